@@ -1,0 +1,69 @@
+use async_trait::async_trait;
+
+use super::RepoError;
+use crate::event::RecordedEvent;
+use crate::lock::FoldError;
+use crate::values::{LockId, LockVersion, Timestamp, WriteId};
+use crate::write::Write;
+
+/// Where a reading of due writes goes on: after this moment and id.
+pub type Due = (Timestamp, WriteId);
+
+/// Why events were not imported. Nothing of them was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// They do not go on from what the store has.
+    #[error("event {at} of lock {lock} cannot be imported: {why}")]
+    NotAStream {
+        /// The lock.
+        lock: LockId,
+        /// The event's version.
+        at: LockVersion,
+        /// What is wrong.
+        why: FoldError,
+    },
+    /// The store did not do it, or did not say.
+    #[error(transparent)]
+    Store(#[from] RepoError),
+}
+
+/// Reads beside [`super::LockRepo`], over the same store, and the way in for the vendor's events.
+#[async_trait]
+pub trait LockHistory: Send + Sync {
+    /// One write in any state.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError>;
+
+    /// At most `limit` events of a lock from version `first` on, in order. Empty beyond the end and
+    /// for an unknown lock.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError>;
+
+    /// At most `limit` writes whose `attention` is at or before `until`, by (attention, id), those
+    /// after `after` only.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError>;
+
+    /// Appends events of the vendor, of any number of locks: all of them or none. Each lock's go on
+    /// from its version, or create it.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError>;
+}

@@ -1,0 +1,82 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::event::RecordedEvent;
+use crate::lock::LockSnapshot;
+use crate::values::{LockId, Revision, ShadowVersion};
+use crate::write::{Owner, Write};
+
+/// One atomic change of one lock, as a decision made it: what to append and how rows are afterwards.
+///
+/// An adapter stores it and computes nothing, but for folding the events into its copy of the lock
+/// with [`crate::lock::Lock::apply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Save {
+    /// The lock.
+    pub lock: LockId,
+    /// The revision that the decision saw. The save is taken only at exactly this one.
+    pub revision: Revision,
+    /// Appended to the stream; their versions go on from the lock's.
+    pub events: Vec<RecordedEvent>,
+    /// Rows as they are afterwards: new ones are inserted, known ones replaced. A row that holds a
+    /// prepared write starts its lease anew.
+    pub writes: Vec<Write>,
+    /// Where given, the shadow's version from now on.
+    pub shadow_version: Option<ShadowVersion>,
+}
+
+/// Why the store did not answer as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RepoError {
+    /// **Not applied**: the lock has another revision now (or is unknown). Load and decide again.
+    #[error("the lock has changed since it was loaded")]
+    Stale,
+    /// **Not applied**: the store could not be reached or refused to work.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// **Unknown**: the answer to a save or claim was lost. Load, and look for the write.
+    #[error("the store did not say whether it saved: {0}")]
+    Unknown(String),
+    /// **Not applied**: a stored row breaks an invariant.
+    #[error("stored data is corrupt: table {table}, column {column}, key {key}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's key.
+        key: String,
+    },
+}
+
+/// The locks, and the one way to change them.
+///
+/// - A save MUST be atomic and durable before it is answered, and MUST be taken only while the lock's
+///   revision is the one it names; it then moves the revision by one. Of several saves at one
+///   revision exactly one is taken.
+/// - Every save of a lock MUST be seen by every load of it that starts after the save was answered.
+/// - A prepared write MUST be claimed by at most one owner at a time, and only when its lease, counted
+///   by the store's own clock, has ended. A claim moves the epoch and the lock's revision by one, so
+///   that a save which an earlier owner decided on comes too late.
+#[async_trait]
+pub trait LockRepo: Send + Sync {
+    /// The lock and its unfinished writes, of one revision; `None` where there is no such lock.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError>;
+
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// See [`RepoError`]; on all but [`RepoError::Unknown`] nothing has changed.
+    async fn save(&self, save: Save) -> Result<(), RepoError>;
+
+    /// Takes over one prepared write whose lease has ended, the longest overdue first, for `owner`
+    /// and for `lease` from now. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Unknown`], [`RepoError::Corrupt`].
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError>;
+}

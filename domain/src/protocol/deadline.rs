@@ -1,0 +1,25 @@
+//! Waiting with an end, on the `Timer` port instead of a runtime's clock.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::ports::Timer;
+use crate::values::Tick;
+
+/// The future's output, or `None` when `deadline` comes first; the future is then dropped.
+pub(super) async fn bounded<T>(
+    timer: &dyn Timer,
+    deadline: Tick,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    let mut end = timer.sleep_until(deadline);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        end.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,268 @@
+//! What keeps a lock tidy when nobody asks: reading the shadows of open writes, expiring, clearing
+//! recorded results; and withdrawing, which ends a write the way expiry does.
+
+use super::KeyWrites;
+use super::deadline::bounded;
+use super::settle::SettleError;
+use super::write_key::reason_of;
+use crate::ports::{DeviceReport, Due, RepoError, ShadowChange, ShadowError, ShadowSnapshot};
+use crate::reason::FailureReason;
+use crate::rules::{self, Ending};
+use crate::values::{ThingName, Timestamp, WriteId};
+use crate::write::Write;
+
+/// What one round of maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Writes that were looked at.
+    pub attended: usize,
+    /// Writes that could not be finished with, because the shadow or the store did not answer. They
+    /// stay due.
+    pub failed: usize,
+    /// Where the next round goes on, if this one ended at its limit.
+    pub next: Option<Due>,
+}
+
+/// Why a write was not taken back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WithdrawError {
+    /// No such write.
+    #[error("the write does not exist")]
+    NotFound,
+    /// It is prepared, and its outcome not known yet; or other writes of the lock are in progress.
+    #[error("the write cannot be taken back at this moment")]
+    Busy,
+    /// It is over, as it says.
+    #[error("the write is over")]
+    AlreadyEnded(Box<Write>),
+    /// The shadow did not take the update. Nothing is recorded.
+    #[error("the shadow could not be updated: {0}")]
+    NotUpdated(FailureReason),
+    /// The deadline came before the outcome was known. The write stays open, and asking again is safe.
+    #[error("the outcome is not known yet")]
+    Undecided,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] RepoError),
+}
+
+impl KeyWrites {
+    /// Attends to at most `limit` writes that are due: open ones past their time to live expire,
+    /// other open ones have their shadow read, settled ones have their result cleared. Run it every
+    /// second, going on from `after` while the last round says so.
+    ///
+    /// # Errors
+    /// The store could not be asked what is due.
+    pub async fn maintain(
+        &self,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Maintained, RepoError> {
+        let now = self.ports.clock.now();
+        self.round(now, after, limit).await
+    }
+
+    /// As [`KeyWrites::maintain`], for every open write, due or not: at start-up, and whenever reports may
+    /// have been missed.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn look_at_all(
+        &self,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Maintained, RepoError> {
+        self.round(Timestamp::MAX, after, limit).await
+    }
+
+    /// Takes an open write back: off the shadow, then WITHDRAWN.
+    ///
+    /// # Errors
+    /// See [`WithdrawError`].
+    pub async fn withdraw(&self, id: WriteId) -> Result<Write, WithdrawError> {
+        let found = self
+            .ports
+            .history
+            .write(id)
+            .await?
+            .ok_or(WithdrawError::NotFound)?;
+        let deadline = self.deadline(self.settings.request);
+        let ended = self.end(&found, Ending::Withdrawn);
+        let ended = bounded(&*self.ports.timer, deadline, ended).await;
+        ended.unwrap_or(Err(WithdrawError::Undecided))
+    }
+
+    async fn round(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Maintained, RepoError> {
+        let due = self.ports.history.due(until, after, limit).await?;
+        let mut done = Maintained::default();
+        for write in &due {
+            done.attended += 1;
+            let deadline = self.deadline(self.settings.request);
+            let attended = bounded(&*self.ports.timer, deadline, self.attend(write)).await;
+            done.failed += usize::from(attended != Some(true));
+        }
+        if due.len() == limit {
+            done.next = due.last().and_then(|w| w.attention.map(|at| (at, w.id)));
+        }
+        Ok(done)
+    }
+
+    /// Whether nothing is left to do for the write at this moment.
+    async fn attend(&self, write: &Write) -> bool {
+        if write.has_uncleared_result() {
+            return self.clear(write).await.is_ok();
+        }
+        if self.ports.clock.now() < write.expires_at {
+            return self.look(write).await.is_ok();
+        }
+        match self.end(write, Ending::Expired).await {
+            Ok(_) | Err(WithdrawError::AlreadyEnded(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    async fn look(&self, write: &Write) -> Result<(), AttendError> {
+        if let Some(found) = self.read_shadow(&write.thing, &mut self.tokens()).await? {
+            self.settle_from(&write.thing, found).await?;
+        }
+        let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
+            return Ok(());
+        };
+        if let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) {
+            let save = rules::postpone(&snapshot, open, self.ports.clock.now());
+            self.ports.locks.save(save).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the recorded results of the write's lock off its shadow. By id, so no version is needed.
+    async fn clear(&self, write: &Write) -> Result<(), AttendError> {
+        let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
+            return Ok(());
+        };
+        let same_thing = snapshot.uncleared.iter().filter(|w| w.thing == write.thing);
+        let ids: Vec<WriteId> = same_thing.map(|w| w.id).collect();
+        let token = self.tokens().next();
+        let change = ShadowChange {
+            clear_results: ids.clone(),
+            ..ShadowChange::create(token)
+        };
+        let version = self.update_shadow(&write.thing, change).await?;
+        let save = rules::clear_results(&snapshot, &ids, version, self.ports.clock.now());
+        Ok(self.ports.locks.save(save).await?)
+    }
+
+    async fn settle_from(&self, thing: &ThingName, found: ShadowSnapshot) -> Result<(), RepoError> {
+        let report = DeviceReport {
+            thing: thing.clone(),
+            shadow_version: Some(found.version),
+            results: found.results,
+        };
+        match self.settle(&report).await {
+            Ok(_) => Ok(()),
+            Err(SettleError(error)) => Err(error),
+        }
+    }
+
+    /// Reads first: a result on the shadow settles the write. Else the entry is removed conditionally
+    /// on what was read, so that a result which comes meanwhile is not lost, and only an accepted
+    /// removal is recorded.
+    async fn end(&self, write: &Write, ending: Ending) -> Result<Write, WithdrawError> {
+        let (timer, turn) = (&*self.ports.timer, self.deadline(self.settings.turn));
+        let _turn = self
+            .turns
+            .take(write.lock, timer, turn)
+            .await
+            .ok_or(WithdrawError::Busy)?;
+        let mut tokens = self.tokens();
+        let mut pause = self.settings.first_pause;
+        let mut unknown = false;
+        loop {
+            let open = self.still_open(write.id).await?;
+            match self.remove_entry(&open, &mut tokens).await {
+                Ok(Some(version)) => {
+                    let snapshot = self.ports.locks.load(open.lock).await?;
+                    let Some(snapshot) = snapshot.filter(|s| s.unfinished(open.id).is_some())
+                    else {
+                        continue;
+                    };
+                    let now = self.ports.clock.now();
+                    let (ended, save) = rules::end(&snapshot, &open, ending, version, now);
+                    match self.ports.locks.save(save).await {
+                        Ok(()) => return Ok(ended),
+                        Err(RepoError::Stale | RepoError::Unknown(_)) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                // A result was found and is settled now.
+                Ok(None) => {}
+                Err(AttendError::Store(error)) => return Err(error.into()),
+                // Of a conditional removal a conflict tells no more than that the shadow has moved.
+                Err(AttendError::Shadow(ShadowError::Conflict)) => {}
+                Err(AttendError::Shadow(ShadowError::Unknown(_))) => unknown = true,
+                Err(AttendError::Shadow(error)) if !unknown => {
+                    return Err(WithdrawError::NotUpdated(reason_of(error)));
+                }
+                Err(AttendError::Shadow(_)) => {}
+            }
+            self.rest(self.jittered(pause)).await;
+            pause = (pause * 2).min(self.settings.longest_pause);
+        }
+    }
+
+    async fn still_open(&self, id: WriteId) -> Result<Write, WithdrawError> {
+        let found = self
+            .ports
+            .history
+            .write(id)
+            .await?
+            .ok_or(WithdrawError::NotFound)?;
+        match &found {
+            open if open.is_open() => Ok(found),
+            prepared if prepared.intent().is_some() => Err(WithdrawError::Busy),
+            _ => Err(WithdrawError::AlreadyEnded(Box::new(found))),
+        }
+    }
+
+    /// `None`: the lock had something to say, which is settled now.
+    async fn remove_entry(
+        &self,
+        write: &Write,
+        tokens: &mut super::Tokens,
+    ) -> Result<Option<crate::values::ShadowVersion>, AttendError> {
+        let found = self.read_shadow(&write.thing, tokens).await?;
+        let Some(found) = found else {
+            // A shadow that is gone has no entry; one that we make holds our place in its versions.
+            return Ok(Some(
+                self.update_shadow(&write.thing, ShadowChange::create(tokens.next()))
+                    .await?,
+            ));
+        };
+        let version = found.version;
+        if found.results.iter().any(|r| r.write == write.id) {
+            self.settle_from(&write.thing, found).await?;
+            if !matches!(self.ports.history.write(write.id).await?, Some(w) if w.is_open()) {
+                return Ok(None);
+            }
+        }
+        let remove = vec![write.id];
+        let change = ShadowChange {
+            remove,
+            ..ShadowChange::fence(version, tokens.next())
+        };
+        Ok(Some(self.update_shadow(&write.thing, change).await?))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AttendError {
+    #[error(transparent)]
+    Store(#[from] RepoError),
+    #[error(transparent)]
+    Shadow(#[from] ShadowError),
+}

@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use crate::rules::Limits;
+
+/// How long the protocol waits for what. All are settings of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What bounds the writes of one lock.
+    pub limits: Limits,
+    /// A whole request, from its arrival to its answer.
+    pub request: Duration,
+    /// A request's wait for the lock's turn.
+    pub turn: Duration,
+    /// One call of the shadow.
+    pub shadow_call: Duration,
+    /// The first pause while an outcome is unknown; each further one is twice as long.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// How long an owner may act on its intent.
+    pub lease: Duration,
+    /// How many requests may wait for one lock's turn in this process.
+    pub max_waiting: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            request: Duration::from_secs(10),
+            turn: Duration::from_secs(3),
+            shadow_call: Duration::from_millis(2500),
+            first_pause: Duration::from_millis(50),
+            longest_pause: Duration::from_millis(800),
+            lease: Duration::from_secs(15),
+            max_waiting: 32,
+        }
+    }
+}
+
+/// Settings that contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// An owner could act after its lease.
+    #[error("the lease ({lease:?}) must be at least request + shadow call + 2 s ({least:?})")]
+    LeaseTooShort {
+        /// As set.
+        lease: Duration,
+        /// The shortest that is safe.
+        least: Duration,
+    },
+}
+
+impl Settings {
+    /// For clocks that run apart and a store that is slow to answer.
+    const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+    /// # Errors
+    /// An owner that is still at its request must not be taken over.
+    pub fn check(&self) -> Result<(), InvalidSettings> {
+        let least = self.request + self.shadow_call + Self::LEASE_MARGIN;
+        if self.lease < least {
+            return Err(InvalidSettings::LeaseTooShort {
+                lease: self.lease,
+                least,
+            });
+        }
+        Ok(())
+    }
+}

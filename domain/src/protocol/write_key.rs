@@ -1,0 +1,253 @@
+//! Steps 0 to 2 of a write, and its answer.
+
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::deadline::bounded;
+use super::drive::{Fate, Task};
+use super::{KeyWrites, Tokens};
+use crate::event::RecordedEvent;
+use crate::lock::LockSnapshot;
+use crate::ports::{RepoError, ShadowChange, ShadowError};
+use crate::principal::Principal;
+use crate::reason::FailureReason;
+use crate::rules::{self, Decision, Permitted, Rejection, WriteKey};
+use crate::values::{Epoch, LockVersion, ShadowVersion, ThingName, Tick, WriteId};
+use crate::write::{Intent, Write};
+
+/// What a 200 says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The write: the new one, or the open one that was found to be the same.
+    pub write: WriteId,
+    /// The lock's version after the event, or now where there is none.
+    pub version: LockVersion,
+    /// The `KeyWriteRequested`; `None`: nothing new had to be recorded.
+    pub event: Option<RecordedEvent>,
+}
+
+/// Why there is no 200.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A rule stands against it. Nothing happened.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The lock's turn did not come in time. Nothing happened.
+    #[error("other writes of the lock are in progress")]
+    Busy,
+    /// The shadow does not have the write and never will by this request (I2).
+    #[error("the shadow could not be updated: {0}")]
+    NotUpdated(FailureReason),
+    /// The deadline came before the outcome was known. It resolves by itself (I3).
+    #[error("the outcome of write {0} is not known yet")]
+    Undecided(WriteId),
+    /// The store failed before anything was prepared. Nothing happened.
+    #[error(transparent)]
+    Store(RepoError),
+}
+
+/// How long to wait before the store is asked again whose turn it is.
+const TURN_POLL: Duration = Duration::from_millis(40);
+
+impl KeyWrites {
+    /// Writes a key: decides, prepares, updates the shadow, records. The caller is already known.
+    ///
+    /// It ends within [`super::Settings::request`], and a little later only where the store itself
+    /// does not answer.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn write_key(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+    ) -> Result<Written, WriteError> {
+        let deadline = self.deadline(self.settings.request);
+        let turn_deadline = deadline.min(self.deadline(self.settings.turn));
+        let first = self.load(command).await?;
+        if let Decided::Open(written) = self.decide(first.as_ref(), command, principal)? {
+            return Ok(written);
+        }
+        let timer = &*self.ports.timer;
+        let _turn = self
+            .turns
+            .take(command.lock, timer, turn_deadline)
+            .await
+            .ok_or(WriteError::Busy)?;
+        let preparing = self.prepare(command, principal, first, turn_deadline);
+        let prepared = match bounded(timer, deadline, preparing).await {
+            Some(prepared) => prepared?,
+            None => return Err(WriteError::Busy),
+        };
+        match prepared {
+            Prepared::Open(written) => Ok(written),
+            Prepared::Task(task, version) => {
+                let id = task.write.id;
+                let fate = self.drive(*task, Attempt::of_request(version));
+                answer(id, bounded(timer, deadline, fate).await)
+            }
+        }
+    }
+
+    async fn load(&self, command: &WriteKey) -> Result<Option<LockSnapshot>, WriteError> {
+        self.ports
+            .locks
+            .load(command.lock)
+            .await
+            .map_err(WriteError::Store)
+    }
+
+    fn decide(
+        &self,
+        known: Option<&LockSnapshot>,
+        command: &WriteKey,
+        principal: &Principal,
+    ) -> Result<Decided, WriteError> {
+        let limits = &self.settings.limits;
+        let decision = rules::decide(known, command, principal, limits, self.ports.clock.now())?;
+        Ok(match decision {
+            Decision::Write(permitted) => Decided::Write(permitted),
+            Decision::AlreadyOpen(write) => Decided::Open(Written {
+                write,
+                version: known.map_or(LockVersion(0), |k| k.lock.version),
+                event: None,
+            }),
+        })
+    }
+
+    /// Steps 1 and 2. The snapshot that was loaded before the turn serves until a save finds it stale.
+    async fn prepare(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        first: Option<LockSnapshot>,
+        turn_deadline: Tick,
+    ) -> Result<Prepared, WriteError> {
+        let id = WriteId::from_u128(self.ports.ids.next_id());
+        let mut tokens = Tokens::new(id, Epoch(1));
+        let mut known = first;
+        loop {
+            let permitted = match self.decide(known.as_ref(), command, principal)? {
+                Decided::Open(written) => return Ok(Prepared::Open(written)),
+                Decided::Write(permitted) => permitted,
+            };
+            let Some(snapshot) = known else {
+                return Err(WriteError::Rejected(Rejection::LockNotFound));
+            };
+            if snapshot.prepared().is_some() {
+                if self.ports.timer.tick() >= turn_deadline {
+                    return Err(WriteError::Busy);
+                }
+                self.rest(self.jittered(TURN_POLL)).await;
+            } else {
+                let version = match snapshot.shadow_version {
+                    Some(version) => version,
+                    None => self.first_version(&permitted.thing, &mut tokens).await?,
+                };
+                let prepared = self
+                    .save_intent(command, principal, &permitted, snapshot, id)
+                    .await?;
+                if let Some((write, snapshot)) = prepared {
+                    let supersedes = permitted.supersedes;
+                    let task = Task {
+                        write,
+                        supersedes,
+                        snapshot: Some(snapshot),
+                        tokens,
+                    };
+                    return Ok(Prepared::Task(Box::new(task), version));
+                }
+            }
+            known = self.load(command).await?;
+        }
+    }
+
+    /// `None`: the lock has changed, decide again.
+    async fn save_intent(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        permitted: &Permitted,
+        mut snapshot: LockSnapshot,
+        id: WriteId,
+    ) -> Result<Option<(Write, LockSnapshot)>, WriteError> {
+        let intent = Intent {
+            owner: self.owner,
+            epoch: Epoch(1),
+            lease: self.settings.lease,
+        };
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let (write, save) = rules::prepare(
+            &snapshot,
+            command,
+            permitted,
+            principal,
+            (id, intent),
+            limits,
+            now,
+        );
+        match self.ports.locks.save(save).await {
+            Ok(()) => {
+                snapshot.revision = snapshot.revision.next();
+                snapshot.unfinished.push(write.clone());
+                Ok(Some((write, snapshot)))
+            }
+            Err(RepoError::Stale) => Ok(None),
+            // An intent that was saved all the same has sent nothing: the recoverer ends it.
+            Err(RepoError::Unknown(_)) => {
+                let known = self.load(command).await?;
+                let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
+                Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))
+            }
+            Err(error) => Err(WriteError::Store(error)),
+        }
+    }
+
+    /// The version of a shadow that we have never seen; it is created where it is missing.
+    async fn first_version(
+        &self,
+        thing: &ThingName,
+        tokens: &mut Tokens,
+    ) -> Result<ShadowVersion, WriteError> {
+        let not_updated = |error| WriteError::NotUpdated(reason_of(error));
+        if let Some(found) = self.read_shadow(thing, tokens).await.map_err(not_updated)? {
+            return Ok(found.version);
+        }
+        let create = ShadowChange::create(tokens.next());
+        self.update_shadow(thing, create).await.map_err(not_updated)
+    }
+}
+
+enum Decided {
+    Write(Permitted),
+    Open(Written),
+}
+
+enum Prepared {
+    Open(Written),
+    Task(Box<Task>, ShadowVersion),
+}
+
+fn answer(id: WriteId, fate: Option<Fate>) -> Result<Written, WriteError> {
+    match fate {
+        Some(Fate::Requested(write)) => {
+            let event = write.requested_event();
+            let version = event.as_ref().map_or(LockVersion(0), |e| e.version);
+            Ok(Written {
+                write: id,
+                version,
+                event,
+            })
+        }
+        Some(Fate::Aborted(reason)) => Err(WriteError::NotUpdated(reason)),
+        None => Err(WriteError::Undecided(id)),
+    }
+}
+
+pub(super) fn reason_of(error: ShadowError) -> FailureReason {
+    match error {
+        ShadowError::NotApplied { reason, .. } | ShadowError::Refused { reason, .. } => reason,
+        ShadowError::Conflict => FailureReason::ShadowConflict,
+        ShadowError::Unknown(_) => FailureReason::Unavailable,
+    }
+}

@@ -1,0 +1,197 @@
+//! The steps of a write as changes of the store: prepare, commit, abort, and what keeps a lock tidy.
+
+use super::decide::{Limits, Permitted, WriteKey, takes_the_place_of};
+use crate::event::{KeySlot, LockEvent, RecordedEvent};
+use crate::lock::LockSnapshot;
+use crate::ports::Save;
+use crate::principal::Principal;
+use crate::reason::FailureReason;
+use crate::values::{LockVersion, Sequence, ShadowVersion, Timestamp, WriteId};
+use crate::write::{Intent, Requested, Write, WriteState};
+
+/// A save that is being put together on one snapshot.
+pub(super) struct Draft<'a> {
+    snapshot: &'a LockSnapshot,
+    now: Timestamp,
+    save: Save,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(snapshot: &'a LockSnapshot, now: Timestamp) -> Self {
+        let save = Save {
+            lock: snapshot.lock.id,
+            revision: snapshot.revision,
+            events: Vec::new(),
+            writes: Vec::new(),
+            shadow_version: None,
+        };
+        Self {
+            snapshot,
+            now,
+            save,
+        }
+    }
+
+    /// Appends an event and answers its version.
+    pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
+        let last = self
+            .save
+            .events
+            .last()
+            .map_or(self.snapshot.lock.version, |e| e.version);
+        let version = last.next();
+        self.save.events.push(RecordedEvent {
+            lock: self.snapshot.lock.id,
+            uuid: self.snapshot.lock.uuid.clone(),
+            version,
+            time: self.now,
+            write: Some(write),
+            event,
+        });
+        version
+    }
+
+    pub(super) fn put(&mut self, write: Write) {
+        self.save.writes.push(write);
+    }
+
+    /// The shadow accepted a prepared write: those that it supersedes and that are still open at this
+    /// moment end, then it is requested. Answers the write, which is then SENT and not yet put.
+    pub(super) fn request(&mut self, prepared: &Write, limits: &Limits) -> Write {
+        let older = |w: &&Write| w.seq < prepared.seq && takes_the_place_of(&prepared.slot, w);
+        for superseded in self.snapshot.open().filter(older) {
+            self.append(
+                superseded.id,
+                LockEvent::KeyWriteSuperseded(superseded.slot.clone()),
+            );
+            let state = WriteState::Superseded { at: self.now };
+            self.put(Write {
+                state,
+                attention: None,
+                ..superseded.clone()
+            });
+        }
+        let event = LockEvent::KeyWriteRequested(prepared.slot.clone());
+        let version = self.append(prepared.id, event);
+        Write {
+            requested: Some(Requested {
+                version,
+                time: self.now,
+            }),
+            state: WriteState::Sent,
+            attention: Some(self.now.after(limits.confirm_within)),
+            ..prepared.clone()
+        }
+    }
+
+    pub(super) fn save(self, shadow_version: Option<ShadowVersion>) -> Save {
+        Save {
+            shadow_version,
+            ..self.save
+        }
+    }
+}
+
+/// Step 2: the intent to write, durable before the shadow hears of it. It is not for a lock that has
+/// a prepared write. The revision that it is saved on orders it among the lock's writes.
+pub fn prepare(
+    snapshot: &LockSnapshot,
+    command: &WriteKey,
+    permitted: &Permitted,
+    principal: &Principal,
+    (id, intent): (WriteId, Intent),
+    limits: &Limits,
+    now: Timestamp,
+) -> (Write, Save) {
+    debug_assert!(snapshot.prepared().is_none(), "one intent at a time");
+    let write = Write {
+        id,
+        lock: command.lock,
+        uuid: snapshot.lock.uuid.clone(),
+        thing: permitted.thing.clone(),
+        slot: KeySlot::clone(&command.slot),
+        seq: Sequence(snapshot.revision.next().0),
+        requested_by: principal.to_string(),
+        prepared_at: now,
+        expires_at: now.after(limits.time_to_live),
+        requested: None,
+        state: WriteState::Prepared(intent),
+        attention: None,
+    };
+    let mut draft = Draft::new(snapshot, now);
+    draft.put(write.clone());
+    (write, draft.save(None))
+}
+
+/// Step 4: the shadow took the write and has version `accepted` now. `cleared` are the results that
+/// the same update took off the shadow.
+pub fn commit(
+    snapshot: &LockSnapshot,
+    prepared: &Write,
+    accepted: ShadowVersion,
+    cleared: &[WriteId],
+    limits: &Limits,
+    now: Timestamp,
+) -> (Write, Save) {
+    let mut draft = Draft::new(snapshot, now);
+    let sent = draft.request(prepared, limits);
+    draft.put(sent.clone());
+    put_cleared(&mut draft, snapshot, cleared);
+    (sent, draft.save(Some(accepted)))
+}
+
+/// Step 5: the shadow certainly does not have the write and never will. No event, and the lock's
+/// version stays.
+pub fn abort(
+    snapshot: &LockSnapshot,
+    prepared: &Write,
+    reason: &FailureReason,
+    shadow_version: Option<ShadowVersion>,
+    now: Timestamp,
+) -> Save {
+    let state = WriteState::Aborted {
+        at: now,
+        reason: reason.clone(),
+    };
+    let mut draft = Draft::new(snapshot, now);
+    draft.put(Write {
+        state,
+        ..prepared.clone()
+    });
+    draft.save(shadow_version)
+}
+
+/// The results of these writes are off the shadow.
+pub fn clear_results(
+    snapshot: &LockSnapshot,
+    cleared: &[WriteId],
+    shadow_version: ShadowVersion,
+    now: Timestamp,
+) -> Save {
+    let mut draft = Draft::new(snapshot, now);
+    put_cleared(&mut draft, snapshot, cleared);
+    draft.save(Some(shadow_version))
+}
+
+/// The write's shadow has been read and said nothing new: it is looked at again when it expires.
+pub fn postpone(snapshot: &LockSnapshot, open: &Write, now: Timestamp) -> Save {
+    let mut draft = Draft::new(snapshot, now);
+    draft.put(Write {
+        attention: Some(open.expires_at),
+        ..open.clone()
+    });
+    draft.save(None)
+}
+
+fn put_cleared(draft: &mut Draft<'_>, snapshot: &LockSnapshot, cleared: &[WriteId]) {
+    for write in snapshot
+        .uncleared
+        .iter()
+        .filter(|w| cleared.contains(&w.id))
+    {
+        draft.put(Write {
+            attention: None,
+            ..write.clone()
+        });
+    }
+}

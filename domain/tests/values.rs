@@ -1,0 +1,62 @@
+//! Values: what parses, prints and parses again.
+
+use keywright_domain::values::*;
+use proptest::prelude::*;
+
+proptest! {
+    #[test]
+    fn lock_ids_round_trip(id in 1..=MAX_JSON_INTEGER) {
+        let id = LockId::new(id).expect("in range");
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn write_ids_round_trip(bits: u128) {
+        let id = WriteId::from_u128(bits);
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn timestamps_round_trip(millis in 0..=Timestamp::MAX.as_millis()) {
+        let time = Timestamp::from_millis(millis);
+        prop_assert_eq!(time.to_string().parse(), Ok(time));
+    }
+
+    #[test]
+    fn parsers_never_panic_and_keep_what_they_accept(text in "\\PC{0,150}|.{0,40}") {
+        let _ = text.parse::<LockId>();
+        let _ = text.parse::<Timestamp>();
+        if let Ok(id) = text.parse::<WriteId>() {
+            prop_assert_eq!(id.to_string(), text.clone());
+        }
+        if let Ok(key) = KeyUuid::new(&text) {
+            prop_assert_eq!(key.as_str(), text.as_str());
+            prop_assert!(!text.chars().any(char::is_control) && text.len() <= 128);
+        }
+        prop_assert!(DeviceCode::lossy(&text).as_str().len() <= DeviceCode::MAX_BYTES);
+    }
+}
+
+#[test]
+fn lock_ids_that_are_none() {
+    for text in [
+        "",
+        "0",
+        "-1",
+        "+1",
+        "01",
+        "1.0",
+        "9007199254740992",
+        "99999999999999999999",
+        " 1",
+        "x",
+    ] {
+        assert!(text.parse::<LockId>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_client_token_fits_the_shadow() {
+    let token = ClientToken::new(WriteId::from_u128(u128::MAX), Epoch(999_999_999), u32::MAX);
+    assert!(token.as_str().len() <= 64);
+}
