@@ -1,0 +1,12 @@
+//! Adapters for the ports of `keywright-domain`: one folder a port, one file a technology.
+//!
+//! Adapters translate. They decide nothing, mint nothing, and say of each failure whether its effect
+//! may have happened.
+
+pub mod layer;
+pub mod lock_repo;
+#[cfg(feature = "memory")]
+pub mod reports;
+#[cfg(feature = "memory")]
+pub mod shadow;
+pub mod time;

@@ -1,0 +1,250 @@
+//! Locks in memory: gone with the process, and otherwise a store like any other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
+use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Timer};
+use keywright_domain::values::{
+    LockId, LockVersion, Revision, ShadowVersion, Tick, Timestamp, WriteId,
+};
+use keywright_domain::write::{Intent, Owner, Write, WriteState};
+
+/// Holds locks, their events and their writes. Clones share one store.
+#[derive(Clone)]
+pub struct InMemoryLockRepo {
+    store: Arc<Mutex<Store>>,
+    timer: Arc<dyn Timer>,
+}
+
+#[derive(Clone, Default)]
+struct Store {
+    locks: HashMap<LockId, Row>,
+    writes: HashMap<WriteId, WriteRow>,
+}
+
+#[derive(Clone)]
+struct Row {
+    lock: Lock,
+    revision: Revision,
+    shadow_version: Option<ShadowVersion>,
+    events: Vec<RecordedEvent>,
+    /// Every write of the lock that somebody still has to act on.
+    live: Vec<WriteId>,
+}
+
+#[derive(Clone)]
+struct WriteRow {
+    write: Write,
+    /// Set while the write is prepared.
+    lease_until: Tick,
+}
+
+impl InMemoryLockRepo {
+    /// An empty store, whose leases are counted by `timer`.
+    pub fn new(timer: Arc<dyn Timer>) -> Self {
+        Self {
+            store: Arc::default(),
+            timer,
+        }
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl LockRepo for InMemoryLockRepo {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        let store = self.store();
+        Ok(store.locks.get(&lock).map(|row| store.snapshot(row)))
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        let now = self.timer.tick();
+        let mut store = self.store();
+        let Some(row) = store
+            .locks
+            .get(&save.lock)
+            .filter(|row| row.revision == save.revision)
+        else {
+            return Err(RepoError::Stale);
+        };
+        let mut row = row.clone();
+        row.append(save.events)
+            .map_err(|(at, _)| RepoError::Corrupt {
+                table: "events",
+                column: "version",
+                key: format!("{}/{at}", save.lock),
+            })?;
+        row.revision = row.revision.next();
+        row.shadow_version = save.shadow_version.or(row.shadow_version);
+        for write in save.writes {
+            row.keep(&write);
+            let lease_until = now.after(write.intent().map_or(Duration::ZERO, |i| i.lease));
+            store
+                .writes
+                .insert(write.id, WriteRow { write, lease_until });
+        }
+        store.locks.insert(save.lock, row);
+        Ok(())
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        let now = self.timer.tick();
+        let mut store = self.store();
+        let overdue = store
+            .writes
+            .values_mut()
+            .filter(|row| row.write.intent().is_some() && row.lease_until <= now)
+            .min_by_key(|row| (row.lease_until, row.write.id));
+        let Some(row) = overdue else { return Ok(None) };
+        if let WriteState::Prepared(intent) = &row.write.state {
+            let epoch = intent.epoch.next();
+            row.write.state = WriteState::Prepared(Intent {
+                owner,
+                epoch,
+                lease,
+            });
+            row.lease_until = now.after(lease);
+        }
+        let claimed = row.write.clone();
+        if let Some(row) = store.locks.get_mut(&claimed.lock) {
+            row.revision = row.revision.next();
+        }
+        Ok(Some(claimed))
+    }
+}
+
+#[async_trait]
+impl LockHistory for InMemoryLockRepo {
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
+        Ok(self.store().writes.get(&id).map(|row| row.write.clone()))
+    }
+
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        let store = self.store();
+        let events = store.locks.get(&lock).map_or(&[][..], |row| &row.events);
+        Ok(events
+            .iter()
+            .filter(|e| e.version >= first)
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let store = self.store();
+        let mut due: Vec<(Due, &Write)> = store
+            .writes
+            .values()
+            .filter_map(|row| {
+                row.write
+                    .attention
+                    .map(|at| ((at, row.write.id), &row.write))
+            })
+            .filter(|(due, _)| due.0 <= until && after.is_none_or(|after| *due > after))
+            .collect();
+        due.sort_unstable_by_key(|(due, _)| *due);
+        Ok(due
+            .into_iter()
+            .take(limit)
+            .map(|(_, write)| write.clone())
+            .collect())
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        let mut store = self.store();
+        let mut changed: HashMap<LockId, Row> = HashMap::new();
+        for event in events {
+            let lock = event.lock;
+            let refused = |(at, why)| ImportError::NotAStream { lock, at, why };
+            let known = changed
+                .remove(&lock)
+                .or_else(|| store.locks.get(&lock).cloned());
+            let row = match known {
+                Some(mut row) => {
+                    row.append(vec![event]).map_err(refused)?;
+                    row
+                }
+                None => Row::create(event).map_err(refused)?,
+            };
+            changed.insert(lock, row);
+        }
+        for (lock, mut row) in changed {
+            row.revision = row.revision.next();
+            store.locks.insert(lock, row);
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    fn snapshot(&self, row: &Row) -> LockSnapshot {
+        let live = || {
+            row.live
+                .iter()
+                .filter_map(|id| self.writes.get(id))
+                .map(|row| &row.write)
+        };
+        let mut unfinished: Vec<Write> = live()
+            .filter(|w| w.is_open() || w.intent().is_some())
+            .cloned()
+            .collect();
+        unfinished.sort_unstable_by_key(|w| w.seq);
+        LockSnapshot {
+            lock: row.lock.clone(),
+            revision: row.revision,
+            shadow_version: row.shadow_version,
+            unfinished,
+            uncleared: live()
+                .filter(|w| w.has_uncleared_result())
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+impl Row {
+    fn create(first: RecordedEvent) -> Result<Self, (LockVersion, FoldError)> {
+        let lock = Lock::create(&first).map_err(|why| (first.version, why))?;
+        Ok(Self {
+            lock,
+            revision: Revision(0),
+            shadow_version: None,
+            events: vec![first],
+            live: Vec::new(),
+        })
+    }
+
+    fn append(&mut self, events: Vec<RecordedEvent>) -> Result<(), (LockVersion, FoldError)> {
+        for event in events {
+            self.lock
+                .apply(&event)
+                .map_err(|why| (event.version, why))?;
+            self.events.push(event);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, write: &Write) {
+        self.live.retain(|id| *id != write.id);
+        if write.intent().is_some() || write.attention.is_some() {
+            self.live.push(write.id);
+        }
+    }
+}

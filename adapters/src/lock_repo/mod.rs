@@ -1,0 +1,7 @@
+//! Where locks are kept.
+
+#[cfg(feature = "memory")]
+mod memory;
+
+#[cfg(feature = "memory")]
+pub use memory::InMemoryLockRepo;

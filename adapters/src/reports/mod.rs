@@ -1,0 +1,5 @@
+//! What locks report.
+
+mod memory;
+
+pub use memory::InMemoryReports;

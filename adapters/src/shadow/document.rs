@@ -1,0 +1,205 @@
+//! The one codec of shadow documents: what we write onto a shadow, and what we read from it.
+//!
+//! `desired.writeKey.<write id>` is an entry, `reported.writeKeyResult.<write id>` its result.
+
+use keywright_domain::ports::{
+    DeviceOutcome, DeviceResult, ShadowChange, ShadowEntry, ShadowSnapshot,
+};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{KeyIndex, ShadowVersion, WriteId};
+use serde_json::{Map, Value, json};
+
+const ENTRIES: &str = "writeKey";
+const RESULTS: &str = "writeKeyResult";
+
+/// The body of an update request.
+pub fn update_body(change: &ShadowChange) -> Value {
+    let mut entries: Map<String, Value> = Map::new();
+    entries.extend(change.remove.iter().map(|id| (id.to_string(), Value::Null)));
+    entries.extend(
+        change
+            .put
+            .iter()
+            .map(|entry| (entry.id.to_string(), entry_body(entry))),
+    );
+    let results: Map<String, Value> = change
+        .clear_results
+        .iter()
+        .map(|id| (id.to_string(), Value::Null))
+        .collect();
+
+    let mut reported = Map::new();
+    if !results.is_empty() {
+        reported.insert(RESULTS.into(), results.into());
+    }
+    let mut body = json!({ "clientToken": change.token.as_str() });
+    match change.expected {
+        Some(version) => body["version"] = json!(version.0),
+        // An unconditional update may be the first: an empty map that equals the one which is left in
+        // `desired` when all entries are gone makes no delta.
+        None => {
+            reported.insert(ENTRIES.into(), json!({}));
+        }
+    }
+    let mut state = Map::new();
+    if !entries.is_empty() {
+        state.insert("desired".into(), json!({ ENTRIES: entries }));
+    }
+    if !reported.is_empty() || entries_absent(&state) {
+        state.insert("reported".into(), reported.into());
+    }
+    body["state"] = state.into();
+    body
+}
+
+fn entries_absent(state: &Map<String, Value>) -> bool {
+    !state.contains_key("desired")
+}
+
+fn entry_body(entry: &ShadowEntry) -> Value {
+    let mut body = json!({
+        "keyUuid": entry.key.as_str(),
+        "seq": entry.seq.0,
+        "expiresAt": entry.expires_at.as_secs(),
+    });
+    if let Some(index) = entry.index {
+        body["keyIndexNumber"] = json!(index.get());
+    }
+    body
+}
+
+/// What a get answer says; `None` where it has no version. Entries and results under other names than
+/// write ids are somebody else's and are left out.
+pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
+    let entries = body
+        .pointer("/state/desired/writeKey")
+        .and_then(Value::as_object);
+    Some(ShadowSnapshot {
+        version: ShadowVersion(body.get("version")?.as_u64()?),
+        entries: entries
+            .into_iter()
+            .flat_map(Map::keys)
+            .filter_map(|id| id.parse().ok())
+            .collect(),
+        results: results(body),
+    })
+}
+
+/// The results that a get answer, or the request part of an accepted update, reports.
+pub fn results(body: &Value) -> Vec<DeviceResult> {
+    let results = body
+        .pointer("/state/reported/writeKeyResult")
+        .and_then(Value::as_object);
+    results
+        .into_iter()
+        .flatten()
+        .filter_map(|(id, result)| device_result(id, result))
+        .collect()
+}
+
+fn device_result(id: &str, result: &Value) -> Option<DeviceResult> {
+    let write: WriteId = id.parse().ok()?;
+    let text = |member: &str| result.get(member).and_then(Value::as_str);
+    let outcome = match text("status")? {
+        "IN_PROGRESS" => DeviceOutcome::InProgress,
+        "SUCCEEDED" => {
+            let index = result.get("keyIndexNumber").and_then(Value::as_u64);
+            DeviceOutcome::Succeeded {
+                index: index.and_then(|i| KeyIndex::new(i).ok()),
+            }
+        }
+        "FAILED" => {
+            let reason = text("reason").unwrap_or("unspecified");
+            DeviceOutcome::Failed(FailureReason::from_device(reason, text("code")))
+        }
+        _ => return None,
+    };
+    Some(DeviceResult { write, outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use keywright_domain::event::KeySlot;
+    use keywright_domain::values::*;
+    use keywright_domain::write::{Write, WriteState};
+
+    use super::*;
+
+    fn token() -> ClientToken {
+        ClientToken::new(WriteId::from_u128(1), Epoch(1), 0)
+    }
+
+    #[test]
+    fn a_fence_adds_no_byte_and_names_the_version() {
+        let fence = ShadowChange::fence(ShadowVersion(7), token());
+        let body = update_body(&fence);
+        assert_eq!(body["state"], json!({ "reported": {} }));
+        assert_eq!(body["version"], json!(7));
+    }
+
+    #[test]
+    fn creation_leaves_the_empty_map_that_makes_no_delta() {
+        let body = update_body(&ShadowChange::create(token()));
+        assert_eq!(body["state"], json!({ "reported": { "writeKey": {} } }));
+        assert!(body.get("version").is_none());
+    }
+
+    #[test]
+    fn an_entry_is_as_long_as_the_rules_count_it() {
+        let (key, seq) = (KeyUuid::new("a\"b\\c·").expect("a key"), Sequence(1234));
+        let expires_at = Timestamp::from_millis(1_790_000_000_000);
+        for index in [None, KeyIndex::new(17).ok()] {
+            let id = WriteId::from_u128(99);
+            let entry = ShadowEntry {
+                id,
+                key: key.clone(),
+                index,
+                seq,
+                expires_at,
+            };
+            let map = json!({ id.to_string(): entry_body(&entry) }).to_string();
+            // The braces of the map stand for the comma that separates entries.
+            let counted = map.len() - 2 + 1;
+            let slot = KeySlot {
+                key: key.clone(),
+                index,
+            };
+            let write = Write {
+                slot,
+                ..sample_write(id, seq, expires_at)
+            };
+            assert_eq!(write.entry_bytes(), counted);
+        }
+    }
+
+    fn sample_write(id: WriteId, seq: Sequence, expires_at: Timestamp) -> Write {
+        Write {
+            id,
+            lock: LockId::new(1).expect("a lock id"),
+            uuid: LockUuid::new("u").expect("a lock uuid"),
+            thing: ThingName::new("t").expect("a thing name"),
+            slot: KeySlot {
+                key: KeyUuid::new("k").expect("a key"),
+                index: None,
+            },
+            seq,
+            requested_by: "user:u".into(),
+            prepared_at: Timestamp::from_millis(0),
+            expires_at,
+            requested: None,
+            state: WriteState::Sent,
+            attention: None,
+        }
+    }
+
+    #[test]
+    fn results_that_do_not_parse_are_left_out() {
+        let id = WriteId::from_u128(5).to_string();
+        let body = json!({ "version": 3, "state": { "reported": { "writeKeyResult": {
+            "battery": { "status": "SUCCEEDED" }, (id): { "status": "FAILED", "reason": "E42" } } } } });
+        let found = snapshot(&body).expect("a version");
+        let reason = FailureReason::from_device("E42", None);
+        assert_eq!(found.results.len(), 1);
+        assert_eq!(found.results[0].outcome, DeviceOutcome::Failed(reason));
+    }
+}

@@ -1,0 +1,15 @@
+//! How one shadow changes: pure functions, without I/O and without a clock.
+
+mod delta;
+mod document;
+mod request;
+
+pub use delta::{delta, project};
+pub use document::{Document, Section};
+pub(crate) use request::put_token;
+pub use request::{Limits, Patch, Rejected, Request, client_token};
+
+use serde_json::{Map, Value};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;

@@ -1,0 +1,105 @@
+//! Locks, keys and writes to try an adapter with.
+
+use std::time::Duration;
+
+use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::Save;
+use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::rules::{self, Limits, Permitted, WriteKey};
+use keywright_domain::values::{
+    Epoch, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, SerialNumber, ThingName, Timestamp,
+    UserId, WriteId,
+};
+use keywright_domain::write::{Intent, Owner, Write};
+
+/// Some moment.
+pub const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+
+/// The lease of sample intents.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// The lock of that id.
+///
+/// # Panics
+/// The id is 0 or above 2⁵³ − 1.
+pub fn lock_id(id: u64) -> LockId {
+    LockId::new(id).expect("a lock id")
+}
+
+/// The sample lock's thing.
+pub fn thing(lock: LockId) -> ThingName {
+    ThingName::new(&format!("thing-{lock}")).expect("a thing name")
+}
+
+/// The key of that name, with or without a slot.
+///
+/// # Panics
+/// The name is no key uuid.
+pub fn slot(key: &str, index: Option<u64>) -> KeySlot {
+    let index = index.map(|i| KeyIndex::new(i).expect("a key index"));
+    KeySlot {
+        key: KeyUuid::new(key).expect("a key uuid"),
+        index,
+    }
+}
+
+/// The user who owns the sample locks.
+pub fn owner() -> UserId {
+    UserId::new("the-owner").expect("a user id")
+}
+
+/// That user, asking.
+pub fn principal() -> Principal {
+    Principal::of(Identity::User(owner()))
+}
+
+/// The first event of a lock, with every member set.
+pub fn created(lock: LockId) -> RecordedEvent {
+    let held = HeldKey {
+        key: KeyUuid::new("a-first-key").expect("a key uuid"),
+        index: KeyIndex::new(0).ok(),
+        user: Some(owner()),
+    };
+    let new = NewLock {
+        serial_number: SerialNumber::new("SN-1").ok(),
+        keys: vec![held],
+        owner: Some(owner()),
+        thing: Some(thing(lock)),
+        thing_arn: Some(format!("arn:aws:iot:eu-west-1:1:thing/thing-{lock}")),
+        key_capacity: Some(100),
+    };
+    RecordedEvent {
+        lock,
+        uuid: LockUuid::new("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11").expect("a lock uuid"),
+        version: LockVersion(1),
+        time: NOW,
+        write: None,
+        event: LockEvent::LockCreated(Box::new(new)),
+    }
+}
+
+/// A prepared write on a lock, with the save that stores it.
+pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Save) {
+    let lock = snapshot.lock.id;
+    let permitted = Permitted {
+        thing: thing(lock),
+        supersedes: Vec::new(),
+    };
+    let intent = Intent {
+        owner: Owner(7),
+        epoch: Epoch(1),
+        lease: LEASE,
+    };
+    let (id, command) = (WriteId::from_u128(id), WriteKey { lock, slot });
+    let limits = Limits::default();
+    rules::prepare(
+        snapshot,
+        &command,
+        &permitted,
+        &principal(),
+        (id, intent),
+        &limits,
+        NOW,
+    )
+}

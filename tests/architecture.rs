@@ -1,0 +1,204 @@
+//! The arrows between the packages run one way, and the domain stays pure.
+//!
+//! Reads normal dependencies only: what tests use is no part of a package.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// For each of our packages, which of ours it may depend on. One that is missing here is an error.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("keywright-domain", &[]),
+    ("keywright-shadow", &[]),
+    ("keywright-testkit", &["keywright-domain"]),
+    (
+        "keywright-adapters",
+        &["keywright-domain", "keywright-shadow"],
+    ),
+    ("keywright-tests", &[]),
+];
+
+/// What the domain may never reach, directly or through others.
+const NOT_BEHIND_THE_DOMAIN: &[&str] = &[
+    "tokio",
+    "async-std",
+    "smol",
+    "serde",
+    "serde_json",
+    "tracing",
+    "log",
+    "hyper",
+    "chrono",
+    "rand",
+];
+
+const MOST_DEPENDENCIES_OF_THE_DOMAIN: usize = 3;
+
+/// Package name to the names of its normal dependencies.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+fn workspace() -> Graph {
+    // Of other platforms not every package has been fetched.
+    let rustc = stdout(Command::new("rustc").arg("-vV"));
+    let host = rustc
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("a host");
+    let metadata = stdout(
+        Command::new(env!("CARGO"))
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--locked",
+                "--offline",
+                "--all-features",
+            ])
+            .args(["--filter-platform", host])
+            .current_dir(env!("CARGO_MANIFEST_DIR")),
+    );
+    graph(&serde_json::from_str(&metadata).expect("cargo prints JSON"))
+}
+
+fn stdout(command: &mut Command) -> String {
+    let output = command.output().expect("the command runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn graph(metadata: &Value) -> Graph {
+    let packages = metadata["packages"].as_array().expect("packages");
+    let name_of: BTreeMap<&str, &str> = packages
+        .iter()
+        .map(|p| {
+            (
+                p["id"].as_str().expect("an id"),
+                p["name"].as_str().expect("a name"),
+            )
+        })
+        .collect();
+    let nodes = metadata["resolve"]["nodes"].as_array().expect("nodes");
+    let mut graph = Graph::new();
+    for node in nodes {
+        let normal = node["deps"].as_array().expect("deps").iter().filter(|dep| {
+            dep["dep_kinds"]
+                .as_array()
+                .expect("kinds")
+                .iter()
+                .any(|kind| kind["kind"].is_null())
+        });
+        let names = normal.map(|dep| name_of[dep["pkg"].as_str().expect("an id")].to_owned());
+        graph
+            .entry(name_of[node["id"].as_str().expect("an id")].to_owned())
+            .or_default()
+            .extend(names);
+    }
+    graph
+}
+
+/// Every arrow that is not drawn, in words.
+fn violations(graph: &Graph) -> Vec<String> {
+    let mut found = Vec::new();
+    for (package, dependencies) in graph
+        .iter()
+        .filter(|(name, _)| name.starts_with("keywright"))
+    {
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| name == package) else {
+            found.push(format!("{package} has no line in ARROWS"));
+            continue;
+        };
+        let ours = dependencies.iter().filter(|d| d.starts_with("keywright"));
+        for dependency in ours.filter(|d| !allowed.contains(&d.as_str())) {
+            found.push(format!("{package} must not depend on {dependency}"));
+        }
+    }
+    for crate_name in reach(graph, "keywright-domain") {
+        if NOT_BEHIND_THE_DOMAIN.contains(&crate_name.as_str()) {
+            found.push(format!("keywright-domain must not reach {crate_name}"));
+        }
+    }
+    let direct = graph.get("keywright-domain").map_or(0, BTreeSet::len);
+    if direct > MOST_DEPENDENCIES_OF_THE_DOMAIN {
+        found.push(format!("keywright-domain has {direct} dependencies"));
+    }
+    found
+}
+
+fn reach(graph: &Graph, from: &str) -> BTreeSet<String> {
+    let (mut seen, mut waiting) = (BTreeSet::new(), vec![from.to_owned()]);
+    while let Some(package) = waiting.pop() {
+        for dependency in graph.get(&package).into_iter().flatten() {
+            if seen.insert(dependency.clone()) {
+                waiting.push(dependency.clone());
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_arrows_run_one_way_and_the_domain_is_pure() {
+    let graph = workspace();
+    assert!(
+        graph.contains_key("keywright-domain"),
+        "the workspace was read"
+    );
+    assert_eq!(violations(&graph), Vec::<String>::new());
+}
+
+#[test]
+fn a_forbidden_arrow_is_found() {
+    let mut graph = workspace();
+    graph
+        .entry("keywright-domain".into())
+        .or_default()
+        .insert("keywright-adapters".into());
+    assert!(
+        violations(&graph)
+            .iter()
+            .any(|v| v.contains("must not depend on keywright-adapters"))
+    );
+}
+
+#[test]
+fn a_runtime_behind_the_domain_is_found() {
+    let mut graph = workspace();
+    graph
+        .entry("async-lock".into())
+        .or_default()
+        .insert("tokio".into());
+    assert_eq!(
+        violations(&graph),
+        ["keywright-domain must not reach tokio"]
+    );
+}
+
+/// Every place that ARCHITECTURE.md names as `file: item` exists, so that the page stays true.
+#[test]
+fn the_places_that_the_page_names_exist() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let page = std::fs::read_to_string(format!("{root}/ARCHITECTURE.md")).expect("the page");
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|l| l.starts_with("| ") && l.contains(".rs`"))
+        .collect();
+    assert!(rows.len() >= 20, "the table of places is read");
+    for row in rows {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let file = quoted.iter().find(|q| q.ends_with(".rs")).expect("a file");
+        let source = std::fs::read_to_string(format!("{root}/{file}"))
+            .unwrap_or_else(|e| panic!("{file}, named in `{row}`: {e}"));
+        let items = quoted.iter().skip_while(|q| *q != file).skip(1);
+        for item in items {
+            assert!(
+                source.contains(item),
+                "{file} has no `{item}`, named in `{row}`"
+            );
+        }
+    }
+}
