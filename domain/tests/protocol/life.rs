@@ -1,0 +1,272 @@
+//! What becomes of a write after its 200.
+
+use std::time::Duration;
+
+use keywright_domain::ports::DeviceReport;
+use keywright_domain::rules::{Ignored, Rejection};
+use keywright_domain::values::{ThingName, WriteId};
+use keywright_domain::{Settlement, WithdrawError, WriteError};
+use serde_json::json;
+
+use crate::world::{World, succeeded};
+
+async fn settle(world: &World, report: &DeviceReport) -> Vec<Settlement> {
+    world
+        .writes
+        .settle(report)
+        .await
+        .expect("the store answers")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_confirms_the_write_and_leaves_no_delta() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    assert_ne!(world.delta(), json!({}));
+    let report = world.report(written.write, succeeded()).await;
+    settle(&world, &report).await;
+    assert_eq!(
+        world.names().await,
+        ["LockCreated", "KeyWriteRequested", "KeyWriteConfirmed"]
+    );
+    assert_eq!(world.delta(), json!({}));
+    let again = settle(&world, &report).await;
+    assert_eq!(again, [Settlement::Ignored(Ignored::Repeated)]);
+    let keys = world.lock().await.lock.keys;
+    assert!(
+        keys.iter()
+            .any(|k| k.held.key.as_str() == "key" && k.held.user.is_none())
+    );
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_seen_and_records_no_event() {
+    let world = World::new().await;
+    let written = world.write("key", None).await.expect("written");
+    let report = world
+        .report(written.write, json!({ "status": "IN_PROGRESS" }))
+        .await;
+    settle(&world, &report).await;
+    assert_eq!(world.state(written.write).await, "IN_PROGRESS");
+    assert_eq!(world.names().await.len(), 2);
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_keeps_the_locks_reason() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    let failed = json!({ "status": "FAILED", "reason": "NoSpace" });
+    let report = world.report(written.write, failed).await;
+    settle(&world, &report).await;
+    assert_eq!(world.state(written.write).await, "FAILED");
+    assert_eq!(world.names().await.last(), Some(&"KeyWriteFailed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_open_write_is_not_repeated_and_a_settled_one_is() {
+    let world = World::new().await;
+    let first = world.write("key", Some(2)).await.expect("written");
+    let again = world.write("key", Some(2)).await.expect("nothing new");
+    assert_eq!(
+        (again.write, again.event, again.version),
+        (first.write, None, first.version)
+    );
+    let report = world.report(first.write, succeeded()).await;
+    settle(&world, &report).await;
+    let new = world.write("key", Some(2)).await.expect("written again");
+    assert!(new.event.is_some() && new.write != first.write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_write_for_the_slot_takes_the_place_of_the_open_one() {
+    let world = World::new().await;
+    let old = world.write("old", Some(2)).await.expect("written");
+    let new = world.write("new", Some(2)).await.expect("written");
+    let beside = world.write("beside", None).await.expect("written");
+    assert_eq!(world.state(old.write).await, "SUPERSEDED");
+    assert_eq!(
+        world.shadow().expect("a shadow").entries,
+        [new.write, beside.write]
+    );
+    let report = world.report(new.write, succeeded()).await;
+    settle(&world, &report).await;
+    let late = world.report(old.write, succeeded()).await;
+    settle(&world, &late).await;
+    let stored = world.stored(old.write).await.expect("the write");
+    assert_eq!(
+        stored.state.name(),
+        "SUCCEEDED",
+        "what the lock did is never hidden"
+    );
+    let keys = world.lock().await.lock.keys;
+    assert!(
+        keys.iter().any(|k| k.held.key.as_str() == "new"),
+        "the newer key stays in its slot"
+    );
+    world.check(&[]).await;
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_report_settles_the_write_and_its_request() {
+    use keywright_adapters::layer::{Fault, FaultPlan, Operation};
+    let world = World::new().await;
+    world.write("first", Some(0)).await.expect("written");
+    let plan = FaultPlan::default()
+        .then(Operation::Update, [Fault::DropAnswer])
+        .then(Operation::Read, [Fault::LoseRequest; 20]);
+    world.faults.set(plan);
+    let writing = world.write("key", Some(2));
+    let reporting = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let prepared = world.lock().await.prepared().expect("not committed yet").id;
+        let report = world.report(prepared, succeeded()).await;
+        settle(&world, &report).await;
+        prepared
+    };
+    let (written, id) = tokio::join!(writing, reporting);
+    assert_eq!(written.expect("the report proves it").write, id);
+    assert_eq!(world.state(id).await, "SUCCEEDED");
+    assert_eq!(
+        world.names().await[2..],
+        ["KeyWriteRequested", "KeyWriteConfirmed"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_of_nobody_append_nothing() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    let before = world.stream().await;
+    let mut report = world.report(WriteId::from_u128(404), succeeded()).await;
+    assert_eq!(
+        settle(&world, &report).await,
+        [Settlement::Ignored(Ignored::Contradiction)]
+    );
+    report.results[0].write = written.write;
+    report.thing = ThingName::new("another-thing").expect("a thing name");
+    assert_eq!(
+        settle(&world, &report).await,
+        [Settlement::Ignored(Ignored::WrongThing)]
+    );
+    assert_eq!(world.stream().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_write_expires_off_the_shadow_and_a_late_report_is_recorded() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    assert_eq!(
+        world.state(written.write).await,
+        "SENT",
+        "unconfirmed is not failed"
+    );
+    world.clock.advance(Duration::from_secs(48 * 3600));
+    world.maintain().await;
+    assert_eq!(world.state(written.write).await, "EXPIRED");
+    world.check_at_rest().await;
+    let report = world.report(written.write, succeeded()).await;
+    settle(&world, &report).await;
+    assert_eq!(world.state(written.write).await, "SUCCEEDED");
+    world.check(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_nobody_delivered_is_read_before_the_write_expires() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    world.report(written.write, succeeded()).await;
+    world.clock.advance(Duration::from_secs(49 * 3600));
+    world.maintain().await;
+    assert_eq!(world.state(written.write).await, "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorded_results_are_cleared_with_the_next_write_or_by_the_sweep() {
+    let world = World::new().await;
+    for (key, next_write) in [("a", true), ("b", false)] {
+        let written = world.write(key, Some(2)).await.expect("written");
+        let report = world.report(written.write, succeeded()).await;
+        settle(&world, &report).await;
+        assert_eq!(world.shadow().expect("a shadow").results.len(), 1);
+        if next_write {
+            let other = world.write("other", Some(3)).await.expect("written");
+            assert!(world.shadow().expect("a shadow").results.is_empty());
+            world.writes.withdraw(other.write).await.expect("withdrawn");
+        } else {
+            world.clock.advance(Duration::from_secs(61));
+            world.maintain().await;
+            assert!(world.shadow().expect("a shadow").results.is_empty());
+        }
+        assert!(world.lock().await.uncleared.is_empty());
+    }
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_write_is_off_the_shadow_and_cannot_be_withdrawn_twice() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    let ended = world
+        .writes
+        .withdraw(written.write)
+        .await
+        .expect("withdrawn");
+    assert_eq!(ended.state.name(), "WITHDRAWN");
+    world.check_at_rest().await;
+    let again = world.writes.withdraw(written.write).await;
+    assert!(
+        matches!(again, Err(WithdrawError::AlreadyEnded(_))),
+        "{again:?}"
+    );
+    let unknown = world.writes.withdraw(WriteId::from_u128(404)).await;
+    assert_eq!(unknown, Err(WithdrawError::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_seventeenth_open_write_is_refused() {
+    let world = World::new().await;
+    for index in 0..16 {
+        world.write("key", Some(index)).await.expect("written");
+    }
+    let answer = world.write("key", Some(16)).await;
+    assert_eq!(
+        answer,
+        Err(WriteError::Rejected(Rejection::TooManyOpenWrites))
+    );
+    world
+        .write("other", Some(3))
+        .await
+        .expect("one that takes a place is no more");
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_of_one_lock_at_once_all_take_their_turn() {
+    let world = World::new().await;
+    let write = |n: u64| world.write("key", Some(n));
+    let answers = tokio::join!(
+        write(1),
+        write(2),
+        write(3),
+        write(4),
+        write(5),
+        write(6),
+        write(7),
+        write(8)
+    );
+    let versions = [
+        answers.0, answers.1, answers.2, answers.3, answers.4, answers.5, answers.6, answers.7,
+    ]
+    .map(|answer| answer.expect("written").version.0);
+    assert_eq!(
+        versions,
+        [2, 3, 4, 5, 6, 7, 8, 9],
+        "first come, first served"
+    );
+    world.check_at_rest().await;
+}

@@ -1,0 +1,8 @@
+//! The use cases over ports in memory: a real shadow engine behind a layer of faults, and time that
+//! passes only when everyone waits.
+
+mod faults;
+mod life;
+mod mocked;
+mod random;
+mod world;
