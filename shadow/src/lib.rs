@@ -5,10 +5,16 @@
 //! counting. `tests/vectors.rs` says how sure each of its cases is.
 #![warn(missing_docs)]
 
+#[cfg(feature = "durable")]
+pub mod durable;
 pub mod engine;
 mod name;
 mod service;
+#[cfg(feature = "durable")]
+mod store;
 
 pub use engine::{Limits, Rejected};
 pub use name::{InvalidName, ShadowName, check_thing_name};
 pub use service::{Accepted, Message, MessageKind, Record, ServiceConfig, ShadowService};
+#[cfg(feature = "durable")]
+pub use store::OpenError;

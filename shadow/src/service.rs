@@ -1,11 +1,17 @@
 use std::collections::BTreeMap;
+#[cfg(feature = "durable")]
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+#[cfg(feature = "durable")]
+use crate::durable::GroupCommit;
 use crate::engine::{Document, Limits, Rejected, Request, client_token, put_token};
 use crate::name::{FullName, ShadowName, check_thing_name};
+#[cfg(feature = "durable")]
+use crate::store::{self, OpenError};
 
 /// How a service behaves.
 #[derive(Clone)]
@@ -68,9 +74,25 @@ pub struct Accepted {
 /// A Device Shadow service in this process. Clones share the shadows.
 #[derive(Clone)]
 pub struct ShadowService {
-    shadows: Arc<Mutex<BTreeMap<(String, ShadowName), Record>>>,
-    messages: broadcast::Sender<Arc<Message>>,
+    shared: Arc<Shared>,
     config: ServiceConfig,
+    /// None: what is in memory is all there is.
+    #[cfg(feature = "durable")]
+    writer: Option<GroupCommit>,
+}
+
+/// What requests see, which is what was committed; and who is told when it changes.
+struct Shared {
+    shadows: Mutex<BTreeMap<(String, ShadowName), Record>>,
+    messages: broadcast::Sender<Arc<Message>>,
+}
+
+/// What an accepted request does, to be stored before anyone hears of it.
+#[derive(Clone)]
+struct Change {
+    record: Record,
+    messages: Vec<Message>,
+    answer: Accepted,
 }
 
 /// What is kept of a shadow.
@@ -97,71 +119,79 @@ impl ShadowService {
     /// Shadows that are gone with the process.
     pub fn in_memory(config: ServiceConfig) -> Self {
         Self {
-            shadows: Arc::default(),
-            messages: broadcast::channel(BACKLOG).0,
+            shared: Arc::new(Shared::new(BTreeMap::new())),
             config,
+            #[cfg(feature = "durable")]
+            writer: None,
         }
+    }
+
+    /// Shadows in a file, which is made where it is missing. A request is durable before it is answered
+    /// or published. One service a file: it is locked until the last clone is dropped.
+    ///
+    /// Once a commit fails, whose effect nobody knows then, changes are answered with 500 until the file
+    /// is opened again, and reads show what was committed before.
+    ///
+    /// # Errors
+    /// The file is corrupt, another program's, of another schema or in use.
+    #[cfg(feature = "durable")]
+    pub async fn open(path: &Path, config: ServiceConfig) -> Result<Self, OpenError> {
+        let (sender, opened) = tokio::sync::oneshot::channel();
+        let path = path.to_owned();
+        let refuse = |path: &Path, reason: String| OpenError {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = path.clone();
+        // Reading the whole file would hold up the caller's thread.
+        std::thread::Builder::new()
+            .name("shadows-open".into())
+            .spawn(move || drop(sender.send(store::open(&file))))
+            .map_err(|e| refuse(&path, e.to_string()))?;
+        let (conn, records) = opened
+            .await
+            .map_err(|e| refuse(&path, e.to_string()))
+            .flatten()?;
+        let writer =
+            GroupCommit::start("shadows", conn).map_err(|e| refuse(&path, e.to_string()))?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(records.into_iter().collect())),
+            config,
+            writer: Some(writer),
+        })
     }
 
     /// Updates a shadow, which is made where it is missing. Messages go out in the order of versions.
     ///
     /// # Errors
-    /// The request is invalid (400, 413, 415) or expects another version (409).
-    #[expect(clippy::unused_async, reason = "a durable store waits here")]
+    /// The request is invalid (400, 413, 415), expects another version (409) or cannot be stored (500).
     pub async fn update(
         &self,
         thing: &str,
         shadow: &ShadowName,
         body: &[u8],
     ) -> Result<Accepted, Rejected> {
-        let (now, limits) = ((self.config.clock)(), &self.config.limits);
         check(thing, shadow)?;
-        let request = Request::parse(body, limits)?;
-        let mut shadows = self.shadows();
-        let record = shadows.get(&(thing.to_owned(), shadow.clone()));
-        let base = match record {
-            Some(Record::Live(document)) => document.clone(),
-            Some(Record::Tombstone {
-                version,
-                deleted_at,
-            }) if now.saturating_sub(*deleted_at) < TOMBSTONE_SECS => Document {
-                version: *version,
-                ..Document::default()
-            },
-            _ => Document::default(),
-        };
-        let existed = matches!(record, Some(Record::Live(_)));
-        let next = base.update(&request, limits, now)?;
-        let accepted = request.accepted_body(next.version, now);
-        let token = request.client_token.as_deref();
-        let publish = |kind, body| self.publish(thing, shadow, kind, next.version, body);
-        publish(MessageKind::UpdateAccepted, accepted.clone());
-        if let Some(mut delta) = next.delta_body(now) {
-            put_token(&mut delta, token);
-            publish(MessageKind::UpdateDelta, delta);
-        }
-        let previous = if existed {
-            base.stored_body()
-        } else {
-            Value::Null
-        };
-        let mut documents =
-            json!({ "previous": previous, "current": next.stored_body(), "timestamp": now });
-        put_token(&mut documents, token);
-        publish(MessageKind::UpdateDocuments, documents);
-        let version = next.version;
-        shadows.insert((thing.to_owned(), shadow.clone()), Record::Live(next));
-        Ok(Accepted {
-            body: accepted,
-            version,
-        })
+        let limits = self.config.limits;
+        let request = Request::parse(body, &limits)?;
+        let (key, clock) = (
+            (thing.to_owned(), shadow.clone()),
+            self.config.clock.clone(),
+        );
+        let token = request.client_token.clone();
+        let apply =
+            move |record: Option<&Record>| updated(&key, record, &request, &limits, clock());
+        self.change(thing, shadow, token, apply).await
     }
 
     /// Reads a shadow. The body is empty, or an object that may have a `clientToken`.
     ///
     /// # Errors
     /// The request is invalid (400, 415) or there is no such shadow (404).
-    #[expect(clippy::unused_async, reason = "a durable store waits here")]
+    #[expect(
+        clippy::unused_async,
+        reason = "as update and delete; reads stay in memory"
+    )]
     pub async fn get(
         &self,
         thing: &str,
@@ -184,8 +214,7 @@ impl ShadowService {
     /// Deletes a shadow. Its count goes on for 48 h, one further for the deletion itself.
     ///
     /// # Errors
-    /// The request is invalid (400, 415) or there is no such shadow (404).
-    #[expect(clippy::unused_async, reason = "a durable store waits here")]
+    /// The request is invalid (400, 415), there is no such shadow (404) or this cannot be stored (500).
     pub async fn delete(
         &self,
         thing: &str,
@@ -194,37 +223,59 @@ impl ShadowService {
     ) -> Result<Accepted, Rejected> {
         check(thing, shadow)?;
         let token = client_token(body)?;
-        let now = (self.config.clock)();
-        let mut shadows = self.shadows();
-        let record = shadows.get_mut(&(thing.to_owned(), shadow.clone()));
-        let Some((record, version)) = record.and_then(|record| match record {
-            Record::Live(Document { version, .. }) => {
-                let version = *version;
-                Some((record, version))
-            }
-            Record::Tombstone { .. } => None,
-        }) else {
-            return Err(missing(thing, shadow, token));
-        };
-        *record = Record::Tombstone {
-            version: version + 1,
-            deleted_at: now,
-        };
-        let mut body = json!({ "version": version, "timestamp": now });
-        put_token(&mut body, token.as_deref());
-        self.publish(
-            thing,
-            shadow,
-            MessageKind::DeleteAccepted,
-            version,
-            body.clone(),
+        let (key, clock) = (
+            (thing.to_owned(), shadow.clone()),
+            self.config.clock.clone(),
         );
-        Ok(Accepted { body, version })
+        let echo = token.clone();
+        let apply = move |record: Option<&Record>| deleted(&key, record, token, clock());
+        self.change(thing, shadow, echo, apply).await
+    }
+
+    /// Stores what the request makes of the record, then shows and publishes it.
+    #[cfg_attr(
+        not(feature = "durable"),
+        expect(clippy::unused_async, reason = "a durable store waits here")
+    )]
+    async fn change<F>(
+        &self,
+        thing: &str,
+        shadow: &ShadowName,
+        token: Option<String>,
+        apply: F,
+    ) -> Result<Accepted, Rejected>
+    where
+        F: FnOnce(Option<&Record>) -> Result<Change, Rejected> + Send + 'static,
+    {
+        let key = (thing.to_owned(), shadow.clone());
+        #[cfg(feature = "durable")]
+        if let Some(writer) = &self.writer {
+            let failed = move || Rejected::new(500, "Internal service failure", token.clone());
+            let (at, unstored) = (key.clone(), failed.clone());
+            let job = move |transaction: &rusqlite::Transaction<'_>| {
+                let found = store::read(transaction, &at.0, &at.1).map_err(|_| unstored())?;
+                let change = apply(found.as_ref())?;
+                store::write(transaction, &at.0, &at.1, &change.record).map_err(|_| unstored())?;
+                Ok(change)
+            };
+            let shared = Arc::clone(&self.shared);
+            let show =
+                move |change: &Change| shared.show(&mut shared.shadows(), key, change.clone());
+            let done = writer.run_then(job, show).await;
+            return done.map_err(|_| failed())?.map(|change| change.answer);
+        }
+        #[cfg(not(feature = "durable"))]
+        drop(token);
+        let mut shadows = self.shared.shadows();
+        let change = apply(shadows.get(&key))?;
+        let answer = change.answer.clone();
+        self.shared.show(&mut shadows, key, change);
+        Ok(answer)
     }
 
     /// The names of a thing's named shadows, in order.
     pub fn named_shadows(&self, thing: &str) -> Vec<String> {
-        let shadows = self.shadows();
+        let shadows = self.shared.shadows();
         let live = shadows
             .iter()
             .filter(|((t, _), r)| t == thing && matches!(r, Record::Live(_)));
@@ -237,45 +288,170 @@ impl ShadowService {
 
     /// What is stored, if the shadow exists.
     pub fn document(&self, thing: &str, shadow: &ShadowName) -> Option<Document> {
-        match self.shadows().get(&(thing.to_owned(), shadow.clone())) {
+        match self
+            .shared
+            .shadows()
+            .get(&(thing.to_owned(), shadow.clone()))
+        {
             Some(Record::Live(document)) => Some(document.clone()),
             _ => None,
         }
     }
 
     /// Puts a record in its place as it is, without a message: to take over what another store held.
-    pub fn put(&self, thing: &str, shadow: &ShadowName, record: Record) {
-        self.shadows()
-            .insert((thing.to_owned(), shadow.clone()), record);
+    ///
+    /// # Errors
+    /// It cannot be stored (500).
+    pub async fn put(
+        &self,
+        thing: &str,
+        shadow: &ShadowName,
+        record: Record,
+    ) -> Result<(), Rejected> {
+        let apply = move |_: Option<&Record>| {
+            Ok(Change {
+                record,
+                messages: Vec::new(),
+                answer: Accepted {
+                    body: Value::Null,
+                    version: 0,
+                },
+            })
+        };
+        self.change(thing, shadow, None, apply).await.map(|_| ())
+    }
+
+    /// Every record, ordered by thing and shadow.
+    pub fn dump(&self) -> BTreeMap<(String, ShadowName), Record> {
+        self.shared.shadows().clone()
     }
 
     /// Messages of all shadows from now on. A subscriber that lags far behind misses some, is told so, and
     /// has to get what it needs.
     pub fn subscribe_all(&self) -> broadcast::Receiver<Arc<Message>> {
-        self.messages.subscribe()
+        self.shared.messages.subscribe()
+    }
+}
+
+impl Shared {
+    fn new(shadows: BTreeMap<(String, ShadowName), Record>) -> Self {
+        Self {
+            shadows: Mutex::new(shadows),
+            messages: broadcast::channel(BACKLOG).0,
+        }
     }
 
-    fn publish(
+    fn show(
         &self,
-        thing: &str,
-        shadow: &ShadowName,
-        kind: MessageKind,
-        version: u64,
-        body: Value,
+        shadows: &mut BTreeMap<(String, ShadowName), Record>,
+        key: (String, ShadowName),
+        change: Change,
     ) {
-        let (thing, shadow) = (thing.to_owned(), shadow.clone());
-        // That nobody listens is no error.
-        let _ = self.messages.send(Arc::new(Message {
-            thing,
-            shadow,
-            kind,
-            version,
-            body,
-        }));
+        shadows.insert(key, change.record);
+        for message in change.messages {
+            // That nobody listens is no error.
+            let _ = self.messages.send(Arc::new(message));
+        }
     }
 
     fn shadows(&self) -> MutexGuard<'_, BTreeMap<(String, ShadowName), Record>> {
         self.shadows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn updated(
+    key: &(String, ShadowName),
+    record: Option<&Record>,
+    request: &Request,
+    limits: &Limits,
+    now: u64,
+) -> Result<Change, Rejected> {
+    let base = match record {
+        Some(Record::Live(document)) => document.clone(),
+        Some(Record::Tombstone {
+            version,
+            deleted_at,
+        }) if now.saturating_sub(*deleted_at) < TOMBSTONE_SECS => Document {
+            version: *version,
+            ..Document::default()
+        },
+        _ => Document::default(),
+    };
+    let next = base.update(request, limits, now)?;
+    let (version, token) = (next.version, request.client_token.as_deref());
+    let accepted = request.accepted_body(version, now);
+    let mut messages = vec![message(
+        key,
+        MessageKind::UpdateAccepted,
+        version,
+        accepted.clone(),
+    )];
+    if let Some(mut delta) = next.delta_body(now) {
+        put_token(&mut delta, token);
+        messages.push(message(key, MessageKind::UpdateDelta, version, delta));
+    }
+    let previous = match record {
+        Some(Record::Live(document)) => document.stored_body(),
+        _ => Value::Null,
+    };
+    let mut documents =
+        json!({ "previous": previous, "current": next.stored_body(), "timestamp": now });
+    put_token(&mut documents, token);
+    messages.push(message(
+        key,
+        MessageKind::UpdateDocuments,
+        version,
+        documents,
+    ));
+    Ok(Change {
+        record: Record::Live(next),
+        messages,
+        answer: Accepted {
+            body: accepted,
+            version,
+        },
+    })
+}
+
+fn deleted(
+    key: &(String, ShadowName),
+    record: Option<&Record>,
+    token: Option<String>,
+    now: u64,
+) -> Result<Change, Rejected> {
+    let Some(Record::Live(Document { version, .. })) = record else {
+        return Err(missing(&key.0, &key.1, token));
+    };
+    let version = *version;
+    let mut body = json!({ "version": version, "timestamp": now });
+    put_token(&mut body, token.as_deref());
+    Ok(Change {
+        record: Record::Tombstone {
+            version: version + 1,
+            deleted_at: now,
+        },
+        messages: vec![message(
+            key,
+            MessageKind::DeleteAccepted,
+            version,
+            body.clone(),
+        )],
+        answer: Accepted { body, version },
+    })
+}
+
+fn message(
+    (thing, shadow): &(String, ShadowName),
+    kind: MessageKind,
+    version: u64,
+    body: Value,
+) -> Message {
+    Message {
+        thing: thing.clone(),
+        shadow: shadow.clone(),
+        kind,
+        version,
+        body,
     }
 }
 

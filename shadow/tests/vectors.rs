@@ -74,17 +74,27 @@ async fn run(vector: &Value) {
     if let Some(levels) = vector["config"]["max_levels"].as_u64() {
         limits.max_levels = usize::try_from(levels).expect("a small number");
     }
-    let service = ShadowService::in_memory(ServiceConfig {
+    let config = ServiceConfig {
         clock: Arc::new(move || now),
         limits,
-    });
+    };
+    run_on(&ShadowService::in_memory(config.clone()), vector, now).await;
+    #[cfg(feature = "durable")]
+    {
+        // SQLite without a file: what a disk keeps is tested in `durable.rs`.
+        let service = ShadowService::open(std::path::Path::new(":memory:"), config).await;
+        run_on(&service.expect("a store"), vector, now).await;
+    }
+}
+
+async fn run_on(service: &ShadowService, vector: &Value, now: u64) {
     let (thing, shadow) = (
         vector["thing"].as_str().expect("a thing"),
         shadow_name(vector),
     );
     let leaf_time = vector["id"].as_str().map(|_| now - 100).expect("an id");
     if let Some(record) = initial(&vector["initial"], leaf_time) {
-        service.put(thing, &shadow, record);
+        service.put(thing, &shadow, record).await.expect("stored");
     }
     let before = service.document(thing, &shadow);
     let mut messages = service.subscribe_all();
