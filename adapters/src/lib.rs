@@ -3,6 +3,7 @@
 //! Adapters translate. They decide nothing, mint nothing, and say of each failure whether its effect
 //! may have happened.
 
+pub mod json;
 pub mod layer;
 pub mod lock_repo;
 #[cfg(feature = "memory")]
