@@ -112,12 +112,18 @@ impl KeyWrites {
         self.observe_update(&task.write.thing, change).await
     }
 
+    /// What the lock has reported meanwhile is settled on the way, so that a write which it has done is
+    /// not superseded instead.
     async fn look_for(&self, task: &mut Task) -> Observed {
-        match self.read_shadow(&task.write.thing, &mut task.tokens).await {
-            Ok(Some(found)) => Observed::Seen {
-                version: found.version,
-                present: found.knows(task.write.id),
-            },
+        let thing = &task.write.thing;
+        match self.read_shadow(thing, &mut task.tokens).await {
+            Ok(Some(found)) => {
+                let (version, present) = (found.version, found.knows(task.write.id));
+                match self.settle_from(thing, found).await {
+                    Ok(()) => Observed::Seen { version, present },
+                    Err(_) => Observed::Unreadable,
+                }
+            }
             Ok(None) => Observed::Missing,
             Err(_) => Observed::Unreadable,
         }
@@ -214,8 +220,8 @@ impl KeyWrites {
                     let (fate, save) = save(&snapshot);
                     match self.ports.locks.save(save).await {
                         Ok(()) => return fate,
+                        Err(RepoError::Stale) => continue,
                         // Whether an unknown save was made shows when the lock is loaded.
-                        Err(RepoError::Stale | RepoError::Unknown(_)) => continue,
                         Err(_) => {}
                     }
                 }

@@ -5,7 +5,9 @@ use super::KeyWrites;
 use super::deadline::bounded;
 use super::settle::SettleError;
 use super::write_key::reason_of;
-use crate::ports::{DeviceReport, Due, RepoError, ShadowChange, ShadowError, ShadowSnapshot};
+use crate::ports::{
+    DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot,
+};
 use crate::reason::FailureReason;
 use crate::rules::{self, Ending};
 use crate::values::{ThingName, Timestamp, WriteId};
@@ -126,18 +128,39 @@ impl KeyWrites {
         }
     }
 
+    /// Settles what stands on the write's shadow. An open write that has neither entry nor result there
+    /// has lost its entry (a withdrawal that was cut short, a deleted shadow): it is put back.
     async fn look(&self, write: &Write) -> Result<(), AttendError> {
-        if let Some(found) = self.read_shadow(&write.thing, &mut self.tokens()).await? {
-            self.settle_from(&write.thing, found).await?;
-        }
+        let mut tokens = self.tokens();
+        let found = match self.read_shadow(&write.thing, &mut tokens).await? {
+            Some(found) => found,
+            None => {
+                let create = ShadowChange::create(tokens.next());
+                let version = self.update_shadow(&write.thing, create).await?;
+                ShadowSnapshot {
+                    version,
+                    ..ShadowSnapshot::default()
+                }
+            }
+        };
+        let (mut version, lost) = (found.version, !found.knows(write.id));
+        self.settle_from(&write.thing, found).await?;
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(());
         };
-        if let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) {
-            let save = rules::postpone(&snapshot, open, self.ports.clock.now());
-            self.ports.locks.save(save).await?;
+        let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) else {
+            return Ok(());
+        };
+        if lost && snapshot.prepared().is_none() {
+            let put = Some(ShadowEntry::from(open));
+            let change = ShadowChange {
+                put,
+                ..ShadowChange::fence(version, tokens.next())
+            };
+            version = self.update_shadow(&write.thing, change).await?;
         }
-        Ok(())
+        let save = rules::postpone(&snapshot, open, version, self.ports.clock.now());
+        Ok(self.ports.locks.save(save).await?)
     }
 
     /// Takes the recorded results of the write's lock off its shadow. By id, so no version is needed.
@@ -157,7 +180,11 @@ impl KeyWrites {
         Ok(self.ports.locks.save(save).await?)
     }
 
-    async fn settle_from(&self, thing: &ThingName, found: ShadowSnapshot) -> Result<(), RepoError> {
+    pub(super) async fn settle_from(
+        &self,
+        thing: &ThingName,
+        found: ShadowSnapshot,
+    ) -> Result<(), RepoError> {
         let report = DeviceReport {
             thing: thing.clone(),
             shadow_version: Some(found.version),
@@ -193,10 +220,9 @@ impl KeyWrites {
                     };
                     let now = self.ports.clock.now();
                     let (ended, save) = rules::end(&snapshot, &open, ending, version, now);
-                    match self.ports.locks.save(save).await {
-                        Ok(()) => return Ok(ended),
-                        Err(RepoError::Stale | RepoError::Unknown(_)) => {}
-                        Err(error) => return Err(error.into()),
+                    // The entry is off, so the end is recorded as soon as the store lets us.
+                    if self.ports.locks.save(save).await.is_ok() {
+                        return Ok(ended);
                     }
                 }
                 // A result was found and is settled now.

@@ -20,6 +20,9 @@ pub enum Settlement {
 #[error("the report could not be settled: {0}")]
 pub struct SettleError(#[from] pub RepoError);
 
+/// How often a report is decided anew when its lock changes under it; then it has to come again.
+const MOST_TRIES: usize = 64;
+
 impl KeyWrites {
     /// Settles a report durably; acknowledge it after an `Ok`. The answers stand in its order.
     ///
@@ -42,20 +45,20 @@ impl KeyWrites {
         shadow_version: Option<ShadowVersion>,
         result: &DeviceResult,
     ) -> Result<Settlement, RepoError> {
-        loop {
-            let Some(found) = self.ports.history.write(result.write).await? else {
+        let Some(named) = self.ports.history.write(result.write).await? else {
+            return Ok(Settlement::Ignored(Ignored::Contradiction));
+        };
+        for _ in 0..MOST_TRIES {
+            let Some(snapshot) = self.ports.locks.load(named.lock).await? else {
                 return Ok(Settlement::Ignored(Ignored::Contradiction));
             };
-            let Some(snapshot) = self.ports.locks.load(found.lock).await? else {
-                return Ok(Settlement::Ignored(Ignored::Contradiction));
+            // A write that is over is read after the snapshot, so that any later change of it makes the
+            // save stale; one that ended only in between is still open to the snapshot's eyes.
+            let ended = match snapshot.unfinished(result.write) {
+                Some(_) => None,
+                None => self.ports.history.write(result.write).await?,
             };
-            // A write that was open when the history was read may be over now, and the snapshot tells
-            // only that it is: then the history is to be read again.
-            let unfinished = snapshot.unfinished(result.write);
-            if unfinished.is_none() && (found.is_open() || found.intent().is_some()) {
-                continue;
-            }
-            let write = Some(unfinished.unwrap_or(&found));
+            let write = snapshot.unfinished(result.write).or(ended.as_ref());
             let (limits, now) = (&self.settings.limits, self.ports.clock.now());
             let outcome = &result.outcome;
             match rules::decide_report(
@@ -74,6 +77,8 @@ impl KeyWrites {
                     Err(error) => return Err(error),
                 },
             }
+            self.rest(self.jittered(self.settings.first_pause)).await;
         }
+        Err(RepoError::Unavailable("the lock kept changing".into()))
     }
 }

@@ -12,11 +12,18 @@ use super::deadline::bounded;
 use crate::ports::Timer;
 use crate::values::{LockId, Tick};
 
-type Slots = Mutex<HashMap<LockId, Arc<AsyncMutex<()>>>>;
+type Queues = Mutex<HashMap<LockId, Queue>>;
+
+/// Who holds the turn of one lock, and who waits for it.
+#[derive(Default)]
+struct Queue {
+    turn: Arc<AsyncMutex<()>>,
+    seats: usize,
+}
 
 /// Who may write to which lock at the moment.
 pub(super) struct Turns {
-    slots: Arc<Slots>,
+    queues: Arc<Queues>,
     max_waiting: usize,
 }
 
@@ -29,13 +36,13 @@ pub(super) struct Turn {
 /// A place in the queue of one lock; the last one to leave removes the queue.
 struct Seat {
     lock: LockId,
-    slots: Arc<Slots>,
+    queues: Arc<Queues>,
 }
 
 impl Turns {
     pub(super) fn new(max_waiting: usize) -> Self {
         Self {
-            slots: Arc::default(),
+            queues: Arc::default(),
             max_waiting,
         }
     }
@@ -47,38 +54,43 @@ impl Turns {
         timer: &dyn Timer,
         deadline: Tick,
     ) -> Option<Turn> {
-        let seat = Seat {
-            lock,
-            slots: self.slots.clone(),
-        };
-        let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = slots.entry(lock).or_default();
-            // The map and the holder have a reference each; every other one is a waiter.
-            if Arc::strong_count(slot) > self.max_waiting + 1 {
-                return None;
-            }
-            slot.clone()
-        };
-        let guard = match slot.try_lock_arc() {
+        let (seat, turn) = self.queue_up(lock)?;
+        let guard = match turn.try_lock_arc() {
             Some(guard) => guard,
-            None => bounded(timer, deadline, slot.lock_arc()).await?,
+            None => bounded(timer, deadline, turn.lock_arc()).await?,
         };
         Some(Turn {
             _guard: guard,
             _seat: seat,
         })
     }
+
+    fn queue_up(&self, lock: LockId) -> Option<(Seat, Arc<AsyncMutex<()>>)> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(lock).or_default();
+        // One of the seats is the holder's.
+        if queue.seats > self.max_waiting {
+            return None;
+        }
+        queue.seats += 1;
+        Some((
+            Seat {
+                lock,
+                queues: self.queues.clone(),
+            },
+            queue.turn.clone(),
+        ))
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots
-            .get(&self.lock)
-            .is_some_and(|slot| Arc::strong_count(slot) == 1)
-        {
-            slots.remove(&self.lock);
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get_mut(&self.lock) {
+            queue.seats -= 1;
+            if queue.seats == 0 {
+                queues.remove(&self.lock);
+            }
         }
     }
 }

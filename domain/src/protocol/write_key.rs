@@ -135,9 +135,6 @@ impl KeyWrites {
                 return Err(WriteError::Rejected(Rejection::LockNotFound));
             };
             if snapshot.prepared().is_some() {
-                if self.ports.timer.tick() >= turn_deadline {
-                    return Err(WriteError::Busy);
-                }
                 self.rest(self.jittered(TURN_POLL)).await;
             } else {
                 let version = match snapshot.shadow_version {
@@ -157,6 +154,9 @@ impl KeyWrites {
                     };
                     return Ok(Prepared::Task(Box::new(task), version));
                 }
+            }
+            if self.ports.timer.tick() >= turn_deadline {
+                return Err(WriteError::Busy);
             }
             known = self.load(command).await?;
         }
@@ -193,8 +193,9 @@ impl KeyWrites {
                 Ok(Some((write, snapshot)))
             }
             Err(RepoError::Stale) => Ok(None),
-            // An intent that was saved all the same has sent nothing: the recoverer ends it.
+            // An intent that turns up only later has sent nothing: the recoverer ends it.
             Err(RepoError::Unknown(_)) => {
+                self.rest(self.jittered(TURN_POLL)).await;
                 let known = self.load(command).await?;
                 let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
                 Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))

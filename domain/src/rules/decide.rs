@@ -113,9 +113,14 @@ pub fn decide(
     {
         return Err(Rejection::IndexBeyondCapacity { capacity });
     }
+    // While a prepared write may still take its place, the open one is no answer: the turn is waited for.
+    let doomed = |w: &Write| {
+        let newer = snapshot.prepared();
+        newer.is_some_and(|newer| takes_the_place_of(&newer.slot, w))
+    };
     if let Some(same) = snapshot
         .open()
-        .find(|w| w.slot == command.slot && now < w.expires_at)
+        .find(|w| w.slot == command.slot && now < w.expires_at && !doomed(w))
     {
         return Ok(Decision::AlreadyOpen(same.id));
     }

@@ -173,14 +173,19 @@ pub fn clear_results(
     draft.save(Some(shadow_version))
 }
 
-/// The write's shadow has been read and said nothing new: it is looked at again when it expires.
-pub fn postpone(snapshot: &LockSnapshot, open: &Write, now: Timestamp) -> Save {
+/// The write's shadow has been read and has its entry: it is looked at again when it expires.
+pub fn postpone(
+    snapshot: &LockSnapshot,
+    open: &Write,
+    shadow_version: ShadowVersion,
+    now: Timestamp,
+) -> Save {
     let mut draft = Draft::new(snapshot, now);
     draft.put(Write {
         attention: Some(open.expires_at),
         ..open.clone()
     });
-    draft.save(None)
+    draft.save(Some(shadow_version))
 }
 
 fn put_cleared(draft: &mut Draft<'_>, snapshot: &LockSnapshot, cleared: &[WriteId]) {

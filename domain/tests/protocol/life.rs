@@ -270,3 +270,64 @@ async fn writes_of_one_lock_at_once_all_take_their_turn() {
     );
     world.check_at_rest().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_was_never_delivered_is_settled_and_not_superseded() {
+    let world = World::new().await;
+    let old = world.write("old", Some(2)).await.expect("written");
+    world.report(old.write, succeeded()).await;
+    let new = world
+        .write("new", Some(2))
+        .await
+        .expect("the shadow has moved, and is read");
+    assert_eq!(
+        (world.state(old.write).await, world.state(new.write).await),
+        ("SUCCEEDED", "SENT")
+    );
+    assert!(!world.names().await.contains(&"KeyWriteSuperseded"));
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_was_lost_is_put_back() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    let name = keywright_shadow::ShadowName::Named("keys".into());
+    let thing =
+        keywright_testkit::samples::thing(keywright_testkit::samples::lock_id(crate::world::LOCK));
+    world
+        .service
+        .delete(thing.as_str(), &name, b"")
+        .await
+        .expect("deleted");
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    assert_eq!(world.shadow().expect("made again").entries, [written.write]);
+    world
+        .write("other", Some(3))
+        .await
+        .expect("written on the version that was kept");
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_write_is_no_answer_while_an_undecided_one_may_take_its_place() {
+    use keywright_adapters::layer::{Fault, FaultPlan, Operation};
+    let world = World::new().await;
+    let first = world.write("key-1", Some(2)).await.expect("written");
+    let plan = FaultPlan::default().then(Operation::Update, [Fault::DropAnswer]);
+    world
+        .faults
+        .set(plan.then(Operation::Read, [Fault::LoseRequest; 500]));
+    let undecided = world.write("key-2", Some(2)).await;
+    assert!(
+        matches!(undecided, Err(WriteError::Undecided(_))),
+        "{undecided:?}"
+    );
+    assert_eq!(world.write("key-1", Some(2)).await, Err(WriteError::Busy));
+    world.faults.set(FaultPlan::default());
+    world.recover().await;
+    let again = world.write("key-1", Some(2)).await.expect("written again");
+    assert!(again.event.is_some() && again.write != first.write);
+    world.check_at_rest().await;
+}
