@@ -55,7 +55,18 @@ pub fn decide_report(
     let (current, late) = match &write.state {
         WriteState::Aborted { .. } => return ReportDecision::Ignore(Ignored::Contradiction),
         WriteState::Succeeded(_) | WriteState::Failed(..) => {
-            return ReportDecision::Ignore(Ignored::Repeated);
+            if write.attention.is_some() || at_it {
+                return ReportDecision::Ignore(Ignored::Repeated);
+            }
+            // The result was cleared and stands on the shadow again: it is to be cleared again.
+            let attention = Some(now.after(limits.clear_within));
+            let after = Write {
+                attention,
+                ..write.clone()
+            };
+            draft.put(after.clone());
+            let save = draft.save(shadow_version.max(snapshot.shadow_version));
+            return ReportDecision::Record(Box::new(after), save);
         }
         WriteState::InProgress if at_it => return ReportDecision::Ignore(Ignored::Repeated),
         WriteState::Prepared(_) if at_it => return ReportDecision::Ignore(Ignored::Early),

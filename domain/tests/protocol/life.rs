@@ -331,3 +331,18 @@ async fn an_open_write_is_no_answer_while_an_undecided_one_may_take_its_place() 
     assert!(again.event.is_some() && again.write != first.write);
     world.check_at_rest().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_comes_back_is_cleared_again() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    for _ in 0..2 {
+        let report = world.report(written.write, succeeded()).await;
+        settle(&world, &report).await;
+        assert_eq!(world.shadow().expect("a shadow").results.len(), 1);
+        world.clock.advance(Duration::from_secs(61));
+        world.maintain().await;
+        assert!(world.shadow().expect("a shadow").results.is_empty());
+    }
+    assert_eq!(world.names().await.len(), 3, "it is recorded once");
+}
