@@ -1,12 +1,15 @@
 //! Where one error must be injected, or a call must not happen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::*;
 use keywright_domain::principal::{Identity, Principal};
 use keywright_domain::rules::{Rejection, WriteKey};
 use keywright_domain::values::*;
+use keywright_domain::write::{Owner, Write};
 use keywright_domain::{KeyWrites, Ports, Settings, WriteError};
 use keywright_testkit::samples::{lock_id, principal, slot};
 use mockall::mock;
@@ -107,4 +110,51 @@ async fn a_shadow_that_never_answers_ends_in_undecided_by_the_deadline() {
         "{answer:?}"
     );
     assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+/// A store whose loads let everyone else run first, so that two use cases meet in the middle.
+struct Interleaved(Arc<dyn LockRepo>);
+
+#[async_trait]
+impl LockRepo for Interleaved {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        tokio::task::yield_now().await;
+        self.0.load(lock).await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        self.0.save(save).await
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(owner, lease).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_copies_of_a_late_report_at_once_are_recorded_once() {
+    let world = World::new().await;
+    let written = world.write("key", Some(2)).await.expect("written");
+    world
+        .writes
+        .withdraw(written.write)
+        .await
+        .expect("withdrawn");
+    let report = world.report(written.write, crate::world::succeeded()).await;
+    let locks = Arc::new(Interleaved(world.ports.locks.clone()));
+    let ports = Ports {
+        locks,
+        ..world.ports.clone()
+    };
+    let writes = KeyWrites::new(ports, Settings::default()).expect("the defaults are valid");
+    let (one, two) = tokio::join!(writes.settle(&report), writes.settle(&report));
+    assert!(one.is_ok() && two.is_ok());
+    let confirmed = world
+        .names()
+        .await
+        .iter()
+        .filter(|n| **n == "KeyWriteConfirmed")
+        .count();
+    assert_eq!(confirmed, 1);
+    world.check(&[]).await;
 }
