@@ -16,7 +16,19 @@ const ARROWS: &[(&str, &[&str])] = &[
         "keywright-adapters",
         &["keywright-domain", "keywright-shadow"],
     ),
-    ("keywright-tests", &[]),
+    ("keywright-sandbox", &["keywright-shadow"]),
+    (
+        "keywright",
+        &[
+            "keywright-adapters",
+            "keywright-domain",
+            "keywright-sandbox",
+            "keywright-shadow",
+        ],
+    ),
+    ("keywright-loadtest", &[]),
+    ("keywright-benches", &[]),
+    ("keywright-tests", &["keywright"]),
 ];
 
 /// What the domain may never reach, directly or through others.

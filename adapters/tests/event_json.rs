@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use keywright_adapters::json::{InvalidEvent, event_data, read_event};
+use keywright_adapters::json::{InvalidJson, event_data, read_event};
 use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::values::*;
@@ -131,11 +131,11 @@ fn errors_name_the_member() {
     let error = read(&json!({ "keyUuid": 7 })).expect_err("not a string");
     assert_eq!(
         error,
-        InvalidEvent::Member {
+        InvalidJson::Member {
             member: "keyUuid",
             expected: "a string"
         }
     );
     let error = read_event("Exploded", LockVersion(1), None, &json!({})).expect_err("no such type");
-    assert_eq!(error, InvalidEvent::Type);
+    assert_eq!(error, InvalidJson::Type);
 }

@@ -164,6 +164,14 @@ impl Write {
         }
     }
 
+    /// The lock's word came after the write had ended otherwise.
+    pub fn is_late(&self) -> bool {
+        match &self.state {
+            WriteState::Succeeded(settled) | WriteState::Failed(_, settled) => settled.late,
+            _ => false,
+        }
+    }
+
     /// SENT for longer than `confirm_within`. A reading, not a state, and not a failure.
     pub fn is_unconfirmed(&self, now: Timestamp, confirm_within: Duration) -> bool {
         matches!(self.state, WriteState::Sent)

@@ -13,8 +13,8 @@ mod service;
 #[cfg(feature = "durable")]
 mod store;
 
+#[cfg(feature = "durable")]
+pub use durable::OpenError;
 pub use engine::{Limits, Rejected};
 pub use name::{InvalidName, ShadowName, check_thing_name};
 pub use service::{Accepted, Message, MessageKind, Record, ServiceConfig, ShadowService};
-#[cfg(feature = "durable")]
-pub use store::OpenError;

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 #[cfg(feature = "durable")]
-use crate::durable::GroupCommit;
+use crate::durable::{GroupCommit, OpenError};
 use crate::engine::{Document, Limits, Rejected, Request, client_token, put_token};
 use crate::name::{FullName, ShadowName, check_thing_name};
 #[cfg(feature = "durable")]
-use crate::store::{self, OpenError};
+use crate::store;
 
 /// How a service behaves.
 #[derive(Clone)]
@@ -138,10 +138,7 @@ impl ShadowService {
     pub async fn open(path: &Path, config: ServiceConfig) -> Result<Self, OpenError> {
         let (sender, opened) = tokio::sync::oneshot::channel();
         let path = path.to_owned();
-        let refuse = |path: &Path, reason: String| OpenError {
-            path: path.to_owned(),
-            reason,
-        };
+        let refuse = |path: &Path, reason: String| store::FORMAT.refuse(path, reason);
         let file = path.clone();
         // Reading the whole file would hold up the caller's thread.
         std::thread::Builder::new()

@@ -1,21 +1,20 @@
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::{Value, json};
 
+use crate::durable::{Format, OpenError};
 use crate::engine::{Document, Object, Section};
 use crate::name::ShadowName;
 use crate::service::Record;
 
-/// "KWsh": tells our files from those of other programs.
-const APPLICATION_ID: i32 = 0x4b57_7368;
-
-/// Of the tables below.
-const SCHEMA_VERSION: i32 = 1;
-
-/// How long another process may hold the file before it counts as in use.
-const BUSY: Duration = Duration::from_secs(1);
+/// Exclusive, because documents in memory would not follow what another process writes.
+pub(crate) const FORMAT: Format = Format {
+    what: "a store of shadows",
+    application_id: 0x4b57_7368, // "KWsh"
+    migrations: &[SCHEMA],
+    exclusive: true,
+};
 
 /// A classic shadow has the name that no named one can have.
 const SCHEMA: &str = "CREATE TABLE shadows (
@@ -28,64 +27,14 @@ const SCHEMA: &str = "CREATE TABLE shadows (
     CHECK ((deleted_at IS NULL) <> (document IS NULL))
 ) STRICT, WITHOUT ROWID";
 
-/// A file that cannot be used as a store.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot use {} as a store of shadows: {reason}", path.display())]
-pub struct OpenError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
 /// A record with the thing and the shadow that it belongs to.
 pub(crate) type Entry = ((String, ShadowName), Record);
 
 /// Opens a store for this process alone, with all that it holds. Makes the file where there is none.
 pub(crate) fn open(path: &Path) -> Result<(Connection, Vec<Entry>), OpenError> {
-    let refuse = |reason: String| OpenError {
-        path: path.to_owned(),
-        reason,
-    };
-    let mut conn = Connection::open(path).map_err(|e| refuse(e.to_string()))?;
-    match prepare(&mut conn) {
-        Ok(None) => {}
-        Ok(Some(reason)) => return Err(refuse(reason)),
-        Err(e) => return Err(refuse(e.to_string())),
-    }
-    let entries = all(&conn).map_err(|e| refuse(e.to_string()))?;
+    let conn = FORMAT.open(path)?;
+    let entries = all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?;
     Ok((conn, entries))
-}
-
-/// Checks the file and sets the connection up; a text says why the file is none of ours.
-fn prepare(conn: &mut Connection) -> rusqlite::Result<Option<String>> {
-    conn.busy_timeout(BUSY)?;
-    let number = |sql: &str, conn: &Connection| conn.query_row(sql, [], |row| row.get::<_, i32>(0));
-    let application = number("PRAGMA application_id", conn)?;
-    let schema = number("PRAGMA user_version", conn)?;
-    let tables = number("SELECT count(*) FROM sqlite_schema", conn)?;
-    let new = (application, schema, tables) == (0, 0, 0);
-    if !new && application != APPLICATION_ID {
-        return Ok(Some("it belongs to another program".into()));
-    }
-    if !new && schema != SCHEMA_VERSION {
-        return Ok(Some(format!(
-            "its schema is version {schema}, not {SCHEMA_VERSION}"
-        )));
-    }
-    // Exclusive, because documents in memory would not follow what another process writes.
-    conn.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
-    )?;
-    let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if new {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    }
-    transaction.commit()?;
-    let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
 }
 
 /// What is stored of a shadow, as the transaction sees it.

@@ -1,32 +1,13 @@
 //! Lock events as the vendor's schemas have them. `KeyWriteRequested` is closed: exactly its members.
 
-use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
+use keywright_domain::event::{KeySlot, LockEvent, NewLock, RecordedEvent};
 use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{
-    DeviceCode, InvalidValue, KeyIndex, LockId, LockVersion, Timestamp, WriteId,
+use keywright_domain::values::{DeviceCode, KeyIndex, LockId, LockVersion, Timestamp, WriteId};
+use serde_json::{Value, json};
+
+use super::members::{
+    InvalidJson, Object, held_key, number, optional, read_held_key, read_keys, required,
 };
-use serde_json::{Map, Value, json};
-
-type Object = Map<String, Value>;
-
-/// An event that cannot be read, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidEvent {
-    /// A member is missing, or of another JSON type.
-    #[error("`{member}` must be {expected}")]
-    Member {
-        /// Its name.
-        member: &'static str,
-        /// What it must be.
-        expected: &'static str,
-    },
-    /// A member is not a value of its kind.
-    #[error(transparent)]
-    Value(#[from] InvalidValue),
-    /// No event of that type is known.
-    #[error("`type` must be one of the lock's event types")]
-    Type,
-}
 
 /// The `data` of an event. Our own events carry `writeId` besides the members of `KeyWriteRequested`, and
 /// `reason`, `code` and `late` where they apply.
@@ -119,14 +100,14 @@ pub fn event_data(recorded: &RecordedEvent) -> Value {
 /// beside its closed data; our other events carry it inside. Members that are not known are ignored.
 ///
 /// # Errors
-/// See [`InvalidEvent`].
+/// See [`InvalidJson`].
 pub fn read_event(
     name: &str,
     version: LockVersion,
     write: Option<WriteId>,
     data: &Value,
-) -> Result<RecordedEvent, InvalidEvent> {
-    let data = data.as_object().ok_or(InvalidEvent::Member {
+) -> Result<RecordedEvent, InvalidJson> {
+    let data = data.as_object().ok_or(InvalidJson::Member {
         member: "data",
         expected: "an object",
     })?;
@@ -153,13 +134,13 @@ pub fn read_event(
         "KeyWriteExpired" => LockEvent::KeyWriteExpired(read_slot(data)?),
         "KeyWriteSuperseded" => LockEvent::KeyWriteSuperseded(read_slot(data)?),
         "KeyWriteWithdrawn" => LockEvent::KeyWriteWithdrawn(read_slot(data)?),
-        _ => return Err(InvalidEvent::Type),
+        _ => return Err(InvalidJson::Type),
     };
     let write = match optional(data, "writeId")? {
         Some(id) if is_ours(&event) => Some(id.parse()?),
         _ => write,
     };
-    let lock = number(data, "lockId")?.ok_or(InvalidEvent::Member {
+    let lock = number(data, "lockId")?.ok_or(InvalidJson::Member {
         member: "lockId",
         expected: "a positive integer",
     })?;
@@ -193,44 +174,12 @@ fn put_slot(data: &mut Value, slot: &KeySlot) {
     }
 }
 
-fn held_key(held: &HeldKey) -> Value {
-    let mut key = json!({ "uuid": held.key.as_str() });
-    if let Some(index) = held.index {
-        key["indexNumber"] = json!(index.get());
-    }
-    if let Some(user) = &held.user {
-        key["userId"] = json!(user.as_str());
-    }
-    key
-}
-
-fn read_new_lock(data: &Object) -> Result<NewLock, InvalidEvent> {
-    let keys = match data.get("keys") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(keys)) => keys
-            .iter()
-            .map(|key| {
-                let key = key.as_object();
-                let expected = "an array of objects";
-                let key = key.ok_or(InvalidEvent::Member {
-                    member: "keys",
-                    expected,
-                })?;
-                read_held_key(key, "uuid", "indexNumber")
-            })
-            .collect::<Result<_, _>>()?,
-        Some(_) => {
-            return Err(InvalidEvent::Member {
-                member: "keys",
-                expected: "an array of objects",
-            });
-        }
-    };
+fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {
     Ok(NewLock {
         serial_number: optional(data, "serialNumber")?
             .map(str::parse)
             .transpose()?,
-        keys,
+        keys: read_keys(data, |key| read_held_key(key, "uuid", "indexNumber"))?,
         owner: optional(data, "ownerId")?.map(str::parse).transpose()?,
         thing: optional(data, "thingName")?.map(str::parse).transpose()?,
         thing_arn: optional(data, "thingArn")?.map(str::to_owned),
@@ -238,19 +187,7 @@ fn read_new_lock(data: &Object) -> Result<NewLock, InvalidEvent> {
     })
 }
 
-fn read_held_key(
-    data: &Object,
-    key: &'static str,
-    index: &'static str,
-) -> Result<HeldKey, InvalidEvent> {
-    Ok(HeldKey {
-        key: required(data, key)?.parse()?,
-        index: number(data, index)?.map(KeyIndex::new).transpose()?,
-        user: optional(data, "userId")?.map(str::parse).transpose()?,
-    })
-}
-
-fn read_slot(data: &Object) -> Result<KeySlot, InvalidEvent> {
+fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
     Ok(KeySlot {
         key: required(data, "keyUuid")?.parse()?,
         index: number(data, "keyIndexNumber")?
@@ -259,11 +196,11 @@ fn read_slot(data: &Object) -> Result<KeySlot, InvalidEvent> {
     })
 }
 
-fn read_reason(data: &Object) -> Result<FailureReason, InvalidEvent> {
+fn read_reason(data: &Object) -> Result<FailureReason, InvalidJson> {
     if let Some(code) = optional(data, "code")? {
         return Ok(FailureReason::DeviceError(DeviceCode::new(code)?));
     }
-    let unknown = InvalidEvent::Member {
+    let unknown = InvalidJson::Member {
         member: "reason",
         expected: "a known failure reason",
     };
@@ -272,35 +209,4 @@ fn read_reason(data: &Object) -> Result<FailureReason, InvalidEvent> {
 
 fn read_late(data: &Object) -> bool {
     data.get("late").and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn required<'a>(data: &'a Object, member: &'static str) -> Result<&'a str, InvalidEvent> {
-    optional(data, member)?.ok_or(InvalidEvent::Member {
-        member,
-        expected: "a string",
-    })
-}
-
-fn optional<'a>(data: &'a Object, member: &'static str) -> Result<Option<&'a str>, InvalidEvent> {
-    match data.get(member) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(InvalidEvent::Member {
-            member,
-            expected: "a string",
-        }),
-    }
-}
-
-fn number(data: &Object, member: &'static str) -> Result<Option<u64>, InvalidEvent> {
-    match data.get(member) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let expected = "an integer of at least 0";
-            value
-                .as_u64()
-                .map(Some)
-                .ok_or(InvalidEvent::Member { member, expected })
-        }
-    }
 }

@@ -1,5 +1,9 @@
-//! JSON of the domain's values: one codec, for stores, HTTP and imports alike.
+//! The one codec of lock events, and of the locks that they fold to.
 
 mod event;
+mod lock;
+mod members;
 
-pub use event::{InvalidEvent, event_data, read_event};
+pub use event::{event_data, read_event};
+pub use lock::{lock_state, read_lock_state};
+pub use members::InvalidJson;

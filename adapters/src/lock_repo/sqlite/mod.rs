@@ -1,0 +1,252 @@
+//! Locks in an SQLite file: one writer that commits together whatever waits, and readers beside it.
+
+mod checkpoint;
+mod readers;
+mod rows;
+mod schema;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
+use keywright_domain::ports::{Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save};
+use keywright_domain::values::{LockId, LockVersion, Revision, Timestamp, WriteId};
+use keywright_domain::write::{Intent, Owner, Write, WriteState};
+use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
+use rusqlite::{Connection, Transaction};
+
+use checkpoint::Checkpoints;
+use readers::Readers;
+use rows::LockRow;
+
+/// Holds locks, their events and their writes in a file. Clones share it. A save is on the disk before it
+/// is answered (WAL, `synchronous=FULL`).
+#[derive(Clone)]
+pub struct SqliteLockRepo {
+    readers: Readers,
+    clock: Arc<dyn Clock>,
+    _checkpoints: Arc<Checkpoints>,
+    /// Dropped last: the connection that is closed last writes the log back into the file.
+    writer: GroupCommit,
+}
+
+impl SqliteLockRepo {
+    /// Opens the file, which is made where it is missing. It reads the whole file once, to find out whether
+    /// it is sound, and blocks meanwhile. Leases are counted by `clock`, so that they outlive a process.
+    ///
+    /// # Errors
+    /// The file is corrupt, another program's, of a newer schema or in use; the text names it.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let format = &schema::FORMAT;
+        let conn = format.open(path)?;
+        let refuse = |why: String| format.refuse(path, why);
+        // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
+        conn.pragma_update(None, "wal_autocheckpoint", checkpoint::LONGEST_WAL_PAGES)
+            .map_err(|e| refuse(e.to_string()))?;
+        let readers = Readers::open(path)?;
+        let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.to_string()))?;
+        let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.to_string()))?;
+        Ok(Self {
+            readers,
+            clock,
+            _checkpoints: Arc::new(checkpoints),
+            writer,
+        })
+    }
+
+    /// What the writer's connection says of its own durability: `journal_mode` and `synchronous` (2 is FULL).
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`].
+    pub async fn durability(&self) -> Result<(String, i64), RepoError> {
+        self.write(|transaction| {
+            let mode = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0));
+            let synchronous = transaction.pragma_query_value(None, "synchronous", |row| row.get(0));
+            mode.and_then(|mode| Ok((mode, synchronous?)))
+                .map_err(rows::unavailable)
+        })
+        .await
+    }
+
+    async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<RepoError> + Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.writer.run(job).await.map_err(|error| match error {
+            CommitError::NotApplied(why) => RepoError::Unavailable(why),
+            CommitError::Unknown(why) => RepoError::Unknown(why),
+        })?
+    }
+}
+
+#[async_trait]
+impl LockRepo for SqliteLockRepo {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        self.readers.read(move |conn| snapshot(conn, lock)).await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        let now = self.clock.now();
+        self.write(move |transaction| apply(transaction, save, now))
+            .await
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        let now = self.clock.now();
+        let overdue = self
+            .readers
+            .read(move |conn| rows::overdue_write(conn, now))
+            .await?;
+        if overdue.is_none() {
+            return Ok(None);
+        }
+        self.write(move |transaction| take_over(transaction, owner, lease, now))
+            .await
+    }
+}
+
+#[async_trait]
+impl LockHistory for SqliteLockRepo {
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
+        self.readers.read(move |conn| rows::write(conn, id)).await
+    }
+
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        self.readers
+            .read(move |conn| rows::events(conn, lock, first, limit))
+            .await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let after = after.map_or((None, WriteId::from_u128(0)), |(at, id)| (Some(at), id));
+        self.readers
+            .read(move |conn| rows::due_writes(conn, until, after, limit))
+            .await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        self.write(move |transaction| import(transaction, events))
+            .await
+    }
+}
+
+/// Reads in one transaction, so that the lock and its writes are of one revision.
+fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+    let transaction = conn.unchecked_transaction().map_err(rows::unavailable)?;
+    let Some(row) = rows::lock(&transaction, id)? else {
+        return Ok(None);
+    };
+    let live = rows::live_writes(&transaction, id)?;
+    let (unfinished, ended): (Vec<Write>, Vec<Write>) = live
+        .into_iter()
+        .partition(|w| w.is_open() || w.intent().is_some());
+    Ok(Some(LockSnapshot {
+        lock: row.lock,
+        revision: row.revision,
+        shadow_version: row.shadow_version,
+        unfinished,
+        uncleared: ended
+            .into_iter()
+            .filter(Write::has_uncleared_result)
+            .collect(),
+    }))
+}
+
+fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
+    let mut row = rows::lock(transaction, save.lock)?
+        .filter(|row| row.revision == save.revision)
+        .ok_or(RepoError::Stale)?;
+    for event in &save.events {
+        row.lock.apply(event).map_err(|_| RepoError::Corrupt {
+            table: "events",
+            column: "version",
+            key: format!("{}/{}", save.lock, event.version),
+        })?;
+        rows::append(transaction, event)?;
+    }
+    row.revision = row.revision.next();
+    row.shadow_version = save.shadow_version.or(row.shadow_version);
+    if save.events.is_empty() {
+        rows::touch_lock(transaction, &row)?;
+    } else {
+        rows::put_lock(transaction, &row)?;
+    }
+    save.writes
+        .iter()
+        .try_for_each(|write| rows::put_write(transaction, write, now))
+}
+
+fn take_over(
+    transaction: &Transaction<'_>,
+    owner: Owner,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Option<Write>, RepoError> {
+    let Some(mut write) = rows::overdue_write(transaction, now)? else {
+        return Ok(None);
+    };
+    if let Some(intent) = write.intent() {
+        let epoch = intent.epoch.next();
+        write.state = WriteState::Prepared(Intent {
+            owner,
+            epoch,
+            lease,
+        });
+    }
+    rows::put_write(transaction, &write, now)?;
+    if let Some(mut row) = rows::lock(transaction, write.lock)? {
+        row.revision = row.revision.next();
+        rows::touch_lock(transaction, &row)?;
+    }
+    Ok(Some(write))
+}
+
+fn import(transaction: &Transaction<'_>, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+    let mut changed: HashMap<LockId, LockRow> = HashMap::new();
+    for event in events {
+        let lock = event.lock;
+        let refused = |why: FoldError| ImportError::NotAStream {
+            lock,
+            at: event.version,
+            why,
+        };
+        let known = match changed.remove(&lock) {
+            Some(row) => Some(row),
+            None => rows::lock(transaction, lock)?,
+        };
+        let row = match known {
+            Some(mut row) => {
+                row.lock.apply(&event).map_err(refused)?;
+                row
+            }
+            None => LockRow {
+                lock: Lock::create(&event).map_err(refused)?,
+                revision: Revision(0),
+                shadow_version: None,
+            },
+        };
+        rows::append(transaction, &event)?;
+        changed.insert(lock, row);
+    }
+    for mut row in changed.into_values() {
+        row.revision = row.revision.next();
+        rows::put_lock(transaction, &row)?;
+    }
+    Ok(())
+}

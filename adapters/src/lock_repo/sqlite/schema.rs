@@ -1,0 +1,58 @@
+use keywright_shadow::durable::Format;
+
+/// Shared, because readers stand beside the writer.
+pub(super) const FORMAT: Format = Format {
+    what: "a store of locks",
+    application_id: 0x4b57_6c6b, // "KWlk"
+    migrations: &[V1],
+    exclusive: false,
+};
+
+/// Times are milliseconds since the epoch; ids of writes and owners are 16 bytes.
+const V1: &str = "
+CREATE TABLE locks (
+    id INTEGER PRIMARY KEY,
+    revision INTEGER NOT NULL,
+    shadow_version INTEGER,
+    state TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE events (
+    lock INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    write_id BLOB,
+    type TEXT NOT NULL,
+    data TEXT NOT NULL,
+    PRIMARY KEY (lock, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE writes (
+    id BLOB PRIMARY KEY,
+    lock INTEGER NOT NULL,
+    uuid TEXT NOT NULL,
+    thing TEXT NOT NULL,
+    key_uuid TEXT NOT NULL,
+    key_index INTEGER,
+    seq INTEGER NOT NULL,
+    requested_by TEXT NOT NULL,
+    prepared_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    requested_version INTEGER,
+    requested_at INTEGER,
+    state TEXT NOT NULL,
+    ended_at INTEGER,
+    late INTEGER NOT NULL,
+    reason TEXT,
+    device_code TEXT,
+    owner BLOB,
+    epoch INTEGER,
+    lease INTEGER,
+    lease_until INTEGER,
+    attention INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX writes_of_a_lock ON writes (lock)
+    WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
+CREATE INDEX writes_by_lease ON writes (lease_until, id) WHERE lease_until IS NOT NULL;
+CREATE INDEX writes_by_attention ON writes (attention, id) WHERE attention IS NOT NULL;
+";

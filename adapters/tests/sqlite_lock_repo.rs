@@ -1,0 +1,186 @@
+//! The SQLite store keeps the contract, and what a file keeps and refuses.
+#![cfg(feature = "sqlite")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
+use keywright_domain::rules::{self, Limits};
+use keywright_domain::values::{ShadowVersion, WriteId};
+use keywright_domain::write::Write;
+use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
+use keywright_testkit::{ManualClock, lock_repo_cases};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+type Passing = Box<dyn Fn(Duration) + Sync + Send>;
+
+fn fresh() -> (Arc<SqliteLockRepo>, Arc<SqliteLockRepo>, Passing) {
+    let folder = TempDir::new().expect("a folder");
+    let clock = ManualClock::at(NOW);
+    let repo = SqliteLockRepo::open(&file(&folder), Arc::new(clock.clone())).expect("a store");
+    let repo = Arc::new(repo);
+    let pass = move |span| {
+        let _lives_as_long_as_the_test = &folder;
+        clock.advance(span);
+    };
+    (repo.clone(), repo, Box::new(pass))
+}
+
+lock_repo_cases!(fresh);
+
+fn file(folder: &TempDir) -> PathBuf {
+    folder.path().join("locks.sqlite")
+}
+
+fn open(path: &Path) -> SqliteLockRepo {
+    SqliteLockRepo::open(path, Arc::new(ManualClock::at(NOW))).expect("a store")
+}
+
+fn refusal(path: &Path) -> String {
+    let opened = SqliteLockRepo::open(path, Arc::new(ManualClock::at(NOW)));
+    let text = opened.err().expect("refused").to_string();
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    text
+}
+
+async fn load(repo: &SqliteLockRepo) -> LockSnapshot {
+    let known = repo.load(lock_id(1)).await.expect("the store answers");
+    known.expect("the lock exists")
+}
+
+/// A lock with a sent write and a prepared one.
+async fn fill(repo: &SqliteLockRepo) -> Write {
+    repo.import(vec![created(lock_id(1))])
+        .await
+        .expect("imported");
+    let (first, save) = prepared(&load(repo).await, 10, slot("k", Some(2)));
+    repo.save(save).await.expect("prepared");
+    let snapshot = load(repo).await;
+    let limits = Limits::default();
+    let (sent, save) = rules::commit(&snapshot, &first, ShadowVersion(5), &[], &limits, NOW);
+    repo.save(save).await.expect("committed");
+    let (_, save) = prepared(&load(repo).await, 11, slot("other", None));
+    repo.save(save).await.expect("prepared");
+    sent
+}
+
+#[tokio::test]
+async fn a_file_opened_again_holds_the_same() {
+    let folder = TempDir::new().expect("a folder");
+    let repo = open(&file(&folder));
+    let sent = fill(&repo).await;
+    let before = load(&repo).await;
+    drop(repo);
+    let repo = open(&file(&folder));
+    assert_eq!(load(&repo).await, before);
+    assert_eq!(repo.write(sent.id).await, Ok(Some(sent)));
+}
+
+#[tokio::test]
+async fn the_writer_waits_for_the_disk() {
+    let folder = TempDir::new().expect("a folder");
+    let durability = open(&file(&folder)).durability().await;
+    assert_eq!(durability, Ok(("wal".to_owned(), 2)));
+}
+
+#[tokio::test]
+async fn of_saves_at_once_on_one_revision_one_is_taken() {
+    let folder = TempDir::new().expect("a folder");
+    let repo = open(&file(&folder));
+    repo.import(vec![created(lock_id(1))])
+        .await
+        .expect("imported");
+    let snapshot = load(&repo).await;
+    let mut tasks = Vec::new();
+    for id in 10..30 {
+        let (_, save) = prepared(&snapshot, id, slot("k", None));
+        let repo = repo.clone();
+        tasks.push(tokio::spawn(async move { repo.save(save).await }));
+    }
+    let mut taken = 0;
+    for task in tasks {
+        match task.await.expect("no panic") {
+            Ok(()) => taken += 1,
+            Err(error) => assert_eq!(error, RepoError::Stale),
+        }
+    }
+    assert_eq!(taken, 1);
+    assert_eq!(load(&repo).await.unfinished.len(), 1);
+}
+
+#[tokio::test]
+async fn other_files_are_refused_by_name() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("text.sqlite");
+    std::fs::write(
+        &path,
+        "not a database, but long enough to look like one".repeat(40),
+    )
+    .expect("written");
+    assert!(refusal(&path).contains("not a database"));
+
+    let path = folder.path().join("foreign.sqlite");
+    let foreign = Connection::open(&path).expect("a database");
+    foreign
+        .execute_batch("CREATE TABLE t (x)")
+        .expect("a table");
+    assert!(refusal(&path).contains("another program"));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    drop(open(&path));
+    let conn = Connection::open(&path).expect("a database");
+    conn.pragma_update(None, "user_version", 99).expect("set");
+    drop(conn);
+    assert!(refusal(&path).contains("schema is version 99"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    drop(repo);
+    let mut bytes = std::fs::read(&path).expect("read");
+    // The pages behind the schema's.
+    for byte in &mut bytes[4096..] {
+        *byte ^= 0x5a;
+    }
+    std::fs::write(&path, bytes).expect("written");
+    refusal(&path);
+}
+
+#[tokio::test]
+async fn a_row_that_is_no_value_is_an_error_with_its_place() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    let conn = Connection::open(&path).expect("a database");
+    let corrupt = |table, column, key: &str| {
+        Err(RepoError::Corrupt {
+            table,
+            column,
+            key: key.to_owned(),
+        })
+    };
+    conn.execute_batch("UPDATE writes SET state = 'LOST'")
+        .expect("damaged");
+    let id = WriteId::from_u128(10);
+    assert_eq!(
+        repo.write(id).await,
+        corrupt("writes", "state", &id.to_string())
+    );
+    conn.execute_batch("UPDATE locks SET state = '{}'")
+        .expect("damaged");
+    let loaded = repo.load(lock_id(1)).await.map(|_| None);
+    assert_eq!(loaded, corrupt("locks", "state", "1"));
+}

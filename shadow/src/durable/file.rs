@@ -1,0 +1,117 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// How long another process may hold the file before it counts as in use.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// A file that cannot be used as a store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot use {} as {what}: {reason}", path.display())]
+pub struct OpenError {
+    /// The file.
+    pub path: PathBuf,
+    /// What it was to be used as.
+    pub what: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What a store's file looks like, and who may use it.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// What the file is, for error texts: "a store of shadows".
+    pub what: &'static str,
+    /// Tells our files from those of other programs (`PRAGMA application_id`).
+    pub application_id: i32,
+    /// What brings a file from each schema version to the next, from an empty file on. The schema version
+    /// is the number of those that were applied (`PRAGMA user_version`).
+    pub migrations: &'static [&'static str],
+    /// One connection has the file to itself, until it is closed.
+    pub exclusive: bool,
+}
+
+impl Format {
+    /// Opens the file for writing (WAL, `synchronous=FULL`), after it was checked and brought to the newest
+    /// schema. Makes it where there is none.
+    ///
+    /// # Errors
+    /// It is corrupt, another program's, of a newer schema or in use.
+    pub fn open(&self, path: &Path) -> Result<Connection, OpenError> {
+        let mut conn = Connection::open(path).map_err(|e| self.refuse(path, reason(&e)))?;
+        match self.prepare(&mut conn) {
+            Ok(None) => Ok(conn),
+            Ok(Some(reason)) => Err(self.refuse(path, reason)),
+            Err(e) => Err(self.refuse(path, reason(&e))),
+        }
+    }
+
+    /// One more connection to a file that was opened before, which only reads.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_reader(&self, path: &Path) -> Result<Connection, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(path, flags)
+            .and_then(|conn| conn.busy_timeout(BUSY).map(|()| conn))
+            .map_err(|e| self.refuse(path, reason(&e)))
+    }
+
+    /// The error that says why a file of this format cannot be used.
+    pub fn refuse(&self, path: &Path, reason: String) -> OpenError {
+        OpenError {
+            path: path.to_owned(),
+            what: self.what,
+            reason,
+        }
+    }
+
+    /// Checks the file and sets the connection up; a text says why the file is none of ours.
+    fn prepare(&self, conn: &mut Connection) -> rusqlite::Result<Option<String>> {
+        conn.busy_timeout(BUSY)?;
+        let number =
+            |sql: &str, conn: &Connection| conn.query_row(sql, [], |row| row.get::<_, i32>(0));
+        let application = number("PRAGMA application_id", conn)?;
+        let schema = number("PRAGMA user_version", conn)?;
+        let tables = number("SELECT count(*) FROM sqlite_schema", conn)?;
+        let new = (application, schema, tables) == (0, 0, 0);
+        if !new && application != self.application_id {
+            return Ok(Some("it belongs to another program".into()));
+        }
+        let newest = self.migrations.len();
+        let Some(missing) = usize::try_from(schema)
+            .ok()
+            .filter(|_| new || schema > 0)
+            .and_then(|applied| self.migrations.get(applied..))
+        else {
+            return Ok(Some(format!(
+                "its schema is version {schema}, and this program knows 1 to {newest}"
+            )));
+        };
+        if self.exclusive {
+            conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+        }
+        conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for migration in missing {
+            transaction.execute_batch(migration)?;
+        }
+        if !missing.is_empty() {
+            transaction.pragma_update(None, "application_id", self.application_id)?;
+            transaction.pragma_update(None, "user_version", i64::try_from(newest).unwrap_or(0))?;
+        }
+        transaction.commit()?;
+        let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
+    }
+}
+
+fn reason(error: &Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process is using it; stop that one, or choose another folder".into()
+        }
+        _ => error.to_string(),
+    }
+}
