@@ -3,6 +3,8 @@
 //! Adapters translate. They decide nothing, mint nothing, and say of each failure whether its effect
 //! may have happened.
 
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod json;
 pub mod layer;
 pub mod lock_repo;

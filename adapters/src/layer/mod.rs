@@ -1,5 +1,15 @@
-//! Decorators: adapters around a port that no use case ever sees.
+//! Decorators: adapters around a port. Use cases never see them.
 
-mod faulty;
+mod faults;
+mod faulty_lock_repo;
+mod faulty_shadow;
+mod timeout;
+mod traced;
+mod watched;
 
-pub use faulty::{Fault, FaultPlan, FaultyShadow, Operation};
+pub use faults::{Fault, FaultPlan, Faults, InvalidFault, Operation};
+pub use faulty_lock_repo::FaultyLockRepo;
+pub use faulty_shadow::FaultyShadow;
+pub use timeout::Timeout;
+pub use traced::Traced;
+pub use watched::Watched;

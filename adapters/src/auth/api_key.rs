@@ -1,0 +1,147 @@
+//! API keys: 40 random characters, of which only a hash is kept.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use keywright_domain::ports::{AuthError, Secret};
+use keywright_domain::principal::Identity;
+use keywright_domain::values::Timestamp;
+
+const PREFIX: &str = "kwk_";
+const RANDOM: usize = 40;
+const CHECKSUM: usize = 6;
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and 6 that are computed from
+/// those, so that a typing error is refused without a look-up.
+pub struct ApiKey(Secret);
+
+impl ApiKey {
+    /// A key that nobody has.
+    ///
+    /// # Panics
+    /// The system has no source of randomness.
+    pub fn generate() -> Self {
+        // 248 is the largest multiple of 62 in a byte: above it, some characters would be likelier.
+        let mut text = String::from(PREFIX);
+        while text.len() < PREFIX.len() + RANDOM {
+            let mut bytes = [0; RANDOM];
+            getrandom::fill(&mut bytes).expect("the system has a source of randomness");
+            let left = PREFIX.len() + RANDOM - text.len();
+            let fair = bytes.iter().filter(|byte| **byte < 248).take(left);
+            text.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
+        }
+        let checksum = checksum(&text);
+        text.push_str(&checksum);
+        Self(Secret::new(text))
+    }
+
+    /// # Errors
+    /// It does not look like a key, or is not the whole of one.
+    pub fn parse(text: &str) -> Result<Self, AuthError> {
+        let malformed = AuthError::Refused("API key: malformed");
+        if text.len() != PREFIX.len() + RANDOM + CHECKSUM || !text.is_ascii() {
+            return Err(malformed);
+        }
+        let (key, sum) = text.split_at(PREFIX.len() + RANDOM);
+        let typed = key.strip_prefix(PREFIX);
+        if typed.is_some_and(|k| k.bytes().all(|b| b.is_ascii_alphanumeric()))
+            && sum == checksum(key)
+        {
+            Ok(Self(Secret::new(text)))
+        } else {
+            Err(malformed)
+        }
+    }
+
+    /// The whole key, to be shown once to its holder.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// What is kept of it.
+    pub fn record(&self, identity: Identity, expires_at: Option<Timestamp>) -> ApiKeyRecord {
+        let text = self.expose();
+        ApiKeyRecord {
+            shown: format!("{}…{}", &text[..8], &text[text.len() - 4..]),
+            sha256: self.sha256(),
+            identity,
+            expires_at,
+        }
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, self.expose().as_bytes()).as_ref());
+        hash
+    }
+}
+
+fn checksum(key: &str) -> String {
+    let hash = digest(&SHA256, key.as_bytes());
+    let bytes = hash.as_ref().iter().take(CHECKSUM);
+    bytes
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 62)]))
+        .collect()
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// What is kept of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyRecord {
+    /// Its first 8 and last 4 characters.
+    pub shown: String,
+    /// The hash of the whole key. It has 238 random bits, so a slow hash would protect nothing.
+    pub sha256: [u8; 32],
+    /// Whose key it is.
+    pub identity: Identity,
+    /// From when on it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The keys that are good at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct ApiKeys {
+    /// By the first bytes of the hash; the rest is compared in constant time.
+    records: HashMap<[u8; 8], Vec<ApiKeyRecord>>,
+}
+
+impl ApiKeys {
+    /// Those and no others.
+    pub fn new(records: impl IntoIterator<Item = ApiKeyRecord>) -> Self {
+        let mut keys = Self::default();
+        for record in records {
+            let bucket = keys.records.entry(bucket(&record.sha256));
+            bucket.or_default().push(record);
+        }
+        keys
+    }
+
+    /// # Errors
+    /// [`AuthError::Refused`]: malformed, unknown or expired.
+    pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Identity, AuthError> {
+        let hash = ApiKey::parse(key.expose())?.sha256();
+        let candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
+        let known = candidates
+            .filter(|record| verify_slices_are_equal(&record.sha256, &hash).is_ok())
+            .last()
+            .ok_or(AuthError::Refused("API key: unknown"))?;
+        if known.expires_at.is_some_and(|end| end <= now) {
+            return Err(AuthError::Refused("API key: expired"));
+        }
+        Ok(known.identity.clone())
+    }
+}
+
+fn bucket(hash: &[u8; 32]) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    first
+}

@@ -1,0 +1,124 @@
+//! The hashes of API keys in a JSON file.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use keywright_domain::principal::Identity;
+use keywright_domain::values::{OrganizationId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::api_key::ApiKeyRecord;
+
+/// A file of API keys that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {} as a file of API keys: {reason}", path.display())]
+pub struct ApiKeyFileError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// An entry of the file. Exactly one of `organization` and `everyOrganization` says whose key it is.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Entry {
+    shown: String,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    every_organization: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+/// The keys in the file; none where there is no file.
+///
+/// # Errors
+/// The file cannot be read or is not what [`write_api_keys`] wrote.
+pub fn read_api_keys(path: &Path) -> Result<Vec<ApiKeyRecord>, ApiKeyFileError> {
+    let refuse = |reason: String| ApiKeyFileError {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(refuse(e.to_string())),
+    };
+    let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+    let records = entries
+        .into_iter()
+        .enumerate()
+        .map(|(n, entry)| record(entry).map_err(|reason| refuse(format!("entry {n}: {reason}"))));
+    records.collect()
+}
+
+/// Puts these keys in the file's place, at once or not at all.
+///
+/// # Errors
+/// The file cannot be written, or a key is a person's.
+pub fn write_api_keys(path: &Path, records: &[ApiKeyRecord]) -> Result<(), ApiKeyFileError> {
+    let refuse = |reason: String| ApiKeyFileError {
+        path: path.to_owned(),
+        reason,
+    };
+    let entries: Result<Vec<Entry>, String> = records.iter().map(entry).collect();
+    let text = serde_json::to_string_pretty(&entries.map_err(refuse)?)
+        .map_err(|e| refuse(e.to_string()))?;
+    let fresh = path.with_extension("new");
+    let write = || {
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    write().map_err(|e: std::io::Error| refuse(e.to_string()))
+}
+
+fn entry(record: &ApiKeyRecord) -> Result<Entry, String> {
+    let organization = match &record.identity {
+        Identity::Organization(organization) => Some(organization.as_str().to_owned()),
+        Identity::EveryOrganization => None,
+        Identity::User(_) => return Err("API keys are issued to organizations".into()),
+    };
+    Ok(Entry {
+        shown: record.shown.clone(),
+        sha256: record.sha256.iter().map(|b| format!("{b:02x}")).collect(),
+        every_organization: organization.is_none(),
+        organization,
+        expires_at: record.expires_at.map(|at| at.to_string()),
+    })
+}
+
+fn record(entry: Entry) -> Result<ApiKeyRecord, String> {
+    let identity = match (entry.organization, entry.every_organization) {
+        (Some(organization), false) => Identity::Organization(
+            OrganizationId::new(&organization).map_err(|e| format!("`organization`: {e}"))?,
+        ),
+        (None, true) => Identity::EveryOrganization,
+        _ => return Err("`organization` or `everyOrganization` must say whose key it is".into()),
+    };
+    let expires_at: Option<Timestamp> = entry
+        .expires_at
+        .map(|at| at.parse().map_err(|e| format!("`expiresAt`: {e}")))
+        .transpose()?;
+    let sha256 = hex(&entry.sha256).ok_or("`sha256` must be 64 hexadecimal digits")?;
+    Ok(ApiKeyRecord {
+        shown: entry.shown,
+        sha256,
+        identity,
+        expires_at,
+    })
+}
+
+fn hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(bytes)
+}

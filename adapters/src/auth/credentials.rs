@@ -1,0 +1,48 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials};
+use keywright_domain::principal::Principal;
+
+use super::{ApiKeys, JwtVerifier, principal};
+
+/// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
+pub struct CredentialAuth {
+    tokens: Option<JwtVerifier>,
+    api_keys: Option<ApiKeys>,
+    clock: Arc<dyn Clock>,
+}
+
+impl CredentialAuth {
+    /// Accepts what is given here.
+    pub fn new(
+        tokens: Option<JwtVerifier>,
+        api_keys: Option<ApiKeys>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            tokens,
+            api_keys,
+            clock,
+        }
+    }
+}
+
+#[async_trait]
+impl AuthPort for CredentialAuth {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
+        let now = self.clock.now();
+        let token = credentials.bearer.as_ref().map(|token| {
+            let verifier = self.tokens.as_ref();
+            verifier
+                .ok_or(AuthError::Refused("tokens are not accepted here"))?
+                .verify(token, now)
+        });
+        let api_key = credentials.api_key.as_ref().map(|key| {
+            let keys = self.api_keys.as_ref();
+            keys.ok_or(AuthError::Refused("API keys are not accepted here"))?
+                .verify(key, now)
+        });
+        principal(token, api_key)
+    }
+}

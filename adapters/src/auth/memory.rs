@@ -1,0 +1,44 @@
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use async_trait::async_trait;
+use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
+use keywright_domain::principal::{Identity, Principal};
+
+use super::principal;
+
+/// Knows the credentials that it was told, for tests and for embedding without an issuer. It looks them
+/// up as they are: not for production. Clones share what they know.
+#[derive(Clone, Default)]
+pub struct InMemoryAuth {
+    known: Arc<RwLock<HashMap<String, Identity>>>,
+}
+
+impl InMemoryAuth {
+    /// From now on this token or API key is good.
+    pub fn allow(&self, credential: &str, identity: Identity) {
+        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        known.insert(credential.to_owned(), identity);
+    }
+
+    /// From now on it is not.
+    pub fn revoke(&self, credential: &str) {
+        let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
+        known.remove(credential);
+    }
+
+    fn identity(&self, credential: &Secret) -> Result<Identity, AuthError> {
+        let known = self.known.read().unwrap_or_else(|e| e.into_inner());
+        let identity = known.get(credential.expose()).cloned();
+        identity.ok_or(AuthError::Refused("unknown credential"))
+    }
+}
+
+#[async_trait]
+impl AuthPort for InMemoryAuth {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
+        let token = credentials.bearer.as_ref().map(|c| self.identity(c));
+        let api_key = credentials.api_key.as_ref().map(|c| self.identity(c));
+        principal(token, api_key)
+    }
+}

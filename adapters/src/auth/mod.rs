@@ -1,0 +1,28 @@
+//! Who asks: JSON Web Tokens, API keys, and both together.
+
+mod api_key;
+mod api_key_file;
+mod credentials;
+mod jwt;
+mod memory;
+
+pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys};
+pub use api_key_file::{ApiKeyFileError, read_api_keys, write_api_keys};
+pub use credentials::CredentialAuth;
+pub use jwt::{InvalidVerifier, JwtSettings, JwtVerifier, VerificationKey};
+pub use memory::InMemoryAuth;
+
+use keywright_domain::ports::AuthError;
+use keywright_domain::principal::{Identity, Principal};
+
+/// Who asks, by what each credential that was sent proves: all of them must be good.
+fn principal(
+    token: Option<Result<Identity, AuthError>>,
+    api_key: Option<Result<Identity, AuthError>>,
+) -> Result<Principal, AuthError> {
+    match (token, api_key) {
+        (None, None) => Err(AuthError::Refused("no credentials were sent")),
+        (Some(one), None) | (None, Some(one)) => Ok(Principal::of(one?)),
+        (Some(token), Some(api_key)) => Ok(Principal::of_both(token?, api_key?)),
+    }
+}

@@ -1,0 +1,74 @@
+//! A store that misbehaves on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{LockRepo, RepoError, Save};
+use keywright_domain::values::LockId;
+use keywright_domain::write::{Owner, Write};
+
+use super::faults::{Fault, Faults, Operation};
+
+/// Puts faults between a caller and a store. Claims pass.
+#[derive(Clone)]
+pub struct FaultyLockRepo {
+    inner: Arc<dyn LockRepo>,
+    faults: Faults,
+}
+
+impl FaultyLockRepo {
+    /// Follows these faults.
+    pub fn new(inner: Arc<dyn LockRepo>, faults: Faults) -> Self {
+        Self { inner, faults }
+    }
+}
+
+fn unavailable() -> RepoError {
+    RepoError::Unavailable("injected".into())
+}
+
+#[async_trait]
+impl LockRepo for FaultyLockRepo {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        match self.faults.next(&[Operation::Load]) {
+            Fault::Pass => self.inner.load(lock).await,
+            Fault::Delay(span) => {
+                tokio::time::sleep(span).await;
+                self.inner.load(lock).await
+            }
+            _ => Err(unavailable()),
+        }
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        let lost = || Err(RepoError::Unknown("injected: the answer is lost".into()));
+        match self.faults.next(&[Operation::Save]) {
+            Fault::Pass => self.inner.save(save).await,
+            Fault::Delay(span) => {
+                tokio::time::sleep(span).await;
+                self.inner.save(save).await
+            }
+            Fault::NotSent | Fault::Refuse => Err(unavailable()),
+            Fault::DropAnswer => {
+                self.inner.save(save).await?;
+                lost()
+            }
+            Fault::Late(span) => {
+                let inner = self.inner.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(span).await;
+                    let outcome = inner.save(save).await;
+                    tracing::debug!(?outcome, "a save that was held up arrived");
+                });
+                lost()
+            }
+            Fault::LoseRequest | Fault::Withhold => lost(),
+        }
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.inner.claim(owner, lease).await
+    }
+}

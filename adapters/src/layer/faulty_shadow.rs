@@ -1,0 +1,131 @@
+//! A shadow that misbehaves on purpose, for tests and for trying out what a failure looks like.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+
+use super::faults::{Fault, FaultPlan, Faults, Operation};
+
+/// Puts faults between a caller and a shadow. Clones share them.
+#[derive(Clone)]
+pub struct FaultyShadow {
+    inner: Arc<dyn ShadowPort>,
+    faults: Faults,
+    withheld: Arc<Mutex<Vec<(ThingName, ShadowChange)>>>,
+}
+
+impl FaultyShadow {
+    /// Passes everything through until a plan is set.
+    pub fn new(inner: Arc<dyn ShadowPort>) -> Self {
+        Self::with(inner, Faults::default())
+    }
+
+    /// Follows these faults.
+    pub fn with(inner: Arc<dyn ShadowPort>, faults: Faults) -> Self {
+        Self {
+            inner,
+            faults,
+            withheld: Arc::default(),
+        }
+    }
+
+    /// What happens to the calls from now on.
+    pub fn set(&self, plan: FaultPlan) {
+        self.faults.set(plan);
+    }
+
+    /// Delivers the updates that were withheld, in their order, and answers what came of each.
+    pub async fn release(&self) -> Vec<Result<ShadowVersion, ShadowError>> {
+        let withheld = std::mem::take(&mut *self.withheld());
+        let mut outcomes = Vec::with_capacity(withheld.len());
+        for (thing, change) in withheld {
+            outcomes.push(self.inner.update(&thing, change).await);
+        }
+        outcomes
+    }
+
+    fn withheld(&self) -> std::sync::MutexGuard<'_, Vec<(ThingName, ShadowChange)>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lost() -> ShadowError {
+    ShadowError::Unknown("injected: the answer is lost".into())
+}
+
+fn not_sent() -> ShadowError {
+    ShadowError::NotApplied {
+        reason: FailureReason::Unavailable,
+        detail: "injected".into(),
+    }
+}
+
+fn refused() -> ShadowError {
+    ShadowError::Refused {
+        reason: FailureReason::Throttled,
+        detail: "injected".into(),
+    }
+}
+
+#[async_trait]
+impl ShadowPort for FaultyShadow {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        let fault = match change.put {
+            Some(_) => self.faults.next(&[Operation::Put, Operation::Update]),
+            None => self.faults.next(&[Operation::Update]),
+        };
+        match fault {
+            Fault::Pass => self.inner.update(thing, change).await,
+            Fault::Delay(span) => {
+                tokio::time::sleep(span).await;
+                self.inner.update(thing, change).await
+            }
+            Fault::DropAnswer => {
+                self.inner.update(thing, change).await?;
+                Err(lost())
+            }
+            Fault::Withhold => {
+                self.withheld().push((thing.clone(), change));
+                Err(lost())
+            }
+            Fault::Late(span) => {
+                let (inner, thing) = (self.inner.clone(), thing.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(span).await;
+                    let outcome = inner.update(&thing, change).await;
+                    tracing::debug!(%thing, ?outcome, "an update that was held up arrived");
+                });
+                Err(lost())
+            }
+            Fault::NotSent => Err(not_sent()),
+            Fault::Refuse => Err(refused()),
+            Fault::LoseRequest => Err(lost()),
+        }
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        match self.faults.next(&[Operation::Read]) {
+            Fault::Pass => self.inner.read(thing, token).await,
+            Fault::Delay(span) => {
+                tokio::time::sleep(span).await;
+                self.inner.read(thing, token).await
+            }
+            Fault::NotSent => Err(not_sent()),
+            Fault::Refuse => Err(refused()),
+            Fault::DropAnswer | Fault::LoseRequest | Fault::Withhold | Fault::Late(_) => {
+                Err(lost())
+            }
+        }
+    }
+}

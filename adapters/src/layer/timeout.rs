@@ -1,0 +1,86 @@
+//! An end to every call of a port.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{
+    AuthError, AuthPort, Credentials, LockRepo, RepoError, Save, ShadowChange, ShadowError,
+    ShadowPort, ShadowSnapshot,
+};
+use keywright_domain::principal::Principal;
+use keywright_domain::values::{ClientToken, LockId, ShadowVersion, ThingName};
+use keywright_domain::write::{Owner, Write};
+
+/// Gives a call up after a while. One that may have an effect is then *unknown*: it was on its way.
+#[derive(Clone)]
+pub struct Timeout<P: ?Sized> {
+    inner: Arc<P>,
+    limit: Duration,
+}
+
+impl<P: ?Sized> Timeout<P> {
+    /// Each call may take `limit`.
+    pub const fn new(inner: Arc<P>, limit: Duration) -> Self {
+        Self { inner, limit }
+    }
+
+    async fn within<T, E>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+        late: impl FnOnce(String) -> E,
+    ) -> Result<T, E> {
+        match tokio::time::timeout(self.limit, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(late(format!("no answer within {:?}", self.limit))),
+        }
+    }
+}
+
+#[async_trait]
+impl ShadowPort for Timeout<dyn ShadowPort> {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.within(self.inner.update(thing, change), ShadowError::Unknown)
+            .await
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.within(self.inner.read(thing, token), ShadowError::Unknown)
+            .await
+    }
+}
+
+#[async_trait]
+impl LockRepo for Timeout<dyn LockRepo> {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        self.within(self.inner.load(lock), RepoError::Unavailable)
+            .await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        self.within(self.inner.save(save), RepoError::Unknown).await
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.within(self.inner.claim(owner, lease), RepoError::Unknown)
+            .await
+    }
+}
+
+#[async_trait]
+impl AuthPort for Timeout<dyn AuthPort> {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
+        self.within(self.inner.authenticate(credentials), AuthError::Unavailable)
+            .await
+    }
+}

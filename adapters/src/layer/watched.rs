@@ -1,0 +1,59 @@
+//! What was saved, for those who wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{LockRepo, RepoError, Save};
+use keywright_domain::values::LockId;
+use keywright_domain::write::{Owner, Write};
+use tokio::sync::broadcast;
+
+/// Tells everyone who watches of each write that was saved through it. What another process saves is not
+/// seen here, so who must not miss anything looks at the store as well.
+#[derive(Clone)]
+pub struct Watched {
+    inner: Arc<dyn LockRepo>,
+    saved: broadcast::Sender<Arc<Write>>,
+}
+
+impl Watched {
+    /// How many writes a watcher may lag behind.
+    const BACKLOG: usize = 1024;
+
+    /// Passes everything through.
+    pub fn new(inner: Arc<dyn LockRepo>) -> Self {
+        let saved = broadcast::channel(Self::BACKLOG).0;
+        Self { inner, saved }
+    }
+
+    /// The writes that are saved from now on. A watcher that lags far behind misses some, and is told so.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<Write>> {
+        self.saved.subscribe()
+    }
+}
+
+#[async_trait]
+impl LockRepo for Watched {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        self.inner.load(lock).await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        if self.saved.receiver_count() == 0 {
+            return self.inner.save(save).await;
+        }
+        let writes = save.writes.clone();
+        self.inner.save(save).await?;
+        for write in writes {
+            // That the last watcher has just left is no error.
+            let _ = self.saved.send(Arc::new(write));
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.inner.claim(owner, lease).await
+    }
+}
