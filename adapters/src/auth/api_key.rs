@@ -128,10 +128,9 @@ impl ApiKeys {
     /// [`AuthError::Refused`]: malformed, unknown or expired.
     pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Identity, AuthError> {
         let hash = ApiKey::parse(key.expose())?.sha256();
-        let candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
+        let mut candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
         let known = candidates
-            .filter(|record| verify_slices_are_equal(&record.sha256, &hash).is_ok())
-            .last()
+            .rfind(|record| verify_slices_are_equal(&record.sha256, &hash).is_ok())
             .ok_or(AuthError::Refused("API key: unknown"))?;
         if known.expires_at.is_some_and(|end| end <= now) {
             return Err(AuthError::Refused("API key: expired"));

@@ -43,7 +43,7 @@ impl ShadowPort for Traced<dyn ShadowPort> {
         match &answer {
             Ok(version) => debug!(%thing, token, expected, %version, micros, "shadow updated"),
             Err(ShadowError::Conflict) => {
-                debug!(%thing, token, expected, micros, "shadow has moved on")
+                debug!(%thing, token, expected, micros, "shadow has moved on");
             }
             Err(error) => warn!(%thing, token, expected, %error, micros, "shadow not updated"),
         }

@@ -1,0 +1,237 @@
+//! Virtual locks on the shadows of a service in this process.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use keywright_shadow::durable::OpenError;
+use keywright_shadow::{Message, MessageKind, ShadowName, ShadowService};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::behaviour::{Behaviour, Card, Offline};
+use crate::device::{self, Entry, LockMemory, Task};
+use crate::memory_file::MemoryFile;
+
+/// How long a lock waits before it tries again what the service or its memory did not take.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How many writes a silent lock keeps in mind as done.
+const MOST_DONE: usize = 64;
+
+/// Locks that live as long as this does.
+pub struct VirtualLocks {
+    world: World,
+    bells: Bells,
+    tasks: JoinSet<()>,
+}
+
+/// By the thing, what wakes its lock.
+type Bells = Arc<Mutex<HashMap<String, Arc<Notify>>>>;
+
+/// What all locks share.
+#[derive(Clone)]
+struct World {
+    service: ShadowService,
+    shadow: ShadowName,
+    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    file: MemoryFile,
+    memories: Arc<Mutex<HashMap<String, LockMemory>>>,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl VirtualLocks {
+    /// Locks that read and answer on the shadow `shadow` of each thing, and whose memories are kept in a
+    /// file. `clock` gives epoch seconds.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn open(
+        path: &Path,
+        service: ShadowService,
+        shadow: ShadowName,
+        clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    ) -> Result<Self, OpenError> {
+        let (file, memories) = MemoryFile::open(path)?;
+        let world = World {
+            service,
+            shadow,
+            clock,
+            file,
+            memories: Arc::new(Mutex::new(memories)),
+        };
+        let bells = Bells::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(ring(
+            world.service.subscribe_all(),
+            world.shadow.clone(),
+            Arc::clone(&bells),
+        ));
+        Ok(Self {
+            world,
+            bells,
+            tasks,
+        })
+    }
+
+    /// Starts the lock of a thing.
+    pub fn add(&mut self, thing: &str, behaviour: Behaviour) {
+        let bell = Arc::new(Notify::new());
+        guard(&self.bells).insert(thing.to_owned(), bell.clone());
+        let lock = VirtualLock {
+            thing: thing.to_owned(),
+            behaviour,
+            world: self.world.clone(),
+            done: Vec::new(),
+        };
+        self.tasks.spawn(lock.live(bell));
+    }
+
+    /// What the lock of a thing holds.
+    pub fn memory(&self, thing: &str) -> LockMemory {
+        let memories = guard(&self.world.memories);
+        memories.get(thing).cloned().unwrap_or_default()
+    }
+}
+
+/// Wakes a lock whenever its shadow has something new: all of them share one subscription.
+async fn ring(mut messages: Receiver<Arc<Message>>, shadow: ShadowName, bells: Bells) {
+    loop {
+        match messages.recv().await {
+            Ok(message) => {
+                let delta = message.kind == MessageKind::UpdateDelta;
+                if delta && message.shadow == shadow {
+                    if let Some(bell) = guard(&bells).get(&message.thing) {
+                        bell.notify_one();
+                    }
+                }
+            }
+            Err(RecvError::Lagged(_)) => guard(&bells).values().for_each(|bell| bell.notify_one()),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+struct VirtualLock {
+    thing: String,
+    behaviour: Behaviour,
+    world: World,
+    /// What a silent lock has done and not answered.
+    done: Vec<String>,
+}
+
+impl VirtualLock {
+    async fn live(mut self, bell: Arc<Notify>) {
+        match self.behaviour.offline {
+            Offline::Never => {}
+            Offline::For(span) => {
+                info!(thing = self.thing, "virtual lock is offline for {span:?}");
+                tokio::time::sleep(span).await;
+                info!(thing = self.thing, "virtual lock is online");
+            }
+            Offline::Always => {
+                info!(thing = self.thing, "virtual lock is offline");
+                return;
+            }
+        }
+        loop {
+            while let Some(task) = self.next() {
+                if let Err(error) = self.run(task).await {
+                    warn!(thing = self.thing, %error, "virtual lock tries again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+            bell.notified().await;
+        }
+    }
+
+    /// Reads the shadow before each write, so that one which was taken off meanwhile is not done.
+    fn next(&self) -> Option<Task> {
+        let document = self
+            .world
+            .service
+            .document(&self.thing, &self.world.shadow)?;
+        let entries = device::entries(&document.desired.state);
+        let now = (self.world.clock)();
+        let memories = guard(&self.world.memories);
+        match memories.get(&self.thing) {
+            Some(memory) => memory.next(&entries, &self.done, now),
+            None => LockMemory::default().next(&entries, &self.done, now),
+        }
+    }
+
+    async fn run(&mut self, task: Task) -> Result<(), String> {
+        let (id, result) = match task {
+            Task::AnswerAgain(id, result) => (id, result),
+            Task::Do(entry) => {
+                self.work_on(&entry).await?;
+                let result = self.settle(&entry).await?;
+                (entry.id, result)
+            }
+        };
+        if self.behaviour.silent {
+            if self.done.len() >= MOST_DONE {
+                self.done.remove(0);
+            }
+            self.done.push(id);
+            return Ok(());
+        }
+        let answer = device::answer(&id, &result);
+        self.report(&answer).await?;
+        if self.behaviour.twice {
+            self.report(&answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn work_on(&self, entry: &Entry) -> Result<(), String> {
+        if self.behaviour.card != Card::NotNeeded && !self.behaviour.silent {
+            self.report(&device::in_progress(&entry.id)).await?;
+        }
+        let span = match self.behaviour.card {
+            Card::After(span) => span,
+            Card::NotNeeded | Card::Never => self.behaviour.latency,
+        };
+        tokio::time::sleep(span).await;
+        Ok(())
+    }
+
+    /// Remembers first and answers then, so that a lock which stops in between does not do it twice.
+    async fn settle(&self, entry: &Entry) -> Result<Value, String> {
+        let mut memory = guard(&self.world.memories)
+            .get(&self.thing)
+            .cloned()
+            .unwrap_or_default();
+        let result = memory.settle(entry, &self.behaviour);
+        let kept = self.world.file.keep(&self.thing, &memory).await;
+        kept.map_err(|e| e.to_string())?;
+        let (write, held) = (&entry.id, memory.keys.len());
+        match (result["keyIndexNumber"].as_u64(), result["reason"].as_str()) {
+            (Some(slot), _) => {
+                info!(
+                    thing = self.thing,
+                    write, slot, held, "virtual lock has the key"
+                );
+            }
+            (None, reason) => info!(thing = self.thing, write, reason, "virtual lock refuses"),
+        }
+        guard(&self.world.memories).insert(self.thing.clone(), memory);
+        Ok(result)
+    }
+
+    async fn report(&self, body: &Value) -> Result<(), String> {
+        let body = body.to_string();
+        let World {
+            service, shadow, ..
+        } = &self.world;
+        let accepted = service.update(&self.thing, shadow, body.as_bytes()).await;
+        accepted.map(drop).map_err(|rejected| rejected.message)
+    }
+}
