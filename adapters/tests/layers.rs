@@ -114,14 +114,14 @@ async fn a_watcher_sees_what_was_saved_and_nothing_else() {
     real.import(vec![created(lock_id(1))])
         .await
         .expect("imported");
-    let watched = Watched::new(real.clone());
+    let (tell, mut saved) = tokio::sync::broadcast::channel(8);
+    let watched = Watched::new(real.clone(), tell);
     let snapshot = watched
         .load(lock_id(1))
         .await
         .expect("loaded")
         .expect("the lock");
     let (write, save) = prepared(&snapshot, 10, slot("k", None));
-    let mut saved = watched.watch();
     watched.save(save.clone()).await.expect("saved");
     assert_eq!(watched.save(save).await, Err(RepoError::Stale));
     assert_eq!(saved.try_recv().ok().as_deref(), Some(&write));

@@ -107,10 +107,11 @@ async fn ring(mut messages: Receiver<Arc<Message>>, shadow: ShadowName, bells: B
         match messages.recv().await {
             Ok(message) => {
                 let delta = message.kind == MessageKind::UpdateDelta;
-                if delta && message.shadow == shadow {
-                    if let Some(bell) = guard(&bells).get(&message.thing) {
-                        bell.notify_one();
-                    }
+                if delta
+                    && message.shadow == shadow
+                    && let Some(bell) = guard(&bells).get(&message.thing)
+                {
+                    bell.notify_one();
                 }
             }
             Err(RecvError::Lagged(_)) => guard(&bells).values().for_each(|bell| bell.notify_one()),

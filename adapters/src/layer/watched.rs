@@ -19,18 +19,9 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// How many writes a watcher may lag behind.
-    const BACKLOG: usize = 1024;
-
-    /// Passes everything through.
-    pub fn new(inner: Arc<dyn LockRepo>) -> Self {
-        let saved = broadcast::channel(Self::BACKLOG).0;
+    /// Tells `saved` of each write. A watcher that lags too far behind misses some, and is told so.
+    pub const fn new(inner: Arc<dyn LockRepo>, saved: broadcast::Sender<Arc<Write>>) -> Self {
         Self { inner, saved }
-    }
-
-    /// The writes that are saved from now on. A watcher that lags far behind misses some, and is told so.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<Write>> {
-        self.saved.subscribe()
     }
 }
 

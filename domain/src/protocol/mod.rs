@@ -4,6 +4,7 @@ mod attempt;
 mod deadline;
 mod drive;
 mod maintain;
+mod read;
 mod settings;
 mod settle;
 mod turns;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use attempt::{Attempt, Observed, Step};
 pub use maintain::{Maintained, WithdrawError};
+pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};
 pub use settle::{SettleError, Settlement};
 pub use write_key::{WriteError, Written};

@@ -1,5 +1,6 @@
 //! May this key be written to this lock now? Rules 1 to 6.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use crate::event::KeySlot;
@@ -102,11 +103,8 @@ pub fn decide(
     limits: &Limits,
     now: Timestamp,
 ) -> Result<Decision, Rejection> {
-    let snapshot = known.ok_or(Rejection::LockNotFound)?;
+    let snapshot = permit(known, principal)?;
     let lock = &snapshot.lock;
-    if !principal.may_touch(lock) {
-        return Err(Rejection::Forbidden);
-    }
     let thing = lock.thing.clone().ok_or(Rejection::NotProvisioned)?;
     if let (Some(index), Some(capacity)) = (command.slot.index, lock.key_capacity)
         && index.get() >= capacity
@@ -136,6 +134,22 @@ pub fn decide(
         return Err(Rejection::TooManyOpenWrites);
     }
     Ok(Decision::Write(Permitted { thing, supersedes }))
+}
+
+/// Rule 1, which holds for everything that is asked of a lock.
+///
+/// # Errors
+/// [`Rejection::LockNotFound`], [`Rejection::Forbidden`].
+pub fn permit<S: Borrow<LockSnapshot>>(
+    known: Option<S>,
+    principal: &Principal,
+) -> Result<S, Rejection> {
+    let snapshot = known.ok_or(Rejection::LockNotFound)?;
+    if principal.may_touch(&snapshot.borrow().lock) {
+        Ok(snapshot)
+    } else {
+        Err(Rejection::Forbidden)
+    }
 }
 
 /// Rule 5: a newer write for an index supersedes the open one; one without an index, nothing.

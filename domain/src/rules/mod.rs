@@ -5,7 +5,7 @@ mod draft;
 mod ending;
 mod report;
 
-pub use decide::{Decision, Limits, Permitted, Rejection, WriteKey, decide};
+pub use decide::{Decision, Limits, Permitted, Rejection, WriteKey, decide, permit};
 pub use draft::{abort, clear_results, commit, postpone, prepare};
 pub use ending::{Ending, end};
 pub use report::{Ignored, ReportDecision, decide_report};
