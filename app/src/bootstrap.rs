@@ -1,0 +1,223 @@
+//! The composition root: the only place that names adapters.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use keywright_adapters::auth::{
+    ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, VerificationKey,
+    read_api_keys, write_api_keys,
+};
+use keywright_adapters::json;
+use keywright_adapters::layer::{Faults, FaultyShadow, Traced, Watched};
+use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::reports::InMemoryReports;
+use keywright_adapters::shadow::InMemoryShadow;
+use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret, ShadowPort};
+use keywright_domain::principal::Identity;
+use keywright_domain::values::{LockId, LockVersion, OrganizationId};
+use keywright_domain::{KeyWrites, Ports};
+use keywright_sandbox::{Demo, VirtualLocks};
+use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
+use tokio::sync::broadcast;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::app::{App, Parts};
+use crate::demo_credentials::{
+    AUDIENCE, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TokenKey, read_env, write_env,
+};
+use crate::settings::Settings;
+use crate::workers;
+
+/// How many saved writes somebody who waits for one may lag behind.
+const SAVED_BACKLOG: usize = 1024;
+
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The running service.
+pub(crate) struct Wired {
+    pub(crate) app: Arc<App>,
+    /// What was started, for the person who started it.
+    pub(crate) banner: String,
+    _workers: JoinSet<()>,
+    _virtual_locks: VirtualLocks,
+}
+
+/// Everything in this process and one folder.
+pub(crate) async fn sandbox(settings: &Settings, url: &str) -> Result<Wired, Error> {
+    let data = settings.data.as_path();
+    fs::create_dir_all(data)
+        .map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let seconds: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(|| SystemClock.now().as_secs());
+
+    let config = ServiceConfig {
+        clock: seconds.clone(),
+        limits: Limits::default(),
+    };
+    let service = ShadowService::open(&data.join("shadows.sqlite"), config).await?;
+    let name = ShadowName::Named(InMemoryShadow::DEFAULT_NAME.to_owned());
+    let (path, leases) = (data.join("locks.sqlite"), clock.clone());
+    let store = spawn_blocking(move || SqliteLockRepo::open(&path, leases)).await??;
+    let (journal, synchronous) = store.durability().await?;
+    let demo = Demo {
+        more_locks: settings.sandbox.more_locks,
+    };
+    import(&store, demo, &*clock).await?;
+
+    let credentials = credentials(data, url, &*clock)?;
+    let auth = CredentialAuth::new(
+        Some(credentials.tokens),
+        Some(credentials.api_keys),
+        clock.clone(),
+    );
+
+    let store = Arc::new(store);
+    let saved = broadcast::channel(SAVED_BACKLOG).0;
+    let watched: Arc<dyn LockRepo> = Arc::new(Watched::new(store.clone(), saved.clone()));
+    let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
+    let faults = Faults::new(settings.sandbox.faults.clone());
+    let faulty: Arc<dyn ShadowPort> = Arc::new(FaultyShadow::with(shadow, faults));
+    let ids = Arc::new(SystemIds);
+    let ports = Ports {
+        locks: Arc::new(Traced::new(watched)),
+        history: store.clone(),
+        shadow: Arc::new(Traced::new(faulty)),
+        clock: clock.clone(),
+        timer: Arc::new(TokioTimer::default()),
+        ids: ids.clone(),
+    };
+    let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
+
+    // Subscribed before the first lock can say something.
+    let reports = Arc::new(InMemoryReports::new(&service, name.clone()));
+    let workers = workers::start(&writes, reports);
+    let mut virtual_locks =
+        VirtualLocks::open(&data.join("virtual-locks.sqlite"), service, name, seconds)?;
+    if settings.sandbox.virtual_locks {
+        for lock in demo.locks() {
+            let behaviour = settings.sandbox.behaviour_of(lock.id).clone();
+            virtual_locks.add(&lock.thing, behaviour);
+        }
+    }
+    let banner = banner(settings, url, &credentials.demo, &journal, synchronous);
+    let parts = Parts {
+        writes,
+        auth: Arc::new(auth),
+        history: store,
+        saved,
+        clock,
+        ids,
+    };
+    Ok(Wired {
+        app: Arc::new(App::new(parts, settings.bounds)),
+        banner,
+        _workers: workers,
+        _virtual_locks: virtual_locks,
+    })
+}
+
+/// Adds those locks of the demo world that the store does not know yet.
+async fn import(store: &SqliteLockRepo, demo: Demo, clock: &dyn Clock) -> Result<(), Error> {
+    let now = clock.now().to_string();
+    let mut events = Vec::new();
+    for lock in demo.locks() {
+        if store.load(LockId::new(lock.id)?).await?.is_some() {
+            continue;
+        }
+        for ((name, data), version) in lock.events(&now).iter().zip(1..) {
+            events.push(json::read_event(name, LockVersion(version), None, data)?);
+        }
+    }
+    if !events.is_empty() {
+        store.import(events).await?;
+    }
+    Ok(())
+}
+
+struct Credentials {
+    demo: DemoCredentials,
+    tokens: JwtVerifier,
+    api_keys: ApiKeys,
+}
+
+/// What an earlier run left where it is still good; else new ones.
+fn credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials, Error> {
+    let (env_path, keys_path) = (data.join("sandbox.env"), data.join("api-keys.json"));
+    let token_key = TokenKey::open(&data.join("token-key.pk8"))?;
+    let settings = JwtSettings {
+        issuer: ISSUER.into(),
+        audience: AUDIENCE.into(),
+        organization_claim: ORGANIZATION_CLAIM.into(),
+    };
+    let point = VerificationKey::Es256Point(token_key.public_point());
+    let tokens = JwtVerifier::new(point, settings)?;
+    let mut records = read_api_keys(&keys_path)?;
+    let mut api_keys = ApiKeys::new(records.clone());
+    let (now, kept) = (clock.now(), read_env(&env_path));
+
+    let good = |token: &String| tokens.verify(&Secret::new(&**token), now).is_ok();
+    let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
+        Some(token) => token,
+        None => token_key.sign(now.as_secs())?,
+    };
+    let good = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
+    let api_key = match kept.map(|k| k.api_key).filter(good) {
+        Some(key) => key,
+        None => {
+            let key = ApiKey::generate();
+            let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
+            records.retain(|record: &ApiKeyRecord| record.identity != demo);
+            records.push(key.record(demo, None));
+            write_api_keys(&keys_path, &records)?;
+            api_keys = ApiKeys::new(records);
+            key.expose().to_owned()
+        }
+    };
+    let demo = DemoCredentials { token, api_key };
+    write_env(&env_path, url, &demo)
+        .map_err(|e| format!("cannot write {}: {e}", env_path.display()))?;
+    Ok(Credentials {
+        demo,
+        tokens,
+        api_keys,
+    })
+}
+
+fn banner(
+    settings: &Settings,
+    url: &str,
+    credentials: &DemoCredentials,
+    journal: &str,
+    synchronous: i64,
+) -> String {
+    let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
+    let (token, api_key) = (&credentials.token, &credentials.api_key);
+    let durable = match synchronous {
+        2 => "FULL".to_owned(),
+        other => other.to_string(),
+    };
+    let locks = match (settings.sandbox.virtual_locks, settings.sandbox.more_locks) {
+        (false, _) => "virtual locks are off: a write stays SENT".to_owned(),
+        (true, 0) => format!("lock {lock} is yours, lock {foreign} is not"),
+        (true, more) => {
+            let (first, last) = (Demo::FIRST_MORE, Demo::FIRST_MORE + more - 1);
+            format!("locks {lock} and {first} to {last} are yours, lock {foreign} is not")
+        }
+    };
+    format!(
+        "Keywright's sandbox is at {url}
+  data         {data} (journal_mode={journal}, synchronous={durable})
+  locks        {locks}
+  credentials  {data}/sandbox.env
+
+Write a key:
+
+curl -sS {url}/locks/{lock}/WriteKey -H 'Content-Type: application/json' \
+-H 'Authorization: Bearer {token}' -H 'X-API-Key: {api_key}' \
+-d '{{\"keyUuid\":\"9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b\",\"keyIndexNumber\":2}}'
+
+"
+    )
+}

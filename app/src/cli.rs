@@ -1,0 +1,158 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use keywright_adapters::layer::FaultPlan;
+use keywright_domain::rules::Limits;
+use keywright_sandbox::Behaviour;
+
+use crate::settings::{Bounds, LogFormat, Sandbox, Settings};
+
+/// Writes keys to smart locks, and follows each write until its lock has confirmed it.
+#[derive(Parser)]
+#[command(name = "keywright", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves HTTP over the sandbox: shadows in this process, virtual locks, a demo world. The default.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Where to serve HTTP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// Where everything is kept. Made where it is missing.
+    #[arg(long, value_name = "DIR", default_value = "./keywright-data")]
+    data: PathBuf,
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogFormat,
+    /// The least important lines that are logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: tracing::Level,
+
+    /// Whether virtual locks are there to answer.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_or_off)]
+    virtual_locks: bool,
+    /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
+    #[arg(long, value_name = "N", default_value = "0")]
+    locks: u64,
+    /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. Known are
+    /// latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D and card=never.
+    #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour)]
+    behaviour: Vec<(Option<u64>, Behaviour)>,
+    /// What goes wrong on the way to the shadows: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,seed=7.
+    /// Calls are put, update and read; faults are pass, delay:D, not-sent, refuse, drop-answer, lose and late:D.
+    #[arg(long, value_name = "PLAN", default_value = "")]
+    faults: FaultPlan,
+
+    /// The time for a whole request.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    request: Duration,
+    /// The time that a request waits for the lock's turn.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
+    turn: Duration,
+    /// The time for one call of a shadow.
+    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = time)]
+    shadow_call: Duration,
+    /// How long a process may act on a write before others take it over.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time)]
+    lease: Duration,
+    /// How long a lock may take to settle a write.
+    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = time)]
+    time_to_live: Duration,
+    /// From when on a write counts as unconfirmed.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    confirm_within: Duration,
+    /// How long a recorded result stays on the shadow at most.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    clear_within: Duration,
+    /// How many writes of a lock may be open at once.
+    #[arg(long, value_name = "N", default_value = "16")]
+    max_open_writes: usize,
+}
+
+/// The settings that the command line asks for. Prints help and errors of usage itself, and ends then.
+///
+/// # Errors
+/// They contradict each other.
+pub(crate) fn read() -> Result<Settings, String> {
+    let cli = Cli::parse();
+    let serve = match cli.command {
+        Some(Command::Serve(serve)) => serve,
+        None => cli.serve,
+    };
+    serve.settings()
+}
+
+impl Serve {
+    fn settings(self) -> Result<Settings, String> {
+        let protocol = keywright_domain::Settings {
+            limits: Limits {
+                max_open_writes: self.max_open_writes,
+                time_to_live: self.time_to_live,
+                confirm_within: self.confirm_within,
+                clear_within: self.clear_within,
+                ..Limits::default()
+            },
+            request: self.request,
+            turn: self.turn,
+            shadow_call: self.shadow_call,
+            lease: self.lease,
+            ..keywright_domain::Settings::default()
+        };
+        protocol.check().map_err(|e| e.to_string())?;
+        let for_all = self.behaviour.iter().rfind(|(lock, _)| lock.is_none());
+        let for_all = for_all.map(|(_, behaviour)| behaviour.clone());
+        let single = self.behaviour.into_iter();
+        Ok(Settings {
+            listen: self.listen,
+            data: self.data,
+            log: self.log,
+            log_level: self.log_level,
+            protocol,
+            bounds: Bounds::default(),
+            sandbox: Sandbox {
+                virtual_locks: self.virtual_locks,
+                more_locks: self.locks,
+                behaviour: for_all.unwrap_or_default(),
+                behaviours: single.filter_map(|(lock, b)| Some((lock?, b))).collect(),
+                faults: self.faults,
+            },
+        })
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
+}
+
+fn on_or_off(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off"),
+    }
+}
+
+fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
+    let (lock, list) = text
+        .split_once(':')
+        .ok_or("write it as LOCK:LIST, such as 123:offline=5s or all:twice")?;
+    let lock = match lock {
+        "all" => None,
+        id => Some(id.parse().map_err(|_| "LOCK is a number or all")?),
+    };
+    Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
+}

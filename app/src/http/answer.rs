@@ -1,0 +1,272 @@
+//! What is answered, in the shapes of the contract.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use keywright_adapters::json::event_data;
+use keywright_domain::Written;
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::lock::{Lock, LockKey};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
+use keywright_domain::write::{Write, WriteState};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Answer;
+
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    // Our own shapes have text for keys and nothing else that could not be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let content_type = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+pub(super) fn ok(body: &impl Serialize) -> Answer {
+    json(StatusCode::OK, body)
+}
+
+/// Where the status of a write is read.
+pub(super) fn location(lock: LockId, write: WriteId) -> HeaderValue {
+    HeaderValue::from_str(&format!("/locks/{lock}/writes/{write}"))
+        .unwrap_or(HeaderValue::from_static("/"))
+}
+
+/// `{type, data}`.
+#[derive(Serialize)]
+pub(super) struct Event {
+    r#type: &'static str,
+    data: Value,
+}
+
+impl Event {
+    fn of(recorded: &RecordedEvent) -> Self {
+        Self {
+            r#type: recorded.event.name(),
+            data: event_data(recorded),
+        }
+    }
+}
+
+/// The 200 of a write.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Success {
+    success: bool,
+    aggregate_id: String,
+    version: u64,
+    event: Option<Event>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write: Option<Outcome>,
+}
+
+/// What became of the write while the client waited.
+#[derive(Serialize)]
+pub(super) struct Outcome {
+    id: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Success {
+    pub(super) fn new(lock: LockId, written: &Written, outcome: Option<&Write>) -> Self {
+        Self {
+            success: true,
+            aggregate_id: lock.to_string(),
+            version: written.version.0,
+            event: written.event.as_ref().map(Event::of),
+            write: outcome.map(|write| Outcome {
+                id: write.id.to_string(),
+                state: write.state.name(),
+                reason: reason(write).map(|r| r.name().to_owned()),
+            }),
+        }
+    }
+}
+
+fn reason(write: &Write) -> Option<&FailureReason> {
+    match &write.state {
+        WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+/// Where a write stands.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WriteStatus {
+    id: String,
+    lock_id: u64,
+    key_uuid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_index_number: Option<u64>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// The lock's own code, where the reason is `DeviceError`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<&'static str>,
+    unconfirmed: bool,
+    late: bool,
+    requested_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<String>,
+    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
+impl WriteStatus {
+    pub(super) fn of(write: &Write, unconfirmed: bool) -> Self {
+        let reason = reason(write);
+        Self {
+            id: write.id.to_string(),
+            lock_id: write.lock.get(),
+            key_uuid: write.slot.key.to_string(),
+            key_index_number: write.slot.index.map(KeyIndex::get),
+            state: write.state.name(),
+            reason: reason.map(FailureReason::name),
+            code: reason.and_then(|r| r.device_code()).map(|c| c.to_string()),
+            retry: reason.map(|r| r.retry().as_str()),
+            unconfirmed,
+            late: write.is_late(),
+            requested_at: write.prepared_at.to_string(),
+            settled_at: write.settled_at().map(|at| at.to_string()),
+            expires_at: write.expires_at.to_string(),
+            version: write.requested.map(|r| r.version.0),
+        }
+    }
+}
+
+/// A key that the lock holds.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DetailsKey {
+    uuid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_number: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+}
+
+/// The lock, as the vendor shows it. `orgId` is empty for a lock of no organization.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Details {
+    id: String,
+    lock_id: u64,
+    uuid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial_number: Option<String>,
+    keys: Vec<DetailsKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization_id: Option<String>,
+    residents: [(); 0],
+    org_id: String,
+    version: u64,
+    timestamp: String,
+}
+
+impl Details {
+    pub(super) fn of(lock: &Lock) -> Self {
+        Self {
+            id: lock.id.to_string(),
+            lock_id: lock.id.get(),
+            uuid: lock.uuid.to_string(),
+            serial_number: lock.serial_number.as_ref().map(ToString::to_string),
+            keys: lock.keys.iter().map(DetailsKey::of).collect(),
+            owner_id: lock.owner.as_ref().map(ToString::to_string),
+            organization_id: lock.organization.as_ref().map(ToString::to_string),
+            residents: [],
+            org_id: org_id(lock),
+            version: lock.version.0,
+            timestamp: lock.time.to_string(),
+        }
+    }
+}
+
+impl DetailsKey {
+    fn of(key: &LockKey) -> Self {
+        Self {
+            uuid: key.held.key.to_string(),
+            index_number: key.held.index.map(KeyIndex::get),
+            user_id: key.held.user.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+fn org_id(lock: &Lock) -> String {
+    let organization = lock.organization.as_ref();
+    organization.map(ToString::to_string).unwrap_or_default()
+}
+
+/// One event with its place in the stream.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventItem {
+    aggregate_type: &'static str,
+    aggregate_id: String,
+    version: u64,
+    r#type: &'static str,
+    timestamp: String,
+    org_id: String,
+    event: Event,
+}
+
+/// One page of a lock's stream.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventPage {
+    aggregate_id: String,
+    total_events: u64,
+    page: u64,
+    page_size: u64,
+    total_pages: u64,
+    events: Vec<EventItem>,
+}
+
+impl EventPage {
+    pub(super) const SIZE: u64 = 10;
+
+    /// The page that is meant: the last one, where none is named.
+    pub(super) fn number(asked: Option<u64>, lock: &Lock) -> u64 {
+        asked.unwrap_or_else(|| lock.version.0.div_ceil(Self::SIZE))
+    }
+
+    /// The version of a page's first event.
+    pub(super) fn first(page: u64) -> LockVersion {
+        LockVersion((page - 1).saturating_mul(Self::SIZE).saturating_add(1))
+    }
+
+    pub(super) fn new(lock: &Lock, page: u64, events: &[RecordedEvent]) -> Self {
+        // Events that came since the lock was read are on the page of a later request.
+        let events = events.iter().filter(|e| e.version <= lock.version);
+        Self {
+            aggregate_id: lock.id.to_string(),
+            total_events: lock.version.0,
+            page,
+            page_size: Self::SIZE,
+            total_pages: lock.version.0.div_ceil(Self::SIZE),
+            events: events
+                .map(|recorded| EventItem {
+                    aggregate_type: "lock",
+                    aggregate_id: lock.id.to_string(),
+                    version: recorded.version.0,
+                    r#type: recorded.event.name(),
+                    timestamp: Timestamp::to_string(&recorded.time),
+                    org_id: org_id(lock),
+                    event: Event::of(recorded),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Every error that a client can get: one table from what happened to what is answered.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{
+    ALLOW, CONNECTION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use keywright_domain::ports::{AuthError, RepoError};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::rules::Rejection;
+use keywright_domain::values::{InvalidValue, LockId, WriteId};
+use keywright_domain::{ReadError, WithdrawError, WriteError};
+use serde::Serialize;
+use tracing::{error, info};
+
+use super::Answer;
+use super::answer::{json, location};
+
+/// Why a request is not answered with 200.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The request itself is wrong; the text says what to change.
+    BadRequest(Cow<'static, str>),
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed(&'static str),
+    BodyTooSlow,
+    NotProvisioned,
+    /// The write to take back is over, and how.
+    AlreadyEnded(&'static str),
+    BodyTooLarge(usize),
+    NotJson,
+    IndexBeyondCapacity(u64),
+    TooManyOpenWrites,
+    Internal,
+    NotUpdated(FailureReason),
+    Busy,
+    Unavailable,
+    Undecided(LockId, WriteId),
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    success: bool,
+    error: &'a str,
+    message: &'a str,
+    code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// When to ask again.
+const SOON: Duration = Duration::from_secs(1);
+const AFTER_THE_LOCK: Duration = Duration::from_secs(30);
+const AFTER_THE_LEASE: Duration = Duration::from_secs(15);
+
+impl Failure {
+    /// The table. The texts of 401, 403, 404 and 502 are the vendor's to the letter.
+    fn row(&self) -> (StatusCode, Cow<'static, str>) {
+        use StatusCode as S;
+        let fixed = |status, text| (status, Cow::Borrowed(text));
+        match self {
+            Self::BadRequest(text) => (S::BAD_REQUEST, text.clone()),
+            Self::Unauthorized => fixed(
+                S::UNAUTHORIZED,
+                "Authentication required. Please provide a valid API token",
+            ),
+            Self::Forbidden => fixed(
+                S::FORBIDDEN,
+                "You don't have permission to access this resource",
+            ),
+            Self::NotFound => fixed(S::NOT_FOUND, "The requested resource was not found"),
+            Self::MethodNotAllowed(allowed) => (
+                S::METHOD_NOT_ALLOWED,
+                format!("This path is asked with {allowed}").into(),
+            ),
+            Self::BodyTooSlow => fixed(
+                S::REQUEST_TIMEOUT,
+                "The body did not arrive in time; send it at once",
+            ),
+            Self::NotProvisioned => fixed(
+                S::CONFLICT,
+                "The lock is not bound to a thing yet; provision it first",
+            ),
+            Self::AlreadyEnded(state) => (
+                S::CONFLICT,
+                format!("The write is over: it is {state}").into(),
+            ),
+            Self::BodyTooLarge(most) => (
+                S::PAYLOAD_TOO_LARGE,
+                format!("The body may have {most} bytes at most").into(),
+            ),
+            Self::NotJson => fixed(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be JSON; send it with Content-Type: application/json",
+            ),
+            Self::IndexBeyondCapacity(capacity) => (
+                S::UNPROCESSABLE_ENTITY,
+                format!(
+                    "keyIndexNumber must be below {capacity}, the number of the lock's key slots"
+                )
+                .into(),
+            ),
+            Self::TooManyOpenWrites => fixed(
+                S::TOO_MANY_REQUESTS,
+                "The lock has too many open writes; wait until it has settled some, or take some back",
+            ),
+            Self::Internal => fixed(
+                S::INTERNAL_SERVER_ERROR,
+                "Something went wrong here; the request id in X-Request-Id helps to find it",
+            ),
+            Self::NotUpdated(_) => fixed(S::BAD_GATEWAY, "Failed to update device shadow"),
+            Self::Busy => fixed(
+                S::SERVICE_UNAVAILABLE,
+                "Other requests are in progress; nothing was done, try again",
+            ),
+            Self::Unavailable => fixed(
+                S::SERVICE_UNAVAILABLE,
+                "The service cannot do this at the moment; nothing was done, try again",
+            ),
+            Self::Undecided(..) => fixed(
+                S::GATEWAY_TIMEOUT,
+                "The device shadow did not answer in time; the outcome is not known yet",
+            ),
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::NotProvisioned => Some("NotProvisioned"),
+            Self::TooManyOpenWrites => Some("TooManyOpenWrites"),
+            Self::NotUpdated(reason) => Some(reason.name()),
+            _ => None,
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let seconds = |span: Duration| HeaderValue::from(span.as_secs());
+        Some(match self {
+            Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
+            Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
+            Self::Busy | Self::Unavailable => (RETRY_AFTER, seconds(SOON)),
+            Self::Undecided(..) => (RETRY_AFTER, seconds(AFTER_THE_LEASE)),
+            // What is left of the body is not read.
+            Self::BodyTooSlow | Self::BodyTooLarge(_) => {
+                (CONNECTION, HeaderValue::from_static("close"))
+            }
+            _ => return None,
+        })
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        let (status, message) = self.row();
+        let body = Body {
+            success: false,
+            error: match self {
+                Self::NotUpdated(_) => "Error",
+                _ => status.canonical_reason().unwrap_or("Error"),
+            },
+            message: &message,
+            code: status.as_u16(),
+            reason: self.reason(),
+        };
+        let mut answer = json(status, &body);
+        answer.headers_mut().extend(self.header());
+        if let Self::Undecided(lock, write) = self {
+            answer.headers_mut().insert(LOCATION, location(lock, write));
+        }
+        answer
+    }
+}
+
+impl From<InvalidValue> for Failure {
+    fn from(invalid: InvalidValue) -> Self {
+        Self::BadRequest(invalid.to_string().into())
+    }
+}
+
+/// The client learns one text whatever the cause; the log has the cause.
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Refused(why) => {
+                info!(why, "credentials refused");
+                Self::Unauthorized
+            }
+            AuthError::Unavailable(_) => {
+                error!(%error, "nobody is let in");
+                Self::Unavailable
+            }
+        }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::LockNotFound => Self::NotFound,
+            Rejection::Forbidden => Self::Forbidden,
+            Rejection::NotProvisioned => Self::NotProvisioned,
+            Rejection::IndexBeyondCapacity { capacity } => Self::IndexBeyondCapacity(capacity),
+            Rejection::TooManyOpenWrites => Self::TooManyOpenWrites,
+        }
+    }
+}
+
+impl From<RepoError> for Failure {
+    fn from(error: RepoError) -> Self {
+        error!(%error, "the store failed");
+        match error {
+            RepoError::Corrupt { .. } => Self::Internal,
+            RepoError::Stale | RepoError::Unavailable(_) | RepoError::Unknown(_) => {
+                Self::Unavailable
+            }
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rejected(rejection) => rejection.into(),
+            ReadError::WriteNotFound => Self::NotFound,
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn of_write(error: WriteError, lock: LockId) -> Self {
+        match error {
+            WriteError::Rejected(rejection) => rejection.into(),
+            WriteError::Busy => Self::Busy,
+            WriteError::NotUpdated(reason) => Self::NotUpdated(reason),
+            WriteError::Undecided(write) => Self::Undecided(lock, write),
+            WriteError::Store(error) => error.into(),
+        }
+    }
+
+    pub(super) fn of_withdrawal(error: WithdrawError, lock: LockId, write: WriteId) -> Self {
+        match error {
+            WithdrawError::NotFound => Self::NotFound,
+            WithdrawError::Busy => Self::Busy,
+            WithdrawError::AlreadyEnded(write) => Self::AlreadyEnded(write.state.name()),
+            WithdrawError::NotUpdated(reason) => Self::NotUpdated(reason),
+            WithdrawError::Undecided => Self::Undecided(lock, write),
+            WithdrawError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The HTTP contract: what is asked, of whom, and what is answered.
+
+mod answer;
+mod failure;
+mod reads;
+mod request;
+mod route;
+mod write_key;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Request, Response};
+use tracing::{Instrument, info, info_span};
+
+use crate::app::App;
+use failure::Failure;
+use route::Route;
+
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How much of a request's path is logged.
+const LOGGED_PATH: usize = 128;
+
+/// Answers one request, whatever it is. Its id stands in each log line and in the answer.
+pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
+    let id = request_id(app, &request);
+    let span = info_span!("request", id);
+    let (method, path) = (request.method().clone(), request.uri().path());
+    let path = path.get(..LOGGED_PATH).unwrap_or(path).to_owned();
+    let quiet = matches!(&*path, "/healthz" | "/readyz");
+    let mut answer = dispatch(app, request)
+        .instrument(span.clone())
+        .await
+        .unwrap_or_else(Failure::into_answer);
+    if !quiet {
+        let status = answer.status().as_u16();
+        span.in_scope(|| info!(status, "{method} {path}"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        answer.headers_mut().insert(REQUEST_ID, id);
+    }
+    answer
+}
+
+/// The client's own id where it is harmless, else a new one.
+fn request_id(app: &App, request: &Request<Incoming>) -> String {
+    let harmless = |id: &&str| {
+        (1..=64).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let own = request.headers().get(REQUEST_ID);
+    match own.and_then(|id| id.to_str().ok()).filter(harmless) {
+        Some(id) => id.to_owned(),
+        None => format!("{:016x}", app.ids.next_id() & u128::from(u64::MAX)),
+    }
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let path = request.uri().path().to_owned();
+    match route::find(request.method(), &path)? {
+        Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),
+        Route::Ready => reads::ready(app).await,
+        Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,
+        Route::Details(lock) => reads::details(app, lock, &request).await,
+        Route::Events(lock) => reads::events(app, lock, &request).await,
+        Route::Writes(lock) => reads::writes(app, lock, &request).await,
+        Route::Write(lock, write) => reads::write(app, lock, write, &request).await,
+        Route::Withdraw(lock, write) => write_key::withdraw(app, lock, write, &request).await,
+    }
+}

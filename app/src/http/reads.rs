@@ -1,0 +1,113 @@
+//! What is shown of a lock, and whether the service is there.
+
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use keywright_domain::values::WriteId;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::answer::{self, Details, EventPage, WriteStatus};
+use super::failure::Failure;
+use super::{Answer, request};
+use crate::app::App;
+
+/// How long the store may take to show that it is there.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
+/// `GET /readyz`: the store answers, and the service is not being stopped.
+pub(super) async fn ready(app: &App) -> Result<Answer, Failure> {
+    let asked = app.history.write(WriteId::from_u128(0));
+    match timeout(READY_WITHIN, asked).await {
+        Ok(Ok(_)) if !app.is_draining() => Ok(answer::ok(&json!({ "status": "ready" }))),
+        _ => Err(Failure::Unavailable),
+    }
+}
+
+/// `GET /locks/{id}/details`.
+pub(super) async fn details(
+    app: &App,
+    lock: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let lock = request::lock_id(lock)?;
+    let snapshot = app.writes.read_lock(lock, &principal).await?;
+    Ok(answer::ok(&Details::of(&snapshot.lock)))
+}
+
+/// `GET /locks/{id}/events?page=N`.
+pub(super) async fn events(
+    app: &App,
+    lock: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let lock = request::lock_id(lock)?;
+    let asked = match request::parameter(request.uri().query(), "page") {
+        None => None,
+        Some(page) => match page.parse::<u64>() {
+            Ok(page) if page > 0 => Some(page),
+            _ => {
+                return Err(Failure::BadRequest(
+                    "page must be an integer of at least 1".into(),
+                ));
+            }
+        },
+    };
+    let limit = usize::try_from(EventPage::SIZE).unwrap_or(usize::MAX);
+    let (snapshot, events) = app
+        .writes
+        .read_events(
+            lock,
+            &principal,
+            |known| EventPage::first(EventPage::number(asked, &known.lock)),
+            limit,
+        )
+        .await?;
+    let page = EventPage::number(asked, &snapshot.lock);
+    Ok(answer::ok(&EventPage::new(&snapshot.lock, page, &events)))
+}
+
+#[derive(Serialize)]
+struct Writes {
+    writes: Vec<WriteStatus>,
+}
+
+/// `GET /locks/{id}/writes?state=open`: those that are not final, oldest first.
+pub(super) async fn writes(
+    app: &App,
+    lock: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let lock = request::lock_id(lock)?;
+    if request::parameter(request.uri().query(), "state") != Some("open") {
+        let text = "The open writes of a lock are asked for with ?state=open";
+        return Err(Failure::BadRequest(text.into()));
+    }
+    let snapshot = app.writes.read_lock(lock, &principal).await?;
+    let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
+    Ok(answer::ok(&Writes { writes }))
+}
+
+/// `GET /locks/{id}/writes/{writeId}`.
+pub(super) async fn write(
+    app: &App,
+    lock: &str,
+    write: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let (lock, write) = (request::lock_id(lock)?, request::write_id(write)?);
+    let write = app.writes.read_write(lock, write, &principal).await?;
+    Ok(answer::ok(&status(app, &write)))
+}
+
+fn status(app: &App, write: &keywright_domain::write::Write) -> WriteStatus {
+    let confirm_within = app.writes.settings().limits.confirm_within;
+    let unconfirmed = write.is_unconfirmed(app.clock.now(), confirm_within);
+    WriteStatus::of(write, unconfirmed)
+}

@@ -1,0 +1,45 @@
+//! Which request is meant.
+
+use hyper::Method;
+
+use super::failure::Failure;
+
+/// A request by its method and path. Ids are still as they were sent: they are read once it is known who
+/// asks.
+pub(super) enum Route<'a> {
+    Health,
+    Ready,
+    WriteKey(&'a str),
+    Details(&'a str),
+    Events(&'a str),
+    Writes(&'a str),
+    Write(&'a str, &'a str),
+    Withdraw(&'a str, &'a str),
+}
+
+/// # Errors
+/// 404 for a path that is not served, 405 for a method that its path does not have.
+pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Failure> {
+    let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
+    let parts = [(); 5].map(|()| parts.next());
+    let (route, allowed) = match parts {
+        [Some("healthz"), None, ..] => (Route::Health, "GET"),
+        [Some("readyz"), None, ..] => (Route::Ready, "GET"),
+        [Some("locks"), Some(lock), Some("WriteKey"), None, _] => (Route::WriteKey(lock), "POST"),
+        [Some("locks"), Some(lock), Some("details"), None, _] => (Route::Details(lock), "GET"),
+        [Some("locks"), Some(lock), Some("events"), None, _] => (Route::Events(lock), "GET"),
+        [Some("locks"), Some(lock), Some("writes"), None, _] => (Route::Writes(lock), "GET"),
+        [Some("locks"), Some(lock), Some("writes"), Some(write), None] => match *method {
+            Method::DELETE => (Route::Withdraw(lock, write), "DELETE"),
+            _ => (Route::Write(lock, write), "GET"),
+        },
+        _ => return Err(Failure::NotFound),
+    };
+    if method.as_str() == allowed {
+        return Ok(route);
+    }
+    Err(Failure::MethodNotAllowed(match route {
+        Route::Write(..) => "GET, DELETE",
+        _ => allowed,
+    }))
+}

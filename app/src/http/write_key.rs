@@ -1,0 +1,134 @@
+//! Writing a key, and taking a write back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
+use keywright_domain::rules::WriteKey;
+use keywright_domain::values::WriteId;
+use keywright_domain::write::Write;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{Instrument, error};
+
+use super::answer::{self, Success, WriteStatus, location};
+use super::failure::Failure;
+use super::{Answer, request};
+use crate::app::App;
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// How often the store is asked for what another process may have recorded.
+const OTHERS: Duration = Duration::from_millis(200);
+
+/// `POST /locks/{id}/WriteKey`.
+pub(super) async fn write_key(
+    app: &Arc<App>,
+    lock: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let lock = request::lock_id(lock)?;
+    let wait = request::wait(request.headers());
+    let slot = request::key_slot(app, request).await?;
+    let command = WriteKey { lock, slot };
+    let writes = app.writes.clone();
+    let written = run(
+        app,
+        async move { writes.write_key(&command, &principal).await },
+    )
+    .await?;
+    let written = written.map_err(|error| Failure::of_write(error, lock))?;
+
+    let outcome = match wait {
+        Some(span) => settled(app, written.write, span).await?,
+        None => None,
+    };
+    let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
+    let headers = answer.headers_mut();
+    headers.insert(LOCATION, location(lock, written.write));
+    if let Some(span) = wait {
+        let applied = format!("wait={}", span.as_secs());
+        headers.extend(HeaderValue::try_from(applied).map(|a| (PREFERENCE_APPLIED, a)));
+    }
+    Ok(answer)
+}
+
+/// `DELETE /locks/{id}/writes/{writeId}`.
+pub(super) async fn withdraw(
+    app: &Arc<App>,
+    lock: &str,
+    write: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Failure> {
+    let principal = request::principal(app, request.headers()).await?;
+    let (lock, write) = (request::lock_id(lock)?, request::write_id(write)?);
+    app.writes.read_write(lock, write, &principal).await?;
+    let writes = app.writes.clone();
+    let withdrawn = run(app, async move { writes.withdraw(write).await }).await?;
+    let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write))?;
+    Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
+}
+
+/// Runs a use case in a task of its own, which goes on when the client hangs up.
+///
+/// # Errors
+/// 503 where too many run already; 500 where it panicked.
+async fn run<T: Send + 'static>(
+    app: &App,
+    use_case: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Failure> {
+    let place = place(app).await?;
+    let task = async move {
+        let outcome = use_case.await;
+        drop(place);
+        outcome
+    };
+    app.tasks
+        .spawn(task.in_current_span())
+        .await
+        .map_err(|error| {
+            error!(%error, "a use case did not come to its end");
+            Failure::Internal
+        })
+}
+
+async fn place(app: &App) -> Result<OwnedSemaphorePermit, Failure> {
+    let free = app.places.clone().acquire_owned();
+    match timeout(app.bounds.start_time, free).await {
+        Ok(Ok(place)) => Ok(place),
+        _ => Err(Failure::Busy),
+    }
+}
+
+/// The write once it has come to its end, or as it is after `span`.
+async fn settled(app: &App, id: WriteId, span: Duration) -> Result<Option<Write>, Failure> {
+    let deadline = Instant::now() + span;
+    let mut saved = app.saved.subscribe();
+    loop {
+        let write = app.history.write(id).await?;
+        let over = write.as_ref().is_none_or(|w| w.settled_at().is_some());
+        if over || Instant::now() >= deadline {
+            return Ok(write);
+        }
+        let ours = async {
+            loop {
+                match saved.recv().await {
+                    Ok(write) if write.id != id => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return,
+                    // The sender lives as long as the app.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        // Whichever comes first, the store is asked again.
+        let until = deadline.min(Instant::now() + OTHERS);
+        tokio::select! {
+            () = ours => {}
+            () = sleep_until(until) => {}
+        }
+    }
+}
