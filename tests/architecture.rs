@@ -28,7 +28,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("keywright-loadtest", &[]),
     ("keywright-benches", &[]),
-    ("keywright-tests", &["keywright"]),
+    (
+        "keywright-tests",
+        &[
+            "keywright",
+            "keywright-adapters",
+            "keywright-domain",
+            "keywright-sandbox",
+            "keywright-shadow",
+        ],
+    ),
 ];
 
 /// What the domain may never reach, directly or through others.

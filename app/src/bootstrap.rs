@@ -35,6 +35,20 @@ const SAVED_BACKLOG: usize = 1024;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a program that embeds the service puts around its adapters. Tests break them on purpose with it.
+pub struct Wiring {
+    /// Around the store of locks, beneath everything that this service puts around it.
+    pub around_locks: fn(Arc<dyn LockRepo>) -> Arc<dyn LockRepo>,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self {
+            around_locks: |locks| locks,
+        }
+    }
+}
+
 /// The running service.
 pub(crate) struct Wired {
     pub(crate) app: Arc<App>,
@@ -45,7 +59,11 @@ pub(crate) struct Wired {
 }
 
 /// Everything in this process and one folder.
-pub(crate) async fn sandbox(settings: &Settings, url: &str) -> Result<Wired, Error> {
+pub(crate) async fn sandbox(
+    settings: &Settings,
+    wiring: &Wiring,
+    url: &str,
+) -> Result<Wired, Error> {
     let data = settings.data.as_path();
     fs::create_dir_all(data)
         .map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?;
@@ -75,7 +93,8 @@ pub(crate) async fn sandbox(settings: &Settings, url: &str) -> Result<Wired, Err
 
     let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
-    let watched: Arc<dyn LockRepo> = Arc::new(Watched::new(store.clone(), saved.clone()));
+    let locks = (wiring.around_locks)(store.clone());
+    let watched: Arc<dyn LockRepo> = Arc::new(Watched::new(locks, saved.clone()));
     let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
     let faults = Faults::new(settings.sandbox.faults.clone());
     let faulty: Arc<dyn ShadowPort> = Arc::new(FaultyShadow::with(shadow, faults));

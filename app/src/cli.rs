@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
 use keywright_sandbox::Behaviour;
@@ -27,6 +27,12 @@ enum Command {
     Serve(Serve),
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 #[derive(Args)]
 struct Serve {
     /// Where to serve HTTP; port 0 takes a free one.
@@ -43,8 +49,8 @@ struct Serve {
     log_level: tracing::Level,
 
     /// Whether virtual locks are there to answer.
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_or_off)]
-    virtual_locks: bool,
+    #[arg(long, value_enum, default_value = "on")]
+    virtual_locks: Switch,
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
     #[arg(long, value_name = "N", default_value = "0")]
     locks: u64,
@@ -124,7 +130,7 @@ impl Serve {
             protocol,
             bounds: Bounds::default(),
             sandbox: Sandbox {
-                virtual_locks: self.virtual_locks,
+                virtual_locks: self.virtual_locks == Switch::On,
                 more_locks: self.locks,
                 behaviour: for_all.unwrap_or_default(),
                 behaviours: single.filter_map(|(lock, b)| Some((lock?, b))).collect(),
@@ -136,14 +142,6 @@ impl Serve {
 
 fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
-}
-
-fn on_or_off(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("it is on or off"),
-    }
 }
 
 fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {

@@ -1,1 +1,9 @@
-//! End-to-end tests through the real wiring.
+//! What the end-to-end tests share: the running program, a client, and the books that it keeps.
+
+mod books;
+mod client;
+mod program;
+
+pub use books::Books;
+pub use client::{Answer, Connection, Request};
+pub use program::Program;

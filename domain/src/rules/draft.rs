@@ -79,7 +79,11 @@ impl<'a> Draft<'a> {
                 time: self.now,
             }),
             state: WriteState::Sent,
-            attention: Some(self.now.after(limits.confirm_within)),
+            attention: Some(
+                self.now
+                    .after(limits.confirm_within)
+                    .min(prepared.expires_at),
+            ),
             ..prepared.clone()
         }
     }

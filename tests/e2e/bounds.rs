@@ -1,0 +1,178 @@
+//! Clients that are slow, loud, or gone.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{FAST, LOCK, World, eventually};
+
+async fn connect(world: &World) -> TcpStream {
+    TcpStream::connect(world.program.address)
+        .await
+        .expect("a connection")
+}
+
+/// What comes until the server closes, and how long that took.
+async fn until_closed(mut stream: TcpStream) -> (String, Duration) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bound itself is what is tested"
+    )]
+    let start = Instant::now();
+    let mut text = Vec::new();
+    let reading = stream.read_to_end(&mut text);
+    let read = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    let _ = read.expect("the server closes the connection");
+    (String::from_utf8_lossy(&text).into_owned(), start.elapsed())
+}
+
+fn head(world: &World, length: usize) -> String {
+    format!(
+        "POST /locks/{LOCK}/WriteKey HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
+        world.program.token
+    )
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let world = World::silent();
+    let silent = connect(&world).await;
+    let mut one_byte = connect(&world).await;
+    one_byte.write_all(b"P").await.expect("sent");
+    let mut half_a_head = connect(&world).await;
+    half_a_head
+        .write_all(b"POST /locks/123/WriteKey HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .expect("sent");
+    let mut half_a_body = connect(&world).await;
+    half_a_body
+        .write_all(head(&world, 100).as_bytes())
+        .await
+        .expect("sent");
+    half_a_body.write_all(b"{\"keyUuid\":").await.expect("sent");
+    let ends = tokio::join!(
+        until_closed(silent),
+        until_closed(one_byte),
+        until_closed(half_a_head),
+        until_closed(half_a_body)
+    );
+    let (body, _) = &ends.3;
+    assert!(
+        body.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{body}"
+    );
+    assert!(body.contains("\"code\":408"), "{body}");
+    for (text, took) in [ends.0, ends.1, ends.2, ends.3] {
+        // Five seconds, and some patience with a busy machine.
+        assert!(
+            took > Duration::from_secs(3) && took < Duration::from_secs(15),
+            "{took:?}: {text}"
+        );
+    }
+    assert_eq!(
+        world.write("k", None).await.status,
+        200,
+        "others are served"
+    );
+}
+
+#[tokio::test]
+async fn headers_beyond_the_bound_are_refused() {
+    let world = World::silent();
+    let answer = world
+        .program
+        .get("/healthz")
+        .header("X-Long", &"x".repeat(20_000))
+        .send()
+        .await;
+    assert_eq!(answer.status, 431, "{answer:?}");
+    let answer = world
+        .program
+        .get("/healthz")
+        .header("X-Long", &"x".repeat(8_000))
+        .send()
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_bounded_too() {
+    let world = World::silent();
+    let mut stream = connect(&world).await;
+    let head = format!(
+        "POST /locks/{LOCK}/WriteKey HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+        world.program.token
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    for _ in 0..8 {
+        // The server may have had enough before all of it is sent.
+        let _ = stream.write_all(chunk.as_bytes()).await;
+    }
+    let mut answer = vec![0; 1024];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_at_each_step_leaves_the_books_balanced() {
+    let mut arguments = vec!["--faults", "put@1-=delay:150ms", "--virtual-locks", "off"];
+    arguments.extend(FAST);
+    let world = World::new(&arguments);
+    let body = |n: usize| format!("{{\"keyUuid\":\"k{n}\",\"keyIndexNumber\":2}}");
+    let whole = |n: usize| format!("{}{}", head(&world, body(n).len()), body(n));
+    // In the head, behind it, in the body: nothing was asked yet.
+    for part in [10, whole(0).len() - body(0).len(), whole(0).len() - 3] {
+        let mut stream = connect(&world).await;
+        stream
+            .write_all(&whole(0).as_bytes()[..part])
+            .await
+            .expect("sent");
+        drop(stream);
+    }
+    // While it waits for its turn, for the shadow, for the commit: what was begun is finished.
+    for (n, pause) in [0, 10, 60, 120, 150, 170, 250].into_iter().enumerate() {
+        let mut stream = connect(&world).await;
+        stream
+            .write_all(whole(n + 1).as_bytes())
+            .await
+            .expect("sent");
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        drop(stream);
+    }
+    let requested = eventually("everything has come to rest", || async {
+        let books = world.books().await;
+        books.check_at_rest(&[LOCK]).await.ok()?;
+        let names = books.names(LOCK).await;
+        let requested = names.iter().filter(|n| **n == "KeyWriteRequested").count();
+        (requested >= 6).then_some(requested)
+    })
+    .await;
+    // One that hung up at once may not have been read at all.
+    assert!(requested <= 7, "{requested}");
+    assert_eq!(
+        world.write("last", Some(2)).await.status,
+        200,
+        "the turn is free"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let world = World::silent();
+    let mut connection = keywright_tests::Connection::open(world.program.address)
+        .await
+        .expect("open");
+    for n in 0..20 {
+        let request = world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k", "keyIndexNumber": n % 4 }));
+        let answer = connection.send(request).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The program from outside: a process, HTTP, and the files that it leaves.
+
+mod bounds;
+mod credentials;
+mod faults;
+mod kill;
+mod locks;
+mod reads;
+mod refusals;
+mod restart;
+mod world;
+mod write_key;

@@ -1,0 +1,188 @@
+//! The siblings of WriteKey: what is shown of a lock, and taking a write back.
+
+use serde_json::{Value, json};
+
+use crate::world::{LOCK, World};
+use keywright_tests::Answer;
+
+async fn withdraw(world: &World, id: &str) -> Answer {
+    let path = format!("/locks/{LOCK}/writes/{id}");
+    let request = world
+        .program
+        .request("DELETE", &path)
+        .bearer(&world.program.token);
+    request.send().await
+}
+
+#[tokio::test]
+async fn details_are_the_fold_of_the_events() {
+    let world = World::new(&[]);
+    let id = world.write("k", Some(2)).await.write_id();
+    world.until(&id, "SUCCEEDED").await;
+    let answer = world.program.get("/locks/123/details").send().await;
+    let timestamp = answer.body["timestamp"].clone();
+    assert_eq!(
+        answer.body,
+        json!({
+            "id": "123", "lockId": 123, "uuid": "00000000-0000-4000-8000-000000000123",
+            "serialNumber": "DEMO-123", "keys": [{ "uuid": "k", "indexNumber": 2 }],
+            "ownerId": "demo-user", "organizationId": "demo-org", "residents": [], "orgId": "demo-org",
+            "version": 4, "timestamp": timestamp
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_confirmed_key_lets_nobody_in() {
+    let world = World::new(&[]);
+    // The key is named like a user, and still is none.
+    let id = world.write("another-user", Some(2)).await.write_id();
+    world.until(&id, "SUCCEEDED").await;
+    let keys = world.program.get("/locks/123/details").send().await.body["keys"].clone();
+    assert_eq!(keys[0].get("userId"), None);
+}
+
+#[tokio::test]
+async fn events_come_in_pages_of_ten() {
+    let world = World::silent();
+    for n in 0..10 {
+        assert_eq!(world.write(&format!("k{n}"), Some(n)).await.status, 200);
+    }
+    let page = |query: &str| {
+        let request = world.program.get(&format!("/locks/123/events{query}"));
+        async { request.send().await.body }
+    };
+    let first = page("?page=1").await;
+    let head = |page: &Value| {
+        [
+            "aggregateId",
+            "totalEvents",
+            "page",
+            "pageSize",
+            "totalPages",
+        ]
+        .map(|m| page[m].clone())
+    };
+    assert_eq!(
+        head(&first),
+        [json!("123"), json!(12), json!(1), json!(10), json!(2)]
+    );
+    let versions = |page: &Value| -> Vec<u64> {
+        let events = page["events"].as_array().expect("events").iter();
+        events
+            .map(|e| e["version"].as_u64().expect("a version"))
+            .collect()
+    };
+    assert_eq!(versions(&first), (1..=10).collect::<Vec<u64>>());
+    let last = page("").await;
+    assert_eq!(
+        (head(&last)[2].clone(), versions(&last)),
+        (json!(2), vec![11, 12])
+    );
+    assert!(versions(&page("?page=3").await).is_empty());
+    assert!(versions(&page(&format!("?page={}", u64::MAX)).await).is_empty());
+    let event = &last["events"][1];
+    let timestamp = event["timestamp"].clone();
+    assert_eq!(
+        *event,
+        json!({
+            "aggregateType": "lock", "aggregateId": "123", "version": 12, "type": "KeyWriteRequested",
+            "timestamp": timestamp, "orgId": "demo-org",
+            "event": { "type": "KeyWriteRequested", "data": {
+                "lockId": 123, "uuid": "00000000-0000-4000-8000-000000000123", "timestamp": timestamp,
+                "keyUuid": "k9", "keyIndexNumber": 9
+            } }
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_write_shows_where_it_stands() {
+    let world = World::silent();
+    let id = world.write("k", Some(2)).await.write_id();
+    let status = world.status(&id).await;
+    let (requested, expires) = (status["requestedAt"].clone(), status["expiresAt"].clone());
+    assert_eq!(
+        status,
+        json!({
+            "id": id, "lockId": 123, "keyUuid": "k", "keyIndexNumber": 2, "state": "SENT",
+            "unconfirmed": false, "late": false, "requestedAt": requested, "expiresAt": expires, "version": 3
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_failed_write_shows_its_reason_and_what_to_do() {
+    let world = World::new(&["--behaviour", "123:fail=DeviceBusy"]);
+    let id = world.write("k", None).await.write_id();
+    let status = world.until(&id, "FAILED").await;
+    assert_eq!(
+        (&status["reason"], &status["retry"]),
+        (&json!("DeviceBusy"), &json!("retry-after"))
+    );
+    assert!(status["settledAt"].is_string());
+}
+
+#[tokio::test]
+async fn an_open_write_can_be_taken_back() {
+    let world = World::silent();
+    let id = world.write("k", Some(2)).await.write_id();
+    let answer = withdraw(&world, &id).await;
+    assert_eq!(
+        (answer.status, &answer.body["state"]),
+        (200, &json!("WITHDRAWN"))
+    );
+    let books = world.books().await;
+    books
+        .check_at_rest(&[LOCK])
+        .await
+        .expect("the books balance");
+    assert_eq!(
+        books.names(LOCK).await,
+        ["KeyWriteRequested", "KeyWriteWithdrawn"]
+    );
+    assert!(books.shadow(LOCK).expect("a shadow").entries.is_empty());
+    let again = withdraw(&world, &id).await;
+    assert_eq!(again.status, 409);
+    assert!(
+        again.body["message"]
+            .as_str()
+            .expect("a message")
+            .contains("WITHDRAWN")
+    );
+}
+
+#[tokio::test]
+async fn a_settled_write_cannot_be_taken_back() {
+    let world = World::new(&[]);
+    let id = world.write("k", Some(2)).await.write_id();
+    world.until(&id, "SUCCEEDED").await;
+    assert_eq!(withdraw(&world, &id).await.status, 409);
+    let unknown = withdraw(&world, "01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f").await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_the_shadow_refuses_is_a_502_and_changes_nothing() {
+    // The first update creates the shadow, the second puts the entry.
+    let world = World::new(&["--virtual-locks", "off", "--faults", "update@3=refuse"]);
+    let id = world.write("k", Some(2)).await.write_id();
+    let answer = withdraw(&world, &id).await;
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(world.status(&id).await["state"], "SENT");
+    world
+        .books()
+        .await
+        .check_at_rest(&[LOCK])
+        .await
+        .expect("the books balance");
+}
+
+#[tokio::test]
+async fn the_service_says_whether_it_is_there() {
+    let world = World::silent();
+    for path in ["/healthz", "/readyz"] {
+        let answer = world.program.request("GET", path).send().await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+}

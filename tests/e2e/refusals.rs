@@ -1,0 +1,351 @@
+//! Every refusal: its status, its shape, its text, and that nothing is recorded and nothing is sent.
+
+use serde_json::{Value, json};
+
+use crate::world::{LOCK, World};
+use keywright_tests::{Answer, Request};
+
+/// One shape for all errors, with nothing else in it.
+fn assert_shape(answer: &Answer, error: &str, reason: Option<&str>) {
+    let message = answer.body["message"].as_str().expect("a message");
+    let mut expected = json!({
+        "success": false, "error": error, "message": message, "code": answer.status
+    });
+    if let Some(reason) = reason {
+        expected["reason"] = json!(reason);
+    }
+    assert_eq!(answer.body, expected);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert!(answer.header("x-request-id").is_some());
+}
+
+struct Case {
+    what: &'static str,
+    request: Request,
+    status: u16,
+    error: &'static str,
+    /// What the message says, or a part of it.
+    says: &'static str,
+}
+
+#[tokio::test]
+async fn each_refusal_says_what_to_change_and_leaves_nothing() {
+    let world = World::silent();
+    // A write and a shadow to compare, and the store's column for the shadow's version.
+    assert_eq!(world.write("first", Some(0)).await.status, 200);
+    let program = &world.program;
+    let write = |lock: &str, body: &str| {
+        let request = program.request("POST", &format!("/locks/{lock}/WriteKey"));
+        let request = request.bearer(&program.token);
+        request
+            .header("Content-Type", "application/json")
+            .body(body)
+    };
+    let get = |path: &str| program.get(path);
+    let key = r#"{"keyUuid":"k"}"#;
+    let case = |what, request, status, error, says| Case {
+        what,
+        request,
+        status,
+        error,
+        says,
+    };
+    let bad = |what, request, says| case(what, request, 400, "Bad Request", says);
+    let long = "k".repeat(129);
+    let cases = vec![
+        bad(
+            "a lock named by text",
+            write("front-door", key),
+            "numeric lock id",
+        ),
+        bad("lock 0", write("0", key), "numeric lock id"),
+        bad("a negative lock", write("-1", key), "numeric lock id"),
+        bad(
+            "a huge lock",
+            write("9007199254740992", key),
+            "numeric lock id",
+        ),
+        bad(
+            "a UUID",
+            write("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11", key),
+            "looks like a UUID",
+        ),
+        bad("no body", write("123", ""), "JSON object"),
+        bad("a list", write("123", "[]"), "JSON object"),
+        bad("no JSON", write("123", "{keyUuid:k}"), "not valid JSON"),
+        bad(
+            "more behind it",
+            write("123", r#"{"keyUuid":"k"}{}"#),
+            "not valid JSON",
+        ),
+        bad("no key", write("123", "{}"), "keyUuid is required"),
+        bad(
+            "a key that is a number",
+            write("123", r#"{"keyUuid":1}"#),
+            "keyUuid must be a string",
+        ),
+        bad(
+            "an empty key",
+            write("123", r#"{"keyUuid":""}"#),
+            "1 to 128 bytes",
+        ),
+        bad(
+            "a long key",
+            write("123", &format!(r#"{{"keyUuid":"{long}"}}"#)),
+            "1 to 128 bytes",
+        ),
+        bad(
+            "a control character",
+            write("123", r#"{"keyUuid":"a\n"}"#),
+            "control characters",
+        ),
+        bad(
+            "a member twice",
+            write("123", r#"{"keyUuid":"k","keyUuid":"k"}"#),
+            "twice",
+        ),
+        bad(
+            "a negative index",
+            write("123", r#"{"keyUuid":"k","keyIndexNumber":-1}"#),
+            "keyIndexNumber",
+        ),
+        bad(
+            "half an index",
+            write("123", r#"{"keyUuid":"k","keyIndexNumber":0.5}"#),
+            "keyIndexNumber",
+        ),
+        bad(
+            "a huge index",
+            write(
+                "123",
+                r#"{"keyUuid":"k","keyIndexNumber":9007199254740992}"#,
+            ),
+            "keyIndexNumber",
+        ),
+        bad(
+            "an index that is text",
+            write("123", r#"{"keyUuid":"k","keyIndexNumber":"2"}"#),
+            "keyIndexNumber",
+        ),
+        bad("page 0", get("/locks/123/events?page=0"), "page must be"),
+        bad(
+            "a page that is text",
+            get("/locks/123/events?page=last"),
+            "page must be",
+        ),
+        bad(
+            "writes in no state",
+            get("/locks/123/writes"),
+            "?state=open",
+        ),
+        case(
+            "nobody",
+            write("123", key).without("Authorization"),
+            401,
+            "Unauthorized",
+            "Authentication required. Please provide a valid API token",
+        ),
+        case(
+            "somebody else's lock",
+            write("124", key),
+            403,
+            "Forbidden",
+            "You don't have permission to access this resource",
+        ),
+        case(
+            "an unknown lock",
+            write("125", key),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "an unknown route",
+            get("/locks/123/keys"),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "the root",
+            get("/"),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "a longer path",
+            get("/locks/123/WriteKey/x"),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "an unknown write",
+            get("/locks/123/writes/01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f"),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "no write id",
+            get("/locks/123/writes/7"),
+            404,
+            "Not Found",
+            "The requested resource was not found",
+        ),
+        case(
+            "a wrong method",
+            get("/locks/123/WriteKey"),
+            405,
+            "Method Not Allowed",
+            "POST",
+        ),
+        case(
+            "a wrong method of a write",
+            program.request("POST", "/locks/123/writes/7"),
+            405,
+            "Method Not Allowed",
+            "GET, DELETE",
+        ),
+        case(
+            "a large body",
+            write(
+                "123",
+                &format!(r#"{{"keyUuid":"k","x":"{}"}}"#, "x".repeat(5000)),
+            ),
+            413,
+            "Payload Too Large",
+            "4096 bytes",
+        ),
+        case(
+            "no content type",
+            write("123", key).without("Content-Type"),
+            415,
+            "Unsupported Media Type",
+            "Content-Type: application/json",
+        ),
+        case(
+            "another content type",
+            write("123", key)
+                .without("Content-Type")
+                .header("Content-Type", "text/plain"),
+            415,
+            "Unsupported Media Type",
+            "Content-Type: application/json",
+        ),
+        case(
+            "an index beyond the capacity",
+            write("123", r#"{"keyUuid":"k","keyIndexNumber":100}"#),
+            422,
+            "Unprocessable Entity",
+            "below 100",
+        ),
+    ];
+    let before = world.books().await.dump();
+    for case in cases {
+        let answer = case.request.send().await;
+        assert_eq!(answer.status, case.status, "{}: {answer:?}", case.what);
+        assert_shape(&answer, case.error, None);
+        let message = answer.body["message"].as_str().expect("a message");
+        match case.status {
+            // The vendor's texts, to the letter.
+            401 | 403 | 404 => assert_eq!(message, case.says, "{}", case.what),
+            _ => assert!(message.contains(case.says), "{}: {message}", case.what),
+        }
+        match case.status {
+            401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
+            405 => assert_eq!(answer.header("allow"), Some(case.says)),
+            _ => {}
+        }
+        assert_eq!(
+            world.books().await.dump(),
+            before,
+            "{} left something",
+            case.what
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_json_content_type_may_have_parameters() {
+    let world = World::silent();
+    for content_type in ["application/json; charset=utf-8", "Application/JSON"] {
+        let request = world.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+        let request = request
+            .without("Content-Type")
+            .header("Content-Type", content_type);
+        assert_eq!(request.send().await.status, 200, "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_open_writes_are_refused_until_some_are_settled() {
+    let world = World::new(&["--virtual-locks", "off", "--max-open-writes", "2"]);
+    let first = world.write("k1", None).await.write_id();
+    world.write("k2", None).await;
+    let before = world.books().await.dump();
+    let answer = world.write("k3", None).await;
+    assert_eq!(answer.status, 429);
+    assert_shape(&answer, "Too Many Requests", Some("TooManyOpenWrites"));
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(world.books().await.dump(), before);
+    let path = format!("/locks/{LOCK}/writes/{first}");
+    let withdrawn = world
+        .program
+        .request("DELETE", &path)
+        .bearer(&world.program.token);
+    assert_eq!(withdrawn.send().await.status, 200);
+    assert_eq!(world.write("k3", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_lock_without_a_thing_is_not_provisioned() {
+    let world = World::silent();
+    // The demo has no such lock, so one is put beside its own while the program is down.
+    let World { folder, program } = world;
+    program.stop();
+    import_unbound_lock(folder.path()).await;
+    let program = keywright_tests::Program::start(crate::world::BINARY, folder.path(), &[]);
+    let request = program
+        .request("POST", "/locks/200/WriteKey")
+        .bearer(&program.token);
+    let answer = request.json(&json!({ "keyUuid": "k" })).send().await;
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert_shape(&answer, "Conflict", Some("NotProvisioned"));
+}
+
+async fn import_unbound_lock(data: &std::path::Path) {
+    use keywright_adapters::lock_repo::SqliteLockRepo;
+    use keywright_adapters::{json, time::SystemClock};
+    use keywright_domain::ports::LockHistory;
+    use keywright_domain::values::LockVersion;
+
+    let created: Value = json!({
+        "lockId": 200, "uuid": "u-200", "timestamp": "2026-05-29T12:00:00.000Z", "ownerId": "demo-user"
+    });
+    let created =
+        json::read_event("LockCreated", LockVersion(1), None, &created).expect("an event");
+    let store = SqliteLockRepo::open(&data.join("locks.sqlite"), std::sync::Arc::new(SystemClock));
+    store
+        .expect("the store opens")
+        .import(vec![created])
+        .await
+        .expect("imported");
+}
+
+#[tokio::test]
+async fn a_shadow_that_refuses_is_a_502_to_the_letter() {
+    let world = World::new(&["--virtual-locks", "off", "--faults", "put@2=refuse"]);
+    world.write("first", Some(0)).await;
+    let before = world.program.get("/locks/123/details").send().await.body;
+    let answer = world.write("k", Some(2)).await;
+    assert_eq!(answer.status, 502);
+    assert_shape(&answer, "Error", Some("Throttled"));
+    assert_eq!(answer.body["message"], "Failed to update device shadow");
+    let after = world.program.get("/locks/123/details").send().await.body;
+    assert_eq!(
+        after, before,
+        "neither the version nor anything else has moved"
+    );
+}

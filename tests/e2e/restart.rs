@@ -1,0 +1,247 @@
+//! What outlives a process, and what does not start.
+
+use std::time::Duration;
+
+use keywright_tests::Program;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::world::{BINARY, LOCK, World, eventually};
+
+#[tokio::test]
+async fn a_write_to_an_offline_lock_outlives_the_process() {
+    let world = World::new(&["--behaviour", "123:offline=always"]);
+    let id = world.write("k", Some(2)).await.write_id();
+    let world = world.restart(&[]);
+    world.until(&id, "SUCCEEDED").await;
+    assert_eq!(world.memory().keys.get(&2).map(String::as_str), Some("k"));
+    let names = world.books().await.names(LOCK).await;
+    assert_eq!(names, ["KeyWriteRequested", "KeyWriteConfirmed"]);
+}
+
+#[tokio::test]
+async fn a_report_that_nobody_heard_is_found_on_the_shadow_at_the_next_start() {
+    let world = World::silent();
+    let id = world.write("k", Some(2)).await.write_id();
+    // The lock reports while the service is down.
+    let World { folder, program } = world;
+    program.stop();
+    let books = folder.path().join("shadows.sqlite");
+    let config = keywright_shadow::ServiceConfig {
+        clock: std::sync::Arc::new(|| 1_780_000_000),
+        limits: keywright_shadow::Limits::default(),
+    };
+    let service = keywright_shadow::ShadowService::open(&books, config)
+        .await
+        .expect("shadows");
+    let report = json!({ "state": {
+        "desired": { "writeKey": { &id: null } },
+        "reported": { "writeKeyResult": { &id: { "status": "SUCCEEDED", "keyIndexNumber": 2 } } }
+    } });
+    let name = keywright_shadow::ShadowName::Named("keys".into());
+    let reported = service
+        .update("demo-lock-123", &name, report.to_string().as_bytes())
+        .await;
+    reported.expect("accepted");
+    drop(service);
+    let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
+    let world = World { folder, program };
+    world.until(&id, "SUCCEEDED").await;
+}
+
+#[tokio::test]
+async fn credentials_and_answers_outlive_the_process() {
+    let world = World::silent();
+    let (token, api_key) = (world.program.token.clone(), world.program.api_key.clone());
+    let answer = world.write("k", Some(2)).await;
+    let world = world.restart(&["--virtual-locks", "off"]);
+    assert_eq!(
+        (&world.program.token, &world.program.api_key),
+        (&token, &api_key)
+    );
+    let again = world.write("k", Some(2)).await;
+    assert_eq!((again.status, &again.body["event"]), (200, &json!(null)));
+    assert_eq!(again.write_id(), answer.write_id());
+    let by_key = world
+        .program
+        .request("GET", "/locks/123/details")
+        .header("X-API-Key", &api_key);
+    assert_eq!(by_key.send().await.status, 200);
+}
+
+#[tokio::test]
+async fn credentials_that_were_lost_are_made_anew() {
+    let world = World::silent();
+    let old = world.program.api_key.clone();
+    std::fs::remove_file(world.folder.path().join("sandbox.env")).expect("removed");
+    let world = world.restart(&["--virtual-locks", "off"]);
+    assert_ne!(world.program.api_key, old);
+    for (key, status) in [(&world.program.api_key, 200), (&old, 401)] {
+        let request = world
+            .program
+            .request("GET", "/locks/123/details")
+            .header("X-API-Key", key);
+        assert_eq!(request.send().await.status, status);
+    }
+}
+
+#[tokio::test]
+#[cfg(unix)]
+async fn secrets_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::silent();
+    for file in ["sandbox.env", "token-key.pk8"] {
+        let path = world.folder.path().join(file);
+        let mode = path.metadata().expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let hashes =
+        std::fs::read_to_string(world.folder.path().join("api-keys.json")).expect("hashes");
+    assert!(!hashes.contains(&world.program.api_key[8..46]));
+}
+
+#[tokio::test]
+async fn the_printed_curl_line_works_as_it_stands() {
+    let world = World::new(&[]);
+    let line = world
+        .program
+        .banner
+        .lines()
+        .find(|l| l.starts_with("curl "))
+        .expect("a line")
+        .to_owned();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .output()
+        .expect("a shell");
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(
+        (&answer["success"], &answer["version"]),
+        (&json!(true), &json!(3))
+    );
+    eventually("it is confirmed", || async {
+        let names = world.books().await.names(LOCK).await;
+        (names == ["KeyWriteRequested", "KeyWriteConfirmed"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_in_progress_is_finished_before_the_end() {
+    let world = World::new(&["--faults", "put@1=delay:600ms"]);
+    let writing = tokio::spawn(
+        world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k" }))
+            .send(),
+    );
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let World { folder, program } = world;
+    let (status, log) = program.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+    assert_eq!(writing.await.expect("answered").status, 200);
+    let books = keywright_tests::Books::read(folder.path()).await;
+    books.check(&[LOCK]).await.expect("the books balance");
+    assert_eq!(books.names(LOCK).await.first(), Some(&"KeyWriteRequested"));
+}
+
+#[tokio::test]
+async fn one_folder_serves_one_process() {
+    let world = World::silent();
+    let (code, text) = Program::fail(BINARY, world.folder.path(), &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("shadows.sqlite") && text.contains("another process"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let world = World::silent();
+    let folder = TempDir::new().expect("a folder");
+    let address = world.program.address.to_string();
+    let (code, text) = Program::fail(BINARY, folder.path(), &["--listen", &address]);
+    assert_eq!(code, Some(2), "the flag stands twice: {text}");
+    let output = std::process::Command::new(BINARY)
+        .args(["--listen", &address, "--data"])
+        .arg(folder.path())
+        .output()
+        .expect("the program is there");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains(&address) && text.contains("--listen"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_none_is_named() {
+    let folder = TempDir::new().expect("a folder");
+    for file in [
+        "locks.sqlite",
+        "shadows.sqlite",
+        "virtual-locks.sqlite",
+        "api-keys.json",
+        "token-key.pk8",
+    ] {
+        let path = folder.path().join(file);
+        std::fs::write(&path, "this is none of ours ".repeat(300)).expect("written");
+        let (code, text) = Program::fail(BINARY, folder.path(), &[]);
+        assert_eq!(code, Some(1), "{file}: {text}");
+        assert!(text.contains(file), "{file}: {text}");
+        std::fs::remove_file(path).expect("removed");
+    }
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_refused_by_name() {
+    let folder = TempDir::new().expect("a folder");
+    for (arguments, part) in [
+        (vec!["--lease", "5s"], "lease"),
+        (vec!["--lease", "soon"], "--lease"),
+        (vec!["--faults", "put@1=explode"], "put@1=explode"),
+        (vec!["--behaviour", "123:fast"], "fast"),
+        (vec!["--behaviour", "fast"], "LOCK:LIST"),
+        (vec!["--virtual-locks", "maybe"], "--virtual-locks"),
+        (vec!["--log-level", "loud"], "--log-level"),
+        (vec!["--no-such-flag"], "--no-such-flag"),
+        (vec!["fly"], "fly"),
+    ] {
+        let (code, text) = Program::fail(BINARY, folder.path(), &arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(part), "{arguments:?}: {text}");
+    }
+    assert_eq!(
+        std::fs::read_dir(folder.path())
+            .expect("the folder")
+            .count(),
+        0,
+        "nothing was made"
+    );
+}
+
+#[tokio::test]
+async fn log_lines_may_be_json() {
+    let world = World::new(&["--log", "json"]);
+    let answer = world.write("k", None).await;
+    let id = answer.header("x-request-id").expect("an id");
+    world.until(&answer.write_id(), "SUCCEEDED").await;
+    let log = world.program.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let sent = lines
+        .iter()
+        .find(|l| l["message"] == "SENT")
+        .expect("a line");
+    assert_eq!(
+        (&sent["span"]["id"], &sent["lock"]),
+        (&json!(id), &json!("123"))
+    );
+}

@@ -1,0 +1,111 @@
+//! A program of a test's own, with its folder.
+
+use std::future::Future;
+use std::time::Duration;
+
+use keywright_sandbox::{LockMemory, read_memory};
+use keywright_tests::{Answer, Books, Program};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keywright-under-test");
+
+/// The lock that the demo user may write to, and the one that is somebody else's.
+pub(crate) const LOCK: u64 = 123;
+pub(crate) const FOREIGN: u64 = 124;
+
+/// Shadow calls that fail fast, so that tests need not wait for the defaults.
+pub(crate) const FAST: [&str; 8] = [
+    "--request",
+    "1500ms",
+    "--shadow-call",
+    "500ms",
+    "--lease",
+    "4s",
+    "--turn",
+    "1s",
+];
+
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) program: Program,
+}
+
+impl World {
+    /// A sandbox whose locks take no time, with these arguments besides.
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let program = start(&folder, arguments);
+        Self { folder, program }
+    }
+
+    /// A sandbox whose locks never answer.
+    pub(crate) fn silent() -> Self {
+        Self::new(&["--virtual-locks", "off"])
+    }
+
+    /// The same folder under a new process, whatever became of the old one.
+    pub(crate) fn restart(self, arguments: &[&str]) -> Self {
+        self.program.kill();
+        let program = start(&self.folder, arguments);
+        Self {
+            folder: self.folder,
+            program,
+        }
+    }
+
+    pub(crate) async fn write(&self, key: &str, index: Option<u64>) -> Answer {
+        let mut body = json!({ "keyUuid": key });
+        if let Some(index) = index {
+            body["keyIndexNumber"] = json!(index);
+        }
+        self.program.write_key(LOCK, &body).send().await
+    }
+
+    /// The status of a write.
+    pub(crate) async fn status(&self, id: &str) -> Value {
+        let path = format!("/locks/{LOCK}/writes/{id}");
+        let answer = self.program.get(&path).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// The status of a write once it is in this state.
+    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("{id} is {state}"), || async {
+            let status = self.status(id).await;
+            (status["state"] == state).then_some(status)
+        })
+        .await
+    }
+
+    pub(crate) async fn books(&self) -> Books {
+        Books::read(self.folder.path()).await
+    }
+
+    /// What the virtual lock holds.
+    pub(crate) fn memory(&self) -> LockMemory {
+        let path = self.folder.path().join("virtual-locks.sqlite");
+        read_memory(&path, &format!("demo-lock-{LOCK}")).expect("the memory is read")
+    }
+}
+
+fn start(folder: &TempDir, arguments: &[&str]) -> Program {
+    let mut all = vec!["--behaviour", "all:latency=0s"];
+    all.extend(arguments);
+    Program::start(BINARY, folder.path(), &all)
+}
+
+/// What `look` finds, as soon as it finds something.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    look: impl Fn() -> F,
+) -> T {
+    for _ in 0..1500 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to this: {what}");
+}

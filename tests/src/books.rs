@@ -1,0 +1,180 @@
+//! What the program keeps, read from outside and held against the invariants.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::shadow::document;
+use keywright_adapters::time::SystemClock;
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::invariants as holds;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowSnapshot};
+use keywright_domain::values::{LockId, LockVersion, WriteId};
+use keywright_domain::write::Write;
+use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use tempfile::TempDir;
+
+/// The files of one moment. They are copied, so that the program may go on.
+pub struct Books {
+    folder: TempDir,
+    /// The locks.
+    pub store: SqliteLockRepo,
+    /// Their shadows.
+    pub shadows: ShadowService,
+}
+
+const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
+
+impl Books {
+    /// Reads the books of a program that is dead or has nothing to do at the moment.
+    ///
+    /// # Panics
+    /// They cannot be read.
+    pub async fn read(data: &Path) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        for file in FILES {
+            for name in [file.to_owned(), format!("{file}-wal")] {
+                let from = data.join(&name);
+                if from.exists() {
+                    std::fs::copy(from, folder.path().join(name)).expect("copied");
+                }
+            }
+        }
+        let store = SqliteLockRepo::open(&folder.path().join(FILES[0]), Arc::new(SystemClock));
+        let config = ServiceConfig {
+            clock: Arc::new(|| SystemClock.now().as_secs()),
+            limits: Limits::default(),
+        };
+        let shadows = ShadowService::open(&folder.path().join(FILES[1]), config).await;
+        Self {
+            store: store.expect("the store opens"),
+            shadows: shadows.expect("the shadows open"),
+            folder,
+        }
+    }
+
+    /// Everything in the store and on the shadows, as text: two of them are equal when nothing has changed.
+    ///
+    /// # Panics
+    /// The store cannot be read.
+    pub fn dump(&self) -> String {
+        let mut text = format!("{:#?}\n", self.shadows.dump());
+        let conn = Connection::open(self.folder.path().join(FILES[0])).expect("the store opens");
+        for table in ["locks", "events", "writes"] {
+            let mut rows = conn
+                .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2"))
+                .expect("a table");
+            let columns = rows.column_count();
+            let rows = rows.query_map([], |row| {
+                (0..columns)
+                    .map(|c| row.get::<_, Value>(c))
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            for row in rows.expect("rows") {
+                writeln!(text, "{table} {:?}", row.expect("a row")).expect("text");
+            }
+        }
+        text
+    }
+
+    /// The ids of all writes of all locks.
+    ///
+    /// # Panics
+    /// The store cannot be read.
+    pub fn writes(&self) -> Vec<WriteId> {
+        let conn = Connection::open(self.folder.path().join(FILES[0])).expect("the store opens");
+        let mut ids = conn.prepare("SELECT id FROM writes").expect("a table");
+        let ids = ids
+            .query_map([], |row| row.get::<_, [u8; 16]>(0))
+            .expect("rows");
+        ids.map(|id| WriteId::from_u128(u128::from_be_bytes(id.expect("an id"))))
+            .collect()
+    }
+
+    /// One write.
+    ///
+    /// # Panics
+    /// There is none of that id.
+    pub async fn write(&self, id: WriteId) -> Write {
+        let found = self.store.write(id).await.expect("the store answers");
+        found.expect("the write exists")
+    }
+
+    /// The lock.
+    ///
+    /// # Panics
+    /// There is none.
+    pub async fn lock(&self, lock: u64) -> LockSnapshot {
+        let known = self.store.load(id(lock)).await.expect("the store answers");
+        known.expect("the lock exists")
+    }
+
+    /// The lock's stream.
+    ///
+    /// # Panics
+    /// The store cannot be read.
+    pub async fn stream(&self, lock: u64) -> Vec<RecordedEvent> {
+        let all = self
+            .store
+            .events(id(lock), LockVersion(1), usize::MAX)
+            .await;
+        all.expect("the store answers")
+    }
+
+    /// The names of the events of a lock's stream, without those that the demo starts from.
+    pub async fn names(&self, lock: u64) -> Vec<&'static str> {
+        let stream = self.stream(lock).await;
+        stream.iter().skip(2).map(|e| e.event.name()).collect()
+    }
+
+    /// What stands on the lock's shadow.
+    pub fn shadow(&self, lock: u64) -> Option<ShadowSnapshot> {
+        let name = ShadowName::Named("keys".to_owned());
+        let document = self.shadows.document(&format!("demo-lock-{lock}"), &name)?;
+        document::snapshot(&document.stored_body())
+    }
+
+    /// I1, I2 and I6 for each of these locks, which hold at any moment.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub async fn check(&self, locks: &[u64]) -> Result<(), String> {
+        let mut writes = Vec::new();
+        for write in self.writes() {
+            writes.push(self.write(write).await);
+        }
+        for lock in locks {
+            let said = |v: holds::Violation| format!("lock {lock}: {v}");
+            let (stream, shadow) = (self.stream(*lock).await, self.shadow(*lock));
+            holds::i1_stream(&stream).map_err(said)?;
+            holds::i6_settled_once(&stream).map_err(said)?;
+            for write in writes.iter().filter(|w| w.lock == id(*lock)) {
+                holds::i2_aborted(write, &stream, shadow.as_ref()).map_err(said)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those, I4 and I5, which hold once everything has come to rest.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub async fn check_at_rest(&self, locks: &[u64]) -> Result<(), String> {
+        self.check(locks).await?;
+        for lock in locks {
+            let said = |v: holds::Violation| format!("lock {lock}: {v}");
+            let (snapshot, shadow) = (self.lock(*lock).await, self.shadow(*lock));
+            holds::i4_all_end(&snapshot, SystemClock.now()).map_err(said)?;
+            holds::i5_shadow(shadow.as_ref(), &snapshot).map_err(said)?;
+        }
+        Ok(())
+    }
+}
+
+fn id(lock: u64) -> LockId {
+    LockId::new(lock).expect("a lock id")
+}

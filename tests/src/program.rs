@@ -1,0 +1,159 @@
+//! The program as a process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::client::Request;
+
+/// A running program, killed when it is dropped.
+pub struct Program {
+    child: Child,
+    /// Where it serves HTTP.
+    pub address: SocketAddr,
+    /// The demo user's token.
+    pub token: String,
+    /// The demo organization's API key.
+    pub api_key: String,
+    /// What it printed when it had started.
+    pub banner: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts it on a free port over the data in `folder`, and waits until it says that it has started.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start(binary: &str, folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(binary, folder, arguments)
+            .spawn()
+            .expect("the program is there");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("piped");
+        collect(stderr, log.clone());
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut banner = String::new();
+        while !banner.contains("curl ") {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).expect("text") == 0 {
+                let _ = child.wait();
+                let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                panic!("it did not start: {banner}{log}");
+            }
+            banner.push_str(&line);
+        }
+        let env = std::fs::read_to_string(folder.join("sandbox.env")).expect("sandbox.env");
+        let value = |name: &str| {
+            let line = env.lines().find_map(|l| l.strip_prefix(name));
+            line.expect("a line of sandbox.env").to_owned()
+        };
+        let url = value("KEYWRIGHT_URL=http://");
+        Self {
+            child,
+            address: url.parse().expect("an address"),
+            token: value("KEYWRIGHT_TOKEN="),
+            api_key: value("KEYWRIGHT_API_KEY="),
+            banner,
+            log,
+        }
+    }
+
+    /// Runs it where it is expected to end by itself: its exit code and what it says on standard error.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    pub fn fail(binary: &str, folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = command(binary, folder, arguments)
+            .output()
+            .expect("the program is there");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    }
+
+    /// What it has logged up to now.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.clone()
+    }
+
+    /// A request with the demo user's token.
+    pub fn get(&self, path: &str) -> Request {
+        self.request("GET", path).bearer(&self.token)
+    }
+
+    /// A request to write a key, with the demo user's token.
+    pub fn write_key(&self, lock: u64, body: &Value) -> Request {
+        self.request("POST", &format!("/locks/{lock}/WriteKey"))
+            .bearer(&self.token)
+            .json(body)
+    }
+
+    /// A request without credentials.
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(self.address, method, path)
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// It has been killed before.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it is running");
+        self.child.wait().expect("it has ended");
+    }
+
+    /// SIGTERM, and the wait for its end.
+    ///
+    /// # Panics
+    /// It cannot be told.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        self.terminate();
+        let status = self.child.wait().expect("it has ended");
+        (status, self.log())
+    }
+
+    /// SIGTERM.
+    ///
+    /// # Panics
+    /// It cannot be told.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill is there").success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn collect(from: impl Read + Send + 'static, to: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut log = to.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
