@@ -199,6 +199,41 @@ fn a_runtime_behind_the_domain_is_found() {
     );
 }
 
+/// The app's files that name an adapter, but for the composition root and the codecs.
+fn names_an_adapter(file: &str, source: &str) -> bool {
+    let codecs = source.replace("keywright_adapters::json", "");
+    // What a person asks for on the command line is a plan of faults, which is parsed there.
+    let codecs = codecs.replace("keywright_adapters::layer::FaultPlan", "");
+    file != "bootstrap.rs" && codecs.contains("keywright_adapters")
+}
+
+#[test]
+fn only_the_composition_root_names_adapters() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../app/src");
+    let mut waiting = vec![std::path::PathBuf::from(root)];
+    let mut read = 0;
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("a folder");
+            waiting.extend(entries.map(|e| e.expect("an entry").path()));
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).expect("a source");
+        let name = path.file_name().and_then(|n| n.to_str()).expect("a name");
+        assert!(
+            !names_an_adapter(name, &source),
+            "{} names an adapter",
+            path.display()
+        );
+        read += 1;
+    }
+    assert!(read > 10, "the app was read");
+    assert!(names_an_adapter(
+        "app.rs",
+        "use keywright_adapters::time::SystemClock;"
+    ));
+}
+
 /// Every place that ARCHITECTURE.md names as `file: item` exists, so that the page stays true.
 #[test]
 fn the_places_that_the_page_names_exist() {

@@ -1,1 +1,1 @@
-//! Empty yet.
+//! Benches only: see the files beside `Cargo.toml`.

@@ -148,7 +148,7 @@ async fn of_conditional_updates_at_once_one_wins() {
 async fn a_file_in_use_is_refused_until_its_service_is_gone() {
     let folder = Folder::new();
     let service = open(&folder).await;
-    assert!(refusal(&folder).await.contains("locked"));
+    assert!(refusal(&folder).await.contains("another process"));
     drop(service);
     open(&folder).await;
 }
