@@ -116,13 +116,13 @@ fn log_step(write: &Write) {
             info!(%lock, write = %id, index, by = write.requested_by, "{step}");
         }
         WriteState::Sent => info!(%lock, write = %id, version, "{step}"),
-        WriteState::Succeeded(_) | WriteState::Failed(..) if write.attention.is_none() => {
-            debug!(%lock, write = %id, "the result is off the shadow");
+        WriteState::Aborted { reason, .. } => info!(%lock, write = %id, %reason, "{step}"),
+        _ if write.settled_at().is_some() && write.attention.is_none() => {
+            debug!(%lock, write = %id, "nothing of it is left on the shadow");
         }
         WriteState::Failed(reason, _) => {
             info!(%lock, write = %id, %reason, late, "{step}");
         }
-        WriteState::Aborted { reason, .. } => info!(%lock, write = %id, %reason, "{step}"),
         _ => info!(%lock, write = %id, late, "{step}"),
     }
 }

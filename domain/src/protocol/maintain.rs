@@ -5,6 +5,7 @@ use super::KeyWrites;
 use super::deadline::bounded;
 use super::settle::SettleError;
 use super::write_key::reason_of;
+use crate::lock::LockSnapshot;
 use crate::ports::{
     DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot,
 };
@@ -50,7 +51,8 @@ pub enum WithdrawError {
 
 impl KeyWrites {
     /// Attends to at most `limit` writes that are due: open ones past their time to live expire,
-    /// other open ones have their shadow read, settled ones have their result cleared. Run it every
+    /// other open ones have their shadow read, settled ones have their result cleared, and those that
+    /// ended without the lock's word get a last look. Run it every
     /// second, going on from `after` while the last round says so.
     ///
     /// # Errors
@@ -119,6 +121,9 @@ impl KeyWrites {
         if write.has_uncleared_result() {
             return self.clear(write).await.is_ok();
         }
+        if !write.is_open() {
+            return self.last_look(write).await.is_ok();
+        }
         if self.ports.clock.now() < write.expires_at {
             return self.look(write).await.is_ok();
         }
@@ -143,7 +148,7 @@ impl KeyWrites {
                 }
             }
         };
-        let (mut version, lost) = (found.version, !found.knows(write.id));
+        let (version, lost) = (found.version, !found.knows(write.id));
         self.settle_from(&write.thing, found).await?;
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(());
@@ -151,16 +156,65 @@ impl KeyWrites {
         let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) else {
             return Ok(());
         };
-        if lost && snapshot.prepared().is_none() {
-            let put = Some(ShadowEntry::from(open));
-            let change = ShadowChange {
-                put,
-                ..ShadowChange::fence(version, tokens.next())
-            };
-            version = self.update_shadow(&write.thing, change).await?;
+        if !lost || snapshot.prepared().is_some() {
+            let save = rules::postpone(&snapshot, open, version, self.ports.clock.now());
+            return Ok(self.ports.locks.save(save).await?);
         }
-        let save = rules::postpone(&snapshot, open, version, self.ports.clock.now());
+        // Whoever is taking the entry off at this moment has loaded the lock before: this save makes theirs
+        // come too late, or theirs this one, and then the entry is not put back.
+        let now = self.ports.clock.now();
+        let soon = now.after(self.settings.request);
+        let save = rules::revisit(&snapshot, open, soon, now);
+        self.ports.locks.save(save).await?;
+        let put = Some(ShadowEntry::from(open));
+        let change = ShadowChange {
+            put,
+            ..ShadowChange::fence(version, tokens.next())
+        };
+        self.update_shadow(&write.thing, change).await?;
+        Ok(())
+    }
+
+    /// Settles what stands on the shadow of a write that ended without the lock's word, and takes its
+    /// remains off.
+    async fn last_look(&self, write: &Write) -> Result<(), AttendError> {
+        let mut tokens = self.tokens();
+        let mut version = None;
+        if let Some(found) = self.read_shadow(&write.thing, &mut tokens).await? {
+            let remains = found.knows(write.id);
+            version = Some(found.version);
+            self.settle_from(&write.thing, found).await?;
+            if self.is_settled(write.id).await? {
+                return Ok(());
+            }
+            if remains {
+                // On the version that was read, where the lock has said no more than that it is at it.
+                let change = ShadowChange {
+                    remove: vec![write.id],
+                    clear_results: vec![write.id],
+                    expected: version,
+                    ..ShadowChange::create(tokens.next())
+                };
+                version = Some(self.update_shadow(&write.thing, change).await?);
+            }
+        }
+        let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
+            return Ok(());
+        };
+        // Read after the snapshot, so that any later change of it makes the save stale.
+        let Some(ended) = self.ports.history.write(write.id).await? else {
+            return Ok(());
+        };
+        if ended.is_settled_by_lock() || ended.attention.is_none() {
+            return Ok(());
+        }
+        let save = rules::rest(&snapshot, &ended, version, self.ports.clock.now());
         Ok(self.ports.locks.save(save).await?)
+    }
+
+    async fn is_settled(&self, id: WriteId) -> Result<bool, RepoError> {
+        let found = self.ports.history.write(id).await?;
+        Ok(found.is_none_or(|w| w.is_settled_by_lock()))
     }
 
     /// Takes the recorded results of the write's lock off its shadow. By id, so no version is needed.
@@ -210,16 +264,22 @@ impl KeyWrites {
         let mut pause = self.settings.first_pause;
         let mut unknown = false;
         loop {
-            let open = self.still_open(write.id).await?;
+            self.still_open(write.id).await?;
+            let snapshot = self.ports.locks.load(write.lock).await?;
+            let Some((snapshot, open)) = snapshot.and_then(|s| {
+                let open = s.unfinished(write.id).filter(|w| w.is_open()).cloned();
+                open.map(|open| (s, open))
+            }) else {
+                continue;
+            };
+            if ending == Ending::Withdrawn && self.is_unattended(&open) {
+                self.attend_soon(&snapshot, &open).await;
+                continue;
+            }
             match self.remove_entry(&open, &mut tokens).await {
                 Ok(Some(version)) => {
-                    let snapshot = self.ports.locks.load(open.lock).await?;
-                    let Some(snapshot) = snapshot.filter(|s| s.unfinished(open.id).is_some())
-                    else {
-                        continue;
-                    };
-                    let now = self.ports.clock.now();
-                    let (ended, save) = rules::end(&snapshot, &open, ending, version, now);
+                    let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+                    let (ended, save) = rules::end(&snapshot, &open, ending, version, limits, now);
                     // The entry is off, so the end is recorded as soon as the store lets us.
                     if self.ports.locks.save(save).await.is_ok() {
                         return Ok(ended);
@@ -238,6 +298,21 @@ impl KeyWrites {
             }
             self.rest(self.jittered(pause)).await;
             pause = (pause * 2).min(self.settings.longest_pause);
+        }
+    }
+
+    /// Nobody would soon notice that the entry is gone, if this withdrawal were cut short.
+    fn is_unattended(&self, open: &Write) -> bool {
+        let soon = self.ports.clock.now().after(self.settings.request);
+        open.attention.is_none_or(|at| at > soon)
+    }
+
+    async fn attend_soon(&self, snapshot: &LockSnapshot, open: &Write) {
+        let now = self.ports.clock.now();
+        let soon = now.after(self.settings.request);
+        let save = rules::revisit(snapshot, open, soon, now);
+        if self.ports.locks.save(save).await.is_err() {
+            self.rest(self.jittered(self.settings.first_pause)).await;
         }
     }
 
@@ -270,15 +345,18 @@ impl KeyWrites {
             ));
         };
         let version = found.version;
+        let mut clear_results = Vec::new();
         if found.results.iter().any(|r| r.write == write.id) {
             self.settle_from(&write.thing, found).await?;
             if !matches!(self.ports.history.write(write.id).await?, Some(w) if w.is_open()) {
                 return Ok(None);
             }
+            // The lock is at it, and says so to nobody any more.
+            clear_results.push(write.id);
         }
-        let remove = vec![write.id];
         let change = ShadowChange {
-            remove,
+            remove: vec![write.id],
+            clear_results,
             ..ShadowChange::fence(version, tokens.next())
         };
         Ok(Some(self.update_shadow(&write.thing, change).await?))

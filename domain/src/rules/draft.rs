@@ -1,6 +1,7 @@
 //! The steps of a write as changes of the store: prepare, commit, abort, and what keeps a lock tidy.
 
 use super::decide::{Limits, Permitted, WriteKey, takes_the_place_of};
+use super::ending::last_look;
 use crate::event::{KeySlot, LockEvent, RecordedEvent};
 use crate::lock::LockSnapshot;
 use crate::ports::Save;
@@ -67,7 +68,7 @@ impl<'a> Draft<'a> {
             let state = WriteState::Superseded { at: self.now };
             self.put(Write {
                 state,
-                attention: None,
+                attention: Some(last_look(limits, self.now)),
                 ..superseded.clone()
             });
         }
@@ -190,6 +191,32 @@ pub fn postpone(
         ..open.clone()
     });
     draft.save(Some(shadow_version))
+}
+
+/// Somebody is about to do something to the write's shadow: maintenance looks at it at that moment in
+/// any case, and whatever was decided before this save comes too late.
+pub fn revisit(snapshot: &LockSnapshot, open: &Write, at: Timestamp, now: Timestamp) -> Save {
+    let mut draft = Draft::new(snapshot, now);
+    draft.put(Write {
+        attention: Some(at),
+        ..open.clone()
+    });
+    draft.save(None)
+}
+
+/// The last look at a write that ended without the lock's word: nothing is left to do.
+pub fn rest(
+    snapshot: &LockSnapshot,
+    ended: &Write,
+    shadow_version: Option<ShadowVersion>,
+    now: Timestamp,
+) -> Save {
+    let mut draft = Draft::new(snapshot, now);
+    draft.put(Write {
+        attention: None,
+        ..ended.clone()
+    });
+    draft.save(shadow_version)
 }
 
 fn put_cleared(draft: &mut Draft<'_>, snapshot: &LockSnapshot, cleared: &[WriteId]) {

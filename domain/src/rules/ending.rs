@@ -1,5 +1,6 @@
 //! The end of an open write that the lock has not settled.
 
+use super::decide::Limits;
 use super::draft::Draft;
 use crate::event::LockEvent;
 use crate::lock::LockSnapshot;
@@ -17,12 +18,14 @@ pub enum Ending {
 }
 
 /// Ends an open write, once an update of the shadow at the version that was read has taken its entry
-/// off; `accepted` is the version after that update.
+/// off; `accepted` is the version after that update. The snapshot is older than that update, so that
+/// nobody who put the entry back in between goes unnoticed.
 pub fn end(
     snapshot: &LockSnapshot,
     open: &Write,
     ending: Ending,
     accepted: ShadowVersion,
+    limits: &Limits,
     now: Timestamp,
 ) -> (Write, Save) {
     let (state, event) = match ending {
@@ -39,9 +42,15 @@ pub fn end(
     draft.append(open.id, event);
     let ended = Write {
         state,
-        attention: None,
+        attention: Some(last_look(limits, now)),
         ..open.clone()
     };
     draft.put(ended.clone());
     (ended, draft.save(Some(accepted)))
+}
+
+/// The lock may have been at a write that ended without its word: its shadow is read once more, for a
+/// report that got lost and for a result that says no more than that.
+pub(super) fn last_look(limits: &Limits, ended: Timestamp) -> Timestamp {
+    ended.after(limits.confirm_within)
 }

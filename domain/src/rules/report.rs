@@ -76,7 +76,18 @@ pub fn decide_report(
         | WriteState::Superseded { .. }
         | WriteState::Withdrawn { .. } => {
             if at_it {
-                return ReportDecision::Ignore(Ignored::Repeated);
+                return match write.attention {
+                    Some(_) => ReportDecision::Ignore(Ignored::Repeated),
+                    // The result stands on the shadow, and nobody was going to take it off.
+                    None => {
+                        draft.put(Write {
+                            attention: Some(now.after(limits.clear_within)),
+                            ..write.clone()
+                        });
+                        let save = draft.save(shadow_version.max(snapshot.shadow_version));
+                        ReportDecision::Record(Box::new(write.clone()), save)
+                    }
+                };
             }
             (write.clone(), true)
         }

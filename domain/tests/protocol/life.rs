@@ -346,3 +346,71 @@ async fn a_result_that_comes_back_is_cleared_again() {
     }
     assert_eq!(world.names().await.len(), 3, "it is recorded once");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_ended_write_leaves_on_the_shadow_is_taken_off() {
+    for ending in ["superseded", "withdrawn", "expired"] {
+        let world = World::new().await;
+        let old = world.write("old", Some(2)).await.expect("written").write;
+        let at_it = json!({ "status": "IN_PROGRESS" });
+        // The lock says that it is at it, and the report gets lost.
+        world.report(old, at_it.clone()).await;
+        match ending {
+            "superseded" => drop(world.write("new", Some(2)).await.expect("written")),
+            "withdrawn" => drop(world.writes.withdraw(old).await.expect("withdrawn")),
+            _ => world.clock.advance(Duration::from_secs(49 * 3600)),
+        }
+        world.maintain().await;
+        world.clock.advance(Duration::from_secs(61));
+        world.maintain().await;
+        let results = world.shadow().expect("a shadow").results;
+        assert!(results.is_empty(), "{ending}: {results:?}");
+        assert_eq!(world.stored(old).await.expect("stored").attention, None);
+        // It says so again: nothing changes, and it is taken off again.
+        let report = world.report(old, at_it).await;
+        settle(&world, &report).await;
+        world.clock.advance(Duration::from_secs(61));
+        world.maintain().await;
+        assert!(
+            world.shadow().expect("a shadow").results.is_empty(),
+            "{ending}"
+        );
+        assert_eq!(world.state(old).await.to_lowercase(), ending);
+        world.check(&[]).await;
+        world.check_at_rest().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_result_that_nobody_delivered_is_found_by_the_last_look() {
+    let world = World::new().await;
+    let old = world.write("old", Some(2)).await.expect("written").write;
+    let new = world.write("new", Some(2)).await.expect("written").write;
+    let delivered = world.report(new, succeeded()).await;
+    settle(&world, &delivered).await;
+    // No other write of the lock is open, so nobody reads the shadow for another reason.
+    world.report(old, succeeded()).await;
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    let stored = world.stored(old).await.expect("stored");
+    assert!(stored.is_late(), "{:?}", stored.state);
+    assert_eq!(stored.state.name(), "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_live_shorter_than_confirm_within_is_kept() {
+    let mut world = World::new().await;
+    let settings = keywright_domain::Settings {
+        limits: keywright_domain::rules::Limits {
+            time_to_live: Duration::from_secs(5),
+            ..keywright_domain::rules::Limits::default()
+        },
+        ..keywright_domain::Settings::default()
+    };
+    let writes = keywright_domain::KeyWrites::new(world.ports.clone(), settings);
+    world.writes = std::sync::Arc::new(writes.expect("valid settings"));
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    world.clock.advance(Duration::from_secs(6));
+    world.maintain().await;
+    assert_eq!(world.state(id).await, "EXPIRED");
+}

@@ -158,3 +158,100 @@ async fn two_copies_of_a_late_report_at_once_are_recorded_once() {
     assert_eq!(confirmed, 1);
     world.check(&[]).await;
 }
+
+/// A shadow that has all open writes looked at whenever an entry was taken off, before anyone knows.
+struct LookedAt {
+    inner: Arc<dyn ShadowPort>,
+    looker: KeyWrites,
+}
+
+#[async_trait]
+impl ShadowPort for LookedAt {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        let removes = !change.remove.is_empty();
+        let answer = self.inner.update(thing, change).await;
+        if removes {
+            self.looker
+                .look_at_all(None, 9)
+                .await
+                .expect("the store answers");
+        }
+        answer
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.inner.read(thing, token).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_in_the_middle_of_a_withdrawal_does_not_bring_the_entry_back() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    let looker = KeyWrites::new(world.ports.clone(), Settings::default()).expect("valid settings");
+    let shadow = Arc::new(LookedAt {
+        inner: world.ports.shadow.clone(),
+        looker,
+    });
+    let ports = Ports {
+        shadow,
+        ..world.ports.clone()
+    };
+    let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
+    let withdrawn = writes.withdraw(id).await;
+    let state = world.state(id).await;
+    assert_eq!(state == "WITHDRAWN", withdrawn.is_ok(), "{withdrawn:?}");
+    world.check(&[]).await;
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_that_is_cut_short_after_its_removal_is_made_good_soon() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    // It has been looked at, so that nobody would come by before it expires.
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    let ports = Ports {
+        locks: Arc::new(NoEnd(world.ports.locks.clone())),
+        ..world.ports.clone()
+    };
+    let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
+    let withdrawn = writes.withdraw(id).await;
+    assert_eq!(withdrawn, Err(keywright_domain::WithdrawError::Undecided));
+    assert!(world.shadow().expect("a shadow").entries.is_empty());
+    world.clock.advance(Duration::from_secs(11));
+    world.maintain().await;
+    assert_eq!(world.shadow().expect("a shadow").entries, [id]);
+    world.check_at_rest().await;
+}
+
+/// A store that takes no save which appends an event.
+struct NoEnd(Arc<dyn LockRepo>);
+
+#[async_trait]
+impl LockRepo for NoEnd {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        self.0.load(lock).await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        if save.events.is_empty() {
+            self.0.save(save).await
+        } else {
+            Err(RepoError::Unavailable("no space is left".into()))
+        }
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(owner, lease).await
+    }
+}
