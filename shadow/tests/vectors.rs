@@ -26,7 +26,7 @@ async fn run_group(confidence: &str, expected_count: usize) {
         run(&varied(vector)).await;
     }
     println!(
-        "{} vectors of {confidence} confidence, each also with other names and times",
+        "{} vectors of {confidence} confidence, each also with other names, keys, tokens and times",
         vectors.len()
     );
 }
@@ -46,7 +46,8 @@ async fn low_confidence() {
     run_group("low", 5).await;
 }
 
-/// The same case with another thing, other times and another token.
+/// The same case with another thing, another named shadow, other attribute keys, other times and another
+/// token.
 fn varied(vector: &Value) -> Value {
     let token = vector["payload"]["clientToken"]
         .as_str()
@@ -54,12 +55,73 @@ fn varied(vector: &Value) -> Value {
     let mut text = vector
         .to_string()
         .replace("lock-1", "Door:7_b")
+        .replace("\"shadow\":\"keys\"", "\"shadow\":\"k:2_\"")
+        .replace("~keys", "~k:2_")
+        .replace("node: 'foo'", "node: 'gpp'")
         .replace("17000", "18110")
         .replace("16999", "18109");
     if let Some(token) = token {
         text = text.replace(&format!("\"{token}\""), "\"another.token\"");
     }
-    serde_json::from_str(&text).expect("still a vector")
+    let mut varied: Value = serde_json::from_str(&text).expect("still a vector");
+    for member in ["initial", "payload", "expect"] {
+        varied[member] = with_other_keys(&varied[member]);
+    }
+    varied
+}
+
+/// The words of the protocol and of the vectors themselves; every other key is somebody's attribute.
+const WORDS: &[&str] = &[
+    "accepted",
+    "clientToken",
+    "code",
+    "current",
+    "deleted",
+    "deleted_at",
+    "delta",
+    "desired",
+    "documents",
+    "message",
+    "metadata",
+    "previous",
+    "rejected",
+    "reported",
+    "rest_error",
+    "rest_status",
+    "result",
+    "results",
+    "state",
+    "stored",
+    "timestamp",
+    "topics",
+    "version",
+];
+
+/// Keys of the same length in bytes, so that documents are as large as before.
+fn with_other_keys(value: &Value) -> Value {
+    let other = |key: &String| match WORDS.contains(&key.as_str()) {
+        true => key.clone(),
+        false => key.chars().map(rotated).collect(),
+    };
+    match value {
+        Value::Object(o) => o
+            .iter()
+            .map(|(k, v)| (other(k), with_other_keys(v)))
+            .collect::<Object>()
+            .into(),
+        Value::Array(a) => a.iter().map(with_other_keys).collect(),
+        other => other.clone(),
+    }
+}
+
+fn rotated(c: char) -> char {
+    match c {
+        'a'..='y' | 'A'..='Y' | '0'..='8' => char::from(c as u8 + 1),
+        'z' => 'a',
+        'Z' => 'A',
+        '9' => '0',
+        other => other,
+    }
 }
 
 fn shadow_name(vector: &Value) -> ShadowName {

@@ -35,6 +35,60 @@ fn fresh() -> (Arc<InMemoryShadow>, Arc<Locks>) {
 
 shadow_port_cases!(fresh);
 
+/// The same service over a file.
+mod durable {
+    use super::*;
+
+    struct InFolder {
+        shadow: InMemoryShadow,
+        _folder: tempfile::TempDir,
+    }
+
+    #[async_trait]
+    impl ShadowPort for InFolder {
+        async fn update(
+            &self,
+            thing: &ThingName,
+            change: ShadowChange,
+        ) -> Result<ShadowVersion, ShadowError> {
+            self.shadow.update(thing, change).await
+        }
+
+        async fn read(
+            &self,
+            thing: &ThingName,
+            token: ClientToken,
+        ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+            self.shadow.read(thing, token).await
+        }
+    }
+
+    fn fresh() -> (Arc<InFolder>, Arc<Locks>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("shadows.sqlite");
+        let open = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let config = ServiceConfig {
+                clock: Arc::new(|| 1_780_000_000),
+                limits: Limits::default(),
+            };
+            let opening = ShadowService::open(&path, config);
+            runtime.expect("a runtime").block_on(opening)
+        };
+        // The cases run on a runtime, which must not be blocked by another one.
+        let service = std::thread::spawn(open).join().expect("no panic");
+        let service = service.expect("shadows");
+        let shadow = InMemoryShadow::new(service.clone(), ShadowName::Named("keys".into()));
+        let in_folder = InFolder {
+            shadow,
+            _folder: folder,
+        };
+        (Arc::new(in_folder), Arc::new(Locks(service)))
+    }
+
+    shadow_port_cases!(fresh);
+}
+
 /// A shadow that breaks the contract in exactly one way: that of the case it is named after.
 struct Broken {
     way: &'static str,
