@@ -21,42 +21,31 @@ pub(crate) struct App {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) bounds: Bounds,
-    /// Places for writes and withdrawals.
+    pub(crate) work: Work,
+}
+
+/// The writes and withdrawals that are in progress.
+pub(crate) struct Work {
+    /// Places for them.
     pub(crate) places: Arc<Semaphore>,
-    /// Use cases that go on when their client has hung up; awaited at the end.
+    /// Their tasks, which go on when their client has hung up, and are awaited at the end.
     pub(crate) tasks: TaskTracker,
     draining: AtomicBool,
 }
 
-/// What the composition root puts together.
-pub(crate) struct Parts {
-    pub(crate) writes: Arc<KeyWrites>,
-    pub(crate) auth: Arc<dyn AuthPort>,
-    pub(crate) history: Arc<dyn LockHistory>,
-    pub(crate) saved: broadcast::Sender<Arc<Write>>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ids: Arc<dyn IdGenerator>,
-}
-
-impl App {
-    pub(crate) fn new(parts: Parts, bounds: Bounds) -> Self {
+impl Work {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
-            writes: parts.writes,
-            auth: parts.auth,
-            history: parts.history,
-            saved: parts.saved,
-            clock: parts.clock,
-            ids: parts.ids,
-            bounds,
             places: Arc::new(Semaphore::new(bounds.in_flight)),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// From now on the service is not ready for new work.
+    /// From now on the service is not ready for new work, and nobody waits for a lock any more.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.tasks.close();
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -9,7 +9,7 @@ use keywright_adapters::auth::{
     read_api_keys, write_api_keys,
 };
 use keywright_adapters::json;
-use keywright_adapters::layer::{Faults, FaultyShadow, Traced, Watched};
+use keywright_adapters::layer::{Faults, FaultyShadow, Timeout, Traced, Watched};
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_adapters::reports::InMemoryReports;
 use keywright_adapters::shadow::InMemoryShadow;
@@ -23,7 +23,7 @@ use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use tokio::sync::broadcast;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::app::{App, Parts};
+use crate::app::{App, Work};
 use crate::demo_credentials::{
     AUDIENCE, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TokenKey, read_env, write_env,
 };
@@ -93,7 +93,9 @@ pub(crate) async fn sandbox(
 
     let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
-    let locks = (wiring.around_locks)(store.clone());
+    let patience = settings.protocol.request;
+    let locks = Arc::new(Timeout::new((wiring.around_locks)(store.clone()), patience));
+    let history: Arc<dyn LockHistory> = Arc::new(Timeout::<dyn LockHistory>::new(store, patience));
     let watched: Arc<dyn LockRepo> = Arc::new(Watched::new(locks, saved.clone()));
     let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
     let faults = Faults::new(settings.sandbox.faults.clone());
@@ -101,7 +103,7 @@ pub(crate) async fn sandbox(
     let ids = Arc::new(SystemIds);
     let ports = Ports {
         locks: Arc::new(Traced::new(watched)),
-        history: store.clone(),
+        history: history.clone(),
         shadow: Arc::new(Traced::new(faulty)),
         clock: clock.clone(),
         timer: Arc::new(TokioTimer::default()),
@@ -121,16 +123,18 @@ pub(crate) async fn sandbox(
         }
     }
     let banner = banner(settings, url, &credentials.demo, &journal, synchronous);
-    let parts = Parts {
+    let app = App {
         writes,
         auth: Arc::new(auth),
-        history: store,
+        history,
         saved,
         clock,
         ids,
+        bounds: settings.bounds,
+        work: Work::new(&settings.bounds),
     };
     Ok(Wired {
-        app: Arc::new(App::new(parts, settings.bounds)),
+        app: Arc::new(app),
         banner,
         _workers: workers,
         _virtual_locks: virtual_locks,

@@ -69,12 +69,11 @@ pub(crate) async fn run(
         () = accept_all => {}
     }
     drop(listener);
-    app.drain();
+    app.work.drain();
     info!("stopping: finishing what is in progress");
-    app.tasks.close();
     let finish = async {
         graceful.shutdown().await;
-        app.tasks.wait().await;
+        app.work.tasks.wait().await;
     };
     let patience = settings.protocol.request + DRAIN_MARGIN;
     match tokio::time::timeout(patience, finish).await {

@@ -149,6 +149,25 @@ async fn what_is_in_progress_is_finished_before_the_end() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
+    let World { folder, program } = World::silent();
+    let request = program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+    let waiting = tokio::spawn(request.header("Prefer", "wait=30").send());
+    eventually("it is sent", || async {
+        program.log().contains("SENT").then_some(())
+    })
+    .await;
+    let (status, log) = program.stop();
+    assert!(status.success() && log.contains("INFO stopped"), "{log}");
+    let answer = waiting.await.expect("answered");
+    assert_eq!(
+        (answer.status, &answer.body["write"]["state"]),
+        (200, &json!("SENT"))
+    );
+    drop(folder);
+}
+
+#[tokio::test]
 async fn one_folder_serves_one_process() {
     let world = World::silent();
     let (code, text) = Program::fail(BINARY, world.folder.path(), &[]);

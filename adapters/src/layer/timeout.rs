@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{
-    AuthError, AuthPort, Credentials, LockRepo, RepoError, Save, ShadowChange, ShadowError,
-    ShadowPort, ShadowSnapshot,
+    AuthError, AuthPort, Credentials, Due, ImportError, LockHistory, LockRepo, RepoError, Save,
+    ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
 };
 use keywright_domain::principal::Principal;
-use keywright_domain::values::{ClientToken, LockId, ShadowVersion, ThingName};
+use keywright_domain::values::{
+    ClientToken, LockId, LockVersion, ShadowVersion, ThingName, Timestamp, WriteId,
+};
 use keywright_domain::write::{Owner, Write};
 
 /// Gives a call up after a while. One that may have an effect is then *unknown*: it was on its way.
@@ -74,6 +77,39 @@ impl LockRepo for Timeout<dyn LockRepo> {
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.within(self.inner.claim(owner, lease), RepoError::Unknown)
             .await
+    }
+}
+
+#[async_trait]
+impl LockHistory for Timeout<dyn LockHistory> {
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
+        self.within(self.inner.write(id), RepoError::Unavailable)
+            .await
+    }
+
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        let reading = self.inner.events(lock, first, limit);
+        self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let reading = self.inner.due(until, after, limit);
+        self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        let late = |why| ImportError::Store(RepoError::Unknown(why));
+        self.within(self.inner.import(events), late).await
     }
 }
 

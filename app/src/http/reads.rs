@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(1);
 pub(super) async fn ready(app: &App) -> Result<Answer, Failure> {
     let asked = app.history.write(WriteId::from_u128(0));
     match timeout(READY_WITHIN, asked).await {
-        Ok(Ok(_)) if !app.is_draining() => Ok(answer::ok(&json!({ "status": "ready" }))),
+        Ok(Ok(_)) if !app.work.is_draining() => Ok(answer::ok(&json!({ "status": "ready" }))),
         _ => Err(Failure::Unavailable),
     }
 }
@@ -32,8 +32,7 @@ pub(super) async fn details(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let lock = request::lock_id(lock)?;
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     let snapshot = app.writes.read_lock(lock, &principal).await?;
     Ok(answer::ok(&Details::of(&snapshot.lock)))
 }
@@ -44,8 +43,7 @@ pub(super) async fn events(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let lock = request::lock_id(lock)?;
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     let asked = match request::parameter(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
@@ -82,8 +80,7 @@ pub(super) async fn writes(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let lock = request::lock_id(lock)?;
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     if request::parameter(request.uri().query(), "state") != Some("open") {
         let text = "The open writes of a lock are asked for with ?state=open";
         return Err(Failure::BadRequest(text.into()));
@@ -100,8 +97,8 @@ pub(super) async fn write(
     write: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let (lock, write) = (request::lock_id(lock)?, request::write_id(write)?);
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let write = request::write_id(write)?;
     let write = app.writes.read_write(lock, write, &principal).await?;
     Ok(answer::ok(&status(app, &write)))
 }

@@ -23,11 +23,21 @@ const LONGEST_WAIT: u64 = 30;
 /// Headers that only the vendor's own services may set.
 const INTERNAL: [&str; 2] = ["X-Org-Id", "X-User-Id"];
 
-/// Who asks.
+/// Who asks, and for which lock.
 ///
 /// # Errors
-/// 400 for internal headers, 401 for everything that is wrong with the credentials.
-pub(super) async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure> {
+/// 400 for internal headers and for a lock id that is none, 401 for everything that is wrong with the
+/// credentials.
+pub(super) async fn asked(
+    app: &App,
+    headers: &HeaderMap,
+    lock: &str,
+) -> Result<(Principal, LockId), Failure> {
+    let principal = principal(app, headers).await?;
+    Ok((principal, lock_id(lock)?))
+}
+
+async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure> {
     if let Some(name) = INTERNAL.iter().find(|name| headers.contains_key(**name)) {
         let text = format!("{name} is an internal header; leave it out");
         return Err(Failure::BadRequest(text.into()));
@@ -63,7 +73,7 @@ fn bearer(value: &str) -> Option<Secret> {
 
 /// # Errors
 /// 400 that says what a lock id is, and what this one looks like.
-pub(super) fn lock_id(text: &str) -> Result<LockId, Failure> {
+fn lock_id(text: &str) -> Result<LockId, Failure> {
     text.parse().map_err(|invalid| {
         // In any case of letters, as people paste them.
         let uuid = text.to_ascii_lowercase().parse::<WriteId>().is_ok();

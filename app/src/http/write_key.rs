@@ -30,8 +30,7 @@ pub(super) async fn write_key(
     lock: &str,
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let lock = request::lock_id(lock)?;
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     let wait = request::wait(request.headers());
     let slot = request::key_slot(app, request).await?;
     let command = WriteKey { lock, slot };
@@ -64,8 +63,8 @@ pub(super) async fn withdraw(
     write: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let principal = request::principal(app, request.headers()).await?;
-    let (lock, write) = (request::lock_id(lock)?, request::write_id(write)?);
+    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let write = request::write_id(write)?;
     app.writes.read_write(lock, write, &principal).await?;
     let writes = app.writes.clone();
     let withdrawn = run(app, async move { writes.withdraw(write).await }).await?;
@@ -87,7 +86,8 @@ async fn run<T: Send + 'static>(
         drop(place);
         outcome
     };
-    app.tasks
+    app.work
+        .tasks
         .spawn(task.in_current_span())
         .await
         .map_err(|error| {
@@ -97,7 +97,7 @@ async fn run<T: Send + 'static>(
 }
 
 async fn place(app: &App) -> Result<OwnedSemaphorePermit, Failure> {
-    let free = app.places.clone().acquire_owned();
+    let free = app.work.places.clone().acquire_owned();
     match timeout(app.bounds.start_time, free).await {
         Ok(Ok(place)) => Ok(place),
         _ => Err(Failure::Busy),
@@ -111,7 +111,7 @@ async fn settled(app: &App, id: WriteId, span: Duration) -> Result<Option<Write>
     loop {
         let write = app.history.write(id).await?;
         let over = write.as_ref().is_none_or(|w| w.settled_at().is_some());
-        if over || Instant::now() >= deadline {
+        if over || Instant::now() >= deadline || app.work.is_draining() {
             return Ok(write);
         }
         let ours = async {
