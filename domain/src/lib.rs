@@ -63,6 +63,6 @@ pub mod values;
 pub mod write;
 
 pub use protocol::{
-    Attempt, InvalidSettings, KeyWrites, Maintained, Observed, Ports, ReadError, Settings,
-    SettleError, Settlement, Step, WithdrawError, WriteError, Written,
+    Attempt, Attended, InvalidSettings, KeyWrites, Maintained, Observed, Ports, ReadError,
+    Settings, SettleError, Settlement, Step, WithdrawError, WriteError, Written,
 };

@@ -120,8 +120,9 @@ pub struct Write {
     pub requested: Option<Requested>,
     /// Where it stands.
     pub state: WriteState,
-    /// When maintenance looks at it next: an open write to read its shadow or to expire it, a
-    /// settled one to clear its result from the shadow. `None`: nothing is left to do.
+    /// When maintenance looks at it next: an open write to read its shadow or to expire it, one that its lock
+    /// settled to clear its result from the shadow, one that ended otherwise for a last look at what the lock
+    /// may have said. `None`: nothing is left to do.
     pub attention: Option<Timestamp>,
 }
 

@@ -1,18 +1,17 @@
 //! What keeps a lock tidy when nobody asks: reading the shadows of open writes, expiring, clearing
 //! recorded results; and withdrawing, which ends a write the way expiry does.
 
-use super::KeyWrites;
 use super::deadline::bounded;
 use super::settle::SettleError;
 use super::write_key::reason_of;
-use crate::lock::LockSnapshot;
+use super::{KeyWrites, Tokens};
 use crate::ports::{
     DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot,
 };
 use crate::reason::FailureReason;
 use crate::rules::{self, Ending};
-use crate::values::{ThingName, Timestamp, WriteId};
-use crate::write::Write;
+use crate::values::{ShadowVersion, ThingName, Timestamp, WriteId};
+use crate::write::{Write, WriteState};
 
 /// What one round of maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,11 +48,19 @@ pub enum WithdrawError {
     Store(#[from] RepoError),
 }
 
+/// What was attended to, and with which success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attended {
+    /// Nothing is left to do at this moment.
+    Done,
+    /// The shadow or the store did not answer as it should. The write stays due.
+    Failed,
+}
+
 impl KeyWrites {
-    /// Attends to at most `limit` writes that are due: open ones past their time to live expire,
-    /// other open ones have their shadow read, settled ones have their result cleared, and those that
-    /// ended without the lock's word get a last look. Run it every
-    /// second, going on from `after` while the last round says so.
+    /// Attends to at most `limit` writes that are due, one after the other. Run it every second, going on
+    /// from `after` while the last round says so; or list them with [`KeyWrites::due`] and run
+    /// [`KeyWrites::attend`] for several locks at once.
     ///
     /// # Errors
     /// The store could not be asked what is due.
@@ -66,8 +73,8 @@ impl KeyWrites {
         self.round(now, after, limit).await
     }
 
-    /// As [`KeyWrites::maintain`], for every open write, due or not: at start-up, and whenever reports may
-    /// have been missed.
+    /// As [`KeyWrites::maintain`], for every write that is not done with, due or not: at start-up, and whenever
+    /// reports may have been missed.
     ///
     /// # Errors
     /// The store could not be asked.
@@ -79,7 +86,38 @@ impl KeyWrites {
         self.round(Timestamp::MAX, after, limit).await
     }
 
-    /// Takes an open write back: off the shadow, then WITHDRAWN.
+    /// At most `limit` writes that are due; with `all` those, too, that are to be looked at only later.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn due(
+        &self,
+        all: bool,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let until = if all {
+            Timestamp::MAX
+        } else {
+            self.ports.clock.now()
+        };
+        self.ports.history.due(until, after, limit).await
+    }
+
+    /// Does for a write what there is to do: an open one past its time to live expires, another open one has
+    /// its shadow read, a settled one has its result cleared, and one that ended without the lock's word gets
+    /// a last look. Ends within [`super::Settings::request`].
+    pub async fn attend(&self, write: &Write) -> Attended {
+        let deadline = self.deadline(self.settings.request);
+        match bounded(&*self.ports.timer, deadline, self.tidy(write)).await {
+            Some(true) => Attended::Done,
+            Some(false) | None => Attended::Failed,
+        }
+    }
+
+    /// Takes an open write back: off the shadow, then WITHDRAWN. One that was taken back before is answered
+    /// as it is. A lock that is at the write already may finish it all the same, and its report is then
+    /// recorded as late.
     ///
     /// # Errors
     /// See [`WithdrawError`].
@@ -93,7 +131,14 @@ impl KeyWrites {
         let deadline = self.deadline(self.settings.request);
         let ended = self.end(&found, Ending::Withdrawn);
         let ended = bounded(&*self.ports.timer, deadline, ended).await;
-        ended.unwrap_or(Err(WithdrawError::Undecided))
+        match ended.unwrap_or(Err(WithdrawError::Undecided)) {
+            Err(WithdrawError::AlreadyEnded(write))
+                if matches!(write.state, WriteState::Withdrawn { .. }) =>
+            {
+                Ok(*write)
+            }
+            ended => ended,
+        }
     }
 
     async fn round(
@@ -106,9 +151,7 @@ impl KeyWrites {
         let mut done = Maintained::default();
         for write in &due {
             done.attended += 1;
-            let deadline = self.deadline(self.settings.request);
-            let attended = bounded(&*self.ports.timer, deadline, self.attend(write)).await;
-            done.failed += usize::from(attended != Some(true));
+            done.failed += usize::from(self.attend(write).await == Attended::Failed);
         }
         if due.len() == limit {
             done.next = due.last().and_then(|w| w.attention.map(|at| (at, w.id)));
@@ -117,7 +160,7 @@ impl KeyWrites {
     }
 
     /// Whether nothing is left to do for the write at this moment.
-    async fn attend(&self, write: &Write) -> bool {
+    async fn tidy(&self, write: &Write) -> bool {
         if write.has_uncleared_result() {
             return self.clear(write).await.is_ok();
         }
@@ -133,8 +176,8 @@ impl KeyWrites {
         }
     }
 
-    /// Settles what stands on the write's shadow. An open write that has neither entry nor result there
-    /// has lost its entry (a withdrawal that was cut short, a deleted shadow): it is put back.
+    /// Settles what stands on the write's shadow. A write that is still open then and has no entry there
+    /// has lost it (a withdrawal that was cut short, a deleted shadow): it is put back.
     async fn look(&self, write: &Write) -> Result<(), AttendError> {
         let mut tokens = self.tokens();
         let found = match self.read_shadow(&write.thing, &mut tokens).await? {
@@ -148,7 +191,7 @@ impl KeyWrites {
                 }
             }
         };
-        let (version, lost) = (found.version, !found.knows(write.id));
+        let (version, lost) = (found.version, !found.entries.contains(&write.id));
         self.settle_from(&write.thing, found).await?;
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(());
@@ -156,16 +199,20 @@ impl KeyWrites {
         let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) else {
             return Ok(());
         };
-        if !lost || snapshot.prepared().is_some() {
-            let save = rules::postpone(&snapshot, open, version, self.ports.clock.now());
+        let now = self.ports.clock.now();
+        if !lost {
+            let save = rules::postpone(&snapshot, open, version, &self.settings.limits, now);
             return Ok(self.ports.locks.save(save).await?);
         }
         // Whoever is taking the entry off at this moment has loaded the lock before: this save makes theirs
         // come too late, or theirs this one, and then the entry is not put back.
-        let now = self.ports.clock.now();
         let soon = now.after(self.settings.request);
         let save = rules::revisit(&snapshot, open, soon, now);
         self.ports.locks.save(save).await?;
+        if snapshot.prepared().is_some() {
+            // The shadow is in the hands of another write, which may take this one's place.
+            return Ok(());
+        }
         let put = Some(ShadowEntry::from(open));
         let change = ShadowChange {
             put,
@@ -262,42 +309,60 @@ impl KeyWrites {
             .ok_or(WithdrawError::Busy)?;
         let mut tokens = self.tokens();
         let mut pause = self.settings.first_pause;
-        let mut unknown = false;
+        // Once the entry may be off, nothing but a recorded end is a good answer.
+        let mut may_be_off = false;
         loop {
-            self.still_open(write.id).await?;
-            let snapshot = self.ports.locks.load(write.lock).await?;
-            let Some((snapshot, open)) = snapshot.and_then(|s| {
-                let open = s.unfinished(write.id).filter(|w| w.is_open()).cloned();
-                open.map(|open| (s, open))
-            }) else {
-                continue;
-            };
-            if ending == Ending::Withdrawn && self.is_unattended(&open) {
-                self.attend_soon(&snapshot, &open).await;
-                continue;
-            }
-            match self.remove_entry(&open, &mut tokens).await {
-                Ok(Some(version)) => {
-                    let (limits, now) = (&self.settings.limits, self.ports.clock.now());
-                    let (ended, save) = rules::end(&snapshot, &open, ending, version, limits, now);
-                    // The entry is off, so the end is recorded as soon as the store lets us.
-                    if self.ports.locks.save(save).await.is_ok() {
-                        return Ok(ended);
-                    }
-                }
-                // A result was found and is settled now.
+            match self.end_once(write, ending, &mut tokens).await {
+                Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {}
-                Err(AttendError::Store(error)) => return Err(error.into()),
+                Err(EndError::Over(error)) => return Err(error),
+                Err(EndError::RemovedOnly) => may_be_off = true,
                 // Of a conditional removal a conflict tells no more than that the shadow has moved.
-                Err(AttendError::Shadow(ShadowError::Conflict)) => {}
-                Err(AttendError::Shadow(ShadowError::Unknown(_))) => unknown = true,
-                Err(AttendError::Shadow(error)) if !unknown => {
+                Err(EndError::Failed(AttendError::Shadow(ShadowError::Conflict))) => {}
+                Err(EndError::Failed(AttendError::Shadow(ShadowError::Unknown(_)))) => {
+                    may_be_off = true;
+                }
+                Err(EndError::Failed(_)) if may_be_off => {}
+                Err(EndError::Failed(AttendError::Store(error))) => return Err(error.into()),
+                Err(EndError::Failed(AttendError::Shadow(error))) => {
                     return Err(WithdrawError::NotUpdated(reason_of(error)));
                 }
-                Err(AttendError::Shadow(_)) => {}
             }
             self.rest(self.jittered(pause)).await;
             pause = (pause * 2).min(self.settings.longest_pause);
+        }
+    }
+
+    /// One try. `None`: the lock has changed meanwhile, or had something to say.
+    async fn end_once(
+        &self,
+        write: &Write,
+        ending: Ending,
+        tokens: &mut Tokens,
+    ) -> Result<Option<Write>, EndError> {
+        let snapshot = self.ports.locks.load(write.lock).await?;
+        let Some((snapshot, open)) = snapshot.and_then(|s| {
+            let open = s.unfinished(write.id).filter(|w| w.is_open()).cloned();
+            open.map(|open| (s, open))
+        }) else {
+            return Err(EndError::Over(self.why_not_open(write.id).await?));
+        };
+        if ending == Ending::Withdrawn && self.is_unattended(&open) {
+            let now = self.ports.clock.now();
+            let soon = now.after(self.settings.request);
+            let save = rules::revisit(&snapshot, &open, soon, now);
+            self.ports.locks.save(save).await.or_else(stale_is_fine)?;
+            return Ok(None);
+        }
+        let Some(version) = self.remove_entry(&open, tokens).await? else {
+            return Ok(None);
+        };
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let (ended, save) = rules::end(&snapshot, &open, ending, version, limits, now);
+        // The entry is off, so the end is recorded as soon as the store lets us.
+        match self.ports.locks.save(save).await {
+            Ok(()) => Ok(Some(ended)),
+            Err(_) => Err(EndError::RemovedOnly),
         }
     }
 
@@ -307,35 +372,20 @@ impl KeyWrites {
         open.attention.is_none_or(|at| at > soon)
     }
 
-    async fn attend_soon(&self, snapshot: &LockSnapshot, open: &Write) {
-        let now = self.ports.clock.now();
-        let soon = now.after(self.settings.request);
-        let save = rules::revisit(snapshot, open, soon, now);
-        if self.ports.locks.save(save).await.is_err() {
-            self.rest(self.jittered(self.settings.first_pause)).await;
-        }
-    }
-
-    async fn still_open(&self, id: WriteId) -> Result<Write, WithdrawError> {
-        let found = self
-            .ports
-            .history
-            .write(id)
-            .await?
-            .ok_or(WithdrawError::NotFound)?;
-        match &found {
-            open if open.is_open() => Ok(found),
-            prepared if prepared.intent().is_some() => Err(WithdrawError::Busy),
-            _ => Err(WithdrawError::AlreadyEnded(Box::new(found))),
-        }
+    async fn why_not_open(&self, id: WriteId) -> Result<WithdrawError, RepoError> {
+        Ok(match self.ports.history.write(id).await? {
+            None => WithdrawError::NotFound,
+            Some(write) if write.intent().is_some() || write.is_open() => WithdrawError::Busy,
+            Some(write) => WithdrawError::AlreadyEnded(Box::new(write)),
+        })
     }
 
     /// `None`: the lock had something to say, which is settled now.
     async fn remove_entry(
         &self,
         write: &Write,
-        tokens: &mut super::Tokens,
-    ) -> Result<Option<crate::values::ShadowVersion>, AttendError> {
+        tokens: &mut Tokens,
+    ) -> Result<Option<ShadowVersion>, AttendError> {
         let found = self.read_shadow(&write.thing, tokens).await?;
         let Some(found) = found else {
             // A shadow that is gone has no entry; one that we make holds our place in its versions.
@@ -360,6 +410,28 @@ impl KeyWrites {
             ..ShadowChange::fence(version, tokens.next())
         };
         Ok(Some(self.update_shadow(&write.thing, change).await?))
+    }
+}
+
+fn stale_is_fine(error: RepoError) -> Result<(), RepoError> {
+    match error {
+        RepoError::Stale => Ok(()),
+        other => Err(other),
+    }
+}
+
+/// Why a try to end a write did not end it.
+enum EndError {
+    /// It cannot be ended any more.
+    Over(WithdrawError),
+    /// Its entry is off the shadow, and that could not be recorded.
+    RemovedOnly,
+    Failed(AttendError),
+}
+
+impl<E: Into<AttendError>> From<E> for EndError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }
 

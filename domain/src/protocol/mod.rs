@@ -11,10 +11,11 @@ mod turns;
 mod write_key;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use attempt::{Attempt, Observed, Step};
-pub use maintain::{Maintained, WithdrawError};
+pub use maintain::{Attended, Maintained, WithdrawError};
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};
 pub use settle::{SettleError, Settlement};
@@ -51,6 +52,7 @@ pub struct KeyWrites {
     settings: Settings,
     owner: Owner,
     turns: Turns,
+    contradictions: AtomicU64,
 }
 
 impl KeyWrites {
@@ -65,6 +67,7 @@ impl KeyWrites {
             settings,
             owner,
             turns,
+            contradictions: AtomicU64::new(0),
         })
     }
 

@@ -1,5 +1,7 @@
 //! What locks report, taken in.
 
+use std::sync::atomic::Ordering;
+
 use super::KeyWrites;
 use crate::ports::{DeviceReport, DeviceResult, RepoError};
 use crate::rules::{self, Ignored, ReportDecision};
@@ -13,6 +15,9 @@ pub enum Settlement {
     Recorded(Box<Write>),
     /// It changed nothing.
     Ignored(Ignored),
+    /// What is stored of the write or its lock breaks an invariant, so that nobody can tell. Its coming again
+    /// would not help.
+    Unreadable(RepoError),
 }
 
 /// The report is not settled, and must not be acknowledged: it has to come again.
@@ -27,16 +32,39 @@ impl KeyWrites {
     /// Settles a report durably; acknowledge it after an `Ok`. The answers stand in its order.
     ///
     /// # Errors
-    /// The store failed. Results before the one that failed are settled, which a repeat finds out.
+    /// The store failed for at least one of its results. The others are settled, which a repeat finds out.
     pub async fn settle(&self, report: &DeviceReport) -> Result<Vec<Settlement>, SettleError> {
         let mut settlements = Vec::with_capacity(report.results.len());
+        let mut failed = None;
         for result in &report.results {
-            settlements.push(
-                self.settle_result(&report.thing, report.shadow_version, result)
-                    .await?,
-            );
+            let settled = self.settle_result(&report.thing, report.shadow_version, result);
+            match settled.await {
+                Ok(settlement) => {
+                    self.count(&settlement);
+                    settlements.push(settlement);
+                }
+                Err(error @ RepoError::Corrupt { .. }) => {
+                    settlements.push(Settlement::Unreadable(error));
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(settlements)
+        match failed {
+            None => Ok(settlements),
+            Some(error) => Err(SettleError(error)),
+        }
+    }
+
+    /// How many results named no write that was sent, or another thing's, since the process started: either
+    /// a lock or we are wrong.
+    pub fn contradictions(&self) -> u64 {
+        self.contradictions.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, settlement: &Settlement) {
+        if let Settlement::Ignored(Ignored::Contradiction | Ignored::WrongThing) = settlement {
+            self.contradictions.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn settle_result(

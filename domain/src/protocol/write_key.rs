@@ -34,7 +34,10 @@ pub enum WriteError {
     Rejected(#[from] Rejection),
     /// The lock's turn did not come in time. Nothing happened.
     #[error("other writes of the lock are in progress")]
-    Busy,
+    Busy {
+        /// The write whose outcome is not known yet, where that is what was waited for.
+        undecided: Option<WriteId>,
+    },
     /// The shadow does not have the write and never will by this request (I2).
     #[error("the shadow could not be updated: {0}")]
     NotUpdated(FailureReason),
@@ -73,11 +76,11 @@ impl KeyWrites {
             .turns
             .take(command.lock, timer, turn_deadline)
             .await
-            .ok_or(WriteError::Busy)?;
+            .ok_or(WriteError::Busy { undecided: None })?;
         let preparing = self.prepare(command, principal, first, turn_deadline);
         let prepared = match bounded(timer, deadline, preparing).await {
             Some(prepared) => prepared?,
-            None => return Err(WriteError::Busy),
+            None => return Err(WriteError::Busy { undecided: None }),
         };
         match prepared {
             Prepared::Open(written) => Ok(written),
@@ -134,7 +137,8 @@ impl KeyWrites {
             let Some(snapshot) = known else {
                 return Err(WriteError::Rejected(Rejection::LockNotFound));
             };
-            if snapshot.prepared().is_some() {
+            let undecided = snapshot.prepared().map(|w| w.id);
+            if undecided.is_some() {
                 self.rest(self.jittered(TURN_POLL)).await;
             } else {
                 let version = match snapshot.shadow_version {
@@ -156,7 +160,7 @@ impl KeyWrites {
                 }
             }
             if self.ports.timer.tick() >= turn_deadline {
-                return Err(WriteError::Busy);
+                return Err(WriteError::Busy { undecided });
             }
             known = self.load(command).await?;
         }

@@ -178,16 +178,22 @@ pub fn clear_results(
     draft.save(Some(shadow_version))
 }
 
-/// The write's shadow has been read and has its entry: it is looked at again when it expires.
+/// The write's shadow has been read and has its entry: it is looked at again when it counts as unconfirmed,
+/// and after that when it expires.
 pub fn postpone(
     snapshot: &LockSnapshot,
     open: &Write,
     shadow_version: ShadowVersion,
+    limits: &Limits,
     now: Timestamp,
 ) -> Save {
+    let unconfirmed = open.requested.map(|r| r.time.after(limits.confirm_within));
+    let next = unconfirmed
+        .filter(|at| now < *at)
+        .unwrap_or(open.expires_at);
     let mut draft = Draft::new(snapshot, now);
     draft.put(Write {
-        attention: Some(open.expires_at),
+        attention: Some(next.min(open.expires_at)),
         ..open.clone()
     });
     draft.save(Some(shadow_version))

@@ -80,12 +80,13 @@ pub fn decide_report(
                     Some(_) => ReportDecision::Ignore(Ignored::Repeated),
                     // The result stands on the shadow, and nobody was going to take it off.
                     None => {
-                        draft.put(Write {
+                        let after = Write {
                             attention: Some(now.after(limits.clear_within)),
                             ..write.clone()
-                        });
+                        };
+                        draft.put(after.clone());
                         let save = draft.save(shadow_version.max(snapshot.shadow_version));
-                        ReportDecision::Record(Box::new(write.clone()), save)
+                        ReportDecision::Record(Box::new(after), save)
                     }
                 };
             }

@@ -208,7 +208,7 @@ async fn recorded_results_are_cleared_with_the_next_write_or_by_the_sweep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_withdrawn_write_is_off_the_shadow_and_cannot_be_withdrawn_twice() {
+async fn a_withdrawn_write_is_off_the_shadow_and_a_settled_one_cannot_be_withdrawn() {
     let world = World::new().await;
     let written = world.write("key", Some(2)).await.expect("written");
     let ended = world
@@ -219,9 +219,17 @@ async fn a_withdrawn_write_is_off_the_shadow_and_cannot_be_withdrawn_twice() {
     assert_eq!(ended.state.name(), "WITHDRAWN");
     world.check_at_rest().await;
     let again = world.writes.withdraw(written.write).await;
+    assert_eq!(again, Ok(ended), "asked again, it is answered as it is");
+    let names = world.names().await;
+    assert_eq!(names.last(), Some(&"KeyWriteWithdrawn"));
+    assert_eq!(names.len(), 3, "and recorded once");
+    let settled = world.write("other", Some(3)).await.expect("written").write;
+    let report = world.report(settled, succeeded()).await;
+    settle(&world, &report).await;
+    let late = world.writes.withdraw(settled).await;
     assert!(
-        matches!(again, Err(WithdrawError::AlreadyEnded(_))),
-        "{again:?}"
+        matches!(late, Err(WithdrawError::AlreadyEnded(_))),
+        "{late:?}"
     );
     let unknown = world.writes.withdraw(WriteId::from_u128(404)).await;
     assert_eq!(unknown, Err(WithdrawError::NotFound));
@@ -292,14 +300,7 @@ async fn a_success_that_was_never_delivered_is_settled_and_not_superseded() {
 async fn an_entry_that_was_lost_is_put_back() {
     let world = World::new().await;
     let written = world.write("key", Some(2)).await.expect("written");
-    let name = keywright_shadow::ShadowName::Named("keys".into());
-    let thing =
-        keywright_testkit::samples::thing(keywright_testkit::samples::lock_id(crate::world::LOCK));
-    world
-        .service
-        .delete(thing.as_str(), &name, b"")
-        .await
-        .expect("deleted");
+    world.delete_shadow().await;
     world.clock.advance(Duration::from_secs(61));
     world.maintain().await;
     assert_eq!(world.shadow().expect("made again").entries, [written.write]);
@@ -320,11 +321,15 @@ async fn an_open_write_is_no_answer_while_an_undecided_one_may_take_its_place() 
         .faults
         .set(plan.then(Operation::Read, [Fault::LoseRequest; 500]));
     let undecided = world.write("key-2", Some(2)).await;
-    assert!(
-        matches!(undecided, Err(WriteError::Undecided(_))),
-        "{undecided:?}"
+    let Err(WriteError::Undecided(undecided)) = undecided else {
+        panic!("{undecided:?}")
+    };
+    assert_eq!(
+        world.write("key-1", Some(2)).await,
+        Err(WriteError::Busy {
+            undecided: Some(undecided)
+        })
     );
-    assert_eq!(world.write("key-1", Some(2)).await, Err(WriteError::Busy));
     world.faults.set(FaultPlan::default());
     world.recover().await;
     let again = world.write("key-1", Some(2)).await.expect("written again");
@@ -413,4 +418,100 @@ async fn a_time_to_live_shorter_than_confirm_within_is_kept() {
     world.clock.advance(Duration::from_secs(6));
     world.maintain().await;
     assert_eq!(world.state(id).await, "EXPIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_was_lost_while_another_write_was_undecided_is_put_back() {
+    use keywright_adapters::layer::Fault;
+    let world = World::new().await;
+    let first = world.write("key-1", Some(2)).await.expect("written").write;
+    world.delete_shadow().await;
+    let down = [Fault::LoseRequest; 500];
+    world.trouble_at([&down, &down], [&[], &[]]);
+    let other = world.write("key-2", Some(3)).await;
+    assert!(matches!(other, Err(WriteError::Undecided(_))), "{other:?}");
+    world.no_trouble();
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    world.recover().await;
+    world.clock.advance(Duration::from_secs(11));
+    world.maintain().await;
+    assert_eq!(world.shadow().expect("a shadow").entries, [first]);
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_start_up_does_not_spare_the_one_at_confirm_within() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    world.clock.advance(Duration::from_secs(1));
+    world.writes.look_at_all(None, 9).await.expect("looked");
+    world.report(id, succeeded()).await;
+    world.clock.advance(Duration::from_secs(60));
+    world.maintain().await;
+    assert_eq!(world.state(id).await, "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_whose_own_save_was_not_answered_is_one() {
+    use keywright_adapters::layer::Fault;
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    for _ in 0..2 {
+        world.trouble_at([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
+        let withdrawn = world.writes.withdraw(id).await.expect("withdrawn");
+        assert_eq!(
+            withdrawn.state.name(),
+            "WITHDRAWN",
+            "and again, when it is asked again"
+        );
+    }
+    let names = world.names().await;
+    assert_eq!(
+        names.iter().filter(|n| **n == "KeyWriteWithdrawn").count(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_that_took_the_entry_off_is_not_called_a_failure() {
+    use keywright_adapters::layer::Fault;
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    // The entry is taken off, the save fails, and then the shadow refuses to be read.
+    let saves = [Fault::Pass, Fault::NotSent, Fault::NotSent];
+    world.trouble_at([&[], &[Fault::Pass, Fault::Refuse]], [&saves, &[]]);
+    let withdrawn = world.writes.withdraw(id).await;
+    assert!(withdrawn.is_ok(), "{withdrawn:?}");
+    world.check_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_result_that_cannot_be_settled_does_not_hold_up_the_others() {
+    use keywright_adapters::layer::Fault;
+    let world = World::new().await;
+    let one = world.write("key-1", Some(1)).await.expect("written").write;
+    let two = world.write("key-2", Some(2)).await.expect("written").write;
+    world.report(one, succeeded()).await;
+    let mut report = world.report(two, succeeded()).await;
+    let mut first = report.results[0].clone();
+    first.write = one;
+    report.results.insert(0, first);
+    world.trouble_at([&[], &[]], [&[Fault::NotSent], &[]]);
+    assert!(
+        world.writes.settle(&report).await.is_err(),
+        "it has to come again"
+    );
+    assert_eq!(world.state(one).await, "SENT");
+    assert_eq!(world.state(two).await, "SUCCEEDED");
+    settle(&world, &report).await;
+    assert_eq!(world.state(one).await, "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn contradictions_are_counted() {
+    let world = World::new().await;
+    let report = world.report(WriteId::from_u128(404), succeeded()).await;
+    settle(&world, &report).await;
+    assert_eq!(world.writes.contradictions(), 1);
 }

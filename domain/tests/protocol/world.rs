@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::layer::FaultyShadow;
+use keywright_adapters::layer::{
+    Fault, FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Operation,
+};
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document};
 use keywright_adapters::time::TokioTimer;
@@ -26,6 +28,8 @@ pub(crate) struct World {
     pub(crate) store: Arc<InMemoryLockRepo>,
     pub(crate) service: ShadowService,
     pub(crate) faults: FaultyShadow,
+    /// What goes wrong between the use cases and the store.
+    pub(crate) store_faults: Faults,
     pub(crate) clock: ManualClock,
     pub(crate) ports: Ports,
     pub(crate) writes: Arc<KeyWrites>,
@@ -44,8 +48,9 @@ impl World {
         let faults = FaultyShadow::new(Arc::new(shadow));
         let timer = Arc::new(TokioTimer::default());
         let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
+        let store_faults = Faults::default();
         let ports = Ports {
-            locks: store.clone(),
+            locks: Arc::new(FaultyLockRepo::new(store.clone(), store_faults.clone())),
             history: store.clone(),
             shadow: Arc::new(faults.clone()),
             clock: Arc::new(clock.clone()),
@@ -61,9 +66,44 @@ impl World {
             store,
             service,
             faults,
+            store_faults,
             clock,
             ports,
             writes,
+        }
+    }
+
+    /// From now on these calls go wrong, each list from its start.
+    pub(crate) fn trouble_at(&self, shadow: [&[Fault]; 2], store: [&[Fault]; 2]) {
+        let plan = |operations: [Operation; 2], faults: [&[Fault]; 2]| {
+            let plan = FaultPlan::default().then(operations[0], faults[0].iter().copied());
+            plan.then(operations[1], faults[1].iter().copied())
+        };
+        self.faults
+            .set(plan([Operation::Update, Operation::Read], shadow));
+        self.store_faults
+            .set(plan([Operation::Save, Operation::Load], store));
+    }
+
+    /// From now on everything works.
+    pub(crate) fn no_trouble(&self) {
+        self.trouble_at([&[], &[]], [&[], &[]]);
+    }
+
+    pub(crate) async fn delete_shadow(&self) {
+        let thing = thing(lock_id(LOCK));
+        // There may be none.
+        let _ = self.service.delete(thing.as_str(), &name(), b"").await;
+    }
+
+    /// Makes the shadow where there is none, as a lock's first report would.
+    pub(crate) async fn create_shadow(&self) {
+        if self.shadow().is_none() {
+            let body = json!({ "state": { "reported": { "writeKey": {} } } }).to_string();
+            let thing = thing(lock_id(LOCK));
+            let (name, body) = (name(), body.as_bytes());
+            let made = self.service.update(thing.as_str(), &name, body).await;
+            made.expect("accepted");
         }
     }
 
