@@ -3,7 +3,6 @@
 //! Adapters translate. They decide nothing, mint nothing, and say of each failure whether its effect
 //! may have happened.
 
-#[cfg(feature = "auth")]
 pub mod auth;
 pub mod json;
 pub mod layer;

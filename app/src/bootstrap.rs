@@ -1,6 +1,7 @@
 //! The composition root: the only place that names adapters.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use keywright_adapters::auth::{
     read_api_keys, write_api_keys,
 };
 use keywright_adapters::json;
-use keywright_adapters::layer::{Faults, FaultyShadow, Timeout, Traced, Watched};
+use keywright_adapters::layer::{
+    Faults, FaultyLockRepo, FaultyShadow, Timeout, TracedLockRepo, TracedShadow, Watched,
+};
 use keywright_adapters::lock_repo::SqliteLockRepo;
-use keywright_adapters::reports::InMemoryReports;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret, ShadowPort};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret};
 use keywright_domain::principal::Identity;
 use keywright_domain::values::{LockId, LockVersion, OrganizationId};
 use keywright_domain::{KeyWrites, Ports};
@@ -54,8 +56,21 @@ pub(crate) struct Wired {
     pub(crate) app: Arc<App>,
     /// What was started, for the person who started it.
     pub(crate) banner: String,
-    _workers: JoinSet<()>,
+    workers: JoinSet<()>,
+    store: Arc<SqliteLockRepo>,
+    service: ShadowService,
     _virtual_locks: VirtualLocks,
+}
+
+impl Wired {
+    /// Waits until something without which nothing is done right has ended, which it should not; answers what.
+    pub(crate) async fn broken(&mut self) -> &'static str {
+        tokio::select! {
+            () = self.store.ended() => "the store of locks can no longer be written",
+            () = self.service.ended() => "the store of shadows can no longer be written",
+            _ = self.workers.join_next() => "a worker has ended",
+        }
+    }
 }
 
 /// Everything in this process and one folder.
@@ -65,8 +80,7 @@ pub(crate) async fn sandbox(
     url: &str,
 ) -> Result<Wired, Error> {
     let data = settings.data.as_path();
-    fs::create_dir_all(data)
-        .map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?;
+    make_private_folder(data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let seconds: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(|| SystemClock.now().as_secs());
 
@@ -94,28 +108,37 @@ pub(crate) async fn sandbox(
     let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
     let patience = settings.protocol.request;
-    let locks = Arc::new(Timeout::new((wiring.around_locks)(store.clone()), patience));
-    let history: Arc<dyn LockHistory> = Arc::new(Timeout::<dyn LockHistory>::new(store, patience));
-    let watched: Arc<dyn LockRepo> = Arc::new(Watched::new(locks, saved.clone()));
-    let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
     let faults = Faults::new(settings.sandbox.faults.clone());
-    let faulty: Arc<dyn ShadowPort> = Arc::new(FaultyShadow::with(shadow, faults));
+    let locks = (wiring.around_locks)(store.clone());
+    let locks = Arc::new(FaultyLockRepo::new(locks, faults.clone()));
+    let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, patience));
+    let locks = Arc::new(Watched::new(locks, saved.clone()));
+    let locks = Arc::new(TracedLockRepo::new(locks));
+    let history: Arc<dyn LockHistory> =
+        Arc::new(Timeout::<dyn LockHistory>::new(store.clone(), patience));
+    let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
+    let reports = Arc::new(shadow.reports());
+    let shadow = Arc::new(FaultyShadow::with(shadow, faults));
+    let shadow = Arc::new(TracedShadow::new(shadow));
     let ids = Arc::new(SystemIds);
     let ports = Ports {
-        locks: Arc::new(Traced::new(watched)),
+        locks,
         history: history.clone(),
-        shadow: Arc::new(Traced::new(faulty)),
+        shadow,
         clock: clock.clone(),
         timer: Arc::new(TokioTimer::default()),
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
 
-    // Subscribed before the first lock can say something.
-    let reports = Arc::new(InMemoryReports::new(&service, name.clone()));
+    // The reports were subscribed to before the first lock can say something.
     let workers = workers::start(&writes, reports);
-    let mut virtual_locks =
-        VirtualLocks::open(&data.join("virtual-locks.sqlite"), service, name, seconds)?;
+    let mut virtual_locks = VirtualLocks::open(
+        &data.join("virtual-locks.sqlite"),
+        service.clone(),
+        name,
+        seconds,
+    )?;
     if settings.sandbox.virtual_locks {
         for lock in demo.locks() {
             let behaviour = settings.sandbox.behaviour_of(lock.id).clone();
@@ -136,9 +159,18 @@ pub(crate) async fn sandbox(
     Ok(Wired {
         app: Arc::new(app),
         banner,
-        _workers: workers,
+        workers,
+        store,
+        service,
         _virtual_locks: virtual_locks,
     })
+}
+
+/// What is kept names keys and people: it is for its owner only.
+fn make_private_folder(data: &Path) -> Result<(), Error> {
+    let mut folder = fs::DirBuilder::new();
+    let made = folder.recursive(true).mode(0o700).create(data);
+    Ok(made.map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?)
 }
 
 /// Adds those locks of the demo world that the store does not know yet.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
-use keywright_sandbox::Behaviour;
+use keywright_sandbox::{Behaviour, Demo};
 
 use crate::settings::{Bounds, LogFormat, Sandbox, Settings};
 
@@ -36,7 +36,7 @@ enum Switch {
 #[derive(Args)]
 struct Serve {
     /// Where to serve HTTP; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", value_parser = address)]
     listen: SocketAddr,
     /// Where everything is kept. Made where it is missing.
     #[arg(long, value_name = "DIR", default_value = "./keywright-data")]
@@ -54,12 +54,16 @@ struct Serve {
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
     #[arg(long, value_name = "N", default_value = "0")]
     locks: u64,
-    /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. Known are
-    /// latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D and card=never.
+    /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. What is said of one
+    /// lock replaces what is said of all. Known are latency=TIME (300ms unless said otherwise),
+    /// offline=TIME and offline=always, capacity=N, fail=REASON, twice (it sends each report twice), silent
+    /// (it never reports), card=TIME (it needs a card, which somebody presents so much later) and card=never.
     #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour)]
     behaviour: Vec<(Option<u64>, Behaviour)>,
-    /// What goes wrong on the way to the shadows: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,seed=7.
-    /// Calls are put, update and read; faults are pass, delay:D, not-sent, refuse, drop-answer, lose and late:D.
+    /// What goes wrong, by the count of the calls or by chance: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,
+    /// seed=7. Calls of the shadows are put (an update with a key), update (any) and read, those of the store
+    /// save and load. Faults are delay:TIME, not-sent, refuse, drop-answer (it is done, nobody is told), lose (it
+    /// is not done, nobody is told), late:TIME (it arrives so much later, nobody is told) and pass.
     #[arg(long, value_name = "PLAN", default_value = "")]
     faults: FaultPlan,
 
@@ -87,6 +91,12 @@ struct Serve {
     /// How many writes of a lock may be open at once.
     #[arg(long, value_name = "N", default_value = "16")]
     max_open_writes: usize,
+    /// How many connections are served at once; further ones wait.
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = positive)]
+    max_connections: usize,
+    /// How many writes are in progress at once; further ones are answered 503 when none of these ends soon.
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    max_in_flight: usize,
 }
 
 /// The settings that the command line asks for. Prints help and errors of usage itself, and ends then.
@@ -119,6 +129,15 @@ impl Serve {
             ..keywright_domain::Settings::default()
         };
         protocol.check().map_err(|e| e.to_string())?;
+        let demo = Demo {
+            more_locks: self.locks,
+        };
+        let named = self.behaviour.iter().filter_map(|(lock, _)| *lock);
+        if let Some(lock) = { named }.find(|lock| demo.locks().all(|known| known.id != *lock)) {
+            return Err(format!(
+                "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
+            ));
+        }
         let for_all = self.behaviour.iter().rfind(|(lock, _)| lock.is_none());
         let for_all = for_all.map(|(_, behaviour)| behaviour.clone());
         let single = self.behaviour.into_iter();
@@ -128,7 +147,11 @@ impl Serve {
             log: self.log,
             log_level: self.log_level,
             protocol,
-            bounds: Bounds::default(),
+            bounds: Bounds {
+                connections: self.max_connections,
+                in_flight: self.max_in_flight,
+                ..Bounds::default()
+            },
             sandbox: Sandbox {
                 virtual_locks: self.virtual_locks == Switch::On,
                 more_locks: self.locks,
@@ -152,5 +175,18 @@ fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
         "all" => None,
         id => Some(id.parse().map_err(|_| "LOCK is a number or all")?),
     };
+    if list.trim().is_empty() {
+        return Err("say how it behaves, such as 123:offline=5s".into());
+    }
     Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
+}
+
+fn positive(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+    number.ok_or("it is a number from 1 to 1000000")
 }

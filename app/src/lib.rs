@@ -14,7 +14,7 @@ mod workers;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use bootstrap::Wiring;
 use settings::Settings;
@@ -58,28 +58,61 @@ pub fn run(wiring: &Wiring) -> ExitCode {
 }
 
 async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
-    let asked_to_stop = stop_signal()?;
+    let mut signals = Signals::new()?;
     let address = settings.listen;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|e| format!("cannot listen on {address}: {e}; choose another with --listen"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let wired = bootstrap::sandbox(settings, wiring, &url).await?;
+    let mut wired = tokio::select! {
+        wired = bootstrap::sandbox(settings, wiring, &url) => wired?,
+        () = signals.next() => return Ok(()),
+    };
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the sandbox is open to others, and so are its demo credentials");
+    }
     // Somebody who closes the terminal does not stop the service.
     let _ = std::io::Write::write_all(&mut std::io::stdout(), wired.banner.as_bytes());
-    server::run(listener, wired.app.clone(), settings, asked_to_stop).await;
-    drop(wired);
-    Ok(())
+    let (app, mut broken) = (wired.app.clone(), None);
+    let stop = async {
+        tokio::select! {
+            () = signals.next() => {}
+            what = wired.broken() => broken = Some(what),
+        }
+        // Whoever asks twice does not want to wait.
+        tokio::spawn(async move {
+            signals.next().await;
+            eprintln!(
+                "keywright: stopped at once; what was in progress is taken up at the next start"
+            );
+            std::process::exit(1);
+        });
+    };
+    server::run(listener, app, settings, stop).await;
+    match broken {
+        None => Ok(()),
+        Some(what) => Err(format!("{what}; the log says why; start again").into()),
+    }
 }
 
-/// Ends at the first SIGTERM or SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }

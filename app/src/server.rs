@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
@@ -54,7 +55,10 @@ pub(crate) async fn run(
                 let app = app.clone();
                 async move { Ok::<_, Infallible>(http::answer(&app, request).await) }
             });
-            let served = connection.serve_connection(TokioIo::new(stream), serve);
+            // A client that does not read what it asked for is given up, too.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(bounds.write_time));
+            let served = connection.serve_connection(TokioIo::new(Box::pin(stream)), serve);
             let served = graceful.watch(served);
             tokio::spawn(async move {
                 let _place = place;
@@ -78,7 +82,7 @@ pub(crate) async fn run(
     let patience = settings.protocol.request + DRAIN_MARGIN;
     match tokio::time::timeout(patience, finish).await {
         Ok(()) => info!("stopped"),
-        Err(_) => warn!("stopped before all was finished; it is taken up again at the next start"),
+        Err(_) => warn!("stopped before all was finished; writes are taken up at the next start"),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Bounds {
     pub(crate) header_time: Duration,
     /// Until the body is there.
     pub(crate) body_time: Duration,
+    /// Until a client has taken in what it is sent.
+    pub(crate) write_time: Duration,
     /// Connections at once; who comes then waits in the system's queue.
     pub(crate) connections: usize,
     /// Writes and withdrawals at once.
@@ -57,6 +59,7 @@ impl Default for Bounds {
             headers: 16 * 1024,
             header_time: Duration::from_secs(5),
             body_time: Duration::from_secs(5),
+            write_time: Duration::from_secs(10),
             connections: 4096,
             in_flight: 512,
             start_time: Duration::from_millis(100),

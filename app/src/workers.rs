@@ -1,12 +1,15 @@
 //! What goes on beside the requests: reports are settled, unfinished writes recovered, locks kept tidy.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::ports::{DeviceReport, DeviceReports, ReportStreamItem};
+use keywright_domain::ports::{DeviceReport, DeviceReports, RepoError, ReportStreamItem};
 use keywright_domain::rules::Ignored;
-use keywright_domain::{KeyWrites, Settlement};
-use tokio::sync::Semaphore;
+use keywright_domain::values::LockId;
+use keywright_domain::write::Write;
+use keywright_domain::{Attended, KeyWrites, Settlement};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -16,8 +19,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How many unfinished writes are recovered at once: the pace of recovery.
 const RECOVERIES: usize = 8;
 
-/// How many due writes are read at once.
-const PAGE: usize = 64;
+/// How many locks are attended to at once: the pace of looking, expiring and clearing.
+const ATTENDING: usize = 16;
+
+/// How many due writes are listed at once.
+const PAGE: usize = 256;
 
 /// How many reports are settled at once.
 const SETTLING: usize = 64;
@@ -26,20 +32,27 @@ const SETTLING: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Starts all of them. They end with the set.
+/// The longest pause between the tries to read shadows that could not be read.
+const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(30);
+
+/// Starts all of them. None of them ends by itself; they end with the set.
 pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Arc<dyn DeviceReports>) -> JoinSet<()> {
+    let attendant = Arc::new(Attendant::new(writes.clone()));
+    // At start-up, reports may have been missed.
+    let look = Arc::new(Notify::new());
+    look.notify_one();
     let mut workers = JoinSet::new();
-    workers.spawn(follow(reports, writes.clone()));
+    workers.spawn(follow(reports, writes.clone(), look.clone()));
+    workers.spawn(look_at_all(attendant.clone(), look));
+    workers.spawn(maintain(attendant));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
     }
-    workers.spawn(maintain(writes.clone()));
     workers
 }
 
 /// Settles what locks report. The stream is read on while reports are being settled.
-async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>) {
-    look_at_all(&writes).await;
+async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>, look: Arc<Notify>) {
     let places = Arc::new(Semaphore::new(SETTLING));
     let mut settling = JoinSet::new();
     loop {
@@ -57,11 +70,8 @@ async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>) {
                 });
                 while settling.try_join_next().is_some() {}
             }
-            Ok(ReportStreamItem::Resumed) => look_at_all(&writes).await,
-            Err(closed) => {
-                error!(%closed, "reports are found on the shadows only from now on");
-                return;
-            }
+            Ok(ReportStreamItem::Resumed) => look.notify_one(),
+            Err(closed) => return error!(%closed, "the stream of reports has ended"),
         }
     }
 }
@@ -82,6 +92,9 @@ async fn settle(writes: &KeyWrites, report: &DeviceReport) {
                         Settlement::Ignored(Ignored::WrongThing) => {
                             warn!(%thing, %write, "contradiction: the write is another thing's");
                         }
+                        Settlement::Unreadable(error) => {
+                            error!(%thing, %write, %error, "the report cannot be settled");
+                        }
                         Settlement::Recorded(_) | Settlement::Ignored(_) => {}
                     }
                 }
@@ -94,32 +107,12 @@ async fn settle(writes: &KeyWrites, report: &DeviceReport) {
     }
 }
 
-/// Reads the shadows of all open writes.
-async fn look_at_all(writes: &KeyWrites) {
-    let (mut after, mut failed) = (None, 0);
-    loop {
-        match writes.look_at_all(after, PAGE).await {
-            Ok(done) => {
-                failed += done.failed;
-                after = done.next;
-            }
-            Err(error) => return warn!(%error, "open writes could not be listed"),
-        }
-        if after.is_none() {
-            break;
-        }
-    }
-    if failed > 0 {
-        warn!(failed, "shadows could not be read; reports may be missing");
-    }
-}
-
 /// Step 8, at start-up and every second.
 async fn recover(writes: Arc<KeyWrites>) {
     loop {
         match writes.recover_next().await {
             Ok(Some(write)) => {
-                info!(%write, "an unfinished write was taken up again");
+                info!(%write, "an unfinished write was taken up");
                 continue;
             }
             Ok(None) => {}
@@ -129,18 +122,137 @@ async fn recover(writes: Arc<KeyWrites>) {
     }
 }
 
-async fn maintain(writes: Arc<KeyWrites>) {
-    let mut after = None;
+/// Attends to what is due, every second; a lock whose shadow does not answer holds up no other.
+async fn maintain(attendant: Arc<Attendant>) {
+    let mut contradictions = 0;
     loop {
-        match writes.maintain(after, PAGE).await {
-            Ok(done) => after = done.next,
-            Err(error) => {
-                warn!(%error, "due writes could not be listed");
-                after = None;
+        match attendant.pass(false).await {
+            // What is still going on is skipped by the next pass.
+            Ok(mut going_on) => going_on.detach_all(),
+            Err(error) => warn!(%error, "due writes could not be listed"),
+        }
+        let counted = attendant.writes.contradictions();
+        if counted > contradictions {
+            warn!(count = counted, "contradictions up to now");
+            contradictions = counted;
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Reads the shadows of all open writes whenever it is told to, until each has been read.
+async fn look_at_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
+    loop {
+        look.notified().await;
+        let mut pause = PERIOD;
+        loop {
+            let mut failed = 0;
+            match attendant.pass(true).await {
+                Ok(mut going_on) => {
+                    while let Some(outcome) = going_on.join_next().await {
+                        failed += outcome.unwrap_or(1);
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "open writes could not be listed");
+                    failed += 1;
+                }
+            }
+            if failed == 0 {
+                break;
+            }
+            warn!(
+                failed,
+                "shadows could not be read; reports may be missing; trying again"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK_PAUSE);
+        }
+    }
+}
+
+/// Attends to writes: several locks at once, the writes of one lock one after the other.
+struct Attendant {
+    writes: Arc<KeyWrites>,
+    places: Arc<Semaphore>,
+    busy: Arc<Mutex<HashSet<LockId>>>,
+}
+
+impl Attendant {
+    fn new(writes: Arc<KeyWrites>) -> Self {
+        Self {
+            writes,
+            places: Arc::new(Semaphore::new(ATTENDING)),
+            busy: Arc::default(),
+        }
+    }
+
+    /// Begins to attend to all writes that are due, or to all that are not done with. Each task ends with the
+    /// number of writes that have to be attended to again.
+    async fn pass(&self, all: bool) -> Result<JoinSet<usize>, RepoError> {
+        let (mut going_on, mut seen, mut after) = (JoinSet::new(), HashSet::new(), None);
+        loop {
+            let page = self.writes.due(all, after, PAGE).await?;
+            let last = page.len() < PAGE;
+            after = page.last().and_then(|w| w.attention.map(|at| (at, w.id)));
+            let mut by_lock: HashMap<LockId, Vec<Write>> = HashMap::new();
+            // What was attended to may turn up again on a later page.
+            for write in page.into_iter().filter(|w| seen.insert(w.id)) {
+                by_lock.entry(write.lock).or_default().push(write);
+            }
+            for (lock, writes) in by_lock {
+                self.begin(lock, writes, &mut going_on).await;
+            }
+            if last || after.is_none() {
+                return Ok(going_on);
             }
         }
-        if after.is_none() {
-            tokio::time::sleep(PERIOD).await;
-        }
+    }
+
+    async fn begin(&self, lock: LockId, due: Vec<Write>, going_on: &mut JoinSet<usize>) {
+        let count = due.len();
+        let Some(busy) = Busy::mark(lock, &self.busy) else {
+            going_on.spawn(async move { count });
+            return;
+        };
+        // The semaphore is never closed.
+        let Ok(place) = self.places.clone().acquire_owned().await else {
+            return;
+        };
+        let writes = self.writes.clone();
+        going_on.spawn(async move {
+            let (_busy, _place) = (busy, place);
+            let mut failed = 0;
+            for write in &due {
+                failed += usize::from(writes.attend(write).await == Attended::Failed);
+            }
+            failed
+        });
+    }
+}
+
+/// The mark on a lock that is being attended to, until it is dropped.
+struct Busy {
+    lock: LockId,
+    all: Arc<Mutex<HashSet<LockId>>>,
+}
+
+fn guard(all: &Mutex<HashSet<LockId>>) -> MutexGuard<'_, HashSet<LockId>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Busy {
+    fn mark(lock: LockId, all: &Arc<Mutex<HashSet<LockId>>>) -> Option<Self> {
+        let marked = guard(all).insert(lock);
+        marked.then(|| Self {
+            lock,
+            all: all.clone(),
+        })
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        guard(&self.all).remove(&self.lock);
     }
 }

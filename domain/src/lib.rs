@@ -4,8 +4,9 @@
 //! in [`rules`]; [`KeyWrites`] runs the write protocol over the [`ports`] that you give it.
 //!
 //! Embedding it means to choose an adapter for each port, to run [`KeyWrites::write_key`] for each
-//! request, [`KeyWrites::settle`] for each report of a lock, and [`KeyWrites::recover_next`] and
-//! [`KeyWrites::maintain`] every second:
+//! request, [`KeyWrites::settle`] for each report of a lock, [`KeyWrites::recover_next`] and
+//! [`KeyWrites::maintain`] every second, and [`KeyWrites::look_at_all`] at start-up and whenever reports may
+//! have been missed:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -14,7 +15,7 @@
 //! use keywright_adapters::shadow::InMemoryShadow;
 //! use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 //! use keywright_domain::event::{KeySlot, LockEvent, NewLock, RecordedEvent};
-//! use keywright_domain::ports::{Clock, LockHistory};
+//! use keywright_domain::ports::{Clock, DeviceReports, LockHistory, ReportStreamItem};
 //! use keywright_domain::principal::{Identity, Principal};
 //! use keywright_domain::rules::WriteKey;
 //! use keywright_domain::values::{KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, ThingName, UserId};
@@ -25,6 +26,8 @@
 //! let timer = Arc::new(TokioTimer::default());
 //! let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
 //! let shadow = Arc::new(InMemoryShadow::of_this_process());
+//! # let service = shadow.service().clone();
+//! let reports = shadow.reports();
 //! let (locks, history, clock, ids) = (store.clone(), store, Arc::new(SystemClock), Arc::new(SystemIds));
 //! let ports = Ports { locks, history, shadow, clock, timer, ids };
 //!
@@ -46,6 +49,21 @@
 //! let alice = Principal::of(Identity::User(owner));
 //! let written = writes.write_key(&WriteKey { lock, slot }, &alice).await?;
 //! assert_eq!(written.version, LockVersion(2));
+//!
+//! // Beside the requests, in tasks of your runtime: once at start-up, then every second.
+//! writes.look_at_all(None, 100).await?;
+//! while writes.recover_next().await?.is_some() {}
+//! writes.maintain(None, 100).await?;
+//!
+//! // And for as long as reports come: settle, then acknowledge.
+//! # let result = format!(r#"{{"{}":{{"status":"SUCCEEDED"}}}}"#, written.write);
+//! # let body = format!(r#"{{"state":{{"reported":{{"writeKeyResult":{result}}}}}}}"#);
+//! # let name = keywright_shadow::ShadowName::Named("keys".into());
+//! # service.update("front-door", &name, body.as_bytes()).await.expect("accepted");
+//! if let ReportStreamItem::Report(report, acknowledge) = reports.next().await? {
+//!     writes.settle(&report).await?;
+//!     acknowledge();
+//! }
 //! # Ok(())
 //! # }
 //! ```

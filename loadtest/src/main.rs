@@ -36,7 +36,6 @@ async fn attack(target: &Target) -> Result<GooseMetrics, GooseError> {
         .set_default(GooseDefault::Host, target.url.as_str())?
         // Nobody steers it while it runs.
         .set_default(GooseDefault::NoTelnet, true)?
-        .set_default(GooseDefault::NoWebSocket, true)?
         .register_scenario(write_until_confirmed::scenario())
         .execute()
         .await

@@ -21,7 +21,7 @@ const SLOTS: u64 = 100;
 
 pub(crate) fn scenario() -> Scenario {
     scenario!("write until confirmed")
-        .register_transaction(transaction!(prepare).set_on_start())
+        .register_transaction(transaction!(prepare).set_name("start").set_on_start())
         .register_transaction(
             transaction!(write_and_follow).set_name("a write and its confirmation"),
         )

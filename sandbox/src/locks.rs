@@ -187,6 +187,11 @@ impl VirtualLock {
         let answer = device::answer(&id, &result);
         self.report(&answer).await?;
         if self.behaviour.twice {
+            info!(
+                thing = self.thing,
+                write = id,
+                "virtual lock reports it again"
+            );
             self.report(&answer).await?;
         }
         Ok(())

@@ -270,6 +270,15 @@ impl ShadowService {
         Ok(answer)
     }
 
+    /// Waits until the service can store nothing more, because a commit failed; in memory for ever.
+    pub async fn ended(&self) {
+        #[cfg(feature = "durable")]
+        if let Some(writer) = &self.writer {
+            return writer.ended().await;
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// The names of a thing's named shadows, in order.
     pub fn named_shadows(&self, thing: &str) -> Vec<String> {
         let shadows = self.shared.shadows();

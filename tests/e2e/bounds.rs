@@ -39,6 +39,7 @@ fn head(world: &World, length: usize) -> String {
 #[tokio::test]
 async fn slow_clients_are_cut_off() {
     let world = World::silent();
+    let before = world.books().await.dump();
     let silent = connect(&world).await;
     let mut one_byte = connect(&world).await;
     one_byte.write_all(b"P").await.expect("sent");
@@ -59,6 +60,7 @@ async fn slow_clients_are_cut_off() {
         until_closed(half_a_head),
         until_closed(half_a_body)
     );
+    assert_eq!(world.books().await.dump(), before, "nothing was done");
     let (body, _) = &ends.3;
     assert!(
         body.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
@@ -175,4 +177,118 @@ async fn a_connection_serves_one_request_after_the_other() {
         let answer = connection.send(request).await.expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up() {
+    let world = World::silent();
+    let mut stream = connect(&world).await;
+    let request = format!(
+        "GET /locks/{LOCK}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+        world.program.token
+    );
+    // As many as fit, until the server has enough answers that nobody takes.
+    let flood = request.repeat(64);
+    let sending = async {
+        loop {
+            stream.write_all(flood.as_bytes()).await?;
+        }
+        #[expect(unreachable_code, reason = "it says of what type the error is")]
+        Ok::<(), std::io::Error>(())
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(40), sending).await;
+    assert!(
+        matches!(ended, Ok(Err(_))),
+        "the server closes the connection: {ended:?}"
+    );
+    assert_eq!(
+        world.write("k", None).await.status,
+        200,
+        "others are served"
+    );
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_wait_for_a_place() {
+    let world = World::new(&["--virtual-locks", "off", "--max-connections", "2"]);
+    let (one, two) = (connect(&world).await, connect(&world).await);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let third = tokio::spawn(world.program.get("/healthz").send());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!third.is_finished(), "there is no place yet");
+    drop(one);
+    assert_eq!(third.await.expect("answered").status, 200);
+    drop(two);
+}
+
+#[tokio::test]
+async fn writes_beyond_the_cap_are_told_to_come_again() {
+    let mut arguments = vec![
+        "--max-in-flight",
+        "1",
+        "--locks",
+        "1",
+        "--faults",
+        "put@1=delay:450ms",
+    ];
+    arguments.extend(FAST);
+    let world = World::new(&arguments);
+    let slow = tokio::spawn(
+        world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k" }))
+            .send(),
+    );
+    eventually("the first is in progress", || async {
+        world.program.log().contains("PREPARED").then_some(())
+    })
+    .await;
+    let other = world
+        .program
+        .write_key(1001, &json!({ "keyUuid": "k" }))
+        .send()
+        .await;
+    assert_eq!(
+        (other.status, other.header("retry-after")),
+        (503, Some("1")),
+        "{other:?}"
+    );
+    assert_eq!(
+        world.program.get("/healthz").send().await.status,
+        200,
+        "it is still there"
+    );
+    assert_eq!(slow.await.expect("answered").status, 200);
+    let again = world
+        .program
+        .write_key(1001, &json!({ "keyUuid": "k" }))
+        .send()
+        .await;
+    assert_eq!(again.status, 200);
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_ever_for_a_client() {
+    let mut arguments = vec!["--virtual-locks", "off"];
+    arguments.extend(FAST);
+    let world = World::new(&arguments);
+    let mut half_a_body = connect(&world).await;
+    let head = head(&world, 100);
+    half_a_body.write_all(head.as_bytes()).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let World { folder, program } = world;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bound itself is what is tested"
+    )]
+    let start = Instant::now();
+    let (status, log) = program.stop();
+    assert!(status.success(), "{log}");
+    // A request may take 1.5 s, and draining 2 s longer; the body's own bound is 5 s.
+    assert!(
+        start.elapsed() < Duration::from_millis(4900),
+        "{:?}",
+        start.elapsed()
+    );
+    drop((folder, half_a_body));
 }

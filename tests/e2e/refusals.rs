@@ -1,8 +1,8 @@
 //! Every refusal: its status, its shape, its text, and that nothing is recorded and nothing is sent.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::world::{LOCK, World};
+use crate::world::{LOCK, World, import};
 use keywright_tests::{Answer, Request};
 
 /// One shape for all errors, with nothing else in it.
@@ -206,7 +206,7 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             program.request("POST", "/locks/123/writes/7"),
             405,
             "Method Not Allowed",
-            "GET, DELETE",
+            "GET, HEAD, DELETE",
         ),
         case(
             "a large body",
@@ -305,47 +305,58 @@ async fn a_lock_without_a_thing_is_not_provisioned() {
     // The demo has no such lock, so one is put beside its own while the program is down.
     let World { folder, program } = world;
     program.stop();
-    import_unbound_lock(folder.path()).await;
+    let created = json!({
+        "lockId": 200, "uuid": "u-200", "timestamp": "2026-05-29T12:00:00.000Z", "ownerId": "demo-user"
+    });
+    import(folder.path(), &[("LockCreated", created)]).await;
     let program = keywright_tests::Program::start(crate::world::BINARY, folder.path(), &[]);
+    let before = keywright_tests::Books::read(folder.path()).await.dump();
     let request = program
         .request("POST", "/locks/200/WriteKey")
         .bearer(&program.token);
     let answer = request.json(&json!({ "keyUuid": "k" })).send().await;
     assert_eq!(answer.status, 409, "{answer:?}");
     assert_shape(&answer, "Conflict", Some("NotProvisioned"));
-}
-
-async fn import_unbound_lock(data: &std::path::Path) {
-    use keywright_adapters::lock_repo::SqliteLockRepo;
-    use keywright_adapters::{json, time::SystemClock};
-    use keywright_domain::ports::LockHistory;
-    use keywright_domain::values::LockVersion;
-
-    let created: Value = json!({
-        "lockId": 200, "uuid": "u-200", "timestamp": "2026-05-29T12:00:00.000Z", "ownerId": "demo-user"
-    });
-    let created =
-        json::read_event("LockCreated", LockVersion(1), None, &created).expect("an event");
-    let store = SqliteLockRepo::open(&data.join("locks.sqlite"), std::sync::Arc::new(SystemClock));
-    store
-        .expect("the store opens")
-        .import(vec![created])
-        .await
-        .expect("imported");
+    assert_eq!(
+        keywright_tests::Books::read(folder.path()).await.dump(),
+        before
+    );
 }
 
 #[tokio::test]
 async fn a_shadow_that_refuses_is_a_502_to_the_letter() {
     let world = World::new(&["--virtual-locks", "off", "--faults", "put@2=refuse"]);
     world.write("first", Some(0)).await;
-    let before = world.program.get("/locks/123/details").send().await.body;
+    let before = world.books().await;
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 502);
     assert_shape(&answer, "Error", Some("Throttled"));
     assert_eq!(answer.body["message"], "Failed to update device shadow");
-    let after = world.program.get("/locks/123/details").send().await.body;
-    assert_eq!(
-        after, before,
-        "neither the version nor anything else has moved"
-    );
+    let after = world.books().await;
+    assert_eq!(after.shadow(LOCK), before.shadow(LOCK));
+    assert_eq!(after.stream(LOCK).await, before.stream(LOCK).await);
+    assert_eq!(after.lock(LOCK).await.lock, before.lock(LOCK).await.lock);
+    // What is left is the record of the attempt.
+    assert_eq!(after.writes().len(), before.writes().len() + 1);
+}
+
+#[tokio::test]
+async fn stored_data_that_breaks_an_invariant_is_a_500_that_gives_nothing_away() {
+    let world = World::silent();
+    let path = world.folder.path().join("locks.sqlite");
+    let damage = rusqlite::Connection::open(path).expect("the store");
+    damage
+        .execute_batch("UPDATE locks SET state = '{\"secret\":1}'")
+        .expect("damaged");
+    let before = world.books().await.dump();
+    let answer = world.write("k", Some(2)).await;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_shape(&answer, "Internal Server Error", None);
+    let id = answer.header("x-request-id").expect("an id");
+    let log = world.program.log();
+    let told = log
+        .lines()
+        .any(|l| l.contains(id) && l.contains("table locks, column state, key 123"));
+    assert!(told, "{log}");
+    assert_eq!(world.books().await.dump(), before);
 }

@@ -90,11 +90,20 @@ async fn credentials_that_were_lost_are_made_anew() {
 async fn secrets_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::silent();
+    let mode = |path: &std::path::Path| {
+        let metadata = path.metadata().expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
     for file in ["sandbox.env", "token-key.pk8"] {
-        let path = world.folder.path().join(file);
-        let mode = path.metadata().expect("a file").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
+        assert_eq!(mode(&world.folder.path().join(file)), 0o600, "{file}");
     }
+    let made = world.folder.path().join("made");
+    let _program = Program::start(BINARY, &made, &["--virtual-locks", "off"]);
+    assert_eq!(
+        mode(&made),
+        0o700,
+        "stores hold the names of keys and people"
+    );
     let hashes =
         std::fs::read_to_string(world.folder.path().join("api-keys.json")).expect("hashes");
     assert!(!hashes.contains(&world.program.api_key[8..46]));
@@ -168,6 +177,67 @@ async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let World { folder, program } =
+        World::new(&["--faults", "put@1=delay:8s", "--virtual-locks", "off"]);
+    let writing = tokio::spawn(program.write_key(LOCK, &json!({ "keyUuid": "k" })).send());
+    eventually("it is in progress", || async {
+        program.log().contains("PREPARED").then_some(())
+    })
+    .await;
+    program.terminate();
+    eventually("it is stopping", || async {
+        program.log().contains("stopping").then_some(())
+    })
+    .await;
+    let (status, log) = program.stop();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("stopped at once"), "{log}");
+    assert!(writing.await.is_err(), "its client got no answer");
+    drop(folder);
+}
+
+#[tokio::test]
+async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
+    let World { folder, program } = World::silent();
+    drop(program);
+    // The files may grow no further, as on a full disk.
+    let limited = format!("ulimit -f 400; exec {BINARY} \"$@\"");
+    let script = folder.path().join("limited.sh");
+    std::fs::write(&script, format!("#!/bin/bash\ntrap '' XFSZ\n{limited}\n")).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&script, mode).expect("runnable");
+    let script = script.to_str().expect("a path");
+    let mut program = Program::start(script, folder.path(), &["--virtual-locks", "off"]);
+    let mut answered = 0;
+    let status = loop {
+        if let Some(status) = program.ended() {
+            break status;
+        }
+        assert!(answered < 4000, "it goes on for ever");
+        let body = json!({ "keyUuid": format!("k{answered}"), "keyIndexNumber": answered % 4 });
+        let Ok(mut connection) = keywright_tests::Connection::open(program.address).await else {
+            continue;
+        };
+        if connection
+            .send(program.write_key(LOCK, &body))
+            .await
+            .is_ok()
+        {
+            answered += 1;
+        }
+    };
+    let log = program.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("can no longer be written") && log.contains("start again"),
+        "{log}"
+    );
+    let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
+    assert_eq!(program.get("/readyz").send().await.status, 200);
+}
+
+#[tokio::test]
 async fn one_folder_serves_one_process() {
     let world = World::silent();
     let (code, text) = Program::fail(BINARY, world.folder.path(), &[]);
@@ -226,6 +296,12 @@ async fn settings_that_make_no_sense_are_refused_by_name() {
         (vec!["--faults", "put@1=explode"], "put@1=explode"),
         (vec!["--behaviour", "123:fast"], "fast"),
         (vec!["--behaviour", "fast"], "LOCK:LIST"),
+        (vec!["--faults", "put@3-1=refuse"], "put@3-1=refuse"),
+        (vec!["--behaviour", "999:twice"], "999"),
+        (vec!["--behaviour", "123:"], "offline=5s"),
+        (vec!["--request", "0s"], "request must be more than zero"),
+        (vec!["--max-open-writes", "0"], "max open writes"),
+        (vec!["--max-in-flight", "0"], "--max-in-flight"),
         (vec!["--virtual-locks", "maybe"], "--virtual-locks"),
         (vec!["--log-level", "loud"], "--log-level"),
         (vec!["--no-such-flag"], "--no-such-flag"),

@@ -1,11 +1,17 @@
 //! A program of a test's own, with its folder.
 
 use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::{json, time::SystemClock};
+use keywright_domain::ports::LockHistory;
+use keywright_domain::values::LockVersion;
 use keywright_sandbox::{LockMemory, read_memory};
 use keywright_tests::{Answer, Books, Program};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keywright-under-test");
@@ -55,9 +61,9 @@ impl World {
     }
 
     pub(crate) async fn write(&self, key: &str, index: Option<u64>) -> Answer {
-        let mut body = json!({ "keyUuid": key });
+        let mut body = serde_json::json!({ "keyUuid": key });
         if let Some(index) = index {
-            body["keyIndexNumber"] = json!(index);
+            body["keyIndexNumber"] = index.into();
         }
         self.program.write_key(LOCK, &body).send().await
     }
@@ -108,4 +114,23 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it never came to this: {what}");
+}
+
+/// Puts events of locks that the demo does not have into the store of a program that is not running. Each
+/// `LockCreated` starts a stream, and what follows it goes on with it.
+pub(crate) async fn import(data: &Path, events: &[(&str, Value)]) {
+    let mut version = 0;
+    let mut recorded = Vec::new();
+    for (name, data) in events {
+        version = if *name == "LockCreated" {
+            1
+        } else {
+            version + 1
+        };
+        let event = json::read_event(name, LockVersion(version), None, data);
+        recorded.push(event.expect("an event"));
+    }
+    let store = SqliteLockRepo::open(&data.join("locks.sqlite"), Arc::new(SystemClock));
+    let store = store.expect("the store opens");
+    store.import(recorded).await.expect("imported");
 }

@@ -36,14 +36,7 @@ impl Books {
     /// They cannot be read.
     pub async fn read(data: &Path) -> Self {
         let folder = TempDir::new().expect("a folder");
-        for file in FILES {
-            for name in [file.to_owned(), format!("{file}-wal")] {
-                let from = data.join(&name);
-                if from.exists() {
-                    std::fs::copy(from, folder.path().join(name)).expect("copied");
-                }
-            }
-        }
+        copy(data, folder.path());
         let store = SqliteLockRepo::open(&folder.path().join(FILES[0]), Arc::new(SystemClock));
         let config = ServiceConfig {
             clock: Arc::new(|| SystemClock.now().as_secs()),
@@ -172,6 +165,27 @@ impl Books {
             holds::i5_shadow(shadow.as_ref(), &snapshot).map_err(said)?;
         }
         Ok(())
+    }
+}
+
+/// Copies files that somebody may be writing to: two readings that are equal are of one moment.
+fn copy(from: &Path, to: &Path) {
+    let read = |name: &str| std::fs::read(from.join(name)).ok();
+    for file in FILES {
+        let names = [file.to_owned(), format!("{file}-wal")];
+        let mut last = names.each_ref().map(|name| read(name));
+        loop {
+            let now = names.each_ref().map(|name| read(name));
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        for (name, content) in names.iter().zip(last) {
+            if let Some(content) = content {
+                std::fs::write(to.join(name), content).expect("copied");
+            }
+        }
     }
 }
 

@@ -82,6 +82,14 @@ impl Program {
         log.clone()
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Panics
+    /// The system does not say.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the system says")
+    }
+
     /// A request with the demo user's token.
     pub fn get(&self, path: &str) -> Request {
         self.request("GET", path).bearer(&self.token)

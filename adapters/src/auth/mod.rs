@@ -1,14 +1,22 @@
 //! Who asks: JSON Web Tokens, API keys, and both together.
 
+#[cfg(feature = "auth")]
 mod api_key;
+#[cfg(feature = "auth")]
 mod api_key_file;
+#[cfg(feature = "auth")]
 mod credentials;
+#[cfg(feature = "auth")]
 mod jwt;
 mod memory;
 
+#[cfg(feature = "auth")]
 pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys};
+#[cfg(feature = "auth")]
 pub use api_key_file::{ApiKeyFileError, read_api_keys, write_api_keys};
+#[cfg(feature = "auth")]
 pub use credentials::CredentialAuth;
+#[cfg(feature = "auth")]
 pub use jwt::{InvalidVerifier, JwtSettings, JwtVerifier, VerificationKey};
 pub use memory::InMemoryAuth;
 

@@ -62,7 +62,7 @@ struct Rule {
 /// Its text form lists rules: `put@1=refuse,put@3-5=drop-answer,read@2-=lose,update~0.1=delay:200ms,seed=7`
 /// does so to the first put, to the third to fifth, to every reading from the second on, and to a tenth of all
 /// updates. Operations are `put`, `update`, `read`, `save` and `load`; faults are `pass`, `delay:D`,
-/// `not-sent`, `refuse`, `drop-answer`, `lose`, `withhold` and `late:D`.
+/// `not-sent`, `refuse`, `drop-answer`, `lose` and `late:D`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultPlan {
     rules: Vec<Rule>,
@@ -171,6 +171,9 @@ fn parse_calls(text: &str) -> Result<(Operation, When), &'static str> {
         Some((first, "")) => When::Calls(number(first)?, u64::MAX),
         Some((first, last)) => When::Calls(number(first)?, number(last)?),
     };
+    if matches!(when, When::Calls(first, last) if first > last) {
+        return Err("the first call must not come after the last one");
+    }
     Ok((operation, when))
 }
 
@@ -189,7 +192,6 @@ fn parse_fault(text: &str) -> Result<Fault, &'static str> {
         ("refuse", None) => Fault::Refuse,
         ("drop-answer", None) => Fault::DropAnswer,
         ("lose", None) => Fault::LoseRequest,
-        ("withhold", None) => Fault::Withhold,
         ("delay", Some(span)) => Fault::Delay(span),
         ("late", Some(span)) => Fault::Late(span),
         _ => {
@@ -310,6 +312,8 @@ mod tests {
             "put=refuse",
             "put@0=refuse",
             "put@a=refuse",
+            "put@3-1=refuse",
+            "put@1=withhold",
             "put~2=refuse",
             "get@1=refuse",
             "put@1=explode",

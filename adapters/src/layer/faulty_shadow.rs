@@ -100,7 +100,14 @@ impl ShadowPort for FaultyShadow {
                 tokio::spawn(async move {
                     tokio::time::sleep(span).await;
                     let outcome = inner.update(&thing, change).await;
-                    tracing::debug!(%thing, ?outcome, "an update that was held up arrived");
+                    match outcome {
+                        Ok(version) => {
+                            tracing::info!(%thing, %version, "an update that was held up arrived");
+                        }
+                        Err(error) => {
+                            tracing::info!(%thing, %error, "an update that was held up came too late");
+                        }
+                    }
                 });
                 Err(lost())
             }

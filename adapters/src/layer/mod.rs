@@ -11,5 +11,5 @@ pub use faults::{Fault, FaultPlan, Faults, InvalidFault, Operation};
 pub use faulty_lock_repo::FaultyLockRepo;
 pub use faulty_shadow::FaultyShadow;
 pub use timeout::Timeout;
-pub use traced::Traced;
+pub use traced::{TracedLockRepo, TracedShadow};
 pub use watched::Watched;

@@ -1,27 +1,49 @@
 //! What goes through a port, in the log. Neither keys nor credentials are in it.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{
     LockRepo, RepoError, Save, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
 };
-use keywright_domain::values::{ClientToken, KeyIndex, LockId, ShadowVersion, ThingName};
+use keywright_domain::values::{ClientToken, KeyIndex, LockId, ShadowVersion, ThingName, WriteId};
 use keywright_domain::write::{Owner, Write, WriteState};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// Logs the calls of a port: the life of each write at the level of information, single calls for those
-/// who look for a fault, failures as warnings.
+/// Logs what a shadow is asked and answers: failures as warnings, the rest for those who look for a fault.
 #[derive(Clone)]
-pub struct Traced<P: ?Sized>(Arc<P>);
+pub struct TracedShadow(Arc<dyn ShadowPort>);
 
-impl<P: ?Sized> Traced<P> {
-    /// Logs what `inner` is asked and answers.
-    pub const fn new(inner: Arc<P>) -> Self {
+impl TracedShadow {
+    /// Logs the calls of `inner`.
+    pub const fn new(inner: Arc<dyn ShadowPort>) -> Self {
         Self(inner)
+    }
+}
+
+/// Logs the life of each write, one line a step, and what goes wrong with the store.
+#[derive(Clone)]
+pub struct TracedLockRepo {
+    inner: Arc<dyn LockRepo>,
+    /// Writes whose lock is at it, which has been logged.
+    in_progress: Arc<Mutex<HashSet<WriteId>>>,
+}
+
+/// How many of those are remembered; beyond that, a step may be logged twice.
+const MOST_IN_PROGRESS: usize = 64 * 1024;
+
+impl TracedLockRepo {
+    /// Logs what is saved in `inner`.
+    pub fn new(inner: Arc<dyn LockRepo>) -> Self {
+        Self {
+            inner,
+            in_progress: Arc::default(),
+        }
     }
 }
 
@@ -30,7 +52,7 @@ fn since(start: Instant) -> u64 {
 }
 
 #[async_trait]
-impl ShadowPort for Traced<dyn ShadowPort> {
+impl ShadowPort for TracedShadow {
     async fn update(
         &self,
         thing: &ThingName,
@@ -38,7 +60,9 @@ impl ShadowPort for Traced<dyn ShadowPort> {
     ) -> Result<ShadowVersion, ShadowError> {
         let (start, token) = (Instant::now(), change.token.clone());
         let expected = change.expected.map(|v| v.0);
+        let waiting = Waiting(Some((thing, "update")));
         let answer = self.0.update(thing, change).await;
+        waiting.answered();
         let (token, micros) = (token.as_str(), since(start));
         match &answer {
             Ok(version) => debug!(%thing, token, expected, %version, micros, "shadow updated"),
@@ -56,7 +80,9 @@ impl ShadowPort for Traced<dyn ShadowPort> {
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         let start = Instant::now();
+        let waiting = Waiting(Some((thing, "reading")));
         let answer = self.0.read(thing, token).await;
+        waiting.answered();
         let micros = since(start);
         match &answer {
             Ok(found) => {
@@ -70,9 +96,9 @@ impl ShadowPort for Traced<dyn ShadowPort> {
 }
 
 #[async_trait]
-impl LockRepo for Traced<dyn LockRepo> {
+impl LockRepo for TracedLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        let answer = self.0.load(lock).await;
+        let answer = self.inner.load(lock).await;
         if let Err(error) = &answer {
             warn!(%lock, %error, "lock not loaded");
         }
@@ -80,11 +106,12 @@ impl LockRepo for Traced<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let (start, lock, writes) = (Instant::now(), save.lock, save.writes.clone());
-        let answer = self.0.save(save).await;
+        let (start, lock) = (Instant::now(), save.lock);
+        let (events, writes) = (save.events.clone(), save.writes.clone());
+        let answer = self.inner.save(save).await;
         let micros = since(start);
         match &answer {
-            Ok(()) => writes.iter().for_each(log_step),
+            Ok(()) => self.log_steps(&events, &writes),
             Err(RepoError::Stale) => debug!(%lock, micros, "lock has changed, deciding again"),
             Err(error) => warn!(%lock, %error, micros, "lock not saved"),
         }
@@ -92,7 +119,7 @@ impl LockRepo for Traced<dyn LockRepo> {
     }
 
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
-        let answer = self.0.claim(owner, lease).await;
+        let answer = self.inner.claim(owner, lease).await;
         match &answer {
             Ok(Some(write)) => {
                 let (lock, write) = (write.lock, write.id);
@@ -105,24 +132,74 @@ impl LockRepo for Traced<dyn LockRepo> {
     }
 }
 
-/// One line for each step of a write's life. A settled write whose result was cleared is no step.
-fn log_step(write: &Write) {
-    let step = write.state.name();
-    let (lock, id, index) = (write.lock, write.id, write.slot.index.map(KeyIndex::get));
-    let late = write.is_late().then_some(true);
-    let version = write.requested.map(|r| r.version.0);
-    match &write.state {
-        WriteState::Prepared(_) => {
-            info!(%lock, write = %id, index, by = write.requested_by, "{step}");
+impl TracedLockRepo {
+    /// One line for each step of a write's life, with its event where it has one. Other saves of a write (its
+    /// result was cleared, its shadow was looked at) are no steps.
+    fn log_steps(&self, events: &[RecordedEvent], writes: &[Write]) {
+        for write in writes {
+            let (lock, id, step) = (write.lock, write.id, write.state.name());
+            let index = write.slot.index.map(KeyIndex::get);
+            let mut own = events.iter().filter(|e| e.write == Some(id)).peekable();
+            let eventful = own.peek().is_some();
+            for recorded in own {
+                let (event, version) = (recorded.event.name(), recorded.version.0);
+                match &recorded.event {
+                    LockEvent::KeyWriteRequested(_) => {
+                        info!(%lock, write = %id, version, event, "SENT");
+                    }
+                    LockEvent::KeyWriteFailed { reason, late, .. } => {
+                        info!(%lock, write = %id, version, event, %reason, late, "{step}");
+                    }
+                    LockEvent::KeyWriteConfirmed { late, .. } => {
+                        info!(%lock, write = %id, version, event, late, "{step}");
+                    }
+                    _ => info!(%lock, write = %id, version, event, "{step}"),
+                }
+            }
+            match &write.state {
+                WriteState::Prepared(_) => {
+                    info!(%lock, write = %id, index, by = write.requested_by, "{step}");
+                }
+                WriteState::Aborted { reason, .. } => info!(%lock, write = %id, %reason, "{step}"),
+                WriteState::InProgress if self.begins(id) => info!(%lock, write = %id, "{step}"),
+                _ if eventful => self.ends(id),
+                _ => debug!(%lock, write = %id, step, "looked after"),
+            }
         }
-        WriteState::Sent => info!(%lock, write = %id, version, "{step}"),
-        WriteState::Aborted { reason, .. } => info!(%lock, write = %id, %reason, "{step}"),
-        _ if write.settled_at().is_some() && write.attention.is_none() => {
-            debug!(%lock, write = %id, "nothing of it is left on the shadow");
+    }
+
+    fn begins(&self, id: WriteId) -> bool {
+        let mut in_progress = self.in_progress();
+        if in_progress.len() >= MOST_IN_PROGRESS {
+            in_progress.clear();
         }
-        WriteState::Failed(reason, _) => {
-            info!(%lock, write = %id, %reason, late, "{step}");
+        in_progress.insert(id)
+    }
+
+    fn ends(&self, id: WriteId) {
+        self.in_progress().remove(&id);
+    }
+
+    fn in_progress(&self) -> MutexGuard<'_, HashSet<WriteId>> {
+        self.in_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that is under way. One that is given up leaves a line, too.
+struct Waiting<'a>(Option<(&'a ThingName, &'static str)>);
+
+impl Waiting<'_> {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some((thing, call)) = self.0 {
+            warn!(%thing, call, "the shadow did not answer in time; the call was given up");
         }
-        _ => info!(%lock, write = %id, late, "{step}"),
     }
 }

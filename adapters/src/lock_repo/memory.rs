@@ -69,12 +69,11 @@ impl LockRepo for InMemoryLockRepo {
         let mut store = self.store();
         let Some(row) = store
             .locks
-            .get(&save.lock)
+            .get_mut(&save.lock)
             .filter(|row| row.revision == save.revision)
         else {
             return Err(RepoError::Stale);
         };
-        let mut row = row.clone();
         row.append(save.events)
             .map_err(|(at, _)| RepoError::Corrupt {
                 table: "events",
@@ -83,14 +82,13 @@ impl LockRepo for InMemoryLockRepo {
             })?;
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
+        save.writes.iter().for_each(|write| row.keep(write));
         for write in save.writes {
-            row.keep(&write);
             let lease_until = now.after(write.intent().map_or(Duration::ZERO, |i| i.lease));
             store
                 .writes
                 .insert(write.id, WriteRow { write, lease_until });
         }
-        store.locks.insert(save.lock, row);
         Ok(())
     }
 
@@ -231,13 +229,14 @@ impl Row {
         })
     }
 
+    /// All of them or none.
     fn append(&mut self, events: Vec<RecordedEvent>) -> Result<(), (LockVersion, FoldError)> {
-        for event in events {
-            self.lock
-                .apply(&event)
-                .map_err(|why| (event.version, why))?;
-            self.events.push(event);
+        let mut lock = self.lock.clone();
+        for event in &events {
+            lock.apply(event).map_err(|why| (event.version, why))?;
         }
+        self.lock = lock;
+        self.events.extend(events);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use keywright_shadow::{Limits, Rejected, ServiceConfig, ShadowName, ShadowServic
 use serde_json::json;
 
 use super::document;
+use crate::reports::InMemoryReports;
 use crate::time::SystemClock;
 
 /// One named shadow of every thing, in an in-process [`ShadowService`].
@@ -32,6 +33,16 @@ impl InMemoryShadow {
         };
         let name = ShadowName::Named(Self::DEFAULT_NAME.to_owned());
         Self::new(ShadowService::in_memory(config), name)
+    }
+
+    /// The service behind it: the locks' side.
+    pub const fn service(&self) -> &ShadowService {
+        &self.service
+    }
+
+    /// What locks report on these shadows from now on.
+    pub fn reports(&self) -> InMemoryReports {
+        InMemoryReports::new(&self.service, self.name.clone())
     }
 
     /// Writes to the shadow `name` of each thing.

@@ -38,8 +38,18 @@ pub(super) enum Failure {
     Internal,
     NotUpdated(FailureReason),
     Busy,
+    /// Another write of the lock has to be decided first.
+    AfterUndecided(Undecided),
     Unavailable,
-    Undecided(LockId, WriteId),
+    Undecided(Undecided),
+}
+
+/// A write whose outcome is not known yet, and after how long it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecided {
+    pub(super) lock: LockId,
+    pub(super) write: WriteId,
+    pub(super) within: Duration,
 }
 
 #[derive(Serialize)]
@@ -55,7 +65,6 @@ struct Body<'a> {
 /// When to ask again.
 const SOON: Duration = Duration::from_secs(1);
 const AFTER_THE_LOCK: Duration = Duration::from_secs(30);
-const AFTER_THE_LEASE: Duration = Duration::from_secs(15);
 
 impl Failure {
     /// The table. The texts of 401, 403, 404 and 502 are the vendor's to the letter.
@@ -117,11 +126,16 @@ impl Failure {
                 S::SERVICE_UNAVAILABLE,
                 "Other requests are in progress; nothing was done, try again",
             ),
+            Self::AfterUndecided(_) => fixed(
+                S::SERVICE_UNAVAILABLE,
+                "The outcome of an earlier write of the lock is not known yet; nothing was done, try again \
+                 when it is",
+            ),
             Self::Unavailable => fixed(
                 S::SERVICE_UNAVAILABLE,
                 "The service cannot do this at the moment; nothing was done, try again",
             ),
-            Self::Undecided(..) => fixed(
+            Self::Undecided(_) => fixed(
                 S::GATEWAY_TIMEOUT,
                 "The device shadow did not answer in time; the outcome is not known yet",
             ),
@@ -144,7 +158,9 @@ impl Failure {
             Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
             Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
             Self::Busy | Self::Unavailable => (RETRY_AFTER, seconds(SOON)),
-            Self::Undecided(..) => (RETRY_AFTER, seconds(AFTER_THE_LEASE)),
+            Self::Undecided(write) | Self::AfterUndecided(write) => {
+                (RETRY_AFTER, seconds(write.within))
+            }
             // What is left of the body is not read.
             Self::BodyTooSlow | Self::BodyTooLarge(_) => {
                 (CONNECTION, HeaderValue::from_static("close"))
@@ -167,8 +183,9 @@ impl Failure {
         };
         let mut answer = json(status, &body);
         answer.headers_mut().extend(self.header());
-        if let Self::Undecided(lock, write) = self {
-            answer.headers_mut().insert(LOCATION, location(lock, write));
+        if let Self::Undecided(undecided) | Self::AfterUndecided(undecided) = self {
+            let location = location(undecided.lock, undecided.write);
+            answer.headers_mut().insert(LOCATION, location);
         }
         answer
     }
@@ -231,23 +248,43 @@ impl From<ReadError> for Failure {
 }
 
 impl Failure {
-    pub(super) fn of_write(error: WriteError, lock: LockId) -> Self {
+    /// `lease`: after that long, somebody finds out what is not known yet.
+    pub(super) fn of_write(error: WriteError, lock: LockId, lease: Duration) -> Self {
+        let undecided = |write| Undecided {
+            lock,
+            write,
+            within: lease,
+        };
         match error {
             WriteError::Rejected(rejection) => rejection.into(),
-            WriteError::Busy => Self::Busy,
+            WriteError::Busy { undecided: None } => Self::Busy,
+            WriteError::Busy {
+                undecided: Some(write),
+            } => Self::AfterUndecided(undecided(write)),
             WriteError::NotUpdated(reason) => Self::NotUpdated(reason),
-            WriteError::Undecided(write) => Self::Undecided(lock, write),
+            WriteError::Undecided(write) => Self::Undecided(undecided(write)),
             WriteError::Store(error) => error.into(),
         }
     }
 
-    pub(super) fn of_withdrawal(error: WithdrawError, lock: LockId, write: WriteId) -> Self {
+    pub(super) fn of_withdrawal(
+        error: WithdrawError,
+        lock: LockId,
+        write: WriteId,
+        lease: Duration,
+    ) -> Self {
+        let undecided = Undecided {
+            lock,
+            write,
+            within: lease,
+        };
         match error {
             WithdrawError::NotFound => Self::NotFound,
             WithdrawError::Busy => Self::Busy,
+            WithdrawError::Prepared => Self::AfterUndecided(undecided),
             WithdrawError::AlreadyEnded(write) => Self::AlreadyEnded(write.state.name()),
             WithdrawError::NotUpdated(reason) => Self::NotUpdated(reason),
-            WithdrawError::Undecided => Self::Undecided(lock, write),
+            WithdrawError::Undecided => Self::Undecided(undecided),
             WithdrawError::Store(error) => error.into(),
         }
     }

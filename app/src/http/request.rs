@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use keywright_domain::event::KeySlot;
-use keywright_domain::ports::{Credentials, Secret};
+use keywright_domain::ports::{AuthError, Credentials, Secret};
 use keywright_domain::principal::Principal;
 use keywright_domain::values::{KeyIndex, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId};
 use serde::{Deserialize, Deserializer};
@@ -42,33 +42,39 @@ async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure>
         let text = format!("{name} is an internal header; leave it out");
         return Err(Failure::BadRequest(text.into()));
     }
-    let bearer = match once(headers, &AUTHORIZATION)? {
-        Some(value) => Some(bearer(value).ok_or(Failure::Unauthorized)?),
-        None => None,
-    };
-    let api_key = once(headers, &HeaderName::from_static("x-api-key"))?.map(Secret::new);
-    let credentials = Credentials { bearer, api_key };
+    let credentials = credentials(headers)?;
     Ok(app.auth.authenticate(&credentials).await?)
 }
 
+fn credentials(headers: &HeaderMap) -> Result<Credentials, AuthError> {
+    let bearer = match once(headers, &AUTHORIZATION)? {
+        Some(value) => Some(bearer(value)?),
+        None => None,
+    };
+    let api_key = once(headers, &HeaderName::from_static("x-api-key"))?.map(Secret::new);
+    Ok(Credentials { bearer, api_key })
+}
+
 /// The value of a header that may be sent once.
-fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Failure> {
+fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, AuthError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => match value.to_str() {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Failure::Unauthorized),
-        },
-        (Some(_), Some(_)) => Err(Failure::Unauthorized),
+        (Some(value), None) => {
+            let text = value.to_str();
+            text.map(Some)
+                .map_err(|_| AuthError::Refused("a credential is no text"))
+        }
+        (Some(_), Some(_)) => Err(AuthError::Refused("a credential was sent twice")),
     }
 }
 
-fn bearer(value: &str) -> Option<Secret> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| Secret::new(token.trim()))
+fn bearer(value: &str) -> Result<Secret, AuthError> {
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(AuthError::Refused("Authorization is not Bearer"));
+    }
+    Ok(Secret::new(token.trim()))
 }
 
 /// # Errors
@@ -133,6 +139,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media_type = value.unwrap_or_default().split(';').next();
     media_type.is_some_and(|m| m.trim().eq_ignore_ascii_case("application/json"))
+        // Nothing is unpacked here.
+        && !headers.contains_key(CONTENT_ENCODING)
 }
 
 async fn body(app: &App, body: Incoming) -> Result<Bytes, Failure> {

@@ -35,11 +35,13 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
         },
         _ => return Err(Failure::NotFound),
     };
-    if method.as_str() == allowed {
+    // Whoever may GET may ask for the head of the answer alone; the server leaves the body away.
+    if method.as_str() == allowed || *method == Method::HEAD && allowed == "GET" {
         return Ok(route);
     }
     Err(Failure::MethodNotAllowed(match route {
-        Route::Write(..) => "GET, DELETE",
+        Route::Write(..) => "GET, HEAD, DELETE",
+        _ if allowed == "GET" => "GET, HEAD",
         _ => allowed,
     }))
 }

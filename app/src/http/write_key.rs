@@ -34,16 +34,17 @@ pub(super) async fn write_key(
     let wait = request::wait(request.headers());
     let slot = request::key_slot(app, request).await?;
     let command = WriteKey { lock, slot };
-    let writes = app.writes.clone();
+    let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let written = run(
         app,
         async move { writes.write_key(&command, &principal).await },
     )
     .await?;
-    let written = written.map_err(|error| Failure::of_write(error, lock))?;
+    let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
 
+    // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
     let outcome = match wait {
-        Some(span) => settled(app, written.write, span).await?,
+        Some(span) => settled(app, written.write, span).await,
         None => None,
     };
     let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
@@ -66,9 +67,9 @@ pub(super) async fn withdraw(
     let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     let write = request::write_id(write)?;
     app.writes.read_write(lock, write, &principal).await?;
-    let writes = app.writes.clone();
+    let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let withdrawn = run(app, async move { writes.withdraw(write).await }).await?;
-    let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write))?;
+    let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
@@ -104,15 +105,15 @@ async fn place(app: &App) -> Result<OwnedSemaphorePermit, Failure> {
     }
 }
 
-/// The write once it has come to its end, or as it is after `span`.
-async fn settled(app: &App, id: WriteId, span: Duration) -> Result<Option<Write>, Failure> {
+/// The write once it has come to its end, or as it is after `span`; `None` where the store does not say.
+async fn settled(app: &App, id: WriteId, span: Duration) -> Option<Write> {
     let deadline = Instant::now() + span;
     let mut saved = app.saved.subscribe();
     loop {
-        let write = app.history.write(id).await?;
-        let over = write.as_ref().is_none_or(|w| w.settled_at().is_some());
+        let write = app.history.write(id).await.ok().flatten();
+        let over = write.as_ref().is_some_and(|w| w.settled_at().is_some());
         if over || Instant::now() >= deadline || app.work.is_draining() {
-            return Ok(write);
+            return write;
         }
         let ours = async {
             loop {

@@ -31,9 +31,12 @@ pub enum WithdrawError {
     /// No such write.
     #[error("the write does not exist")]
     NotFound,
-    /// It is prepared, and its outcome not known yet; or other writes of the lock are in progress.
-    #[error("the write cannot be taken back at this moment")]
+    /// Other writes of the lock are in progress. Nothing happened.
+    #[error("other writes of the lock are in progress")]
     Busy,
+    /// It is prepared, and whether the shadow has it is not known yet. Nothing happened.
+    #[error("the outcome of the write itself is not known yet")]
+    Prepared,
     /// It is over, as it says.
     #[error("the write is over")]
     AlreadyEnded(Box<Write>),
@@ -375,7 +378,8 @@ impl KeyWrites {
     async fn why_not_open(&self, id: WriteId) -> Result<WithdrawError, RepoError> {
         Ok(match self.ports.history.write(id).await? {
             None => WithdrawError::NotFound,
-            Some(write) if write.intent().is_some() || write.is_open() => WithdrawError::Busy,
+            Some(write) if write.intent().is_some() => WithdrawError::Prepared,
+            Some(write) if write.is_open() => WithdrawError::Busy,
             Some(write) => WithdrawError::AlreadyEnded(Box::new(write)),
         })
     }

@@ -41,6 +41,9 @@ impl Default for Settings {
 /// Settings that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
+    /// Nothing could ever be done.
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
     /// An owner could act after its lease.
     #[error("the lease ({lease:?}) must be at least request + shadow call + 2 s ({least:?})")]
     LeaseTooShort {
@@ -56,8 +59,20 @@ impl Settings {
     const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
     /// # Errors
-    /// An owner that is still at its request must not be taken over.
+    /// Nothing could ever be done; or an owner that is still at its request would be taken over.
     pub fn check(&self) -> Result<(), InvalidSettings> {
+        let spans = [
+            ("request", self.request),
+            ("turn", self.turn),
+            ("shadow call", self.shadow_call),
+            ("time to live", self.limits.time_to_live),
+        ];
+        if let Some((name, _)) = spans.iter().find(|(_, span)| span.is_zero()) {
+            return Err(InvalidSettings::Zero(name));
+        }
+        if self.limits.max_open_writes == 0 {
+            return Err(InvalidSettings::Zero("max open writes"));
+        }
         let least = self.request + self.shadow_call + Self::LEASE_MARGIN;
         if self.lease < least {
             return Err(InvalidSettings::LeaseTooShort {

@@ -255,3 +255,96 @@ impl LockRepo for NoEnd {
         self.0.claim(owner, lease).await
     }
 }
+
+/// Writes down the token of each request.
+struct Named {
+    inner: Arc<dyn ShadowPort>,
+    tokens: std::sync::Mutex<Vec<String>>,
+}
+
+impl Named {
+    fn note(&self, token: &ClientToken) {
+        let mut tokens = self
+            .tokens
+            .lock()
+            .expect("no test panics while it holds this");
+        tokens.push(token.as_str().to_owned());
+    }
+}
+
+#[async_trait]
+impl ShadowPort for Named {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.note(&change.token);
+        self.inner.update(thing, change).await
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.note(&token);
+        self.inner.read(thing, token).await
+    }
+}
+
+/// So that the late answer of an update cannot be taken for that of the fence, or of anything else.
+#[tokio::test(start_paused = true)]
+async fn no_two_requests_have_one_token() {
+    use keywright_adapters::layer::Fault;
+    let mut world = World::new().await;
+    let named = Arc::new(Named {
+        inner: world.ports.shadow.clone(),
+        tokens: std::sync::Mutex::default(),
+    });
+    world.ports.shadow = named.clone();
+    world.restart();
+    // Sent, sent again, fenced; then undecided, taken over by two others, and ended by the last one.
+    world.trouble_at(
+        [
+            &[
+                Fault::Pass,
+                Fault::Withhold,
+                Fault::Withhold,
+                Fault::Withhold,
+            ],
+            &[],
+        ],
+        [&[], &[]],
+    );
+    let fenced = world.write("key", Some(2)).await;
+    assert!(
+        matches!(fenced, Err(WriteError::NotUpdated(_))),
+        "{fenced:?}"
+    );
+    let down = [Fault::LoseRequest; 60];
+    world.trouble_at([&down, &down], [&[], &[]]);
+    let undecided = world.write("key", Some(3)).await;
+    assert!(
+        matches!(undecided, Err(WriteError::Undecided(_))),
+        "{undecided:?}"
+    );
+    world.restart();
+    world.recover().await;
+    world.no_trouble();
+    let withdrawn = world.write("key", Some(4)).await.expect("written").write;
+    world.writes.withdraw(withdrawn).await.expect("withdrawn");
+    world.clock.advance(Duration::from_secs(61));
+    world.maintain().await;
+    let mut tokens = named
+        .tokens
+        .lock()
+        .expect("no test panics while it holds this")
+        .clone();
+    let all = tokens.len();
+    assert!(all > 15, "{tokens:?}");
+    assert!(tokens.iter().all(|token| token.len() <= 64));
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), all);
+}

@@ -81,6 +81,13 @@ impl GroupCommit {
         self.run_then(job, |_| ()).await
     }
 
+    /// Waits until the writer takes no more jobs, because a commit failed: the file has to be opened again.
+    pub async fn ended(&self) {
+        if let Some(jobs) = &self.writer.jobs {
+            jobs.closed().await;
+        }
+    }
+
     /// As [`run`](Self::run); `then` sees what a job has done, on the writer's thread, after the commit
     /// and before the answer, in the order of the jobs and also when nobody waits for the answer. It is
     /// not called for a job that failed or was not committed.

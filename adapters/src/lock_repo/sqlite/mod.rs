@@ -72,6 +72,12 @@ impl SqliteLockRepo {
         .await
     }
 
+    /// Waits until the store can save nothing more, because a commit failed: what it holds is known once it is
+    /// opened again.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
     async fn write<T, E, F>(&self, job: F) -> Result<T, E>
     where
         T: Send + 'static,

@@ -40,16 +40,26 @@ impl Readers {
         let reading = spawn_blocking(move || {
             let _turn = turn;
             let conn = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn =
-                conn.ok_or_else(|| RepoError::Unavailable("no connection is left".into()))?;
-            let found = query(&conn);
-            free.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(conn);
-            found
+            let taken = Taken { conn, free };
+            let conn = taken.conn.as_ref();
+            let none = || RepoError::Unavailable("no connection is left".into());
+            query(conn.ok_or_else(none)?)
         });
         reading
             .await
             .unwrap_or_else(|e| Err(RepoError::Unavailable(e.to_string())))
+    }
+}
+
+/// A connection that goes back where it came from, also when a query panics.
+struct Taken {
+    conn: Option<Connection>,
+    free: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.extend(self.conn.take());
     }
 }
