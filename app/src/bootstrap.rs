@@ -206,13 +206,13 @@ fn credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials,
         audience: AUDIENCE.into(),
         organization_claim: ORGANIZATION_CLAIM.into(),
     };
-    let point = VerificationKey::Es256Point(token_key.public_point());
-    let tokens = JwtVerifier::new(point, settings)?;
+    let point = VerificationKey::es256_point(None, &token_key.public_point());
+    let tokens = JwtVerifier::new(vec![point], settings)?;
     let mut records = read_api_keys(&keys_path)?;
     let mut api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
 
-    let good = |token: &String| tokens.verify(&Secret::new(&**token), now).is_ok();
+    let good = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
     let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
         Some(token) => token,
         None => token_key.sign(now.as_secs())?,

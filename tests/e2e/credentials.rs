@@ -265,8 +265,8 @@ async fn headers_that_are_no_credentials_are_refused() {
             vec![("Authorization", &format!("Basic {token}"))],
             "Authorization is not Bearer",
         ),
-        (vec![("Authorization", "Bearer")], "token: malformed"),
-        (vec![("Authorization", "Bearer ")], "token: malformed"),
+        (vec![("Authorization", "Bearer")], "token: not three parts"),
+        (vec![("Authorization", "Bearer ")], "token: not three parts"),
         (vec![("X-API-Key", "")], "API key: malformed"),
         (
             vec![("Authorization", &bearer), ("Authorization", &bearer)],

@@ -36,7 +36,9 @@ impl AuthPort for CredentialAuth {
             let verifier = self.tokens.as_ref();
             verifier
                 .ok_or(AuthError::Refused("tokens are not accepted here"))?
-                .verify(token, now)
+                .verify(token.expose().as_bytes(), now)
+                .map(|verified| verified.identity)
+                .map_err(AuthError::from)
         });
         let api_key = credentials.api_key.as_ref().map(|key| {
             let keys = self.api_keys.as_ref();

@@ -17,7 +17,9 @@ pub use api_key_file::{ApiKeyFileError, read_api_keys, write_api_keys};
 #[cfg(feature = "auth")]
 pub use credentials::CredentialAuth;
 #[cfg(feature = "auth")]
-pub use jwt::{InvalidVerifier, JwtSettings, JwtVerifier, VerificationKey};
+pub use jwt::{
+    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, Refusal, VerificationKey, Verified, read_jwks,
+};
 pub use memory::InMemoryAuth;
 
 use keywright_domain::ports::AuthError;

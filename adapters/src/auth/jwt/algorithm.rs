@@ -1,0 +1,92 @@
+use std::fmt;
+use std::str::FromStr;
+
+use jsonwebtoken::Algorithm as Signing;
+
+/// The algorithms that tokens may be signed with (RFC 7518, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// HMAC with SHA-384.
+    Hs384,
+    /// HMAC with SHA-512.
+    Hs512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// Ed25519.
+    EdDsa,
+}
+
+/// What a key is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Secret,
+    Rsa,
+    Elliptic,
+    Edwards,
+}
+
+/// The one table of names.
+const NAMES: [(&str, Algorithm, Signing, Family); 8] = [
+    ("HS256", Algorithm::Hs256, Signing::HS256, Family::Secret),
+    ("HS384", Algorithm::Hs384, Signing::HS384, Family::Secret),
+    ("HS512", Algorithm::Hs512, Signing::HS512, Family::Secret),
+    ("RS256", Algorithm::Rs256, Signing::RS256, Family::Rsa),
+    ("PS256", Algorithm::Ps256, Signing::PS256, Family::Rsa),
+    ("ES256", Algorithm::Es256, Signing::ES256, Family::Elliptic),
+    ("ES384", Algorithm::Es384, Signing::ES384, Family::Elliptic),
+    ("EdDSA", Algorithm::EdDsa, Signing::EdDSA, Family::Edwards),
+];
+
+impl Algorithm {
+    fn row(self) -> (&'static str, Signing, Family) {
+        let row = NAMES.iter().find(|row| row.1 == self);
+        row.map_or(("HS256", Signing::HS256, Family::Secret), |row| {
+            (row.0, row.2, row.3)
+        })
+    }
+
+    /// The name in a token's header.
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    pub(super) fn signing(self) -> Signing {
+        self.row().1
+    }
+
+    pub(super) fn family(self) -> Family {
+        self.row().2
+    }
+
+    /// The shortest secret in bytes: the length of the hash (RFC 7518, section 3.2).
+    pub(super) const fn shortest_secret(self) -> usize {
+        match self {
+            Self::Hs384 => 48,
+            Self::Hs512 => 64,
+            _ => 32,
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let row = NAMES.iter().find(|row| row.0 == name);
+        row.map(|row| row.1).ok_or(())
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

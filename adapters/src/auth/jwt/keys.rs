@@ -1,0 +1,303 @@
+//! The keys that tokens are verified with, and why some are not taken.
+
+use std::collections::HashMap;
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::Jwk;
+use keywright_domain::ports::Secret;
+use serde_json::Value;
+
+use super::algorithm::{Algorithm, Family};
+use super::strict_json;
+
+/// Shorter RSA keys can be broken (RFC 7518, section 3.3).
+const SHORTEST_RSA: usize = 2048;
+
+/// Secrets of examples and tutorials, that everybody tries first.
+const WELL_KNOWN: [&str; 5] = [
+    "your-256-bit-secret",
+    "your-384-bit-secret",
+    "your-512-bit-secret",
+    "a-string-secret-at-least-256-bits-long",
+    "qwertyuiopasdfghjklzxcvbnm123456",
+];
+
+/// Keys that cannot be used. The texts hold no part of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKeys {
+    /// There is none.
+    #[error("there is no key to verify tokens with")]
+    None,
+    /// Anyone could guess it.
+    #[error("a shared secret for {algorithm} must have at least {shortest} bytes")]
+    ShortSecret {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// In bytes.
+        shortest: usize,
+    },
+    /// Everyone knows it.
+    #[error("the shared secret is one that everybody tries first; make a random one")]
+    WellKnownSecret,
+    /// Too short to be safe.
+    #[error("an RSA key must have at least {SHORTEST_RSA} bits")]
+    ShortRsa,
+    /// It is none for that algorithm.
+    #[error("the key is not a public key for {0} in PEM")]
+    Pem(Algorithm),
+    /// The file is no set of keys.
+    #[error("the file is no JWKS: an object with a list `keys` is expected")]
+    Jwks,
+    /// A key of a set cannot be used.
+    #[error("key {at} of the JWKS: {why}")]
+    Jwk {
+        /// Counted from 0.
+        at: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Which one is meant?
+    #[error("two keys have the kid `{0}`")]
+    DuplicateKeyId(String),
+    /// With several keys, each needs a name.
+    #[error("with more than one key, each must have a kid")]
+    MissingKeyId,
+    /// A public key could be taken for a secret.
+    #[error("shared secrets and public keys must not stand in one set")]
+    Mixed,
+}
+
+/// One key. It alone decides the algorithm.
+pub struct VerificationKey {
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+}
+
+impl VerificationKey {
+    /// A secret that issuer and verifier share.
+    ///
+    /// # Errors
+    /// It is short, well known, or the algorithm takes no secret.
+    pub fn secret(
+        id: Option<String>,
+        algorithm: Algorithm,
+        secret: &Secret,
+    ) -> Result<Self, InvalidKeys> {
+        if algorithm.family() != Family::Secret {
+            return Err(InvalidKeys::Pem(algorithm));
+        }
+        let key = checked_secret(algorithm, secret.expose().as_bytes())?;
+        Ok(Self { id, algorithm, key })
+    }
+
+    /// A public key in PEM.
+    ///
+    /// # Errors
+    /// It is none for that algorithm, or too short.
+    pub fn pem(id: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Self, InvalidKeys> {
+        let key = match algorithm.family() {
+            Family::Secret => return Err(InvalidKeys::Pem(algorithm)),
+            Family::Rsa => DecodingKey::from_rsa_pem(pem),
+            Family::Elliptic => DecodingKey::from_ec_pem(pem),
+            Family::Edwards => DecodingKey::from_ed_pem(pem),
+        };
+        let key = key.map_err(|_| InvalidKeys::Pem(algorithm))?;
+        let bytes = key.try_get_as_bytes().unwrap_or_default();
+        let fits = match algorithm {
+            // An uncompressed point of the curve.
+            Algorithm::Es256 => bytes.len() == 65,
+            Algorithm::Es384 => bytes.len() == 97,
+            _ => true,
+        };
+        if !fits {
+            return Err(InvalidKeys::Pem(algorithm));
+        }
+        if algorithm.family() == Family::Rsa && modulus_bits(bytes) < SHORTEST_RSA {
+            return Err(InvalidKeys::ShortRsa);
+        }
+        Ok(Self { id, algorithm, key })
+    }
+
+    /// ES256 by a point of the curve P-256 in its uncompressed form.
+    pub fn es256_point(id: Option<String>, point: &[u8]) -> Self {
+        let key = DecodingKey::from_ec_der(point);
+        Self {
+            id,
+            algorithm: Algorithm::Es256,
+            key,
+        }
+    }
+}
+
+/// The keys of a JSON Web Key Set (RFC 7517). Each must have `alg`, or be of a kind that has only one.
+///
+/// # Errors
+/// See [`InvalidKeys`]: a set with one bad key is not used at all.
+pub fn read_jwks(text: &[u8]) -> Result<Vec<VerificationKey>, InvalidKeys> {
+    let set = strict_json::object(text).ok_or(InvalidKeys::Jwks)?;
+    let keys = set.get("keys").and_then(Value::as_array);
+    let keys = keys.ok_or(InvalidKeys::Jwks)?.iter().enumerate();
+    keys.map(|(at, key)| read_jwk(key).map_err(|why| InvalidKeys::Jwk { at, why }))
+        .collect()
+}
+
+fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
+    let text = |name: &str| match value.get(name) {
+        None => Ok(None),
+        Some(found) => found
+            .as_str()
+            .map(Some)
+            .ok_or(format!("`{name}` is no text")),
+    };
+    let id = text("kid")?.map(str::to_owned);
+    if text("use")?.is_some_and(|it| it != "sig") {
+        return Err("`use` is not `sig`".into());
+    }
+    if let Some(operations) = value.get("key_ops") {
+        let verifies = operations
+            .as_array()
+            .is_some_and(|o| o.iter().any(|o| o == "verify"));
+        if !verifies {
+            return Err("`key_ops` has no `verify`".into());
+        }
+    }
+    let (kind, curve) = (text("kty")?.unwrap_or_default(), text("crv")?);
+    let algorithm = match (text("alg")?, kind, curve) {
+        (Some(name), ..) => name
+            .parse()
+            .map_err(|()| format!("`alg` {name} is not one that is verified here"))?,
+        (None, "EC", Some("P-256")) => Algorithm::Es256,
+        (None, "EC", Some("P-384")) => Algorithm::Es384,
+        (None, "OKP", Some("Ed25519")) => Algorithm::EdDsa,
+        _ => return Err("`alg` is missing".into()),
+    };
+    let fits = match algorithm.family() {
+        Family::Secret => kind == "oct",
+        Family::Rsa => kind == "RSA",
+        Family::Elliptic => {
+            let expected = if algorithm == Algorithm::Es256 {
+                "P-256"
+            } else {
+                "P-384"
+            };
+            kind == "EC" && curve == Some(expected)
+        }
+        Family::Edwards => kind == "OKP" && curve == Some("Ed25519"),
+    };
+    if !fits {
+        return Err(format!("the key is none for {algorithm}"));
+    }
+    let bytes = |name: &str| {
+        use base64::Engine as _;
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let text = text(name)?.ok_or(format!("`{name}` is missing"))?;
+        engine
+            .decode(text)
+            .map_err(|_| format!("`{name}` is not base64url"))
+    };
+    let key = match algorithm.family() {
+        Family::Secret => checked_secret(algorithm, &bytes("k")?).map_err(|e| e.to_string())?,
+        Family::Rsa if significant_bits(&bytes("n")?) < SHORTEST_RSA => {
+            return Err(InvalidKeys::ShortRsa.to_string());
+        }
+        _ => {
+            let unusable = |_| format!("the key is none for {algorithm}");
+            let jwk: Jwk = serde_json::from_value(value.clone()).map_err(unusable)?;
+            DecodingKey::from_jwk(&jwk).map_err(|_| format!("the key is none for {algorithm}"))?
+        }
+    };
+    Ok(VerificationKey { id, algorithm, key })
+}
+
+fn checked_secret(algorithm: Algorithm, secret: &[u8]) -> Result<DecodingKey, InvalidKeys> {
+    let well_known = |known: &str| secret.starts_with(known.as_bytes());
+    let repeated = secret
+        .first()
+        .is_some_and(|first| secret.iter().all(|b| b == first));
+    if WELL_KNOWN.into_iter().any(well_known) || repeated && secret.len() > 1 {
+        return Err(InvalidKeys::WellKnownSecret);
+    }
+    let shortest = algorithm.shortest_secret();
+    if secret.len() < shortest {
+        return Err(InvalidKeys::ShortSecret {
+            algorithm,
+            shortest,
+        });
+    }
+    Ok(DecodingKey::from_secret(secret))
+}
+
+/// The size of an RSA key in PKCS#1: a sequence whose first integer is the modulus.
+fn modulus_bits(der: &[u8]) -> usize {
+    let modulus = der_value(der, 0x30).and_then(|sequence| der_value(sequence, 0x02));
+    modulus.map_or(0, significant_bits)
+}
+
+/// What stands in the DER element that `bytes` start with, if it has this tag.
+fn der_value(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+    let (&found, rest) = bytes.split_first()?;
+    let (&length, rest) = rest.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81..=0x84 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            let length = digits
+                .iter()
+                .fold(0, |n, digit| n << 8 | usize::from(*digit));
+            (length, rest)
+        }
+        _ => return None,
+    };
+    (found == tag).then(|| rest.get(..length)).flatten()
+}
+
+fn significant_bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let rest = &number[zeros..];
+    rest.first()
+        .map_or(0, |first| rest.len() * 8 - first.leading_zeros() as usize)
+}
+
+/// Keys by their names.
+pub(super) struct KeySet {
+    keys: HashMap<Option<String>, VerificationKey>,
+}
+
+impl KeySet {
+    pub(super) fn new(keys: Vec<VerificationKey>) -> Result<Self, InvalidKeys> {
+        let secrets = keys
+            .iter()
+            .filter(|k| k.algorithm.family() == Family::Secret)
+            .count();
+        if secrets != 0 && secrets != keys.len() {
+            return Err(InvalidKeys::Mixed);
+        }
+        if keys.len() > 1 && keys.iter().any(|k| k.id.is_none()) {
+            return Err(InvalidKeys::MissingKeyId);
+        }
+        let mut named = HashMap::new();
+        for key in keys {
+            let id = key.id.clone();
+            if named.insert(id.clone(), key).is_some() {
+                return Err(InvalidKeys::DuplicateKeyId(id.unwrap_or_default()));
+            }
+        }
+        if named.is_empty() {
+            return Err(InvalidKeys::None);
+        }
+        Ok(Self { keys: named })
+    }
+
+    /// The key that a token names. Without a name, or where the only key has none, it is the only one.
+    pub(super) fn find(&self, id: Option<String>) -> Option<&VerificationKey> {
+        let only = || self.keys.values().next().filter(|_| self.keys.len() == 1);
+        match id {
+            None => only(),
+            Some(id) => match self.keys.get(&Some(id)) {
+                Some(key) => Some(key),
+                None => only().filter(|key| key.id.is_none()),
+            },
+        }
+    }
+}

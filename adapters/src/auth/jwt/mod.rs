@@ -1,0 +1,118 @@
+//! JSON Web Tokens (RFC 7519), verified strictly (RFC 8725): the key decides the algorithm, a token brings
+//! nothing along but its claims, and what is not needed is not accepted.
+
+mod algorithm;
+mod claims;
+mod compact;
+mod keys;
+mod refusal;
+mod strict_json;
+
+use std::sync::{PoisonError, RwLock};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use keywright_domain::principal::Identity;
+use keywright_domain::values::Timestamp;
+use quick_cache::sync::Cache;
+
+pub use algorithm::Algorithm;
+use compact::Compact;
+use keys::KeySet;
+pub use keys::{InvalidKeys, VerificationKey, read_jwks};
+pub use refusal::Refusal;
+
+/// How many verified tokens are remembered.
+const REMEMBERED: usize = 16 * 1024;
+
+/// What a token must say.
+#[derive(Clone, Debug)]
+pub struct JwtSettings {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`, or one of it.
+    pub audience: String,
+    /// The claim that makes the bearer a service of the organization that it names.
+    pub organization_claim: String,
+}
+
+/// What a token proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Who its bearer is.
+    pub identity: Identity,
+    /// In epoch seconds, with the leeway: from then on it proves nothing.
+    pub expires_at: u64,
+}
+
+/// Verifies tokens, and remembers for a while those that were good.
+pub struct JwtVerifier {
+    settings: JwtSettings,
+    keys: RwLock<KeySet>,
+    /// By the hash of the whole token.
+    verified: Cache<[u8; 32], Verified>,
+}
+
+impl JwtVerifier {
+    /// # Errors
+    /// See [`InvalidKeys`].
+    pub fn new(keys: Vec<VerificationKey>, settings: JwtSettings) -> Result<Self, InvalidKeys> {
+        Ok(Self {
+            settings,
+            keys: RwLock::new(KeySet::new(keys)?),
+            verified: Cache::new(REMEMBERED),
+        })
+    }
+
+    /// From now on only tokens of these keys are good.
+    ///
+    /// # Errors
+    /// See [`InvalidKeys`]; the old keys then stay.
+    pub fn replace_keys(&self, keys: Vec<VerificationKey>) -> Result<(), InvalidKeys> {
+        let keys = KeySet::new(keys)?;
+        let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *current = keys;
+        // Still under the lock, which everyone holds who remembers a token.
+        self.verified.clear();
+        Ok(())
+    }
+
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, token).as_ref());
+        if let Some(known) = self.verified.get(&hash) {
+            return if now.as_secs() < known.expires_at {
+                Ok(known)
+            } else {
+                Err(Refusal::Expired)
+            };
+        }
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let verified = self.verify_with(&keys, token, now)?;
+        self.verified.insert(hash, verified.clone());
+        Ok(verified)
+    }
+
+    fn verify_with(
+        &self,
+        keys: &KeySet,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Result<Verified, Refusal> {
+        let compact = Compact::parse(token)?;
+        let key = keys.find(compact.key_id).ok_or(Refusal::UnknownKey)?;
+        if compact.algorithm != key.algorithm.name() {
+            return Err(Refusal::WrongAlgorithm);
+        }
+        let signing = key.algorithm.signing();
+        let good =
+            jsonwebtoken::crypto::verify(compact.signature, compact.signed, &key.key, signing);
+        if !good.unwrap_or(false) {
+            return Err(Refusal::Forged);
+        }
+        claims::read(&compact.claims, &self.settings, now.as_secs())
+    }
+}
