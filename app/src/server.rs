@@ -14,7 +14,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
-use crate::http;
+use crate::http::{self, ParserAnswers};
 use crate::settings::Settings;
 
 /// How long to wait when the system has no file descriptor left.
@@ -50,15 +50,16 @@ pub(crate) async fn run(
                 Some(stream) => stream,
                 None => continue,
             };
+            // A client that does not read what it asked for is given up, too.
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(bounds.write_time));
+            let stream = ParserAnswers::new(Box::pin(stream), app.clone());
             let app = app.clone();
             let serve = service_fn(move |request| {
                 let app = app.clone();
                 async move { Ok::<_, Infallible>(http::answer(&app, request).await) }
             });
-            // A client that does not read what it asked for is given up, too.
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(bounds.write_time));
-            let served = connection.serve_connection(TokioIo::new(Box::pin(stream)), serve);
+            let served = connection.serve_connection(TokioIo::new(stream), serve);
             let served = graceful.watch(served);
             tokio::spawn(async move {
                 let _place = place;

@@ -89,8 +89,10 @@ async fn a_report_that_comes_twice_counts_once() {
 async fn a_lock_that_waits_for_a_card_says_so() {
     let world = World::new(&["--behaviour", "123:card=600ms"]);
     let id = world.write("k", Some(2)).await.write_id();
-    world.until(&id, "IN_PROGRESS").await;
     world.until(&id, "SUCCEEDED").await;
+    let log = world.program.log();
+    let steps = ["SENT", "IN_PROGRESS", "SUCCEEDED"].map(|step| log.find(step));
+    assert!(steps.is_sorted() && steps[0].is_some(), "{steps:?}: {log}");
     let books = world.books().await;
     assert_eq!(
         books.names(LOCK).await,

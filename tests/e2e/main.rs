@@ -3,6 +3,7 @@
 mod bounds;
 mod credentials;
 mod faults;
+mod heads;
 mod kill;
 mod locks;
 mod reads;

@@ -1,13 +1,12 @@
 //! The program as a process.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::client::Request;
 
@@ -22,7 +21,7 @@ pub struct Program {
     pub api_key: String,
     /// What it printed when it had started.
     pub banner: String,
-    log: Arc<Mutex<String>>,
+    log: NamedTempFile,
 }
 
 impl Program {
@@ -31,20 +30,19 @@ impl Program {
     /// # Panics
     /// It does not start.
     pub fn start(binary: &str, folder: &Path, arguments: &[&str]) -> Self {
+        // A file, because what was logged before an answer stands in it when the answer is there.
+        let log = NamedTempFile::new().expect("a file");
         let mut child = command(binary, folder, arguments)
+            .stderr(log.reopen().expect("the file"))
             .spawn()
             .expect("the program is there");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("piped");
-        collect(stderr, log.clone());
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut banner = String::new();
         while !banner.contains("curl ") {
             let mut line = String::new();
             if stdout.read_line(&mut line).expect("text") == 0 {
                 let _ = child.wait();
-                let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                panic!("it did not start: {banner}{log}");
+                panic!("it did not start: {banner}{}", read(&log));
             }
             banner.push_str(&line);
         }
@@ -78,8 +76,7 @@ impl Program {
 
     /// What it has logged up to now.
     pub fn log(&self) -> String {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.clone()
+        read(&self.log)
     }
 
     /// How it has ended, if it has.
@@ -156,12 +153,7 @@ fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn collect(from: impl Read + Send + 'static, to: Arc<Mutex<String>>) {
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut log = to.lock().unwrap_or_else(PoisonError::into_inner);
-            log.push_str(&line);
-            log.push('\n');
-        }
-    });
+fn read(log: &NamedTempFile) -> String {
+    let bytes = std::fs::read(log.path()).expect("the log is read");
+    String::from_utf8_lossy(&bytes).into_owned()
 }

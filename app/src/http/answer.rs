@@ -16,9 +16,7 @@ use serde_json::Value;
 
 use super::Answer;
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    // Our own shapes have text for keys and nothing else that could not be written.
-    let body = serde_json::to_vec(body).unwrap_or_default();
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static("application/json");
@@ -26,8 +24,13 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     answer
 }
 
+/// Our own shapes have text for keys and nothing else that could not be written.
+pub(super) fn to_json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
 pub(super) fn ok(body: &impl Serialize) -> Answer {
-    json(StatusCode::OK, body)
+    json(StatusCode::OK, to_json(body))
 }
 
 /// Where the status of a write is read.

@@ -16,13 +16,17 @@ use serde::Serialize;
 use tracing::{error, info};
 
 use super::Answer;
-use super::answer::{json, location};
+use super::answer::{json, location, to_json};
 
 /// Why a request is not answered with 200.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The request itself is wrong; the text says what to change.
     BadRequest(Cow<'static, str>),
+    /// It is not even clear where the request ends, so that the connection is closed.
+    Unframed(Cow<'static, str>),
+    /// Its line and headers are too large; how many bytes they may have.
+    HeadTooLarge(usize),
     Unauthorized,
     Forbidden,
     NotFound,
@@ -72,7 +76,14 @@ impl Failure {
         use StatusCode as S;
         let fixed = |status, text| (status, Cow::Borrowed(text));
         match self {
-            Self::BadRequest(text) => (S::BAD_REQUEST, text.clone()),
+            Self::BadRequest(text) | Self::Unframed(text) => (S::BAD_REQUEST, text.clone()),
+            Self::HeadTooLarge(most) => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                format!(
+                    "The request line and the headers may have {most} bytes and 100 headers at most"
+                )
+                .into(),
+            ),
             Self::Unauthorized => fixed(
                 S::UNAUTHORIZED,
                 "Authentication required. Please provide a valid API token",
@@ -162,14 +173,14 @@ impl Failure {
                 (RETRY_AFTER, seconds(write.within))
             }
             // What is left of the body is not read.
-            Self::BodyTooSlow | Self::BodyTooLarge(_) => {
+            Self::BodyTooSlow | Self::BodyTooLarge(_) | Self::Unframed(_) => {
                 (CONNECTION, HeaderValue::from_static("close"))
             }
             _ => return None,
         })
     }
 
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn status_and_body(&self) -> (StatusCode, Vec<u8>) {
         let (status, message) = self.row();
         let body = Body {
             success: false,
@@ -181,7 +192,12 @@ impl Failure {
             code: status.as_u16(),
             reason: self.reason(),
         };
-        let mut answer = json(status, &body);
+        (status, to_json(&body))
+    }
+
+    pub(super) fn into_answer(self) -> Answer {
+        let (status, body) = self.status_and_body();
+        let mut answer = json(status, body);
         answer.headers_mut().extend(self.header());
         if let Self::Undecided(undecided) | Self::AfterUndecided(undecided) = self {
             let location = location(undecided.lock, undecided.write);

@@ -2,6 +2,8 @@
 
 mod answer;
 mod failure;
+mod head;
+mod parser_answers;
 mod reads;
 mod request;
 mod route;
@@ -18,6 +20,7 @@ use tracing::{Instrument, info, info_span};
 
 use crate::app::App;
 use failure::Failure;
+pub(crate) use parser_answers::ParserAnswers;
 use route::Route;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -59,11 +62,16 @@ fn request_id(app: &App, request: &Request<Incoming>) -> String {
     let own = request.headers().get(REQUEST_ID);
     match own.and_then(|id| id.to_str().ok()).filter(harmless) {
         Some(id) => id.to_owned(),
-        None => format!("{:016x}", app.ids.next_id() & u128::from(u64::MAX)),
+        None => new_request_id(app),
     }
 }
 
+fn new_request_id(app: &App) -> String {
+    format!("{:016x}", app.ids.next_id() & u128::from(u64::MAX))
+}
+
 async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Failure> {
+    head::check(&request)?;
     let path = request.uri().path().to_owned();
     match route::find(request.method(), &path)? {
         Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),

@@ -1,0 +1,121 @@
+//! The answers of the HTTP parser, in our shape.
+//!
+//! What the parser of hyper refuses never comes to a handler: it answers by itself, with an empty body, and
+//! closes the connection. Such an answer is known by what it has not, the request id that each of ours has,
+//! and is replaced on its way out.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::info;
+
+use super::failure::Failure;
+use super::new_request_id;
+use crate::app::App;
+
+/// A connection on which the parser's answers have our shape.
+pub(crate) struct ParserAnswers<S> {
+    stream: S,
+    app: Arc<App>,
+    /// What goes out instead of what the parser gave, and how much of it is gone.
+    instead: Option<(Vec<u8>, usize)>,
+}
+
+impl<S> ParserAnswers<S> {
+    pub(crate) const fn new(stream: S, app: Arc<App>) -> Self {
+        Self {
+            stream,
+            app,
+            instead: None,
+        }
+    }
+}
+
+/// What is to be said in place of these bytes, if they are an answer of the parser.
+fn replacement(bytes: &[u8], app: &App) -> Option<Vec<u8>> {
+    let head = std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?;
+    let mut lines = head.split("\r\n");
+    let (status, headers): (&str, Vec<&str>) = (lines.next()?, lines.collect());
+    let empty = headers.contains(&"content-length: 0");
+    let ours = headers
+        .iter()
+        .any(|header| header.starts_with("x-request-id:"));
+    if !status.starts_with("HTTP/1.") || !empty || ours {
+        return None;
+    }
+    let failure = match status.split(' ').nth(1)? {
+        "400" => Failure::Unframed("This is not a valid HTTP/1.1 request".into()),
+        "414" | "431" => Failure::HeadTooLarge(app.bounds.headers),
+        _ => return None,
+    };
+    let id = new_request_id(app);
+    let (status, body) = failure.status_and_body();
+    info!(id, status = status.as_u16(), "a request could not be read");
+    let date = headers.iter().find(|header| header.starts_with("date:"));
+    let mut answer = status_line(status);
+    if let Some(header) = date {
+        answer.push_str(header);
+        answer.push_str("\r\n");
+    }
+    answer.push_str(&format!(
+        "content-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    ));
+    Some([answer.into_bytes(), body].concat())
+}
+
+fn status_line(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!("HTTP/1.1 {} {reason}\r\n", status.as_str())
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ParserAnswers<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.instead.is_none() {
+            match replacement(bytes, &this.app) {
+                Some(answer) => this.instead = Some((answer, 0)),
+                None => return Pin::new(&mut this.stream).poll_write(cx, bytes),
+            }
+        }
+        while let Some((answer, gone)) = &mut this.instead {
+            if *gone == answer.len() {
+                this.instead = None;
+                break;
+            }
+            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &answer[*gone..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *gone += written;
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ParserAnswers<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
