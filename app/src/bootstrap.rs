@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keywright_adapters::auth::{
-    ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, VerificationKey,
-    read_api_keys, write_api_keys,
+    Algorithm, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, VerificationKey, read_jwks,
 };
 use keywright_adapters::json;
 use keywright_adapters::layer::{
@@ -18,7 +18,7 @@ use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret};
 use keywright_domain::principal::Identity;
-use keywright_domain::values::{LockId, LockVersion, OrganizationId};
+use keywright_domain::values::{LockId, LockVersion, OrganizationId, Timestamp};
 use keywright_domain::{KeyWrites, Ports};
 use keywright_sandbox::{Demo, VirtualLocks};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
@@ -27,10 +27,30 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::app::{App, Work};
 use crate::demo_credentials::{
-    AUDIENCE, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TokenKey, read_env, write_env,
+    AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
+    write_env,
 };
-use crate::settings::Settings;
+use crate::settings::{Settings, TokenKeys, Tokens};
 use crate::workers;
+
+/// What the commands need of the adapters.
+pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, read_api_keys, write_api_keys};
+
+/// The version of an imported event that goes on from whatever its lock has.
+pub(crate) const NEXT_VERSION: LockVersion = SqliteLockRepo::NEXT;
+
+/// The moment.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// The names of files in the folder of data.
+pub(crate) const API_KEYS: &str = "api-keys.json";
+pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
+pub(crate) const LOCKS: &str = "locks.sqlite";
+
+/// How often the file of API keys is looked at.
+const FOLLOW: Duration = Duration::from_millis(500);
 
 /// How many saved writes somebody who waits for one may lag behind.
 const SAVED_BACKLOG: usize = 1024;
@@ -73,12 +93,8 @@ impl Wired {
     }
 }
 
-/// Everything in this process and one folder.
-pub(crate) async fn sandbox(
-    settings: &Settings,
-    wiring: &Wiring,
-    url: &str,
-) -> Result<Wired, Error> {
+/// Everything in this process and one folder: the sandbox, or locks and credentials of one's own.
+pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Result<Wired, Error> {
     let data = settings.data.as_path();
     make_private_folder(data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -90,20 +106,22 @@ pub(crate) async fn sandbox(
     };
     let service = ShadowService::open(&data.join("shadows.sqlite"), config).await?;
     let name = ShadowName::Named(InMemoryShadow::DEFAULT_NAME.to_owned());
-    let (path, leases) = (data.join("locks.sqlite"), clock.clone());
+    let (path, leases) = (data.join(LOCKS), clock.clone());
     let store = spawn_blocking(move || SqliteLockRepo::open(&path, leases)).await??;
     let (journal, synchronous) = store.durability().await?;
     let demo = Demo {
         more_locks: settings.sandbox.more_locks,
     };
-    import(&store, demo, &*clock).await?;
-
-    let credentials = credentials(data, url, &*clock)?;
-    let auth = CredentialAuth::new(
-        Some(credentials.tokens),
-        Some(credentials.api_keys),
-        clock.clone(),
-    );
+    let (auth, credentials) = if settings.sandbox.demo {
+        import(&store, demo, &*clock).await?;
+        let credentials = demo_credentials(data, url, &*clock)?;
+        (Some(credentials.tokens), Some(credentials.demo))
+    } else {
+        (settings.tokens.as_ref().map(own_tokens).transpose()?, None)
+    };
+    let keys_path = data.join(API_KEYS);
+    let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
+    let auth = Arc::new(CredentialAuth::new(auth, Some(api_keys), clock.clone()));
 
     let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
@@ -132,12 +150,17 @@ pub(crate) async fn sandbox(
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
 
     // The reports were subscribed to before the first lock can say something.
-    let workers = workers::start(&writes, reports);
+    let mut workers = workers::start(&writes, reports);
+    workers.spawn(follow_api_keys(keys_path, auth.clone()));
     let mut virtual_locks = VirtualLocks::open(
         &data.join("virtual-locks.sqlite"),
         service.clone(),
         name,
         seconds,
+        settings
+            .sandbox
+            .virtual_locks
+            .then(|| settings.sandbox.behaviour.clone()),
     )?;
     if settings.sandbox.virtual_locks {
         for lock in demo.locks() {
@@ -145,10 +168,10 @@ pub(crate) async fn sandbox(
             virtual_locks.add(&lock.thing, behaviour);
         }
     }
-    let banner = banner(settings, url, &credentials.demo, &journal, synchronous);
+    let banner = banner(settings, url, credentials.as_ref(), &journal, synchronous);
     let app = App {
         writes,
-        auth: Arc::new(auth),
+        auth,
         history,
         saved,
         clock,
@@ -173,6 +196,16 @@ fn make_private_folder(data: &Path) -> Result<(), Error> {
     Ok(made.map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?)
 }
 
+/// The store of locks in a folder, for commands, beside a server that may be running.
+///
+/// # Errors
+/// It cannot be used.
+pub(crate) async fn open_store(data: &Path) -> Result<SqliteLockRepo, Error> {
+    make_private_folder(data)?;
+    let path = data.join(LOCKS);
+    Ok(spawn_blocking(move || SqliteLockRepo::open(&path, Arc::new(SystemClock))).await??)
+}
+
 /// Adds those locks of the demo world that the store does not know yet.
 async fn import(store: &SqliteLockRepo, demo: Demo, clock: &dyn Clock) -> Result<(), Error> {
     let now = clock.now().to_string();
@@ -194,13 +227,12 @@ async fn import(store: &SqliteLockRepo, demo: Demo, clock: &dyn Clock) -> Result
 struct Credentials {
     demo: DemoCredentials,
     tokens: JwtVerifier,
-    api_keys: ApiKeys,
 }
 
 /// What an earlier run left where it is still good; else new ones.
-fn credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials, Error> {
-    let (env_path, keys_path) = (data.join("sandbox.env"), data.join("api-keys.json"));
-    let token_key = TokenKey::open(&data.join("token-key.pk8"))?;
+fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials, Error> {
+    let (env_path, keys_path) = (data.join("sandbox.env"), data.join(API_KEYS));
+    let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
     let settings = JwtSettings {
         issuer: ISSUER.into(),
         audience: AUDIENCE.into(),
@@ -209,13 +241,19 @@ fn credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials,
     let point = VerificationKey::es256_point(None, &token_key.public_point());
     let tokens = JwtVerifier::new(vec![point], settings)?;
     let mut records = read_api_keys(&keys_path)?;
-    let mut api_keys = ApiKeys::new(records.clone());
+    let api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
 
     let good = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
     let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
         Some(token) => token,
-        None => token_key.sign(now.as_secs())?,
+        None => {
+            let bearer = Bearer {
+                user: Demo::USER,
+                organization: None,
+            };
+            token_key.sign(bearer, now.as_secs(), TOKEN_TIME)?
+        }
     };
     let good = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
     let api_key = match kept.map(|k| k.api_key).filter(good) {
@@ -226,32 +264,89 @@ fn credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials,
             records.retain(|record: &ApiKeyRecord| record.identity != demo);
             records.push(key.record(demo, None));
             write_api_keys(&keys_path, &records)?;
-            api_keys = ApiKeys::new(records);
             key.expose().to_owned()
         }
     };
     let demo = DemoCredentials { token, api_key };
     write_env(&env_path, url, &demo)
         .map_err(|e| format!("cannot write {}: {e}", env_path.display()))?;
-    Ok(Credentials {
-        demo,
-        tokens,
-        api_keys,
-    })
+    Ok(Credentials { demo, tokens })
+}
+
+/// The verifier of the tokens that the settings ask for.
+///
+/// # Errors
+/// A file cannot be read, or a key in it cannot be used; the text names the file.
+pub(crate) fn own_tokens(tokens: &Tokens) -> Result<JwtVerifier, Error> {
+    let (TokenKeys::Jwks(path) | TokenKeys::One(path, _)) = &tokens.keys;
+    let refuse =
+        |why: &dyn std::fmt::Display| format!("cannot use {} for tokens: {why}", path.display());
+    let content = fs::read(path).map_err(|e| refuse(&e))?;
+    let keys = match tokens.keys {
+        TokenKeys::Jwks(_) => read_jwks(&content),
+        TokenKeys::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
+            let text = String::from_utf8(content).map_err(|_| refuse(&"a secret must be text"))?;
+            let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
+            VerificationKey::secret(None, algorithm, &secret).map(|key| vec![key])
+        }
+        TokenKeys::One(_, algorithm) => {
+            VerificationKey::pem(None, algorithm, &content).map(|key| vec![key])
+        }
+    };
+    let settings = JwtSettings {
+        issuer: tokens.issuer.clone(),
+        audience: tokens.audience.clone(),
+        organization_claim: tokens.organization_claim.clone(),
+    };
+    let verifier = keys.and_then(|keys| JwtVerifier::new(keys, settings));
+    Ok(verifier.map_err(|e| refuse(&e))?)
+}
+
+/// Takes over what the commands do to the file of API keys, within a second. A file that cannot be read leaves
+/// the keys as they were.
+async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
+    let state = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    let mut last = state(&path);
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        let now = state(&path);
+        if now == last {
+            continue;
+        }
+        match read_api_keys(&path) {
+            Ok(records) => {
+                tracing::info!(keys = records.len(), "the API keys have changed");
+                auth.replace_api_keys(ApiKeys::new(records));
+                last = now;
+            }
+            Err(error) => tracing::error!(%error, "the API keys stay as they were"),
+        }
+    }
 }
 
 fn banner(
     settings: &Settings,
     url: &str,
-    credentials: &DemoCredentials,
+    credentials: Option<&DemoCredentials>,
     journal: &str,
     synchronous: i64,
 ) -> String {
     let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
-    let (token, api_key) = (&credentials.token, &credentials.api_key);
     let durable = match synchronous {
         2 => "FULL".to_owned(),
         other => other.to_string(),
+    };
+    let Some(DemoCredentials { token, api_key }) = credentials else {
+        return format!(
+            "Keywright is at {url}
+  data         {data} (journal_mode={journal}, synchronous={durable})
+
+Add locks with `keywright lock add`, and let clients in with `keywright api-key issue` or tokens of yours.
+"
+        );
     };
     let locks = match (settings.sandbox.virtual_locks, settings.sandbox.more_locks) {
         (false, _) => "virtual locks are off: a write stays SENT".to_owned(),

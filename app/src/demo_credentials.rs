@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use keywright_sandbox::Demo;
 use serde_json::json;
 
 /// `iss` and `aud` of the demo's tokens.
@@ -17,7 +17,15 @@ pub(crate) const AUDIENCE: &str = "keywright-sandbox";
 /// The claim that makes a token an organization's.
 pub(crate) const ORGANIZATION_CLAIM: &str = "org";
 
-const TOKEN_DAYS: u64 = 365;
+/// How long the demo user's token is good.
+pub(crate) const TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Whose token it is.
+pub(crate) struct Bearer<'a> {
+    pub(crate) user: &'a str,
+    /// For a service of it.
+    pub(crate) organization: Option<&'a str>,
+}
 
 /// What `sandbox.env` holds. Both are secrets.
 pub(crate) struct DemoCredentials {
@@ -57,12 +65,20 @@ impl TokenKey {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A token of the demo user, good for a year.
-    pub(crate) fn sign(&self, now: u64) -> Result<String, String> {
-        let claims = json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": Demo::USER,
-            "iat": now, "exp": now + TOKEN_DAYS * 24 * 3600,
+    /// A token that is good from `now`, in epoch seconds, for so long.
+    pub(crate) fn sign(
+        &self,
+        bearer: Bearer<'_>,
+        now: u64,
+        good_for: Duration,
+    ) -> Result<String, String> {
+        let mut claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": bearer.user,
+            "iat": now, "exp": now + good_for.as_secs(),
         });
+        if let Some(organization) = bearer.organization {
+            claims[ORGANIZATION_CLAIM] = json!(organization);
+        }
         let key = EncodingKey::from_ec_der(&self.private);
         encode(&Header::new(Algorithm::ES256), &claims, &key)
             .map_err(|_| "the demo's token could not be signed".to_owned())

@@ -4,6 +4,7 @@
 mod app;
 mod bootstrap;
 mod cli;
+mod commands;
 mod demo_credentials;
 mod http;
 mod logging;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use bootstrap::Wiring;
+use cli::Task;
 use settings::Settings;
 
 /// The exit code of settings that cannot be used, as of the command line's own errors.
@@ -27,34 +29,52 @@ pub fn main() -> ExitCode {
     run(&Wiring::default())
 }
 
-/// The whole program over other wiring. It ends with code 0 after a signal, with 2 where the settings cannot be used, and with 1
-/// where the service could not start.
+/// The whole program over other wiring. It ends with code 0 when it has done what it was asked for, with 2 where
+/// that or the settings make no sense, and with 1 where it could not be done.
 pub fn run(wiring: &Wiring) -> ExitCode {
-    let settings = match cli::read() {
-        Ok(settings) => settings,
+    let task = match cli::read() {
+        Ok(task) => task,
         Err(error) => {
             eprintln!("keywright: {error}");
             return ExitCode::from(INVALID_SETTINGS);
         }
     };
-    logging::start(&settings);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("keywright: the runtime does not start: {error}");
-            return ExitCode::FAILURE;
+    let done = match task {
+        Task::Serve(settings) => start(&settings, wiring),
+        Task::CheckConfig(settings, layers) => {
+            // What is wrong with a file that the settings name is wrong with the settings.
+            return match commands::check_config::run(&settings, &layers) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("keywright: {error}");
+                    ExitCode::from(INVALID_SETTINGS)
+                }
+            };
+        }
+        Task::Lock(command) => commands::lock::run(command),
+        Task::ApiKey(command) => commands::api_key::run(command),
+        Task::Token(command) => commands::token::run(command),
+        Task::Write(command) => commands::write::run(command),
+        Task::Completions(shell) => {
+            cli::print_completions(shell);
+            Ok(())
         }
     };
-    match runtime.block_on(serve(&settings, wiring)) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("keywright: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
+    logging::start(settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(settings, wiring))
 }
 
 async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
@@ -65,7 +85,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
         .map_err(|e| format!("cannot listen on {address}: {e}; choose another with --listen"))?;
     let url = format!("http://{}", listener.local_addr()?);
     let mut wired = tokio::select! {
-        wired = bootstrap::sandbox(settings, wiring, &url) => wired?,
+        wired = bootstrap::wire(settings, wiring, &url) => wired?,
         () = signals.next() => return Ok(()),
     };
     if !address.ip().is_loopback() {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keywright_adapters::auth::Algorithm;
 use keywright_adapters::layer::FaultPlan;
 use keywright_sandbox::Behaviour;
 
@@ -19,7 +20,25 @@ pub(crate) struct Settings {
     /// How long the protocol waits for what.
     pub(crate) protocol: keywright_domain::Settings,
     pub(crate) bounds: Bounds,
+    /// Tokens of one's own issuer, besides the sandbox's or instead of them.
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) sandbox: Sandbox,
+}
+
+/// Which tokens are accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) keys: TokenKeys,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) organization_claim: String,
+}
+
+/// Where the keys of tokens are.
+#[derive(Clone, Debug)]
+pub(crate) enum TokenKeys {
+    Jwks(PathBuf),
+    One(PathBuf, Algorithm),
 }
 
 /// How log lines look.
@@ -70,6 +89,8 @@ impl Default for Bounds {
 /// The demo world.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
+    /// Whether it is there at all.
+    pub(crate) demo: bool,
     /// Whether locks are there to answer.
     pub(crate) virtual_locks: bool,
     /// Locks besides the first two.

@@ -49,7 +49,8 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl VirtualLocks {
     /// Locks that read and answer on the shadow `shadow` of each thing, and whose memories are kept in a
-    /// file. `clock` gives epoch seconds.
+    /// file. `clock` gives epoch seconds. A thing that no lock was added for gets one that behaves like `others`,
+    /// if that is given, as soon as its shadow asks for something.
     ///
     /// # Errors
     /// The file cannot be used.
@@ -58,6 +59,7 @@ impl VirtualLocks {
         service: ShadowService,
         shadow: ShadowName,
         clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+        others: Option<Behaviour>,
     ) -> Result<Self, OpenError> {
         let (file, memories) = MemoryFile::open(path)?;
         let world = World {
@@ -71,8 +73,9 @@ impl VirtualLocks {
         let mut tasks = JoinSet::new();
         tasks.spawn(ring(
             world.service.subscribe_all(),
-            world.shadow.clone(),
+            world.clone(),
             Arc::clone(&bells),
+            others,
         ));
         Ok(Self {
             world,
@@ -83,15 +86,8 @@ impl VirtualLocks {
 
     /// Starts the lock of a thing.
     pub fn add(&mut self, thing: &str, behaviour: Behaviour) {
-        let bell = Arc::new(Notify::new());
-        guard(&self.bells).insert(thing.to_owned(), bell.clone());
-        let lock = VirtualLock {
-            thing: thing.to_owned(),
-            behaviour,
-            world: self.world.clone(),
-            done: Vec::new(),
-        };
-        self.tasks.spawn(lock.live(bell));
+        self.world
+            .start(thing, behaviour, &self.bells, &mut self.tasks);
     }
 
     /// What the lock of a thing holds.
@@ -101,17 +97,42 @@ impl VirtualLocks {
     }
 }
 
+impl World {
+    fn start(&self, thing: &str, behaviour: Behaviour, bells: &Bells, tasks: &mut JoinSet<()>) {
+        let bell = Arc::new(Notify::new());
+        guard(bells).insert(thing.to_owned(), bell.clone());
+        let lock = VirtualLock {
+            thing: thing.to_owned(),
+            behaviour,
+            world: self.clone(),
+            done: Vec::new(),
+        };
+        tasks.spawn(lock.live(bell));
+    }
+}
+
 /// Wakes a lock whenever its shadow has something new: all of them share one subscription.
-async fn ring(mut messages: Receiver<Arc<Message>>, shadow: ShadowName, bells: Bells) {
+async fn ring(
+    mut messages: Receiver<Arc<Message>>,
+    world: World,
+    bells: Bells,
+    others: Option<Behaviour>,
+) {
+    let mut tasks = JoinSet::new();
     loop {
         match messages.recv().await {
             Ok(message) => {
-                let delta = message.kind == MessageKind::UpdateDelta;
-                if delta
-                    && message.shadow == shadow
-                    && let Some(bell) = guard(&bells).get(&message.thing)
-                {
-                    bell.notify_one();
+                if message.kind != MessageKind::UpdateDelta || message.shadow != world.shadow {
+                    continue;
+                }
+                let bell = guard(&bells).get(&message.thing).cloned();
+                match (bell, &others) {
+                    (Some(bell), _) => bell.notify_one(),
+                    // It reads its shadow when it starts.
+                    (None, Some(behaviour)) => {
+                        world.start(&message.thing, behaviour.clone(), &bells, &mut tasks);
+                    }
+                    (None, None) => {}
                 }
             }
             Err(RecvError::Lagged(_)) => guard(&bells).values().for_each(|bell| bell.notify_one()),

@@ -33,7 +33,7 @@ impl World {
 
     fn start(&self, behaviour: &str) -> VirtualLocks {
         let clock = Arc::new(|| NOW);
-        let locks = VirtualLocks::open(&self.file(), self.service.clone(), keys(), clock);
+        let locks = VirtualLocks::open(&self.file(), self.service.clone(), keys(), clock, None);
         let mut locks = locks.expect("virtual locks");
         locks.add("door", behaviour.parse().expect("a behaviour"));
         locks
@@ -181,4 +181,18 @@ async fn a_lock_that_reports_twice_does_so() {
         let reported = message.body.pointer("/state/reported/writeKeyResult/w1");
         reports += usize::from(message.kind == MessageKind::UpdateAccepted && reported.is_some());
     }
+}
+
+#[tokio::test]
+async fn a_thing_without_a_lock_gets_one_if_that_is_wanted() {
+    let world = World::new();
+    let clock = Arc::new(|| NOW);
+    let others = "latency=1ms".parse().ok();
+    let locks = VirtualLocks::open(&world.file(), world.service.clone(), keys(), clock, others);
+    let locks = locks.expect("virtual locks");
+    world.write("w1", "k1", Some(2), 1).await;
+    assert_eq!(world.settled("w1").await, succeeded(2));
+    world.write("w2", "k2", Some(3), 2).await;
+    assert_eq!(world.settled("w2").await, succeeded(3));
+    assert_eq!(locks.memory("door").keys.len(), 2);
 }

@@ -267,6 +267,26 @@ pub async fn pages_of_events_are_exact(store: &Store<'_>) {
     assert_eq!(page.iter().map(|e| e.version.0).collect::<Vec<_>>(), [2]);
 }
 
+/// Locks come by their ids, as many as were asked for, after the one that was named.
+pub async fn locks_come_in_pages(store: &Store<'_>) {
+    for lock in [3, 1, 2] {
+        store.with_lock(lock).await;
+    }
+    let page = async |after, limit| {
+        let locks = store.history.locks(after, limit).await;
+        let locks = locks.expect("the store answers").into_iter();
+        locks.map(|lock| lock.id.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None, 2).await, [1, 2]);
+    assert_eq!(page(Some(lock_id(2)), 2).await, [3]);
+    let found = store
+        .history
+        .locks(None, 1)
+        .await
+        .expect("the store answers");
+    assert_eq!(Ok(&found[0]), Lock::fold(&[created(lock_id(1))]).as_ref());
+}
+
 /// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh()` makes a `(locks, history,
 /// pass)` of things that give `&dyn LockRepo`, `&dyn LockHistory` and `&dyn Fn(Duration)`.
 #[macro_export]
@@ -277,7 +297,8 @@ macro_rules! lock_repo_cases {
             an_import_is_all_or_nothing, a_saved_write_comes_back, a_commit_appends_its_event,
             a_settled_write_keeps_its_reason, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
-            a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact
+            a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
+            locks_come_in_pages
         }
     };
     ($fresh:path: $($case:ident),+) => {

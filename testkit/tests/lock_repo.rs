@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::LockSnapshot;
+use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::*;
 use keywright_domain::values::*;
 use keywright_domain::write::{Owner, Write, WriteState};
@@ -159,6 +159,11 @@ impl LockHistory for Broken {
             due.reverse();
         }
         Ok(due)
+    }
+
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        let more = usize::from(self.is("locks_come_in_pages"));
+        self.inner.locks(after, limit + more).await
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {

@@ -1,6 +1,8 @@
 //! The program from outside: a process, HTTP, and the files that it leaves.
 
 mod bounds;
+mod commands;
+mod config;
 mod credentials;
 mod faults;
 mod heads;

@@ -30,15 +30,24 @@ impl Program {
     /// # Panics
     /// It does not start.
     pub fn start(binary: &str, folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(binary, Path::new("."), folder, arguments)
+    }
+
+    /// As [`Program::start`], from a folder of work that may hold a file of settings.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_in(binary: &str, work: &Path, folder: &Path, arguments: &[&str]) -> Self {
         // A file, because what was logged before an answer stands in it when the answer is there.
         let log = NamedTempFile::new().expect("a file");
         let mut child = command(binary, folder, arguments)
+            .current_dir(work)
             .stderr(log.reopen().expect("the file"))
             .spawn()
             .expect("the program is there");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut banner = String::new();
-        while !banner.contains("curl ") {
+        while !banner.contains("curl ") && !banner.contains("Add locks with") {
             let mut line = String::new();
             if stdout.read_line(&mut line).expect("text") == 0 {
                 let _ = child.wait();
@@ -46,15 +55,19 @@ impl Program {
             }
             banner.push_str(&line);
         }
-        let env = std::fs::read_to_string(folder.join("sandbox.env")).expect("sandbox.env");
+        let url = banner
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("http://"));
+        let address = url.expect("an address").parse().expect("an address");
+        // Without the sandbox there are none.
+        let env = std::fs::read_to_string(folder.join("sandbox.env")).unwrap_or_default();
         let value = |name: &str| {
             let line = env.lines().find_map(|l| l.strip_prefix(name));
-            line.expect("a line of sandbox.env").to_owned()
+            line.unwrap_or_default().to_owned()
         };
-        let url = value("KEYWRIGHT_URL=http://");
         Self {
             child,
-            address: url.parse().expect("an address"),
+            address,
             token: value("KEYWRIGHT_TOKEN="),
             api_key: value("KEYWRIGHT_API_KEY="),
             banner,

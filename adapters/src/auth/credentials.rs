@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials};
@@ -9,7 +9,7 @@ use super::{ApiKeys, JwtVerifier, principal};
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
     tokens: Option<JwtVerifier>,
-    api_keys: Option<ApiKeys>,
+    api_keys: Option<RwLock<ApiKeys>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -22,8 +22,15 @@ impl CredentialAuth {
     ) -> Self {
         Self {
             tokens,
-            api_keys,
+            api_keys: api_keys.map(RwLock::new),
             clock,
+        }
+    }
+
+    /// From now on these API keys are good and no others, where API keys are accepted at all.
+    pub fn replace_api_keys(&self, keys: ApiKeys) {
+        if let Some(current) = &self.api_keys {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = keys;
         }
     }
 }
@@ -43,6 +50,8 @@ impl AuthPort for CredentialAuth {
         let api_key = credentials.api_key.as_ref().map(|key| {
             let keys = self.api_keys.as_ref();
             keys.ok_or(AuthError::Refused("API keys are not accepted here"))?
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
                 .verify(key, now)
         });
         principal(token, api_key)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::LockSnapshot;
+use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{
     AuthError, AuthPort, Credentials, Due, ImportError, LockHistory, LockRepo, RepoError, Save,
     ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
@@ -104,6 +104,11 @@ impl LockHistory for Timeout<dyn LockHistory> {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let reading = self.inner.due(until, after, limit);
+        self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        let reading = self.inner.locks(after, limit);
         self.within(reading, RepoError::Unavailable).await
     }
 

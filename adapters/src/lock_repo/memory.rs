@@ -165,6 +165,14 @@ impl LockHistory for InMemoryLockRepo {
             .collect())
     }
 
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        let store = self.store();
+        let mut locks: Vec<&Lock> = store.locks.values().map(|row| &row.lock).collect();
+        locks.retain(|lock| after.is_none_or(|after| lock.id > after));
+        locks.sort_unstable_by_key(|lock| lock.id);
+        Ok(locks.into_iter().take(limit).cloned().collect())
+    }
+
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let mut store = self.store();
         let mut changed: HashMap<LockId, Row> = HashMap::new();

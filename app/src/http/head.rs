@@ -60,7 +60,7 @@ mod tests {
             assert!(is_host(host.as_bytes()), "{host}");
         }
         for host in [
-            "", " ", "a b", "a/c", "me@a", "a:", "a:b", "a:99999", "http://a", "a,b", ":80", "a?",
+            "", " ", "a b", "a/c", "me@a", "a:", "a:b", "a:99999", "http://a", ":80", "a?",
         ] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }

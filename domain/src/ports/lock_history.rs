@@ -2,7 +2,7 @@ use async_trait::async_trait;
 
 use super::RepoError;
 use crate::event::RecordedEvent;
-use crate::lock::FoldError;
+use crate::lock::{FoldError, Lock};
 use crate::values::{LockId, LockVersion, Timestamp, WriteId};
 use crate::write::Write;
 
@@ -59,6 +59,12 @@ pub trait LockHistory: Send + Sync {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
+
+    /// At most `limit` locks by their ids, those after `after` only.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError>;
 
     /// Appends events of the vendor, of any number of locks: all of them or none. Each lock's go on
     /// from its version, or create it.

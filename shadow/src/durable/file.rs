@@ -3,8 +3,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
 
+/// How long a writer waits for another process that writes to a shared file, such as one that imports locks.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// How long another process may hold the file before it counts as in use.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_secs(2);
 
 /// A file that cannot be used as a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +106,9 @@ impl Format {
         }
         transaction.commit()?;
         let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if !self.exclusive {
+            conn.busy_timeout(PATIENCE)?;
+        }
         Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
     }
 }

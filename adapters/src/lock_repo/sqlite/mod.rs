@@ -5,7 +5,6 @@ mod readers;
 mod rows;
 mod schema;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +77,30 @@ impl SqliteLockRepo {
         self.writer.ended().await;
     }
 
+    /// The version of an event that is to go on from whatever its lock has.
+    pub const NEXT: LockVersion = LockVersion(0);
+
+    /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
+    /// none. Others can read meanwhile, and who wants to write waits.
+    ///
+    /// # Errors
+    /// What `events` says, or why one of them was not taken.
+    pub async fn import_all<E>(
+        &self,
+        events: impl Iterator<Item = Result<RecordedEvent, E>> + Send + 'static,
+    ) -> Result<(), E>
+    where
+        E: From<ImportError> + Send + 'static,
+    {
+        let job = move |transaction: &Transaction<'_>| import(transaction, events);
+        self.writer.run(job).await.map_err(|error| {
+            E::from(ImportError::Store(match error {
+                CommitError::NotApplied(why) => RepoError::Unavailable(why),
+                CommitError::Unknown(why) => RepoError::Unknown(why),
+            }))
+        })?
+    }
+
     async fn write<T, E, F>(&self, job: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -146,9 +169,14 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
-    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
-        self.write(move |transaction| import(transaction, events))
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        self.readers
+            .read(move |conn| rows::locks(conn, after, limit))
             .await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        self.import_all(events.into_iter().map(Ok)).await
     }
 }
 
@@ -223,18 +251,33 @@ fn take_over(
     Ok(Some(write))
 }
 
-fn import(transaction: &Transaction<'_>, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
-    let mut changed: HashMap<LockId, LockRow> = HashMap::new();
+/// Events of one lock after the other are cheap: its row is read and written once.
+fn import<E: From<ImportError>>(
+    transaction: &Transaction<'_>,
+    events: impl Iterator<Item = Result<RecordedEvent, E>>,
+) -> Result<(), E> {
+    let mut current: Option<LockRow> = None;
     for event in events {
-        let lock = event.lock;
+        let mut event = event?;
+        if current
+            .as_ref()
+            .is_some_and(|row| row.lock.id != event.lock)
+        {
+            finish(transaction, current.take())?;
+        }
+        let known = match current.take() {
+            Some(row) => Some(row),
+            None => rows::lock(transaction, event.lock).map_err(ImportError::Store)?,
+        };
+        if event.version == SqliteLockRepo::NEXT {
+            event.version = known
+                .as_ref()
+                .map_or(LockVersion(1), |row| row.lock.version.next());
+        }
         let refused = |why: FoldError| ImportError::NotAStream {
-            lock,
+            lock: event.lock,
             at: event.version,
             why,
-        };
-        let known = match changed.remove(&lock) {
-            Some(row) => Some(row),
-            None => rows::lock(transaction, lock)?,
         };
         let row = match known {
             Some(mut row) => {
@@ -247,12 +290,19 @@ fn import(transaction: &Transaction<'_>, events: Vec<RecordedEvent>) -> Result<(
                 shadow_version: None,
             },
         };
-        rows::append(transaction, &event)?;
-        changed.insert(lock, row);
+        rows::append(transaction, &event).map_err(ImportError::Store)?;
+        current = Some(row);
     }
-    for mut row in changed.into_values() {
+    finish(transaction, current)
+}
+
+fn finish<E: From<ImportError>>(
+    transaction: &Transaction<'_>,
+    row: Option<LockRow>,
+) -> Result<(), E> {
+    if let Some(mut row) = row {
         row.revision = row.revision.next();
-        rows::put_lock(transaction, &row)?;
+        rows::put_lock(transaction, &row).map_err(ImportError::Store)?;
     }
     Ok(())
 }

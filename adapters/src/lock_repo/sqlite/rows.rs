@@ -109,6 +109,30 @@ pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<LockRow>, Rep
     row.map_err(unavailable)?.transpose()
 }
 
+/// Locks by their ids.
+pub(super) fn locks(
+    conn: &Connection,
+    after: Option<LockId>,
+    limit: usize,
+) -> Result<Vec<Lock>, RepoError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let after = after.map_or(Ok(0), |id| integer(id.get()))?;
+    all(
+        conn,
+        "SELECT id, revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
+        named_params! { ":after": after, ":limit": limit },
+        |row| {
+            let columns = Columns {
+                row,
+                table: "locks",
+                key: "a row without a readable id".into(),
+            };
+            let id = LockId::new(columns.required("id")?).map_err(|_| columns.corrupt("id"))?;
+            read_lock(id, row).map(|row| row.lock)
+        },
+    )
+}
+
 fn read_lock(id: LockId, row: &Row<'_>) -> Result<LockRow, RepoError> {
     let columns = Columns {
         row,

@@ -1,31 +1,16 @@
-//! The command line.
+//! The settings of the server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
+use keywright_adapters::auth::Algorithm;
 use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
 use keywright_sandbox::{Behaviour, Demo};
 
-use crate::settings::{Bounds, LogFormat, Sandbox, Settings};
-
-/// Writes keys to smart locks, and follows each write until its lock has confirmed it.
-#[derive(Parser)]
-#[command(name = "keywright", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Serve,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serves HTTP over the sandbox: shadows in this process, virtual locks, a demo world. The default.
-    Serve(Serve),
-}
+use crate::settings::{Bounds, LogFormat, Sandbox, Settings, TokenKeys, Tokens};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -33,13 +18,20 @@ enum Switch {
     Off,
 }
 
+/// Where everything is kept, unless said otherwise.
+pub(super) const DATA: &str = "./keywright-data";
+
+/// The settings of the server. Their long names are the keys of `keywright.toml`.
 #[derive(Args)]
-struct Serve {
+pub(crate) struct Serve {
+    /// The file with settings [default: keywright.toml, where there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where to serve HTTP; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", value_parser = address)]
     listen: SocketAddr,
     /// Where everything is kept. Made where it is missing.
-    #[arg(long, value_name = "DIR", default_value = "./keywright-data")]
+    #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value = "text")]
@@ -48,72 +40,99 @@ struct Serve {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: tracing::Level,
 
+    /// The keys that tokens are signed with: a JSON Web Key Set.
+    #[arg(long, value_name = "FILE", help_heading = "Credentials")]
+    jwks: Option<PathBuf>,
+    /// The public key, in PEM, or the shared secret that tokens are signed with.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Credentials",
+        conflicts_with = "jwks"
+    )]
+    token_key: Option<PathBuf>,
+    /// What that key is for: HS256, HS384, HS512, RS256, PS256, ES256, ES384 or EdDSA.
+    #[arg(long, value_name = "NAME", default_value = "ES256", value_parser = algorithm, help_heading = "Credentials")]
+    token_algorithm: Algorithm,
+    /// Who must have issued tokens (`iss`).
+    #[arg(long, value_name = "TEXT", help_heading = "Credentials")]
+    token_issuer: Option<String>,
+    /// Whom tokens must be for (`aud`).
+    #[arg(long, value_name = "TEXT", help_heading = "Credentials")]
+    token_audience: Option<String>,
+    /// The claim that makes a token an organization's.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "org",
+        help_heading = "Credentials"
+    )]
+    token_organization_claim: String,
+
+    /// Whether the demo world is there: locks 123 and 124, virtual locks, and credentials in sandbox.env. Without
+    /// it, tokens need a key of yours, and locks are added with `keywright lock`.
+    #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
+    sandbox: Switch,
     /// Whether virtual locks are there to answer.
-    #[arg(long, value_enum, default_value = "on")]
+    #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
     virtual_locks: Switch,
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Sandbox")]
     locks: u64,
     /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. What is said of one
     /// lock replaces what is said of all. Known are latency=TIME (300ms unless said otherwise),
     /// offline=TIME and offline=always, capacity=N, fail=REASON, twice (it sends each report twice), silent
     /// (it never reports), card=TIME (it needs a card, which somebody presents so much later) and card=never.
-    #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour)]
+    #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour, help_heading = "Sandbox")]
     behaviour: Vec<(Option<u64>, Behaviour)>,
     /// What goes wrong, by the count of the calls or by chance: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,
     /// seed=7. Calls of the shadows are put (an update with a key), update (any) and read, those of the store
     /// save and load. Faults are delay:TIME, not-sent, refuse, drop-answer (it is done, nobody is told), lose (it
     /// is not done, nobody is told), late:TIME (it arrives so much later, nobody is told) and pass.
-    #[arg(long, value_name = "PLAN", default_value = "")]
+    #[arg(
+        long,
+        value_name = "PLAN",
+        default_value = "",
+        help_heading = "Sandbox"
+    )]
     faults: FaultPlan,
 
     /// The time for a whole request.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time, help_heading = "Limits")]
     request: Duration,
     /// The time that a request waits for the lock's turn.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time, help_heading = "Limits")]
     turn: Duration,
     /// The time for one call of a shadow.
-    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "2500ms", value_parser = time, help_heading = "Limits")]
     shadow_call: Duration,
     /// How long a process may act on a write before others take it over.
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time, help_heading = "Limits")]
     lease: Duration,
     /// How long a lock may take to settle a write.
-    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = time, help_heading = "Limits")]
     time_to_live: Duration,
     /// From when on a write counts as unconfirmed.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, help_heading = "Limits")]
     confirm_within: Duration,
     /// How long a recorded result stays on the shadow at most.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, help_heading = "Limits")]
     clear_within: Duration,
     /// How many writes of a lock may be open at once.
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "16", help_heading = "Limits")]
     max_open_writes: usize,
     /// How many connections are served at once; further ones wait.
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = positive, help_heading = "Limits")]
     max_connections: usize,
     /// How many writes are in progress at once; further ones are answered 503 when none of these ends soon.
-    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive, help_heading = "Limits")]
     max_in_flight: usize,
 }
 
-/// The settings that the command line asks for. Prints help and errors of usage itself, and ends then.
-///
-/// # Errors
-/// They contradict each other.
-pub(crate) fn read() -> Result<Settings, String> {
-    let cli = Cli::parse();
-    let serve = match cli.command {
-        Some(Command::Serve(serve)) => serve,
-        None => cli.serve,
-    };
-    serve.settings()
-}
-
 impl Serve {
-    fn settings(self) -> Result<Settings, String> {
+    /// # Errors
+    /// They contradict each other.
+    pub(super) fn settings(self) -> Result<Settings, String> {
         let protocol = keywright_domain::Settings {
             limits: Limits {
                 max_open_writes: self.max_open_writes,
@@ -138,10 +157,21 @@ impl Serve {
                 "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
             ));
         }
+        let tokens = self.tokens()?;
+        let sandbox = self.sandbox == Switch::On;
+        if sandbox && tokens.is_some() {
+            return Err("the sandbox has tokens of its own; for yours, set --sandbox off".into());
+        }
+        if !sandbox && (self.locks > 0 || !self.behaviour.is_empty()) {
+            return Err(
+                "--locks and --behaviour are about the sandbox, and --sandbox is off".into(),
+            );
+        }
         let for_all = self.behaviour.iter().rfind(|(lock, _)| lock.is_none());
         let for_all = for_all.map(|(_, behaviour)| behaviour.clone());
         let single = self.behaviour.into_iter();
         Ok(Settings {
+            tokens,
             listen: self.listen,
             data: self.data,
             log: self.log,
@@ -153,7 +183,8 @@ impl Serve {
                 ..Bounds::default()
             },
             sandbox: Sandbox {
-                virtual_locks: self.virtual_locks == Switch::On,
+                demo: sandbox,
+                virtual_locks: sandbox && self.virtual_locks == Switch::On,
                 more_locks: self.locks,
                 behaviour: for_all.unwrap_or_default(),
                 behaviours: single.filter_map(|(lock, b)| Some((lock?, b))).collect(),
@@ -161,6 +192,38 @@ impl Serve {
             },
         })
     }
+}
+
+impl Serve {
+    /// Where the keys for tokens are, if tokens of one's own are accepted.
+    fn tokens(&self) -> Result<Option<Tokens>, String> {
+        let keys = match (&self.jwks, &self.token_key) {
+            (Some(path), _) => TokenKeys::Jwks(path.clone()),
+            (None, Some(path)) => TokenKeys::One(path.clone(), self.token_algorithm),
+            (None, None) if self.token_issuer.is_some() || self.token_audience.is_some() => {
+                return Err(
+                    "--token-issuer and --token-audience need --jwks or --token-key".into(),
+                );
+            }
+            (None, None) => return Ok(None),
+        };
+        match (&self.token_issuer, &self.token_audience) {
+            (Some(issuer), Some(audience)) => Ok(Some(Tokens {
+                keys,
+                issuer: issuer.clone(),
+                audience: audience.clone(),
+                organization_claim: self.token_organization_claim.clone(),
+            })),
+            _ => Err(
+                "with --jwks or --token-key, say --token-issuer and --token-audience, too".into(),
+            ),
+        }
+    }
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
+    name.parse()
+        .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -1,0 +1,135 @@
+//! The command line, and the layers below it.
+
+mod layers;
+mod serve;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::api_key::ApiKeyCommand;
+use crate::commands::lock::LockCommand;
+use crate::commands::token::TokenCommand;
+use crate::commands::write::WriteCommand;
+use crate::settings::Settings;
+pub(crate) use layers::{Layers, Source};
+pub(crate) use serve::Serve;
+
+/// Writes keys to smart locks, and follows each write until its lock has confirmed it.
+///
+/// Without a command it serves the sandbox. What is set on the command line is stronger than the variables
+/// KEYWRIGHT_…, and those are stronger than keywright.toml, which has the long options' names for keys:
+/// `--time-to-live 24h`, `KEYWRIGHT_TIME_TO_LIVE=24h` and `time-to-live = "24h"` say the same.
+#[derive(Parser)]
+#[command(name = "keywright", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves HTTP. The default.
+    Serve(Serve),
+    /// Says what would run with which settings, and where each of them comes from.
+    CheckConfig(Serve),
+    /// Adds, lists, shows and imports locks. The server may be running.
+    Lock(LockCommand),
+    /// Issues, rotates, revokes and lists API keys. A running server follows within a second.
+    ApiKey(ApiKeyCommand),
+    /// Makes a token of the sandbox, for trying things out.
+    Token(TokenCommand),
+    /// Asks a running server to write a key.
+    Write(WriteCommand),
+    /// Prints what makes a shell complete these commands.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where a command finds what the server keeps.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Place {
+    /// Where the server keeps everything [default: as in keywright.toml, or ./keywright-data].
+    #[arg(long, value_name = "DIR", env = "KEYWRIGHT_DATA")]
+    data: Option<PathBuf>,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Place {
+    /// # Errors
+    /// The file of settings cannot be read.
+    pub(crate) fn data(&self) -> Result<PathBuf, String> {
+        if let Some(data) = &self.data {
+            return Ok(data.clone());
+        }
+        let in_file = layers::data_of_file()?;
+        Ok(in_file.unwrap_or_else(|| PathBuf::from(serve::DATA)))
+    }
+}
+
+/// What is to be done.
+pub(crate) enum Task {
+    Serve(Box<Settings>),
+    CheckConfig(Box<Settings>, Layers),
+    Lock(LockCommand),
+    ApiKey(ApiKeyCommand),
+    Token(TokenCommand),
+    Write(WriteCommand),
+    Completions(clap_complete::Shell),
+}
+
+/// What the command line asks for. Prints help and errors of usage itself, and ends then.
+///
+/// # Errors
+/// A setting is unknown, is none of its kind, or contradicts another; the text names it and where it stands.
+pub(crate) fn read() -> Result<Task, String> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = Cli::parse_from(&arguments);
+    Ok(match cli.command {
+        None | Some(Command::Serve(_)) => {
+            let (serve, _) = layered(&arguments, "serve")?;
+            Task::Serve(Box::new(serve.settings()?))
+        }
+        Some(Command::CheckConfig(_)) => {
+            let (serve, layers) = layered(&arguments, "check-config")?;
+            Task::CheckConfig(Box::new(serve.settings()?), layers)
+        }
+        Some(Command::Lock(command)) => Task::Lock(command),
+        Some(Command::ApiKey(command)) => Task::ApiKey(command),
+        Some(Command::Token(command)) => Task::Token(command),
+        Some(Command::Write(command)) => Task::Write(command),
+        Some(Command::Completions { shell }) => Task::Completions(shell),
+    })
+}
+
+/// The options of a command that serves, with the layers below the command line.
+fn layered(arguments: &[OsString], name: &str) -> Result<(Serve, Layers), String> {
+    let rest = arguments
+        .iter()
+        .skip(1)
+        .skip_while(|argument| **argument == *name);
+    let command = Serve::augment_args(clap::Command::new("keywright")).no_binary_name(true);
+    let layers = Layers::read(&command, &rest.cloned().collect::<Vec<_>>())?;
+    let matches = command
+        .try_get_matches_from(layers.arguments())
+        .map_err(|e| e.to_string())?;
+    let serve = Serve::from_arg_matches(&matches).map_err(|e| e.to_string())?;
+    Ok((serve, layers))
+}
+
+/// Writes what makes a shell complete the commands.
+pub(crate) fn print_completions(shell: clap_complete::Shell) {
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        "keywright",
+        &mut std::io::stdout(),
+    );
+}

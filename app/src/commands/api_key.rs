@@ -1,0 +1,236 @@
+//! `keywright api-key`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use keywright_domain::principal::Identity;
+use keywright_domain::values::{OrganizationId, Timestamp};
+use serde_json::{Value, json};
+
+use super::print;
+use crate::bootstrap::{API_KEYS, ApiKey, ApiKeyRecord, Error, now, read_api_keys, write_api_keys};
+use crate::cli::Place;
+
+/// What to do with API keys.
+#[derive(Args)]
+pub(crate) struct ApiKeyCommand {
+    #[command(subcommand)]
+    task: ApiKeyTask,
+}
+
+#[derive(Subcommand)]
+enum ApiKeyTask {
+    /// Makes the key of an organization, and shows it this once.
+    Issue {
+        #[command(flatten)]
+        holder: Holder,
+        /// When it ends by itself.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Makes a new key in the place of the old one, which ends at once.
+    Rotate {
+        #[command(flatten)]
+        holder: Holder,
+        /// How much longer the old key is good.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        keep_old_for: Option<Duration>,
+        /// When the new key ends by itself.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Ends the keys of an organization at once.
+    Revoke {
+        #[command(flatten)]
+        holder: Holder,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Lists the keys, by what may be shown of them.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Whose key it is.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Holder {
+    /// The organization.
+    organization: Option<OrganizationId>,
+    /// A key of every organization.
+    #[arg(long = "super")]
+    every: bool,
+}
+
+impl Holder {
+    fn identity(self) -> Identity {
+        match self.organization {
+            Some(organization) => Identity::Organization(organization),
+            None => Identity::EveryOrganization,
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 12h or 90days"))
+}
+
+/// The file, and what is in it.
+struct Keys {
+    path: PathBuf,
+    records: Vec<ApiKeyRecord>,
+    now: Timestamp,
+}
+
+impl Keys {
+    fn open(place: &Place) -> Result<Self, Error> {
+        let data = place.data()?;
+        let path = data.join(API_KEYS);
+        if !data.is_dir() {
+            let why = "name the server's folder with --data, or start the server once";
+            return Err(format!("there is no folder {}; {why}", data.display()).into());
+        }
+        Ok(Self {
+            records: read_api_keys(&path)?,
+            path,
+            now: now(),
+        })
+    }
+
+    /// The keys of that holder that are good at the moment.
+    fn live(&mut self, identity: &Identity) -> Vec<&mut ApiKeyRecord> {
+        let now = self.now;
+        let records = self.records.iter_mut();
+        records
+            .filter(|r| r.identity == *identity && r.expires_at.is_none_or(|end| now < end))
+            .collect()
+    }
+
+    fn add(&mut self, identity: Identity, expires_in: Option<Duration>) -> (ApiKey, ApiKeyRecord) {
+        let key = ApiKey::generate();
+        let record = key.record(identity, expires_in.map(|span| self.now.after(span)));
+        self.records.push(record.clone());
+        (key, record)
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        Ok(write_api_keys(&self.path, &self.records)?)
+    }
+}
+
+pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
+    match command.task {
+        ApiKeyTask::Issue {
+            holder,
+            expires_in,
+            place,
+        } => {
+            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            if let Some(live) = keys.live(&identity).first() {
+                let why = "an organization has one key; `keywright api-key rotate` makes a new one";
+                return Err(format!(
+                    "{} has the key {} already: {why}",
+                    name(&identity),
+                    live.shown
+                )
+                .into());
+            }
+            let issued = keys.add(identity, expires_in);
+            keys.save()?;
+            show(&place, issued);
+        }
+        ApiKeyTask::Rotate {
+            holder,
+            keep_old_for,
+            expires_in,
+            place,
+        } => {
+            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            let end = keys.now.after(keep_old_for.unwrap_or_default());
+            let mut live = keys.live(&identity);
+            if live.is_empty() {
+                let why = "`keywright api-key issue` makes one";
+                return Err(format!("{} has no key: {why}", name(&identity)).into());
+            }
+            for record in &mut live {
+                record.expires_at = Some(record.expires_at.map_or(end, |at| at.min(end)));
+            }
+            let issued = keys.add(identity, expires_in);
+            keys.save()?;
+            show(&place, issued);
+        }
+        ApiKeyTask::Revoke { holder, place } => {
+            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            let now = keys.now;
+            let mut live = keys.live(&identity);
+            let count = live.len();
+            live.iter_mut()
+                .for_each(|record| record.expires_at = Some(now));
+            if count == 0 {
+                return Err(format!("{} has no key", name(&identity)).into());
+            }
+            keys.save()?;
+            print(place.json, &json!({ "revoked": count }), || {
+                format!("{} has no key any more", name(&identity))
+            });
+        }
+        ApiKeyTask::List { place } => list(&place, &Keys::open(&place)?),
+    }
+    Ok(())
+}
+
+fn name(identity: &Identity) -> String {
+    match identity {
+        Identity::Organization(organization) => organization.to_string(),
+        _ => "every organization".to_owned(),
+    }
+}
+
+fn show(place: &Place, (key, record): (ApiKey, ApiKeyRecord)) {
+    let mut value = entry(&record, None);
+    value["apiKey"] = json!(key.expose());
+    print(place.json, &value, || {
+        format!(
+            "{}\n\nThis is the only time that the whole key is shown.",
+            key.expose()
+        )
+    });
+}
+
+fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
+    let mut value = json!({ "shown": record.shown, "holder": name(&record.identity) });
+    if let Some(end) = record.expires_at {
+        value["expiresAt"] = json!(end.to_string());
+    }
+    if let Some(now) = now {
+        value["live"] = json!(record.expires_at.is_none_or(|end| now < end));
+    }
+    value
+}
+
+fn list(place: &Place, keys: &Keys) {
+    if place.json {
+        let entries = keys
+            .records
+            .iter()
+            .map(|record| entry(record, Some(keys.now)));
+        entries.for_each(|entry| println!("{entry}"));
+        return;
+    }
+    println!("{:14}  {:24}  ENDS", "KEY", "HOLDER");
+    for record in &keys.records {
+        let ends = match record.expires_at {
+            None => "never".to_owned(),
+            Some(end) if end <= keys.now => format!("ended {end}"),
+            Some(end) => end.to_string(),
+        };
+        println!("{:14}  {:24}  {ends}", record.shown, name(&record.identity));
+    }
+}

@@ -1,0 +1,27 @@
+//! `keywright check-config`.
+
+use crate::bootstrap::{Error, own_tokens};
+use crate::cli::{Layers, Source};
+use crate::settings::Settings;
+
+/// Says what would run. The files that it names are read, too.
+pub(crate) fn run(settings: &Settings, layers: &Layers) -> Result<(), Error> {
+    let width = layers.settings.iter().map(|(key, ..)| key.len()).max();
+    let width = width.unwrap_or_default();
+    for (key, values, source) in layers.settings.iter().filter(|(key, ..)| key != "config") {
+        let value = match values.as_slice() {
+            [] => "-".to_owned(),
+            [nothing] if nothing.is_empty() => "-".to_owned(),
+            values => values.join("; "),
+        };
+        match source {
+            Source::Default => println!("{key:width$}  {value}"),
+            source => println!("{key:width$}  {value}    ({source})"),
+        }
+    }
+    if let Some(tokens) = &settings.tokens {
+        own_tokens(tokens)?;
+    }
+    println!("\nThese settings are valid.");
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! `keywright lock`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use keywright_adapters::json;
+use keywright_domain::event::{LockEvent, NewLock, RecordedEvent};
+use keywright_domain::lock::Lock;
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo};
+use keywright_domain::values::{
+    LockId, LockUuid, LockVersion, OrganizationId, SerialNumber, ThingName, UserId,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{block_on, print};
+use crate::bootstrap::{Error, NEXT_VERSION, now, open_store};
+use crate::cli::Place;
+
+/// What to do with locks.
+#[derive(Args)]
+pub(crate) struct LockCommand {
+    #[command(subcommand)]
+    task: LockTask,
+}
+
+#[derive(Subcommand)]
+enum LockTask {
+    /// Adds one lock.
+    Add(Add),
+    /// Lists locks, by their ids.
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Only those after this one.
+        #[arg(long, value_name = "ID")]
+        after: Option<LockId>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value = "100")]
+        limit: usize,
+    },
+    /// Shows a lock with its open writes.
+    Show {
+        /// The lock's number.
+        id: LockId,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Takes in events of locks, one JSON object a line: {"type":"LockCreated","data":{…}}, or as
+    /// `GET /locks/{id}/events` gives them. All of them or, if one line is bad, none.
+    Import {
+        /// The file; - is standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+struct Add {
+    /// The lock's number.
+    id: LockId,
+    /// The AWS IoT thing whose shadow reaches it; without one, nothing can be written to it yet.
+    #[arg(long, value_name = "NAME")]
+    thing: Option<ThingName>,
+    /// The user who owns it.
+    #[arg(long, value_name = "USER")]
+    owner: Option<UserId>,
+    /// The organization that it belongs to.
+    #[arg(long, value_name = "ORG")]
+    organization: Option<OrganizationId>,
+    /// How many key slots it has.
+    #[arg(long, value_name = "N")]
+    capacity: Option<u64>,
+    /// What is printed on it.
+    #[arg(long, value_name = "TEXT")]
+    serial: Option<SerialNumber>,
+    /// Its UUID.
+    #[arg(long, value_name = "UUID")]
+    uuid: LockUuid,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(command: LockCommand) -> Result<(), Error> {
+    match command.task {
+        LockTask::Add(lock) => block_on(add(lock)),
+        LockTask::List {
+            place,
+            after,
+            limit,
+        } => block_on(list(place, after, limit)),
+        LockTask::Show { id, place } => block_on(show(place, id)),
+        LockTask::Import { file, place } => block_on(import(place, file)),
+    }
+}
+
+async fn add(add: Add) -> Result<(), Error> {
+    let store = open_store(&add.place.data()?).await?;
+    let (lock, uuid, time) = (add.id, add.uuid, now());
+    let recorded = |version, event| RecordedEvent {
+        lock,
+        uuid: uuid.clone(),
+        version: LockVersion(version),
+        time,
+        write: None,
+        event,
+    };
+    let new = NewLock {
+        serial_number: add.serial,
+        owner: add.owner,
+        thing: add.thing,
+        key_capacity: add.capacity,
+        ..NewLock::default()
+    };
+    let mut events = vec![recorded(1, LockEvent::LockCreated(Box::new(new)))];
+    if let Some(organization) = add.organization {
+        events.push(recorded(2, LockEvent::OrganizationSet { organization }));
+    }
+    if store.load(lock).await?.is_some() {
+        return Err(
+            format!("lock {lock} exists already; `keywright lock show {lock}` shows it").into(),
+        );
+    }
+    store.import(events).await?;
+    print(add.place.json, &json!({ "added": lock.get() }), || {
+        format!("lock {lock} is there")
+    });
+    Ok(())
+}
+
+async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), Error> {
+    let store = open_store(&place.data()?).await?;
+    let locks = store.locks(after, limit).await?;
+    if place.json {
+        locks.iter().for_each(|lock| println!("{}", summary(lock)));
+        return Ok(());
+    }
+    println!(
+        "{:>16}  {:24}  {:24}  {:24}  VERSION",
+        "LOCK", "THING", "OWNER", "ORGANIZATION"
+    );
+    for lock in &locks {
+        let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
+        println!(
+            "{:>16}  {:24}  {:24}  {:24}  {}",
+            lock.id,
+            text(lock.thing.as_ref().map(ThingName::as_str)),
+            text(lock.owner.as_ref().map(UserId::as_str)),
+            text(lock.organization.as_ref().map(OrganizationId::as_str)),
+            lock.version
+        );
+    }
+    if let (true, Some(last)) = (locks.len() == limit, locks.last()) {
+        println!("there may be more: --after {}", last.id);
+    }
+    Ok(())
+}
+
+fn summary(lock: &Lock) -> Value {
+    let mut value = json::lock_state(lock);
+    value["lockId"] = json!(lock.id.get());
+    value["time"] = json!(lock.time.to_string());
+    if let Some(members) = value.as_object_mut() {
+        members.remove("unsettled");
+    }
+    value
+}
+
+async fn show(place: Place, id: LockId) -> Result<(), Error> {
+    let data = place.data()?;
+    let store = open_store(&data).await?;
+    let snapshot = store.load(id).await?;
+    let snapshot =
+        snapshot.ok_or_else(|| format!("there is no lock {id} in {}", data.display()))?;
+    let writes = snapshot.unfinished.iter().map(|write| {
+        json!({
+            "id": write.id.to_string(), "state": write.state.name(),
+            "requestedAt": write.prepared_at.to_string(), "expiresAt": write.expires_at.to_string(),
+        })
+    });
+    let mut value = summary(&snapshot.lock);
+    value["openWrites"] = writes.collect();
+    print(place.json, &value, || {
+        serde_json::to_string_pretty(&value).unwrap_or_default()
+    });
+    Ok(())
+}
+
+/// What is wrong with which line.
+#[derive(Debug, thiserror::Error)]
+enum ImportFailure {
+    #[error("line {line}: {why}; nothing was imported")]
+    Line { line: u64, why: String },
+    #[error("{0}; nothing was imported")]
+    Store(ImportError),
+}
+
+impl From<ImportError> for ImportFailure {
+    fn from(error: ImportError) -> Self {
+        Self::Store(error)
+    }
+}
+
+async fn import(place: Place, file: PathBuf) -> Result<(), Error> {
+    let store = open_store(&place.data()?).await?;
+    let start = Instant::now();
+    let lines = Lines::open(&file)?;
+    let count = lines.count.clone();
+    let outcome = store.import_all(lines).await;
+    let count = count.load(std::sync::atomic::Ordering::Relaxed);
+    match outcome {
+        Ok(()) => {}
+        // The store names the lock; the line is the last one that was read.
+        Err(ImportFailure::Store(ImportError::NotAStream { lock, why, .. })) => {
+            let why = format!("lock {lock}: {why}");
+            return Err(ImportFailure::Line { line: count, why }.into());
+        }
+        Err(failure) => return Err(failure.into()),
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = (count as f64 / seconds.max(0.001)).round();
+    let value =
+        json!({ "imported": count, "seconds": (seconds * 10.0).round() / 10.0, "perSecond": rate });
+    print(place.json, &value, || {
+        format!("{count} lines were imported in {seconds:.1} s, {rate} a second")
+    });
+    Ok(())
+}
+
+/// The events of a file, with progress on a terminal or, elsewhere, every ten seconds.
+struct Lines {
+    lines: std::io::Split<Box<dyn BufRead + Send>>,
+    count: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    told: Instant,
+    every: Duration,
+}
+
+/// The longest line that is read.
+const LONGEST_LINE: usize = 1024 * 1024;
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let reader: Box<dyn BufRead + Send> = if path == Path::new("-") {
+            Box::new(BufReader::new(std::io::stdin()))
+        } else {
+            let file =
+                File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            Box::new(BufReader::with_capacity(1 << 20, file))
+        };
+        let seconds = if std::io::stderr().is_terminal() {
+            1
+        } else {
+            10
+        };
+        Ok(Self {
+            lines: reader.split(b'\n'),
+            count: std::sync::Arc::default(),
+            told: Instant::now(),
+            every: Duration::from_secs(seconds),
+        })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<RecordedEvent, ImportFailure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = self.lines.next()?;
+            let number = self
+                .count
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+                + 1;
+            if self.told.elapsed() >= self.every {
+                self.told = Instant::now();
+                eprintln!("{number} lines …");
+            }
+            let bad = |why: String| ImportFailure::Line { line: number, why };
+            let line = match line {
+                Ok(line) if line.len() > LONGEST_LINE => {
+                    return Some(Err(bad("it is longer than 1 MiB".into())));
+                }
+                Ok(line) => line,
+                Err(e) => return Some(Err(bad(e.to_string()))),
+            };
+            if !line.trim_ascii().is_empty() {
+                return Some(event(&line).map_err(bad));
+            }
+        }
+    }
+}
+
+fn event(line: &[u8]) -> Result<RecordedEvent, String> {
+    let value: Value = serde_json::from_slice(line).map_err(|e| format!("not JSON: {e}"))?;
+    let version = match value.get("version") {
+        None => NEXT_VERSION,
+        Some(version) => {
+            let version = version.as_u64().filter(|v| *v > 0);
+            LockVersion(version.ok_or("`version` must be an integer of at least 1")?)
+        }
+    };
+    let inner = value.get("event").unwrap_or(&value);
+    let name = inner.get("type").and_then(Value::as_str);
+    let name = name.ok_or("`type` must name an event, such as LockCreated")?;
+    if name.starts_with("KeyWrite") {
+        return Err(format!(
+            "{name} is recorded by Keywright itself and cannot be imported"
+        ));
+    }
+    let data = inner.get("data").ok_or("`data` is missing")?;
+    json::read_event(name, version, None, data).map_err(|e| format!("{name}: {e}"))
+}

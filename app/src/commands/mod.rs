@@ -1,0 +1,26 @@
+//! What the program does besides serving.
+
+pub(crate) mod api_key;
+pub(crate) mod check_config;
+pub(crate) mod lock;
+pub(crate) mod token;
+pub(crate) mod write;
+
+use crate::bootstrap::Error;
+
+/// What a command has to say, in one of two forms.
+pub(crate) fn print(json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) {
+    if json {
+        println!("{value}");
+    } else {
+        println!("{}", text());
+    }
+}
+
+/// Runs what waits for files and the network.
+pub(crate) fn block_on<T>(task: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(task)
+}

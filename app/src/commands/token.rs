@@ -1,0 +1,46 @@
+//! `keywright token`.
+
+use std::time::Duration;
+
+use clap::Args;
+use keywright_domain::values::{OrganizationId, UserId};
+use keywright_sandbox::Demo;
+use serde_json::json;
+
+use super::print;
+use crate::bootstrap::{Error, TOKEN_KEY, now};
+use crate::cli::Place;
+use crate::demo_credentials::{Bearer, TokenKey};
+
+/// Whose token it is.
+#[derive(Args)]
+pub(crate) struct TokenCommand {
+    /// The user.
+    #[arg(long, value_name = "USER", default_value = Demo::USER)]
+    user: UserId,
+    /// The organization, for a service of it.
+    #[arg(long, value_name = "ORG")]
+    organization: Option<OrganizationId>,
+    /// How long it is good.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    expires_in: Duration,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(command: TokenCommand) -> Result<(), Error> {
+    let path = command.place.data()?.join(TOKEN_KEY);
+    if !path.is_file() {
+        let why = "tokens are made for the sandbox only, which has to have run in this folder once";
+        return Err(format!("there is no {}: {why}", path.display()).into());
+    }
+    let bearer = Bearer {
+        user: command.user.as_str(),
+        organization: command.organization.as_ref().map(OrganizationId::as_str),
+    };
+    let token = TokenKey::open(&path)?.sign(bearer, now().as_secs(), command.expires_in)?;
+    print(command.place.json, &json!({ "token": token }), || {
+        token.clone()
+    });
+    Ok(())
+}

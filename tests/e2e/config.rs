@@ -1,0 +1,248 @@
+//! Settings from the file, the environment and the command line, and a service without the sandbox.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use keywright_adapters::time::SystemClock;
+use keywright_domain::ports::Clock;
+use keywright_tests::Program;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::world::BINARY;
+
+/// Runs the program in a folder, with these variables, until it ends by itself.
+fn run(
+    folder: &Path,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(folder);
+    command.envs(variables.iter().copied());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("the program is there");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn folder(settings: &str) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    std::fs::write(folder.path().join("keywright.toml"), settings).expect("written");
+    folder
+}
+
+/// The line of a setting in what `check-config` says.
+fn line<'a>(said: &'a str, key: &str) -> &'a str {
+    let line = said
+        .lines()
+        .find(|line| line.split_whitespace().next() == Some(key));
+    line.unwrap_or_else(|| panic!("no line for {key}: {said}"))
+}
+
+#[test]
+fn the_command_line_is_stronger_than_variables_and_those_than_the_file() {
+    let folder = folder("lease = \"20s\"\nturn = \"2s\"\nrequest = \"9s\"\nmax-in-flight = 7\n");
+    let variables = [("KEYWRIGHT_TURN", "1s"), ("KEYWRIGHT_REQUEST", "8s")];
+    let (code, said, error) = run(
+        folder.path(),
+        &variables,
+        &["check-config", "--request", "7s"],
+    );
+    assert_eq!(code, Some(0), "{error}");
+    for (key, value, source) in [
+        ("lease", "20s", "(keywright.toml)"),
+        ("turn", "1s", "(KEYWRIGHT_TURN)"),
+        ("request", "7s", "(command line)"),
+        ("max-in-flight", "7", "(keywright.toml)"),
+    ] {
+        let line = line(&said, key);
+        assert!(line.contains(value) && line.ends_with(source), "{line}");
+    }
+    assert!(
+        line(&said, "time-to-live").ends_with("48h"),
+        "a default is not attributed"
+    );
+    assert!(said.ends_with("These settings are valid.\n"));
+}
+
+#[test]
+fn settings_that_repeat_are_a_list_in_the_file_and_parted_by_semicolons_in_variables() {
+    let folder = folder("behaviour = [\"all:latency=1ms\", \"123:twice\"]\n");
+    let (code, said, error) = run(folder.path(), &[], &["check-config"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(line(&said, "behaviour").contains("all:latency=1ms; 123:twice"));
+    let variables = [("KEYWRIGHT_BEHAVIOUR", "all:silent; 124:twice")];
+    let (_, said, _) = run(folder.path(), &variables, &["check-config"]);
+    assert!(line(&said, "behaviour").contains("all:silent; 124:twice"));
+}
+
+#[test]
+fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
+    for (settings, parts) in [
+        (
+            "lise = \"15s\"",
+            ["keywright.toml: `lise`", "lease, listen"],
+        ),
+        ("lease = \"soon\"", ["keywright.toml: `lease`", "500ms"]),
+        (
+            "lease = 15.5",
+            ["keywright.toml: `lease`", "a text, a number"],
+        ),
+        (
+            "log = \"yaml\"",
+            ["keywright.toml: `log`", "possible values: text, json"],
+        ),
+        (
+            "max-in-flight = 0",
+            ["keywright.toml: `max-in-flight`", "1 to 1000000"],
+        ),
+        ("lease = \"1s\"", ["lease (1s)", "14.5s"]),
+        ("lease = ", ["keywright.toml", "line 1"]),
+        (
+            "[server]\nlisten = \"x\"",
+            ["keywright.toml: `server`", "a text, a number"],
+        ),
+        (
+            "config = \"other.toml\"\nlise = 1",
+            ["keywright.toml", "lise"],
+        ),
+        ("sandbox = false\nlocks = 3", ["--locks", "--sandbox"]),
+        (
+            "token-key = \"key.pem\"\nsandbox = \"off\"",
+            ["--token-issuer", "--token-audience"],
+        ),
+        ("token-issuer = \"i\"", ["--jwks", "--token-key"]),
+        (
+            "jwks = \"k\"\ntoken-issuer = \"i\"\ntoken-audience = \"a\"",
+            ["the sandbox has tokens of its own", "--sandbox off"],
+        ),
+        (
+            "jwks = \"missing.json\"\ntoken-issuer = \"i\"\ntoken-audience = \"a\"\nsandbox = \"off\"",
+            ["missing.json", "No such file"],
+        ),
+    ] {
+        let folder = folder(settings);
+        let (code, _, error) = run(folder.path(), &[], &["check-config"]);
+        assert_eq!(code, Some(2), "{settings}: {error}");
+        for part in parts {
+            assert!(error.contains(part), "{settings}: {error}");
+        }
+        let left = std::fs::read_dir(folder.path())
+            .expect("the folder")
+            .count();
+        assert_eq!(left, 1, "nothing was made");
+    }
+    let folder = folder("");
+    for (variable, value, part) in [
+        ("KEYWRIGHT_LISE", "15s", "KEYWRIGHT_LISE is not a setting"),
+        ("KEYWRIGHT_LEASE", "soon", "KEYWRIGHT_LEASE: invalid value"),
+        ("KEYWRIGHT_CONFIG", "missing.toml", "missing.toml"),
+    ] {
+        let (code, _, error) = run(folder.path(), &[(variable, value)], &["serve"]);
+        assert_eq!(code, Some(2), "{variable}: {error}");
+        assert!(error.contains(part), "{variable}: {error}");
+    }
+    // What clients have in sandbox.env is no setting of the server.
+    let (code, ..) = run(
+        folder.path(),
+        &[("KEYWRIGHT_TOKEN", "x"), ("KEYWRIGHT_URL", "y")],
+        &["check-config"],
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn help_names_every_setting_and_command() {
+    let folder = folder("");
+    let (code, said, _) = run(folder.path(), &[], &["--help"]);
+    assert_eq!(code, Some(0));
+    for part in [
+        "serve",
+        "check-config",
+        "lock",
+        "api-key",
+        "token",
+        "write",
+        "completions",
+        "--listen",
+        "--jwks",
+        "--lease",
+        "KEYWRIGHT_",
+        "keywright.toml",
+    ] {
+        assert!(said.contains(part), "{part}");
+    }
+    let (code, said, _) = run(folder.path(), &[], &["completions", "bash"]);
+    assert!(code == Some(0) && said.contains("check-config"));
+}
+
+#[tokio::test]
+async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
+    let public = pair.public_key().as_der().expect("DER");
+    let base64 = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
+    let folder = folder(
+        "sandbox = \"off\"\ntoken-key = \"issuer.pem\"\ntoken-issuer = \"https://id.example\"\n\
+         token-audience = \"locks\"\ntoken-organization-claim = \"tenant\"\n",
+    );
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{base64}\n-----END PUBLIC KEY-----\n");
+    std::fs::write(folder.path().join("issuer.pem"), pem).expect("written");
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("a path");
+    let command = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--data", data]);
+        run(folder.path(), &[], &all)
+    };
+    let added = command(&[
+        "lock",
+        "add",
+        "7",
+        "--uuid",
+        "u-7",
+        "--thing",
+        "door-7",
+        "--organization",
+        "acme",
+    ]);
+    assert_eq!(added.0, Some(0), "{added:?}");
+
+    let program = Program::start_in(BINARY, folder.path(), Path::new(data), &[]);
+    assert!(!Path::new(data).join("sandbox.env").exists());
+    let private = pair.to_pkcs8v1().expect("DER");
+    let token = |claim: &str, organization: &str| {
+        let claims = json!({
+            "iss": "https://id.example", "aud": "locks", "sub": "svc", claim: organization,
+            "exp": SystemClock.now().as_secs() + 60,
+        });
+        let key = EncodingKey::from_ec_der(private.as_ref());
+        encode(&Header::new(Algorithm::ES256), &claims, &key).expect("a token")
+    };
+    let write = |token: &str| {
+        let request = program.request("POST", "/locks/7/WriteKey").bearer(token);
+        request.json(&json!({ "keyUuid": "k" })).send()
+    };
+    assert_eq!(write(&token("tenant", "acme")).await.status, 200);
+    assert_eq!(write(&token("tenant", "other")).await.status, 403);
+    assert_eq!(
+        write(&token("org", "acme")).await.status,
+        403,
+        "another claim makes no organization"
+    );
+    let details = program
+        .request("GET", "/locks/123/details")
+        .bearer(&token("tenant", "acme"));
+    assert_eq!(
+        details.send().await.status,
+        404,
+        "the demo's locks are not there"
+    );
+}
