@@ -9,6 +9,7 @@ mod heads;
 mod kill;
 mod locks;
 mod reads;
+mod reference;
 mod refusals;
 mod restart;
 mod world;

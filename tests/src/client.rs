@@ -22,6 +22,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body; null where it is no JSON.
     pub body: Value,
+    /// The body as text, where it is some.
+    pub text: String,
 }
 
 impl Answer {
@@ -159,6 +161,7 @@ impl Connection {
             status: head.status.as_u16(),
             headers: headers.collect(),
             body: serde_json::from_slice(&body).unwrap_or_default(),
+            text: String::from_utf8(body.to_vec()).unwrap_or_default(),
         })
     }
 }

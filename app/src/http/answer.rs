@@ -13,6 +13,7 @@ use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId
 use keywright_domain::write::{Write, WriteState};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Answer;
 
@@ -40,9 +41,10 @@ pub(super) fn location(lock: LockId, write: WriteId) -> HeaderValue {
 }
 
 /// `{type, data}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Event {
     r#type: &'static str,
+    #[schema(value_type = Object)]
     data: Value,
 }
 
@@ -56,7 +58,7 @@ impl Event {
 }
 
 /// The 200 of a write.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Success {
     success: bool,
@@ -68,7 +70,7 @@ pub(super) struct Success {
 }
 
 /// What became of the write while the client waited.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Outcome {
     id: String,
     state: &'static str,
@@ -100,7 +102,7 @@ fn reason(write: &Write) -> Option<&FailureReason> {
 }
 
 /// Where a write stands.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WriteStatus {
     id: String,
@@ -148,8 +150,14 @@ impl WriteStatus {
     }
 }
 
+/// The writes that are not over, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Writes {
+    pub(super) writes: Vec<WriteStatus>,
+}
+
 /// A key that the lock holds.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DetailsKey {
     uuid: String,
@@ -160,7 +168,7 @@ struct DetailsKey {
 }
 
 /// The lock, as the vendor shows it. `orgId` is empty for a lock of no organization.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Details {
     id: String,
@@ -173,6 +181,7 @@ pub(super) struct Details {
     owner_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     organization_id: Option<String>,
+    #[schema(value_type = Vec<String>)]
     residents: [(); 0],
     org_id: String,
     version: u64,
@@ -213,7 +222,7 @@ fn org_id(lock: &Lock) -> String {
 }
 
 /// One event with its place in the stream.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EventItem {
     aggregate_type: &'static str,
@@ -226,7 +235,7 @@ struct EventItem {
 }
 
 /// One page of a lock's stream.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventPage {
     aggregate_id: String,

@@ -14,6 +14,7 @@ use keywright_domain::values::{InvalidValue, LockId, WriteId};
 use keywright_domain::{ReadError, WithdrawError, WriteError};
 use serde::Serialize;
 use tracing::{error, info};
+use utoipa::ToSchema;
 
 use super::Answer;
 use super::answer::{json, location, to_json};
@@ -56,12 +57,17 @@ pub(super) struct Undecided {
     pub(super) within: Duration,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// What every failure looks like.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct Body<'a> {
+    /// False.
     success: bool,
     error: &'a str,
     message: &'a str,
+    /// The status.
     code: u16,
+    /// For programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
@@ -178,6 +184,17 @@ impl Failure {
             }
             _ => return None,
         })
+    }
+
+    /// The headers that come with it, besides those of every answer.
+    pub(super) fn header_names(&self) -> Vec<String> {
+        let location = matches!(self, Self::Undecided(_)).then_some(LOCATION);
+        let names = self
+            .header()
+            .map(|(name, _)| name)
+            .into_iter()
+            .chain(location);
+        names.map(|name| name.to_string()).collect()
     }
 
     pub(super) fn status_and_body(&self) -> (StatusCode, Vec<u8>) {

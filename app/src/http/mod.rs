@@ -1,8 +1,10 @@
 //! The HTTP contract: what is asked, of whom, and what is answered.
 
 mod answer;
+mod docs;
 mod failure;
 mod head;
+mod openapi;
 mod parser_answers;
 mod reads;
 mod request;
@@ -76,6 +78,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
     match route::find(request.method(), &path)? {
         Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),
         Route::Ready => reads::ready(app).await,
+        Route::OpenApi => Ok(docs::openapi(app, request.headers())),
+        Route::Docs => Ok(docs::page()),
+        Route::DocsScript => docs::script(request.headers()).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,
         Route::Details(lock) => reads::details(app, lock, &request).await,
         Route::Events(lock) => reads::events(app, lock, &request).await,

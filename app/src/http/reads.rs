@@ -5,11 +5,10 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Incoming;
 use keywright_domain::values::WriteId;
-use serde::Serialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::answer::{self, Details, EventPage, WriteStatus};
+use super::answer::{self, Details, EventPage, WriteStatus, Writes};
 use super::failure::Failure;
 use super::{Answer, request};
 use crate::app::App;
@@ -67,11 +66,6 @@ pub(super) async fn events(
         .await?;
     let page = EventPage::number(asked, &snapshot.lock);
     Ok(answer::ok(&EventPage::new(&snapshot.lock, page, &events)))
-}
-
-#[derive(Serialize)]
-struct Writes {
-    writes: Vec<WriteStatus>,
 }
 
 /// `GET /locks/{id}/writes?state=open`: those that are not final, oldest first.

@@ -9,6 +9,9 @@ use super::failure::Failure;
 pub(super) enum Route<'a> {
     Health,
     Ready,
+    OpenApi,
+    Docs,
+    DocsScript,
     WriteKey(&'a str),
     Details(&'a str),
     Events(&'a str),
@@ -25,6 +28,9 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
     let (route, allowed) = match parts {
         [Some("healthz"), None, ..] => (Route::Health, "GET"),
         [Some("readyz"), None, ..] => (Route::Ready, "GET"),
+        [Some("openapi.json"), None, ..] => (Route::OpenApi, "GET"),
+        [Some("docs"), None, ..] => (Route::Docs, "GET"),
+        [Some("docs"), Some("scalar.js"), None, ..] => (Route::DocsScript, "GET"),
         [Some("locks"), Some(lock), Some("WriteKey"), None, _] => (Route::WriteKey(lock), "POST"),
         [Some("locks"), Some(lock), Some("details"), None, _] => (Route::Details(lock), "GET"),
         [Some("locks"), Some(lock), Some("events"), None, _] => (Route::Events(lock), "GET"),

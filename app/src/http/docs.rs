@@ -1,0 +1,134 @@
+//! The interactive reference: a page that is made from the OpenAPI document, and loads nothing from elsewhere.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::Full;
+use hyper::Response;
+use hyper::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
+    HeaderMap, HeaderName, HeaderValue, VARY,
+};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use super::failure::Failure;
+use super::{Answer, answer, openapi};
+use crate::app::App;
+
+const SCRIPT: &str = "/docs/scalar.js";
+
+/// Everything comes from here; requests go to the server that the reader names.
+const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; \
+    connect-src 'self' http: https:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'";
+
+/// The languages that requests are shown in: curl, Python, JavaScript, Go and Ruby.
+const SHOWN: [&str; 5] = ["shell", "python", "js", "go", "ruby"];
+const ALL: [&str; 22] = [
+    "c",
+    "clojure",
+    "csharp",
+    "dart",
+    "fsharp",
+    "go",
+    "http",
+    "java",
+    "js",
+    "kotlin",
+    "node",
+    "objc",
+    "ocaml",
+    "php",
+    "powershell",
+    "python",
+    "r",
+    "ruby",
+    "rust",
+    "shell",
+    "swift",
+    "laravel",
+];
+
+/// `GET /openapi.json`.
+pub(super) fn openapi(app: &App, headers: &HeaderMap) -> Answer {
+    // The header was checked; who speaks HTTP/1.0 may have none.
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    answer::ok(&openapi::document(
+        host.unwrap_or("127.0.0.1:8787"),
+        &app.bounds,
+    ))
+}
+
+/// `GET /docs`.
+pub(super) fn page() -> Answer {
+    let hidden: Vec<&str> = ALL.into_iter().filter(|l| !SHOWN.contains(l)).collect();
+    let config = json!({
+        "url": "/openapi.json", "withDefaultFonts": false, "telemetry": false,
+        "showDeveloperTools": "never", "hideClientButton": true,
+        "agent": { "disabled": true }, "mcp": { "disabled": true },
+        "hiddenClients": hidden, "defaultHttpClient": { "targetKey": "shell", "clientKey": "curl" },
+        "authentication": { "preferredSecurityScheme": "BearerAuth" },
+        "metaData": { "title": "Keywright" },
+    });
+    let html = scalar_api_reference::scalar_html(&config, Some(SCRIPT));
+    let mut page = Response::new(Full::new(Bytes::from(html)));
+    put(&mut page, CONTENT_TYPE, "text/html; charset=utf-8");
+    put(&mut page, CONTENT_SECURITY_POLICY, POLICY);
+    page
+}
+
+/// `GET /docs/scalar.js`, packed for everyone who can unpack it: it has 5 MB.
+pub(super) async fn script(headers: &HeaderMap) -> Result<Answer, Failure> {
+    let accepted = headers.get(ACCEPT_ENCODING).and_then(|a| a.to_str().ok());
+    let packed = accepted.unwrap_or_default().split(',').any(|coding| {
+        let coding = coding.trim();
+        coding == "gzip" || coding.starts_with("gzip;") && !coding.ends_with("q=0")
+    });
+    let scripts = spawn_blocking(Scripts::get).await;
+    let scripts = scripts.ok().flatten().ok_or(Failure::Internal)?;
+    let body = if packed {
+        &scripts.packed
+    } else {
+        &scripts.plain
+    };
+    let mut script = Response::new(Full::new(body.clone()));
+    put(&mut script, CONTENT_TYPE, "text/javascript; charset=utf-8");
+    put(&mut script, CACHE_CONTROL, "public, max-age=3600");
+    put(&mut script, VARY, "Accept-Encoding");
+    if packed {
+        put(&mut script, CONTENT_ENCODING, "gzip");
+    }
+    Ok(script)
+}
+
+fn put(answer: &mut Answer, name: HeaderName, value: &'static str) {
+    answer
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+}
+
+/// The page's script, packed when it is first asked for.
+struct Scripts {
+    plain: Bytes,
+    packed: Bytes,
+}
+
+impl Scripts {
+    fn get() -> Option<Arc<Self>> {
+        static SCRIPTS: OnceLock<Option<Arc<Scripts>>> = OnceLock::new();
+        SCRIPTS.get_or_init(Self::make).clone()
+    }
+
+    fn make() -> Option<Arc<Self>> {
+        let plain = scalar_api_reference::get_asset("scalar.js")?;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&plain).ok()?;
+        Some(Arc::new(Self {
+            packed: encoder.finish().ok()?.into(),
+            plain: plain.into(),
+        }))
+    }
+}

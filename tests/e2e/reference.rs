@@ -1,0 +1,244 @@
+//! The OpenAPI document, the page that is made from it, and clients in five languages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::world::{LOCK, World};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+async fn document(world: &World) -> Value {
+    let answer = world.program.request("GET", "/openapi.json").send().await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    answer.body
+}
+
+#[tokio::test]
+async fn the_document_names_what_is_served_and_how_to_get_in() {
+    let world = World::silent();
+    let document = document(&world).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let server = &document["servers"][0]["variables"]["server"]["default"];
+    assert_eq!(*server, format!("http://{}", world.program.address));
+    let schemes = document["components"]["securitySchemes"]
+        .as_object()
+        .expect("schemes");
+    assert_eq!(
+        schemes.keys().collect::<Vec<_>>(),
+        ["ApiKeyAuth", "BearerAuth"]
+    );
+    assert_eq!(
+        document["security"],
+        json!([{ "BearerAuth": [] }, { "ApiKeyAuth": [] }])
+    );
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let path = path.replace("{id}", "123").replace("{writeId}", "none");
+            let answer = world
+                .program
+                .request(&method.to_uppercase(), &path)
+                .send()
+                .await;
+            let open = operation.get("security") == Some(&json!([]));
+            assert_eq!(
+                answer.status,
+                if open { 200 } else { 401 },
+                "{method} {path}"
+            );
+            operations += 1;
+        }
+    }
+    assert_eq!(operations, 8);
+}
+
+#[tokio::test]
+async fn what_the_document_says_of_errors_is_what_is_answered() {
+    let world = World::silent();
+    let document = document(&world).await;
+    let responses = &document["paths"]["/locks/{id}/WriteKey"]["post"]["responses"];
+    let responses = responses.as_object().expect("responses");
+    let statuses: Vec<&str> = responses.keys().map(String::as_str).collect();
+    assert_eq!(
+        statuses,
+        [
+            "200", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500",
+            "502", "503", "504"
+        ]
+    );
+    for request in [
+        world.program.request("POST", "/locks/123/WriteKey"),
+        world.program.write_key(124, &json!({ "keyUuid": "k" })),
+        world.program.write_key(999, &json!({ "keyUuid": "k" })),
+        world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k", "keyIndexNumber": 100 })),
+        world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k", "x": "x".repeat(5000) })),
+        world
+            .program
+            .write_key(LOCK, &json!({ "keyUuid": "k" }))
+            .without("Content-Type"),
+    ] {
+        let answer = request.send().await;
+        let response = &responses[&answer.status.to_string()];
+        let examples = response["content"]["application/json"]["examples"]
+            .as_object()
+            .expect("examples");
+        assert!(
+            examples
+                .values()
+                .any(|example| example["value"] == answer.body),
+            "{answer:?}"
+        );
+        for header in response["headers"].as_object().expect("headers").keys() {
+            assert!(answer.header(header).is_some(), "{header}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_comes_with_all_it_needs() {
+    let world = World::silent();
+    let page = world.program.request("GET", "/docs").send().await;
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
+    assert!(
+        !page.text.contains("://"),
+        "nothing is loaded from elsewhere: {}",
+        page.text
+    );
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|p| p.starts_with("default-src 'self'"))
+    );
+    let plain = world.program.request("GET", "/docs/scalar.js").send().await;
+    let packed = world
+        .program
+        .request("GET", "/docs/scalar.js")
+        .header("Accept-Encoding", "br, gzip");
+    let packed = packed.send().await;
+    assert_eq!(
+        (
+            plain.header("content-encoding"),
+            packed.header("content-encoding")
+        ),
+        (None, Some("gzip"))
+    );
+    let length = |answer: &keywright_tests::Answer| {
+        answer
+            .header("content-length")
+            .and_then(|l| l.parse::<usize>().ok())
+            .expect("a length")
+    };
+    assert!(
+        length(&plain) > 3 * length(&packed),
+        "{} and {}",
+        length(&plain),
+        length(&packed)
+    );
+}
+
+/// What runs each client, and Debian's package that has it.
+const CLIENTS: [(&str, &[&str], &str, &str); 5] = [
+    ("sh", &[], "curl.sh", "curl"),
+    ("python3", &[], "write_key.py", "python3"),
+    ("node", &[], "write_key.mjs", "nodejs"),
+    ("go", &["run"], "write_key.go", "golang-1.19-go"),
+    ("ruby", &[], "write_key.rb", "ruby"),
+];
+
+/// The program, where the system has it. Debian's Go 1.19 is not on the path by itself.
+fn found(program: &str) -> PathBuf {
+    let debians = Path::new("/usr/lib/go-1.19/bin").join(program);
+    if debians.exists() {
+        debians
+    } else {
+        program.into()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clients_in_five_languages_write_keys() {
+    let world = World::new(&[]);
+    for (at, (program, arguments, file, package)) in CLIENTS.into_iter().enumerate() {
+        let run = |lock: &str| {
+            let mut command = Command::new(found(program));
+            command
+                .args(arguments)
+                .arg(root().join("examples/clients").join(file));
+            command.args([lock, file, &at.to_string()]);
+            command.env("KEYWRIGHT_URL", format!("http://{}", world.program.address));
+            command.env("KEYWRIGHT_TOKEN", &world.program.token);
+            let output = command.output();
+            output.unwrap_or_else(|e| panic!("{program}: {e}; scripts/test installs {package}"))
+        };
+        let output = run("123");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answer: Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{file}: {output:?}"));
+        assert_eq!(answer["write"]["state"], "SUCCEEDED", "{file}: {answer}");
+        let slot = u64::try_from(at).expect("a slot");
+        assert_eq!(
+            world.memory().keys.get(&slot).map(String::as_str),
+            Some(file)
+        );
+        let refused = run("124");
+        assert!(!refused.status.success(), "{file}: {refused:?}");
+        let said = [refused.stdout, refused.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(
+            said.contains("403") && said.contains("permission"),
+            "{file}: {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing() {
+    let world = World::new(&[]);
+    let program = root().join(".venv/bin/schemathesis");
+    let url = format!("http://{}", world.program.address);
+    let mut command = Command::new(&program);
+    command.current_dir(world.folder.path());
+    command
+        .arg("--config-file")
+        .arg(root().join("tests/schemathesis.toml"));
+    command.args([
+        "run",
+        &format!("{url}/openapi.json"),
+        "--url",
+        &url,
+        "--checks",
+        "all",
+    ]);
+    command.args([
+        "--max-examples",
+        "30",
+        "--seed",
+        "1",
+        "--no-color",
+        "--request-timeout",
+        "20",
+    ]);
+    command.args([
+        "--header",
+        &format!("Authorization: Bearer {}", world.program.token),
+    ]);
+    let output = command.output();
+    let output =
+        output.unwrap_or_else(|e| panic!("{}: {e}; scripts/test makes it", program.display()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("Tested: 8"),
+        "{text}"
+    );
+    assert_eq!(world.write("after-all-that", None).await.status, 200);
+}
