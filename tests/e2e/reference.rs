@@ -242,3 +242,62 @@ async fn schemathesis_finds_nothing() {
     );
     assert_eq!(world.write("after-all-that", None).await.status, 200);
 }
+
+/// A person types a key into the page and sends it, in Chromium.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked() {
+    let world = World::new(&[]);
+    let python = root().join(".venv/bin/python");
+    let key = format!("typed-{:016x}", fastrand::u64(..));
+    let url = format!("http://{}", world.program.address);
+    let picture = world.folder.path().join("page.png");
+    let mut command = Command::new(&python);
+    command.arg(root().join("tests/docs_page.py"));
+    command
+        .args([url.as_str(), &world.program.token, &key])
+        .arg(&picture);
+    let output = command.output();
+    let output =
+        output.unwrap_or_else(|e| panic!("{}: {e}; scripts/test makes it", python.display()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let used: Value = serde_json::from_str(&text).unwrap_or_else(|_| {
+        panic!(
+            "{}; scripts/test installs chromium",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    });
+    assert_eq!(
+        (&used["status"], &used["errors"]),
+        (&json!(200), &json!([])),
+        "{used}"
+    );
+    assert!(
+        used["shown"]
+            .as_str()
+            .is_some_and(|s| s.contains("KeyWriteRequested") && s.contains(&key))
+    );
+    let asked = used["asked"].as_array().expect("requests");
+    let elsewhere: Vec<&Value> = asked
+        .iter()
+        .filter(|asked| {
+            !asked
+                .as_str()
+                .is_some_and(|asked| asked.starts_with(&format!("{url}/")))
+        })
+        .collect();
+    assert!(asked.len() >= 4 && elsewhere.is_empty(), "{asked:?}");
+    assert!(
+        picture.metadata().is_ok_and(|m| m.len() > 10_000),
+        "a picture was taken"
+    );
+    let events = world.program.get("/locks/123/events").send().await.body;
+    let written = events["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .any(|event| {
+            event["type"] == "KeyWriteRequested"
+                && event["event"]["data"]["keyUuid"] == key.as_str()
+        });
+    assert!(written, "{events}");
+}

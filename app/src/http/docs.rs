@@ -73,7 +73,9 @@ pub(super) fn page() -> Answer {
         "authentication": { "preferredSecurityScheme": "BearerAuth" },
         "metaData": { "title": "Keywright" },
     });
-    let html = scalar_api_reference::scalar_html(&config, Some(SCRIPT));
+    // An empty icon keeps browsers from asking for one.
+    let html = scalar_api_reference::scalar_html(&config, Some(SCRIPT))
+        .replace("</head>", "<link rel=\"icon\" href=\"data:,\" /></head>");
     let mut page = Response::new(Full::new(Bytes::from(html)));
     put(&mut page, CONTENT_TYPE, "text/html; charset=utf-8");
     put(&mut page, CONTENT_SECURITY_POLICY, POLICY);

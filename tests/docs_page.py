@@ -1,0 +1,61 @@
+"""Uses the reference page as a person would: docs_page.py URL TOKEN KEY PICTURE.
+
+Types a token and a body with that key, sends the request, and prints as JSON what the page showed, what it asked for, and
+what its console said. Needs Playwright's Python package and Debian's Chromium.
+"""
+
+import json
+import sys
+
+from playwright.sync_api import sync_playwright
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def use(url, token, key, picture):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=QUIET)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        asked, errors = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{url}/docs")
+        page.get_by_role("button", name="Test Request").first.click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("Bearer Token").wait_for()
+
+        def type_into(editor, text):
+            editor.click()
+            page.keyboard.press("ControlOrMeta+a")
+            page.keyboard.insert_text(text)
+
+        type_into(dialog.get_by_placeholder("Token").or_(dialog.locator("[data-placeholder=Token], .cm-placeholder")).first, token)
+        body = dialog.locator(".cm-content", has_text="keyUuid").first
+        type_into(body, json.dumps({"keyUuid": key, "keyIndexNumber": 7}))
+        with page.expect_response(lambda response: response.url.endswith("/WriteKey")) as sent:
+            dialog.get_by_role("button", name="Send").first.click()
+        answer = sent.value
+        dialog.get_by_text("aggregateId").first.wait_for()
+        shown = dialog.inner_text()
+        page.screenshot(path=picture)
+        browser.close()
+        return {
+            "status": answer.status,
+            "sent": answer.request.post_data,
+            "shown": shown,
+            "asked": asked,
+            "errors": errors,
+        }
+
+
+if __name__ == "__main__":
+    print(json.dumps(use(*sys.argv[1:])))
