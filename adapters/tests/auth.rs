@@ -181,3 +181,18 @@ async fn the_fake_knows_what_it_was_told() {
     auth.revoke("token");
     assert!(auth.authenticate(&credentials).await.is_err());
 }
+
+mod contract {
+    use super::*;
+
+    fn fresh() -> (Arc<CredentialAuth>, (Secret, Identity), (Secret, Identity)) {
+        let key = ApiKey::generate();
+        let keys = ApiKeys::new([key.record(organization("acme"), None)]);
+        let clock = Arc::new(ManualClock::at(NOW));
+        let auth = CredentialAuth::new(Some(verifier()), Some(keys), clock);
+        let api_key = (Secret::new(key.expose()), organization("acme"));
+        (Arc::new(auth), (sign(&claims()), user("alice")), api_key)
+    }
+
+    keywright_testkit::auth_port_cases!(fresh);
+}

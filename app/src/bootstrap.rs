@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use keywright_adapters::auth::{
     Algorithm, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, VerificationKey, read_jwks,
+    write_last_used,
 };
 use keywright_adapters::json;
 use keywright_adapters::layer::{
@@ -34,7 +35,9 @@ use crate::settings::{Settings, TokenKeys, Tokens};
 use crate::workers;
 
 /// What the commands need of the adapters.
-pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, read_api_keys, write_api_keys};
+pub(crate) use keywright_adapters::auth::{
+    ApiKey, ApiKeyRecord, LastUsed, read_api_keys, read_last_used, write_api_keys,
+};
 
 /// The version of an imported event that goes on from whatever its lock has.
 pub(crate) const NEXT_VERSION: LockVersion = SqliteLockRepo::NEXT;
@@ -46,6 +49,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// The names of files in the folder of data.
 pub(crate) const API_KEYS: &str = "api-keys.json";
+pub(crate) const API_KEYS_USED: &str = "api-keys-used.json";
 pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
 pub(crate) const LOCKS: &str = "locks.sqlite";
 
@@ -302,16 +306,24 @@ pub(crate) fn own_tokens(tokens: &Tokens) -> Result<JwtVerifier, Error> {
     Ok(verifier.map_err(|e| refuse(&e))?)
 }
 
-/// Takes over what the commands do to the file of API keys, within a second. A file that cannot be read leaves
-/// the keys as they were.
+/// Takes over what the commands do to the file of API keys, within a second, and notes when keys were last used.
+/// A file that cannot be read leaves the keys as they were.
 async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
+    let used_path = path.with_file_name(API_KEYS_USED);
     let state = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))
     };
-    let mut last = state(&path);
+    let (mut last, mut noted) = (state(&path), LastUsed::new());
     loop {
         tokio::time::sleep(FOLLOW).await;
+        let used = auth.api_keys_last_used();
+        if used != noted {
+            if let Err(error) = note_last_used(&used_path, &used) {
+                tracing::warn!(%error, "when API keys were last used is not noted");
+            }
+            noted = used;
+        }
         let now = state(&path);
         if now == last {
             continue;
@@ -325,6 +337,12 @@ async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
             Err(error) => tracing::error!(%error, "the API keys stay as they were"),
         }
     }
+}
+
+fn note_last_used(path: &Path, used: &LastUsed) -> Result<(), Error> {
+    let mut all = read_last_used(path)?;
+    all.extend(used);
+    Ok(write_last_used(path, &all)?)
 }
 
 fn banner(

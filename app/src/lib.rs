@@ -41,9 +41,13 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     };
     let done = match task {
         Task::Serve(settings) => start(&settings, wiring),
-        Task::CheckConfig(settings, layers) => {
+        Task::CheckConfig {
+            settings,
+            layers,
+            json,
+        } => {
             // What is wrong with a file that the settings name is wrong with the settings.
-            return match commands::check_config::run(&settings, &layers) {
+            return match commands::check_config::run(&settings, &layers, json) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     eprintln!("keywright: {error}");

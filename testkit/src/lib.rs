@@ -1,10 +1,11 @@
 //! Tells whether an adapter keeps the contract of its port, and drives time and ids by hand.
 //!
 //! Each case is an async function that panics where the adapter breaks the contract; the macros
-//! [`lock_repo_cases!`] and [`shadow_port_cases!`] stamp one test for each. Every case has a deliberately
+//! [`lock_repo_cases!`], [`shadow_port_cases!`] and [`auth_port_cases!`] stamp one test for each. Every case has a deliberately
 //! broken adapter in this crate's tests that it catches.
 #![warn(missing_docs)]
 
+pub mod auth_port;
 mod hand;
 pub mod lock_repo;
 pub mod samples;

@@ -244,6 +244,15 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
     until(&brief, 200).await;
     until(&brief, 401).await;
 
+    eventually("it is noted when keys were used", || async {
+        let (_, listed, _) = run(data, &["api-key", "list", "--json"]);
+        let used = listed
+            .lines()
+            .filter(|line| line.contains("lastUsedAt"))
+            .count();
+        (used >= 4).then_some(())
+    })
+    .await;
     let (_, listed, _) = run(data, &["api-key", "list"]);
     for secret in [&first, &second, &third, &brief] {
         assert!(!listed.contains(&secret[8..46]), "{listed}");

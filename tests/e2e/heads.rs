@@ -247,3 +247,27 @@ async fn old_clients_need_no_host() {
     let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
     assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_body_that_is_no_utf_8() {
+    let world = World::silent();
+    let before = world.books().await.dump();
+    for body in [
+        &b"{\"keyUuid\":\"\xff\"}"[..],
+        b"{\"keyUuid\":\"\xc0\xaf\"}",
+        b"\xef\xbb\xbf{\"keyUuid\":\"k\"}",
+        b"\xff\xfe{\x00",
+    ] {
+        let headers = format!("Host: a\r\nContent-Length: {}\r\n", body.len());
+        let mut bytes = request(&world, LINE, &headers, "");
+        bytes.extend_from_slice(body);
+        let answer = raw(&world, &bytes).await;
+        assert_refused("a body", &answer, 400, "The body");
+    }
+    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(
+        world.write("k", None).await.status,
+        200,
+        "others are served"
+    );
+}

@@ -105,6 +105,19 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             "twice",
         ),
         bad(
+            "a deep nest",
+            write(
+                "123",
+                &format!(r#"{{"keyUuid":{}1{}}}"#, "[".repeat(500), "]".repeat(500)),
+            ),
+            "not valid JSON",
+        ),
+        bad(
+            "half a character",
+            write("123", r#"{"keyUuid":"\ud800"}"#),
+            "not valid JSON",
+        ),
+        bad(
             "a negative index",
             write("123", r#"{"keyUuid":"k","keyIndexNumber":-1}"#),
             "keyIndexNumber",

@@ -1,7 +1,9 @@
 //! API keys: 40 random characters, of which only a hash is kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -106,11 +108,21 @@ pub struct ApiKeyRecord {
     pub expires_at: Option<Timestamp>,
 }
 
+/// When keys were last good, by their hashes.
+pub type LastUsed = BTreeMap<[u8; 32], Timestamp>;
+
 /// The keys that are good at the moment.
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys {
     /// By the first bytes of the hash; the rest is compared in constant time.
-    records: HashMap<[u8; 8], Vec<ApiKeyRecord>>,
+    records: HashMap<[u8; 8], Vec<Known>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    record: ApiKeyRecord,
+    /// In milliseconds since the epoch; 0: not since it was read.
+    last_used: Arc<AtomicU64>,
 }
 
 impl ApiKeys {
@@ -119,7 +131,10 @@ impl ApiKeys {
         let mut keys = Self::default();
         for record in records {
             let bucket = keys.records.entry(bucket(&record.sha256));
-            bucket.or_default().push(record);
+            bucket.or_default().push(Known {
+                record,
+                last_used: Arc::default(),
+            });
         }
         keys
     }
@@ -130,12 +145,25 @@ impl ApiKeys {
         let hash = ApiKey::parse(key.expose())?.sha256();
         let mut candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
         let known = candidates
-            .rfind(|record| verify_slices_are_equal(&record.sha256, &hash).is_ok())
+            .rfind(|known| verify_slices_are_equal(&known.record.sha256, &hash).is_ok())
             .ok_or(AuthError::Refused("API key: unknown"))?;
-        if known.expires_at.is_some_and(|end| end <= now) {
+        if known.record.expires_at.is_some_and(|end| end <= now) {
             return Err(AuthError::Refused("API key: expired"));
         }
-        Ok(known.identity.clone())
+        known
+            .last_used
+            .fetch_max(now.as_millis(), Ordering::Relaxed);
+        Ok(known.record.identity.clone())
+    }
+
+    /// When each key was last good, by its hash; those that were not used are left out.
+    pub fn last_used(&self) -> LastUsed {
+        let known = self.records.values().flatten();
+        let used = known.map(|known| {
+            let at = known.last_used.load(Ordering::Relaxed);
+            (known.record.sha256, Timestamp::from_millis(at))
+        });
+        used.filter(|(_, at)| at.as_millis() > 0).collect()
     }
 }
 

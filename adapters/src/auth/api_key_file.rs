@@ -1,5 +1,6 @@
 //! The hashes of API keys in a JSON file.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::api_key::ApiKeyRecord;
+use super::api_key::{ApiKeyRecord, LastUsed};
 
 /// A file of API keys that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +66,61 @@ pub fn write_api_keys(path: &Path, records: &[ApiKeyRecord]) -> Result<(), ApiKe
     let entries: Result<Vec<Entry>, String> = records.iter().map(entry).collect();
     let text = serde_json::to_string_pretty(&entries.map_err(refuse)?)
         .map_err(|e| refuse(e.to_string()))?;
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = std::fs::File::create(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
+    replace(path, &text).map_err(|e| refuse(e.to_string()))
+}
+
+/// When keys were last used; nothing where there is no file.
+///
+/// # Errors
+/// The file cannot be read or is not what [`write_last_used`] wrote.
+pub fn read_last_used(path: &Path) -> Result<LastUsed, ApiKeyFileError> {
+    let refuse = |reason: String| ApiKeyFileError {
+        path: path.to_owned(),
+        reason,
     };
-    write().map_err(|e: std::io::Error| refuse(e.to_string()))
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(LastUsed::new()),
+        Err(e) => return Err(refuse(e.to_string())),
+    };
+    let used: BTreeMap<String, String> =
+        serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+    let used = used.into_iter().map(|(hash, at)| {
+        let hash =
+            hex(&hash).ok_or_else(|| refuse("a hash must be 64 hexadecimal digits".into()))?;
+        let at = at.parse().map_err(|e| refuse(format!("a moment: {e}")))?;
+        Ok((hash, at))
+    });
+    used.collect()
+}
+
+/// Puts this in the file's place, at once or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_last_used(path: &Path, used: &LastUsed) -> Result<(), ApiKeyFileError> {
+    let used = used.iter().map(|(hash, at)| (to_hex(hash), at.to_string()));
+    let used: BTreeMap<String, String> = used.collect();
+    let written = serde_json::to_string_pretty(&used)
+        .map_err(std::io::Error::other)
+        .and_then(|text| replace(path, &text));
+    written.map_err(|e| ApiKeyFileError {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    // Several processes may replace it at once, each with a file of its own.
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = std::fs::File::create(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}
+
+fn to_hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn entry(record: &ApiKeyRecord) -> Result<Entry, String> {
@@ -83,7 +131,7 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, String> {
     };
     Ok(Entry {
         shown: record.shown.clone(),
-        sha256: record.sha256.iter().map(|b| format!("{b:02x}")).collect(),
+        sha256: to_hex(&record.sha256),
         every_organization: organization.is_none(),
         organization,
         expires_at: record.expires_at.map(|at| at.to_string()),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials};
 use keywright_domain::principal::Principal;
 
-use super::{ApiKeys, JwtVerifier, principal};
+use super::{ApiKeys, JwtVerifier, LastUsed, principal};
 
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
@@ -25,6 +25,17 @@ impl CredentialAuth {
             api_keys: api_keys.map(RwLock::new),
             clock,
         }
+    }
+
+    /// When each API key was last good since it was read.
+    pub fn api_keys_last_used(&self) -> LastUsed {
+        let keys = self.api_keys.as_ref();
+        keys.map(|keys| {
+            keys.read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .last_used()
+        })
+        .unwrap_or_default()
     }
 
     /// From now on these API keys are good and no others, where API keys are accepted at all.

@@ -11,9 +11,11 @@ mod jwt;
 mod memory;
 
 #[cfg(feature = "auth")]
-pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys};
+pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
 #[cfg(feature = "auth")]
-pub use api_key_file::{ApiKeyFileError, read_api_keys, write_api_keys};
+pub use api_key_file::{
+    ApiKeyFileError, read_api_keys, read_last_used, write_api_keys, write_last_used,
+};
 #[cfg(feature = "auth")]
 pub use credentials::CredentialAuth;
 #[cfg(feature = "auth")]

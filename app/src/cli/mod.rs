@@ -77,7 +77,11 @@ impl Place {
 /// What is to be done.
 pub(crate) enum Task {
     Serve(Box<Settings>),
-    CheckConfig(Box<Settings>, Layers),
+    CheckConfig {
+        settings: Box<Settings>,
+        layers: Layers,
+        json: bool,
+    },
     Lock(LockCommand),
     ApiKey(ApiKeyCommand),
     Token(TokenCommand),
@@ -99,7 +103,11 @@ pub(crate) fn read() -> Result<Task, String> {
         }
         Some(Command::CheckConfig(_)) => {
             let (serve, layers) = layered(&arguments, "check-config")?;
-            Task::CheckConfig(Box::new(serve.settings()?), layers)
+            Task::CheckConfig {
+                json: serve.json,
+                settings: Box::new(serve.settings()?),
+                layers,
+            }
         }
         Some(Command::Lock(command)) => Task::Lock(command),
         Some(Command::ApiKey(command)) => Task::ApiKey(command),

@@ -27,6 +27,9 @@ pub(crate) struct Serve {
     /// The file with settings [default: keywright.toml, where there is one].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print JSON, for programs: what `check-config` says.
+    #[arg(long, hide = true)]
+    pub(super) json: bool,
     /// Where to serve HTTP; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", value_parser = address)]
     listen: SocketAddr,

@@ -9,7 +9,10 @@ use keywright_domain::values::{OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
 use super::print;
-use crate::bootstrap::{API_KEYS, ApiKey, ApiKeyRecord, Error, now, read_api_keys, write_api_keys};
+use crate::bootstrap::{
+    API_KEYS, API_KEYS_USED, ApiKey, ApiKeyRecord, Error, LastUsed, now, read_api_keys,
+    read_last_used, write_api_keys,
+};
 use crate::cli::Place;
 
 /// What to do with API keys.
@@ -86,6 +89,7 @@ fn time(text: &str) -> Result<Duration, String> {
 struct Keys {
     path: PathBuf,
     records: Vec<ApiKeyRecord>,
+    used: LastUsed,
     now: Timestamp,
 }
 
@@ -99,6 +103,7 @@ impl Keys {
         }
         Ok(Self {
             records: read_api_keys(&path)?,
+            used: read_last_used(&data.join(API_KEYS_USED))?,
             path,
             now: now(),
         })
@@ -216,21 +221,29 @@ fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
 }
 
 fn list(place: &Place, keys: &Keys) {
+    let used = |record: &ApiKeyRecord| keys.used.get(&record.sha256).map(Timestamp::to_string);
     if place.json {
-        let entries = keys
-            .records
-            .iter()
-            .map(|record| entry(record, Some(keys.now)));
-        entries.for_each(|entry| println!("{entry}"));
+        for record in &keys.records {
+            let mut entry = entry(record, Some(keys.now));
+            if let Some(at) = used(record) {
+                entry["lastUsedAt"] = json!(at);
+            }
+            println!("{entry}");
+        }
         return;
     }
-    println!("{:14}  {:24}  ENDS", "KEY", "HOLDER");
+    println!("{:14}  {:24}  {:30}  LAST USED", "KEY", "HOLDER", "ENDS");
     for record in &keys.records {
         let ends = match record.expires_at {
             None => "never".to_owned(),
             Some(end) if end <= keys.now => format!("ended {end}"),
             Some(end) => end.to_string(),
         };
-        println!("{:14}  {:24}  {ends}", record.shown, name(&record.identity));
+        let used = used(record).unwrap_or_else(|| "-".to_owned());
+        println!(
+            "{:14}  {:24}  {ends:30}  {used}",
+            record.shown,
+            name(&record.identity)
+        );
     }
 }

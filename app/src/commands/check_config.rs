@@ -1,11 +1,24 @@
 //! `keywright check-config`.
 
+use serde_json::{Value, json};
+
 use crate::bootstrap::{Error, own_tokens};
 use crate::cli::{Layers, Source};
 use crate::settings::Settings;
 
 /// Says what would run. The files that it names are read, too.
-pub(crate) fn run(settings: &Settings, layers: &Layers) -> Result<(), Error> {
+pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<(), Error> {
+    if let Some(tokens) = &settings.tokens {
+        own_tokens(tokens)?;
+    }
+    if json {
+        let settings = layers.settings.iter().map(|(key, values, source)| {
+            let value = json!({ "values": values, "from": source.to_string() });
+            (key.clone(), value)
+        });
+        println!("{}", Value::Object(settings.collect()));
+        return Ok(());
+    }
     let width = layers.settings.iter().map(|(key, ..)| key.len()).max();
     let width = width.unwrap_or_default();
     for (key, values, source) in layers.settings.iter().filter(|(key, ..)| key != "config") {
@@ -18,9 +31,6 @@ pub(crate) fn run(settings: &Settings, layers: &Layers) -> Result<(), Error> {
             Source::Default => println!("{key:width$}  {value}"),
             source => println!("{key:width$}  {value}    ({source})"),
         }
-    }
-    if let Some(tokens) = &settings.tokens {
-        own_tokens(tokens)?;
     }
     println!("\nThese settings are valid.");
     Ok(())
