@@ -125,7 +125,11 @@ async fn of_two_credentials_both_must_be_good() {
     let key = ApiKey::generate();
     let clock = ManualClock::at(NOW);
     let keys = ApiKeys::new([key.record(organization("acme"), None)]);
-    let auth = CredentialAuth::new(Some(verifier()), Some(keys), Arc::new(clock.clone()));
+    let auth = CredentialAuth::new(
+        Some(Arc::new(verifier())),
+        Some(keys),
+        Arc::new(clock.clone()),
+    );
     let (token, bad) = (Some(sign(&claims())), Some(Secret::new("x")));
     let api_key = Some(Secret::new(key.expose()));
     let ask = |bearer: &Option<Secret>, api_key: &Option<Secret>| {
@@ -158,7 +162,11 @@ async fn of_two_credentials_both_must_be_good() {
 
 #[tokio::test]
 async fn a_kind_that_is_not_configured_is_refused() {
-    let auth = CredentialAuth::new(Some(verifier()), None, Arc::new(ManualClock::at(NOW)));
+    let auth = CredentialAuth::new(
+        Some(Arc::new(verifier())),
+        None,
+        Arc::new(ManualClock::at(NOW)),
+    );
     let credentials = Credentials {
         bearer: Some(sign(&claims())),
         api_key: Some(Secret::new(ApiKey::generate().expose())),
@@ -189,7 +197,7 @@ mod contract {
         let key = ApiKey::generate();
         let keys = ApiKeys::new([key.record(organization("acme"), None)]);
         let clock = Arc::new(ManualClock::at(NOW));
-        let auth = CredentialAuth::new(Some(verifier()), Some(keys), clock);
+        let auth = CredentialAuth::new(Some(Arc::new(verifier())), Some(keys), clock);
         let api_key = (Secret::new(key.expose()), organization("acme"));
         (Arc::new(auth), (sign(&claims()), user("alice")), api_key)
     }

@@ -665,6 +665,8 @@ fn keys_that_anyone_could_guess_are_not_taken() {
         "your-256-bit-secret-your-256-bit-secret",
         "a-string-secret-at-least-256-bits-long",
         &"x".repeat(40),
+        &"changeme".repeat(4),
+        "12345678901234567890123456789012",
     ] {
         assert_eq!(
             secret(Algorithm::Hs256, known),
@@ -676,6 +678,13 @@ fn keys_that_anyone_could_guess_are_not_taken() {
         secret(Algorithm::Es256, text),
         Some(InvalidKeys::Pem(Algorithm::Es256))
     );
+    let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"BBBB"}]}"#;
+    for public in [include_str!("fixtures/rsa-1024.pem"), jwks] {
+        assert_eq!(
+            secret(Algorithm::Hs256, public),
+            Some(InvalidKeys::PublicSecret)
+        );
+    }
     let rsa = include_bytes!("fixtures/rsa-1024.pem");
     let short = VerificationKey::pem(None, Algorithm::Rs256, rsa).err();
     assert_eq!(short, Some(InvalidKeys::ShortRsa));
@@ -783,6 +792,11 @@ fn a_jwks_is_read_and_each_bad_key_is_named() {
             "RS512",
         ),
         (json!({ "x": 7 }), "none for ES256"),
+        (
+            json!({ "x": URL_SAFE_NO_PAD.encode([1; 32]), "y": URL_SAFE_NO_PAD.encode([2; 32]) }),
+            "none for ES256",
+        ),
+        (json!({ "d": "AAAA" }), "private key"),
         (json!({ "kid": 7 }), "`kid`"),
     ] {
         let error = read_jwks(changed(changes.clone()).as_bytes())

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keywright_adapters::auth::{
     Algorithm, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, VerificationKey, read_jwks,
@@ -116,16 +116,20 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let demo = Demo {
         more_locks: settings.sandbox.more_locks,
     };
-    let (auth, credentials) = if settings.sandbox.demo {
+    let (tokens, credentials) = if settings.sandbox.demo {
         import(&store, demo, &*clock).await?;
         let credentials = demo_credentials(data, url, &*clock)?;
-        (Some(credentials.tokens), Some(credentials.demo))
+        (Some(Arc::new(credentials.tokens)), Some(credentials.demo))
     } else {
-        (settings.tokens.as_ref().map(own_tokens).transpose()?, None)
+        {
+            let tokens = settings.tokens.as_ref().map(own_tokens).transpose()?;
+            (tokens.map(Arc::new), None)
+        }
     };
     let keys_path = data.join(API_KEYS);
     let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
-    let auth = Arc::new(CredentialAuth::new(auth, Some(api_keys), clock.clone()));
+    let auth = CredentialAuth::new(tokens.clone(), Some(api_keys), clock.clone());
+    let auth = Arc::new(auth);
 
     let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
@@ -156,6 +160,9 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     // The reports were subscribed to before the first lock can say something.
     let mut workers = workers::start(&writes, reports);
     workers.spawn(follow_api_keys(keys_path, auth.clone()));
+    if let (Some(settings), Some(tokens)) = (&settings.tokens, tokens) {
+        workers.spawn(follow_token_keys(settings.keys.clone(), tokens));
+    }
     let mut virtual_locks = VirtualLocks::open(
         &data.join("virtual-locks.sqlite"),
         service.clone(),
@@ -208,6 +215,18 @@ pub(crate) async fn open_store(data: &Path) -> Result<SqliteLockRepo, Error> {
     make_private_folder(data)?;
     let path = data.join(LOCKS);
     Ok(spawn_blocking(move || SqliteLockRepo::open(&path, Arc::new(SystemClock))).await??)
+}
+
+/// As [`open_store`], where there is one already.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub(crate) async fn open_known_store(data: &Path) -> Result<SqliteLockRepo, Error> {
+    if !data.join(LOCKS).is_file() {
+        let why = "name the server's folder with --data, or add a lock";
+        return Err(format!("there are no locks in {}; {why}", data.display()).into());
+    }
+    open_store(data).await
 }
 
 /// Adds those locks of the demo world that the store does not know yet.
@@ -282,39 +301,66 @@ fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credent
 /// # Errors
 /// A file cannot be read, or a key in it cannot be used; the text names the file.
 pub(crate) fn own_tokens(tokens: &Tokens) -> Result<JwtVerifier, Error> {
-    let (TokenKeys::Jwks(path) | TokenKeys::One(path, _)) = &tokens.keys;
-    let refuse =
-        |why: &dyn std::fmt::Display| format!("cannot use {} for tokens: {why}", path.display());
-    let content = fs::read(path).map_err(|e| refuse(&e))?;
-    let keys = match tokens.keys {
-        TokenKeys::Jwks(_) => read_jwks(&content),
-        TokenKeys::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
-            let text = String::from_utf8(content).map_err(|_| refuse(&"a secret must be text"))?;
-            let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
-            VerificationKey::secret(None, algorithm, &secret).map(|key| vec![key])
-        }
-        TokenKeys::One(_, algorithm) => {
-            VerificationKey::pem(None, algorithm, &content).map(|key| vec![key])
-        }
-    };
     let settings = JwtSettings {
         issuer: tokens.issuer.clone(),
         audience: tokens.audience.clone(),
         organization_claim: tokens.organization_claim.clone(),
     };
-    let verifier = keys.and_then(|keys| JwtVerifier::new(keys, settings));
-    Ok(verifier.map_err(|e| refuse(&e))?)
+    let verifier = JwtVerifier::new(read_token_keys(&tokens.keys)?, settings);
+    Ok(verifier.map_err(|e| unusable(&tokens.keys, &e))?)
+}
+
+fn unusable(keys: &TokenKeys, why: &dyn std::fmt::Display) -> String {
+    format!("cannot use {} for tokens: {why}", keys.path().display())
+}
+
+fn read_token_keys(keys: &TokenKeys) -> Result<Vec<VerificationKey>, Error> {
+    let content = fs::read(keys.path()).map_err(|e| unusable(keys, &e))?;
+    let read = match keys {
+        TokenKeys::Jwks(_) => read_jwks(&content),
+        TokenKeys::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
+            let text = String::from_utf8(content);
+            let text = text.map_err(|_| unusable(keys, &"a secret must be text"))?;
+            let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
+            VerificationKey::secret(None, *algorithm, &secret).map(|key| vec![key])
+        }
+        TokenKeys::One(_, algorithm) => {
+            VerificationKey::pem(None, *algorithm, &content).map(|key| vec![key])
+        }
+    };
+    Ok(read.map_err(|e| unusable(keys, &e))?)
+}
+
+/// When a file was changed last, and how long it is.
+fn state_of(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// Takes over a file of token keys that was replaced, within a second. One that cannot be used leaves the keys
+/// as they were.
+async fn follow_token_keys(keys: TokenKeys, tokens: Arc<JwtVerifier>) {
+    let mut last = state_of(keys.path());
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        let now = state_of(keys.path());
+        if now == last {
+            continue;
+        }
+        last = now;
+        let read = read_token_keys(&keys);
+        match read.and_then(|keys| Ok(tokens.replace_keys(keys)?)) {
+            Ok(()) => tracing::info!("the keys of tokens have changed"),
+            Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+        }
+    }
 }
 
 /// Takes over what the commands do to the file of API keys, within a second, and notes when keys were last used.
 /// A file that cannot be read leaves the keys as they were.
 async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
     let used_path = path.with_file_name(API_KEYS_USED);
-    let state = |path: &Path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    let (mut last, mut noted) = (state(&path), LastUsed::new());
+    let (mut last, mut noted) = (state_of(&path), LastUsed::new());
     loop {
         tokio::time::sleep(FOLLOW).await;
         let used = auth.api_keys_last_used();
@@ -324,7 +370,7 @@ async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
             }
             noted = used;
         }
-        let now = state(&path);
+        let now = state_of(&path);
         if now == last {
             continue;
         }

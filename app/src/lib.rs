@@ -92,7 +92,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
         wired = bootstrap::wire(settings, wiring, &url) => wired?,
         () = signals.next() => return Ok(()),
     };
-    if !address.ip().is_loopback() {
+    if settings.sandbox.demo && !address.ip().is_loopback() {
         tracing::warn!(%address, "the sandbox is open to others, and so are its demo credentials");
     }
     // Somebody who closes the terminal does not stop the service.

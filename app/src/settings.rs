@@ -1,7 +1,7 @@
 //! What the service runs with, once it is known to make sense.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keywright_adapters::auth::Algorithm;
@@ -39,6 +39,14 @@ pub(crate) struct Tokens {
 pub(crate) enum TokenKeys {
     Jwks(PathBuf),
     One(PathBuf, Algorithm),
+}
+
+impl TokenKeys {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Jwks(path) | Self::One(path, _) => path,
+        }
+    }
 }
 
 /// How log lines look.

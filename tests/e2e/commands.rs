@@ -143,10 +143,7 @@ async fn an_import_is_whole_or_not_at_all_and_names_the_bad_line() {
     }
     std::fs::write(&file, format!("{}\n\n{owner}\n", lines(&good))).expect("written");
     let imported = json(data, &["lock", "import", path]);
-    assert_eq!(
-        imported["imported"], 2003,
-        "the empty lines are counted as lines"
-    );
+    assert_eq!(imported["events"], 2001, "empty lines are no events");
     let answer = world
         .program
         .write_key(2998, &json!({ "keyUuid": "k" }))
@@ -159,8 +156,59 @@ async fn an_import_is_whole_or_not_at_all_and_names_the_bad_line() {
         .send()
         .await;
     assert_eq!(answer.status, 403, "it is bob's now");
+    let error = import(&format!("no JSON\n{}neither\n", lines(&good)));
+    let each = error.contains("line 1: not JSON") && error.contains("line 2002: not JSON");
+    assert!(each, "each bad line is named: {error}");
     let missing = refused(data, &["lock", "import", "no-such-file"]);
     assert!(missing.contains("no-such-file"), "{missing}");
+}
+
+#[tokio::test]
+async fn the_server_writes_while_an_import_waits_for_its_lines() {
+    use std::io::Write as _;
+    let world = World::silent();
+    let mut command = Command::new(BINARY);
+    command
+        .args(["lock", "import", "-"])
+        .env("KEYWRIGHT_DATA", world.folder.path());
+    command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut importing = command.spawn().expect("the program is there");
+    let mut lines_of_import = importing.stdin.take().expect("piped");
+    writeln!(lines_of_import, "{}", created(600)).expect("written");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.write("meanwhile", None).await.status, 200);
+    drop(lines_of_import);
+    assert!(importing.wait().expect("it ends").success());
+    let answer = world
+        .program
+        .write_key(600, &json!({ "keyUuid": "k" }))
+        .send()
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn whoever_reads_only_the_first_line_sees_no_failure() {
+    let world = World::new(&["--virtual-locks", "off", "--locks", "3000"]);
+    let line = format!("{BINARY} lock list --limit 9999 | head -1; exit ${{PIPESTATUS[0]}}");
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &line])
+        .env("KEYWRIGHT_DATA", world.folder.path());
+    let output = command.output().expect("a shell");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let nowhere = world.folder.path().join("nowhere");
+    let error = refused(&nowhere, &["lock", "list"]);
+    assert!(
+        error.contains("nowhere") && error.contains("--data"),
+        "{error}"
+    );
+    assert!(!nowhere.exists(), "nothing was made");
 }
 
 #[tokio::test]

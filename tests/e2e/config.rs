@@ -237,9 +237,38 @@ async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
         403,
         "another claim makes no organization"
     );
-    let details = program
-        .request("GET", "/locks/123/details")
-        .bearer(&token("tenant", "acme"));
+    // The issuer's key is replaced, and the service follows.
+    let next = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
+    let public = next.public_key().as_der().expect("DER");
+    let base64 = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{base64}\n-----END PUBLIC KEY-----\n");
+    let old = token("tenant", "acme");
+    assert_eq!(write(&old).await.status, 200);
+    std::fs::write(folder.path().join("issuer.pem"), pem).expect("written");
+    crate::world::eventually("the old key's tokens are refused", || async {
+        (write(&old).await.status == 401).then_some(())
+    })
+    .await;
+    std::fs::write(folder.path().join("issuer.pem"), "broken").expect("written");
+    crate::world::eventually("it is logged", || async {
+        let log = program.log();
+        log.contains("the keys of tokens stay as they were")
+            .then_some(())
+    })
+    .await;
+    let private = next.to_pkcs8v1().expect("DER");
+    let claims = json!({
+        "iss": "https://id.example", "aud": "locks", "sub": "svc", "tenant": "acme",
+        "exp": SystemClock.now().as_secs() + 60,
+    });
+    let key = EncodingKey::from_ec_der(private.as_ref());
+    let token = encode(&Header::new(Algorithm::ES256), &claims, &key).expect("a token");
+    assert_eq!(
+        write(&token).await.status,
+        200,
+        "the new key's are accepted"
+    );
+    let details = program.request("GET", "/locks/123/details").bearer(&token);
     assert_eq!(
         details.send().await.status,
         404,

@@ -113,7 +113,13 @@ pub fn write_last_used(path: &Path, used: &LastUsed) -> Result<(), ApiKeyFileErr
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     // Several processes may replace it at once, each with a file of its own.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = std::fs::File::create(&fresh)?;
+    let _ = std::fs::remove_file(&fresh);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    // Who has keys is nobody else's business.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)

@@ -8,7 +8,7 @@ use super::{ApiKeys, JwtVerifier, LastUsed, principal};
 
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
-    tokens: Option<JwtVerifier>,
+    tokens: Option<Arc<JwtVerifier>>,
     api_keys: Option<RwLock<ApiKeys>>,
     clock: Arc<dyn Clock>,
 }
@@ -16,7 +16,7 @@ pub struct CredentialAuth {
 impl CredentialAuth {
     /// Accepts what is given here.
     pub fn new(
-        tokens: Option<JwtVerifier>,
+        tokens: Option<Arc<JwtVerifier>>,
         api_keys: Option<ApiKeys>,
         clock: Arc<dyn Clock>,
     ) -> Self {

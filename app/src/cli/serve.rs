@@ -67,7 +67,7 @@ pub(crate) struct Serve {
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "org",
+        default_value = "org", value_parser = claim,
         help_heading = "Credentials"
     )]
     token_organization_claim: String,
@@ -80,7 +80,7 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
     virtual_locks: Switch,
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
-    #[arg(long, value_name = "N", default_value = "0", help_heading = "Sandbox")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count, help_heading = "Sandbox")]
     locks: u64,
     /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. What is said of one
     /// lock replaces what is said of all. Known are latency=TIME (300ms unless said otherwise),
@@ -224,6 +224,15 @@ impl Serve {
     }
 }
 
+fn claim(name: &str) -> Result<String, &'static str> {
+    match name {
+        "" | "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "jti" => {
+            Err("name a claim of the issuer's own, such as org or tenant")
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
 fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
     name.parse()
         .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
@@ -250,6 +259,11 @@ fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
+}
+
+fn count(text: &str) -> Result<u64, &'static str> {
+    let number = text.parse().ok().filter(|n| *n <= 1_000_000);
+    number.ok_or("it is a number from 0 to 1000000")
 }
 
 fn positive(text: &str) -> Result<usize, &'static str> {

@@ -8,7 +8,7 @@ use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
-use super::print;
+use super::{print, say};
 use crate::bootstrap::{
     API_KEYS, API_KEYS_USED, ApiKey, ApiKeyRecord, Error, LastUsed, now, read_api_keys,
     read_last_used, write_api_keys,
@@ -194,19 +194,17 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
 fn name(identity: &Identity) -> String {
     match identity {
         Identity::Organization(organization) => organization.to_string(),
-        _ => "every organization".to_owned(),
+        _ => "(every organization)".to_owned(),
     }
 }
 
 fn show(place: &Place, (key, record): (ApiKey, ApiKeyRecord)) {
     let mut value = entry(&record, None);
     value["apiKey"] = json!(key.expose());
-    print(place.json, &value, || {
-        format!(
-            "{}\n\nThis is the only time that the whole key is shown.",
-            key.expose()
-        )
-    });
+    print(place.json, &value, || key.expose().to_owned());
+    if !place.json {
+        eprintln!("This is the only time that the whole key is shown.");
+    }
 }
 
 fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
@@ -228,11 +226,11 @@ fn list(place: &Place, keys: &Keys) {
             if let Some(at) = used(record) {
                 entry["lastUsedAt"] = json!(at);
             }
-            println!("{entry}");
+            say!("{entry}");
         }
         return;
     }
-    println!("{:14}  {:24}  {:30}  LAST USED", "KEY", "HOLDER", "ENDS");
+    say!("{:14}  {:24}  {:30}  LAST USED", "KEY", "HOLDER", "ENDS");
     for record in &keys.records {
         let ends = match record.expires_at {
             None => "never".to_owned(),
@@ -240,7 +238,7 @@ fn list(place: &Place, keys: &Keys) {
             Some(end) => end.to_string(),
         };
         let used = used(record).unwrap_or_else(|| "-".to_owned());
-        println!(
+        say!(
             "{:14}  {:24}  {ends:30}  {used}",
             record.shown,
             name(&record.identity)

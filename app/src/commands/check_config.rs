@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::say;
 use crate::bootstrap::{Error, own_tokens};
 use crate::cli::{Layers, Source};
 use crate::settings::Settings;
@@ -16,7 +17,7 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
             let value = json!({ "values": values, "from": source.to_string() });
             (key.clone(), value)
         });
-        println!("{}", Value::Object(settings.collect()));
+        say!("{}", Value::Object(settings.collect()));
         return Ok(());
     }
     let width = layers.settings.iter().map(|(key, ..)| key.len()).max();
@@ -28,10 +29,10 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
             values => values.join("; "),
         };
         match source {
-            Source::Default => println!("{key:width$}  {value}"),
-            source => println!("{key:width$}  {value}    ({source})"),
+            Source::Default => say!("{key:width$}  {value}"),
+            source => say!("{key:width$}  {value}    ({source})"),
         }
     }
-    println!("\nThese settings are valid.");
+    say!("\nThese settings are valid.");
     Ok(())
 }

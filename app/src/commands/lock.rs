@@ -1,8 +1,10 @@
 //! `keywright lock`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::{BufRead, BufReader, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -16,8 +18,8 @@ use keywright_domain::values::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{block_on, print};
-use crate::bootstrap::{Error, NEXT_VERSION, now, open_store};
+use super::{block_on, print, say};
+use crate::bootstrap::{Error, NEXT_VERSION, now, open_known_store, open_store};
 use crate::cli::Place;
 
 /// What to do with locks.
@@ -49,8 +51,8 @@ enum LockTask {
         #[command(flatten)]
         place: Place,
     },
-    /// Takes in events of locks, one JSON object a line: {"type":"LockCreated","data":{…}}, or as
-    /// `GET /locks/{id}/events` gives them. All of them or, if one line is bad, none.
+    /// Takes in events of locks, one JSON object a line; README.md shows some. One of the events that
+    /// `GET /locks/{id}/events` answers with will do as well. All of them or, if a line is bad, none.
     Import {
         /// The file; - is standard input.
         file: PathBuf,
@@ -133,19 +135,22 @@ async fn add(add: Add) -> Result<(), Error> {
 }
 
 async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), Error> {
-    let store = open_store(&place.data()?).await?;
+    let store = open_known_store(&place.data()?).await?;
     let locks = store.locks(after, limit).await?;
     if place.json {
-        locks.iter().for_each(|lock| println!("{}", summary(lock)));
+        locks.iter().for_each(|lock| say!("{}", summary(lock)));
         return Ok(());
     }
-    println!(
+    say!(
         "{:>16}  {:24}  {:24}  {:24}  VERSION",
-        "LOCK", "THING", "OWNER", "ORGANIZATION"
+        "LOCK",
+        "THING",
+        "OWNER",
+        "ORGANIZATION"
     );
     for lock in &locks {
         let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        println!(
+        say!(
             "{:>16}  {:24}  {:24}  {:24}  {}",
             lock.id,
             text(lock.thing.as_ref().map(ThingName::as_str)),
@@ -155,7 +160,7 @@ async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), E
         );
     }
     if let (true, Some(last)) = (locks.len() == limit, locks.last()) {
-        println!("there may be more: --after {}", last.id);
+        eprintln!("there may be more: --after {}", last.id);
     }
     Ok(())
 }
@@ -172,7 +177,7 @@ fn summary(lock: &Lock) -> Value {
 
 async fn show(place: Place, id: LockId) -> Result<(), Error> {
     let data = place.data()?;
-    let store = open_store(&data).await?;
+    let store = open_known_store(&data).await?;
     let snapshot = store.load(id).await?;
     let snapshot =
         snapshot.ok_or_else(|| format!("there is no lock {id} in {}", data.display()))?;
@@ -205,13 +210,34 @@ impl From<ImportError> for ImportFailure {
     }
 }
 
+/// How many bad lines are named.
+const MOST_BAD_LINES: usize = 20;
+
+/// Everything is read and checked before the store is asked, because others cannot write to it meanwhile.
 async fn import(place: Place, file: PathBuf) -> Result<(), Error> {
-    let store = open_store(&place.data()?).await?;
     let start = Instant::now();
-    let lines = Lines::open(&file)?;
+    let mut input = Input::open(&file)?;
+    let (mut good, mut bad) = (0_u64, Vec::new());
+    for line in input.lines("checked")? {
+        match line {
+            Ok(_) => good += 1,
+            Err(failure) => bad.push(failure),
+        }
+        if bad.len() > MOST_BAD_LINES {
+            break;
+        }
+    }
+    if let Some(last) = bad.pop() {
+        bad.iter()
+            .take(MOST_BAD_LINES)
+            .for_each(|failure| eprintln!("keywright: {failure}"));
+        return Err(last.into());
+    }
+    let store = open_store(&place.data()?).await?;
+    let lines = input.lines("imported")?;
     let count = lines.count.clone();
     let outcome = store.import_all(lines).await;
-    let count = count.load(std::sync::atomic::Ordering::Relaxed);
+    let count = count.load(Ordering::Relaxed);
     match outcome {
         Ok(()) => {}
         // The store names the lock; the line is the last one that was read.
@@ -223,19 +249,55 @@ async fn import(place: Place, file: PathBuf) -> Result<(), Error> {
     }
     let seconds = start.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = (count as f64 / seconds.max(0.001)).round();
-    let value =
-        json!({ "imported": count, "seconds": (seconds * 10.0).round() / 10.0, "perSecond": rate });
+    let rate = (good as f64 / seconds.max(0.001)).round();
+    let value = json!({
+        "events": good, "seconds": (seconds * 10.0).round() / 10.0, "perSecond": rate
+    });
     print(place.json, &value, || {
-        format!("{count} lines were imported in {seconds:.1} s, {rate} a second")
+        format!("imported in {seconds:.1} s: {good} events, {rate} a second")
     });
     Ok(())
 }
 
-/// The events of a file, with progress on a terminal or, elsewhere, every ten seconds.
+/// A file that can be read twice.
+struct Input(File);
+
+impl Input {
+    /// Standard input is kept in a file that has no name.
+    fn open(path: &Path) -> Result<Self, Error> {
+        let refuse = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
+        if path == Path::new("-") {
+            let mut kept = tempfile::tempfile().map_err(refuse)?;
+            std::io::copy(&mut std::io::stdin().lock(), &mut kept).map_err(refuse)?;
+            return Ok(Self(kept));
+        }
+        Ok(Self(File::open(path).map_err(refuse)?))
+    }
+
+    /// All of it, from the start.
+    fn lines(&mut self, doing: &'static str) -> std::io::Result<Lines> {
+        self.0.rewind()?;
+        let reader = BufReader::with_capacity(1 << 20, self.0.try_clone()?);
+        let seconds = if std::io::stderr().is_terminal() {
+            1
+        } else {
+            10
+        };
+        Ok(Lines {
+            lines: reader.split(b'\n'),
+            doing,
+            count: Arc::default(),
+            told: Instant::now(),
+            every: Duration::from_secs(seconds),
+        })
+    }
+}
+
+/// The events of a file, with progress every second on a terminal and every ten seconds elsewhere.
 struct Lines {
-    lines: std::io::Split<Box<dyn BufRead + Send>>,
-    count: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    lines: std::io::Split<BufReader<File>>,
+    doing: &'static str,
+    count: Arc<AtomicU64>,
     told: Instant,
     every: Duration,
 }
@@ -243,42 +305,16 @@ struct Lines {
 /// The longest line that is read.
 const LONGEST_LINE: usize = 1024 * 1024;
 
-impl Lines {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let reader: Box<dyn BufRead + Send> = if path == Path::new("-") {
-            Box::new(BufReader::new(std::io::stdin()))
-        } else {
-            let file =
-                File::open(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-            Box::new(BufReader::with_capacity(1 << 20, file))
-        };
-        let seconds = if std::io::stderr().is_terminal() {
-            1
-        } else {
-            10
-        };
-        Ok(Self {
-            lines: reader.split(b'\n'),
-            count: std::sync::Arc::default(),
-            told: Instant::now(),
-            every: Duration::from_secs(seconds),
-        })
-    }
-}
-
 impl Iterator for Lines {
     type Item = Result<RecordedEvent, ImportFailure>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let line = self.lines.next()?;
-            let number = self
-                .count
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-                + 1;
+            let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
             if self.told.elapsed() >= self.every {
                 self.told = Instant::now();
-                eprintln!("{number} lines …");
+                eprintln!("{number} lines {} …", self.doing);
             }
             let bad = |why: String| ImportFailure::Line { line: number, why };
             let line = match line {

@@ -8,12 +8,23 @@ pub(crate) mod write;
 
 use crate::bootstrap::Error;
 
+/// As `println!`. Whoever has closed standard output has read enough.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        if writeln!(std::io::stdout(), $($text)*).is_err() {
+            std::process::exit(0);
+        }
+    }};
+}
+pub(crate) use say;
+
 /// What a command has to say, in one of two forms.
 pub(crate) fn print(json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) {
     if json {
-        println!("{value}");
+        say!("{value}");
     } else {
-        println!("{}", text());
+        say!("{}", text());
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, HOST, LOCATION};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use keywright_domain::values::LockId;
@@ -70,10 +70,17 @@ pub(crate) fn run(command: WriteCommand) -> Result<(), Error> {
             "the sandbox's are in its sandbox.env: set -a; . keywright-data/sandbox.env; set +a";
         return Err(format!("say who you are with --token or --api-key; {why}").into());
     }
-    let (status, body) = block_on(ask(&command))?;
+    let Answer {
+        status,
+        location,
+        body,
+    } = block_on(ask(&command))?;
     let good = status < 300;
     if good || command.json {
         print(command.json, &body, || text(&body));
+    }
+    if let (false, Some(location)) = (command.json, &location) {
+        eprintln!("its status is at {location}");
     }
     match (good, body["write"]["state"].as_str()) {
         (true, Some("FAILED")) => {
@@ -105,19 +112,27 @@ fn text(body: &Value) -> String {
     }
 }
 
-async fn ask(command: &WriteCommand) -> Result<(u16, Value), Error> {
+struct Answer {
+    status: u16,
+    /// Where the write's status is read.
+    location: Option<String>,
+    body: Value,
+}
+
+async fn ask(command: &WriteCommand) -> Result<Answer, Error> {
     let host = command.url.host().ok_or("the URL has no host")?;
     if command.url.scheme_str() != Some("http") {
         return Err("only http:// is spoken here; behind TLS, use curl".into());
     }
     let port = command.url.port_u16().unwrap_or(80);
+    let prefix = command.url.path().trim_end_matches('/');
     let mut body = json!({ "keyUuid": command.key });
     if let Some(index) = command.index {
         body["keyIndexNumber"] = json!(index);
     }
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(format!("/locks/{}/WriteKey", command.lock))
+        .uri(format!("{}/locks/{}/WriteKey", prefix, command.lock))
         .header(HOST, format!("{host}:{port}"))
         .header(CONTENT_TYPE, "application/json");
     if let Some(token) = &command.token {
@@ -141,10 +156,12 @@ async fn ask(command: &WriteCommand) -> Result<(u16, Value), Error> {
         tokio::spawn(connection);
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok::<_, Error>((
-            head.status.as_u16(),
-            serde_json::from_slice(&body).unwrap_or_default(),
-        ))
+        let location = head.headers.get(LOCATION).and_then(|l| l.to_str().ok());
+        Ok::<_, Error>(Answer {
+            status: head.status.as_u16(),
+            location: location.map(str::to_owned),
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        })
     };
     let patience = Duration::from_secs(if command.wait { LONGEST_WAIT } else { 0 }) + PATIENCE;
     tokio::time::timeout(patience, answering)

@@ -75,6 +75,7 @@ pub(super) fn page() -> Answer {
     });
     // An empty icon keeps browsers from asking for one.
     let html = scalar_api_reference::scalar_html(&config, Some(SCRIPT))
+        .replace("Scalar API Reference", "Keywright")
         .replace("</head>", "<link rel=\"icon\" href=\"data:,\" /></head>");
     let mut page = Response::new(Full::new(Bytes::from(html)));
     put(&mut page, CONTENT_TYPE, "text/html; charset=utf-8");

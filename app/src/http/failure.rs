@@ -188,7 +188,8 @@ impl Failure {
 
     /// The headers that come with it, besides those of every answer.
     pub(super) fn header_names(&self) -> Vec<String> {
-        let location = matches!(self, Self::Undecided(_)).then_some(LOCATION);
+        let undecided = matches!(self, Self::Undecided(_) | Self::AfterUndecided(_));
+        let location = undecided.then_some(LOCATION);
         let names = self
             .header()
             .map(|(name, _)| name)

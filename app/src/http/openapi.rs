@@ -168,16 +168,22 @@ fn common() -> Vec<Failure> {
         Failure::NotFound,
         Failure::Internal,
         Failure::Unavailable,
+        Failure::HeadTooLarge(Bounds::default().headers),
     ]
 }
 
-fn undecided() -> Failure {
+/// What follows while an outcome is not known: for the request itself, and for those after it.
+fn undecided() -> [Failure; 2] {
     let lock = LockId::new(123).unwrap_or_else(|_| unreachable!("123 is a lock id"));
-    Failure::Undecided(Undecided {
+    let undecided = Undecided {
         lock,
         write: WriteId::from_u128(0),
         within: Duration::from_secs(15),
-    })
+    };
+    [
+        Failure::Undecided(undecided),
+        Failure::AfterUndecided(undecided),
+    ]
 }
 
 fn operations(bounds: &Bounds) -> Vec<Operation> {
@@ -205,15 +211,15 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
         Failure::TooManyOpenWrites,
         Failure::NotUpdated(FailureReason::Throttled),
         Failure::Busy,
-        undecided(),
     ]);
+    write_failures.extend(undecided());
     let mut withdraw_failures = common();
     withdraw_failures.extend([
         Failure::AlreadyEnded("SUCCEEDED"),
         Failure::NotUpdated(FailureReason::Throttled),
         Failure::Busy,
-        undecided(),
     ]);
+    withdraw_failures.extend(undecided());
     let prefer = json!({
         "name": "Prefer", "in": "header", "required": false,
         "description": "`wait=N` (RFC 7240): the answer is held until the lock has settled the write, N seconds \
@@ -363,19 +369,17 @@ fn failures(failures: &[Failure]) -> BTreeMap<String, Value> {
         let response = responses
             .entry(status.as_u16().to_string())
             .or_insert_with(|| {
-                let names = failure.header_names();
-                let headers: Map<String, Value> = names
-                    .into_iter()
-                    .map(|name| (name, json!({ "schema": { "type": "string" } })))
-                    .collect();
                 json!({
                     "description": status.canonical_reason().unwrap_or_default(),
-                    "headers": headers,
+                    "headers": { "x-request-id": { "schema": { "type": "string" } } },
                     "content": { "application/json": {
                         "schema": { "$ref": "#/components/schemas/Error" }, "examples": {}
                     } },
                 })
             });
+        for name in failure.header_names() {
+            response["headers"][name] = json!({ "schema": { "type": "string" } });
+        }
         let examples = &mut response["content"]["application/json"]["examples"];
         let count = examples.as_object().map_or(0, Map::len);
         examples[format!("{}-{}", status.as_u16(), count + 1)] =

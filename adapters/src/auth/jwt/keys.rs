@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    VerificationAlgorithm,
+};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::Jwk;
 use keywright_domain::ports::Secret;
@@ -39,6 +43,9 @@ pub enum InvalidKeys {
     /// Everyone knows it.
     #[error("the shared secret is one that everybody tries first; make a random one")]
     WellKnownSecret,
+    /// A key that is not secret at all.
+    #[error("the shared secret looks like the file of a public key; name its own algorithm")]
+    PublicSecret,
     /// Too short to be safe.
     #[error("an RSA key must have at least {SHORTEST_RSA} bits")]
     ShortRsa,
@@ -104,13 +111,7 @@ impl VerificationKey {
         };
         let key = key.map_err(|_| InvalidKeys::Pem(algorithm))?;
         let bytes = key.try_get_as_bytes().unwrap_or_default();
-        let fits = match algorithm {
-            // An uncompressed point of the curve.
-            Algorithm::Es256 => bytes.len() == 65,
-            Algorithm::Es384 => bytes.len() == 97,
-            _ => true,
-        };
-        if !fits {
+        if !is_public_key(algorithm, bytes) {
             return Err(InvalidKeys::Pem(algorithm));
         }
         if algorithm.family() == Family::Rsa && modulus_bits(bytes) < SHORTEST_RSA {
@@ -151,6 +152,9 @@ fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
             .ok_or(format!("`{name}` is no text")),
     };
     let id = text("kid")?.map(str::to_owned);
+    if value.get("d").is_some() {
+        return Err("it is a private key, which is known to others now; make a new one, and put its public half here".into());
+    }
     if text("use")?.is_some_and(|it| it != "sig") {
         return Err("`use` is not `sig`".into());
     }
@@ -204,7 +208,14 @@ fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
         _ => {
             let unusable = |_| format!("the key is none for {algorithm}");
             let jwk: Jwk = serde_json::from_value(value.clone()).map_err(unusable)?;
-            DecodingKey::from_jwk(&jwk).map_err(|_| format!("the key is none for {algorithm}"))?
+            let none = || format!("the key is none for {algorithm}");
+            let key = DecodingKey::from_jwk(&jwk).map_err(|_| none())?;
+            let is_rsa = algorithm.family() == Family::Rsa;
+            let bytes = key.try_get_as_bytes().unwrap_or_default();
+            if !is_rsa && !is_public_key(algorithm, bytes) {
+                return Err(none());
+            }
+            key
         }
     };
     Ok(VerificationKey { id, algorithm, key })
@@ -212,11 +223,13 @@ fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
 
 fn checked_secret(algorithm: Algorithm, secret: &[u8]) -> Result<DecodingKey, InvalidKeys> {
     let well_known = |known: &str| secret.starts_with(known.as_bytes());
-    let repeated = secret
-        .first()
-        .is_some_and(|first| secret.iter().all(|b| b == first));
-    if WELL_KNOWN.into_iter().any(well_known) || repeated && secret.len() > 1 {
+    if WELL_KNOWN.into_iter().any(well_known) || is_repeated(secret) {
         return Err(InvalidKeys::WellKnownSecret);
+    }
+    // Everyone has a public key: who takes it for a secret takes everyone's tokens.
+    let text = secret.trim_ascii_start();
+    if text.starts_with(b"-----BEGIN") || text.starts_with(b"{") {
+        return Err(InvalidKeys::PublicSecret);
     }
     let shortest = algorithm.shortest_secret();
     if secret.len() < shortest {
@@ -226,6 +239,25 @@ fn checked_secret(algorithm: Algorithm, secret: &[u8]) -> Result<DecodingKey, In
         });
     }
     Ok(DecodingKey::from_secret(secret))
+}
+
+/// One short text again and again: `changemechangeme…`, `1234567890123…`, `xxxx…`.
+fn is_repeated(secret: &[u8]) -> bool {
+    (1..=secret.len() / 2).any(|period| {
+        let (head, tail) = secret.split_at(period);
+        tail.chunks(period).all(|chunk| head.starts_with(chunk))
+    })
+}
+
+/// Whether these bytes are a public key of that algorithm: a point may lie beside its curve.
+fn is_public_key(algorithm: Algorithm, bytes: &[u8]) -> bool {
+    let verification: &'static dyn VerificationAlgorithm = match algorithm {
+        Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
+        Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
+        Algorithm::EdDsa => &ED25519,
+        _ => return true,
+    };
+    ParsedPublicKey::new(verification, bytes).is_ok()
 }
 
 /// The size of an RSA key in PKCS#1: a sequence whose first integer is the modulus.
