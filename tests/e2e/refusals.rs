@@ -271,6 +271,8 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             405 => assert_eq!(answer.header("allow"), Some(case.says)),
             _ => {}
         }
+        let details = program.get("/locks/123/details").send().await;
+        assert_eq!(details.status, 200, "after {}", case.what);
         assert_eq!(
             world.books().await.dump(),
             before,
