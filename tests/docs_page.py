@@ -29,6 +29,15 @@ def use(url, token, key, picture):
         page.on("console", lambda message: message.type == "error" and errors.append(message.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{url}/docs")
+        page.get_by_role("button", name="Select from all clients").first.click()
+        page.get_by_role("option").first.wait_for()
+        languages = [option.inner_text() for option in page.get_by_role("option").all()]
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Selected Auth Type").first.click()
+        page.get_by_role("option").first.wait_for()
+        credentials = [option.inner_text() for option in page.get_by_role("option").all()]
+        page.keyboard.press("Escape")
+        server = page.locator("input").first.input_value()
         page.get_by_role("button", name="Test Request").first.click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_text("Bearer Token").wait_for()
@@ -49,6 +58,9 @@ def use(url, token, key, picture):
         page.screenshot(path=picture)
         browser.close()
         return {
+            "languages": languages,
+            "credentials": credentials,
+            "server": server,
             "status": answer.status,
             "sent": answer.request.post_data,
             "shown": shown,

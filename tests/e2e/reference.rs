@@ -277,6 +277,23 @@ async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked(
             .as_str()
             .is_some_and(|s| s.contains("KeyWriteRequested") && s.contains(&key))
     );
+    assert_eq!(used["credentials"], json!(["BearerAuth", "ApiKeyAuth"]));
+    assert_eq!(
+        used["server"],
+        url.as_str(),
+        "where requests go stands in a field"
+    );
+    let languages = used["languages"].as_array().expect("languages");
+    for language in ["Curl", "Requests", "Fetch", "NewRequest", "net::http"] {
+        assert!(
+            languages.contains(&json!(language)),
+            "{language}: {languages:?}"
+        );
+    }
+    assert!(
+        !languages.contains(&json!("HTTP.jl")),
+        "and no others: {languages:?}"
+    );
     let asked = used["asked"].as_array().expect("requests");
     let elsewhere: Vec<&Value> = asked
         .iter()

@@ -27,7 +27,7 @@ const POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline' 'uns
 
 /// The languages that requests are shown in: curl, Python, JavaScript, Go and Ruby.
 const SHOWN: [&str; 5] = ["shell", "python", "js", "go", "ruby"];
-const ALL: [&str; 22] = [
+const ALL: [&str; 23] = [
     "c",
     "clojure",
     "csharp",
@@ -50,6 +50,7 @@ const ALL: [&str; 22] = [
     "shell",
     "swift",
     "laravel",
+    "julia",
 ];
 
 /// `GET /openapi.json`.
