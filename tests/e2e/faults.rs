@@ -5,21 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::world::{FAST, LOCK, World, eventually};
-use keywright_tests::Books;
 
 fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--faults", faults];
     all.extend(FAST);
     all.extend(more);
     all
-}
-
-async fn at_rest(world: &World) -> Books {
-    eventually("the books balance", || async {
-        let books = world.books().await;
-        books.check_at_rest(&[LOCK]).await.ok().map(|()| books)
-    })
-    .await
 }
 
 #[tokio::test]
@@ -29,7 +20,7 @@ async fn refused_is_a_502_and_nothing_is_anywhere() {
         let world = World::new(&arguments(&plan, &[]));
         let answer = world.write("k", Some(2)).await;
         assert_eq!(answer.status, 502, "{fault}: {answer:?}");
-        let books = at_rest(&world).await;
+        let books = world.at_rest().await;
         assert_eq!(books.names(LOCK).await, [""; 0]);
         assert!(books.shadow(LOCK).expect("a shadow").entries.is_empty());
         assert!(world.memory().keys.is_empty());
@@ -47,7 +38,7 @@ async fn applied_and_the_answer_dropped_is_a_200() {
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(
         books.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
@@ -73,7 +64,7 @@ async fn applied_with_reads_down_is_a_504_that_resolves_by_itself() {
     assert_eq!(blocked.write_id(), id, "it says which write is waited for");
     assert_eq!(world.status(&id).await["state"], "PREPARED");
     world.until(&id, "SENT").await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(books.names(LOCK).await, ["KeyWriteRequested"]);
     let log = world.program.log();
     assert!(log.contains("taken over"), "{log}");
@@ -95,7 +86,7 @@ async fn a_store_that_fails_is_a_503_and_nothing_was_done() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["error"], "Service Unavailable");
     assert!(answer.header("retry-after").is_some());
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!((books.names(LOCK).await, books.writes()), (vec![], vec![]));
     assert!(
         books
@@ -111,7 +102,7 @@ async fn a_save_whose_answer_is_lost_is_looked_for_and_made_once() {
     let plan = "save@1=lose,save@3=drop-answer";
     let world = World::new(&arguments(plan, &["--virtual-locks", "off"]));
     assert_eq!(world.write("k", Some(2)).await.status, 200);
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(books.names(LOCK).await, ["KeyWriteRequested"]);
 }
 
@@ -144,7 +135,7 @@ async fn a_504_whose_key_the_lock_has_settles_both() {
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 504, "{answer:?}");
     world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(
         books.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
@@ -157,13 +148,14 @@ async fn withheld_is_a_502_after_the_fence_and_the_late_copy_is_no_key() {
     let world = World::new(&arguments("put@1-3=late:1500ms", &[]));
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
-    let fenced = at_rest(&world)
+    let fenced = world
+        .at_rest()
         .await
         .shadow(LOCK)
         .expect("a shadow")
         .version;
     tokio::time::sleep(Duration::from_millis(1800)).await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(books.names(LOCK).await, [""; 0]);
     let shadow = books.shadow(LOCK).expect("a shadow");
     assert_eq!(
@@ -181,7 +173,7 @@ async fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
     tokio::time::sleep(Duration::from_millis(1300)).await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(books.names(LOCK).await, [""; 0]);
     assert!(world.memory().keys.is_empty());
 }
@@ -195,7 +187,7 @@ async fn an_update_that_arrives_while_the_fence_is_on_its_way_is_found_and_kept(
     let answer = world.write("k", Some(2)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = at_rest(&world).await;
+    let books = world.at_rest().await;
     assert_eq!(
         books.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
@@ -206,7 +198,7 @@ async fn an_update_that_arrives_while_the_fence_is_on_its_way_is_found_and_kept(
 async fn a_shadow_that_answers_late_is_a_200_while_there_is_time() {
     let world = World::new(&arguments("put@1=delay:300ms", &[]));
     assert_eq!(world.write("k", Some(2)).await.status, 200);
-    at_rest(&world).await;
+    world.at_rest().await;
 }
 
 #[tokio::test]
@@ -269,5 +261,5 @@ async fn writes_of_one_lock_take_turns_and_who_waits_too_long_is_told() {
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     assert_eq!(count(200) + count(503), 6, "{statuses:?}");
     assert!(count(200) >= 2 && count(503) >= 1, "{statuses:?}");
-    at_rest(&world).await;
+    world.at_rest().await;
 }

@@ -36,11 +36,7 @@ async fn a_lock_fails_with_each_reason() {
         let status = world.until(&id, "FAILED").await;
         assert_eq!(status["reason"], reason);
         assert!(status["retry"].is_string());
-        let books = world.books().await;
-        books
-            .check_at_rest(&[LOCK])
-            .await
-            .expect("the books balance");
+        let books = world.balanced().await;
         assert_eq!(
             books.names(LOCK).await,
             ["KeyWriteRequested", "KeyWriteFailed"]
@@ -197,10 +193,5 @@ async fn a_silent_lock_leaves_its_write_unconfirmed_and_then_expired() {
     .await;
     world.until(&id, "EXPIRED").await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    world
-        .books()
-        .await
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    world.balanced().await;
 }

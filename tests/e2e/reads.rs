@@ -132,11 +132,7 @@ async fn an_open_write_can_be_taken_back() {
         (answer.status, &answer.body["state"]),
         (200, &json!("WITHDRAWN"))
     );
-    let books = world.books().await;
-    books
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    let books = world.balanced().await;
     assert_eq!(
         books.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteWithdrawn"]
@@ -178,12 +174,7 @@ async fn a_withdrawal_that_the_shadow_refuses_is_a_502_and_changes_nothing() {
     let answer = withdraw(&world, &id).await;
     assert_eq!(answer.status, 502, "{answer:?}");
     assert_eq!(world.status(&id).await["state"], "SENT");
-    world
-        .books()
-        .await
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    world.balanced().await;
 }
 
 #[tokio::test]

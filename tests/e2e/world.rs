@@ -89,6 +89,23 @@ impl World {
         Books::read(self.folder.path()).await
     }
 
+    /// The books, in which everything has come to rest by now.
+    pub(crate) async fn balanced(&self) -> Books {
+        let books = self.books().await;
+        let checked = books.check_at_rest(&[LOCK]).await;
+        checked.expect("the books balance");
+        books
+    }
+
+    /// The books, as soon as everything in them has come to rest.
+    pub(crate) async fn at_rest(&self) -> Books {
+        eventually("the books balance", || async {
+            let books = self.books().await;
+            books.check_at_rest(&[LOCK]).await.ok().map(|()| books)
+        })
+        .await
+    }
+
     /// What the virtual lock holds.
     pub(crate) fn memory(&self) -> LockMemory {
         let path = self.folder.path().join("virtual-locks.sqlite");

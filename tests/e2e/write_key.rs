@@ -52,12 +52,7 @@ async fn a_key_reaches_its_lock() {
     for step in ["PREPARED", "SENT", "SUCCEEDED", "virtual lock has the key"] {
         assert!(log.contains(step), "{step} is shown: {log}");
     }
-    world
-        .books()
-        .await
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    world.balanced().await;
 }
 
 #[tokio::test]
@@ -129,11 +124,7 @@ async fn a_newer_write_supersedes_the_open_one_of_its_index() {
     assert_eq!(newer.status, 200);
     assert_eq!(world.status(&older).await["state"], "SUPERSEDED");
     assert_eq!(world.status(&beside).await["state"], "SENT");
-    let books = world.books().await;
-    books
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    let books = world.balanced().await;
     let expected = [
         "KeyWriteRequested",
         "KeyWriteRequested",
