@@ -12,12 +12,12 @@ use keywright_adapters::auth::{
 };
 use keywright_adapters::json;
 use keywright_adapters::layer::{
-    Faults, FaultyLockRepo, FaultyShadow, Timeout, TracedLockRepo, TracedShadow, Watched,
+    FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Timeout, TracedLockRepo, TracedShadow, Watched,
 };
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, Secret, ShadowPort};
 use keywright_domain::principal::Identity;
 use keywright_domain::values::{LockId, LockVersion, OrganizationId, Timestamp};
 use keywright_domain::{KeyWrites, Ports};
@@ -53,8 +53,11 @@ pub(crate) const API_KEYS_USED: &str = "api-keys-used.json";
 pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
 pub(crate) const LOCKS: &str = "locks.sqlite";
 
-/// How often the file of API keys is looked at.
+/// How often the files of keys are looked at.
 const FOLLOW: Duration = Duration::from_millis(500);
+
+/// How often it is noted when API keys were last used: what a crash may forget, against a synced file each time.
+const NOTE_USE: Duration = Duration::from_secs(5);
 
 /// How many saved writes somebody who waits for one may lag behind.
 const SAVED_BACKLOG: usize = 1024;
@@ -116,17 +119,19 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let demo = Demo {
         more_locks: settings.sandbox.more_locks,
     };
+    // What changes while they are read is read again.
+    let keys_path = data.join(API_KEYS);
+    let keys_stamp = Stamp::of(&keys_path);
+    let token_keys = settings.tokens.as_ref().map(|tokens| tokens.keys.clone());
+    let token_keys = token_keys.map(|keys| (Stamp::of(keys.path()), keys));
     let (tokens, credentials) = if settings.sandbox.demo {
         import(&store, demo, &*clock).await?;
         let credentials = demo_credentials(data, url, &*clock)?;
         (Some(Arc::new(credentials.tokens)), Some(credentials.demo))
     } else {
-        {
-            let tokens = settings.tokens.as_ref().map(own_tokens).transpose()?;
-            (tokens.map(Arc::new), None)
-        }
+        let tokens = settings.tokens.as_ref().map(own_tokens).transpose()?;
+        (tokens.map(Arc::new), None)
     };
-    let keys_path = data.join(API_KEYS);
     let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
     let auth = CredentialAuth::new(tokens.clone(), Some(api_keys), clock.clone());
     let auth = Arc::new(auth);
@@ -135,8 +140,11 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let saved = broadcast::channel(SAVED_BACKLOG).0;
     let patience = settings.protocol.request;
     let faults = Faults::new(settings.sandbox.faults.clone());
-    let locks = (wiring.around_locks)(store.clone());
-    let locks = Arc::new(FaultyLockRepo::new(locks, faults.clone()));
+    let faulty = settings.sandbox.faults != FaultPlan::default();
+    let mut locks = (wiring.around_locks)(store.clone());
+    if faulty {
+        locks = Arc::new(FaultyLockRepo::new(locks, faults.clone()));
+    }
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, patience));
     let locks = Arc::new(Watched::new(locks, saved.clone()));
     let locks = Arc::new(TracedLockRepo::new(locks));
@@ -144,7 +152,10 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         Arc::new(Timeout::<dyn LockHistory>::new(store.clone(), patience));
     let shadow = Arc::new(InMemoryShadow::new(service.clone(), name.clone()));
     let reports = Arc::new(shadow.reports());
-    let shadow = Arc::new(FaultyShadow::with(shadow, faults));
+    let mut shadow: Arc<dyn ShadowPort> = shadow;
+    if faulty {
+        shadow = Arc::new(FaultyShadow::with(shadow, faults));
+    }
     let shadow = Arc::new(TracedShadow::new(shadow));
     let ids = Arc::new(SystemIds);
     let ports = Ports {
@@ -159,9 +170,21 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
 
     // The reports were subscribed to before the first lock can say something.
     let mut workers = workers::start(&writes, reports);
-    workers.spawn(follow_api_keys(keys_path, auth.clone()));
-    if let (Some(settings), Some(tokens)) = (&settings.tokens, tokens) {
-        workers.spawn(follow_token_keys(settings.keys.clone(), tokens));
+    let used_path = data.join(API_KEYS_USED);
+    workers.spawn(note_api_keys_used(used_path.clone(), auth.clone()));
+    let (path, keyed) = (keys_path.clone(), auth.clone());
+    workers.spawn(follow("the API keys", keys_path, keys_stamp, move || {
+        let keys = read_api_keys(&path)?;
+        // The uses that are not noted yet go with the keys that were used.
+        note_last_used(&used_path, &keyed.api_keys_last_used());
+        keyed.replace_api_keys(ApiKeys::new(keys));
+        Ok(())
+    }));
+    if let (Some((stamp, keys)), Some(tokens)) = (token_keys, tokens) {
+        let path = keys.path().to_owned();
+        workers.spawn(follow("the keys of tokens", path, stamp, move || {
+            Ok(tokens.replace_keys(read_token_keys(&keys)?)?)
+        }));
     }
     let mut virtual_locks = VirtualLocks::open(
         &data.join("virtual-locks.sqlite"),
@@ -331,64 +354,68 @@ fn read_token_keys(keys: &TokenKeys) -> Result<Vec<VerificationKey>, Error> {
     Ok(read.map_err(|e| unusable(keys, &e))?)
 }
 
-/// When a file was changed last, and how long it is.
-fn state_of(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// What tells one content of a file from the next without reading it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(Option<(SystemTime, u64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let metadata = fs::metadata(path).ok();
+        Self(metadata.and_then(|file| Some((file.modified().ok()?, file.len()))))
+    }
 }
 
-/// Takes over a file of token keys that was replaced, within a second. One that cannot be used leaves the keys
-/// as they were.
-async fn follow_token_keys(keys: TokenKeys, tokens: Arc<JwtVerifier>) {
-    let mut last = state_of(keys.path());
+/// Takes over a file of keys that was changed since `taken`, within a second. One that cannot be used leaves the
+/// keys as they were, and is tried again: it may be that only the reading failed.
+async fn follow(what: &str, path: PathBuf, mut taken: Stamp, take: impl Fn() -> Result<(), Error>) {
+    let mut complained = None;
     loop {
         tokio::time::sleep(FOLLOW).await;
-        let now = state_of(keys.path());
-        if now == last {
+        let now = Stamp::of(&path);
+        if now == taken {
             continue;
         }
-        last = now;
-        let read = read_token_keys(&keys);
-        match read.and_then(|keys| Ok(tokens.replace_keys(keys)?)) {
-            Ok(()) => tracing::info!("the keys of tokens have changed"),
-            Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+        match take() {
+            Ok(()) => {
+                tracing::info!("{what} have changed");
+                taken = now;
+            }
+            Err(error) if complained != Some(now) => {
+                tracing::error!(%error, "{what} stay as they were");
+                complained = Some(now);
+            }
+            Err(_) => {}
         }
     }
 }
 
-/// Takes over what the commands do to the file of API keys, within a second, and notes when keys were last used.
-/// A file that cannot be read leaves the keys as they were.
-async fn follow_api_keys(path: PathBuf, auth: Arc<CredentialAuth>) {
-    let used_path = path.with_file_name(API_KEYS_USED);
-    let (mut last, mut noted) = (state_of(&path), LastUsed::new());
+/// Notes when API keys were last used. A write that fails is tried again.
+async fn note_api_keys_used(path: PathBuf, auth: Arc<CredentialAuth>) {
+    let mut noted = LastUsed::new();
     loop {
-        tokio::time::sleep(FOLLOW).await;
+        tokio::time::sleep(NOTE_USE).await;
         let used = auth.api_keys_last_used();
-        if used != noted {
-            if let Err(error) = note_last_used(&used_path, &used) {
-                tracing::warn!(%error, "when API keys were last used is not noted");
-            }
+        if used == noted {
+            continue;
+        }
+        let (path, news) = (path.clone(), used.clone());
+        let note = move || note_last_used(&path, &news);
+        if spawn_blocking(note).await.is_ok_and(|written| written) {
             noted = used;
         }
-        let now = state_of(&path);
-        if now == last {
-            continue;
-        }
-        match read_api_keys(&path) {
-            Ok(records) => {
-                tracing::info!(keys = records.len(), "the API keys have changed");
-                auth.replace_api_keys(ApiKeys::new(records));
-                last = now;
-            }
-            Err(error) => tracing::error!(%error, "the API keys stay as they were"),
-        }
     }
 }
 
-fn note_last_used(path: &Path, used: &LastUsed) -> Result<(), Error> {
-    let mut all = read_last_used(path)?;
-    all.extend(used);
-    Ok(write_last_used(path, &all)?)
+/// Whether it could be written.
+fn note_last_used(path: &Path, used: &LastUsed) -> bool {
+    let written = read_last_used(path).and_then(|mut all| {
+        all.extend(used);
+        write_last_used(path, &all)
+    });
+    if let Err(error) = &written {
+        tracing::warn!(%error, "when API keys were last used is not noted");
+    }
+    written.is_ok()
 }
 
 fn banner(

@@ -196,8 +196,8 @@ fn parse_fault(text: &str) -> Result<Fault, &'static str> {
         ("late", Some(span)) => Fault::Late(span),
         _ => {
             return Err(
-                "faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose, \
-                        withhold and late:2s",
+                "faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose \
+                        and late:2s",
             );
         }
     })

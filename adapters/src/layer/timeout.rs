@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{
-    AuthError, AuthPort, Credentials, Due, ImportError, LockHistory, LockRepo, RepoError, Save,
-    ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
+    Due, ImportError, LockHistory, LockRepo, RepoError, Save, ShadowChange, ShadowError,
+    ShadowPort, ShadowSnapshot,
 };
-use keywright_domain::principal::Principal;
 use keywright_domain::values::{
     ClientToken, LockId, LockVersion, ShadowVersion, ThingName, Timestamp, WriteId,
 };
@@ -115,13 +114,5 @@ impl LockHistory for Timeout<dyn LockHistory> {
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let late = |why| ImportError::Store(RepoError::Unknown(why));
         self.within(self.inner.import(events), late).await
-    }
-}
-
-#[async_trait]
-impl AuthPort for Timeout<dyn AuthPort> {
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
-        self.within(self.inner.authenticate(credentials), AuthError::Unavailable)
-            .await
     }
 }

@@ -29,7 +29,7 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How much of a request's path is logged.
+/// How much of a request's path is logged, in characters.
 const LOGGED_PATH: usize = 128;
 
 /// Answers one request, whatever it is. Its id stands in each log line and in the answer.
@@ -37,7 +37,7 @@ pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer
     let id = request_id(app, &request);
     let span = info_span!("request", id);
     let (method, path) = (request.method().clone(), request.uri().path());
-    let path = path.get(..LOGGED_PATH).unwrap_or(path).to_owned();
+    let path = path.chars().take(LOGGED_PATH).collect::<String>();
     let quiet = matches!(&*path, "/healthz" | "/readyz");
     let mut answer = dispatch(app, request)
         .instrument(span.clone())

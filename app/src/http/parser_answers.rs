@@ -37,7 +37,7 @@ impl<S> ParserAnswers<S> {
 
 /// What is to be said in place of these bytes, if they are an answer of the parser.
 fn replacement(bytes: &[u8], app: &App) -> Option<Vec<u8>> {
-    let head = std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?;
+    let head = str::from_utf8(bytes.strip_suffix(b"\r\n\r\n")?).ok()?;
     let mut lines = head.split("\r\n");
     let (status, headers): (&str, Vec<&str>) = (lines.next()?, lines.collect());
     let empty = headers.contains(&"content-length: 0");
