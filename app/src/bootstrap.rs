@@ -36,7 +36,7 @@ use crate::workers;
 
 /// What the commands need of the adapters.
 pub(crate) use keywright_adapters::auth::{
-    ApiKey, ApiKeyRecord, LastUsed, read_api_keys, read_last_used, write_api_keys,
+    ApiKey, ApiKeyRecord, LastUsed, read_api_keys, read_last_used, write_api_keys, write_private,
 };
 
 /// The version of an imported event that goes on from whatever its lock has.
@@ -461,4 +461,30 @@ curl -sS {url}/locks/{lock}/WriteKey -H 'Content-Type: application/json' \
 
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_changed_before_it_was_followed_is_taken_over_even_at_the_second_try() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        fs::write(&path, "old").expect("written");
+        let taken = Stamp::of(&path);
+        fs::write(&path, "revoked").expect("written");
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let take = move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("it could not be read".into()),
+            _ => Ok(()),
+        };
+        let following = follow("the keys", path, taken, take);
+        let over = tokio::time::timeout(FOLLOW * 5, following).await;
+        assert!(over.is_err(), "it follows on and on");
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
 }

@@ -1,14 +1,14 @@
 //! The demo world's credentials, which stay the same for as long as its data is kept.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
+
+use crate::bootstrap::write_private;
 
 /// `iss` and `aud` of the demo's tokens.
 pub(crate) const ISSUER: &str = "https://sandbox.keywright.invalid";
@@ -108,18 +108,4 @@ pub(crate) fn write_env(
     let text =
         format!("KEYWRIGHT_URL={url}\nKEYWRIGHT_TOKEN={token}\nKEYWRIGHT_API_KEY={api_key}\n");
     write_private(path, text.as_bytes())
-}
-
-/// Puts a file in its place at once, readable for nobody else.
-fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let fresh = path.with_extension("new");
-    let _ = fs::remove_file(&fresh);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::api_key::{ApiKeyRecord, LastUsed};
 
@@ -66,7 +67,7 @@ pub fn write_api_keys(path: &Path, records: &[ApiKeyRecord]) -> Result<(), ApiKe
     let entries: Result<Vec<Entry>, String> = records.iter().map(entry).collect();
     let text = serde_json::to_string_pretty(&entries.map_err(refuse)?)
         .map_err(|e| refuse(e.to_string()))?;
-    replace(path, &text).map_err(|e| refuse(e.to_string()))
+    write_private(path, text.as_bytes()).map_err(|e| refuse(e.to_string()))
 }
 
 /// When keys were last used; nothing where there is no file.
@@ -103,26 +104,24 @@ pub fn write_last_used(path: &Path, used: &LastUsed) -> Result<(), ApiKeyFileErr
     let used: BTreeMap<String, String> = used.collect();
     let written = serde_json::to_string_pretty(&used)
         .map_err(std::io::Error::other)
-        .and_then(|text| replace(path, &text));
+        .and_then(|text| write_private(path, text.as_bytes()));
     written.map_err(|e| ApiKeyFileError {
         path: path.to_owned(),
         reason: e.to_string(),
     })
 }
 
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    // Several processes may replace it at once, each with a file of its own.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&fresh);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    // Who has keys is nobody else's business.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)
+/// Puts a file in its place at once or not at all, readable for nobody else.
+///
+/// # Errors
+/// It cannot be written; what was in its place still is.
+pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut fresh = NamedTempFile::new_in(folder)?;
+    fresh.write_all(content)?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(path)?;
+    Ok(())
 }
 
 fn to_hex(hash: &[u8; 32]) -> String {

@@ -14,7 +14,7 @@ mod memory;
 pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
 #[cfg(feature = "auth")]
 pub use api_key_file::{
-    ApiKeyFileError, read_api_keys, read_last_used, write_api_keys, write_last_used,
+    ApiKeyFileError, read_api_keys, read_last_used, write_api_keys, write_last_used, write_private,
 };
 #[cfg(feature = "auth")]
 pub use credentials::CredentialAuth;
