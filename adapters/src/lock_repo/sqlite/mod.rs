@@ -203,22 +203,25 @@ fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoE
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
-    let mut row = rows::lock(transaction, save.lock)?
-        .filter(|row| row.revision == save.revision)
-        .ok_or(RepoError::Stale)?;
-    for event in &save.events {
-        row.lock.apply(event).map_err(|_| RepoError::Corrupt {
-            table: "events",
-            column: "version",
-            key: format!("{}/{}", save.lock, event.version),
-        })?;
-        rows::append(transaction, event)?;
-    }
-    row.revision = row.revision.next();
-    row.shadow_version = save.shadow_version.or(row.shadow_version);
+    let (lock, revision, shadow_version) = (save.lock, save.revision, save.shadow_version);
     if save.events.is_empty() {
-        rows::touch_lock(transaction, &row)?;
+        if !rows::touch_lock(transaction, lock, Some(revision), shadow_version)? {
+            return Err(RepoError::Stale);
+        }
     } else {
+        let mut row = rows::lock(transaction, lock)?
+            .filter(|row| row.revision == revision)
+            .ok_or(RepoError::Stale)?;
+        for event in &save.events {
+            row.lock.apply(event).map_err(|_| RepoError::Corrupt {
+                table: "events",
+                column: "version",
+                key: format!("{lock}/{}", event.version),
+            })?;
+            rows::append(transaction, event)?;
+        }
+        row.revision = row.revision.next();
+        row.shadow_version = shadow_version.or(row.shadow_version);
         rows::put_lock(transaction, &row)?;
     }
     save.writes
@@ -244,10 +247,7 @@ fn take_over(
         });
     }
     rows::put_write(transaction, &write, now)?;
-    if let Some(mut row) = rows::lock(transaction, write.lock)? {
-        row.revision = row.revision.next();
-        rows::touch_lock(transaction, &row)?;
-    }
+    rows::touch_lock(transaction, write.lock, None, None)?;
     Ok(Some(write))
 }
 

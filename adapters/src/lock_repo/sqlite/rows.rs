@@ -163,20 +163,26 @@ pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError
         .map_err(unavailable)
 }
 
-/// As [`put_lock`] for a lock whose stream is as it was.
-pub(super) fn touch_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
-    let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
-    prepare(
+/// As [`put_lock`] for a lock whose stream is as it was, which need not be read for that: moves it on from
+/// `revision`, or from whichever it has. Whether there was such a lock.
+pub(super) fn touch_lock(
+    conn: &Connection,
+    lock: LockId,
+    revision: Option<Revision>,
+    shadow_version: Option<ShadowVersion>,
+) -> Result<bool, RepoError> {
+    let moved = prepare(
         conn,
-        "UPDATE locks SET revision = ?2, shadow_version = ?3 WHERE id = ?1",
+        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?3, shadow_version)
+         WHERE id = ?1 AND revision = coalesce(?2, revision)",
     )?
     .execute(params![
-        integer(row.lock.id.get())?,
-        integer(row.revision.0)?,
-        shadow_version
+        integer(lock.get())?,
+        optional(revision.map(|r| r.0))?,
+        optional(shadow_version.map(|v| v.0))?,
     ])
-    .map(drop)
-    .map_err(unavailable)
+    .map_err(unavailable)?;
+    Ok(moved > 0)
 }
 
 pub(super) fn append(conn: &Connection, event: &RecordedEvent) -> Result<(), RepoError> {
