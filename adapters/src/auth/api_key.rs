@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -112,17 +111,17 @@ pub struct ApiKeyRecord {
 pub type LastUsed = BTreeMap<[u8; 32], Timestamp>;
 
 /// The keys that are good at the moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ApiKeys {
     /// By the first bytes of the hash; the rest is compared in constant time.
     records: HashMap<[u8; 8], Vec<Known>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Known {
     record: ApiKeyRecord,
     /// In milliseconds since the epoch; 0: not since it was read.
-    last_used: Arc<AtomicU64>,
+    last_used: AtomicU64,
 }
 
 impl ApiKeys {
@@ -133,7 +132,7 @@ impl ApiKeys {
             let bucket = keys.records.entry(bucket(&record.sha256));
             bucket.or_default().push(Known {
                 record,
-                last_used: Arc::default(),
+                last_used: AtomicU64::new(0),
             });
         }
         keys
