@@ -10,11 +10,12 @@ use serde_json::Value;
 /// For each of our packages, which of ours it may depend on. One that is missing here is an error.
 const ARROWS: &[(&str, &[&str])] = &[
     ("keywright-domain", &[]),
-    ("keywright-shadow", &[]),
+    ("keywright-mqtt", &[]),
+    ("keywright-shadow", &["keywright-mqtt"]),
     ("keywright-testkit", &["keywright-domain"]),
     (
         "keywright-adapters",
-        &["keywright-domain", "keywright-shadow"],
+        &["keywright-domain", "keywright-mqtt", "keywright-shadow"],
     ),
     ("keywright-sandbox", &["keywright-shadow"]),
     (

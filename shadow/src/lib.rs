@@ -1,17 +1,23 @@
-//! A Device Shadow service: the engine as pure functions, and a service in this process over it.
+//! A Device Shadow service: the engine as pure functions, a service over it, and what stands in front of that:
+//! REST as AWS IoT's data plane has it (feature `rest`), and any MQTT broker (feature `mqtt`).
 //!
 //! It behaves as AWS IoT's does where that is known: versions that fence updates, recursive merge,
 //! `null` removes, deltas that carry every difference after each accepted update, tombstones that keep
-//! counting. `tests/vectors.rs` says how sure each of its cases is.
+//! counting. `tests/vectors` says how sure each of its cases is.
 #![warn(missing_docs)]
 
 #[cfg(feature = "durable")]
 pub mod durable;
 pub mod engine;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 mod name;
+#[cfg(feature = "rest")]
+pub mod rest;
 mod service;
 #[cfg(feature = "durable")]
 mod store;
+mod throttle;
 
 #[cfg(feature = "durable")]
 pub use durable::OpenError;

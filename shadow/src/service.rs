@@ -12,6 +12,7 @@ use crate::engine::{Document, Limits, Rejected, Request, client_token, put_token
 use crate::name::{FullName, ShadowName, check_thing_name};
 #[cfg(feature = "durable")]
 use crate::store;
+use crate::throttle::Throttle;
 
 /// How a service behaves.
 #[derive(Clone)]
@@ -85,6 +86,7 @@ pub struct ShadowService {
 struct Shared {
     shadows: Mutex<BTreeMap<(String, ShadowName), Record>>,
     messages: broadcast::Sender<Arc<Message>>,
+    throttle: Throttle,
 }
 
 /// What an accepted request does, to be stored before anyone hears of it.
@@ -171,6 +173,7 @@ impl ShadowService {
         check(thing, shadow)?;
         let limits = self.config.limits;
         let request = Request::parse(body, &limits)?;
+        self.admit(thing, request.client_token.as_deref())?;
         let (key, clock) = (
             (thing.to_owned(), shadow.clone()),
             self.config.clock.clone(),
@@ -197,6 +200,7 @@ impl ShadowService {
     ) -> Result<Accepted, Rejected> {
         check(thing, shadow)?;
         let token = client_token(body)?;
+        self.admit(thing, token.as_deref())?;
         let Some(document) = self.document(thing, shadow) else {
             return Err(missing(thing, shadow, token));
         };
@@ -220,6 +224,7 @@ impl ShadowService {
     ) -> Result<Accepted, Rejected> {
         check(thing, shadow)?;
         let token = client_token(body)?;
+        self.admit(thing, token.as_deref())?;
         let (key, clock) = (
             (thing.to_owned(), shadow.clone()),
             self.config.clock.clone(),
@@ -268,6 +273,26 @@ impl ShadowService {
         let answer = change.answer.clone();
         self.shared.show(&mut shadows, key, change);
         Ok(answer)
+    }
+
+    /// From now on a thing's shadows take at most so many requests a second, and refuse others with 429; `None`,
+    /// which a service starts with: any number. AWS IoT takes 20.
+    pub fn limit_requests(&self, a_second: Option<u32>) {
+        self.shared.throttle.set(a_second);
+    }
+
+    fn admit(&self, thing: &str, token: Option<&str>) -> Result<(), Rejected> {
+        if self.shared.throttle.admits(thing, &*self.config.clock) {
+            return Ok(());
+        }
+        let token = token.map(str::to_owned);
+        Err(Rejected::new(429, "TOO_MANY_REQUESTS", token))
+    }
+
+    /// The time in epoch seconds.
+    #[cfg(feature = "rest")]
+    pub(crate) fn now(&self) -> u64 {
+        (self.config.clock)()
     }
 
     /// Waits until the service can store nothing more, because a commit failed; in memory for ever.
@@ -344,6 +369,7 @@ impl Shared {
         Self {
             shadows: Mutex::new(shadows),
             messages: broadcast::channel(BACKLOG).0,
+            throttle: Throttle::default(),
         }
     }
 

@@ -1,54 +1,59 @@
-//! Every case of `shadow-vectors.jsonl`, the three confidence groups apart.
+//! The cases as they are written down, and how an outcome is held against one.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use keywright_shadow::engine::{Document, Object, Section};
-use keywright_shadow::{
-    Accepted, Limits, Record, Rejected, ServiceConfig, ShadowName, ShadowService,
-};
+use keywright_shadow::{Limits, Record, ShadowName};
 use serde_json::{Value, json};
 
+/// What AWS IoT does, as far as it is known.
 const VECTORS: &str = include_str!("shadow-vectors.jsonl");
 
-fn vectors(confidence: &str) -> Vec<Value> {
+/// What the writing of keys relies on besides.
+const OURS: &str = include_str!("our-vectors.jsonl");
+
+/// How a case is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    InProcess,
+    Rest,
+    Mqtt,
+}
+
+/// What came of one.
+pub(crate) struct Outcome {
+    pub(crate) answer: Answer,
+    /// Topic endings and bodies.
+    pub(crate) published: Vec<(String, Value)>,
+    pub(crate) before: Option<Document>,
+    pub(crate) after: Option<Document>,
+}
+
+pub(crate) enum Answer {
+    Accepted(Value),
+    /// The members that the channel shows, as those of the vectors: `code`, `message`, `clientToken`; and over REST
+    /// the type of the error.
+    Rejected(Value, Option<String>),
+}
+
+/// The cases of one confidence that can be run over a channel.
+pub(crate) fn vectors(confidence: &str, channel: Channel) -> Vec<Value> {
     let all = VECTORS
         .lines()
+        .chain(OURS.lines())
         .map(|line| serde_json::from_str::<Value>(line).expect("a vector"));
-    all.filter(|v| v["confidence"] == confidence).collect()
-}
-
-async fn run_group(confidence: &str, expected_count: usize) {
-    let vectors = vectors(confidence);
-    assert_eq!(vectors.len(), expected_count, "every vector is run");
-    for vector in &vectors {
-        run(vector).await;
-        run(&varied(vector)).await;
-    }
-    println!(
-        "{} vectors of {confidence} confidence, each also with other names, keys, tokens and times",
-        vectors.len()
-    );
-}
-
-#[tokio::test]
-async fn high_confidence() {
-    run_group("high", 38).await;
-}
-
-#[tokio::test]
-async fn medium_confidence() {
-    run_group("medium", 21).await;
-}
-
-#[tokio::test]
-async fn low_confidence() {
-    run_group("low", 5).await;
+    let fits = |vector: &Value| match vector["channel"].as_str() {
+        Some("rest") => channel != Channel::Mqtt,
+        Some("mqtt") => channel != Channel::Rest,
+        _ => true,
+    };
+    all.filter(|v| v["confidence"] == confidence && fits(v))
+        .collect()
 }
 
 /// The same case with another thing, another named shadow, other attribute keys, other times and another
 /// token.
-fn varied(vector: &Value) -> Value {
+pub(crate) fn varied(vector: &Value) -> Value {
     let token = vector["payload"]["clientToken"]
         .as_str()
         .filter(|t| t.len() < 64);
@@ -124,64 +129,40 @@ fn rotated(c: char) -> char {
     }
 }
 
-fn shadow_name(vector: &Value) -> ShadowName {
+pub(crate) fn thing(vector: &Value) -> &str {
+    vector["thing"].as_str().expect("a thing")
+}
+
+pub(crate) fn shadow_name(vector: &Value) -> ShadowName {
     vector["shadow"]
         .as_str()
         .map_or(ShadowName::Classic, |n| ShadowName::Named(n.into()))
 }
 
-async fn run(vector: &Value) {
-    let now = vector["now"].as_u64().expect("a time");
+pub(crate) fn now(vector: &Value) -> u64 {
+    vector["now"].as_u64().expect("a time")
+}
+
+/// The body of the request.
+pub(crate) fn body(vector: &Value) -> String {
+    match (&vector["payload_raw"], &vector["payload"]) {
+        (Value::String(raw), _) | (_, Value::String(raw)) => raw.clone(),
+        (_, Value::Null) => String::new(),
+        (_, payload) => payload.to_string(),
+    }
+}
+
+pub(crate) fn limits(vector: &Value) -> Limits {
     let mut limits = Limits::default();
     if let Some(levels) = vector["config"]["max_levels"].as_u64() {
         limits.max_levels = usize::try_from(levels).expect("a small number");
     }
-    let config = ServiceConfig {
-        clock: Arc::new(move || now),
-        limits,
-    };
-    run_on(&ShadowService::in_memory(config.clone()), vector, now).await;
-    #[cfg(feature = "durable")]
-    {
-        // SQLite without a file: what a disk keeps is tested in `durable.rs`.
-        let service = ShadowService::open(std::path::Path::new(":memory:"), config).await;
-        run_on(&service.expect("a store"), vector, now).await;
-    }
+    limits
 }
 
-async fn run_on(service: &ShadowService, vector: &Value, now: u64) {
-    let (thing, shadow) = (
-        vector["thing"].as_str().expect("a thing"),
-        shadow_name(vector),
-    );
-    let leaf_time = vector["id"].as_str().map(|_| now - 100).expect("an id");
-    if let Some(record) = initial(&vector["initial"], leaf_time) {
-        service.put(thing, &shadow, record).await.expect("stored");
-    }
-    let before = service.document(thing, &shadow);
-    let mut messages = service.subscribe_all();
-    let body = match (&vector["payload_raw"], &vector["payload"]) {
-        (Value::String(raw), _) | (_, Value::String(raw)) => raw.clone(),
-        (_, Value::Null) => String::new(),
-        (_, payload) => payload.to_string(),
-    };
-    let answer = match vector["op"].as_str().expect("an operation") {
-        "update" => service.update(thing, &shadow, body.as_bytes()).await,
-        "get" => service.get(thing, &shadow, body.as_bytes()).await,
-        "delete" => service.delete(thing, &shadow, body.as_bytes()).await,
-        "list" => {
-            let results = service.named_shadows(thing);
-            let body = json!({ "results": results, "timestamp": now });
-            Ok(Accepted { body, version: 0 })
-        }
-        other => panic!("an operation that is not known: {other}"),
-    };
-    let mut published = Vec::new();
-    while let Ok(message) = messages.try_recv() {
-        published.push((message.kind.topic_suffix(), message.body.clone()));
-    }
-    let after = service.document(thing, &shadow);
-    check(vector, answer, &published, before.as_ref(), after.as_ref());
+/// What is there before.
+pub(crate) fn initial_record(vector: &Value) -> Option<Record> {
+    initial(&vector["initial"], now(vector) - 100)
 }
 
 fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
@@ -222,43 +203,41 @@ fn times(value: &Value, at: u64) -> Value {
     }
 }
 
-fn check(
-    vector: &Value,
-    answer: Result<Accepted, Rejected>,
-    published: &[(&str, Value)],
-    before: Option<&Document>,
-    after: Option<&Document>,
-) {
+pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
     let (id, expect) = (&vector["id"], &vector["expect"]);
     let of = |suffix: &str| {
-        published
-            .iter()
-            .find(|(s, _)| *s == suffix)
-            .map(|(_, body)| body.clone())
+        let found = outcome.published.iter().find(|(s, _)| s == suffix);
+        found.map(|(_, body)| body.clone())
     };
-    match (expect["result"].as_str().expect("a result"), answer) {
-        ("accepted", Ok(answer)) => {
+    match (
+        expect["result"].as_str().expect("a result"),
+        &outcome.answer,
+    ) {
+        ("accepted", Answer::Accepted(body)) => {
             if let Some(accepted) = expect.get("accepted") {
-                assert_eq!(answer.body, *accepted, "{id}: accepted");
+                assert_eq!(body, accepted, "{id}: accepted");
             }
         }
-        ("rejected", Err(rejected)) => {
+        ("rejected", Answer::Rejected(found, kind)) => {
             let wanted = &expect["rejected"];
-            assert_eq!(json!(rejected.code), wanted["code"], "{id}: code");
+            assert_eq!(found["code"], wanted["code"], "{id}: code");
             if wanted["message"] != "*" {
-                assert_eq!(rejected.body(), *wanted, "{id}: rejected");
+                assert_eq!(found["message"], wanted["message"], "{id}: message");
             }
-            assert_eq!(
-                json!(rejected.rest_error()),
-                expect["rest_error"],
-                "{id}: error type"
-            );
+            if channel != Channel::Rest && wanted["message"] != "*" {
+                assert_eq!(found, wanted, "{id}: rejected");
+            }
+            if let Some(kind) = kind {
+                assert_eq!(*kind, expect["rest_error"], "{id}: error type");
+                assert_eq!(found["code"], expect["rest_status"], "{id}: status");
+            }
             assert!(
-                published.is_empty() && before == after,
+                outcome.before == outcome.after,
                 "{id}: a rejection changes nothing"
             );
         }
-        (wanted, found) => panic!("{id}: expected {wanted}, found {found:?}"),
+        (wanted, Answer::Accepted(body)) => panic!("{id}: expected {wanted}, found {body}"),
+        (wanted, Answer::Rejected(body, _)) => panic!("{id}: expected {wanted}, found {body}"),
     }
     for (member, suffix) in [("delta", "update/delta"), ("documents", "update/documents")] {
         if let Some(wanted) = expect.get(member) {
@@ -266,18 +245,21 @@ fn check(
         }
     }
     if let Some(wanted) = expect["topics"].as_array() {
-        // Answers that only the caller gets are not messages of the service: its fronts send them.
+        // Over MQTT the answer that only the caller gets is a message, too.
         let own = |topic: &&str| topic.ends_with("rejected") || topic.starts_with("get/");
         let wanted = wanted.iter().filter_map(Value::as_str);
-        let wanted: BTreeSet<&str> = wanted.filter(|topic| !own(topic)).collect();
-        assert_eq!(
-            published.iter().map(|(s, _)| *s).collect::<BTreeSet<_>>(),
-            wanted,
-            "{id}: topics"
-        );
+        let wanted: BTreeSet<&str> = wanted
+            .filter(|t| channel == Channel::Mqtt || !own(t))
+            .collect();
+        let found = outcome.published.iter().map(|(suffix, _)| suffix.as_str());
+        assert_eq!(found.collect::<BTreeSet<_>>(), wanted, "{id}: topics");
     }
     if let Some(stored) = expect.get("stored").filter(|s| !s.is_null()) {
-        let after = after.expect("a stored shadow").stored_body();
+        let after = outcome
+            .after
+            .as_ref()
+            .expect("a stored shadow")
+            .stored_body();
         let mut found = after["state"].clone();
         found["version"] = after["version"].clone();
         let without_times: Object = stored
@@ -292,4 +274,12 @@ fn check(
             assert_eq!(after["metadata"], *metadata, "{id}: stored metadata");
         }
     }
+}
+
+/// The same case on a thing of its own.
+pub(crate) fn on_thing(vector: &Value, n: usize) -> Value {
+    let text = vector
+        .to_string()
+        .replace("lock-1", &format!("lock-{n:04}"));
+    serde_json::from_str(&text).expect("still a vector")
 }

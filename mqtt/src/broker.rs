@@ -1,0 +1,260 @@
+//! Where a broker is, and how it is to be trusted.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+/// AWS IoT takes MQTT on the port of HTTPS from who says so in the handshake.
+const AWS_ALPN: (u16, &[u8]) = (443, b"x-amzn-mqtt-ca");
+
+/// The address of a broker: `mqtt://host:1883` for plain TCP, `mqtts://host:8883` for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerUrl {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+/// A broker that cannot be used as it is described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBroker {
+    /// Not an address.
+    #[error("write it as mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")]
+    Url,
+    /// Credentials in an address end up in logs and lists of processes.
+    #[error("leave user and password out of the broker's address")]
+    LoginInUrl,
+    /// Files about TLS for a connection without it.
+    #[error("certificates need mqtts://, and the broker's address says mqtt://")]
+    TlsFilesWithoutTls,
+    /// Half of a pair.
+    #[error("a client certificate and its key go together")]
+    HalfAnIdentity,
+    /// A file that cannot be used.
+    #[error("cannot use {} for TLS: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl FromStr for BrokerUrl {
+    type Err = InvalidBroker;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBroker> {
+        let (tls, rest) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (false, rest),
+            Some(("mqtts", rest)) => (true, rest),
+            _ => return Err(InvalidBroker::Url),
+        };
+        if rest.contains('@') {
+            return Err(InvalidBroker::LoginInUrl);
+        }
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // An IPv6 address stands in brackets, behind which its port follows.
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => {
+                (host, port.parse().map_err(|_| InvalidBroker::Url)?)
+            }
+            _ => (rest, if tls { 8883 } else { 1883 }),
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        if host.is_empty() || port == 0 || !host.chars().all(allowed) {
+            return Err(InvalidBroker::Url);
+        }
+        let host = host.to_owned();
+        Ok(Self { host, port, tls })
+    }
+}
+
+impl BrokerUrl {
+    pub(crate) fn parts(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+/// The files that a connection needs besides the address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The certificates that broker certificates are traced back to (PEM); those of the system without it.
+    pub ca: Option<PathBuf>,
+    /// The certificate that the broker is shown, with those between it and its root (PEM).
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key: Option<PathBuf>,
+    /// A user's name, and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// A broker, ready to be connected to. Clones share what was read.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) url: BrokerUrl,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) login: Option<(String, String)>,
+}
+
+impl Broker {
+    /// # Errors
+    /// A file cannot be used, or does not go with the others; the text names it.
+    pub fn new(url: BrokerUrl, files: &Files) -> Result<Self, InvalidBroker> {
+        let identity = match (&files.certificate, &files.key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(InvalidBroker::HalfAnIdentity),
+        };
+        if !url.tls && (files.ca.is_some() || identity.is_some()) {
+            return Err(InvalidBroker::TlsFilesWithoutTls);
+        }
+        let tls = url
+            .tls
+            .then(|| client_config(&url, files.ca.as_deref(), identity))
+            .transpose()?;
+        let login = match &files.login {
+            Some((user, path)) => {
+                let password = std::fs::read_to_string(path).map_err(|e| unusable(path, &e))?;
+                let password = password.trim_end_matches(['\r', '\n']).to_owned();
+                Some((user.clone(), password))
+            }
+            None => None,
+        };
+        Ok(Self {
+            url,
+            tls: tls.map(Arc::new),
+            login,
+        })
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Broker({})", self.url)
+    }
+}
+
+fn unusable(path: &Path, why: &dyn fmt::Display) -> InvalidBroker {
+    InvalidBroker::File {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn client_config(
+    url: &BrokerUrl,
+    ca: Option<&Path>,
+    identity: Option<(&PathBuf, &PathBuf)>,
+) -> Result<ClientConfig, InvalidBroker> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|e| unusable(path, &e))?;
+            }
+        }
+        // Some of a system's certificates may be unreadable; what is left has to do.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let private = PrivateKeyDer::from_pem_file(key)
+                .map_err(|_| unusable(key, &"it must hold a private key in PEM"))?;
+            let both = builder.with_client_auth_cert(chain, private);
+            both.map_err(|e| unusable(certificate, &e))?
+        }
+    };
+    if url.port == AWS_ALPN.0 {
+        config.alpn_protocols = vec![AWS_ALPN.1.to_vec()];
+    }
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidBroker> {
+    let none = || unusable(path, &"it must hold certificates in PEM");
+    let read = CertificateDer::pem_file_iter(path).map_err(|e| match e {
+        rustls::pki_types::pem::Error::Io(e) => unusable(path, &e),
+        _ => none(),
+    })?;
+    let all: Vec<_> = read.collect::<Result<_, _>>().map_err(|_| none())?;
+    if all.is_empty() { Err(none()) } else { Ok(all) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown() {
+        for (text, shown) in [
+            ("mqtt://localhost", "mqtt://localhost:1883"),
+            (
+                "mqtts://broker.example.com",
+                "mqtts://broker.example.com:8883",
+            ),
+            ("mqtt://127.0.0.1:18830/", "mqtt://127.0.0.1:18830"),
+            ("mqtt://[::1]:1884", "mqtt://[::1]:1884"),
+            ("mqtt://[::1]", "mqtt://[::1]:1883"),
+        ] {
+            assert_eq!(text.parse::<BrokerUrl>().expect(text).to_string(), shown);
+        }
+        for text in [
+            "localhost:1883",
+            "http://localhost",
+            "mqtt://",
+            "mqtt://a b",
+            "mqtt://a:0",
+            "mqtt://a:b",
+        ] {
+            assert_eq!(text.parse::<BrokerUrl>(), Err(InvalidBroker::Url), "{text}");
+        }
+        let login = "mqtt://user:password@localhost".parse::<BrokerUrl>();
+        assert_eq!(login, Err(InvalidBroker::LoginInUrl));
+    }
+
+    #[test]
+    fn files_that_do_not_go_together_are_refused() {
+        let url = |text: &str| text.parse::<BrokerUrl>().expect("an address");
+        let file = || Some(PathBuf::from("/nowhere/file.pem"));
+        let half = Files {
+            certificate: file(),
+            ..Files::default()
+        };
+        let refused = |url, files| Broker::new(url, &files).expect_err("it is refused");
+        assert_eq!(
+            refused(url("mqtts://a"), half),
+            InvalidBroker::HalfAnIdentity
+        );
+        let ca = Files {
+            ca: file(),
+            ..Files::default()
+        };
+        assert_eq!(
+            refused(url("mqtt://a"), ca.clone()),
+            InvalidBroker::TlsFilesWithoutTls
+        );
+        let missing = refused(url("mqtts://a"), ca).to_string();
+        assert!(missing.contains("/nowhere/file.pem"), "{missing}");
+    }
+}

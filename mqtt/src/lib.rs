@@ -1,0 +1,20 @@
+//! A connection to an MQTT 3.1.1 broker, renewed as a whole when it is lost.
+//!
+//! What a connection had in its queues goes with it: nothing is sent late, and whoever waits for an answer
+//! hears at once that none will come. A connection counts as up when the broker has granted every
+//! subscription. It knows nothing of shadows or keys.
+#![warn(missing_docs)]
+
+mod broker;
+#[cfg(feature = "mosquitto")]
+pub mod mosquitto;
+mod session;
+
+pub use broker::{Broker, BrokerUrl, Files, InvalidBroker};
+pub use session::{Connection, Flow, Handler, Message, NotSent, Session, SessionOptions};
+
+/// How surely a message is delivered: at most once, or at least once.
+pub use rumqttc::QoS;
+
+/// The largest packet, in bytes. It is AWS IoT's bound of a payload, and room for the topic.
+pub const LARGEST_PACKET: usize = 128 * 1024 + 1024;

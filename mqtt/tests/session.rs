@@ -1,0 +1,227 @@
+//! Sessions with a real broker.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
+use keywright_mqtt::{
+    Broker, BrokerUrl, Files, Flow, Handler, Message, QoS, Session, SessionOptions,
+};
+
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Up(u64),
+    Down(String),
+    Message(String, Vec<u8>),
+}
+
+struct Log {
+    seen: Sender<Seen>,
+    flow: Flow,
+}
+
+impl Handler for Log {
+    fn up(&mut self, connection: u64) {
+        let _ = self.seen.send(Seen::Up(connection));
+    }
+
+    fn down(&mut self, _: u64, why: &str) {
+        let _ = self.seen.send(Seen::Down(why.to_owned()));
+    }
+
+    fn message(&mut self, message: Message) -> Flow {
+        let seen = Seen::Message(message.topic().to_owned(), message.payload().to_vec());
+        let _ = self.seen.send(seen);
+        self.flow
+    }
+}
+
+fn start(
+    broker: Broker,
+    filters: &[&str],
+    options: impl FnOnce(&mut SessionOptions),
+) -> (Session, Receiver<Seen>) {
+    start_with(broker, filters, Flow::Continue, options)
+}
+
+fn start_with(
+    broker: Broker,
+    filters: &[&str],
+    flow: Flow,
+    change: impl FnOnce(&mut SessionOptions),
+) -> (Session, Receiver<Seen>) {
+    let (seen, log) = channel();
+    let mut options = SessionOptions {
+        client_id: "test".into(),
+        filters: filters.iter().map(|f| (*f).to_owned()).collect(),
+        persistent: false,
+        manual_acks: false,
+    };
+    change(&mut options);
+    (Session::start(broker, options, Log { seen, flow }), log)
+}
+
+fn plain(broker: &Mosquitto) -> Broker {
+    Broker::new(broker.url(), &Files::default()).expect("a broker")
+}
+
+/// Waits for something, and forgets what comes before it.
+fn until(log: &Receiver<Seen>, wanted: impl Fn(&Seen) -> bool) -> Seen {
+    loop {
+        let seen = log.recv_timeout(Duration::from_secs(30)).expect("it comes");
+        if wanted(&seen) {
+            return seen;
+        }
+    }
+}
+
+fn why_down(log: &Receiver<Seen>) -> String {
+    match until(log, |seen| matches!(seen, Seen::Down(_))) {
+        Seen::Down(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_filters_than_one_packet_takes_are_all_subscribed_to_before_it_is_up() {
+    let broker = Mosquitto::start();
+    let filters: Vec<String> = (0..20).map(|n| format!("$aws/{n}/+")).collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    let (session, log) = start(plain(&broker), &filters, |_| {});
+    assert_eq!(log.recv().expect("it is up"), Seen::Up(1));
+    let connection = session.connection().expect("it is up");
+    connection
+        .try_publish("$aws/19/a", QoS::AtMostOnce, b"x".to_vec())
+        .expect("sent");
+    assert_eq!(
+        log.recv().expect("a message"),
+        Seen::Message("$aws/19/a".into(), b"x".to_vec())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_sends_nothing_late_and_subscriptions_come_back() {
+    let mut broker = Mosquitto::start();
+    let (session, log) = start(plain(&broker), &["a/#"], |_| {});
+    until(&log, |seen| *seen == Seen::Up(1));
+    let old = session.connection().expect("it is up");
+    broker.kill();
+    why_down(&log);
+    for _ in 0..5 {
+        let late = old.try_publish("a/late", QoS::AtLeastOnce, b"late".to_vec());
+        assert!(
+            late.is_err(),
+            "what is given to an old connection is never sent"
+        );
+    }
+    let nobody = session.connection().err().expect("nobody is there");
+    assert!(!nobody.0.is_empty());
+    broker.restart();
+    let Seen::Up(number) = until(&log, |seen| matches!(seen, Seen::Up(_))) else {
+        unreachable!()
+    };
+    let new = session.connection().expect("it is up again");
+    assert_eq!(new.number(), number);
+    assert!(number > 1);
+    new.publish("a/new", QoS::AtLeastOnce, "new".into())
+        .await
+        .expect("sent");
+    let first = log
+        .recv_timeout(Duration::from_secs(10))
+        .expect("a message");
+    assert_eq!(first, Seen::Message("a/new".into(), b"new".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_acknowledged_comes_again_on_the_next_connection() {
+    let broker = Mosquitto::start();
+    let manual = |options: &mut SessionOptions| {
+        options.persistent = true;
+        options.manual_acks = true;
+    };
+    let (session, log) = start_with(plain(&broker), &["a/#"], Flow::Renew, manual);
+    until(&log, |seen| *seen == Seen::Up(1));
+    let connection = session.connection().expect("it is up");
+    connection
+        .try_publish("a/b", QoS::AtLeastOnce, b"x".to_vec())
+        .expect("sent");
+    let message = Seen::Message("a/b".into(), b"x".to_vec());
+    assert_eq!(log.recv().expect("a message"), message);
+    assert!(why_down(&log).contains("new connection"));
+    assert_eq!(
+        until(&log, |seen| matches!(seen, Seen::Message(..))),
+        message
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_client_of_the_same_id_ends_the_first_connection() {
+    let broker = Mosquitto::start();
+    let (_first, log) = start(plain(&broker), &["a/#"], |_| {});
+    until(&log, |seen| *seen == Seen::Up(1));
+    let (second, _) = start(plain(&broker), &["a/#"], |_| {});
+    second
+        .connection_within(Duration::from_secs(10))
+        .await
+        .expect("it is up");
+    why_down(&log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutual_tls_works_and_what_does_not_says_why() {
+    let certificates = Certificates::new();
+    let broker = Mosquitto::start_tls(&certificates);
+    let connect = |url: BrokerUrl, files: &Files| {
+        let made = Broker::new(url, files).expect("the files can be used");
+        start(made, &["a/#"], |_| {})
+    };
+    let (_session, log) = connect(broker.url(), &certificates.files("client"));
+    until(&log, |seen| *seen == Seen::Up(1));
+
+    let good = certificates.files("client");
+    let wrong_authority = Files {
+        ca: Some(certificates.path("other-ca.pem")),
+        ..good.clone()
+    };
+    let nobody = Files {
+        certificate: None,
+        key: None,
+        ..good.clone()
+    };
+    let another_name = format!("mqtts://127.0.0.1:{}", broker.port()).parse();
+    let plain_text = format!("mqtt://127.0.0.1:{}", broker.port()).parse();
+    let cases = [
+        (broker.url(), wrong_authority, "UnknownIssuer"),
+        (broker.url(), nobody, "ertificate"),
+        (broker.url(), certificates.files("expired"), "ertificate"),
+        (
+            another_name.expect("an address"),
+            good,
+            "not valid for name",
+        ),
+        (
+            plain_text.expect("an address"),
+            Files::default(),
+            "onnection",
+        ),
+    ];
+    for (url, files, expected) in cases {
+        let (session, log) = connect(url, &files);
+        let why = why_down(&log);
+        assert!(why.contains(expected), "{files:?}: {why}");
+        assert!(session.connection().is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("mqtt://{}", listener.local_addr().expect("an address"));
+    let broker = Broker::new(url.parse().expect("an address"), &Files::default());
+    let (_session, log) = start(broker.expect("a broker"), &["a/#"], |_| {});
+    let _silent = listener.accept().await.expect("a connection");
+    let why = why_down(&log);
+    assert!(why.contains("in time"), "{why}");
+}

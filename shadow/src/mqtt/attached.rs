@@ -1,0 +1,350 @@
+//! The service attached to a broker: requests that arrive there are done, and everyone hears of it there, also
+//! of what was changed another way.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keywright_mqtt::{Broker, Connection, Flow, Handler, Message, QoS, Session, SessionOptions};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::client::{Limits, RequestError, ShadowClient};
+use super::disturb::{Disturb, Fate};
+use super::topic::{Operation, Topic};
+use crate::name::ShadowName;
+use crate::service::{self, ShadowService};
+
+/// Requests of different things are done at once, those of one thing one after the other.
+const WORKERS: usize = 64;
+
+/// Requests that may wait for one worker.
+const QUEUE: usize = 256;
+
+/// Answers that may wait to be published.
+const ANSWERS: usize = 4096;
+
+/// How long another service may take to show that it is there.
+const ANOTHER: Duration = Duration::from_millis(600);
+
+/// The id by which a broker knows the service: what arrives while it is away is kept for it.
+const CLIENT_ID: &str = "keywright-shadow";
+
+/// The shadow that is asked for to find another service.
+const PROBE: &str = "keywright-probe";
+
+/// How the service behaves on its broker.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// What becomes of its messages; `None`: they are published as they come.
+    pub disturb: Option<Disturb>,
+}
+
+/// Why the service is not attached any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Two services on one broker would answer each request twice, from different books.
+    #[error("another shadow service answers on this broker; there can be only one")]
+    AnotherService,
+    /// A task of it has ended, which it never should.
+    #[error("the attachment to the broker has ended")]
+    Ended,
+}
+
+/// A service on its broker, until this is dropped.
+pub struct Attached {
+    up: watch::Receiver<bool>,
+    tasks: JoinSet<AttachError>,
+}
+
+impl Attached {
+    /// Attaches the service, now or as soon as the broker can be reached, and again after each connection.
+    pub fn start(service: ShadowService, broker: Broker, options: Options) -> Self {
+        let (tell, up) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(attach(service, broker, options, tell));
+        Self { up, tasks }
+    }
+
+    /// Whether requests are heard, and how that changes.
+    pub fn up(&self) -> watch::Receiver<bool> {
+        self.up.clone()
+    }
+
+    /// Waits until the service is attached.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn wait_until_up(&mut self) -> Result<(), AttachError> {
+        let mut up = self.up();
+        tokio::select! {
+            Ok(_) = up.wait_for(|up| *up) => Ok(()),
+            why = self.ended() => Err(why),
+        }
+    }
+
+    /// Waits for its end: why it is not attached any more.
+    pub async fn ended(&mut self) -> AttachError {
+        match self.tasks.join_next().await {
+            Some(Ok(why)) => why,
+            _ => AttachError::Ended,
+        }
+    }
+}
+
+async fn attach(
+    service: ShadowService,
+    broker: Broker,
+    options: Options,
+    up: watch::Sender<bool>,
+) -> AttachError {
+    loop {
+        // Before each connection: whoever took this one's place while it was away stays.
+        if another_answers(&broker).await {
+            return AttachError::AnotherService;
+        }
+        serve(&service, &broker, &options, &up).await;
+        up.send_replace(false);
+    }
+}
+
+/// Whether somebody answers for shadows on the broker, as soon as that can be reached.
+async fn another_answers(broker: &Broker) -> bool {
+    let id = format!("{PROBE}-{:016x}", fastrand::u64(..));
+    let shadow = ShadowName::Named(PROBE.to_owned());
+    let client = ShadowClient::start(broker.clone(), &id, shadow, Limits::OWN_BROKER);
+    let mut up = client.up();
+    loop {
+        // The client never ends by itself.
+        let _ = up.wait_for(|up| *up).await;
+        let body = json!({ "clientToken": id });
+        match client
+            .request(Operation::Get, PROBE, &id, &body, ANOTHER)
+            .await
+        {
+            Ok(_) | Err(RequestError::Rejected { .. }) => return true,
+            Err(RequestError::Unknown(_)) if *up.borrow() => return false,
+            // The connection was lost meanwhile: the silence says nothing.
+            Err(_) => {}
+        }
+    }
+}
+
+/// One connection, until it is lost.
+async fn serve(
+    service: &ShadowService,
+    broker: &Broker,
+    options: &Options,
+    up: &watch::Sender<bool>,
+) {
+    let operations = [Operation::Update, Operation::Get, Operation::Delete].map(Operation::name);
+    let shadows = [ShadowName::Classic, ShadowName::Named("+".to_owned())];
+    let filters = shadows
+        .iter()
+        .flat_map(|shadow| operations.map(|operation| Topic::text("+", shadow, operation)));
+    let session = SessionOptions {
+        client_id: CLIENT_ID.to_owned(),
+        filters: filters.collect(),
+        persistent: true,
+        manual_acks: true,
+    };
+    // Messages of changes by other ways are heard from before the first request on.
+    let messages = service.subscribe_all();
+    let (answers, to_publish) = mpsc::channel(ANSWERS);
+    let mut tasks = JoinSet::new();
+    let workers = (0..WORKERS).map(|_| {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        tasks.spawn(work(service.clone(), queue, answers.clone()));
+        requests
+    });
+    let (lost, mut over) = watch::channel(false);
+    let (connected, mut connection_up) = watch::channel(false);
+    let handler = Requests {
+        workers: workers.collect(),
+        hash: RandomState::new(),
+        lost,
+        connected,
+    };
+    let session = Session::start(broker.clone(), session, handler);
+    tokio::select! {
+        _ = connection_up.wait_for(|up| *up) => {}
+        _ = over.wait_for(|over| *over) => return,
+    }
+    let Ok(connection) = session.connection_within(Duration::from_secs(1)).await else {
+        return;
+    };
+    info!("shadows are served on the broker");
+    up.send_replace(true);
+    let publisher = Publisher {
+        connection,
+        disturb: options.disturb.clone(),
+    };
+    tokio::select! {
+        () = publisher.run(messages, to_publish) => {}
+        _ = over.wait_for(|over| *over) => {}
+    }
+}
+
+/// Hands requests to the workers.
+struct Requests {
+    workers: Vec<mpsc::Sender<Message>>,
+    hash: RandomState,
+    lost: watch::Sender<bool>,
+    connected: watch::Sender<bool>,
+}
+
+impl Handler for Requests {
+    fn up(&mut self, _: u64) {
+        self.connected.send_replace(true);
+    }
+
+    fn down(&mut self, _: u64, _: &str) {
+        self.lost.send_replace(true);
+    }
+
+    fn message(&mut self, message: Message) -> Flow {
+        let topic = Topic::parse(message.topic()).filter(|topic| topic.outcome.is_none());
+        let Some(topic) = topic else {
+            message.try_acknowledge();
+            return Flow::Continue;
+        };
+        let worker = self.hash.hash_one(topic.thing) % WORKERS as u64;
+        // One of 64, which fits.
+        let worker = &self.workers[worker as usize];
+        match worker.try_send(message) {
+            Ok(()) => Flow::Continue,
+            Err(full) => {
+                let again = full.into_inner().at_least_once();
+                warn!("too many requests for shadows wait; one is dropped");
+                if again { Flow::Renew } else { Flow::Continue }
+            }
+        }
+    }
+}
+
+/// What a request ended in, to be published.
+struct Done {
+    request: Message,
+    /// What only the one who asks is told; everyone else hears of a change.
+    answer: Option<(String, Value)>,
+}
+
+async fn work(
+    service: ShadowService,
+    mut queue: mpsc::Receiver<Message>,
+    answers: mpsc::Sender<Done>,
+) {
+    while let Some(request) = queue.recv().await {
+        let answer = answer(&service, &request).await;
+        if answers.send(Done { request, answer }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(service: &ShadowService, request: &Message) -> Option<(String, Value)> {
+    // A request that a broker remembered is from long ago; AWS IoT allows none.
+    if request.retained() {
+        return None;
+    }
+    let Topic {
+        thing,
+        shadow,
+        operation,
+        ..
+    } = Topic::parse(request.topic())?;
+    let body = request.payload();
+    let done = match operation {
+        Operation::Update => service.update(thing, &shadow, body).await,
+        Operation::Get => service.get(thing, &shadow, body).await,
+        Operation::Delete => service.delete(thing, &shadow, body).await,
+    };
+    let name = operation.name();
+    let (suffix, body) = match done {
+        Ok(read) if operation == Operation::Get => (format!("{name}/accepted"), read.body),
+        Ok(_) => return None,
+        Err(rejected) => (format!("{name}/rejected"), rejected.body()),
+    };
+    Some((Topic::text(thing, &shadow, &suffix), body))
+}
+
+struct Publisher {
+    connection: Connection,
+    disturb: Option<Disturb>,
+}
+
+impl Publisher {
+    /// Until the connection takes nothing more.
+    ///
+    /// What a request changed is published before it is acknowledged: a service that ends in between is given
+    /// the request again. What is done is told on the channel of messages before the request's end is told on
+    /// the other, so that emptying the first one before the second keeps that order.
+    async fn run(
+        &self,
+        mut messages: Receiver<Arc<service::Message>>,
+        mut done: mpsc::Receiver<Done>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                message = messages.recv() => match message {
+                    Ok(message) => if self.tell(&message).await.is_none() { return },
+                    Err(RecvError::Lagged(missed)) => error!(missed, "messages of shadows were not published in time"),
+                    Err(RecvError::Closed) => return,
+                },
+                Some(done) = done.recv() => {
+                    loop {
+                        match messages.try_recv() {
+                            Ok(message) => if self.tell(&message).await.is_none() { return },
+                            Err(TryRecvError::Lagged(missed)) => error!(missed, "messages of shadows were not published in time"),
+                            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                        }
+                    }
+                    if let Some((topic, body)) = &done.answer
+                        && self.publish(topic, body).await.is_none()
+                    {
+                        return;
+                    }
+                    done.request.acknowledge().await;
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, message: &service::Message) -> Option<()> {
+        let suffix = message.kind.topic_suffix();
+        let topic = Topic::text(&message.thing, &message.shadow, suffix);
+        self.publish(&topic, &message.body).await
+    }
+
+    async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
+        let payload = Bytes::from(body.to_string());
+        let fate = match &self.disturb {
+            Some(disturb) => disturb(topic, &payload),
+            None => Fate::UNDISTURBED,
+        };
+        if fate.after.is_zero() {
+            for _ in 0..fate.copies {
+                let sent = self
+                    .connection
+                    .publish(topic, QoS::AtLeastOnce, payload.clone());
+                sent.await.ok()?;
+            }
+            return Some(());
+        }
+        let (connection, topic) = (self.connection.clone(), topic.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(fate.after).await;
+            for _ in 0..fate.copies {
+                let sent = connection.publish(&topic, QoS::AtLeastOnce, payload.clone());
+                let _ = sent.await;
+            }
+        });
+        Some(())
+    }
+}

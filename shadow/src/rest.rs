@@ -1,0 +1,224 @@
+//! The service over HTTP, as the data plane of AWS IoT has it: good enough for the SDKs and the AWS CLI.
+//!
+//! Signatures are not looked at: whoever reaches the address may read and write every shadow.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::engine::Rejected;
+use crate::name::{ShadowName, check_thing_name};
+use crate::service::ShadowService;
+
+/// Connections at once; further ones wait in the system's queue.
+const CONNECTIONS: usize = 1024;
+
+/// Bytes of a request's body: AWS IoT's bound of a payload.
+const LARGEST_BODY: usize = 128 * 1024;
+
+/// Until the head of a request is there, and until its body is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long requests that are under way may take when the service stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Names on one page of a list, unless the request says otherwise, and at most.
+const PAGE: usize = 25;
+const LARGEST_PAGE: usize = 100;
+
+/// Serves until `stop` ends, and then what is under way.
+pub async fn serve(listener: TcpListener, service: ShadowService, stop: impl Future<Output = ()>) {
+    let mut connection = http1::Builder::new();
+    connection
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let accept_all = async {
+        loop {
+            // The semaphore is never closed.
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "a connection for shadows could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let service = service.clone();
+            let serve = service_fn(move |request| {
+                let service = service.clone();
+                async move { Ok::<_, Infallible>(respond(&service, request).await) }
+            });
+            let served = graceful.watch(connection.serve_connection(TokioIo::new(stream), serve));
+            tokio::spawn(async move {
+                let _place = place;
+                if let Err(error) = served.await {
+                    debug!(%error, "a connection for shadows ended early");
+                }
+            });
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        () = accept_all => {}
+    }
+    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+async fn respond(service: &ShadowService, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let id = format!("{:032x}", fastrand::u128(..));
+    let mut response = match answer(service, request).await {
+        Ok(body) => json_response(StatusCode::OK, &body),
+        Err(rejected) => {
+            let status = StatusCode::from_u16(rejected.code);
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = json!({ "message": rejected.message, "traceId": id });
+            let mut response = json_response(status, &body);
+            let kind = HeaderValue::from_static(rejected.rest_error());
+            response.headers_mut().insert("x-amzn-errortype", kind);
+            response
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// What a request is about.
+#[derive(Debug, PartialEq)]
+enum Target {
+    Shadow(String, ShadowName),
+    List {
+        thing: String,
+        after: Option<String>,
+        page: usize,
+    },
+}
+
+async fn answer(service: &ShadowService, request: Request<Incoming>) -> Result<Value, Rejected> {
+    let target = target(request.uri().path(), request.uri().query())?;
+    let method = request.method().clone();
+    match target {
+        Target::Shadow(thing, shadow) => match method {
+            Method::GET => service.get(&thing, &shadow, b"").await.map(|a| a.body),
+            Method::DELETE => service.delete(&thing, &shadow, b"").await.map(|a| a.body),
+            Method::POST => {
+                let body = body(request).await?;
+                service.update(&thing, &shadow, &body).await.map(|a| a.body)
+            }
+            _ => Err(wrong_method()),
+        },
+        Target::List { thing, after, page } if method == Method::GET => {
+            check_thing_name(&thing).map_err(|e| invalid(e.to_string()))?;
+            let names = service.named_shadows(&thing);
+            let rest = names
+                .iter()
+                .filter(|name| after.as_ref().is_none_or(|a| *name > a));
+            let results: Vec<&String> = rest.clone().take(page).collect();
+            let mut body = json!({ "results": results, "timestamp": service.now() });
+            if rest.count() > page
+                && let Some(last) = results.last()
+            {
+                body["nextToken"] = json!(last);
+            }
+            Ok(body)
+        }
+        Target::List { .. } => Err(wrong_method()),
+    }
+}
+
+fn wrong_method() -> Rejected {
+    Rejected::new(
+        405,
+        "The specified method is not allowed against this resource",
+        None,
+    )
+}
+
+fn invalid(why: impl Into<String>) -> Rejected {
+    Rejected::new(400, why, None)
+}
+
+/// Ids are percent-encoded by clients: boto3 writes `:` as `%3A`.
+fn target(path: &str, query: Option<&str>) -> Result<Target, Rejected> {
+    let decode = |part: &str| {
+        let decoded = percent_decode_str(part).decode_utf8();
+        decoded
+            .map(String::from)
+            .map_err(|_| invalid("Invalid URL"))
+    };
+    let query = query.unwrap_or_default().as_bytes();
+    let parameter = |name: &str| {
+        let found = form_urlencoded::parse(query).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned())
+    };
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        ["", "things", thing, "shadow"] => {
+            let shadow = parameter("name").map_or(ShadowName::Classic, ShadowName::Named);
+            Ok(Target::Shadow(decode(thing)?, shadow))
+        }
+        [
+            "",
+            "api",
+            "things",
+            "shadow",
+            "ListNamedShadowsForThing",
+            thing,
+        ] => {
+            let page = match parameter("pageSize") {
+                None => PAGE,
+                Some(size) => {
+                    let size = size.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n));
+                    size.ok_or_else(|| invalid("pageSize must be a number from 1 to 100"))?
+                }
+            };
+            Ok(Target::List {
+                thing: decode(thing)?,
+                after: parameter("nextToken"),
+                page,
+            })
+        }
+        _ => Err(Rejected::new(404, "No such resource", None)),
+    }
+}
+
+async fn body(request: Request<Incoming>) -> Result<Bytes, Rejected> {
+    let reading = Limited::new(request.into_body(), LARGEST_BODY).collect();
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            let text = "The payload exceeds the maximum size allowed";
+            Err(Rejected::new(413, text, None))
+        }
+        _ => Err(invalid("The body of the request did not arrive")),
+    }
+}

@@ -1,0 +1,83 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use keywright_shadow::{Accepted, ServiceConfig, ShadowService};
+use serde_json::{Value, json};
+
+use crate::cases::{self, Answer, Channel, Outcome};
+
+async fn run_group(confidence: &str, expected_count: usize) {
+    let vectors = cases::vectors(confidence, Channel::InProcess);
+    assert_eq!(vectors.len(), expected_count, "every vector is run");
+    for vector in &vectors {
+        run(vector).await;
+        run(&cases::varied(vector)).await;
+    }
+    println!(
+        "{} vectors of {confidence} confidence, each also with other names, keys, tokens and times",
+        vectors.len()
+    );
+}
+
+#[tokio::test]
+async fn high_confidence() {
+    run_group("high", 38 + 3).await;
+}
+
+#[tokio::test]
+async fn medium_confidence() {
+    run_group("medium", 21).await;
+}
+
+#[tokio::test]
+async fn low_confidence() {
+    run_group("low", 5).await;
+}
+
+async fn run(vector: &Value) {
+    let now = cases::now(vector);
+    let config = ServiceConfig {
+        clock: Arc::new(move || now),
+        limits: cases::limits(vector),
+    };
+    run_on(&ShadowService::in_memory(config.clone()), vector).await;
+    // SQLite without a file: what a disk keeps is tested in `durable.rs`.
+    let service = ShadowService::open(Path::new(":memory:"), config).await;
+    run_on(&service.expect("a store"), vector).await;
+}
+
+async fn run_on(service: &ShadowService, vector: &Value) {
+    let (thing, shadow) = (cases::thing(vector), cases::shadow_name(vector));
+    if let Some(record) = cases::initial_record(vector) {
+        service.put(thing, &shadow, record).await.expect("stored");
+    }
+    let before = service.document(thing, &shadow);
+    let mut messages = service.subscribe_all();
+    let body = cases::body(vector);
+    let answer = match vector["op"].as_str().expect("an operation") {
+        "update" => service.update(thing, &shadow, body.as_bytes()).await,
+        "get" => service.get(thing, &shadow, body.as_bytes()).await,
+        "delete" => service.delete(thing, &shadow, body.as_bytes()).await,
+        "list" => {
+            let results = service.named_shadows(thing);
+            let body = json!({ "results": results, "timestamp": cases::now(vector) });
+            Ok(Accepted { body, version: 0 })
+        }
+        other => panic!("an operation that is not known: {other}"),
+    };
+    let mut published = Vec::new();
+    while let Ok(message) = messages.try_recv() {
+        published.push((message.kind.topic_suffix().to_owned(), message.body.clone()));
+    }
+    let answer = match answer {
+        Ok(accepted) => Answer::Accepted(accepted.body),
+        Err(rejected) => Answer::Rejected(rejected.body(), Some(rejected.rest_error().into())),
+    };
+    let outcome = Outcome {
+        answer,
+        published,
+        before,
+        after: service.document(thing, &shadow),
+    };
+    cases::check(vector, &outcome, Channel::InProcess);
+}
