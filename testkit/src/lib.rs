@@ -1,8 +1,8 @@
 //! Tells whether an adapter keeps the contract of its port, and drives time and ids by hand.
 //!
 //! Each case is an async function that panics where the adapter breaks the contract; the macros
-//! [`lock_repo_cases!`], [`shadow_port_cases!`] and [`auth_port_cases!`] stamp one test for each. Every case has a deliberately
-//! broken adapter in this crate's tests that it catches.
+//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`shadow_trouble_cases!`] and [`auth_port_cases!`] stamp one test for each. Every
+//! case has a deliberately broken adapter in this crate's tests that it catches.
 #![warn(missing_docs)]
 
 pub mod auth_port;
@@ -10,5 +10,6 @@ mod hand;
 pub mod lock_repo;
 pub mod samples;
 pub mod shadow_port;
+pub mod shadow_trouble;
 
 pub use hand::{ManualClock, ManualTimer, SequentialIds};

@@ -26,11 +26,11 @@ pub struct Shadows<'a> {
     pub device: &'a dyn Device,
 }
 
-fn token(n: u32) -> ClientToken {
+pub(crate) fn token(n: u32) -> ClientToken {
     ClientToken::new(WriteId::from_u128(1000), Epoch(1), n)
 }
 
-fn door() -> ThingName {
+pub(crate) fn door() -> ThingName {
     thing(lock_id(1))
 }
 
@@ -44,7 +44,7 @@ fn entry(id: u128) -> ShadowEntry {
     }
 }
 
-fn put(id: u128, expected: ShadowVersion, n: u32) -> ShadowChange {
+pub(crate) fn put(id: u128, expected: ShadowVersion, n: u32) -> ShadowChange {
     ShadowChange {
         put: Some(entry(id)),
         ..ShadowChange::fence(expected, token(n))
@@ -52,7 +52,7 @@ fn put(id: u128, expected: ShadowVersion, n: u32) -> ShadowChange {
 }
 
 impl Shadows<'_> {
-    async fn read(&self, thing: &ThingName) -> ShadowSnapshot {
+    pub(crate) async fn read(&self, thing: &ThingName) -> ShadowSnapshot {
         let found = self
             .port
             .read(thing, token(99))
@@ -61,14 +61,14 @@ impl Shadows<'_> {
         found.expect("the shadow exists")
     }
 
-    async fn create(&self, thing: &ThingName) -> ShadowVersion {
+    pub(crate) async fn create(&self, thing: &ThingName) -> ShadowVersion {
         self.port
             .update(thing, ShadowChange::create(token(0)))
             .await
             .expect("the shadow is made")
     }
 
-    async fn with_entry(&self, id: u128) -> ShadowVersion {
+    pub(crate) async fn with_entry(&self, id: u128) -> ShadowVersion {
         let version = self.create(&door()).await;
         self.port
             .update(&door(), put(id, version, 1))
@@ -223,8 +223,31 @@ pub async fn things_are_apart(shadows: &Shadows<'_>) {
     assert_eq!(shadows.port.read(&other, token(7)).await, Ok(None));
 }
 
-/// Stamps a test for each case: `shadow_port_cases!(fresh)`, where `fresh()` makes a `(port, device)` of
-/// things that give `&dyn ShadowPort` and `&dyn Device`.
+/// An update that would make the document larger than 8 KiB is refused, and changes nothing.
+pub async fn a_full_shadow_refuses(shadows: &Shadows<'_>) {
+    shadows.with_entry(1).await;
+    let filler = "x".repeat(7900);
+    let document = format!(r#"{{"state":{{"reported":{{"filler":"{filler}"}}}}}}"#);
+    shadows.device.report(&door(), &document).await;
+    let before = shadows.read(&door()).await;
+    let change = ShadowChange {
+        put: Some(ShadowEntry {
+            key: KeyUuid::new(&"k".repeat(128)).expect("a key uuid"),
+            ..entry(2)
+        }),
+        ..put(2, before.version, 5)
+    };
+    match shadows.port.update(&door(), change).await {
+        Err(ShadowError::Refused { reason, .. }) => {
+            assert_eq!(reason, FailureReason::ShadowTooLarge);
+        }
+        other => panic!("it must be refused: {other:?}"),
+    }
+    assert_eq!(shadows.read(&door()).await, before);
+}
+
+/// Stamps a test for each case: `shadow_port_cases!(fresh)`, where `fresh().await` makes a `(port, device)` of
+/// things that give `&dyn ShadowPort` and `&dyn Device`. Tests run on tokio's runtime with several threads.
 #[macro_export]
 macro_rules! shadow_port_cases {
     ($fresh:path) => {
@@ -232,7 +255,7 @@ macro_rules! shadow_port_cases {
             a_missing_shadow_is_none, creating_makes_an_empty_shadow, an_entry_that_was_put_is_there,
             another_version_is_a_conflict, a_fence_only_moves_the_version,
             removing_takes_only_what_is_named, results_are_read_in_full,
-            clearing_takes_only_the_named_results, things_are_apart
+            clearing_takes_only_the_named_results, things_are_apart, a_full_shadow_refuses
         }
     };
     ($fresh:path: $($case:ident),+) => {
@@ -247,9 +270,9 @@ macro_rules! shadow_port_cases {
             }
         }
 
-        $(#[tokio::test]
+        $(#[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            let (port, device) = $fresh();
+            let (port, device) = $fresh().await;
             let shadows = $crate::shadow_port::Shadows { port: &*port, device: &*device };
             $crate::shadow_port::$case(&shadows).await;
         })+

@@ -1,0 +1,235 @@
+//! The contract of `ShadowPort` where what lies between the port and the shadow fails: answers that get lost, come
+//! late, twice or in another order, a service that is overloaded, connections that break.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{ShadowVersion, ThingName, WriteId};
+
+use crate::samples::{lock_id, thing};
+use crate::shadow_port::{Device, Shadows, door, put, token};
+
+/// How long a port under test may wait for one answer.
+pub const PATIENCE: Duration = Duration::from_millis(400);
+
+/// What goes wrong on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// Requests arrive and are done; their answers do not come back.
+    AnswersLost,
+    /// Requests arrive and are done; each answer comes so much later.
+    AnswersLate(Duration),
+    /// Answers come twice and overtake each other, where the way is one that allows it.
+    AnswersDisordered,
+    /// The shadow has too much to do, and refuses (429).
+    Throttled,
+    /// A connection breaks when a request has passed and before its answer does.
+    Cut,
+}
+
+/// What lies between a port and the shadow.
+#[async_trait]
+pub trait Way: Send + Sync {
+    /// From now on this goes wrong.
+    async fn set(&self, trouble: Trouble);
+    /// Lets time pass.
+    async fn pause(&self, span: Duration);
+}
+
+/// Shadows of which none exists yet, behind a port that waits [`PATIENCE`] for an answer.
+pub struct Troubled<'a> {
+    /// The backend's side.
+    pub port: &'a dyn ShadowPort,
+    /// The lock's side, which nothing disturbs.
+    pub device: &'a dyn Device,
+    /// Between them.
+    pub way: &'a dyn Way,
+}
+
+impl<'a> Troubled<'a> {
+    const fn shadows(&self) -> Shadows<'a> {
+        Shadows {
+            port: self.port,
+            device: self.device,
+        }
+    }
+
+    /// Reads until the shadow is read: a connection may have to be made anew.
+    async fn read_again(&self) -> ShadowSnapshot {
+        for _ in 0..100 {
+            match self.port.read(&door(), token(90)).await {
+                Ok(Some(found)) => return found,
+                Ok(None) => panic!("the shadow exists"),
+                Err(_) => self.way.pause(PATIENCE / 4).await,
+            }
+        }
+        panic!("the port does not come back");
+    }
+}
+
+/// Whether the answer was lost before or after the update was applied cannot be known.
+pub async fn a_lost_answer_is_unknown_and_the_update_may_stand(troubled: &Troubled<'_>) {
+    let version = troubled.shadows().create(&door()).await;
+    troubled.way.set(Trouble::AnswersLost).await;
+    let answer = troubled.port.update(&door(), put(1, version, 1)).await;
+    assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+    troubled.way.set(Trouble::None).await;
+    let found = troubled.read_again().await;
+    assert_eq!(
+        (found.version, found.entries),
+        (version.next(), vec![WriteId::from_u128(1)])
+    );
+}
+
+/// An answer that comes after its deadline, while another request waits for its own, is nobody's.
+pub async fn a_late_answer_is_not_taken_for_the_fences(troubled: &Troubled<'_>) {
+    let version = troubled.shadows().create(&door()).await;
+    troubled
+        .way
+        .set(Trouble::AnswersLate(PATIENCE + PATIENCE / 2))
+        .await;
+    let answer = troubled.port.update(&door(), put(1, version, 1)).await;
+    assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+    troubled.way.set(Trouble::None).await;
+    let now = troubled.read_again().await.version;
+    // The first answer is due in the middle of this.
+    troubled
+        .way
+        .set(Trouble::AnswersLate(PATIENCE * 3 / 4))
+        .await;
+    let fenced = troubled
+        .port
+        .update(&door(), ShadowChange::fence(now, token(2)))
+        .await;
+    troubled.way.set(Trouble::None).await;
+    assert_eq!(fenced, Ok(now.next()), "the fence's own answer");
+    assert_eq!(troubled.read_again().await.version, now.next());
+}
+
+/// Answers that come twice and in another order find their requests.
+pub async fn disordered_answers_find_their_requests(troubled: &Troubled<'_>) {
+    const THINGS: u64 = 5;
+    let things: Vec<ThingName> = (1..=THINGS).map(|n| thing(lock_id(n))).collect();
+    for (n, thing) in things.iter().enumerate() {
+        // Each is at another version.
+        for _ in 0..=n {
+            troubled.shadows().create(thing).await;
+        }
+    }
+    troubled.way.set(Trouble::AnswersDisordered).await;
+    for round in 0..3 {
+        type Updated = (ShadowVersion, Result<ShadowVersion, ShadowError>);
+        let updates = things.iter().zip(0_u32..).map(|(thing, n)| {
+            let expected = ShadowVersion(u64::from(n) + 1 + u64::from(round));
+            let change = ShadowChange::fence(expected, token(100 * (round + 1) + n));
+            let port = troubled.port;
+            Box::pin(async move { (expected, port.update(thing, change).await) })
+                as Boxed<'_, Updated>
+        });
+        for (expected, answer) in all(updates.collect()).await {
+            assert_eq!(answer, Ok(expected.next()));
+        }
+    }
+    troubled.way.set(Trouble::None).await;
+}
+
+/// A service that has too much to do does not take the update, and says so.
+pub async fn a_throttled_update_is_refused(troubled: &Troubled<'_>) {
+    let version = troubled.shadows().create(&door()).await;
+    troubled.way.set(Trouble::Throttled).await;
+    match troubled.port.update(&door(), put(1, version, 1)).await {
+        Err(ShadowError::Refused { reason, .. }) => assert_eq!(reason, FailureReason::Throttled),
+        other => panic!("it must be refused: {other:?}"),
+    }
+    troubled.way.set(Trouble::None).await;
+    let found = troubled.read_again().await;
+    assert_eq!((found.version, found.entries), (version, vec![]));
+}
+
+/// A connection that breaks in the middle leaves the outcome unknown, and the port comes back by itself.
+pub async fn a_broken_connection_is_unknown_and_made_anew(troubled: &Troubled<'_>) {
+    let version = troubled.shadows().create(&door()).await;
+    troubled.way.set(Trouble::Cut).await;
+    let answer = troubled.port.update(&door(), put(1, version, 1)).await;
+    assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+    troubled.way.set(Trouble::None).await;
+    let found = troubled.read_again().await;
+    assert_eq!(
+        (found.version, found.entries),
+        (version.next(), vec![WriteId::from_u128(1)])
+    );
+    let fenced = troubled
+        .port
+        .update(&door(), ShadowChange::fence(found.version, token(2)))
+        .await;
+    assert_eq!(fenced, Ok(found.version.next()));
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The outputs of futures that run at the same time.
+async fn all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
+    let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none()
+                && let Poll::Ready(ready) = future.as_mut().poll(cx)
+            {
+                *output = Some(ready);
+            }
+        }
+        if outputs.iter().all(Option::is_some) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
+
+/// Stamps a test for each case: `shadow_trouble_cases!(fresh)`, where `fresh().await` makes a `(port, device, way)`
+/// of things that give `&dyn ShadowPort`, `&dyn Device` and `&dyn Way`.
+#[macro_export]
+macro_rules! shadow_trouble_cases {
+    ($fresh:path) => {
+        $crate::shadow_trouble_cases! { $fresh:
+            a_lost_answer_is_unknown_and_the_update_may_stand,
+            a_late_answer_is_not_taken_for_the_fences, disordered_answers_find_their_requests,
+            a_throttled_update_is_refused, a_broken_connection_is_unknown_and_made_anew
+        }
+    };
+    ($fresh:path: $($case:ident),+) => {
+        /// The names of the cases.
+        pub const SHADOW_TROUBLE_CASES: &[&str] = &[$(stringify!($case)),+];
+
+        /// Runs one case by its name.
+        pub async fn run_shadow_trouble_case(
+            case: &str,
+            troubled: &$crate::shadow_trouble::Troubled<'_>,
+        ) {
+            match case {
+                $(stringify!($case) => $crate::shadow_trouble::$case(troubled).await,)+
+                other => panic!("no such case: {other}"),
+            }
+        }
+
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $case() {
+            let (port, device, way) = $fresh().await;
+            let troubled = $crate::shadow_trouble::Troubled {
+                port: &*port,
+                device: &*device,
+                way: &*way,
+            };
+            $crate::shadow_trouble::$case(&troubled).await;
+        })+
+    };
+}
