@@ -7,8 +7,6 @@ pub mod auth;
 pub mod json;
 pub mod layer;
 pub mod lock_repo;
-#[cfg(feature = "memory")]
 pub mod reports;
-#[cfg(feature = "memory")]
 pub mod shadow;
 pub mod time;

@@ -1,5 +1,15 @@
 //! What locks report.
 
+mod http;
+#[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+mod polling;
 
+pub use http::{HttpReports, Undelivered};
+#[cfg(feature = "memory")]
 pub use memory::InMemoryReports;
+#[cfg(feature = "mqtt")]
+pub use mqtt::MqttReports;
+pub use polling::PollingReports;

@@ -68,6 +68,11 @@ fn entry_body(entry: &ShadowEntry) -> Value {
     body
 }
 
+/// The version that an answer names.
+pub fn version(body: &Value) -> Option<ShadowVersion> {
+    body.get("version")?.as_u64().map(ShadowVersion)
+}
+
 /// What a get answer says; `None` where it has no version. Entries and results under other names than
 /// write ids are somebody else's and are left out.
 pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
@@ -75,7 +80,7 @@ pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
         .pointer("/state/desired/writeKey")
         .and_then(Value::as_object);
     Some(ShadowSnapshot {
-        version: ShadowVersion(body.get("version")?.as_u64()?),
+        version: version(body)?,
         entries: entries
             .into_iter()
             .flat_map(Map::keys)
@@ -83,6 +88,15 @@ pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
             .collect(),
         results: results(body),
     })
+}
+
+/// What an `update/documents` message says that was not reported before; `None` where it is no such message.
+pub fn news(body: &Value) -> Option<(ShadowVersion, Vec<DeviceResult>)> {
+    let (previous, current) = (body.get("previous")?, body.get("current")?);
+    let known = results(previous);
+    let mut news = results(current);
+    news.retain(|result| !known.contains(result));
+    Some((version(current)?, news))
 }
 
 /// The results that a get answer, or the request part of an accepted update, reports.

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keywright_domain::ports::{Clock, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::reason::FailureReason;
 use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
 use keywright_shadow::{Limits, Rejected, ServiceConfig, ShadowName, ShadowService};
 use serde_json::json;
 
-use super::document;
+use super::{document, outcome};
 use crate::reports::InMemoryReports;
 use crate::time::SystemClock;
 
@@ -22,7 +21,7 @@ pub struct InMemoryShadow {
 
 impl InMemoryShadow {
     /// The named shadow that keys are written to, unless configured otherwise.
-    pub const DEFAULT_NAME: &str = "keys";
+    pub const DEFAULT_NAME: &str = super::DEFAULT_NAME;
 
     /// A service of its own, gone with the process, on the system's clock.
     pub fn of_this_process() -> Self {
@@ -77,29 +76,18 @@ impl ShadowPort for InMemoryShadow {
             .get(thing.as_str(), &self.name, body.as_bytes())
             .await
         {
-            Ok(answer) => match document::snapshot(&answer.body) {
-                Some(found) => Ok(Some(found)),
-                None => Err(ShadowError::Unknown("an answer without a version".into())),
-            },
+            Ok(answer) => document::snapshot(&answer.body)
+                .map(Some)
+                .ok_or_else(outcome::unreadable),
             Err(rejected) if rejected.code == 404 => Ok(None),
             Err(rejected) => Err(error(rejected)),
         }
     }
 }
 
-/// Sorts a rejection by its code, never by its text.
 fn error(rejected: Rejected) -> ShadowError {
-    let detail = format!("{} {}", rejected.code, rejected.message);
-    let refused = |reason| ShadowError::Refused {
-        reason,
-        detail: detail.clone(),
-    };
-    match rejected.code {
-        409 => ShadowError::Conflict,
-        401 | 403 => refused(FailureReason::NotAuthorized),
-        413 => refused(FailureReason::ShadowTooLarge),
-        429 => refused(FailureReason::Throttled),
-        400 | 404 | 405 | 415 => refused(FailureReason::Unavailable),
-        _ => ShadowError::Unknown(detail),
-    }
+    outcome::of_code(
+        rejected.code,
+        format!("{} {}", rejected.code, rejected.message),
+    )
 }

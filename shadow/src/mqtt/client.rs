@@ -134,7 +134,8 @@ impl ShadowClient {
     }
 
     /// Sends a request whose body names `token` as its `clientToken`, and waits for its answer. It may take
-    /// `patience` all in all; what has not left by then never does.
+    /// `patience` all in all; what has not left after half of that never does, because too little time would be
+    /// left to hear of it.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -146,14 +147,14 @@ impl ShadowClient {
         body: &Value,
         patience: Duration,
     ) -> Answer {
-        let deadline = Instant::now() + patience;
+        let (send_by, deadline) = (Instant::now() + patience / 2, Instant::now() + patience);
         let late = || RequestError::NotSent("too many other requests are waiting".into());
-        let _place = tokio::time::timeout_at(deadline, self.places.acquire())
+        let _place = tokio::time::timeout_at(send_by, self.places.acquire())
             .await
             .map_err(|_| late())?
             .map_err(|_| late())?;
-        self.pace.turn(deadline).await.ok_or_else(late)?;
-        let left = deadline.saturating_duration_since(Instant::now());
+        self.pace.turn(send_by).await.ok_or_else(late)?;
+        let left = send_by.saturating_duration_since(Instant::now());
         let not_sent = |NotSent(why)| RequestError::NotSent(why);
         let connection = self
             .session

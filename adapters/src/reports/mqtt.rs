@@ -1,0 +1,122 @@
+//! Reports over MQTT: the accepted updates of all shadows, on sessions that the broker keeps for us.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keywright_domain::ports::{
+    Acknowledge, DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed,
+};
+use keywright_domain::values::ThingName;
+use keywright_mqtt::{Broker, Flow, Handler, Message, Session, SessionOptions};
+use keywright_shadow::ShadowName;
+use keywright_shadow::mqtt::Topic;
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify, mpsc};
+use tracing::warn;
+
+use crate::shadow::document;
+
+/// Reports that may wait to be settled. A broker gives fewer than this without an acknowledgement.
+const WAITING: usize = 4096;
+
+type Arrived = (DeviceReport, Message);
+
+/// What locks report on some named shadows, each on a connection of its own. A report is acknowledged when it is
+/// settled; until then the broker keeps it, also for a client that is away.
+pub struct MqttReports {
+    reports: Mutex<mpsc::Receiver<Arrived>>,
+    resumed: Arc<Notify>,
+    _sessions: Vec<Session>,
+}
+
+impl MqttReports {
+    /// Starts to listen. `client_id` must be unique on the broker and the same after each start; with several
+    /// shadows each has its number behind it.
+    pub fn start(broker: &Broker, client_id: &str, shadows: &[String]) -> Self {
+        let (arrived, reports) = mpsc::channel(WAITING);
+        let resumed = Arc::new(Notify::new());
+        let start = |(n, name): (usize, &String)| {
+            let shadow = ShadowName::Named(name.clone());
+            let options = SessionOptions {
+                client_id: match n {
+                    0 => client_id.to_owned(),
+                    n => format!("{client_id}-{n}"),
+                },
+                filters: vec![Topic::text("+", &shadow, "update/accepted")],
+                persistent: true,
+                manual_acks: true,
+            };
+            let handler = Sorter {
+                arrived: arrived.clone(),
+                resumed: resumed.clone(),
+            };
+            Session::start(broker.clone(), options, handler)
+        };
+        let sessions = shadows.iter().enumerate().map(start).collect();
+        Self {
+            reports: Mutex::new(reports),
+            resumed,
+            _sessions: sessions,
+        }
+    }
+}
+
+struct Sorter {
+    arrived: mpsc::Sender<Arrived>,
+    resumed: Arc<Notify>,
+}
+
+impl Handler for Sorter {
+    fn up(&mut self, _: u64) {
+        self.resumed.notify_one();
+    }
+
+    fn down(&mut self, _: u64, _: &str) {}
+
+    fn message(&mut self, message: Message) -> Flow {
+        let Some(report) = report(&message).filter(|_| !message.retained()) else {
+            message.try_acknowledge();
+            return Flow::Continue;
+        };
+        match self.arrived.try_send((report, message)) {
+            Ok(()) => Flow::Continue,
+            Err(_) => {
+                warn!(
+                    "too many reports wait to be settled; the broker is asked to give them again"
+                );
+                Flow::Renew
+            }
+        }
+    }
+}
+
+/// What an accepted update reports, if it is a lock's.
+fn report(message: &Message) -> Option<DeviceReport> {
+    let topic = Topic::parse(message.topic())?;
+    let body: Value = serde_json::from_slice(message.payload()).ok()?;
+    let results = document::results(&body);
+    if results.is_empty() {
+        return None;
+    }
+    Some(DeviceReport {
+        thing: ThingName::new(topic.thing).ok()?,
+        shadow_version: document::version(&body),
+        results,
+    })
+}
+
+#[async_trait]
+impl DeviceReports for MqttReports {
+    async fn next(&self) -> Result<ReportStreamItem, ReportsClosed> {
+        let mut reports = self.reports.lock().await;
+        tokio::select! {
+            biased;
+            () = self.resumed.notified() => Ok(ReportStreamItem::Resumed),
+            arrived = reports.recv() => {
+                let (report, message) = arrived.ok_or(ReportsClosed)?;
+                let acknowledge: Acknowledge = Box::new(move || message.try_acknowledge());
+                Ok(ReportStreamItem::Report(report, acknowledge))
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Shadows of AWS IoT, by the AWS SDK.
+
+use std::error::Error;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_iotdataplane::Client;
+use aws_sdk_iotdataplane::config::ProvideCredentials;
+use aws_sdk_iotdataplane::config::http::HttpResponse;
+use aws_sdk_iotdataplane::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_iotdataplane::primitives::Blob;
+use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+use serde_json::Value;
+
+use super::brake::Brake;
+use super::{document, outcome};
+
+/// How long credentials may take to be found: those of a machine's role come over its network.
+const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the shadows are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// The account's own endpoint (`https://…-ats.iot.eu-west-1.amazonaws.com`), or another service's.
+    pub endpoint: Option<String>,
+    /// The region, where the standard chain does not say it.
+    pub region: Option<String>,
+    /// The name of the shadow of each thing.
+    pub shadow: String,
+    /// How long one call may take.
+    pub patience: Duration,
+}
+
+/// Why AWS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsError {
+    /// Nothing says which region.
+    #[error("no AWS region is known; set --aws-region, AWS_REGION or a profile")]
+    NoRegion,
+    /// The standard chain has none.
+    #[error(
+        "no AWS credentials were found (variables, profile, web identity, role of the machine): {0}"
+    )]
+    NoCredentials(String),
+}
+
+/// One named shadow of every thing. One client, whose connections are used again and again.
+pub struct AwsShadow {
+    client: Client,
+    shadow: String,
+    patience: Duration,
+    brake: Brake,
+}
+
+impl AwsShadow {
+    /// Finds region and credentials by the standard chain. A connection is made with the first call.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn connect(settings: AwsSettings) -> Result<Self, AwsError> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(AwsError::NoRegion);
+        }
+        let none = |why: &str| AwsError::NoCredentials(why.to_owned());
+        let provider = config.credentials_provider();
+        let provider = provider.ok_or_else(|| none("nothing is set"))?;
+        let finding = tokio::time::timeout(CREDENTIALS_PATIENCE, provider.provide_credentials());
+        finding
+            .await
+            .map_err(|_| none("the search took too long"))?
+            .map_err(|e| none(&bottom(&e)))?;
+        Ok(Self::new(&config, settings))
+    }
+
+    /// Over a configuration of one's own, but for its retries and timeouts, which are the adapter's.
+    pub fn new(config: &SdkConfig, settings: AwsSettings) -> Self {
+        let call = settings.patience;
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout((call * 2 / 5).min(Duration::from_secs(1)))
+            .operation_attempt_timeout(call * 4 / 5)
+            .operation_timeout(call)
+            .build();
+        // A hidden retry of an update that was applied comes back as a conflict and hides the success.
+        let mut config = aws_sdk_iotdataplane::config::Builder::from(config)
+            .retry_config(RetryConfig::standard().with_max_attempts(1))
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(endpoint) = settings.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        Self {
+            client: Client::from_conf(config.build()),
+            shadow: settings.shadow,
+            patience: settings.patience,
+            brake: Brake::new(),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), ShadowError> {
+        if self.brake.wait(self.patience / 2).await {
+            return Ok(());
+        }
+        let why = "the service has refused others before";
+        Err(outcome::not_sent(FailureReason::Throttled, why.into()))
+    }
+
+    /// Sorts what is no success, and keeps the pace that the service asks for.
+    fn error<E>(&self, error: SdkError<E, HttpResponse>) -> ShadowError
+    where
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let sorted = sort(&error);
+        if let ShadowError::Refused {
+            reason: FailureReason::Throttled,
+            ..
+        } = sorted
+        {
+            let header = error
+                .raw_response()
+                .and_then(|raw| raw.headers().get("retry-after"));
+            let seconds = header.and_then(|value| value.parse().ok());
+            self.brake.throttled(seconds.map(Duration::from_secs));
+        }
+        sorted
+    }
+}
+
+fn sort<E>(error: &SdkError<E, HttpResponse>) -> ShadowError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ConstructionFailure(_) => {
+            outcome::not_sent(FailureReason::Unavailable, bottom(error))
+        }
+        SdkError::DispatchFailure(failure) => {
+            let why = bottom(error);
+            let connector = failure.as_connector_error();
+            match connector.is_some_and(|e| never_connected(e)) {
+                true => outcome::not_sent(FailureReason::Unavailable, why),
+                // A connection that was used before and breaks now may have carried the request.
+                false => ShadowError::Unknown(why),
+            }
+        }
+        SdkError::ServiceError(answer) => {
+            let (status, code) = (answer.raw().status().as_u16(), answer.err().code());
+            let detail = format!("{status} {}", code.unwrap_or("without a code"));
+            match code {
+                Some("ThrottlingException") => outcome::of_code(429, detail),
+                _ => outcome::of_code(status, detail),
+            }
+        }
+        _ => ShadowError::Unknown(bottom(error)),
+    }
+}
+
+/// Whether the client failed before it had a connection to write a request to.
+fn never_connected(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return client.is_connect();
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// What is at the bottom of an error: the layers above it say little.
+fn bottom(error: &(dyn Error + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(cause) = bottom.source() {
+        bottom = cause;
+    }
+    bottom.to_string()
+}
+
+fn json(payload: Option<&Blob>) -> Result<Value, ShadowError> {
+    let read = payload.and_then(|blob| serde_json::from_slice(blob.as_ref()).ok());
+    read.ok_or_else(outcome::unreadable)
+}
+
+#[async_trait]
+impl ShadowPort for AwsShadow {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.ready().await?;
+        let body = document::update_body(&change).to_string();
+        let call = self
+            .client
+            .update_thing_shadow()
+            .thing_name(thing.as_str())
+            .shadow_name(&self.shadow)
+            .payload(Blob::new(body));
+        let answer = call.send().await.map_err(|e| self.error(e))?;
+        self.brake.taken();
+        document::version(&json(answer.payload())?).ok_or_else(outcome::unreadable)
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        _: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.ready().await?;
+        let call = self
+            .client
+            .get_thing_shadow()
+            .thing_name(thing.as_str())
+            .shadow_name(&self.shadow);
+        match call.send().await {
+            Ok(answer) => document::snapshot(&json(answer.payload())?)
+                .map(Some)
+                .ok_or_else(outcome::unreadable),
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|raw| raw.status().as_u16() == 404) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.error(error)),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The AWS SDK against our REST service.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use keywright_adapters::shadow::{AwsSettings, AwsShadow};
+use keywright_domain::ports::*;
+use keywright_domain::values::*;
+use keywright_shadow::rest;
+use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
+use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::proxy::{self, Answers};
+use crate::{Between, Locks, NAME, service};
+
+pub(crate) fn sdk_config() -> SdkConfig {
+    let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
+
+pub(crate) fn at(endpoint: String, patience: Duration) -> AwsShadow {
+    let settings = AwsSettings {
+        endpoint: Some(endpoint),
+        region: None,
+        shadow: NAME.into(),
+        patience,
+    };
+    AwsShadow::new(&sdk_config(), settings)
+}
+
+/// The adapter, with what it talks to.
+pub(crate) struct Reached {
+    shadow: AwsShadow,
+    _tasks: JoinSet<()>,
+}
+
+#[async_trait]
+impl ShadowPort for Reached {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.shadow.update(thing, change).await
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.shadow.read(thing, token).await
+    }
+}
+
+async fn fresh() -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+    let service = service();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let server = listener.local_addr().expect("an address");
+    let trouble = Arc::new(Mutex::new(Trouble::None));
+    let (address, mut tasks) = proxy::start(server, trouble.clone(), Answers::Http).await;
+    tasks.spawn(rest::serve(
+        listener,
+        service.clone(),
+        std::future::pending(),
+    ));
+    let reached = Reached {
+        shadow: at(format!("http://{address}"), PATIENCE),
+        _tasks: tasks,
+    };
+    let between = Between {
+        trouble,
+        service: service.clone(),
+    };
+    (
+        Arc::new(reached),
+        Arc::new(Locks(service)),
+        Arc::new(between),
+    )
+}
+
+async fn undisturbed() -> (Arc<Reached>, Arc<Locks>) {
+    let (port, device, _) = fresh().await;
+    (port, device)
+}
+
+shadow_port_cases!(undisturbed);
+shadow_trouble_cases!(fresh);

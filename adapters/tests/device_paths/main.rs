@@ -1,0 +1,62 @@
+//! The adapters that reach locks, against the real thing: the AWS SDK over HTTP, MQTT over mosquitto.
+
+mod aws_sdk;
+mod moto;
+mod mqtt;
+mod outcomes;
+mod proxy;
+mod reports;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_domain::values::ThingName;
+use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
+use keywright_testkit::shadow_port::Device;
+use keywright_testkit::shadow_trouble::{Trouble, Way};
+
+const NAME: &str = "keys";
+
+fn service() -> ShadowService {
+    ShadowService::in_memory(ServiceConfig {
+        clock: Arc::new(|| 1_780_000_000),
+        limits: Limits::default(),
+    })
+}
+
+/// The lock's side, on the service itself.
+struct Locks(ShadowService);
+
+#[async_trait]
+impl Device for Locks {
+    async fn report(&self, thing: &ThingName, document: &str) {
+        let name = ShadowName::Named(NAME.into());
+        let accepted = self
+            .0
+            .update(thing.as_str(), &name, document.as_bytes())
+            .await;
+        accepted.expect("a report");
+    }
+}
+
+/// What is wrong between a port and the service, for the proxy and the fronts to see.
+type Shared = Arc<Mutex<Trouble>>;
+
+struct Between {
+    trouble: Shared,
+    service: ShadowService,
+}
+
+#[async_trait]
+impl Way for Between {
+    async fn set(&self, trouble: Trouble) {
+        *self.trouble.lock().expect("no panic") = trouble;
+        let throttled = trouble == Trouble::Throttled;
+        self.service.limit_requests(throttled.then_some(0));
+    }
+
+    async fn pause(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+}

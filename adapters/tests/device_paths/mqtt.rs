@@ -1,0 +1,122 @@
+//! MQTT against mosquitto, with our shadow service behind it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_adapters::shadow::MqttShadow;
+use keywright_domain::ports::*;
+use keywright_domain::values::*;
+use keywright_mqtt::mosquitto::Mosquitto;
+use keywright_mqtt::{Broker, Files};
+use keywright_shadow::mqtt::{Attached, Disturb, Fate, Limits, Options};
+use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
+use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
+use tokio::task::JoinSet;
+
+use crate::proxy::{self, Answers};
+use crate::{Between, Locks, NAME, Shared, service};
+
+/// The adapter, with what it talks to.
+struct Reached {
+    shadow: MqttShadow,
+    _attached: Attached,
+    _broker: Mosquitto,
+    _tasks: JoinSet<()>,
+}
+
+#[async_trait]
+impl ShadowPort for Reached {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.shadow.update(thing, change).await
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.shadow.read(thing, token).await
+    }
+}
+
+/// What the trouble does to the service's answers; they overtake each other within 50 ms.
+fn disturb(trouble: Shared) -> Disturb {
+    Arc::new(move |topic, _| {
+        let now = *trouble.lock().expect("no panic");
+        if !topic.ends_with("/accepted") {
+            return Fate::UNDISTURBED;
+        }
+        match now {
+            Trouble::AnswersLost => Fate {
+                copies: 0,
+                ..Fate::UNDISTURBED
+            },
+            Trouble::AnswersLate(after) => Fate { copies: 1, after },
+            Trouble::AnswersDisordered => Fate {
+                copies: 2,
+                after: Duration::from_millis(fastrand::u64(0..50)),
+            },
+            Trouble::None | Trouble::Throttled | Trouble::Cut => Fate::UNDISTURBED,
+        }
+    })
+}
+
+async fn fresh_with(shards: &[String]) -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+    let (broker, service) = (Mosquitto::start(), service());
+    let trouble = Arc::new(Mutex::new(Trouble::None));
+    let at = |port: u16| {
+        let url = format!("mqtt://127.0.0.1:{port}")
+            .parse()
+            .expect("an address");
+        Broker::new(url, &Files::default()).expect("a broker")
+    };
+    let server = ([127, 0, 0, 1], broker.port()).into();
+    let (proxy, tasks) = proxy::start(server, trouble.clone(), Answers::Mqtt).await;
+    let options = Options {
+        disturb: Some(disturb(trouble.clone())),
+    };
+    let mut attached = Attached::start(service.clone(), at(broker.port()), options);
+    attached.wait_until_up().await.expect("attached");
+    let shadow = MqttShadow::start(
+        &at(proxy.port()),
+        "backend",
+        shards,
+        Limits::OWN_BROKER,
+        PATIENCE,
+    );
+    for mut up in shadow.up() {
+        up.wait_for(|up| *up).await.expect("it connects");
+    }
+    let reached = Reached {
+        shadow,
+        _attached: attached,
+        _broker: broker,
+        _tasks: tasks,
+    };
+    let between = Between {
+        trouble,
+        service: service.clone(),
+    };
+    (
+        Arc::new(reached),
+        Arc::new(Locks(service)),
+        Arc::new(between),
+    )
+}
+
+async fn fresh() -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+    fresh_with(&[NAME.to_owned()]).await
+}
+
+async fn undisturbed() -> (Arc<Reached>, Arc<Locks>) {
+    let (port, device, _) = fresh().await;
+    (port, device)
+}
+
+shadow_port_cases!(undisturbed);
+shadow_trouble_cases!(fresh);
