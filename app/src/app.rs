@@ -1,14 +1,18 @@
 //! What a request may use.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_domain::KeyWrites;
 use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory};
 use keywright_domain::write::Write;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::bootstrap::{Error, HttpReports};
 use crate::settings::Bounds;
 
 pub(crate) struct App {
@@ -22,6 +26,48 @@ pub(crate) struct App {
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) bounds: Bounds,
     pub(crate) work: Work,
+    /// Whether each connection that the shadows need is there.
+    pub(crate) connected: Vec<watch::Receiver<bool>>,
+    /// Where reports over HTTP go, if they are taken.
+    pub(crate) ingest: Option<Ingest>,
+}
+
+/// Reports that are brought over HTTP, by who knows a secret.
+pub(crate) struct Ingest {
+    pub(crate) reports: Arc<HttpReports>,
+    secret: Digest,
+}
+
+/// The shortest secret that is taken: 128 bits in hexadecimal.
+const SHORTEST_SECRET: usize = 32;
+
+impl Ingest {
+    /// # Errors
+    /// The file of the secret cannot be read, or what it holds is too short.
+    pub(crate) fn read(secret: &Path, reports: HttpReports) -> Result<Self, Error> {
+        let unusable = |why: &dyn std::fmt::Display| {
+            format!(
+                "cannot use {} for --reports-secret: {why}",
+                secret.display()
+            )
+        };
+        let text = std::fs::read_to_string(secret).map_err(|e| unusable(&e))?;
+        let text = text.trim();
+        if text.len() < SHORTEST_SECRET {
+            let why = format!("it must hold {SHORTEST_SECRET} characters at least");
+            return Err(unusable(&why).into());
+        }
+        Ok(Self {
+            reports: Arc::new(reports),
+            secret: digest(&SHA256, text.as_bytes()),
+        })
+    }
+
+    /// Whether this is the secret, in a time that says nothing of it.
+    pub(crate) fn knows(&self, secret: &str) -> bool {
+        let offered = digest(&SHA256, secret.as_bytes());
+        verify_slices_are_equal(self.secret.as_ref(), offered.as_ref()).is_ok()
+    }
 }
 
 /// The writes and withdrawals that are in progress.

@@ -10,16 +10,17 @@ mod http;
 mod logging;
 mod server;
 mod settings;
+mod signals;
 mod workers;
 
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use bootstrap::Wiring;
 use cli::Task;
 use settings::Settings;
+use signals::Signals;
 
 /// The exit code of settings that cannot be used, as of the command line's own errors.
 const INVALID_SETTINGS: u8 = 2;
@@ -59,6 +60,10 @@ pub fn run(wiring: &Wiring) -> ExitCode {
         Task::ApiKey(command) => commands::api_key::run(command),
         Task::Token(command) => commands::token::run(command),
         Task::Write(command) => commands::write::run(command),
+        #[cfg(feature = "mqtt")]
+        Task::Shadow(command) => commands::shadow::serve(command),
+        #[cfg(feature = "mqtt")]
+        Task::Sandbox(command) => commands::shadow::sandbox(command),
         Task::Completions(shell) => {
             cli::print_completions(shell);
             Ok(())
@@ -74,7 +79,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
 }
 
 fn start(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
-    logging::start(settings);
+    logging::start(settings.log, settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -116,27 +121,5 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
     match broken {
         None => Ok(()),
         Some(what) => Err(format!("{what}; the log says why; start again").into()),
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -1,12 +1,15 @@
 //! What the service runs with, once it is known to make sense.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keywright_adapters::auth::Algorithm;
 use keywright_adapters::layer::FaultPlan;
-use keywright_sandbox::Behaviour;
+#[cfg(feature = "mqtt")]
+use keywright_mqtt::{BrokerUrl, Files};
+use keywright_sandbox::{Behaviour, Demo};
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]
@@ -22,7 +25,86 @@ pub(crate) struct Settings {
     pub(crate) bounds: Bounds,
     /// Tokens of one's own issuer, besides the sandbox's or instead of them.
     pub(crate) tokens: Option<Tokens>,
+    /// Where the shadows of locks are, and by which name.
+    pub(crate) shadow: ShadowChoice,
+    pub(crate) shadow_name: String,
+    pub(crate) reports: Reports,
     pub(crate) sandbox: Sandbox,
+}
+
+/// Where the shadows of locks are.
+#[derive(Clone, Debug)]
+pub(crate) enum ShadowChoice {
+    /// In this process, durable.
+    InProcess,
+    /// In AWS IoT, reached by the AWS SDK.
+    #[cfg(feature = "aws")]
+    Aws(Aws),
+    /// Behind a broker: AWS IoT Core's, or one of one's own.
+    #[cfg(feature = "mqtt")]
+    Mqtt(Mqtt),
+}
+
+impl fmt::Display for ShadowChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InProcess => f.write_str("in this process"),
+            #[cfg(feature = "aws")]
+            Self::Aws(aws) => match &aws.endpoint {
+                Some(endpoint) => write!(f, "AWS IoT at {endpoint}"),
+                None => f.write_str("AWS IoT"),
+            },
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(mqtt) => write!(f, "behind {}", mqtt.url),
+        }
+    }
+}
+
+/// How AWS is reached, where the standard chain does not say it.
+#[cfg(feature = "aws")]
+#[derive(Clone, Debug)]
+pub(crate) struct Aws {
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+}
+
+/// How a broker is reached.
+#[cfg(feature = "mqtt")]
+#[derive(Clone, Debug)]
+pub(crate) struct Mqtt {
+    pub(crate) url: BrokerUrl,
+    pub(crate) files: Files,
+    pub(crate) client_id: String,
+    /// Among how many shadows things are shared out.
+    pub(crate) shards: usize,
+    /// Whether requests keep to what AWS takes of one connection.
+    pub(crate) aws_limits: bool,
+}
+
+/// How the reports of locks come; any of the ways may be open together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reports {
+    /// From the shadows of this process.
+    pub(crate) in_process: bool,
+    /// Over a broker.
+    #[cfg(feature = "mqtt")]
+    pub(crate) mqtt: Option<Mqtt>,
+    /// Somebody posts them who knows the secret in this file.
+    pub(crate) http: Option<PathBuf>,
+    /// By reading the shadows of open writes so often.
+    pub(crate) poll: Option<Duration>,
+}
+
+#[cfg(feature = "mqtt")]
+impl Settings {
+    /// The brokers that are used.
+    pub(crate) fn mqtt(&self) -> impl Iterator<Item = &Mqtt> {
+        let shadow = match &self.shadow {
+            ShadowChoice::Mqtt(mqtt) => Some(mqtt),
+            _ => None,
+        };
+        shadow.into_iter().chain(&self.reports.mqtt)
+    }
 }
 
 /// Which tokens are accepted.
@@ -103,17 +185,48 @@ pub(crate) struct Sandbox {
     pub(crate) virtual_locks: bool,
     /// Locks besides the first two.
     pub(crate) more_locks: u64,
-    /// How all locks behave, unless one is named.
-    pub(crate) behaviour: Behaviour,
-    /// How single ones behave.
-    pub(crate) behaviours: Vec<(u64, Behaviour)>,
+    /// How the locks behave.
+    pub(crate) behaviours: Behaviours,
     /// What goes wrong between the service and the shadows.
     pub(crate) faults: FaultPlan,
 }
 
-impl Sandbox {
-    pub(crate) fn behaviour_of(&self, lock: u64) -> &Behaviour {
-        let own = self.behaviours.iter().rfind(|(id, _)| *id == lock);
-        own.map_or(&self.behaviour, |(_, behaviour)| behaviour)
+/// How virtual locks behave: all of them, unless one is named.
+#[derive(Clone, Debug)]
+pub(crate) struct Behaviours {
+    all: Behaviour,
+    single: Vec<(u64, Behaviour)>,
+}
+
+impl Behaviours {
+    /// What is said last counts.
+    ///
+    /// # Errors
+    /// A lock is named that is not there.
+    pub(crate) fn new(said: Vec<(Option<u64>, Behaviour)>, demo: Demo) -> Result<Self, String> {
+        let named = said.iter().filter_map(|(lock, _)| *lock);
+        if let Some(lock) = { named }.find(|lock| demo.locks().all(|known| known.id != *lock)) {
+            return Err(format!(
+                "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
+            ));
+        }
+        let for_all = said.iter().rfind(|(lock, _)| lock.is_none());
+        let all = for_all.map(|(_, behaviour)| behaviour.clone());
+        let single = said.into_iter().filter_map(|(lock, b)| Some((lock?, b)));
+        Ok(Self {
+            all: all.unwrap_or_default(),
+            single: single.collect(),
+        })
+    }
+
+    /// How a lock behaves.
+    pub(crate) fn of(&self, lock: u64) -> &Behaviour {
+        let own = self.single.iter().rfind(|(id, _)| *id == lock);
+        own.map_or(&self.all, |(_, behaviour)| behaviour)
+    }
+
+    /// How those behave that nobody named.
+    pub(crate) const fn of_others(&self) -> &Behaviour {
+        &self.all
     }
 }

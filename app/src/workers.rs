@@ -36,13 +36,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts all of them. None of them ends by itself; they end with the set.
-pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Arc<dyn DeviceReports>) -> JoinSet<()> {
+pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Vec<Arc<dyn DeviceReports>>) -> JoinSet<()> {
     let attendant = Arc::new(Attendant::new(writes.clone()));
     // At start-up, reports may have been missed.
     let look = Arc::new(Notify::new());
     look.notify_one();
     let mut workers = JoinSet::new();
-    workers.spawn(follow(reports, writes.clone(), look.clone()));
+    for reports in reports {
+        workers.spawn(follow(reports, writes.clone(), look.clone()));
+    }
     workers.spawn(look_at_all(attendant.clone(), look));
     workers.spawn(maintain(attendant));
     for _ in 0..RECOVERIES {

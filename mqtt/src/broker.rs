@@ -75,6 +75,11 @@ impl FromStr for BrokerUrl {
 }
 
 impl BrokerUrl {
+    /// The host, as it was written.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     pub(crate) fn parts(&self) -> (&str, u16) {
         (&self.host, self.port)
     }

@@ -8,11 +8,13 @@
 mod behaviour;
 mod demo;
 mod device;
+mod link;
 mod locks;
 mod memory_file;
 
 pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline};
 pub use demo::{Demo, DemoLock};
 pub use device::{Entry, LockMemory, Task, entries};
+pub use link::Shadows;
 pub use locks::VirtualLocks;
 pub use memory_file::{MemoryFileError, read_memory};

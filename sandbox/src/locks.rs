@@ -1,4 +1,4 @@
-//! Virtual locks on the shadows of a service in this process.
+//! Virtual locks, and what wakes them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keywright_shadow::durable::OpenError;
-use keywright_shadow::{Message, MessageKind, ShadowName, ShadowService};
 use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
 use crate::device::{self, Entry, LockMemory, Task};
+use crate::link::{Deltas, Link, News, Shadows};
 use crate::memory_file::MemoryFile;
 
 /// How long a lock waits before it tries again what the service or its memory did not take.
@@ -36,8 +35,7 @@ type Bells = Arc<Mutex<HashMap<String, Arc<Notify>>>>;
 /// What all locks share.
 #[derive(Clone)]
 struct World {
-    service: ShadowService,
-    shadow: ShadowName,
+    link: Link,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     file: MemoryFile,
     memories: Arc<Mutex<HashMap<String, LockMemory>>>,
@@ -48,35 +46,28 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl VirtualLocks {
-    /// Locks that read and answer on the shadow `shadow` of each thing, and whose memories are kept in a
-    /// file. `clock` gives epoch seconds. A thing that no lock was added for gets one that behaves like `others`,
+    /// Locks that read and answer on these shadows, and whose memories are kept in a file. `clock` gives epoch seconds. A thing that no lock was added for gets one that behaves like `others`,
     /// if that is given, as soon as its shadow asks for something.
     ///
     /// # Errors
     /// The file cannot be used.
     pub fn open(
         path: &Path,
-        service: ShadowService,
-        shadow: ShadowName,
+        shadows: Shadows,
         clock: Arc<dyn Fn() -> u64 + Send + Sync>,
         others: Option<Behaviour>,
     ) -> Result<Self, OpenError> {
         let (file, memories) = MemoryFile::open(path)?;
+        let (link, deltas) = shadows.connect();
         let world = World {
-            service,
-            shadow,
+            link,
             clock,
             file,
             memories: Arc::new(Mutex::new(memories)),
         };
         let bells = Bells::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(ring(
-            world.service.subscribe_all(),
-            world.clone(),
-            Arc::clone(&bells),
-            others,
-        ));
+        tasks.spawn(ring(deltas, world.clone(), Arc::clone(&bells), others));
         Ok(Self {
             world,
             bells,
@@ -112,31 +103,21 @@ impl World {
 }
 
 /// Wakes a lock whenever its shadow has something new: all of them share one subscription.
-async fn ring(
-    mut messages: Receiver<Arc<Message>>,
-    world: World,
-    bells: Bells,
-    others: Option<Behaviour>,
-) {
+async fn ring(mut deltas: Deltas, world: World, bells: Bells, others: Option<Behaviour>) {
     let mut tasks = JoinSet::new();
-    loop {
-        match messages.recv().await {
-            Ok(message) => {
-                if message.kind != MessageKind::UpdateDelta || message.shadow != world.shadow {
-                    continue;
-                }
-                let bell = guard(&bells).get(&message.thing).cloned();
-                match (bell, &others) {
-                    (Some(bell), _) => bell.notify_one(),
-                    // It reads its shadow when it starts.
-                    (None, Some(behaviour)) => {
-                        world.start(&message.thing, behaviour.clone(), &bells, &mut tasks);
-                    }
-                    (None, None) => {}
-                }
+    while let Some(news) = deltas.next().await {
+        let News::Of(thing) = news else {
+            guard(&bells).values().for_each(|bell| bell.notify_one());
+            continue;
+        };
+        let bell = guard(&bells).get(&thing).cloned();
+        match (bell, &others) {
+            (Some(bell), _) => bell.notify_one(),
+            // It reads its shadow when it starts.
+            (None, Some(behaviour)) => {
+                world.start(&thing, behaviour.clone(), &bells, &mut tasks);
             }
-            Err(RecvError::Lagged(_)) => guard(&bells).values().for_each(|bell| bell.notify_one()),
-            Err(RecvError::Closed) => return,
+            (None, None) => {}
         }
     }
 }
@@ -164,29 +145,35 @@ impl VirtualLock {
             }
         }
         loop {
-            while let Some(task) = self.next() {
-                if let Err(error) = self.run(task).await {
+            match self.step().await {
+                Ok(true) => {}
+                Ok(false) => bell.notified().await,
+                Err(error) => {
                     warn!(thing = self.thing, %error, "virtual lock tries again");
                     tokio::time::sleep(AGAIN).await;
                 }
             }
-            bell.notified().await;
         }
     }
 
+    /// Does the next thing that is asked for; `false`: there is none.
+    async fn step(&mut self) -> Result<bool, String> {
+        let Some(task) = self.next().await? else {
+            return Ok(false);
+        };
+        self.run(task).await.map(|()| true)
+    }
+
     /// Reads the shadow before each write, so that one which was taken off meanwhile is not done.
-    fn next(&self) -> Option<Task> {
-        let document = self
-            .world
-            .service
-            .document(&self.thing, &self.world.shadow)?;
-        let entries = device::entries(&document.desired.state);
+    async fn next(&self) -> Result<Option<Task>, String> {
+        let desired = self.world.link.desired(&self.thing).await?;
+        let entries = device::entries(&desired);
         let now = (self.world.clock)();
         let memories = guard(&self.world.memories);
-        match memories.get(&self.thing) {
+        Ok(match memories.get(&self.thing) {
             Some(memory) => memory.next(&entries, &self.done, now),
             None => LockMemory::default().next(&entries, &self.done, now),
-        }
+        })
     }
 
     async fn run(&mut self, task: Task) -> Result<(), String> {
@@ -254,11 +241,6 @@ impl VirtualLock {
     }
 
     async fn report(&self, body: &Value) -> Result<(), String> {
-        let body = body.to_string();
-        let World {
-            service, shadow, ..
-        } = &self.world;
-        let accepted = service.update(&self.thing, shadow, body.as_bytes()).await;
-        accepted.map(drop).map_err(|rejected| rejected.message)
+        self.world.link.update(&self.thing, body).await
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_sandbox::{VirtualLocks, read_memory};
+use keywright_sandbox::{Shadows, VirtualLocks, read_memory};
 use keywright_shadow::{Limits, MessageKind, ServiceConfig, ShadowName, ShadowService};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,9 +31,13 @@ impl World {
         self.folder.path().join("virtual-locks.sqlite")
     }
 
+    fn shadows(&self) -> Shadows {
+        Shadows::InProcess(self.service.clone(), keys())
+    }
+
     fn start(&self, behaviour: &str) -> VirtualLocks {
         let clock = Arc::new(|| NOW);
-        let locks = VirtualLocks::open(&self.file(), self.service.clone(), keys(), clock, None);
+        let locks = VirtualLocks::open(&self.file(), self.shadows(), clock, None);
         let mut locks = locks.expect("virtual locks");
         locks.add("door", behaviour.parse().expect("a behaviour"));
         locks
@@ -188,7 +192,7 @@ async fn a_thing_without_a_lock_gets_one_if_that_is_wanted() {
     let world = World::new();
     let clock = Arc::new(|| NOW);
     let others = "latency=1ms".parse().ok();
-    let locks = VirtualLocks::open(&world.file(), world.service.clone(), keys(), clock, others);
+    let locks = VirtualLocks::open(&world.file(), world.shadows(), clock, others);
     let locks = locks.expect("virtual locks");
     world.write("w1", "k1", Some(2), 1).await;
     assert_eq!(world.settled("w1").await, succeeded(2));

@@ -1,5 +1,6 @@
 //! The command line, and the layers below it.
 
+mod device_path;
 mod layers;
 mod serve;
 
@@ -10,11 +11,17 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::api_key::ApiKeyCommand;
 use crate::commands::lock::LockCommand;
+#[cfg(feature = "mqtt")]
+use crate::commands::shadow::{SandboxCommand, ShadowCommand};
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
 use crate::settings::Settings;
+#[cfg(feature = "mqtt")]
+pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
 pub(crate) use serve::Serve;
+#[cfg(feature = "mqtt")]
+pub(crate) use serve::{address, behaviour, count};
 
 /// Writes keys to smart locks, and follows each write until its lock has confirmed it.
 ///
@@ -44,6 +51,12 @@ enum Command {
     Token(TokenCommand),
     /// Asks a running server to write a key.
     Write(WriteCommand),
+    /// Serves device shadows as AWS IoT does, on a broker of your own and over REST.
+    #[cfg(feature = "mqtt")]
+    Shadow(ShadowCommand),
+    /// The same with virtual locks, to try a backend or a broker on.
+    #[cfg(feature = "mqtt")]
+    Sandbox(SandboxCommand),
     /// Prints what makes a shell complete these commands.
     Completions {
         /// The shell.
@@ -86,6 +99,10 @@ pub(crate) enum Task {
     ApiKey(ApiKeyCommand),
     Token(TokenCommand),
     Write(WriteCommand),
+    #[cfg(feature = "mqtt")]
+    Shadow(ShadowCommand),
+    #[cfg(feature = "mqtt")]
+    Sandbox(SandboxCommand),
     Completions(clap_complete::Shell),
 }
 
@@ -113,6 +130,10 @@ pub(crate) fn read() -> Result<Task, String> {
         Some(Command::ApiKey(command)) => Task::ApiKey(command),
         Some(Command::Token(command)) => Task::Token(command),
         Some(Command::Write(command)) => Task::Write(command),
+        #[cfg(feature = "mqtt")]
+        Some(Command::Shadow(command)) => Task::Shadow(command),
+        #[cfg(feature = "mqtt")]
+        Some(Command::Sandbox(command)) => Task::Sandbox(command),
         Some(Command::Completions { shell }) => Task::Completions(shell),
     })
 }

@@ -10,12 +10,21 @@ use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
 use keywright_sandbox::{Behaviour, Demo};
 
-use crate::settings::{Bounds, LogFormat, Sandbox, Settings, TokenKeys, Tokens};
+use super::device_path::DevicePath;
+use crate::settings::{
+    Behaviours, Bounds, LogFormat, Sandbox, Settings, ShadowChoice, TokenKeys, Tokens,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
+pub(super) enum Switch {
     On,
     Off,
+}
+
+impl Switch {
+    pub(super) fn is_on(self) -> bool {
+        self == Self::On
+    }
 }
 
 /// Where everything is kept, unless said otherwise.
@@ -72,11 +81,15 @@ pub(crate) struct Serve {
     )]
     token_organization_claim: String,
 
+    #[command(flatten)]
+    path: DevicePath,
+
     /// Whether the demo world is there: locks 123 and 124, virtual locks, and credentials in sandbox.env. Without
     /// it, tokens need a key of yours, and locks are added with `keywright lock`.
     #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
     sandbox: Switch,
-    /// Whether virtual locks are there to answer.
+    /// Whether virtual locks are there to answer, where the shadows are in this process. Elsewhere
+    /// `keywright sandbox` runs them.
     #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
     virtual_locks: Switch,
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
@@ -154,14 +167,18 @@ impl Serve {
         let demo = Demo {
             more_locks: self.locks,
         };
-        let named = self.behaviour.iter().filter_map(|(lock, _)| *lock);
-        if let Some(lock) = { named }.find(|lock| demo.locks().all(|known| known.id != *lock)) {
-            return Err(format!(
-                "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
-            ));
-        }
         let tokens = self.tokens()?;
-        let sandbox = self.sandbox == Switch::On;
+        let sandbox = self.sandbox.is_on();
+        let shadow_name = self.path.shadow_name.clone();
+        let (shadow, reports) = self.path.choose()?;
+        let here = matches!(shadow, ShadowChoice::InProcess);
+        if !here && !self.behaviour.is_empty() {
+            return Err(
+                "--behaviour is about locks on shadows in this process; for others run `keywright \
+                        sandbox`"
+                    .into(),
+            );
+        }
         if sandbox && tokens.is_some() {
             return Err("the sandbox has tokens of its own; for yours, set --sandbox off".into());
         }
@@ -170,9 +187,7 @@ impl Serve {
                 "--locks and --behaviour are about the sandbox, and --sandbox is off".into(),
             );
         }
-        let for_all = self.behaviour.iter().rfind(|(lock, _)| lock.is_none());
-        let for_all = for_all.map(|(_, behaviour)| behaviour.clone());
-        let single = self.behaviour.into_iter();
+        let behaviours = Behaviours::new(self.behaviour, demo)?;
         Ok(Settings {
             tokens,
             listen: self.listen,
@@ -185,12 +200,14 @@ impl Serve {
                 in_flight: self.max_in_flight,
                 ..Bounds::default()
             },
+            shadow,
+            shadow_name,
+            reports,
             sandbox: Sandbox {
                 demo: sandbox,
-                virtual_locks: sandbox && self.virtual_locks == Switch::On,
+                virtual_locks: sandbox && here && self.virtual_locks.is_on(),
                 more_locks: self.locks,
-                behaviour: for_all.unwrap_or_default(),
-                behaviours: single.filter_map(|(lock, b)| Some((lock?, b))).collect(),
+                behaviours,
                 faults: self.faults,
             },
         })
@@ -238,11 +255,11 @@ fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
         .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
 }
 
-fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
+pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
     let (lock, list) = text
         .split_once(':')
         .ok_or("write it as LOCK:LIST, such as 123:offline=5s or all:twice")?;
@@ -256,12 +273,12 @@ fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
     Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
 }
 
-fn count(text: &str) -> Result<u64, &'static str> {
+pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
     let number = text.parse().ok().filter(|n| *n <= 1_000_000);
     number.ok_or("it is a number from 0 to 1000000")
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::say;
-use crate::bootstrap::{Error, own_tokens};
+use crate::bootstrap::{Error, check, own_tokens};
 use crate::cli::{Layers, Source};
 use crate::settings::Settings;
 
@@ -12,6 +12,7 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
     if let Some(tokens) = &settings.tokens {
         own_tokens(tokens)?;
     }
+    check(settings)?;
     if json {
         let settings = layers.settings.iter().map(|(key, values, source)| {
             let value = json!({ "values": values, "from": source.to_string() });

@@ -3,6 +3,8 @@
 pub(crate) mod api_key;
 pub(crate) mod check_config;
 pub(crate) mod lock;
+#[cfg(feature = "mqtt")]
+pub(crate) mod shadow;
 pub(crate) mod token;
 pub(crate) mod write;
 

@@ -1,6 +1,7 @@
 //! The HTTP contract: what is asked, of whom, and what is answered.
 
 mod answer;
+mod device_reports;
 mod docs;
 mod failure;
 mod head;
@@ -81,6 +82,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
         Route::DocsScript => docs::script(request.headers()).await,
+        Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,
         Route::Details(lock) => reads::details(app, lock, &request).await,
         Route::Events(lock) => reads::events(app, lock, &request).await,

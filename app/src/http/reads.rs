@@ -16,8 +16,11 @@ use crate::app::App;
 /// How long the store may take to show that it is there.
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
-/// `GET /readyz`: the store answers, and the service is not being stopped.
+/// `GET /readyz`: the store answers, what the shadows need is connected, and the service is not being stopped.
 pub(super) async fn ready(app: &App) -> Result<Answer, Failure> {
+    if !app.connected.iter().all(|up| *up.borrow()) {
+        return Err(Failure::Unavailable);
+    }
     let asked = app.history.write(WriteId::from_u128(0));
     match timeout(READY_WITHIN, asked).await {
         Ok(Ok(_)) if !app.work.is_draining() => Ok(answer::ok(&json!({ "status": "ready" }))),

@@ -131,7 +131,7 @@ pub(super) async fn key_slot(app: &App, request: Request<Incoming>) -> Result<Ke
     if !is_json(request.headers()) {
         return Err(Failure::NotJson);
     }
-    let body = body(app, request.into_body()).await?;
+    let body = body_of(app, request.into_body(), app.bounds.body).await?;
     slot_of(&body)
 }
 
@@ -143,8 +143,11 @@ fn is_json(headers: &HeaderMap) -> bool {
         && !headers.contains_key(CONTENT_ENCODING)
 }
 
-async fn body(app: &App, body: Incoming) -> Result<Bytes, Failure> {
-    let most = app.bounds.body;
+/// A body of `most` bytes at most.
+///
+/// # Errors
+/// 400, 408, 413.
+pub(super) async fn body_of(app: &App, body: Incoming, most: usize) -> Result<Bytes, Failure> {
     let too_large = || Failure::BodyTooLarge(most);
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());

@@ -1,0 +1,269 @@
+//! Who is let in: the sandbox's own credentials, or tokens and API keys from files that are read again when they
+//! change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use keywright_adapters::auth::{
+    Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
+    VerificationKey, read_api_keys, read_jwks, read_last_used, write_api_keys, write_last_used,
+};
+use keywright_domain::ports::{Clock, Secret};
+use keywright_domain::principal::Identity;
+use keywright_domain::values::OrganizationId;
+use keywright_sandbox::Demo;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::{API_KEYS, API_KEYS_USED, Error, TOKEN_KEY};
+use crate::demo_credentials::{
+    AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
+    write_env,
+};
+use crate::settings::{Settings, TokenKeys, Tokens};
+
+/// How often the files of keys are looked at.
+const FOLLOW: Duration = Duration::from_millis(500);
+
+/// How often it is noted when API keys were last used: what a crash may forget, against a synced file each time.
+const NOTE_USE: Duration = Duration::from_secs(5);
+
+/// Who is let in, and who follows the files that say so.
+pub(super) struct LetIn {
+    pub(super) auth: Arc<CredentialAuth>,
+    /// The sandbox's own.
+    pub(super) demo: Option<DemoCredentials>,
+    api_keys: (PathBuf, Stamp),
+    tokens: Option<(Arc<JwtVerifier>, TokenKeys, Stamp)>,
+}
+
+/// Reads the files, or makes the sandbox's credentials.
+///
+/// # Errors
+/// One cannot be used; the text names it.
+pub(super) fn let_in(
+    settings: &Settings,
+    url: &str,
+    clock: &Arc<dyn Clock>,
+) -> Result<LetIn, Error> {
+    let data = settings.data.as_path();
+    // What changes while they are read is read again.
+    let keys_path = data.join(API_KEYS);
+    let keys_stamp = Stamp::of(&keys_path);
+    let (mut verifier, mut demo, mut followed) = (None, None, None);
+    if settings.sandbox.demo {
+        let credentials = demo_credentials(data, url, &**clock)?;
+        (verifier, demo) = (Some(Arc::new(credentials.tokens)), Some(credentials.demo));
+    } else if let Some(tokens) = &settings.tokens {
+        let stamp = Stamp::of(tokens.keys.path());
+        let own = Arc::new(own_tokens(tokens)?);
+        followed = Some((own.clone(), tokens.keys.clone(), stamp));
+        verifier = Some(own);
+    }
+    let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
+    let auth = CredentialAuth::new(verifier, Some(api_keys), clock.clone());
+    Ok(LetIn {
+        auth: Arc::new(auth),
+        demo,
+        api_keys: (keys_path, keys_stamp),
+        tokens: followed,
+    })
+}
+
+impl LetIn {
+    /// Follows the files, and notes when API keys were used.
+    pub(super) fn follow(self, data: &Path, workers: &mut JoinSet<()>) {
+        let used_path = data.join(API_KEYS_USED);
+        workers.spawn(note_api_keys_used(used_path.clone(), self.auth.clone()));
+        let ((path, stamp), auth) = (self.api_keys, self.auth);
+        let read = path.clone();
+        workers.spawn(follow("the API keys", path, stamp, move || {
+            let keys = read_api_keys(&read)?;
+            // The uses that are not noted yet go with the keys that were used.
+            note_last_used(&used_path, &auth.api_keys_last_used());
+            auth.replace_api_keys(ApiKeys::new(keys));
+            Ok(())
+        }));
+        if let Some((tokens, keys, stamp)) = self.tokens {
+            let path = keys.path().to_owned();
+            workers.spawn(follow("the keys of tokens", path, stamp, move || {
+                Ok(tokens.replace_keys(read_token_keys(&keys)?)?)
+            }));
+        }
+    }
+}
+
+struct Credentials {
+    demo: DemoCredentials,
+    tokens: JwtVerifier,
+}
+
+/// What an earlier run left where it is still good; else new ones.
+fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials, Error> {
+    let (env_path, keys_path) = (data.join("sandbox.env"), data.join(API_KEYS));
+    let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
+    let settings = JwtSettings {
+        issuer: ISSUER.into(),
+        audience: AUDIENCE.into(),
+        organization_claim: ORGANIZATION_CLAIM.into(),
+    };
+    let point = VerificationKey::es256_point(None, &token_key.public_point());
+    let tokens = JwtVerifier::new(vec![point], settings)?;
+    let mut records = read_api_keys(&keys_path)?;
+    let api_keys = ApiKeys::new(records.clone());
+    let (now, kept) = (clock.now(), read_env(&env_path));
+
+    let good = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
+    let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
+        Some(token) => token,
+        None => {
+            let bearer = Bearer {
+                user: Demo::USER,
+                organization: None,
+            };
+            token_key.sign(bearer, now.as_secs(), TOKEN_TIME)?
+        }
+    };
+    let good = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
+    let api_key = match kept.map(|k| k.api_key).filter(good) {
+        Some(key) => key,
+        None => {
+            let key = ApiKey::generate();
+            let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
+            records.retain(|record: &ApiKeyRecord| record.identity != demo);
+            records.push(key.record(demo, None));
+            write_api_keys(&keys_path, &records)?;
+            key.expose().to_owned()
+        }
+    };
+    let demo = DemoCredentials { token, api_key };
+    write_env(&env_path, url, &demo)
+        .map_err(|e| format!("cannot write {}: {e}", env_path.display()))?;
+    Ok(Credentials { demo, tokens })
+}
+
+/// The verifier of the tokens that the settings ask for.
+///
+/// # Errors
+/// A file cannot be read, or a key in it cannot be used; the text names the file.
+pub(crate) fn own_tokens(tokens: &Tokens) -> Result<JwtVerifier, Error> {
+    let settings = JwtSettings {
+        issuer: tokens.issuer.clone(),
+        audience: tokens.audience.clone(),
+        organization_claim: tokens.organization_claim.clone(),
+    };
+    let verifier = JwtVerifier::new(read_token_keys(&tokens.keys)?, settings);
+    Ok(verifier.map_err(|e| unusable(&tokens.keys, &e))?)
+}
+
+fn unusable(keys: &TokenKeys, why: &dyn std::fmt::Display) -> String {
+    format!("cannot use {} for tokens: {why}", keys.path().display())
+}
+
+fn read_token_keys(keys: &TokenKeys) -> Result<Vec<VerificationKey>, Error> {
+    let content = fs::read(keys.path()).map_err(|e| unusable(keys, &e))?;
+    let read = match keys {
+        TokenKeys::Jwks(_) => read_jwks(&content),
+        TokenKeys::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
+            let text = String::from_utf8(content);
+            let text = text.map_err(|_| unusable(keys, &"a secret must be text"))?;
+            let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
+            VerificationKey::secret(None, *algorithm, &secret).map(|key| vec![key])
+        }
+        TokenKeys::One(_, algorithm) => {
+            VerificationKey::pem(None, *algorithm, &content).map(|key| vec![key])
+        }
+    };
+    Ok(read.map_err(|e| unusable(keys, &e))?)
+}
+
+/// What tells one content of a file from the next without reading it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(Option<(SystemTime, u64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let metadata = fs::metadata(path).ok();
+        Self(metadata.and_then(|file| Some((file.modified().ok()?, file.len()))))
+    }
+}
+
+/// Takes over a file of keys that was changed since `taken`, within a second. One that cannot be used leaves the
+/// keys as they were, and is tried again: it may be that only the reading failed.
+async fn follow(what: &str, path: PathBuf, mut taken: Stamp, take: impl Fn() -> Result<(), Error>) {
+    let mut complained = None;
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        let now = Stamp::of(&path);
+        if now == taken {
+            continue;
+        }
+        match take() {
+            Ok(()) => {
+                tracing::info!("{what} have changed");
+                taken = now;
+            }
+            Err(error) if complained != Some(now) => {
+                tracing::error!(%error, "{what} stay as they were");
+                complained = Some(now);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Notes when API keys were last used. A write that fails is tried again.
+async fn note_api_keys_used(path: PathBuf, auth: Arc<CredentialAuth>) {
+    let mut noted = LastUsed::new();
+    loop {
+        tokio::time::sleep(NOTE_USE).await;
+        let used = auth.api_keys_last_used();
+        if used == noted {
+            continue;
+        }
+        let (path, news) = (path.clone(), used.clone());
+        let note = move || note_last_used(&path, &news);
+        if spawn_blocking(note).await.is_ok_and(|written| written) {
+            noted = used;
+        }
+    }
+}
+
+/// Whether it could be written.
+fn note_last_used(path: &Path, used: &LastUsed) -> bool {
+    let written = read_last_used(path).and_then(|mut all| {
+        all.extend(used);
+        write_last_used(path, &all)
+    });
+    if let Err(error) = &written {
+        tracing::warn!(%error, "when API keys were last used is not noted");
+    }
+    written.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_changed_before_it_was_followed_is_taken_over_even_at_the_second_try() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        fs::write(&path, "old").expect("written");
+        let taken = Stamp::of(&path);
+        fs::write(&path, "revoked").expect("written");
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let take = move || match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("it could not be read".into()),
+            _ => Ok(()),
+        };
+        let following = follow("the keys", path, taken, take);
+        let over = tokio::time::timeout(FOLLOW * 5, following).await;
+        assert!(over.is_err(), "it follows on and on");
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
+}

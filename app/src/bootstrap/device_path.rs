@@ -1,0 +1,180 @@
+//! How locks are reached: where their shadows are, and how their reports come.
+
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(feature = "mqtt")]
+use keywright_adapters::reports::MqttReports;
+use keywright_adapters::reports::{HttpReports, PollingReports};
+use keywright_adapters::shadow::InMemoryShadow;
+#[cfg(feature = "aws")]
+use keywright_adapters::shadow::{AwsSettings, AwsShadow};
+#[cfg(feature = "mqtt")]
+use keywright_adapters::shadow::{MqttShadow, shard_names};
+use keywright_adapters::time::SystemClock;
+use keywright_domain::ports::{Clock, DeviceReports, ShadowPort};
+#[cfg(feature = "mqtt")]
+use keywright_mqtt::Broker;
+use keywright_sandbox::{Demo, Shadows, VirtualLocks};
+#[cfg(feature = "mqtt")]
+use keywright_shadow::mqtt::Limits as Pace;
+use keywright_shadow::{Limits, OpenError, ServiceConfig, ShadowName, ShadowService};
+use tokio::sync::watch;
+
+use super::Error;
+use crate::app::Ingest;
+#[cfg(feature = "mqtt")]
+use crate::settings::Mqtt;
+use crate::settings::{Settings, ShadowChoice};
+
+/// The file of shadows that are in this process, and that of what virtual locks hold.
+const SHADOWS: &str = "shadows.sqlite";
+pub(crate) const VIRTUAL_LOCKS: &str = "virtual-locks.sqlite";
+
+/// An adapter gives up a little before the protocol does, so that it is heard why.
+#[cfg(any(feature = "aws", feature = "mqtt"))]
+fn patience(settings: &Settings) -> std::time::Duration {
+    settings.protocol.shadow_call.mul_f64(0.95)
+}
+
+/// What the settings choose.
+pub(super) struct DevicePath {
+    pub(super) shadow: Arc<dyn ShadowPort>,
+    pub(super) reports: Vec<Arc<dyn DeviceReports>>,
+    /// Whether each connection that is needed is there.
+    pub(super) connected: Vec<watch::Receiver<bool>>,
+    /// Where reports over HTTP go, if they are taken.
+    pub(super) ingest: Option<Ingest>,
+    /// The shadows, where they are in this process.
+    pub(super) service: Option<ShadowService>,
+}
+
+/// The time in epoch seconds.
+pub(crate) fn seconds() -> Arc<dyn Fn() -> u64 + Send + Sync> {
+    Arc::new(|| SystemClock.now().as_secs())
+}
+
+/// The durable shadows of a folder.
+///
+/// # Errors
+/// Their file cannot be used.
+pub(crate) async fn open_shadows(data: &Path) -> Result<ShadowService, OpenError> {
+    let config = ServiceConfig {
+        clock: seconds(),
+        limits: Limits::default(),
+    };
+    ShadowService::open(&data.join(SHADOWS), config).await
+}
+
+/// Reads the files that the choice names, without using them.
+///
+/// # Errors
+/// One cannot be used; the text names it.
+pub(crate) fn check(settings: &Settings) -> Result<(), Error> {
+    #[cfg(feature = "mqtt")]
+    for mqtt in settings.mqtt() {
+        Broker::new(mqtt.url.clone(), &mqtt.files)?;
+    }
+    if let Some(secret) = &settings.reports.http {
+        Ingest::read(secret, HttpReports::new())?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// A file or AWS cannot be used. A broker that cannot be reached is waited for.
+pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
+    let mut path = match &settings.shadow {
+        ShadowChoice::InProcess => {
+            let service = open_shadows(&settings.data).await?;
+            let name = ShadowName::Named(settings.shadow_name.clone());
+            let shadow = InMemoryShadow::new(service.clone(), name);
+            let mut path = DevicePath::over(Arc::new(shadow.clone()));
+            if settings.reports.in_process {
+                path.reports.push(Arc::new(shadow.reports()));
+            }
+            path.service = Some(service);
+            path
+        }
+        #[cfg(feature = "aws")]
+        ShadowChoice::Aws(aws) => {
+            let aws = AwsSettings {
+                endpoint: aws.endpoint.clone(),
+                region: aws.region.clone(),
+                shadow: settings.shadow_name.clone(),
+                patience: patience(settings),
+            };
+            DevicePath::over(Arc::new(AwsShadow::connect(aws).await?))
+        }
+        #[cfg(feature = "mqtt")]
+        ShadowChoice::Mqtt(mqtt) => {
+            let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
+            let pace = if mqtt.aws_limits {
+                Pace::AWS
+            } else {
+                Pace::OWN_BROKER
+            };
+            let (id, shards) = (&mqtt.client_id, shards(settings, mqtt));
+            let shadow = MqttShadow::start(&broker, id, &shards, pace, patience(settings));
+            let connected = shadow.up();
+            let mut path = DevicePath::over(Arc::new(shadow));
+            path.connected = connected;
+            path
+        }
+    };
+    #[cfg(feature = "mqtt")]
+    if let Some(mqtt) = &settings.reports.mqtt {
+        let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
+        let id = format!("{}-reports", mqtt.client_id);
+        let reports = MqttReports::start(&broker, &id, &shards(settings, mqtt));
+        path.reports.push(Arc::new(reports));
+    }
+    if let Some(secret) = &settings.reports.http {
+        let ingest = Ingest::read(secret, HttpReports::new())?;
+        path.reports.push(ingest.reports.clone());
+        path.ingest = Some(ingest);
+    }
+    if let Some(every) = settings.reports.poll {
+        path.reports.push(Arc::new(PollingReports::new(every)));
+    }
+    Ok(path)
+}
+
+impl DevicePath {
+    fn over(shadow: Arc<dyn ShadowPort>) -> Self {
+        Self {
+            shadow,
+            reports: Vec::new(),
+            connected: Vec::new(),
+            ingest: None,
+            service: None,
+        }
+    }
+}
+
+#[cfg(feature = "mqtt")]
+fn shards(settings: &Settings, mqtt: &Mqtt) -> Vec<String> {
+    shard_names(&settings.shadow_name, mqtt.shards)
+}
+
+/// The locks of the demo world, on shadows of this process.
+pub(super) fn virtual_locks(
+    settings: &Settings,
+    service: &ShadowService,
+    demo: Demo,
+) -> Result<VirtualLocks, OpenError> {
+    let sandbox = &settings.sandbox;
+    let name = ShadowName::Named(settings.shadow_name.clone());
+    let others = sandbox
+        .virtual_locks
+        .then(|| sandbox.behaviours.of_others().clone());
+    let file = settings.data.join(VIRTUAL_LOCKS);
+    let shadows = Shadows::InProcess(service.clone(), name);
+    let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
+    if sandbox.virtual_locks {
+        for lock in demo.locks() {
+            locks.add(&lock.thing, sandbox.behaviours.of(lock.id).clone());
+        }
+    }
+    Ok(locks)
+}

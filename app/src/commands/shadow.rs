@@ -1,0 +1,231 @@
+//! `keywright shadow` and `keywright sandbox`: shadows for others, over REST and on a broker, with virtual locks on
+//! them or without.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use keywright_mqtt::{Broker, BrokerUrl, Files};
+use keywright_sandbox::{Behaviour, Demo, Shadows, VirtualLocks};
+use keywright_shadow::mqtt::{Attached, Disturb, Options, at_random};
+use keywright_shadow::{ShadowName, ShadowService, rest};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::say;
+use crate::bootstrap::{Error, VIRTUAL_LOCKS, make_private_folder, open_shadows, seconds};
+use crate::cli;
+use crate::logging;
+use crate::settings::{Behaviours, LogFormat};
+use crate::signals::Signals;
+
+/// Shadows alone.
+#[derive(Args)]
+pub(crate) struct ShadowCommand {
+    #[command(flatten)]
+    fronts: Fronts,
+    /// Where the shadows are kept. Made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Shadows with virtual locks on them.
+#[derive(Args)]
+pub(crate) struct SandboxCommand {
+    #[command(flatten)]
+    fronts: Fronts,
+    /// Where shadows and the locks' memories are kept. Made where it is missing.
+    #[arg(long, value_name = "DIR", default_value = "./keywright-sandbox")]
+    data: PathBuf,
+    /// How many locks there are besides 123 and 124: 1001, 1002, …; their things are demo-lock-123 and so on. A
+    /// shadow of another thing gets a lock as soon as something is asked of it.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = cli::count)]
+    locks: u64,
+    /// How a lock behaves, or all of them, as for `keywright serve`: 123:offline=5s or all:latency=50ms,twice.
+    #[arg(long, value_name = "LOCK:LIST", value_parser = cli::behaviour)]
+    behaviour: Vec<(Option<u64>, Behaviour)>,
+    /// The named shadow that the locks look at.
+    #[arg(long, value_name = "NAME", default_value = "keys", value_parser = cli::shadow_name)]
+    shadow_name: String,
+}
+
+/// Where shadows are served.
+#[derive(Args)]
+struct Fronts {
+    /// Serve REST here, as AWS IoT's data plane does; port 0 takes a free one. Signatures are not looked at, so
+    /// whoever reaches it may do everything.
+    #[arg(long, value_name = "ADDR", value_parser = cli::address)]
+    rest: Option<SocketAddr>,
+    /// Serve on this broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS. One service a broker.
+    #[arg(long, value_name = "URL")]
+    broker: Option<BrokerUrl>,
+    /// The certificates that the broker's is traced back to [default: the system's].
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    broker_ca: Option<PathBuf>,
+    /// The certificate that the broker is shown.
+    #[arg(long, value_name = "FILE", requires = "broker_key")]
+    broker_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "broker_certificate")]
+    broker_key: Option<PathBuf>,
+    /// The user of the broker.
+    #[arg(long, value_name = "NAME", requires = "broker_password_file")]
+    broker_user: Option<String>,
+    /// The file with the user's password.
+    #[arg(long, value_name = "FILE", requires = "broker_user")]
+    broker_password_file: Option<PathBuf>,
+    /// For tests of locks and backends, disturb messages on the broker: shuffle=20,repeat=0.3,lose=0.1,seed=7 holds
+    /// each back for up to 20 ms, repeats a third and loses a tenth.
+    #[arg(long, value_name = "LIST", value_parser = disorder, requires = "broker")]
+    disorder: Option<Disorder>,
+    /// Refuse more requests of one thing than so many a second (429); AWS IoT takes 20.
+    #[arg(long, value_name = "N")]
+    requests_a_second: Option<u32>,
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value = "text")]
+    log: LogFormat,
+    /// The least important lines that are logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: tracing::Level,
+}
+
+#[derive(Clone)]
+struct Disorder(Disturb);
+
+fn disorder(text: &str) -> Result<Disorder, String> {
+    at_random(text).map(Disorder).map_err(|e| e.to_string())
+}
+
+pub(crate) fn serve(command: ShadowCommand) -> Result<(), Error> {
+    run(command.fronts, command.data, None)
+}
+
+pub(crate) fn sandbox(command: SandboxCommand) -> Result<(), Error> {
+    let demo = Demo {
+        more_locks: command.locks,
+    };
+    let locks = Locks {
+        demo,
+        behaviour: Behaviours::new(command.behaviour, demo)?,
+        shadow_name: command.shadow_name,
+    };
+    run(command.fronts, command.data, Some(locks))
+}
+
+struct Locks {
+    demo: Demo,
+    behaviour: Behaviours,
+    shadow_name: String,
+}
+
+fn run(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
+    if fronts.rest.is_none() && fronts.broker.is_none() {
+        return Err("say where to serve: --rest ADDR, --broker URL, or both".into());
+    }
+    logging::start(fronts.log, fronts.log_level);
+    make_private_folder(&data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve_all(fronts, data, locks))
+}
+
+async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let broker = fronts.broker()?;
+    let service = open_shadows(&data).await?;
+    service.limit_requests(fronts.requests_a_second);
+    let mut banner = String::from(match locks {
+        Some(_) => "Keywright's shadows and virtual locks are served",
+        None => "Keywright's shadows are served",
+    });
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut http = None;
+    if let Some(address) = fronts.rest {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener
+            .map_err(|e| format!("cannot listen on {address}: {e}; choose another with --rest"))?;
+        banner += &format!("\n  REST    http://{}", listener.local_addr()?);
+        let stopped = async { drop(stopped.await) };
+        http = Some(tokio::spawn(rest::serve(
+            listener,
+            service.clone(),
+            stopped,
+        )));
+    }
+    let mut attached = None;
+    if let (Some(broker), Some(url)) = (&broker, &fronts.broker) {
+        let options = Options {
+            disturb: fronts.disorder.map(|Disorder(disturb)| disturb),
+        };
+        let mut front = Attached::start(service.clone(), broker.clone(), options);
+        tokio::select! {
+            up = front.wait_until_up() => up?,
+            () = signals.next() => return Ok(()),
+        }
+        banner += &format!("\n  broker  {url}");
+        attached = Some(front);
+    }
+    let _locks = match locks {
+        Some(locks) => Some(locks.start(&data, &service, broker)?),
+        None => None,
+    };
+    say!("{banner}\n  data    {}", data.display());
+
+    let lost = async {
+        match &mut attached {
+            Some(attached) => attached.ended().await.to_string(),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = signals.next() => {}
+        () = service.ended() => return Err("the store of shadows can no longer be written; start again".into()),
+        why = lost => return Err(why.into()),
+    }
+    drop(stop);
+    if let Some(http) = http {
+        let _ = http.await;
+    }
+    Ok(())
+}
+
+impl Fronts {
+    fn broker(&self) -> Result<Option<Broker>, Error> {
+        let files = Files {
+            ca: self.broker_ca.clone(),
+            certificate: self.broker_certificate.clone(),
+            key: self.broker_key.clone(),
+            login: self
+                .broker_user
+                .clone()
+                .zip(self.broker_password_file.clone()),
+        };
+        let broker = self.broker.clone().map(|url| Broker::new(url, &files));
+        Ok(broker.transpose()?)
+    }
+}
+
+impl Locks {
+    /// Where there is a broker, they reach their shadows over it, as locks do.
+    fn start(
+        self,
+        data: &std::path::Path,
+        service: &ShadowService,
+        broker: Option<Broker>,
+    ) -> Result<VirtualLocks, Error> {
+        let name = ShadowName::Named(self.shadow_name);
+        let shadows = match broker {
+            Some(broker) => Shadows::Broker(broker, name),
+            None => Shadows::InProcess(service.clone(), name),
+        };
+        let others = Some(self.behaviour.of_others().clone());
+        let file = data.join(VIRTUAL_LOCKS);
+        let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
+        for lock in self.demo.locks() {
+            locks.add(&lock.thing, self.behaviour.of(lock.id).clone());
+        }
+        Ok(locks)
+    }
+}

@@ -1,0 +1,105 @@
+//! `POST /device-reports`: what locks report, brought by somebody who heard of it, an AWS IoT rule for instance.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::info;
+
+use super::failure::Failure;
+use super::{Answer, answer, request};
+use crate::app::{App, Ingest};
+use crate::bootstrap::Undelivered;
+
+/// Bytes of a message: two documents of 8 KiB with their metadata, and AWS IoT's bound of a payload.
+const LARGEST: usize = 128 * 1024;
+
+/// How long whoever brings a report waits until it is settled.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// By this header AWS says that a message is about the destination itself.
+const MESSAGE_TYPE: &str = "x-amz-rules-engine-message-type";
+const CONFIRMATION: &str = "DestinationConfirmation";
+
+/// Takes in one report, and answers when it is settled durably.
+pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let Some(ingest) = &app.ingest else {
+        return Err(Failure::NotFound);
+    };
+    let confirms = is_confirmation(request.headers());
+    if !confirms && !is_trusted(ingest, request.headers()) {
+        return Err(Failure::Unauthorized);
+    }
+    let body = request::body_of(app, request.into_body(), LARGEST).await?;
+    if confirms {
+        return confirm(&body);
+    }
+    match timeout(SETTLED_WITHIN, ingest.reports.deliver(&body)).await {
+        Ok(Ok(())) => Ok(answer::ok(&json!({ "success": true }))),
+        Ok(Err(Undelivered::Malformed(why))) => Err(Failure::BadRequest(why.into())),
+        Ok(Err(Undelivered::Busy | Undelivered::NotSettled)) | Err(_) => Err(Failure::Unavailable),
+    }
+}
+
+fn is_trusted(ingest: &Ingest, headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let secret = value.to_str().ok().and_then(|value| value.split_once(' '));
+    secret.is_some_and(|(scheme, secret)| {
+        scheme.eq_ignore_ascii_case("bearer") && ingest.knows(secret.trim())
+    })
+}
+
+fn is_confirmation(headers: &HeaderMap) -> bool {
+    headers
+        .get(MESSAGE_TYPE)
+        .is_some_and(|kind| kind == CONFIRMATION)
+}
+
+/// AWS wants to know whether whoever owns the rule owns this address as well, and sends an address of its own that
+/// the owner is to open. It comes without our secret, so it is shown to the owner, and not opened.
+fn confirm(body: &Bytes) -> Result<Answer, Failure> {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let url = body["enableUrl"].as_str().filter(|url| is_of_aws(url));
+    let url =
+        url.ok_or_else(|| Failure::BadRequest("this is no confirmation of AWS IoT".into()))?;
+    info!(
+        url,
+        "to confirm the destination of an AWS IoT rule, open this address"
+    );
+    Ok(answer::ok(&json!({ "success": true })))
+}
+
+fn is_of_aws(url: &str) -> bool {
+    let host = url
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split('/').next());
+    let plain = url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic());
+    plain && host.is_some_and(|host| host.ends_with(".amazonaws.com"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_aws_are_shown() {
+        assert!(is_of_aws(
+            "https://iot.eu-west-1.amazonaws.com/confirmdestination/x"
+        ));
+        for url in [
+            "http://iot.eu-west-1.amazonaws.com/x",
+            "https://iot.eu-west-1.amazonaws.com.example.com/x",
+            "https://example.com/.amazonaws.com",
+            "https://iot.eu-west-1.amazonaws.com/a\nERROR forged",
+        ] {
+            assert!(!is_of_aws(url), "{url}");
+        }
+    }
+}

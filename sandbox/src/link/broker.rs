@@ -1,0 +1,114 @@
+//! Shadows behind a broker, on two connections: one for requests, one for deltas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use keywright_mqtt::{Broker, Flow, Handler, Message, Session, SessionOptions};
+use keywright_shadow::ShadowName;
+use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient, Topic};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use super::News;
+
+/// How long a lock waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Deltas that may wait to be looked at.
+const WAITING: usize = 4096;
+
+/// Asks for shadows and changes them.
+#[derive(Clone)]
+pub(crate) struct Requests {
+    client: ShadowClient,
+    count: Arc<AtomicU64>,
+}
+
+pub(crate) struct Deltas {
+    news: mpsc::Receiver<News>,
+    _session: Session,
+}
+
+pub(super) fn connect(broker: Broker, shadow: ShadowName) -> (Requests, Deltas) {
+    let id = format!("virtual-locks-{:016x}", fastrand::u64(..));
+    let (tell, news) = mpsc::channel(WAITING);
+    let options = SessionOptions {
+        client_id: format!("{id}-deltas"),
+        filters: vec![Topic::text("+", &shadow, "update/delta")],
+        persistent: false,
+        manual_acks: false,
+    };
+    let deltas = Deltas {
+        news,
+        _session: Session::start(broker.clone(), options, Listener(tell)),
+    };
+    let requests = Requests {
+        client: ShadowClient::start(broker, &id, shadow, Limits::OWN_BROKER),
+        count: Arc::default(),
+    };
+    (requests, deltas)
+}
+
+impl Requests {
+    pub(super) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, String> {
+        match self.request(Operation::Get, thing, Map::new()).await {
+            Ok(answer) => {
+                let desired = answer.pointer("/state/desired").and_then(Value::as_object);
+                Ok(desired.cloned().unwrap_or_default())
+            }
+            Err(RequestError::Rejected { code: 404, .. }) => Ok(Map::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub(super) async fn update(&self, thing: &str, body: &Value) -> Result<(), String> {
+        let body = body.as_object().cloned().unwrap_or_default();
+        let answer = self.request(Operation::Update, thing, body).await;
+        answer.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn request(
+        &self,
+        operation: Operation,
+        thing: &str,
+        mut body: Map<String, Value>,
+    ) -> Result<Value, RequestError> {
+        // Unique among all that ever wait here, and at most 64 bytes.
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let token = format!("{thing:.40}.{count}");
+        body.insert("clientToken".into(), token.as_str().into());
+        let client = &self.client;
+        client
+            .request(operation, thing, &token, &body.into(), PATIENCE)
+            .await
+    }
+}
+
+impl Deltas {
+    pub(super) async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+}
+
+struct Listener(mpsc::Sender<News>);
+
+impl Handler for Listener {
+    fn up(&mut self, _: u64) {
+        // Where there is no room, there is something to look at anyway.
+        let _ = self.0.try_send(News::OfAll);
+    }
+
+    fn down(&mut self, _: u64, _: &str) {}
+
+    fn message(&mut self, message: Message) -> Flow {
+        let Some(topic) = Topic::parse(message.topic()) else {
+            return Flow::Continue;
+        };
+        // One that finds no room is heard of on the next connection.
+        match self.0.try_send(News::Of(topic.thing.to_owned())) {
+            Ok(()) => Flow::Continue,
+            Err(_) => Flow::Renew,
+        }
+    }
+}
