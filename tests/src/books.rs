@@ -35,8 +35,18 @@ impl Books {
     /// # Panics
     /// They cannot be read.
     pub async fn read(data: &Path) -> Self {
+        Self::read_both(data, data).await
+    }
+
+    /// As [`Books::read`], of a program whose shadows another one keeps.
+    ///
+    /// # Panics
+    /// They cannot be read.
+    pub async fn read_both(locks: &Path, shadows: &Path) -> Self {
         let folder = TempDir::new().expect("a folder");
-        copy(data, folder.path());
+        for (data, file) in [locks, shadows].iter().zip(FILES) {
+            copy(data, folder.path(), file);
+        }
         let store = SqliteLockRepo::open(&folder.path().join(FILES[0]), Arc::new(SystemClock));
         let config = ServiceConfig {
             clock: Arc::new(|| SystemClock.now().as_secs()),
@@ -169,22 +179,20 @@ impl Books {
 }
 
 /// Copies files that somebody may be writing to: two readings that are equal are of one moment.
-fn copy(from: &Path, to: &Path) {
+fn copy(from: &Path, to: &Path, file: &str) {
     let read = |name: &str| std::fs::read(from.join(name)).ok();
-    for file in FILES {
-        let names = [file.to_owned(), format!("{file}-wal")];
-        let mut last = names.each_ref().map(|name| read(name));
-        loop {
-            let now = names.each_ref().map(|name| read(name));
-            if now == last {
-                break;
-            }
-            last = now;
+    let names = [file.to_owned(), format!("{file}-wal")];
+    let mut last = names.each_ref().map(|name| read(name));
+    loop {
+        let now = names.each_ref().map(|name| read(name));
+        if now == last {
+            break;
         }
-        for (name, content) in names.iter().zip(last) {
-            if let Some(content) = content {
-                std::fs::write(to.join(name), content).expect("copied");
-            }
+        last = now;
+    }
+    for (name, content) in names.iter().zip(last) {
+        if let Some(content) = content {
+            std::fs::write(to.join(name), content).expect("copied");
         }
     }
 }

@@ -3,7 +3,9 @@
 mod books;
 mod client;
 mod program;
+mod shadows;
 
 pub use books::Books;
 pub use client::{Answer, Connection, Request};
 pub use program::Program;
+pub use shadows::Shadows;

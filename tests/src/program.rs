@@ -38,9 +38,24 @@ impl Program {
     /// # Panics
     /// It does not start.
     pub fn start_in(binary: &str, work: &Path, folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(binary, work, folder, arguments, &[])
+    }
+
+    /// As [`Program::start_in`], with these variables.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_with(
+        binary: &str,
+        work: &Path,
+        folder: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         // A file, because what was logged before an answer stands in it when the answer is there.
         let log = NamedTempFile::new().expect("a file");
         let mut child = command(binary, folder, arguments)
+            .envs(variables.iter().copied())
             .current_dir(work)
             .stderr(log.reopen().expect("the file"))
             .spawn()
@@ -117,6 +132,11 @@ impl Program {
         Request::new(self.address, method, path)
     }
 
+    /// The kilobytes of memory that the process has now.
+    pub fn resident(&self) -> u64 {
+        resident(self.child.id())
+    }
+
     /// SIGKILL.
     ///
     /// # Panics
@@ -164,6 +184,14 @@ fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// `VmRSS` of a process, in kilobytes.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is running");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|n| n.parse().ok()).expect("a number")
 }
 
 fn read(log: &NamedTempFile) -> String {

@@ -1,0 +1,181 @@
+//! The server over a broker, with mutual TLS and without, and what it says when it cannot be reached.
+
+use std::process::Command;
+use std::time::Duration;
+
+use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
+use keywright_tests::Program;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::on_broker::{OnBroker, texts, tls_options};
+use crate::world::{BINARY, FAST, LOCK, eventually};
+
+const QUICK: [&str; 2] = ["--behaviour", "all:latency=10ms"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_mutual_tls_a_write_is_confirmed_by_its_lock() {
+    let certificates = Certificates::new();
+    let broker = Mosquitto::start_tls(&certificates);
+    let world = OnBroker::start_on(broker, Some(certificates), "sandbox", &QUICK, &[]).await;
+    let answer = world.write(LOCK, "my-key", 2, 20).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+    let books = world.books().await;
+    books
+        .check_at_rest(&[LOCK])
+        .await
+        .expect("the books balance");
+    assert_eq!(
+        books.names(LOCK).await,
+        ["KeyWriteRequested", "KeyWriteConfirmed"]
+    );
+}
+
+/// A server that cannot reach its broker: it runs, is not ready, answers 502, and says why.
+async fn refused(url: &str, options: &[String], expected: &str) {
+    let folder = TempDir::new().expect("a folder");
+    let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", url];
+    arguments.extend(FAST);
+    arguments.extend(texts(options));
+    let program = Program::start(BINARY, folder.path(), &arguments);
+    let ready = program.request("GET", "/readyz").send().await;
+    assert_eq!(ready.status, 503, "{options:?}");
+    let body = json!({ "keyUuid": "k" });
+    let answer = program.write_key(LOCK, &body).send().await;
+    assert_eq!(
+        (answer.status, &answer.body["reason"]),
+        (502, &json!("Unavailable")),
+        "{answer:?}"
+    );
+    let events = program.get(&format!("/locks/{LOCK}/events")).send().await;
+    assert_eq!(events.body["totalEvents"], 2, "nothing was recorded");
+    let log = eventually("the log says why", || async {
+        let log = program.log();
+        log.contains(expected).then_some(log)
+    })
+    .await;
+    assert!(!log.contains("panic"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_trusted_or_does_not_trust_us_is_named_and_answered_with_502() {
+    let certificates = Certificates::new();
+    let broker = Mosquitto::start_tls(&certificates);
+    let url = broker.url().to_string();
+    let good = tls_options("mqtt", &certificates, "client");
+    let mut wrong_authority = good.clone();
+    wrong_authority[1] = certificates.path("other-ca.pem").display().to_string();
+    refused(&url, &wrong_authority, "UnknownIssuer").await;
+    refused(&url, &good[..2], "ertificate").await;
+    refused(
+        &url,
+        &tls_options("mqtt", &certificates, "expired"),
+        "ertificate",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
+    let mut broker = Mosquitto::start();
+    let url = broker.url().to_string();
+    broker.kill();
+    refused(&url, &[], "Connection refused").await;
+    let folder = TempDir::new().expect("a folder");
+    let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
+    arguments.extend(FAST);
+    let program = Program::start(BINARY, folder.path(), &arguments);
+    broker.restart();
+    eventually("it is ready", || async {
+        let answer = program.request("GET", "/readyz").send().await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    // Nobody answers on this broker yet: the outcome is not known, and resolves when somebody does.
+    let body = json!({ "keyUuid": "k" });
+    let answer = program.write_key(LOCK, &body).send().await;
+    assert!([502, 503, 504].contains(&answer.status), "{answer:?}");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named_before_anything_starts() {
+    let folder = TempDir::new().expect("a folder");
+    let run = |command: &str, arguments: &[&str]| {
+        let output = Command::new(BINARY)
+            .arg(command)
+            .args(["--data", &folder.path().display().to_string()])
+            .args(arguments)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        said
+    };
+    let key = folder.path().join("lock.key").display().to_string();
+    std::fs::write(&key, "no key").expect("written");
+    let mqtt = ["--shadow", "mqtt", "--mqtt-broker", "mqtts://localhost:1"];
+    let missing = [&mqtt[..], &["--mqtt-ca", "/nowhere/ca.pem"]].concat();
+    let half = [&mqtt[..], &["--mqtt-key", &key]].concat();
+    let wrong = [&mqtt[..], &["--mqtt-ca", &key]].concat();
+    for command in ["check-config", "serve"] {
+        assert!(run(command, &missing).contains("/nowhere/ca.pem"));
+        assert!(run(command, &half).contains("go together"));
+        assert!(run(command, &wrong).contains("certificates in PEM"));
+    }
+    assert!(run("shadow", &[]).contains("--rest ADDR, --broker URL"));
+    let taken = run("shadow", &["--broker", "mqtt://user:pw@localhost"]);
+    assert!(taken.contains("leave user and password out"), "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_shadow_service_on_a_broker_refuses_to_start() {
+    let world = OnBroker::start(&QUICK, &[]).await;
+    let folder = TempDir::new().expect("a folder");
+    let output = Command::new(BINARY)
+        .args([
+            "shadow",
+            "--broker",
+            &world.broker.url().to_string(),
+            "--data",
+        ])
+        .arg(folder.path())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("another shadow service"), "{said}");
+    let answer = world.write(LOCK, "my-key", 2, 20).await;
+    assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disordered_repeated_and_late_messages_change_nothing() {
+    let disorder = [
+        "--behaviour",
+        "all:latency=0s,twice",
+        "--disorder",
+        "shuffle=80,repeat=0.5,seed=3",
+    ];
+    let world = OnBroker::start(&disorder, &[]).await;
+    for n in 0..10 {
+        let answer = world.write(LOCK, &format!("key-{n}"), n, 20).await;
+        assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+    }
+    // What is repeated is still on its way.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let books = world.books().await;
+    books
+        .check_at_rest(&[LOCK])
+        .await
+        .expect("the books balance");
+    let names = books.names(LOCK).await;
+    assert_eq!(
+        names
+            .iter()
+            .filter(|name| **name == "KeyWriteConfirmed")
+            .count(),
+        10,
+        "{names:?}"
+    );
+}
