@@ -1,5 +1,6 @@
 //! The program from outside: a process, HTTP, and the files that it leaves.
 
+mod aws;
 mod bounds;
 mod commands;
 mod config;
@@ -10,10 +11,13 @@ mod kill;
 mod locks;
 mod mqtt;
 mod on_broker;
+mod outage;
 mod reads;
 mod real_clients;
 mod reference;
 mod refusals;
 mod restart;
+mod thousand;
+mod told;
 mod world;
 mod write_key;

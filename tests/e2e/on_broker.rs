@@ -42,6 +42,27 @@ impl OnBroker {
         Self::start_on(Mosquitto::start(), None, "sandbox", sandbox, serve).await
     }
 
+    /// As [`OnBroker::start`], with the server's own times.
+    pub(crate) async fn start_plain(sandbox: &[&str], serve: &[&str]) -> Self {
+        let broker = Mosquitto::start();
+        let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
+        let [shadow_folder, folder] = folders;
+        let url = broker.url().to_string();
+        let shadows = shadows(&broker, None, "sandbox", &shadow_folder, sandbox);
+        let mut all = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
+        all.extend(serve);
+        let world = Self {
+            program: Program::start(BINARY, folder.path(), &all),
+            broker,
+            shadows: Some(shadows),
+            shadow_folder,
+            folder,
+            certificates: None,
+        };
+        world.ready().await;
+        world
+    }
+
     pub(crate) async fn start_on(
         broker: Mosquitto,
         certificates: Option<Certificates>,
@@ -96,8 +117,8 @@ impl OnBroker {
     }
 
     /// SIGKILL for the server, and a new one in its place.
-    pub(crate) fn restart_server(self, while_away: Duration, serve: &[&str]) -> Self {
-        self.program.kill();
+    pub(crate) fn restart_server(mut self, while_away: Duration, serve: &[&str]) -> Self {
+        self.program.kill_only();
         std::thread::sleep(while_away);
         let program = server(
             &self.broker,

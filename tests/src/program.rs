@@ -146,6 +146,15 @@ impl Program {
         self.child.wait().expect("it has ended");
     }
 
+    /// SIGKILL, for a program that is to be replaced later.
+    ///
+    /// # Panics
+    /// It cannot be killed.
+    pub fn kill_only(&mut self) {
+        self.child.kill().expect("it is running");
+        self.child.wait().expect("it has ended");
+    }
+
     /// SIGTERM, and the wait for its end.
     ///
     /// # Panics

@@ -75,7 +75,7 @@ struct Fronts {
     #[arg(long, value_name = "FILE", requires = "broker_user")]
     broker_password_file: Option<PathBuf>,
     /// For tests of locks and backends, disturb messages on the broker: shuffle=20,repeat=0.3,lose=0.1,seed=7 holds
-    /// each back for up to 20 ms, repeats a third and loses a tenth.
+    /// each back for up to 20 ms, repeats a third, and loses a tenth of the answers.
     #[arg(long, value_name = "LIST", value_parser = disorder, requires = "broker")]
     disorder: Option<Disorder>,
     /// Refuse more requests of one thing than so many a second (429); AWS IoT takes 20.

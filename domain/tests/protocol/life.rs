@@ -453,6 +453,32 @@ async fn a_look_at_start_up_does_not_spare_the_one_at_confirm_within() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_that_gets_lost_late_is_found_when_the_write_is_twice_as_old() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    for age in [61, 122, 244, 488] {
+        world
+            .clock
+            .advance(Duration::from_secs(if age == 61 { 61 } else { age / 2 }));
+        world.maintain().await;
+        assert_eq!(world.state(id).await, "SENT", "after {age} s");
+    }
+    // The lock was offline for a quarter of an hour, and nobody heard what it said then.
+    world.clock.advance(Duration::from_secs(400));
+    world.report(id, succeeded()).await;
+    world.clock.advance(Duration::from_secs(87));
+    world.maintain().await;
+    assert_eq!(
+        world.state(id).await,
+        "SENT",
+        "it is not looked at all the time"
+    );
+    world.clock.advance(Duration::from_secs(2));
+    world.maintain().await;
+    assert_eq!(world.state(id).await, "SUCCEEDED", "after 977 s");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_withdrawal_whose_own_save_was_not_answered_is_one() {
     use keywright_adapters::layer::Fault;
     let world = World::new().await;

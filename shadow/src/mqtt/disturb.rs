@@ -31,7 +31,8 @@ pub type Disturb = Arc<dyn Fn(&str, &[u8]) -> Fate + Send + Sync>;
 pub struct InvalidDisorder(String);
 
 /// Messages overtake each other, come twice, or get lost, by chance: `shuffle=20,repeat=0.3,lose=0.1,seed=7`
-/// holds each back for up to 20 ms, repeats a third and loses a tenth. The same seed throws the same dice.
+/// holds each back for up to 20 ms, repeats a third, and loses a tenth of the answers (`accepted`, `rejected`), which
+/// are also what tells a backend of a lock's report. The same seed throws the same dice.
 ///
 /// # Errors
 /// See [`InvalidDisorder`].
@@ -60,9 +61,10 @@ pub fn at_random(text: &str) -> Result<Disturb, InvalidDisorder> {
         }
     }
     let dice = Mutex::new(fastrand::Rng::with_seed(seed));
-    Ok(Arc::new(move |_, _| {
+    Ok(Arc::new(move |topic, _| {
         let mut dice = dice.lock().unwrap_or_else(PoisonError::into_inner);
-        let (lost, twice) = (dice.f64() < lose, dice.f64() < repeat);
+        let is_answer = topic.ends_with("/accepted") || topic.ends_with("/rejected");
+        let (lost, twice) = (dice.f64() < lose && is_answer, dice.f64() < repeat);
         Fate {
             copies: u8::from(!lost) * (1 + u8::from(twice)),
             after: Duration::from_millis(dice.u64(0..=shuffle)),
@@ -78,10 +80,14 @@ mod tests {
     fn the_dice_fall_as_they_are_told_to() {
         let fates = |text: &str| {
             let disturb = at_random(text).expect(text);
-            (0..1000).map(|_| disturb("t", b"{}")).collect::<Vec<_>>()
+            (0..1000)
+                .map(|_| disturb("a/accepted", b"{}"))
+                .collect::<Vec<_>>()
         };
         assert!(fates("").iter().all(|fate| *fate == Fate::UNDISTURBED));
         assert!(fates("lose=1").iter().all(|fate| fate.copies == 0));
+        let delta = at_random("lose=1").expect("a disorder")("a/delta", b"{}");
+        assert_eq!(delta, Fate::UNDISTURBED, "only answers get lost");
         let some = fates("shuffle=9,repeat=0.5,lose=0.1,seed=3");
         let count = |copies| some.iter().filter(|fate| fate.copies == copies).count();
         assert!(
