@@ -46,20 +46,38 @@ pub fn entries(desired: &serde_json::Map<String, Value>) -> Vec<Entry> {
     entries
 }
 
+/// How a lock settled a write; as JSON, what it reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all_fields = "camelCase")]
+pub enum Outcome {
+    /// The key is in its memory.
+    #[serde(rename = "SUCCEEDED")]
+    Succeeded {
+        /// The slot.
+        key_index_number: u64,
+    },
+    /// It refused.
+    #[serde(rename = "FAILED")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
 /// What a lock holds, and how it settled its last writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LockMemory {
     /// The keys by their slots.
     pub keys: BTreeMap<u64, String>,
     /// The last settled writes with their results, oldest first.
-    settled: VecDeque<(String, Value)>,
+    settled: VecDeque<(String, Outcome)>,
 }
 
 /// What a lock does next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// It has settled this write before, and says so again.
-    AnswerAgain(String, Value),
+    AnswerAgain(String, Outcome),
     /// It is to do this one.
     Do(Entry),
 }
@@ -78,16 +96,23 @@ impl LockMemory {
     }
 
     /// Writes the key, or refuses to, and remembers the result, which is what the lock reports.
-    pub fn settle(&mut self, entry: &Entry, behaviour: &Behaviour) -> Value {
+    pub fn settle(&mut self, entry: &Entry, behaviour: &Behaviour) -> Outcome {
         let written = match (&behaviour.fail, behaviour.card) {
             (Some(reason), _) => Err(reason.as_str()),
             (None, Card::Never) => Err("NoCardPresent"),
             (None, _) => self.put(entry, behaviour.capacity),
         };
         let result = match written {
-            Ok(slot) => json!({ "status": "SUCCEEDED", "keyIndexNumber": slot }),
-            Err(reason) => json!({ "status": "FAILED", "reason": reason }),
+            Ok(slot) => Outcome::Succeeded {
+                key_index_number: slot,
+            },
+            Err(reason) => Outcome::Failed {
+                reason: reason.to_owned(),
+            },
         };
+        // A ring that is as large from the first write on, as a lock's would be.
+        self.settled
+            .reserve_exact(REMEMBERED.saturating_sub(self.settled.len()));
         if self.settled.len() >= REMEMBERED {
             self.settled.pop_front();
         }
@@ -116,7 +141,7 @@ pub(crate) fn in_progress(id: &str) -> Value {
 }
 
 /// The one update that reports the result and takes the entry away.
-pub(crate) fn answer(id: &str, result: &Value) -> Value {
+pub(crate) fn answer(id: &str, result: &Outcome) -> Value {
     json!({ "state": {
         "desired": { "writeKey": { id: null } },
         "reported": { "writeKeyResult": { id: result } }
@@ -137,12 +162,29 @@ mod tests {
         }
     }
 
-    fn succeeded(slot: u64) -> Value {
-        json!({ "status": "SUCCEEDED", "keyIndexNumber": slot })
+    fn succeeded(slot: u64) -> Outcome {
+        Outcome::Succeeded {
+            key_index_number: slot,
+        }
     }
 
-    fn failed(reason: &str) -> Value {
-        json!({ "status": "FAILED", "reason": reason })
+    fn failed(reason: &str) -> Outcome {
+        Outcome::Failed {
+            reason: reason.into(),
+        }
+    }
+
+    #[test]
+    fn what_is_reported_is_as_the_device_contract_says() {
+        let reported = answer("w", &succeeded(2));
+        let result = json!({ "status": "SUCCEEDED", "keyIndexNumber": 2 });
+        assert_eq!(reported["state"]["reported"]["writeKeyResult"]["w"], result);
+        assert_eq!(reported["state"]["desired"]["writeKey"]["w"], Value::Null);
+        let refused = json!({ "status": "FAILED", "reason": "NoSpace" });
+        assert_eq!(
+            serde_json::to_value(failed("NoSpace")).expect("JSON"),
+            refused
+        );
     }
 
     #[test]

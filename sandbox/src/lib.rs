@@ -14,7 +14,7 @@ mod memory_file;
 
 pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline};
 pub use demo::{Demo, DemoLock};
-pub use device::{Entry, LockMemory, Task, entries};
+pub use device::{Entry, LockMemory, Outcome, Task, entries};
 pub use link::Shadows;
 pub use locks::VirtualLocks;
 pub use memory_file::{MemoryFileError, read_memory};

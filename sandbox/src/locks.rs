@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
-use crate::device::{self, Entry, LockMemory, Task};
+use crate::device::{self, Entry, LockMemory, Outcome, Task};
 use crate::link::{Deltas, Link, News, Shadows};
 use crate::memory_file::MemoryFile;
 
@@ -218,7 +218,7 @@ impl VirtualLock {
     }
 
     /// Remembers first and answers then, so that a lock which stops in between does not do it twice.
-    async fn settle(&self, entry: &Entry) -> Result<Value, String> {
+    async fn settle(&self, entry: &Entry) -> Result<Outcome, String> {
         let mut memory = guard(&self.world.memories)
             .get(&self.thing)
             .cloned()
@@ -227,14 +227,16 @@ impl VirtualLock {
         let kept = self.world.file.keep(&self.thing, &memory).await;
         kept.map_err(|e| e.to_string())?;
         let (write, held) = (&entry.id, memory.keys.len());
-        match (result["keyIndexNumber"].as_u64(), result["reason"].as_str()) {
-            (Some(slot), _) => {
-                info!(
-                    thing = self.thing,
-                    write, slot, held, "virtual lock has the key"
-                );
+        match &result {
+            Outcome::Succeeded {
+                key_index_number: slot,
+            } => info!(
+                thing = self.thing,
+                write, slot, held, "virtual lock has the key"
+            ),
+            Outcome::Failed { reason } => {
+                info!(thing = self.thing, write, reason, "virtual lock refuses");
             }
-            (None, reason) => info!(thing = self.thing, write, reason, "virtual lock refuses"),
         }
         guard(&self.world.memories).insert(self.thing.clone(), memory);
         Ok(result)

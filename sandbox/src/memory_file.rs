@@ -16,6 +16,7 @@ const FORMAT: Format = Format {
         memory TEXT NOT NULL
     ) STRICT, WITHOUT ROWID"],
     exclusive: false,
+    cache_kib: 128,
 };
 
 /// A memory that was not kept or not read.

@@ -14,6 +14,7 @@ pub(crate) const FORMAT: Format = Format {
     application_id: 0x4b57_7368, // "KWsh"
     migrations: &[SCHEMA],
     exclusive: true,
+    cache_kib: 256,
 };
 
 /// A classic shadow has the name that no named one can have.

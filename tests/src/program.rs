@@ -10,6 +10,10 @@ use tempfile::NamedTempFile;
 
 use crate::client::Request;
 
+/// glibc's heap is many, one for each thread that allocates while others do, and each fills up at its own pace. With
+/// two of them the memory of a process says what the program needs.
+pub(crate) const FEW_ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
 /// A running program, killed when it is dropped.
 pub struct Program {
     child: Child,
@@ -56,6 +60,7 @@ impl Program {
         let log = NamedTempFile::new().expect("a file");
         let mut child = command(binary, folder, arguments)
             .envs(variables.iter().copied())
+            .envs([FEW_ARENAS])
             .current_dir(work)
             .stderr(log.reopen().expect("the file"))
             .spawn()

@@ -26,6 +26,7 @@ impl Shadows {
             .args([command, "--data"])
             .arg(data)
             .args(arguments)
+            .envs([super::program::FEW_ARENAS])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.reopen().expect("the file"))

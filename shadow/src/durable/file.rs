@@ -33,6 +33,9 @@ pub struct Format {
     pub migrations: &'static [&'static str],
     /// One connection has the file to itself, until it is closed.
     pub exclusive: bool,
+    /// How much of the file a connection keeps in memory, in KiB. SQLite's own choice is 2000; a store whose rows
+    /// are in memory already needs less.
+    pub cache_kib: u32,
 }
 
 impl Format {
@@ -96,6 +99,7 @@ impl Format {
             conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
         }
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+        conn.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for migration in missing {
             transaction.execute_batch(migration)?;

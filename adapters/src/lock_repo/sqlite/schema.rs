@@ -6,6 +6,7 @@ pub(super) const FORMAT: Format = Format {
     application_id: 0x4b57_6c6b, // "KWlk"
     migrations: &[V1],
     exclusive: false,
+    cache_kib: 2000,
 };
 
 /// Times are milliseconds since the epoch; ids of writes and owners are 16 bytes.
