@@ -205,6 +205,52 @@ fn a_runtime_behind_the_domain_is_found() {
     assert!(found.contains(&expected), "{found:?}");
 }
 
+/// What the program links with these features.
+fn links(features: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--package",
+            "keywright",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ])
+        .args(["--offline", "--locked", "--no-default-features"])
+        .args(features)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_linked() {
+    let has = |tree: &str, name: &str| tree.lines().any(|line| line.starts_with(name));
+    let bare = links(&[]);
+    assert!(has(&bare, "hyper v") && has(&bare, "keywright-adapters v"));
+    for name in [
+        "aws-config",
+        "aws-sdk",
+        "aws-smithy",
+        "rumqttc",
+        "keywright-mqtt",
+        "rustls",
+    ] {
+        assert!(!has(&bare, name), "{name} is linked without its feature");
+    }
+    let both = links(&["--features", "default"]);
+    for name in ["aws-sdk-iotdataplane v", "rumqttc v"] {
+        assert!(has(&both, name), "{name} is linked by default");
+    }
+}
+
 /// The app's files that name an adapter, but for the composition root and the codecs.
 fn names_an_adapter(file: &str, source: &str) -> bool {
     let codecs = source.replace("keywright_adapters::json", "");

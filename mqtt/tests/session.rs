@@ -225,3 +225,68 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
     let why = why_down(&log);
     assert!(why.contains("in time"), "{why}");
 }
+
+/// A broker that answers CONNECT, SUBSCRIBE with this code, and nothing else.
+async fn half_a_broker(subscriptions: u8) -> Broker {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("mqtt://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut packet = [0; 4096];
+                let _connect = stream.read(&mut packet).await;
+                stream.write_all(&[0x20, 2, 0, 0]).await.expect("CONNACK");
+                let _subscribe = stream.read(&mut packet).await;
+                let answer = [0x90, 3, packet[2], packet[3], subscriptions];
+                stream.write_all(&answer).await.expect("SUBACK");
+                while stream.read(&mut packet).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    Broker::new(url.parse().expect("an address"), &Files::default()).expect("a broker")
+}
+
+/// Where nothing is acknowledged, what is to be sent does not leave any more once 100 publishes are in flight.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_nothing_moves_is_replaced() {
+    let (session, log) = start(half_a_broker(1).await, &["a/#"], |_| {});
+    until(&log, |seen| *seen == Seen::Up(1));
+    let connection = session.connection().expect("it is up");
+    for n in 0..150 {
+        let sent = connection
+            .publish("a/b", QoS::AtLeastOnce, format!("{n}").into())
+            .await;
+        sent.expect("there is room");
+    }
+    let why = why_down(&log);
+    assert!(why.contains("does not leave"), "{why}");
+    until(&log, |seen| *seen == Seen::Up(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_refused_keeps_the_connection_from_being_up() {
+    let (session, log) = start(half_a_broker(0x80).await, &["a/#"], |_| {});
+    let why = why_down(&log);
+    assert!(why.contains("refuses a subscription of a/#"), "{why}");
+    assert!(session.connection().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_may_be_as_large_as_aws_iot_allows() {
+    let broker = Mosquitto::start();
+    let (session, log) = start(plain(&broker), &["a/#"], |_| {});
+    until(&log, |seen| *seen == Seen::Up(1));
+    let large = vec![b'x'; 128 * 1024];
+    let connection = session.connection().expect("it is up");
+    connection
+        .try_publish("a/b", QoS::AtMostOnce, large.clone())
+        .expect("sent");
+    assert_eq!(
+        log.recv().expect("a message"),
+        Seen::Message("a/b".into(), large)
+    );
+}

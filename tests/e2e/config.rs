@@ -125,6 +125,69 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
             ["the sandbox has tokens of its own", "--sandbox off"],
         ),
         (
+            "reports = [\"mqtt\"]",
+            ["--reports mqtt", "need --mqtt-broker"],
+        ),
+        ("shadow = \"mqtt\"", ["--shadow mqtt", "need --mqtt-broker"]),
+        ("mqtt-shards = 2", ["mqtt-…", "need --mqtt-broker"]),
+        (
+            "mqtt-broker = \"mqtt://localhost\"",
+            ["--shadow mqtt", "--reports mqtt"],
+        ),
+        (
+            "mqtt-broker = \"localhost:1883\"",
+            ["keywright.toml: `mqtt-broker`", "mqtts://HOST:PORT"],
+        ),
+        (
+            "shadow = \"mqtt\"\nmqtt-broker = \"mqtt://localhost\"\nmqtt-shards = 0",
+            ["keywright.toml: `mqtt-shards`", "1 to 64"],
+        ),
+        (
+            "shadow = \"mqtt\"\nmqtt-broker = \"mqtt://localhost\"\nmqtt-user = \"me\"",
+            ["--mqtt-password-file", "go together"],
+        ),
+        (
+            "shadow = \"mqtt\"\nmqtt-broker = \"mqtt://localhost\"\naws-region = \"eu-west-1\"",
+            ["--aws-region", "need --shadow aws"],
+        ),
+        (
+            "shadow = \"aws\"\nreports = [\"memory\"]",
+            ["--reports memory", "--shadow memory"],
+        ),
+        (
+            "aws-endpoint = \"http://x\"",
+            ["--aws-endpoint", "--shadow aws"],
+        ),
+        (
+            "shadow = \"aws\"\naws-endpoint = \"x\"",
+            ["keywright.toml: `aws-endpoint`", "https://HOST"],
+        ),
+        (
+            "reports = [\"http\"]",
+            ["--reports http", "--reports-secret"],
+        ),
+        (
+            "reports-secret = \"f\"",
+            ["--reports-secret", "--reports http"],
+        ),
+        ("poll-every = \"1s\"", ["--poll-every", "--reports poll"]),
+        (
+            "reports = [\"poll\"]\npoll-every = \"0s\"",
+            ["--poll-every", "more than zero"],
+        ),
+        (
+            "reports = [\"http\"]\nreports-secret = \"missing\"",
+            ["missing", "--reports-secret"],
+        ),
+        (
+            "shadow-name = \"a/b\"",
+            ["keywright.toml: `shadow-name`", "1 to 64"],
+        ),
+        (
+            "shadow = \"aws\"\nbehaviour = [\"all:twice\"]",
+            ["--behaviour", "keywright sandbox"],
+        ),
+        (
             "jwks = \"missing.json\"\ntoken-issuer = \"i\"\ntoken-audience = \"a\"\nsandbox = \"off\"",
             ["missing.json", "No such file"],
         ),

@@ -179,3 +179,31 @@ async fn disordered_repeated_and_late_messages_change_nothing() {
         "{names:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_comes_in_several_ways_counts_once() {
+    let ways = [
+        "--reports",
+        "mqtt",
+        "--reports",
+        "poll",
+        "--poll-every",
+        "50ms",
+    ];
+    let world = OnBroker::start(&["--behaviour", "all:latency=120ms,twice"], &ways).await;
+    for n in 0..5 {
+        let answer = world.write(LOCK, &format!("key-{n}"), n, 20).await;
+        assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let books = world.books().await;
+    books
+        .check_at_rest(&[LOCK])
+        .await
+        .expect("the books balance");
+    assert_eq!(
+        books.names(LOCK).await.len(),
+        10,
+        "five requests, and five confirmations"
+    );
+}

@@ -206,6 +206,11 @@ async fn nothing_that_was_asked_for_in_an_outage_is_sent_after_it() {
     let answer = world.write(LOCK, "before", 0, 20).await;
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
     world.broker.kill();
+    eventually("it is not ready any more", || async {
+        let answer = world.program.request("GET", "/readyz").send().await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
     let mut refused = Vec::new();
     for n in 1..4 {
         let answer = world.write(LOCK, &format!("in-the-outage-{n}"), n, 0).await;

@@ -100,10 +100,10 @@ struct MqttArgs {
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     mqtt_key: Option<PathBuf>,
     /// The user of the broker.
-    #[arg(long, value_name = "NAME", requires = "mqtt_password_file", help_heading = HEADING)]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     mqtt_user: Option<String>,
     /// The file with the user's password.
-    #[arg(long, value_name = "FILE", requires = "mqtt_user", help_heading = HEADING)]
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
     mqtt_password_file: Option<PathBuf>,
     /// What this process is called at the broker; another one needs another name [default: keywright].
     #[arg(long, value_name = "ID", value_parser = client_id, help_heading = HEADING)]
@@ -214,6 +214,9 @@ impl MqttArgs {
                 (false, false) => Ok(None),
             };
         };
+        if self.mqtt_user.is_some() != self.mqtt_password_file.is_some() {
+            return Err("--mqtt-user and --mqtt-password-file go together".into());
+        }
         if !wanted {
             return Err("--mqtt-broker needs --shadow mqtt or --reports mqtt".into());
         }

@@ -281,3 +281,167 @@ async fn a_second_service_on_a_broker_refuses_to_start() {
     assert!(refused.contains("another shadow service"), "{refused}");
     assert!(fronts.mqtt.connection().is_ok());
 }
+
+/// One request over HTTP as it is written, and the status and the type of error that it gets.
+async fn raw(fronts: &mut Fronts, method: &str, path: &str, body: &str) -> (u16, String) {
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Host", "localhost");
+    let request = request
+        .body(Full::from(body.to_owned()))
+        .expect("a request");
+    fronts.http.ready().await.expect("connected");
+    let response = fronts.http.send_request(request).await.expect("an answer");
+    let kind = response.headers().get("x-amzn-errortype");
+    let kind = kind
+        .map_or("", |kind| kind.to_str().expect("text"))
+        .to_owned();
+    let status = response.status().as_u16();
+    response.into_body().collect().await.expect("a body");
+    (status, kind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_of_the_data_plane_is_refused_as_aws_does() {
+    let mut fronts = Fronts::start(Limits::default()).await;
+    let large = format!("{{\"state\":{{}},\"x\":\"{}\"}}", "y".repeat(128 * 1024));
+    let list = "/api/things/shadow/ListNamedShadowsForThing/door";
+    for (method, path, body, status, kind) in [
+        (
+            "PUT",
+            "/things/door/shadow",
+            "{}",
+            405,
+            "MethodNotAllowedException",
+        ),
+        ("POST", list, "{}", 405, "MethodNotAllowedException"),
+        ("GET", "/things/door", "", 404, "ResourceNotFoundException"),
+        ("GET", "/", "", 404, "ResourceNotFoundException"),
+        (
+            "GET",
+            "/things/a%20b/shadow",
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        (
+            "GET",
+            "/things/%ff/shadow",
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        (
+            "GET",
+            "/things/door/shadow?name=a%2Fb",
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        (
+            "GET",
+            &format!("{list}?pageSize=0"),
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        (
+            "GET",
+            &format!("{list}?pageSize=101"),
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        ("GET", &format!("{list}?pageSize=100"), "", 200, ""),
+        (
+            "POST",
+            "/things/door/shadow",
+            "",
+            400,
+            "InvalidRequestException",
+        ),
+        (
+            "POST",
+            "/things/door/shadow",
+            &large,
+            413,
+            "RequestEntityTooLargeException",
+        ),
+        (
+            "GET",
+            "/things/door/shadow",
+            "",
+            404,
+            "ResourceNotFoundException",
+        ),
+    ] {
+        let found = raw(&mut fronts, method, path, body).await;
+        assert_eq!(found, (status, kind.to_owned()), "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_broker_remembered_is_not_done() {
+    let broker = Mosquitto::start();
+    let told = std::process::Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port().to_string(),
+            "-q",
+            "1",
+            "-r",
+        ])
+        .args([
+            "-t",
+            "$aws/things/door/shadow/update",
+            "-m",
+            r#"{"state":{"desired":{"a":1}}}"#,
+        ])
+        .status();
+    assert!(
+        told.expect("mosquitto_pub is installed: scripts/test does that")
+            .success()
+    );
+    let config = ServiceConfig {
+        clock: Arc::new(|| 1),
+        limits: Limits::default(),
+    };
+    let (service, at) = (
+        ShadowService::in_memory(config),
+        Broker::new(broker.url(), &Files::default()),
+    );
+    let mut attached = Attached::start(service.clone(), at.expect("a broker"), Options::default());
+    attached.wait_until_up().await.expect("attached");
+    // It came with the subscription, before this one.
+    let told = std::process::Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port().to_string(),
+            "-q",
+            "1",
+        ])
+        .args([
+            "-t",
+            "$aws/things/door/shadow/name/n/update",
+            "-m",
+            r#"{"state":{}}"#,
+        ])
+        .status();
+    assert!(told.expect("mosquitto_pub").success());
+    for _ in 0..500 {
+        if service
+            .document("door", &ShadowName::Named("n".into()))
+            .is_some()
+        {
+            assert_eq!(service.document("door", &ShadowName::Classic), None);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the second request is not done either");
+}
