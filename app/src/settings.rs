@@ -95,6 +95,27 @@ pub(crate) struct Reports {
     pub(crate) poll: Option<Duration>,
 }
 
+impl fmt::Display for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ways = Vec::new();
+        if self.in_process {
+            ways.push("from the shadows of this process".to_owned());
+        }
+        #[cfg(feature = "mqtt")]
+        if let Some(mqtt) = &self.mqtt {
+            ways.push(format!("over {}", mqtt.url));
+        }
+        if self.http.is_some() {
+            ways.push("at POST /device-reports".to_owned());
+        }
+        if let Some(every) = self.poll {
+            let every = humantime::format_duration(every);
+            ways.push(format!("by looking every {every}"));
+        }
+        f.write_str(&ways.join(", "))
+    }
+}
+
 #[cfg(feature = "mqtt")]
 impl Settings {
     /// The brokers that are used.

@@ -234,12 +234,12 @@ fn banner(
         2 => "FULL".to_owned(),
         other => other.to_string(),
     };
-    let shadows = &settings.shadow;
+    let (shadows, reports) = (&settings.shadow, &settings.reports);
     let Some(DemoCredentials { token, api_key }) = credentials else {
         return format!(
             "Keywright is at {url}
   data         {data} (journal_mode={journal}, synchronous={durable})
-  shadows      {shadows}
+  shadows      {shadows}; reports come {reports}
 
 Add locks with `keywright lock add`, and let clients in with `keywright api-key issue` or tokens of yours.
 "
@@ -259,7 +259,7 @@ Add locks with `keywright lock add`, and let clients in with `keywright api-key 
     format!(
         "Keywright's sandbox is at {url}
   data         {data} (journal_mode={journal}, synchronous={durable})
-  shadows      {shadows}
+  shadows      {shadows}; reports come {reports}
   locks        {locks}
   credentials  {data}/sandbox.env
 

@@ -34,6 +34,8 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
             source => say!("{key:width$}  {value}    ({source})"),
         }
     }
-    say!("\nThese settings are valid.");
+    let (shadow, reports) = (&settings.shadow, &settings.reports);
+    say!("\nShadows are {shadow}; reports come {reports}.");
+    say!("These settings are valid.");
     Ok(())
 }
