@@ -114,7 +114,14 @@ fn files_that_cannot_be_used_are_named_before_anything_starts() {
     };
     let key = folder.path().join("lock.key").display().to_string();
     std::fs::write(&key, "no key").expect("written");
-    let mqtt = ["--shadow", "mqtt", "--mqtt-broker", "mqtts://localhost:1"];
+    let mqtt = [
+        "--listen",
+        "127.0.0.1:0",
+        "--shadow",
+        "mqtt",
+        "--mqtt-broker",
+        "mqtts://localhost:1",
+    ];
     let missing = [&mqtt[..], &["--mqtt-ca", "/nowhere/ca.pem"]].concat();
     let half = [&mqtt[..], &["--mqtt-key", &key]].concat();
     let wrong = [&mqtt[..], &["--mqtt-ca", &key]].concat();

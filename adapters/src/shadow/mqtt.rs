@@ -11,6 +11,7 @@ use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::brake::Brake;
 use super::{document, outcome};
@@ -89,19 +90,16 @@ impl MqttShadow {
         body: Value,
     ) -> Result<Value, RequestError> {
         let shard = &self.shards[shard_of(thing.as_str(), self.shards.len())];
+        let start = Instant::now();
         if !shard.brake.wait(self.patience / 2).await {
             let why = "the service has refused others before";
             return Err(RequestError::NotSent(why.into()));
         }
-        let client = &shard.client;
-        let asked = client.request(
-            operation,
-            thing.as_str(),
-            token.as_str(),
-            &body,
-            self.patience,
-        );
-        let answer = asked.await;
+        let left = self.patience.saturating_sub(start.elapsed());
+        let (client, token) = (&shard.client, token.as_str());
+        let answer = client
+            .request(operation, thing.as_str(), token, &body, left)
+            .await;
         match &answer {
             Ok(_) => shard.brake.taken(),
             Err(RequestError::Rejected { code: 429, .. }) => shard.brake.throttled(None),
