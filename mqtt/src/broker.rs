@@ -66,7 +66,9 @@ impl FromStr for BrokerUrl {
             _ => (rest, if tls { 8883 } else { 1883 }),
         };
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-        if host.is_empty() || port == 0 || !host.chars().all(allowed) {
+        // A certificate is for a name, or for an address without brackets.
+        let bracketed = tls && host.starts_with('[');
+        if host.is_empty() || port == 0 || bracketed || !host.chars().all(allowed) {
             return Err(InvalidBroker::Url);
         }
         let host = host.to_owned();
@@ -231,6 +233,7 @@ mod tests {
             "mqtt://a b",
             "mqtt://a:0",
             "mqtt://a:b",
+            "mqtts://[::1]:1",
         ] {
             assert_eq!(text.parse::<BrokerUrl>(), Err(InvalidBroker::Url), "{text}");
         }

@@ -16,5 +16,5 @@ pub use session::{Connection, Flow, Handler, Message, NotSent, Session, SessionO
 /// How surely a message is delivered: at most once, or at least once.
 pub use rumqttc::QoS;
 
-/// The largest packet, in bytes. It is AWS IoT's bound of a payload, and room for the topic.
-pub const LARGEST_PACKET: usize = 128 * 1024 + 1024;
+/// The largest payload that is published, in bytes: AWS IoT's bound.
+pub const LARGEST_PAYLOAD: usize = 128 * 1024;

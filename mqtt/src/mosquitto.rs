@@ -30,6 +30,7 @@ const SETTINGS: &str = "allow_anonymous true
 set_tcp_nodelay true
 max_inflight_messages 100
 max_queued_messages 10000
+message_size_limit 131072
 persistence false
 user root
 log_dest none
@@ -100,7 +101,10 @@ impl Mosquitto {
                 return false;
             }
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return true;
+                // Where the port was taken meanwhile, that was somebody else, and ours ends.
+                std::thread::sleep(Duration::from_millis(50));
+                let ended = self.child.as_mut().map(|child| child.try_wait().unwrap());
+                return ended.flatten().is_none();
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -132,7 +136,15 @@ impl Mosquitto {
     /// Starts it again on its port.
     pub fn restart(&mut self) {
         self.kill();
-        assert!(self.try_run(), "mosquitto does not start again");
+        // Its port may be in use for a moment, by a connection of somebody else.
+        let again = (0..50).any(|_| {
+            let runs = self.try_run();
+            if !runs {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            runs
+        });
+        assert!(again, "mosquitto does not start again");
     }
 }
 

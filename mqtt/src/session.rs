@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::LARGEST_PACKET;
+use crate::LARGEST_PAYLOAD;
 use crate::broker::Broker;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -28,6 +28,9 @@ const PATIENCE_SECS: u64 = 5;
 
 /// An event loop that has something to publish and publishes nothing for so long is wedged.
 const WEDGED: Duration = Duration::from_secs(5);
+
+/// How often both are looked at.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What may wait to be written.
 const QUEUE: usize = 256;
@@ -44,6 +47,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// A connection that lived so long was a good one: the next failure starts with short pauses again.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
+
+/// What a broker may send: as much as MQTT allows. A session that a broker keeps gives a message again until it is
+/// acknowledged, so that one which is refused for its size would end every connection there is. Brokers bound
+/// what they take in (`message_size_limit` of mosquitto).
+const LARGEST_INCOMING: usize = 256 * 1024 * 1024;
+
+/// The longest topic, and the head of a packet.
+const HEAD: usize = 1024;
 
 /// Who this client is to the broker, and what it wants to hear.
 #[derive(Clone, Debug)]
@@ -138,8 +149,10 @@ impl Connection {
     /// Publishes without waiting for room.
     ///
     /// # Errors
-    /// The connection is over, or its queue is full. Without an error the message may have been sent.
+    /// The payload is larger than [`LARGEST_PAYLOAD`], the connection is over, or its queue is full. Without an error
+    /// the message may have been sent.
     pub fn try_publish(&self, topic: &str, qos: QoS, payload: Vec<u8>) -> Result<(), NotSent> {
+        fits(topic, payload.len())?;
         self.handed.fetch_add(1, Ordering::Relaxed);
         self.client
             .try_publish(topic, qos, false, payload)
@@ -152,12 +165,23 @@ impl Connection {
     /// Publishes as soon as there is room.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The payload is larger than [`LARGEST_PAYLOAD`], or the connection is over.
     pub async fn publish(&self, topic: &str, qos: QoS, payload: Bytes) -> Result<(), NotSent> {
+        fits(topic, payload.len())?;
         self.handed.fetch_add(1, Ordering::Relaxed);
         let sent = self.client.publish_bytes(topic, qos, false, payload).await;
         sent.map_err(|_| NotSent("the connection to the broker is over".into()))
     }
+}
+
+/// A packet that is too large would end the connection.
+fn fits(topic: &str, payload: usize) -> Result<(), NotSent> {
+    if payload <= LARGEST_PAYLOAD && topic.len() < HEAD / 2 {
+        return Ok(());
+    }
+    Err(NotSent(format!(
+        "a message of {payload} bytes is too large for MQTT"
+    )))
 }
 
 #[derive(Clone)]
@@ -234,12 +258,11 @@ impl<H: Handler> Runner<H> {
         let (broker, id) = (self.broker.url.to_string(), self.options.client_id.clone());
         let mut bound = FIRST_PAUSE;
         for number in 1_u64.. {
-            let started = Instant::now();
-            let why = self.connect(number).await;
+            let (why, life) = self.connect(number).await;
             warn!(broker, client = id, "MQTT: {why}");
             self.tell.send_replace(Link::Down(why.as_str().into()));
             self.handler.down(number, &why);
-            if started.elapsed() > GOOD_LIFE {
+            if life > GOOD_LIFE {
                 bound = FIRST_PAUSE;
             }
             tokio::time::sleep(bound.mul_f64(fastrand::f64())).await;
@@ -247,8 +270,8 @@ impl<H: Handler> Runner<H> {
         }
     }
 
-    /// One connection from its beginning to its end: why it has ended.
-    async fn connect(&mut self, number: u64) -> String {
+    /// One connection from its beginning to its end: why it has ended, and how long it was up.
+    async fn connect(&mut self, number: u64) -> (String, Duration) {
         let (client, mut events) = AsyncClient::new(self.mqtt_options(), QUEUE);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
@@ -263,14 +286,15 @@ impl<H: Handler> Runner<H> {
         let patience = Duration::from_secs(2 * PATIENCE_SECS);
         match tokio::time::timeout(patience, begun).await {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => return why,
-            Err(_) => return "the broker does not answer".into(),
+            Ok(Err(why)) => return (why, Duration::ZERO),
+            Err(_) => return ("the broker does not answer".into(), Duration::ZERO),
         }
         let broker = self.broker.url.to_string();
         info!(broker, client = self.options.client_id, "MQTT: connected");
         self.tell.send_replace(Link::Up(connection.clone()));
         self.handler.up(number);
-        self.serve(&connection, &mut events).await
+        let up = Instant::now();
+        (self.serve(&connection, &mut events).await, up.elapsed())
     }
 
     fn mqtt_options(&self) -> MqttOptions {
@@ -280,7 +304,7 @@ impl<H: Handler> Runner<H> {
         mqtt.set_keep_alive(KEEP_ALIVE)
             .set_clean_session(!self.options.persistent)
             .set_manual_acks(self.options.manual_acks)
-            .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
+            .set_max_packet_size(LARGEST_INCOMING, LARGEST_PAYLOAD + HEAD)
             .set_inflight(IN_FLIGHT);
         if let Some(tls) = &self.broker.tls {
             mqtt.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls.clone())));
@@ -339,6 +363,7 @@ impl<H: Handler> Runner<H> {
     async fn serve(&mut self, connection: &Connection, events: &mut EventLoop) -> String {
         let mut taken = 0;
         let (mut heard, mut moved) = (Instant::now(), Instant::now());
+        let mut watch = tokio::time::interval(WATCH);
         loop {
             // A poll that is given up halfway may leave a packet unwritten, so it never is.
             let polling = events.poll();
@@ -346,7 +371,7 @@ impl<H: Handler> Runner<H> {
             let event = loop {
                 tokio::select! {
                     event = &mut polling => break event,
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    _ = watch.tick() => {
                         if heard.elapsed() > SILENCE {
                             return "the broker has fallen silent".into();
                         }

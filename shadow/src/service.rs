@@ -352,6 +352,25 @@ impl ShadowService {
         self.change(thing, shadow, None, apply).await.map(|_| ())
     }
 
+    /// A delta message for each shadow that has a difference: for who may have missed the one that told of it.
+    pub fn pending_deltas(&self) -> Vec<Message> {
+        let now = (self.config.clock)();
+        let shadows = self.shared.shadows();
+        let pending = shadows.iter().filter_map(|(key, record)| {
+            let Record::Live(document) = record else {
+                return None;
+            };
+            let delta = document.delta_body(now)?;
+            Some(message(
+                key,
+                MessageKind::UpdateDelta,
+                document.version,
+                delta,
+            ))
+        });
+        pending.collect()
+    }
+
     /// Every record, ordered by thing and shadow.
     pub fn dump(&self) -> BTreeMap<(String, ShadowName), Record> {
         self.shared.shadows().clone()

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use keywright_mqtt::{Broker, Connection, Flow, Handler, Message, QoS, Session, SessionOptions};
+use keywright_mqtt::{
+    Broker, Connection, Flow, Handler, LARGEST_PAYLOAD, Message, QoS, Session, SessionOptions,
+};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -17,6 +19,7 @@ use tracing::{error, info, warn};
 use super::client::{Limits, RequestError, ShadowClient};
 use super::disturb::{Disturb, Fate};
 use super::topic::{Operation, Topic};
+use crate::engine::Rejected;
 use crate::name::ShadowName;
 use crate::service::{self, ShadowService};
 
@@ -103,12 +106,14 @@ async fn attach(
     options: Options,
     up: watch::Sender<bool>,
 ) -> AttachError {
+    // What is changed while there is no connection is published on the next one.
+    let mut messages = service.subscribe_all();
     loop {
         // Before each connection: whoever took this one's place while it was away stays.
         if another_answers(&broker).await {
             return AttachError::AnotherService;
         }
-        serve(&service, &broker, &options, &up).await;
+        serve(&service, &broker, &options, &mut messages, &up).await;
         up.send_replace(false);
     }
 }
@@ -140,6 +145,7 @@ async fn serve(
     service: &ShadowService,
     broker: &Broker,
     options: &Options,
+    messages: &mut Receiver<Arc<service::Message>>,
     up: &watch::Sender<bool>,
 ) {
     let operations = [Operation::Update, Operation::Get, Operation::Delete].map(Operation::name);
@@ -153,8 +159,6 @@ async fn serve(
         persistent: true,
         manual_acks: true,
     };
-    // Messages of changes by other ways are heard from before the first request on.
-    let messages = service.subscribe_all();
     let (answers, to_publish) = mpsc::channel(ANSWERS);
     let mut tasks = JoinSet::new();
     let workers = (0..WORKERS).map(|_| {
@@ -179,13 +183,18 @@ async fn serve(
         return;
     };
     info!("shadows are served on the broker");
-    up.send_replace(true);
     let publisher = Publisher {
         connection,
         disturb: options.disturb.clone(),
     };
+    let publishing = async {
+        if publisher.catch_up(service, messages).await.is_some() {
+            up.send_replace(true);
+            publisher.run(messages, to_publish).await;
+        }
+    };
     tokio::select! {
-        () = publisher.run(messages, to_publish) => {}
+        () = publishing => {}
         _ = over.wait_for(|over| *over) => {}
     }
 }
@@ -259,6 +268,12 @@ async fn answer(service: &ShadowService, request: &Message) -> Option<(String, V
         ..
     } = Topic::parse(request.topic())?;
     let body = request.payload();
+    if body.len() > LARGEST_PAYLOAD {
+        let text = "The payload exceeds the maximum size allowed";
+        let rejected = Rejected::new(413, text, None).body();
+        let suffix = format!("{}/rejected", operation.name());
+        return Some((Topic::text(thing, &shadow, &suffix), rejected));
+    }
     let done = match operation {
         Operation::Update => service.update(thing, &shadow, body).await,
         Operation::Get => service.get(thing, &shadow, body).await,
@@ -278,42 +293,76 @@ struct Publisher {
     disturb: Option<Disturb>,
 }
 
+/// What a subscriber of the service hears when it lagged too far behind.
+fn warn_of_lag(missed: u64) {
+    error!(missed, "messages of shadows were not published in time");
+}
+
 impl Publisher {
+    /// Publishes what was changed while there was no connection, and then every difference there is: what was on the
+    /// connection that was lost may not have arrived, and locks that were connected all the time do not ask.
+    async fn catch_up(
+        &self,
+        service: &ShadowService,
+        messages: &mut Receiver<Arc<service::Message>>,
+    ) -> Option<()> {
+        self.tell_those_waiting(messages).await?;
+        for delta in service.pending_deltas() {
+            self.tell(&delta).await?;
+        }
+        Some(())
+    }
+
     /// Until the connection takes nothing more.
     ///
     /// What a request changed is published before it is acknowledged: a service that ends in between is given
-    /// the request again. What is done is told on the channel of messages before the request's end is told on
-    /// the other, so that emptying the first one before the second keeps that order.
+    /// the request again. What a request has changed waits on the one channel before the request's end is told on the
+    /// other, so that telling of those that wait, and then of the end, keeps that order.
     async fn run(
         &self,
-        mut messages: Receiver<Arc<service::Message>>,
+        messages: &mut Receiver<Arc<service::Message>>,
         mut done: mpsc::Receiver<Done>,
     ) {
         loop {
-            tokio::select! {
-                biased;
+            let told = tokio::select! {
                 message = messages.recv() => match message {
-                    Ok(message) => if self.tell(&message).await.is_none() { return },
-                    Err(RecvError::Lagged(missed)) => error!(missed, "messages of shadows were not published in time"),
-                    Err(RecvError::Closed) => return,
+                    Ok(message) => self.tell(&message).await,
+                    Err(RecvError::Lagged(missed)) => {
+                        warn_of_lag(missed);
+                        Some(())
+                    }
+                    Err(RecvError::Closed) => None,
                 },
-                Some(done) = done.recv() => {
-                    loop {
-                        match messages.try_recv() {
-                            Ok(message) => if self.tell(&message).await.is_none() { return },
-                            Err(TryRecvError::Lagged(missed)) => error!(missed, "messages of shadows were not published in time"),
-                            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                        }
-                    }
-                    if let Some((topic, body)) = &done.answer
-                        && self.publish(topic, body).await.is_none()
-                    {
-                        return;
-                    }
-                    done.request.acknowledge().await;
-                }
+                Some(done) = done.recv() => self.end(messages, &done).await,
+            };
+            if told.is_none() {
+                return;
             }
         }
+    }
+
+    async fn end(&self, messages: &mut Receiver<Arc<service::Message>>, done: &Done) -> Option<()> {
+        self.tell_those_waiting(messages).await?;
+        if let Some((topic, body)) = &done.answer {
+            self.publish(topic, body).await?;
+        }
+        done.request.acknowledge().await;
+        Some(())
+    }
+
+    /// Those that wait now; what comes meanwhile has its turn later.
+    async fn tell_those_waiting(
+        &self,
+        messages: &mut Receiver<Arc<service::Message>>,
+    ) -> Option<()> {
+        for _ in 0..messages.len() {
+            match messages.try_recv() {
+                Ok(message) => self.tell(&message).await?,
+                Err(TryRecvError::Lagged(missed)) => warn_of_lag(missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        Some(())
     }
 
     async fn tell(&self, message: &service::Message) -> Option<()> {
@@ -324,6 +373,15 @@ impl Publisher {
 
     async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
         let payload = Bytes::from(body.to_string());
+        if payload.len() > LARGEST_PAYLOAD {
+            // The metadata of a document may be many times as large as its state.
+            let bytes = payload.len();
+            warn!(
+                topic,
+                bytes, "a message is too large for MQTT and is not published"
+            );
+            return Some(());
+        }
         let fate = match &self.disturb {
             Some(disturb) => disturb(topic, &payload),
             None => Fate::UNDISTURBED,

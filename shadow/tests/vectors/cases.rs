@@ -252,7 +252,17 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
             .filter(|t| channel == Channel::Mqtt || !own(t))
             .collect();
         let found = outcome.published.iter().map(|(suffix, _)| suffix.as_str());
-        assert_eq!(found.collect::<BTreeSet<_>>(), wanted, "{id}: topics");
+        let found: Vec<&str> = found.collect();
+        assert_eq!(
+            found.iter().copied().collect::<BTreeSet<_>>(),
+            wanted,
+            "{id}: topics"
+        );
+        let order = ["update/accepted", "update/delta", "update/documents"];
+        let places = found
+            .iter()
+            .filter_map(|topic| order.iter().position(|known| known == topic));
+        assert!(places.is_sorted(), "{id}: the documented order: {found:?}");
     }
     if let Some(stored) = expect.get("stored").filter(|s| !s.is_null()) {
         let after = outcome

@@ -445,3 +445,86 @@ async fn a_request_that_the_broker_remembered_is_not_done() {
     }
     panic!("the second request is not done either");
 }
+
+/// A client of the service's own id, which ends the service's connection and keeps it off while it is there.
+async fn evict(broker: &Mosquitto) -> Session {
+    struct Deaf;
+    impl Handler for Deaf {
+        fn up(&mut self, _: u64) {}
+        fn down(&mut self, _: u64, _: &str) {}
+        fn message(&mut self, _: Message) -> Flow {
+            Flow::Continue
+        }
+    }
+    let options = SessionOptions {
+        client_id: "keywright-shadow".into(),
+        filters: Vec::new(),
+        persistent: true,
+        manual_acks: true,
+    };
+    let at = Broker::new(broker.url(), &Files::default()).expect("a broker");
+    let session = Session::start(at, options, Deaf);
+    session
+        .connection_within(Duration::from_secs(10))
+        .await
+        .expect("connected");
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_the_services_connection_is_cut_is_heard_of_afterwards() {
+    let mut fronts = Fronts::start(Limits::default()).await;
+    let keys = ShadowName::Named("keys".into());
+    let write =
+        |id: &str| format!(r#"{{"state":{{"desired":{{"writeKey":{{"{id}":{{"seq":1}}}}}}}}}}"#);
+    // A difference that was told of long ago: that message may have been on the connection that is cut.
+    fronts
+        .service
+        .update("old", &keys, write("w1").as_bytes())
+        .await
+        .expect("accepted");
+    while fronts.heard.recv().await.expect("a message").0
+        != Topic::text("old", &keys, "update/documents")
+    {}
+    let evicting = evict(&fronts.broker).await;
+    fronts
+        .service
+        .update("new", &keys, write("w2").as_bytes())
+        .await
+        .expect("accepted");
+    drop(evicting);
+    let mut wanted = vec![
+        Topic::text("new", &keys, "update/accepted"),
+        Topic::text("new", &keys, "update/delta"),
+        Topic::text("old", &keys, "update/delta"),
+    ];
+    while !wanted.is_empty() {
+        let message = tokio::time::timeout(Duration::from_secs(30), fronts.heard.recv()).await;
+        let (topic, _) = message
+            .unwrap_or_else(|_| panic!("never heard of: {wanted:?}"))
+            .expect("connected");
+        wanted.retain(|wanted| *wanted != topic);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_whose_message_is_too_large_for_mqtt_ends_no_connection() {
+    let mut fronts = Fronts::start(Limits::default()).await;
+    let shadow = ShadowName::Named("numbers".into());
+    let numbers = vec!["0"; 4000].join(",");
+    let body = format!(r#"{{"state":{{"reported":{{"a":[{numbers}]}}}}}}"#);
+    for _ in 0..2 {
+        fronts
+            .publish(&Topic::text("door", &shadow, "update"), body.clone())
+            .await;
+    }
+    let heard = fronts.until_sentinel("door", &shadow).await;
+    let count = |suffix: &str| heard.iter().filter(|(s, _)| s == suffix).count();
+    // The second one has 4,000 times of before and of after.
+    assert_eq!(
+        (count("update/accepted"), count("update/documents")),
+        (2, 1)
+    );
+    let document = fronts.service.document("door", &shadow).expect("a shadow");
+    assert_eq!(document.version, 2, "each is done once");
+}
