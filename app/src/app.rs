@@ -1,8 +1,9 @@
 //! What a request may use.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -10,6 +11,7 @@ use keywright_domain::KeyWrites;
 use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory};
 use keywright_domain::write::Write;
 use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::bootstrap::{Error, HttpReports};
@@ -36,7 +38,11 @@ pub(crate) struct App {
 pub(crate) struct Ingest {
     pub(crate) reports: Arc<HttpReports>,
     secret: Digest,
+    confirmed: Mutex<Option<Instant>>,
 }
+
+/// How often a confirmation of AWS is shown at most.
+const CONFIRMATIONS_APART: Duration = Duration::from_secs(5);
 
 /// The shortest secret that is taken: 128 bits in hexadecimal.
 const SHORTEST_SECRET: usize = 32;
@@ -60,7 +66,21 @@ impl Ingest {
         Ok(Self {
             reports: Arc::new(reports),
             secret: digest(&SHA256, text.as_bytes()),
+            confirmed: Mutex::new(None),
         })
+    }
+
+    /// Whether one more confirmation of AWS may be shown now.
+    pub(crate) fn may_confirm(&self) -> bool {
+        let mut last = self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let welcome = last.is_none_or(|at| at.elapsed() >= CONFIRMATIONS_APART);
+        if welcome {
+            *last = Some(Instant::now());
+        }
+        welcome
     }
 
     /// Whether this is the secret, in a time that says nothing of it.

@@ -11,6 +11,7 @@ use keywright_domain::write::Write;
 use keywright_domain::{Attended, KeyWrites, Settlement};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 /// How often unfinished and due writes are looked for.
@@ -21,6 +22,10 @@ const RECOVERIES: usize = 8;
 
 /// How many locks are attended to at once: the pace of looking, expiring and clearing.
 const ATTENDING: usize = 16;
+
+/// Locks are attended to no faster than one in so long: 200 a second, which is half of what AWS IoT takes of an account
+/// in a small region, and leaves the other half to writes.
+const APART: Duration = Duration::from_millis(5);
 
 /// How many due writes are listed at once.
 const PAGE: usize = 256;
@@ -193,6 +198,8 @@ impl Attendant {
     /// number of writes that have to be attended to again.
     async fn pass(&self, all: bool) -> Result<JoinSet<usize>, RepoError> {
         let (mut going_on, mut seen, mut after) = (JoinSet::new(), HashSet::new(), None);
+        let mut pace = tokio::time::interval(APART);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let page = self.writes.due(all, after, PAGE).await?;
             let last = page.len() < PAGE;
@@ -204,6 +211,7 @@ impl Attendant {
             }
             for (lock, writes) in by_lock {
                 self.begin(lock, writes, &mut going_on).await;
+                pace.tick().await;
             }
             if last || after.is_none() {
                 return Ok(going_on);

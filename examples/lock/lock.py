@@ -14,7 +14,8 @@ import time
 from awscrt import mqtt
 from awsiot import iotshadow, mqtt_connection_builder
 
-REMEMBERED = 32
+REMEMBERED, SLOTS = 32, 100
+ASK = object()
 
 
 def arguments():
@@ -51,9 +52,14 @@ class Memory:
                 return result
         slot = entry.get("keyIndexNumber")
         if slot is None:
-            slot = next(n for n in range(100) if str(n) not in self.keys)
-        self.keys[str(slot)] = entry["keyUuid"]
-        result = {"status": "SUCCEEDED", "keyIndexNumber": slot}
+            slot = next((n for n in range(SLOTS) if str(n) not in self.keys), None)
+        if slot is None:
+            result = {"status": "FAILED", "reason": "NoSpace"}
+        elif slot >= SLOTS:
+            result = {"status": "FAILED", "reason": "IndexOutOfRange"}
+        else:
+            self.keys[str(slot)] = entry["keyUuid"]
+            result = {"status": "SUCCEEDED", "keyIndexNumber": slot}
         self.settled = (self.settled + [[write, result]])[-REMEMBERED:]
         self.keep()
         return result
@@ -62,12 +68,18 @@ class Memory:
 def main():
     args = arguments()
     memory, arrived = Memory(args.memory), queue.Queue()
+
+    def resumed(connection, return_code, session_present, **more):
+        # A broker that has forgotten the session has forgotten what was subscribed to. What was published
+        # meanwhile is not kept either way, so the lock asks.
+        if not session_present:
+            connection.resubscribe_existing_topics()
+        arrived.put(ASK)
+
     connection = mqtt_connection_builder.mtls_from_path(
         cert_filepath=args.certificate, pri_key_filepath=args.key, ca_filepath=args.ca,
         endpoint=args.endpoint, port=args.port, client_id=args.thing, clean_session=False,
-        keep_alive_secs=30,
-        # A delta is not kept for a lock that is away, so it asks whenever it is back.
-        on_connection_success=lambda connection, callback_data: arrived.put(None),
+        keep_alive_secs=30, on_connection_resumed=resumed,
     )
     connection.connect().result(30)
     shadows = iotshadow.IotShadowClient(connection)
@@ -82,13 +94,14 @@ def main():
         lambda answer: arrived.put(answer.state.delta))
     subscribed.result(30)
     print("the lock is online", flush=True)
-    arrived.put(None)
+    arrived.put(ASK)
     while True:
         delta = arrived.get()
-        if delta is None:
+        if delta is ASK:
             shadows.publish_get_named_shadow(iotshadow.GetNamedShadowRequest(**shadow), once).result(30)
             continue
-        entries = (delta.get("writeKey") or {}).items()
+        # Where nothing is wanted, there is no difference.
+        entries = ((delta or {}).get("writeKey") or {}).items()
         for write, entry in sorted(entries, key=lambda item: item[1]["seq"]):
             if entry["expiresAt"] <= time.time():
                 continue

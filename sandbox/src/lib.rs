@@ -17,4 +17,4 @@ pub use demo::{Demo, DemoLock};
 pub use device::{Entry, LockMemory, Outcome, Task, entries};
 pub use link::Shadows;
 pub use locks::VirtualLocks;
-pub use memory_file::{MemoryFileError, read_memory};
+pub use memory_file::{MemoryFileError, read_memories, read_memory};

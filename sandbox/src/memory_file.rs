@@ -65,14 +65,21 @@ impl MemoryFile {
     }
 }
 
-/// What a virtual lock holds, read beside a sandbox that may be running; empty where it never did anything.
+/// What each virtual lock holds, by its thing, read beside a sandbox that may be running.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_memories(path: &Path) -> Result<HashMap<String, LockMemory>, MemoryFileError> {
+    let conn = FORMAT.open_reader(path)?;
+    Ok(all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?)
+}
+
+/// What one of them holds; empty where it never did anything.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn read_memory(path: &Path, thing: &str) -> Result<LockMemory, MemoryFileError> {
-    let conn = FORMAT.open_reader(path)?;
-    let memories = all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?;
-    Ok(memories.get(thing).cloned().unwrap_or_default())
+    Ok(read_memories(path)?.remove(thing).unwrap_or_default())
 }
 
 fn all(conn: &Connection) -> rusqlite::Result<HashMap<String, LockMemory>> {

@@ -15,7 +15,7 @@ use crate::samples::{lock_id, thing};
 use crate::shadow_port::{Device, Shadows, door, put, token};
 
 /// How long a port under test may wait for one answer.
-pub const PATIENCE: Duration = Duration::from_millis(400);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What goes wrong on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl<'a> Troubled<'a> {
             match self.port.read(&door(), token(90)).await {
                 Ok(Some(found)) => return found,
                 Ok(None) => panic!("the shadow exists"),
-                Err(_) => self.way.pause(PATIENCE / 4).await,
+                Err(_) => self.way.pause(PATIENCE / 10).await,
             }
         }
         panic!("the port does not come back");
@@ -93,17 +93,14 @@ pub async fn a_late_answer_is_not_taken_for_the_fences(troubled: &Troubled<'_>) 
     let version = troubled.shadows().create(&door()).await;
     troubled
         .way
-        .set(Trouble::AnswersLate(PATIENCE + PATIENCE / 2))
+        .set(Trouble::AnswersLate(PATIENCE + PATIENCE / 4))
         .await;
     let answer = troubled.port.update(&door(), put(1, version, 1)).await;
     assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
     troubled.way.set(Trouble::None).await;
     let now = troubled.read_again().await.version;
     // The first answer is due in the middle of this.
-    troubled
-        .way
-        .set(Trouble::AnswersLate(PATIENCE * 3 / 4))
-        .await;
+    troubled.way.set(Trouble::AnswersLate(PATIENCE / 2)).await;
     let fenced = troubled
         .port
         .update(&door(), ShadowChange::fence(now, token(2)))

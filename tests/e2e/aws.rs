@@ -167,6 +167,11 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
             .header("x-amz-rules-engine-message-type", "DestinationConfirmation")
     };
     assert_eq!(confirm(enable).send().await.status, 200);
+    assert_eq!(
+        confirm(enable).send().await.status,
+        503,
+        "not many of them at once"
+    );
     assert_eq!(confirm("https://example.com/x").send().await.status, 400);
     let log = program.log();
     assert!(

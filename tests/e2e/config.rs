@@ -127,11 +127,27 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
             ["the sandbox has tokens of its own", "--sandbox off"],
         ),
         (
-            "reports = [\"mqtt\"]",
+            "shadow = \"aws\"\nreports = [\"mqtt\"]",
             ["--reports mqtt", "need --mqtt-broker"],
         ),
         ("shadow = \"mqtt\"", ["--shadow mqtt", "need --mqtt-broker"]),
-        ("mqtt-shards = 2", ["mqtt-…", "need --mqtt-broker"]),
+        ("mqtt-shards = 2", ["--mqtt-shards", "need --shadow mqtt"]),
+        (
+            "shadow = \"aws\"\nreports = [\"mqtt\"]\nmqtt-broker = \"mqtt://localhost\"\nmqtt-shards = 2",
+            ["--mqtt-shards", "need --shadow mqtt"],
+        ),
+        (
+            "mqtt-password-file = \"f\"",
+            ["mqtt-…", "need --mqtt-broker"],
+        ),
+        (
+            "reports = [\"mqtt\"]\nmqtt-broker = \"mqtt://localhost\"",
+            ["--reports mqtt", "--shadow mqtt or aws"],
+        ),
+        (
+            "shadow = \"mqtt\"\nmqtt-broker = \"mqtt://localhost\"\nmqtt-client-id = \"keywright-shadow\"",
+            ["keywright.toml: `mqtt-client-id`", "shadow service"],
+        ),
         (
             "mqtt-broker = \"mqtt://localhost\"",
             ["--shadow mqtt", "--reports mqtt"],

@@ -16,6 +16,8 @@ pub(crate) struct OnBroker {
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
     certificates: Option<Certificates>,
+    /// What shadows logged that are gone.
+    logged: String,
 }
 
 /// The options that lead to a broker: `--mqtt-ca` and its like, or `--broker-ca`.
@@ -58,6 +60,7 @@ impl OnBroker {
             shadow_folder,
             folder,
             certificates: None,
+            logged: String::new(),
         };
         world.ready().await;
         world
@@ -87,6 +90,7 @@ impl OnBroker {
             folder,
             program,
             certificates,
+            logged: String::new(),
         };
         world.ready().await;
         world
@@ -101,10 +105,22 @@ impl OnBroker {
         .await;
     }
 
-    pub(crate) fn restart_shadows(&mut self, command: &str, arguments: &[&str]) {
+    /// SIGKILL for the shadows, and the locks that are in their process.
+    pub(crate) fn kill_shadows(&mut self) {
         if let Some(shadows) = self.shadows.take() {
+            self.logged += &shadows.log();
             shadows.kill();
         }
+    }
+
+    /// What all shadows have logged, those that are gone as well.
+    pub(crate) fn shadow_log(&self) -> String {
+        let now = self.shadows.as_ref().map(Shadows::log).unwrap_or_default();
+        format!("{}{now}", self.logged)
+    }
+
+    pub(crate) fn restart_shadows(&mut self, command: &str, arguments: &[&str]) {
+        self.kill_shadows();
         let (broker, certificates) = (&self.broker, self.certificates.as_ref());
         let shadows = shadows(
             broker,

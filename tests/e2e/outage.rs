@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use keywright_domain::values::WriteId;
 use keywright_domain::write::WriteState;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_tests::Books;
+use serde_json::json;
 
 use crate::on_broker::OnBroker;
 use crate::told::{self, Told};
@@ -89,7 +91,11 @@ async fn confirmed(books: &Books) -> Result<(), String> {
 
 /// What a 502 was said of never reached a lock: the locks log each write that they do.
 async fn nothing_aborted_was_done(world: &OnBroker, books: &Books) {
-    let log = world.shadows.as_ref().expect("they run").log();
+    let log = world.shadow_log();
+    assert!(
+        log.contains("virtual lock has the key"),
+        "what locks do is logged"
+    );
     let mut aborted = 0;
     for id in books.writes() {
         if matches!(books.write(id).await.state, WriteState::Aborted { .. }) {
@@ -234,7 +240,7 @@ async fn nothing_that_was_asked_for_in_an_outage_is_sent_after_it() {
         })
         .await;
     }
-    let log = world.shadows.as_ref().expect("they run").log();
+    let log = world.shadow_log();
     assert_eq!(log.matches("virtual lock has the key").count(), 2, "{log}");
 }
 
@@ -243,9 +249,41 @@ async fn a_broker_without_a_shadow_service_resolves_when_one_comes() {
     let mut world = OnBroker::start_on(Mosquitto::start(), None, "sandbox", &[], &[]).await;
     let answer = world.write(LOCK, "before", 0, 20).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    drop(world.shadows.take());
+    world.kill_shadows();
     let answer = world.write(LOCK, "nobody-answers", 1, 0).await;
     assert_eq!(answer.status, 504, "{answer:?}");
     world.restart_shadows("sandbox", &[]);
     world.until(&answer.write_id(), "ABORTED").await;
+}
+
+/// A lock whose report waits at the broker for a shadow service that is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lock_reports_while_the_shadow_service_is_down_is_done_when_it_is_back() {
+    let mut world = OnBroker::start_on(Mosquitto::start(), None, "shadow", &[], &[]).await;
+    let answer = world.write(LOCK, "my-key", 1, 0).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.write_id();
+    world.kill_shadows();
+    let report = json!({ "state": {
+        "desired": { "writeKey": { &id: null } },
+        "reported": { "writeKeyResult": { &id: { "status": "SUCCEEDED", "keyIndexNumber": 1 } } },
+    } });
+    let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
+    let told = Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &world.broker.port().to_string(),
+            "-q",
+            "1",
+        ])
+        .args(["-t", &topic, "-m", &report.to_string()])
+        .status();
+    assert!(
+        told.expect("mosquitto_pub is installed: scripts/test does that")
+            .success()
+    );
+    world.restart_shadows("shadow", &[]);
+    world.until(&id, "SUCCEEDED").await;
 }

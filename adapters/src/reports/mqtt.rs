@@ -40,7 +40,7 @@ impl MqttReports {
             let options = SessionOptions {
                 client_id: match n {
                     0 => client_id.to_owned(),
-                    n => format!("{client_id}-{n}"),
+                    n => format!("{client_id}:{n}"),
                 },
                 filters: vec![Topic::text("+", &shadow, "update/accepted")],
                 persistent: true,

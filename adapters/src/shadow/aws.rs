@@ -1,6 +1,7 @@
 //! Shadows of AWS IoT, by the AWS SDK.
 
 use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,8 +9,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::future::ProvideCredentials as ProvideCredentialsFuture;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_iotdataplane::Client;
-use aws_sdk_iotdataplane::config::ProvideCredentials;
 use aws_sdk_iotdataplane::config::http::HttpResponse;
 use aws_sdk_iotdataplane::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iotdataplane::primitives::Blob;
@@ -23,6 +26,9 @@ use super::{document, outcome};
 
 /// How long credentials may take to be found: those of a machine's role come over its network.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The part of a call's time that it may be held back for; the rest is the call's.
+const BRAKING: u32 = 5;
 
 /// Where the shadows are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,31 @@ pub struct AwsShadow {
     brake: Brake,
 }
 
+/// Credentials that were found before the first call, which therefore does not have to search for them. The client
+/// keeps them as long as they are good, and then asks again.
+#[derive(Debug)]
+struct Found {
+    first: Mutex<Option<Credentials>>,
+    rest: SharedCredentialsProvider,
+}
+
+impl ProvideCredentials for Found {
+    fn provide_credentials<'a>(&'a self) -> ProvideCredentialsFuture<'a>
+    where
+        Self: 'a,
+    {
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match first {
+            Some(found) => ProvideCredentialsFuture::ready(Ok(found)),
+            None => self.rest.provide_credentials(),
+        }
+    }
+}
+
 impl AwsShadow {
     /// Finds region and credentials by the standard chain. A connection is made with the first call.
     ///
@@ -76,10 +107,16 @@ impl AwsShadow {
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| none("nothing is set"))?;
         let finding = tokio::time::timeout(CREDENTIALS_PATIENCE, provider.provide_credentials());
-        finding
+        let found = finding
             .await
             .map_err(|_| none("the search took too long"))?
             .map_err(|e| none(&bottom(&e)))?;
+        let found = Found {
+            first: Mutex::new(Some(found)),
+            rest: provider,
+        };
+        let found = SharedCredentialsProvider::new(found);
+        let config = config.into_builder().credentials_provider(found).build();
         Ok(Self::new(&config, settings))
     }
 
@@ -88,8 +125,8 @@ impl AwsShadow {
         let call = settings.patience;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout((call * 2 / 5).min(Duration::from_secs(1)))
-            .operation_attempt_timeout(call * 4 / 5)
-            .operation_timeout(call)
+            .operation_attempt_timeout(call * 3 / 4)
+            .operation_timeout(call - call / BRAKING)
             .build();
         // A hidden retry of an update that was applied comes back as a conflict and hides the success.
         let mut config = aws_sdk_iotdataplane::config::Builder::from(config)
@@ -108,11 +145,10 @@ impl AwsShadow {
     }
 
     async fn ready(&self) -> Result<(), ShadowError> {
-        if self.brake.wait(self.patience / 2).await {
+        if self.brake.wait(self.patience / BRAKING).await {
             return Ok(());
         }
-        let why = "the service has refused others before";
-        Err(outcome::not_sent(FailureReason::Throttled, why.into()))
+        Err(outcome::braked())
     }
 
     /// Sorts what is no success, and keeps the pace that the service asks for.

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// The longest pause that a service may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
 /// Holds calls back for a while after each that was throttled. The pauses grow while that goes on, and shrink with
 /// each call that was not.
 pub(super) struct Brake(Mutex<State>);
@@ -26,21 +29,34 @@ impl Brake {
         }))
     }
 
-    /// Waits until calls are welcome; `false`: that will not be within `patience`.
+    /// Waits until calls are welcome; `false`: that will not be within `patience`. Those that wait do not all go on
+    /// at the same moment.
     pub(super) async fn wait(&self, patience: Duration) -> bool {
         let until = self.0.lock().unwrap_or_else(PoisonError::into_inner).until;
-        if until > Instant::now() + patience {
+        let now = Instant::now();
+        if until <= now {
+            return true;
+        }
+        let last = now + patience;
+        if until > last {
             return false;
         }
-        tokio::time::sleep_until(until).await;
+        let spread = (last - until).min(FIRST);
+        tokio::time::sleep_until(until + spread.mul_f64(fastrand::f64())).await;
         true
     }
 
-    /// A call was refused as one too many; the service may have said when to come again.
+    /// A call was refused as one too many; the service may have said when to come again. Of calls that were under
+    /// way together, only the first makes the pause longer.
     pub(super) fn throttled(&self, again: Option<Duration>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pause = again.unwrap_or(state.pause).min(LONGEST);
-        state.until = state.until.max(Instant::now() + pause);
+        let now = Instant::now();
+        let asked = again.map(|again| again.min(LONGEST_ASKED));
+        if now < state.until {
+            state.until = state.until.max(now + asked.unwrap_or_default());
+            return;
+        }
+        state.until = now + asked.unwrap_or(state.pause);
         state.pause = (state.pause * 2).min(LONGEST);
     }
 
@@ -55,18 +71,32 @@ impl Brake {
 mod tests {
     use super::*;
 
+    /// How long a call waits, up to its share of the spread.
+    async fn waited(brake: &Brake) -> Duration {
+        let start = Instant::now();
+        assert!(brake.wait(LONGEST_ASKED * 2).await);
+        start.elapsed()
+    }
+
+    fn about(millis: u64) -> std::ops::RangeInclusive<Duration> {
+        let least = Duration::from_millis(millis);
+        least..=least + FIRST + Duration::from_millis(1)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_while_it_goes_on_and_shrink_afterwards() {
         let brake = Brake::new();
-        let waited = async |brake: &Brake| {
-            let start = Instant::now();
-            assert!(brake.wait(LONGEST * 2).await);
-            start.elapsed()
-        };
         assert_eq!(waited(&brake).await, Duration::ZERO);
         for expected in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            brake.throttled(None);
-            assert_eq!(waited(&brake).await, Duration::from_millis(expected));
+            // Those that were under way together are one.
+            for _ in 0..5 {
+                brake.throttled(None);
+            }
+            let waited = waited(&brake).await;
+            assert!(
+                about(expected).contains(&waited),
+                "{waited:?} is not {expected} ms"
+            );
         }
         for _ in 0..10 {
             brake.taken();
@@ -76,12 +106,24 @@ mod tests {
             !brake.wait(Duration::from_millis(50)).await,
             "it would take longer"
         );
-        assert_eq!(waited(&brake).await, Duration::from_millis(100));
-        brake.throttled(Some(Duration::from_secs(2)));
-        assert_eq!(
-            waited(&brake).await,
-            Duration::from_secs(2),
-            "as the service says"
+        assert!(about(100).contains(&waited(&brake).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_says_when_to_come_again_is_believed() {
+        let brake = Brake::new();
+        brake.throttled(Some(Duration::from_secs(60)));
+        assert!(about(60_000).contains(&waited(&brake).await));
+        brake.throttled(None);
+        brake.throttled(Some(Duration::from_secs(9)));
+        assert!(
+            about(9_000).contains(&waited(&brake).await),
+            "also by a later one of several"
+        );
+        brake.throttled(Some(Duration::MAX));
+        assert!(
+            about(300_000).contains(&waited(&brake).await),
+            "within bounds"
         );
     }
 }

@@ -63,7 +63,7 @@ impl MqttShadow {
         let start = |(n, name): (usize, &String)| {
             let id = match n {
                 0 => client_id.to_owned(),
-                n => format!("{client_id}-{n}"),
+                n => format!("{client_id}:{n}"),
             };
             let shadow = ShadowName::Named(name.clone());
             Shard {
@@ -82,18 +82,18 @@ impl MqttShadow {
         self.shards.iter().map(|shard| shard.client.up()).collect()
     }
 
+    /// The outer error: it is held back for too long, because the service has refused others.
     async fn request(
         &self,
         operation: Operation,
         thing: &ThingName,
         token: &ClientToken,
         body: Value,
-    ) -> Result<Value, RequestError> {
+    ) -> Result<Result<Value, RequestError>, ShadowError> {
         let shard = &self.shards[shard_of(thing.as_str(), self.shards.len())];
         let start = Instant::now();
         if !shard.brake.wait(self.patience / 2).await {
-            let why = "the service has refused others before";
-            return Err(RequestError::NotSent(why.into()));
+            return Err(outcome::braked());
         }
         let left = self.patience.saturating_sub(start.elapsed());
         let (client, token) = (&shard.client, token.as_str());
@@ -105,7 +105,7 @@ impl MqttShadow {
             Err(RequestError::Rejected { code: 429, .. }) => shard.brake.throttled(None),
             Err(_) => {}
         }
-        answer
+        Ok(answer)
     }
 }
 
@@ -128,7 +128,7 @@ impl ShadowPort for MqttShadow {
     ) -> Result<ShadowVersion, ShadowError> {
         let body = document::update_body(&change);
         let answer = self.request(Operation::Update, thing, &change.token, body);
-        let answer = answer.await.map_err(error)?;
+        let answer = answer.await?.map_err(error)?;
         document::version(&answer).ok_or_else(outcome::unreadable)
     }
 
@@ -138,7 +138,7 @@ impl ShadowPort for MqttShadow {
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         let body = json!({ "clientToken": token.as_str() });
-        match self.request(Operation::Get, thing, &token, body).await {
+        match self.request(Operation::Get, thing, &token, body).await? {
             Ok(answer) => document::snapshot(&answer)
                 .map(Some)
                 .ok_or_else(outcome::unreadable),

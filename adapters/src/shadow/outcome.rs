@@ -22,6 +22,15 @@ pub(super) fn not_sent(reason: FailureReason, detail: String) -> ShadowError {
     ShadowError::NotApplied { reason, detail }
 }
 
+/// A request that was held back, because the service has refused others.
+#[cfg(any(feature = "aws", feature = "mqtt"))]
+pub(super) fn braked() -> ShadowError {
+    not_sent(
+        FailureReason::Throttled,
+        "the service has refused others before".into(),
+    )
+}
+
 /// An answer that is none of a shadow's.
 pub(super) fn unreadable() -> ShadowError {
     ShadowError::Unknown("an answer without a version".into())

@@ -1,9 +1,8 @@
 //! The AWS SDK against a moto server, which somebody else wrote: what both it and our own service understand is
 //! probably what AWS IoT understands.
 //!
-//! Where moto 5.2.5 differs from AWS: it has no bound of a document's size (so no `a_full_shadow_refuses`), answers a
-//! version on a shadow that does not exist with 500, knows only things that its registry has, and never throttles.
-//! What lies between is not moto's: lost and late answers are tried on our own service.
+//! Where the two differ, [`where_moto_differs`] says which is which. What lies between is not moto's: lost and late answers
+//! are tried on our own service.
 
 use std::net::TcpListener as Free;
 use std::path::Path;
@@ -68,6 +67,11 @@ impl Moto {
     }
 
     async fn post(&self, path: &str, service: &str, body: &str) {
+        let (status, body) = self.request("POST", path, service, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {body}");
+    }
+
+    async fn request(&self, method: &str, path: &str, service: &str, body: &str) -> (u16, String) {
         let stream = TcpStream::connect(("127.0.0.1", self.port))
             .await
             .expect("a connection");
@@ -77,25 +81,23 @@ impl Moto {
         let scope = format!(
             "AWS4-HMAC-SHA256 Credential=a/20260101/eu-west-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
-        let request = hyper::Request::post(path)
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
             .header("Host", "localhost")
             .header("Content-Type", "application/json")
             .header("Authorization", scope)
             .body(Full::<Bytes>::from(body.to_owned()))
             .expect("a request");
         let response = sender.send_request(request).await.expect("an answer");
-        let status = response.status();
+        let status = response.status().as_u16();
         let body = response
             .into_body()
             .collect()
             .await
             .expect("a body")
             .to_bytes();
-        assert!(
-            status.is_success(),
-            "{path}: {status} {}",
-            String::from_utf8_lossy(&body)
-        );
+        (status, String::from_utf8_lossy(&body).into_owned())
     }
 }
 
@@ -153,4 +155,57 @@ shadow_port_cases! { fresh:
     another_version_is_a_conflict, a_fence_only_moves_the_version,
     removing_takes_only_what_is_named, results_are_read_in_full,
     clearing_takes_only_the_named_results, things_are_apart
+}
+
+/// moto's answers, beside AWS IoT's, which our service gives. A moto that answers otherwise some day shows here.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_moto_differs() {
+    let moto = Moto::start().await;
+    moto.post("/things/door", "iot", "{}").await;
+    let large = format!(
+        r#"{{"state":{{"reported":{{"x":"{}"}}}}}}"#,
+        "y".repeat(9000)
+    );
+    let shadow = "/things/door/shadow?name=keys";
+    // Method, path, body; moto's status, AWS's status.
+    let cases = [
+        ("POST", shadow, r#"{"state":{}}"#, 200, 200),
+        // It has no bound of a document's size: `a_full_shadow_refuses` cannot be run on it.
+        ("POST", shadow, &*large, 200, 413),
+        (
+            "POST",
+            "/things/door/shadow?name=new",
+            r#"{"state":{},"version":7}"#,
+            500,
+            409,
+        ),
+        ("POST", shadow, r#"{"state":{"desired":[]}}"#, 200, 400),
+        // An update of a thing that nobody registered makes its shadow.
+        (
+            "POST",
+            "/things/nobody/shadow?name=keys",
+            r#"{"state":{}}"#,
+            404,
+            200,
+        ),
+        ("DELETE", shadow, "", 200, 200),
+        ("DELETE", shadow, "", 200, 404),
+    ];
+    let ours = crate::service();
+    for (method, path, body, theirs, aws) in cases {
+        let (status, text) = moto.request(method, path, "iotdata", body).await;
+        assert_eq!(status, theirs, "moto: {method} {path}: {text}");
+        let mut parts = path.trim_start_matches("/things/").split("/shadow?name=");
+        let (thing, name) = (
+            parts.next().expect("a thing"),
+            parts.next().expect("a shadow"),
+        );
+        let name = keywright_shadow::ShadowName::Named(name.into());
+        let answer = match method {
+            "POST" => ours.update(thing, &name, body.as_bytes()).await,
+            _ => ours.delete(thing, &name, b"").await,
+        };
+        let status = answer.map_or_else(|rejected| rejected.code, |_| 200);
+        assert_eq!(status, aws, "ours: {method} {path}");
+    }
 }

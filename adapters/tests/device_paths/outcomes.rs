@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::aws_sdk::at;
 use crate::{NAME, service};
 
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(800);
 
 fn thing() -> ThingName {
     ThingName::new("door:1").expect("a name")
@@ -310,13 +310,9 @@ async fn requests_beyond_the_limits_wait_their_turn_and_are_dropped_when_it_is_t
         a_second: None,
     };
     // Nobody answers: two are in flight for all their time, and the others never leave.
-    let shadow = Arc::new(MqttShadow::start(
-        &at,
-        "backend",
-        &names(NAME),
-        limits,
-        PATIENCE,
-    ));
+    let patience = Duration::from_secs(4);
+    let shadow = MqttShadow::start(&at, "backend", &names(NAME), limits, patience);
+    let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }

@@ -125,7 +125,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
     #[cfg(feature = "mqtt")]
     if let Some(mqtt) = &settings.reports.mqtt {
         let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
-        let id = format!("{}-reports", mqtt.client_id);
+        let id = format!("{}:reports", mqtt.client_id);
         let reports = MqttReports::start(&broker, &id, &shards(settings, mqtt));
         path.reports.push(Arc::new(reports));
     }

@@ -154,6 +154,18 @@ impl DevicePath {
             return Err("--poll-every must be more than zero".into());
         }
         #[cfg(feature = "mqtt")]
+        if by(ReportKind::Mqtt) && shadow_kind == ShadowKind::Memory {
+            return Err(
+                "--reports mqtt is about shadows elsewhere: it needs --shadow mqtt or aws".into(),
+            );
+        }
+        #[cfg(feature = "mqtt")]
+        if shadow_kind != ShadowKind::Mqtt
+            && (self.mqtt.mqtt_shards.is_some() || self.mqtt.mqtt_aws_limits.is_some())
+        {
+            return Err("--mqtt-shards and --mqtt-aws-limits need --shadow mqtt".into());
+        }
+        #[cfg(feature = "mqtt")]
         let mqtt = {
             let wanted = shadow_kind == ShadowKind::Mqtt || by(ReportKind::Mqtt);
             self.mqtt.choose(wanted)?
@@ -182,6 +194,9 @@ impl DevicePath {
 }
 
 #[cfg(feature = "mqtt")]
+const SHADOW_SERVICE: &str = keywright_shadow::mqtt::Attached::CLIENT_ID;
+
+#[cfg(feature = "mqtt")]
 const NO_BROKER: &str = "--shadow mqtt and --reports mqtt need --mqtt-broker";
 
 #[cfg(feature = "aws")]
@@ -205,9 +220,8 @@ impl MqttArgs {
                 || self.mqtt_certificate.is_some()
                 || self.mqtt_key.is_some()
                 || self.mqtt_user.is_some()
-                || self.mqtt_client_id.is_some()
-                || self.mqtt_shards.is_some()
-                || self.mqtt_aws_limits.is_some();
+                || self.mqtt_password_file.is_some()
+                || self.mqtt_client_id.is_some();
             return match (wanted, others) {
                 (true, _) => Err(NO_BROKER.into()),
                 (false, true) => Err("the settings of mqtt-… need --mqtt-broker".into()),
@@ -220,7 +234,8 @@ impl MqttArgs {
         if !wanted {
             return Err("--mqtt-broker needs --shadow mqtt or --reports mqtt".into());
         }
-        let aws = url.host().ends_with(".amazonaws.com");
+        let host = url.host();
+        let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
         let limits = self.mqtt_aws_limits.map(super::serve::Switch::is_on);
         Ok(Some(Mqtt {
             url,
@@ -255,10 +270,12 @@ fn http_url(text: &str) -> Result<String, &'static str> {
 
 #[cfg(feature = "mqtt")]
 fn client_id(text: &str) -> Result<String, &'static str> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    // A colon parts it from the names of this process's other connections.
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     match (1..=100).contains(&text.len()) && text.bytes().all(allowed) {
+        true if text == SHADOW_SERVICE => Err("that is the shadow service's; choose another"),
         true => Ok(text.to_owned()),
-        false => Err("it is 1 to 100 characters of a-z, A-Z, 0-9, -, _, . and :"),
+        false => Err("it is 1 to 100 characters of a-z, A-Z, 0-9, -, _ and ."),
     }
 }
 

@@ -63,16 +63,36 @@ struct Fronts {
     #[arg(long, value_name = "FILE", requires = "broker")]
     broker_ca: Option<PathBuf>,
     /// The certificate that the broker is shown.
-    #[arg(long, value_name = "FILE", requires = "broker_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "broker_key",
+        requires = "broker"
+    )]
     broker_certificate: Option<PathBuf>,
     /// Its key.
-    #[arg(long, value_name = "FILE", requires = "broker_certificate")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "broker_certificate",
+        requires = "broker"
+    )]
     broker_key: Option<PathBuf>,
     /// The user of the broker.
-    #[arg(long, value_name = "NAME", requires = "broker_password_file")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "broker_password_file",
+        requires = "broker"
+    )]
     broker_user: Option<String>,
     /// The file with the user's password.
-    #[arg(long, value_name = "FILE", requires = "broker_user")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "broker_user",
+        requires = "broker"
+    )]
     broker_password_file: Option<PathBuf>,
     /// For tests of locks and backends, disturb messages on the broker: shuffle=20,repeat=0.3,lose=0.1,seed=7 holds
     /// each back for up to 20 ms, repeats a third, and loses a tenth of the answers.

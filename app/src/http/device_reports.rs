@@ -36,7 +36,7 @@ pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Ans
     }
     let body = request::body_of(app, request.into_body(), LARGEST).await?;
     if confirms {
-        return confirm(&body);
+        return confirm(ingest, &body);
     }
     match timeout(SETTLED_WITHIN, ingest.reports.deliver(&body)).await {
         Ok(Ok(())) => Ok(answer::ok(&json!({ "success": true }))),
@@ -64,11 +64,15 @@ fn is_confirmation(headers: &HeaderMap) -> bool {
 
 /// AWS wants to know whether whoever owns the rule owns this address as well, and sends an address of its own that
 /// the owner is to open. It comes without our secret, so it is shown to the owner, and not opened.
-fn confirm(body: &Bytes) -> Result<Answer, Failure> {
+fn confirm(ingest: &Ingest, body: &Bytes) -> Result<Answer, Failure> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let url = body["enableUrl"].as_str().filter(|url| is_of_aws(url));
     let url =
         url.ok_or_else(|| Failure::BadRequest("this is no confirmation of AWS IoT".into()))?;
+    // Whoever sends many of them fills no log; AWS comes again.
+    if !ingest.may_confirm() {
+        return Err(Failure::Unavailable);
+    }
     info!(
         url,
         "to confirm the destination of an AWS IoT rule, open this address"
@@ -76,12 +80,18 @@ fn confirm(body: &Bytes) -> Result<Answer, Failure> {
     Ok(answer::ok(&json!({ "success": true })))
 }
 
+/// `https://iot.REGION.amazonaws.com/confirmdestination/…`, in China with `.cn` behind it: other addresses of
+/// `amazonaws.com` belong to anybody.
 fn is_of_aws(url: &str) -> bool {
-    let host = url
-        .strip_prefix("https://")
-        .and_then(|rest| rest.split('/').next());
     let plain = url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic());
-    plain && host.is_some_and(|host| host.ends_with(".amazonaws.com"))
+    let rest = url.strip_prefix("https://iot.").filter(|_| plain);
+    let Some((host, path)) = rest.and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let host = host.strip_suffix(".cn").unwrap_or(host);
+    let region = host.strip_suffix(".amazonaws.com").unwrap_or_default();
+    let named = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !region.is_empty() && region.bytes().all(named) && path.starts_with("confirmdestination/")
 }
 
 #[cfg(test)]
@@ -89,15 +99,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_aws_are_shown() {
-        assert!(is_of_aws(
-            "https://iot.eu-west-1.amazonaws.com/confirmdestination/x"
-        ));
+    fn only_addresses_of_aws_iot_are_shown() {
         for url in [
-            "http://iot.eu-west-1.amazonaws.com/x",
-            "https://iot.eu-west-1.amazonaws.com.example.com/x",
-            "https://example.com/.amazonaws.com",
-            "https://iot.eu-west-1.amazonaws.com/a\nERROR forged",
+            "https://iot.eu-west-1.amazonaws.com/confirmdestination/x",
+            "https://iot.cn-north-1.amazonaws.com.cn/confirmdestination/x",
+        ] {
+            assert!(is_of_aws(url), "{url}");
+        }
+        for url in [
+            "http://iot.eu-west-1.amazonaws.com/confirmdestination/x",
+            "https://iot.eu-west-1.amazonaws.com.example.com/confirmdestination/x",
+            "https://iot.example.com/.amazonaws.com/confirmdestination/x",
+            "https://iot.example?.amazonaws.com/confirmdestination/x",
+            "https://iot.example#.amazonaws.com/confirmdestination/x",
+            "https://iot.a@example.amazonaws.com/confirmdestination/x",
+            "https://iot.bucket.s3.amazonaws.com/confirmdestination/x",
+            "https://iot..amazonaws.com/confirmdestination/x",
+            "https://iot.eu-west-1.amazonaws.com/x",
+            "https://iot.eu-west-1.amazonaws.com/confirmdestination/a\nERROR forged",
         ] {
             assert!(!is_of_aws(url), "{url}");
         }

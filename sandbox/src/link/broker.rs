@@ -8,7 +8,7 @@ use keywright_mqtt::{Broker, Flow, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient, Topic};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::News;
 
@@ -26,7 +26,9 @@ pub(crate) struct Requests {
 }
 
 pub(crate) struct Deltas {
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<String>,
+    /// Deltas may have been missed.
+    missed: Arc<Notify>,
     _session: Session,
 }
 
@@ -39,9 +41,15 @@ pub(super) fn connect(broker: Broker, shadow: ShadowName) -> (Requests, Deltas) 
         persistent: false,
         manual_acks: false,
     };
+    let missed = Arc::new(Notify::new());
+    let listener = Listener {
+        tell,
+        missed: missed.clone(),
+    };
     let deltas = Deltas {
         news,
-        _session: Session::start(broker.clone(), options, Listener(tell)),
+        missed,
+        _session: Session::start(broker.clone(), options, listener),
     };
     let requests = Requests {
         client: ShadowClient::start(broker, &id, shadow, Limits::OWN_BROKER),
@@ -87,28 +95,32 @@ impl Requests {
 
 impl Deltas {
     pub(super) async fn next(&mut self) -> Option<News> {
-        self.news.recv().await
+        tokio::select! {
+            biased;
+            () = self.missed.notified() => Some(News::OfAll),
+            thing = self.news.recv() => thing.map(News::Of),
+        }
     }
 }
 
-struct Listener(mpsc::Sender<News>);
+struct Listener {
+    tell: mpsc::Sender<String>,
+    missed: Arc<Notify>,
+}
 
 impl Handler for Listener {
     fn up(&mut self, _: u64) {
-        // Where there is no room, there is something to look at anyway.
-        let _ = self.0.try_send(News::OfAll);
+        self.missed.notify_one();
     }
 
     fn down(&mut self, _: u64, _: &str) {}
 
     fn message(&mut self, message: Message) -> Flow {
-        let Some(topic) = Topic::parse(message.topic()) else {
-            return Flow::Continue;
-        };
-        // One that finds no room is heard of on the next connection.
-        match self.0.try_send(News::Of(topic.thing.to_owned())) {
-            Ok(()) => Flow::Continue,
-            Err(_) => Flow::Renew,
+        let topic = Topic::parse(message.topic());
+        let told = topic.map(|topic| self.tell.try_send(topic.thing.to_owned()));
+        if matches!(told, Some(Err(_))) {
+            self.missed.notify_one();
         }
+        Flow::Continue
     }
 }

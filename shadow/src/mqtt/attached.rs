@@ -35,9 +35,6 @@ const ANSWERS: usize = 4096;
 /// How long another service may take to show that it is there.
 const ANOTHER: Duration = Duration::from_millis(600);
 
-/// The id by which a broker knows the service: what arrives while it is away is kept for it.
-const CLIENT_ID: &str = "keywright-shadow";
-
 /// The shadow that is asked for to find another service.
 const PROBE: &str = "keywright-probe";
 
@@ -66,6 +63,9 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// The id by which a broker knows the service: what arrives while it is away is kept for it.
+    pub const CLIENT_ID: &str = "keywright-shadow";
+
     /// Attaches the service, now or as soon as the broker can be reached, and again after each connection.
     pub fn start(service: ShadowService, broker: Broker, options: Options) -> Self {
         let (tell, up) = watch::channel(false);
@@ -154,7 +154,7 @@ async fn serve(
         .iter()
         .flat_map(|shadow| operations.map(|operation| Topic::text("+", shadow, operation)));
     let session = SessionOptions {
-        client_id: CLIENT_ID.to_owned(),
+        client_id: Attached::CLIENT_ID.to_owned(),
         filters: filters.collect(),
         persistent: true,
         manual_acks: true,
