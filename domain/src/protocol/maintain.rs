@@ -204,6 +204,11 @@ impl KeyWrites {
         };
         let now = self.ports.clock.now();
         if !lost {
+            let later = open.attention.is_some_and(|at| at > now);
+            if later && snapshot.shadow_version == Some(version) {
+                // It was read early, and nothing is new.
+                return Ok(());
+            }
             let save = rules::postpone(&snapshot, open, version, &self.settings.limits, now);
             return Ok(self.ports.locks.save(save).await?);
         }
