@@ -51,8 +51,8 @@ impl fmt::Display for ShadowChoice {
             Self::InProcess => f.write_str("in this process"),
             #[cfg(feature = "aws")]
             Self::Aws(aws) => match &aws.endpoint {
-                Some(endpoint) => write!(f, "AWS IoT at {endpoint}"),
-                None => f.write_str("AWS IoT"),
+                Some(endpoint) => write!(f, "in AWS IoT at {endpoint}"),
+                None => f.write_str("in AWS IoT"),
             },
             #[cfg(feature = "mqtt")]
             Self::Mqtt(mqtt) => write!(f, "behind {}", mqtt.url),

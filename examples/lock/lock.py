@@ -16,6 +16,8 @@ from awsiot import iotshadow, mqtt_connection_builder
 
 REMEMBERED, SLOTS = 32, 100
 ASK = object()
+# How long it waits before it asks what is wanted: always, and after it has answered something.
+EVERY, SOON = 300, 5
 
 
 def arguments():
@@ -70,11 +72,13 @@ def main():
     memory, arrived = Memory(args.memory), queue.Queue()
 
     def resumed(connection, return_code, session_present, **more):
-        # A broker that has forgotten the session has forgotten what was subscribed to. What was published
-        # meanwhile is not kept either way, so the lock asks.
-        if not session_present:
-            connection.resubscribe_existing_topics()
-        arrived.put(ASK)
+        # What was published meanwhile may not have been kept, so the lock asks; and a broker that has forgotten
+        # the session has forgotten what was subscribed to.
+        if session_present:
+            arrived.put(ASK)
+        else:
+            again, _ = connection.resubscribe_existing_topics()
+            again.add_done_callback(lambda done: arrived.put(ASK))
 
     connection = mqtt_connection_builder.mtls_from_path(
         cert_filepath=args.certificate, pri_key_filepath=args.key, ca_filepath=args.ca,
@@ -95,24 +99,36 @@ def main():
     subscribed.result(30)
     print("the lock is online", flush=True)
     arrived.put(ASK)
+    wait = EVERY
     while True:
-        delta = arrived.get()
-        if delta is ASK:
-            shadows.publish_get_named_shadow(iotshadow.GetNamedShadowRequest(**shadow), once).result(30)
-            continue
-        # Where nothing is wanted, there is no difference.
-        entries = ((delta or {}).get("writeKey") or {}).items()
-        for write, entry in sorted(entries, key=lambda item: item[1]["seq"]):
-            if entry["expiresAt"] <= time.time():
+        try:
+            delta = arrived.get(timeout=wait)
+        except queue.Empty:
+            delta = ASK
+        try:
+            if delta is ASK:
+                wait = EVERY
+                shadows.publish_get_named_shadow(
+                    iotshadow.GetNamedShadowRequest(**shadow), once).result(30)
                 continue
-            result = memory.settle(write, entry)
-            # One update reports the result and takes the entry away.
-            state = iotshadow.ShadowState(
-                desired={"writeKey": {write: None}},
-                reported={"writeKeyResult": {write: result}})
-            shadows.publish_update_named_shadow(
-                iotshadow.UpdateNamedShadowRequest(state=state, **shadow), once).result(30)
-            print(f"{write}: {result}", flush=True)
+            # Where nothing is wanted, there is no difference.
+            entries = ((delta or {}).get("writeKey") or {}).items()
+            for write, entry in sorted(entries, key=lambda item: item[1]["seq"]):
+                if entry["expiresAt"] <= time.time():
+                    continue
+                result = memory.settle(write, entry)
+                # One update reports the result and takes the entry away.
+                state = iotshadow.ShadowState(
+                    desired={"writeKey": {write: None}},
+                    reported={"writeKeyResult": {write: result}})
+                shadows.publish_update_named_shadow(
+                    iotshadow.UpdateNamedShadowRequest(state=state, **shadow), once).result(30)
+                print(f"{write}: {result}", flush=True)
+                # It asks whether the entry is gone; if not, it answers again.
+                wait = SOON
+        except Exception as error:
+            print(f"asking again: {error!r}", flush=True)
+            wait = SOON
 
 
 if __name__ == "__main__":

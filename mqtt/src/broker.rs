@@ -30,7 +30,7 @@ pub enum InvalidBroker {
     #[error("leave user and password out of the broker's address")]
     LoginInUrl,
     /// Files about TLS for a connection without it.
-    #[error("certificates need mqtts://, and the broker's address says mqtt://")]
+    #[error("certificates need a broker's address with mqtts://, and it says mqtt://")]
     TlsFilesWithoutTls,
     /// Half of a pair.
     #[error("a client certificate and its key go together")]
@@ -189,7 +189,8 @@ fn client_config(
             let private = PrivateKeyDer::from_pem_file(key)
                 .map_err(|_| unusable(key, &"it must hold a private key in PEM"))?;
             let both = builder.with_client_auth_cert(chain, private);
-            both.map_err(|e| unusable(certificate, &e))?
+            let what = "it must be a certificate of X.509 version 3, and the key its own";
+            both.map_err(|e| unusable(certificate, &format!("{what} ({e})")))?
         }
     };
     if url.port == AWS_ALPN.0 {

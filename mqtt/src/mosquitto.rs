@@ -30,7 +30,7 @@ const SETTINGS: &str = "allow_anonymous true
 set_tcp_nodelay true
 max_inflight_messages 100
 max_queued_messages 10000
-message_size_limit 131072
+max_packet_size 132096
 persistence false
 user root
 log_dest none

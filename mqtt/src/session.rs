@@ -13,7 +13,7 @@ use rumqttc::{
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::LARGEST_PAYLOAD;
 use crate::broker::Broker;
@@ -43,7 +43,7 @@ const FILTERS_AT_ONCE: usize = 8;
 
 /// The pause before the next connection is random, up to a bound that doubles: full jitter.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// A connection that lived so long was a good one: the next failure starts with short pauses again.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
@@ -55,6 +55,9 @@ const LARGEST_INCOMING: usize = 256 * 1024 * 1024;
 
 /// The longest topic, and the head of a packet.
 const HEAD: usize = 1024;
+
+/// Connections that end so soon, one after the other, are probably ended by another client of the same id.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
 
 /// Who this client is to the broker, and what it wants to hear.
 #[derive(Clone, Debug)]
@@ -256,14 +259,28 @@ struct Runner<H> {
 impl<H: Handler> Runner<H> {
     async fn run(mut self) {
         let (broker, id) = (self.broker.url.to_string(), self.options.client_id.clone());
-        let mut bound = FIRST_PAUSE;
+        let (mut bound, mut said, mut short_lives) = (FIRST_PAUSE, String::new(), 0);
         for number in 1_u64.. {
-            let (why, life) = self.connect(number).await;
-            warn!(broker, client = id, "MQTT: {why}");
+            let (mut why, life) = self.connect(number).await;
+            short_lives = match life {
+                Duration::ZERO => 0,
+                life if life < SHORT_LIFE => short_lives + 1,
+                _ => 0,
+            };
+            if short_lives > 1 {
+                why = format!("{why}; perhaps another client calls itself {id}, too");
+            }
+            // What goes on for long is said once.
+            if why == said {
+                debug!(broker, client = id, "MQTT: {why}");
+            } else {
+                warn!(broker, client = id, "MQTT: {why}");
+                said.clone_from(&why);
+            }
             self.tell.send_replace(Link::Down(why.as_str().into()));
             self.handler.down(number, &why);
             if life > GOOD_LIFE {
-                bound = FIRST_PAUSE;
+                (bound, said) = (FIRST_PAUSE, String::new());
             }
             tokio::time::sleep(bound.mul_f64(fastrand::f64())).await;
             bound = (bound * 2).min(LONGEST_PAUSE);
@@ -320,10 +337,15 @@ impl<H: Handler> Runner<H> {
         connection: &Connection,
         events: &mut EventLoop,
     ) -> Result<(), String> {
-        let mut waiting = 0;
+        let (mut waiting, mut greeted) = (0, false);
         loop {
-            match events.poll().await.map_err(|e| explain(&e))? {
+            let event = events.poll().await.map_err(|e| match greeted {
+                true => explain(&e),
+                false => self.explain_refusal(&e),
+            })?;
+            match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
+                    greeted = true;
                     for some in self.options.filters.chunks(FILTERS_AT_ONCE) {
                         let filters = some
                             .iter()
@@ -349,6 +371,19 @@ impl<H: Handler> Runner<H> {
             if waiting == 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Why there is no connection at all, and what to look at.
+    fn explain_refusal(&self, error: &ConnectionError) -> String {
+        let why = explain(error);
+        let hung_up = why.contains("Connection reset") || why.contains("closed by peer");
+        match self.broker.tls {
+            None if hung_up => format!("{why}; does the broker speak TLS there (mqtts://)?"),
+            Some(_) if hung_up => {
+                format!("{why}; does the broker speak TLS there, and want a certificate of ours?")
+            }
+            _ => why,
         }
     }
 
@@ -416,5 +451,13 @@ fn explain(error: &ConnectionError) -> String {
     while let Some(cause) = bottom.source() {
         bottom = cause;
     }
-    bottom.to_string()
+    let text = bottom.to_string();
+    // Which side does not trust which is the first thing to know.
+    if let Some(why) = text.strip_prefix("invalid peer certificate: ") {
+        return format!("the broker's certificate is not accepted here: {why}");
+    }
+    if let Some(why) = text.strip_prefix("received fatal alert: ") {
+        return format!("the broker does not accept our certificate or handshake: {why}");
+    }
+    text
 }

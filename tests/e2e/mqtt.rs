@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
-use keywright_tests::Program;
+use keywright_tests::{Program, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -82,20 +82,39 @@ async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
     let url = broker.url().to_string();
     broker.kill();
     refused(&url, &[], "Connection refused").await;
-    let folder = TempDir::new().expect("a folder");
+    let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
     arguments.extend(FAST);
-    let program = Program::start(BINARY, folder.path(), &arguments);
+    let program = Program::start(BINARY, folders[0].path(), &arguments);
     broker.restart();
+    // The broker is there, and nobody answers for shadows on it.
+    eventually("the log says so", || async {
+        program
+            .log()
+            .contains("nobody answers for shadows there")
+            .then_some(())
+    })
+    .await;
+    let ready = program.request("GET", "/readyz").send().await;
+    assert_eq!(ready.status, 503);
+    assert!(
+        ready.text.contains("nobody answers for shadows"),
+        "{ready:?}"
+    );
+    let shadows = ["--broker", &url, "--behaviour", "all:latency=0s"];
+    let _shadows = Shadows::start(BINARY, "sandbox", folders[1].path(), &shadows);
     eventually("it is ready", || async {
         let answer = program.request("GET", "/readyz").send().await;
         (answer.status == 200).then_some(())
     })
     .await;
-    // Nobody answers on this broker yet: the outcome is not known, and resolves when somebody does.
     let body = json!({ "keyUuid": "k" });
-    let answer = program.write_key(LOCK, &body).send().await;
-    assert!([502, 503, 504].contains(&answer.status), "{answer:?}");
+    let answer = program
+        .write_key(LOCK, &body)
+        .header("Prefer", "wait=20")
+        .send()
+        .await;
+    assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn read(body: &[u8]) -> Result<DeviceReport, Undelivered> {
     let thing = thing.ok_or(malformed("the body must name its thing in `thing`"))?;
     let news = document::news(&body);
     let (version, results) = news.ok_or(malformed(
-        "the body must be an update/documents message: previous and current",
+        "the body must be an update/documents message: previous, and current with its version",
     ))?;
     Ok(DeviceReport {
         thing,

@@ -16,6 +16,9 @@ use tokio::time::Instant;
 use super::brake::Brake;
 use super::{document, outcome};
 
+/// The thing whose shadow is asked for to see whether anybody answers.
+const PROBE: &str = "keywright-probe";
+
 /// One named shadow of every thing, or several among which the things are shared out: every connection hears
 /// every answer of its shadow, and AWS drops what exceeds 100 messages a second and connection.
 pub struct MqttShadow {
@@ -80,6 +83,23 @@ impl MqttShadow {
     /// Whether each shard's answers would be heard, and how that changes.
     pub fn up(&self) -> Vec<watch::Receiver<bool>> {
         self.shards.iter().map(|shard| shard.client.up()).collect()
+    }
+
+    /// Whether somebody answers for the shadows of each shard: nobody does on a broker without a shadow service, or
+    /// where its access list lets nothing pass.
+    pub async fn is_answered(&self) -> bool {
+        for (n, shard) in self.shards.iter().enumerate() {
+            let token = format!("probe.{n}.{:016x}", fastrand::u64(..));
+            let body = json!({ "clientToken": token });
+            let asked = shard
+                .client
+                .request(Operation::Get, PROBE, &token, &body, self.patience);
+            match asked.await {
+                Ok(_) | Err(RequestError::Rejected { .. }) => {}
+                Err(RequestError::NotSent(_) | RequestError::Unknown(_)) => return false,
+            }
+        }
+        true
     }
 
     /// The outer error: it is held back for too long, because the service has refused others.

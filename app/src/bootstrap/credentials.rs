@@ -48,9 +48,7 @@ pub(super) fn let_in(
     clock: &Arc<dyn Clock>,
 ) -> Result<LetIn, Error> {
     let data = settings.data.as_path();
-    // What changes while they are read is read again.
     let keys_path = data.join(API_KEYS);
-    let keys_stamp = Stamp::of(&keys_path);
     let (mut verifier, mut demo, mut followed) = (None, None, None);
     if settings.sandbox.demo {
         let credentials = demo_credentials(data, url, &**clock)?;
@@ -61,6 +59,8 @@ pub(super) fn let_in(
         followed = Some((own.clone(), tokens.keys.clone(), stamp));
         verifier = Some(own);
     }
+    // What changes while it is read is read again.
+    let keys_stamp = Stamp::of(&keys_path);
     let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
     let auth = CredentialAuth::new(verifier, Some(api_keys), clock.clone());
     Ok(LetIn {

@@ -1,6 +1,7 @@
 //! How locks are reached: where their shadows are, and how their reports come.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 
 #[cfg(feature = "mqtt")]
@@ -20,6 +21,8 @@ use keywright_sandbox::{Demo, Shadows, VirtualLocks};
 use keywright_shadow::mqtt::Limits as Pace;
 use keywright_shadow::{Limits, OpenError, ServiceConfig, ShadowName, ShadowService};
 use tokio::sync::watch;
+#[cfg(feature = "mqtt")]
+use tokio::time::Instant;
 
 use super::Error;
 use crate::app::Ingest;
@@ -47,7 +50,17 @@ pub(super) struct DevicePath {
     pub(super) ingest: Option<Ingest>,
     /// The shadows, where they are in this process.
     pub(super) service: Option<ShadowService>,
+    /// What watches over it, for as long as the program runs.
+    pub(super) watching: Option<Watching>,
 }
+
+type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How often it is looked whether shadows are answered for: while nobody does, and while somebody did.
+#[cfg(feature = "mqtt")]
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+#[cfg(feature = "mqtt")]
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The time in epoch seconds.
 pub(crate) fn seconds() -> Arc<dyn Fn() -> u64 + Send + Sync> {
@@ -116,9 +129,12 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
             };
             let (id, shards) = (&mqtt.client_id, shards(settings, mqtt));
             let shadow = MqttShadow::start(&broker, id, &shards, pace, patience(settings));
-            let connected = shadow.up();
-            let mut path = DevicePath::over(Arc::new(shadow));
-            path.connected = connected;
+            let shadow = Arc::new(shadow);
+            let (tell, answered) = watch::channel(false);
+            let mut path = DevicePath::over(shadow.clone());
+            path.connected = shadow.up();
+            path.connected.push(answered);
+            path.watching = Some(Box::pin(watch_answers(shadow, tell, mqtt.url.to_string())));
             path
         }
     };
@@ -140,6 +156,31 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
     Ok(path)
 }
 
+/// Tells whether somebody answers for shadows on the broker, after each connection and now and then: a broker alone
+/// does not.
+#[cfg(feature = "mqtt")]
+async fn watch_answers(shadow: Arc<MqttShadow>, tell: watch::Sender<bool>, broker: String) {
+    let connected = || shadow.up().iter().all(|up| *up.borrow());
+    let mut complained = false;
+    loop {
+        let answered = connected() && shadow.is_answered().await;
+        tell.send_replace(answered);
+        if !answered && connected() && !complained {
+            tracing::warn!(
+                broker,
+                "nobody answers for shadows there: is a shadow service running (keywright shadow), and may \
+                 this user publish and subscribe to $aws/things/#?"
+            );
+        }
+        complained = !answered && connected();
+        let rest = Instant::now() + if answered { LOOK_AGAIN } else { ASK_AGAIN };
+        // A connection that is new has to show it again.
+        while Instant::now() < rest && (!answered || connected()) {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
 impl DevicePath {
     fn over(shadow: Arc<dyn ShadowPort>) -> Self {
         Self {
@@ -148,6 +189,7 @@ impl DevicePath {
             connected: Vec::new(),
             ingest: None,
             service: None,
+            watching: None,
         }
     }
 }

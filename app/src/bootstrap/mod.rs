@@ -149,6 +149,9 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let banner = banner(settings, url, let_in.demo.as_ref(), &journal, synchronous);
     let mut workers = workers::start(&writes, path.reports);
     let_in.follow(data, &mut workers);
+    if let Some(watching) = path.watching {
+        workers.spawn(watching);
+    }
     let virtual_locks = match &path.service {
         Some(service) => Some(device_path::virtual_locks(settings, service, demo)?),
         None => None,

@@ -53,10 +53,10 @@ pub(super) struct DevicePath {
     /// The named shadow that keys are written to.
     #[arg(long, value_name = "NAME", default_value = "keys", value_parser = shadow_name, help_heading = HEADING)]
     pub(super) shadow_name: String,
-    /// How the reports of locks come, one or several: memory goes with shadows in memory, mqtt with a broker, http
+    /// How the reports of locks come, one or several (http,poll): memory goes with shadows in memory, mqtt with a broker, http
     /// takes them at POST /device-reports, poll reads the shadows of open writes [default: memory and mqtt for
     /// shadows of that name, poll for AWS].
-    #[arg(long, value_enum, value_name = "WAY", hide_possible_values = true, help_heading = HEADING)]
+    #[arg(long, value_enum, value_name = "WAY", value_delimiter = ',', hide_possible_values = true, help_heading = HEADING)]
     reports: Vec<ReportKind>,
     /// The file with the secret that who posts reports must send (Authorization: Bearer …).
     #[arg(long, value_name = "FILE", help_heading = HEADING)]

@@ -131,9 +131,15 @@ pub(crate) fn read() -> Result<Task, String> {
         Some(Command::Token(command)) => Task::Token(command),
         Some(Command::Write(command)) => Task::Write(command),
         #[cfg(feature = "mqtt")]
-        Some(Command::Shadow(command)) => Task::Shadow(command),
+        Some(Command::Shadow(command)) => {
+            command.check()?;
+            Task::Shadow(command)
+        }
         #[cfg(feature = "mqtt")]
-        Some(Command::Sandbox(command)) => Task::Sandbox(command),
+        Some(Command::Sandbox(command)) => {
+            command.check()?;
+            Task::Sandbox(command)
+        }
         Some(Command::Completions { shell }) => Task::Completions(shell),
     })
 }

@@ -89,9 +89,9 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
     sandbox: Switch,
     /// Whether virtual locks are there to answer, where the shadows are in this process. Elsewhere
-    /// `keywright sandbox` runs them.
-    #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
-    virtual_locks: Switch,
+    /// `keywright sandbox` runs them [default: on].
+    #[arg(long, value_enum, help_heading = "Sandbox")]
+    virtual_locks: Option<Switch>,
     /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
     #[arg(long, value_name = "N", default_value = "0", value_parser = count, help_heading = "Sandbox")]
     locks: u64,
@@ -172,6 +172,10 @@ impl Serve {
         let shadow_name = self.path.shadow_name.clone();
         let (shadow, reports) = self.path.choose()?;
         let here = matches!(shadow, ShadowChoice::InProcess);
+        let virtual_locks = self.virtual_locks.is_none_or(Switch::is_on);
+        if self.virtual_locks == Some(Switch::On) && !(sandbox && here) {
+            return Err("--virtual-locks on needs the sandbox, and shadows in this process".into());
+        }
         if !here && !self.behaviour.is_empty() {
             return Err(
                 "--behaviour is about locks on shadows in this process; for others run `keywright \
@@ -205,7 +209,7 @@ impl Serve {
             reports,
             sandbox: Sandbox {
                 demo: sandbox,
-                virtual_locks: sandbox && here && self.virtual_locks.is_on(),
+                virtual_locks: sandbox && here && virtual_locks,
                 more_locks: self.locks,
                 behaviours,
                 faults: self.faults,

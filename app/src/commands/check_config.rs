@@ -23,7 +23,8 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
     }
     let width = layers.settings.iter().map(|(key, ..)| key.len()).max();
     let width = width.unwrap_or_default();
-    for (key, values, source) in layers.settings.iter().filter(|(key, ..)| key != "config") {
+    let settings_alone = |(key, ..): &&(String, _, _)| key != "config" && key != "json";
+    for (key, values, source) in layers.settings.iter().filter(settings_alone) {
         let value = match values.as_slice() {
             [] => "-".to_owned(),
             [nothing] if nothing.is_empty() => "-".to_owned(),

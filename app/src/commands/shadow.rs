@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use keywright_mqtt::{Broker, BrokerUrl, Files};
+use keywright_mqtt::{Broker, BrokerUrl, Files, InvalidBroker};
 use keywright_sandbox::{Behaviour, Demo, Shadows, VirtualLocks};
 use keywright_shadow::mqtt::{Attached, Disturb, Options, at_random};
 use keywright_shadow::{ShadowName, ShadowService, rest};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tracing::{info, warn};
 
 use super::say;
 use crate::bootstrap::{Error, VIRTUAL_LOCKS, make_private_folder, open_shadows, seconds};
@@ -116,6 +117,22 @@ fn disorder(text: &str) -> Result<Disorder, String> {
     at_random(text).map(Disorder).map_err(|e| e.to_string())
 }
 
+impl ShadowCommand {
+    /// # Errors
+    /// It says not enough, or what does not go together.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.fronts.check()
+    }
+}
+
+impl SandboxCommand {
+    /// # Errors
+    /// It says not enough, or what does not go together.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.fronts.check()
+    }
+}
+
 pub(crate) fn serve(command: ShadowCommand) -> Result<(), Error> {
     run(command.fronts, command.data, None)
 }
@@ -139,9 +156,6 @@ struct Locks {
 }
 
 fn run(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
-    if fronts.rest.is_none() && fronts.broker.is_none() {
-        return Err("say where to serve: --rest ADDR, --broker URL, or both".into());
-    }
     logging::start(fronts.log, fronts.log_level);
     make_private_folder(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -164,6 +178,9 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
     let mut http = None;
     if let Some(address) = fronts.rest {
         let listener = TcpListener::bind(address).await;
+        if !address.ip().is_loopback() {
+            warn!(%address, "whoever reaches this address may read and change every shadow");
+        }
         let listener = listener
             .map_err(|e| format!("cannot listen on {address}: {e}; choose another with --rest"))?;
         banner += &format!("\n  REST    http://{}", listener.local_addr()?);
@@ -176,6 +193,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
     }
     let mut attached = None;
     if let (Some(broker), Some(url)) = (&broker, &fronts.broker) {
+        let disturbed = fronts.disorder.is_some();
         let options = Options {
             disturb: fronts.disorder.map(|Disorder(disturb)| disturb),
         };
@@ -185,6 +203,9 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
             () = signals.next() => return Ok(()),
         }
         banner += &format!("\n  broker  {url}");
+        if disturbed {
+            banner += ", with messages disturbed as --disorder says";
+        }
         attached = Some(front);
     }
     let _locks = match locks {
@@ -208,11 +229,19 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
     if let Some(http) = http {
         let _ = http.await;
     }
+    info!("stopped");
     Ok(())
 }
 
 impl Fronts {
-    fn broker(&self) -> Result<Option<Broker>, Error> {
+    fn check(&self) -> Result<(), String> {
+        if self.rest.is_none() && self.broker.is_none() {
+            return Err("say where to serve: --rest ADDR, --broker URL, or both".into());
+        }
+        self.broker().map(drop).map_err(|e| e.to_string())
+    }
+
+    fn broker(&self) -> Result<Option<Broker>, InvalidBroker> {
         let files = Files {
             ca: self.broker_ca.clone(),
             certificate: self.broker_certificate.clone(),
@@ -223,7 +252,7 @@ impl Fronts {
                 .zip(self.broker_password_file.clone()),
         };
         let broker = self.broker.clone().map(|url| Broker::new(url, &files));
-        Ok(broker.transpose()?)
+        broker.transpose()
     }
 }
 

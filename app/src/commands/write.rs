@@ -95,7 +95,8 @@ pub(crate) fn run(command: WriteCommand) -> Result<(), Error> {
             let message = body["message"]
                 .as_str()
                 .unwrap_or("the server gave no reason");
-            Err(format!("{status}: {message}").into())
+            let reason = body["reason"].as_str().map(|reason| format!(" ({reason})"));
+            Err(format!("{status}: {message}{}", reason.unwrap_or_default()).into())
         }
     }
 }

@@ -32,6 +32,7 @@ pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Ans
     };
     let confirms = is_confirmation(request.headers());
     if !confirms && !is_trusted(ingest, request.headers()) {
+        info!("a report was refused: it does not carry the secret of --reports-secret");
         return Err(Failure::Unauthorized);
     }
     let body = request::body_of(app, request.into_body(), LARGEST).await?;
@@ -40,7 +41,10 @@ pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Ans
     }
     match timeout(SETTLED_WITHIN, ingest.reports.deliver(&body)).await {
         Ok(Ok(())) => Ok(answer::ok(&json!({ "success": true }))),
-        Ok(Err(Undelivered::Malformed(why))) => Err(Failure::BadRequest(why.into())),
+        Ok(Err(Undelivered::Malformed(why))) => {
+            info!(why, "a report was refused");
+            Err(Failure::BadRequest(why.into()))
+        }
         Ok(Err(Undelivered::Busy | Undelivered::NotSettled)) | Err(_) => Err(Failure::Unavailable),
     }
 }

@@ -46,6 +46,8 @@ pub(super) enum Failure {
     /// Another write of the lock has to be decided first.
     AfterUndecided(Undecided),
     Unavailable,
+    /// No work is taken, and why.
+    NotReady(&'static str),
     Undecided(Undecided),
 }
 
@@ -152,6 +154,7 @@ impl Failure {
                 S::SERVICE_UNAVAILABLE,
                 "The service cannot do this at the moment; nothing was done, try again",
             ),
+            Self::NotReady(why) => fixed(S::SERVICE_UNAVAILABLE, why),
             Self::Undecided(_) => fixed(
                 S::GATEWAY_TIMEOUT,
                 "The device shadow did not answer in time; the outcome is not known yet",
@@ -174,7 +177,7 @@ impl Failure {
             Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
             Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
-            Self::Busy | Self::Unavailable => (RETRY_AFTER, seconds(SOON)),
+            Self::Busy | Self::Unavailable | Self::NotReady(_) => (RETRY_AFTER, seconds(SOON)),
             Self::Undecided(write) | Self::AfterUndecided(write) => {
                 (RETRY_AFTER, seconds(write.within))
             }

@@ -238,7 +238,7 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
     let service = |path, id, summary| Operation {
         open: true,
         failures: if path == "/readyz" {
-            vec![Failure::Unavailable]
+            vec![Failure::NotReady("The store of locks does not answer")]
         } else {
             Vec::new()
         },

@@ -18,13 +18,18 @@ const READY_WITHIN: Duration = Duration::from_secs(1);
 
 /// `GET /readyz`: the store answers, what the shadows need is connected, and the service is not being stopped.
 pub(super) async fn ready(app: &App) -> Result<Answer, Failure> {
+    if app.work.is_draining() {
+        return Err(Failure::NotReady("The service is being stopped"));
+    }
     if !app.connected.iter().all(|up| *up.borrow()) {
-        return Err(Failure::Unavailable);
+        let why =
+            "The broker is not connected, or nobody answers for shadows there; the log says more";
+        return Err(Failure::NotReady(why));
     }
     let asked = app.history.write(WriteId::from_u128(0));
     match timeout(READY_WITHIN, asked).await {
-        Ok(Ok(_)) if !app.work.is_draining() => Ok(answer::ok(&json!({ "status": "ready" }))),
-        _ => Err(Failure::Unavailable),
+        Ok(Ok(_)) => Ok(answer::ok(&json!({ "status": "ready" }))),
+        _ => Err(Failure::NotReady("The store of locks does not answer")),
     }
 }
 

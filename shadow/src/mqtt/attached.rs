@@ -14,7 +14,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::client::{Limits, RequestError, ShadowClient};
 use super::disturb::{Disturb, Fate};
@@ -34,6 +34,9 @@ const ANSWERS: usize = 4096;
 
 /// How long another service may take to show that it is there.
 const ANOTHER: Duration = Duration::from_millis(600);
+
+/// How long an answer of our own may take.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// The shadow that is asked for to find another service.
 const PROBE: &str = "keywright-probe";
@@ -140,6 +143,21 @@ async fn another_answers(broker: &Broker) -> bool {
     }
 }
 
+/// A broker that grants a subscription may all the same pass nothing on, where its access list does not allow it.
+async fn hear_oneself(broker: Broker) {
+    let id = format!("{PROBE}-{:016x}", fastrand::u64(..));
+    let shadow = ShadowName::Named(PROBE.to_owned());
+    let client = ShadowClient::start(broker, &id, shadow, Limits::OWN_BROKER);
+    let body = json!({ "clientToken": id });
+    let asked = client.request(Operation::Get, PROBE, &id, &body, ANSWER);
+    if let Err(RequestError::Unknown(_)) = asked.await {
+        warn!(
+            "a request of our own did not arrive: may this user publish and subscribe to $aws/things/# \
+             on the broker?"
+        );
+    }
+}
+
 /// One connection, until it is lost.
 async fn serve(
     service: &ShadowService,
@@ -183,6 +201,7 @@ async fn serve(
         return;
     };
     info!("shadows are served on the broker");
+    tasks.spawn(hear_oneself(broker.clone()));
     let publisher = Publisher {
         connection,
         disturb: options.disturb.clone(),
@@ -281,9 +300,22 @@ async fn answer(service: &ShadowService, request: &Message) -> Option<(String, V
     };
     let name = operation.name();
     let (suffix, body) = match done {
-        Ok(read) if operation == Operation::Get => (format!("{name}/accepted"), read.body),
-        Ok(_) => return None,
-        Err(rejected) => (format!("{name}/rejected"), rejected.body()),
+        Ok(read) if operation == Operation::Get => {
+            debug!(thing, version = read.version, "{name} accepted");
+            (format!("{name}/accepted"), read.body)
+        }
+        Ok(done) => {
+            debug!(thing, version = done.version, "{name} accepted");
+            return None;
+        }
+        Err(rejected) => {
+            // What a firmware author looks for first.
+            let (code, why) = (rejected.code, &rejected.message);
+            if thing != PROBE {
+                info!(thing, code, why, "{name} rejected");
+            }
+            (format!("{name}/rejected"), rejected.body())
+        }
     };
     Some((Topic::text(thing, &shadow, &suffix), body))
 }

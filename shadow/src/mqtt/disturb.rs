@@ -26,7 +26,7 @@ pub type Disturb = Arc<dyn Fn(&str, &[u8]) -> Fate + Send + Sync>;
 /// A text that says no disorder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no disorder: known are shuffle=MILLISECONDS, repeat=CHANCE, lose=CHANCE and seed=NUMBER"
+    "`{0}` is no disorder: known are shuffle=MILLISECONDS (a number up to 60000), repeat=CHANCE and lose=CHANCE (0 to 1), and seed=NUMBER"
 )]
 pub struct InvalidDisorder(String);
 
