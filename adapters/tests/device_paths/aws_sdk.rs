@@ -3,13 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use keywright_adapters::shadow::{AwsSettings, AwsShadow};
-use keywright_domain::ports::*;
-use keywright_domain::values::*;
 use keywright_shadow::rest;
 use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
 use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
@@ -17,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::proxy::{self, Answers};
-use crate::{Between, Locks, NAME, service};
+use crate::{Between, Kept, Locks, NAME, service};
 
 pub(crate) fn sdk_config() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -38,32 +35,9 @@ pub(crate) fn at(endpoint: String, patience: Duration) -> AwsShadow {
     AwsShadow::new(&sdk_config(), settings)
 }
 
-/// The adapter, with what it talks to.
-pub(crate) struct Reached {
-    shadow: AwsShadow,
-    _tasks: JoinSet<()>,
-}
+type Reached = Kept<JoinSet<()>>;
 
-#[async_trait]
-impl ShadowPort for Reached {
-    async fn update(
-        &self,
-        thing: &ThingName,
-        change: ShadowChange,
-    ) -> Result<ShadowVersion, ShadowError> {
-        self.shadow.update(thing, change).await
-    }
-
-    async fn read(
-        &self,
-        thing: &ThingName,
-        token: ClientToken,
-    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        self.shadow.read(thing, token).await
-    }
-}
-
-async fn fresh() -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
@@ -74,22 +48,15 @@ async fn fresh() -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
         service.clone(),
         std::future::pending(),
     ));
-    let reached = Reached {
-        shadow: at(format!("http://{address}"), PATIENCE),
-        _tasks: tasks,
-    };
+    let reached = Kept::new(at(format!("http://{address}"), PATIENCE), tasks);
     let between = Between {
         trouble,
         service: service.clone(),
     };
-    (
-        Arc::new(reached),
-        Arc::new(Locks(service)),
-        Arc::new(between),
-    )
+    (reached, Arc::new(Locks(service)), Arc::new(between))
 }
 
-async fn undisturbed() -> (Arc<Reached>, Arc<Locks>) {
+async fn undisturbed() -> (Reached, Arc<Locks>) {
     let (port, device, _) = fresh().await;
     (port, device)
 }

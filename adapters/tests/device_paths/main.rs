@@ -7,10 +7,12 @@ mod outcomes;
 mod proxy;
 mod reports;
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::ports::ShadowPort;
 use keywright_domain::values::ThingName;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::shadow_port::Device;
@@ -37,6 +39,27 @@ impl Device for Locks {
             .update(thing.as_str(), &name, document.as_bytes())
             .await;
         accepted.expect("a report");
+    }
+}
+
+/// A port, with what has to live as long as it is used.
+struct Kept<T> {
+    port: Box<dyn ShadowPort>,
+    _with: T,
+}
+
+impl<T> Kept<T> {
+    fn new(port: impl ShadowPort + 'static, with: T) -> Self {
+        let port = Box::new(port);
+        Self { port, _with: with }
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = dyn ShadowPort;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.port
     }
 }
 

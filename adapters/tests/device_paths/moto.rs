@@ -15,16 +15,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use keywright_adapters::shadow::AwsShadow;
-use keywright_domain::ports::*;
-use keywright_domain::values::*;
+use keywright_domain::values::ThingName;
 use keywright_testkit::samples::{lock_id, thing};
 use keywright_testkit::shadow_port::Device;
 use keywright_testkit::shadow_port_cases;
 use tokio::net::TcpStream;
 
-use crate::NAME;
 use crate::aws_sdk::at;
+use crate::{Kept, NAME};
 
 struct Moto {
     child: Child,
@@ -101,53 +99,25 @@ impl Moto {
     }
 }
 
-struct Reached {
-    shadow: AwsShadow,
-    moto: Arc<Moto>,
-}
-
 #[async_trait]
-impl ShadowPort for Reached {
-    async fn update(
-        &self,
-        thing: &ThingName,
-        change: ShadowChange,
-    ) -> Result<ShadowVersion, ShadowError> {
-        self.shadow.update(thing, change).await
-    }
-
-    async fn read(
-        &self,
-        thing: &ThingName,
-        token: ClientToken,
-    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        self.shadow.read(thing, token).await
-    }
-}
-
-#[async_trait]
-impl Device for Reached {
+impl Device for Moto {
     async fn report(&self, thing: &ThingName, document: &str) {
         let path = format!("/things/{}/shadow?name={NAME}", thing.as_str());
-        self.moto.post(&path, "iotdata", document).await;
+        self.post(&path, "iotdata", document).await;
     }
 }
 
-async fn fresh() -> (Arc<Reached>, Arc<Reached>) {
+async fn fresh() -> (Kept<()>, Arc<Moto>) {
     let moto = Moto::start().await;
     for n in 1..=2 {
         let path = format!("/things/{}", thing(lock_id(n)).as_str());
         moto.post(&path, "iot", "{}").await;
     }
-    let shadow = at(
-        format!("http://127.0.0.1:{}", moto.port),
-        Duration::from_secs(10),
-    );
-    let reached = Arc::new(Reached {
-        shadow,
-        moto: Arc::new(moto),
-    });
-    (reached.clone(), reached)
+    let endpoint = format!("http://127.0.0.1:{}", moto.port);
+    (
+        Kept::new(at(endpoint, Duration::from_secs(10)), ()),
+        Arc::new(moto),
+    )
 }
 
 shadow_port_cases! { fresh:

@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use keywright_adapters::shadow::MqttShadow;
-use keywright_domain::ports::*;
-use keywright_domain::values::*;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, Files};
 use keywright_shadow::mqtt::{Attached, Disturb, Fate, Limits, Options};
@@ -15,34 +12,9 @@ use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
 use tokio::task::JoinSet;
 
 use crate::proxy::{self, Answers};
-use crate::{Between, Locks, NAME, Shared, service};
+use crate::{Between, Kept, Locks, NAME, Shared, service};
 
-/// The adapter, with what it talks to.
-struct Reached {
-    shadow: MqttShadow,
-    _attached: Attached,
-    _broker: Mosquitto,
-    _tasks: JoinSet<()>,
-}
-
-#[async_trait]
-impl ShadowPort for Reached {
-    async fn update(
-        &self,
-        thing: &ThingName,
-        change: ShadowChange,
-    ) -> Result<ShadowVersion, ShadowError> {
-        self.shadow.update(thing, change).await
-    }
-
-    async fn read(
-        &self,
-        thing: &ThingName,
-        token: ClientToken,
-    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        self.shadow.read(thing, token).await
-    }
-}
+type Reached = Kept<(Attached, Mosquitto, JoinSet<()>)>;
 
 /// What the trouble does to the service's answers; they overtake each other within 50 ms.
 fn disturb(trouble: Shared) -> Disturb {
@@ -66,7 +38,7 @@ fn disturb(trouble: Shared) -> Disturb {
     })
 }
 
-async fn fresh_with(shards: &[String]) -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
     let (broker, service) = (Mosquitto::start(), service());
     let trouble = Arc::new(Mutex::new(Trouble::None));
     let at = |port: u16| {
@@ -92,28 +64,19 @@ async fn fresh_with(shards: &[String]) -> (Arc<Reached>, Arc<Locks>, Arc<Between
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
-    let reached = Reached {
-        shadow,
-        _attached: attached,
-        _broker: broker,
-        _tasks: tasks,
-    };
+    let reached = Kept::new(shadow, (attached, broker, tasks));
     let between = Between {
         trouble,
         service: service.clone(),
     };
-    (
-        Arc::new(reached),
-        Arc::new(Locks(service)),
-        Arc::new(between),
-    )
+    (reached, Arc::new(Locks(service)), Arc::new(between))
 }
 
-async fn fresh() -> (Arc<Reached>, Arc<Locks>, Arc<Between>) {
+async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
     fresh_with(&[NAME.to_owned()]).await
 }
 
-async fn undisturbed() -> (Arc<Reached>, Arc<Locks>) {
+async fn undisturbed() -> (Reached, Arc<Locks>) {
     let (port, device, _) = fresh().await;
     (port, device)
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use keywright_mqtt::{BrokerUrl, Files};
 use keywright_shadow::ShadowName;
 
-use super::serve::time;
+use super::values::{Switch, time};
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
@@ -115,7 +115,7 @@ struct MqttArgs {
     /// Whether requests keep to what AWS IoT takes of one connection: 10 in flight, 30 a second [default: as the
     /// broker's name is one of AWS].
     #[arg(long, value_enum, help_heading = HEADING)]
-    mqtt_aws_limits: Option<super::serve::Switch>,
+    mqtt_aws_limits: Option<Switch>,
 }
 
 impl DevicePath {
@@ -236,7 +236,7 @@ impl MqttArgs {
         }
         let host = url.host();
         let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
-        let limits = self.mqtt_aws_limits.map(super::serve::Switch::is_on);
+        let limits = self.mqtt_aws_limits.map(Switch::is_on);
         Ok(Some(Mqtt {
             url,
             files: Files {

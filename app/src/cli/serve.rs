@@ -4,28 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use keywright_adapters::auth::Algorithm;
 use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
 use keywright_sandbox::{Behaviour, Demo};
 
 use super::device_path::DevicePath;
+use super::values::{Switch, address, algorithm, behaviour, claim, count, positive, time};
 use crate::settings::{
     Behaviours, Bounds, LogFormat, Sandbox, Settings, ShadowChoice, TokenKeys, Tokens,
 };
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Switch {
-    On,
-    Off,
-}
-
-impl Switch {
-    pub(super) fn is_on(self) -> bool {
-        self == Self::On
-    }
-}
 
 /// Where everything is kept, unless said otherwise.
 pub(super) const DATA: &str = "./keywright-data";
@@ -243,51 +232,4 @@ impl Serve {
             ),
         }
     }
-}
-
-fn claim(name: &str) -> Result<String, &'static str> {
-    match name {
-        "" | "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "jti" => {
-            Err("name a claim of the issuer's own, such as org or tenant")
-        }
-        name => Ok(name.to_owned()),
-    }
-}
-
-fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
-    name.parse()
-        .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
-}
-
-pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
-}
-
-pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
-    let (lock, list) = text
-        .split_once(':')
-        .ok_or("write it as LOCK:LIST, such as 123:offline=5s or all:twice")?;
-    let lock = match lock {
-        "all" => None,
-        id => Some(id.parse().map_err(|_| "LOCK is a number or all")?),
-    };
-    if list.trim().is_empty() {
-        return Err("say how it behaves, such as 123:offline=5s".into());
-    }
-    Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
-}
-
-pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
-}
-
-pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
-    let number = text.parse().ok().filter(|n| *n <= 1_000_000);
-    number.ok_or("it is a number from 0 to 1000000")
-}
-
-fn positive(text: &str) -> Result<usize, &'static str> {
-    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
-    number.ok_or("it is a number from 1 to 1000000")
 }

@@ -5,19 +5,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use keywright_mqtt::{
-    Broker, Connection, Flow, Handler, LARGEST_PAYLOAD, Message, QoS, Session, SessionOptions,
-};
+use keywright_mqtt::{Broker, Flow, Handler, LARGEST_PAYLOAD, Message, Session, SessionOptions};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::client::{Limits, RequestError, ShadowClient};
-use super::disturb::{Disturb, Fate};
+use super::disturb::Disturb;
+use super::publisher::{Done, Publisher};
 use super::topic::{Operation, Topic};
 use crate::engine::Rejected;
 use crate::name::ShadowName;
@@ -202,10 +199,7 @@ async fn serve(
     };
     info!("shadows are served on the broker");
     tasks.spawn(hear_oneself(broker.clone()));
-    let publisher = Publisher {
-        connection,
-        disturb: options.disturb.clone(),
-    };
+    let publisher = Publisher::new(connection, options.disturb.clone());
     let publishing = async {
         if publisher.catch_up(service, messages).await.is_some() {
             up.send_replace(true);
@@ -253,13 +247,6 @@ impl Handler for Requests {
             }
         }
     }
-}
-
-/// What a request ended in, to be published.
-struct Done {
-    request: Message,
-    /// What only the one who asks is told; everyone else hears of a change.
-    answer: Option<(String, Value)>,
 }
 
 async fn work(
@@ -318,123 +305,4 @@ async fn answer(service: &ShadowService, request: &Message) -> Option<(String, V
         }
     };
     Some((Topic::text(thing, &shadow, &suffix), body))
-}
-
-struct Publisher {
-    connection: Connection,
-    disturb: Option<Disturb>,
-}
-
-/// What a subscriber of the service hears when it lagged too far behind.
-fn warn_of_lag(missed: u64) {
-    error!(missed, "messages of shadows were not published in time");
-}
-
-impl Publisher {
-    /// Publishes what was changed while there was no connection, and then every difference there is: what was on the
-    /// connection that was lost may not have arrived, and locks that were connected all the time do not ask.
-    async fn catch_up(
-        &self,
-        service: &ShadowService,
-        messages: &mut Receiver<Arc<service::Message>>,
-    ) -> Option<()> {
-        self.tell_those_waiting(messages).await?;
-        for delta in service.pending_deltas() {
-            self.tell(&delta).await?;
-        }
-        Some(())
-    }
-
-    /// Until the connection takes nothing more.
-    ///
-    /// What a request changed is published before it is acknowledged: a service that ends in between is given
-    /// the request again. What a request has changed waits on the one channel before the request's end is told on the
-    /// other, so that telling of those that wait, and then of the end, keeps that order.
-    async fn run(
-        &self,
-        messages: &mut Receiver<Arc<service::Message>>,
-        mut done: mpsc::Receiver<Done>,
-    ) {
-        loop {
-            let told = tokio::select! {
-                message = messages.recv() => match message {
-                    Ok(message) => self.tell(&message).await,
-                    Err(RecvError::Lagged(missed)) => {
-                        warn_of_lag(missed);
-                        Some(())
-                    }
-                    Err(RecvError::Closed) => None,
-                },
-                Some(done) = done.recv() => self.end(messages, &done).await,
-            };
-            if told.is_none() {
-                return;
-            }
-        }
-    }
-
-    async fn end(&self, messages: &mut Receiver<Arc<service::Message>>, done: &Done) -> Option<()> {
-        self.tell_those_waiting(messages).await?;
-        if let Some((topic, body)) = &done.answer {
-            self.publish(topic, body).await?;
-        }
-        done.request.acknowledge().await;
-        Some(())
-    }
-
-    /// Those that wait now; what comes meanwhile has its turn later.
-    async fn tell_those_waiting(
-        &self,
-        messages: &mut Receiver<Arc<service::Message>>,
-    ) -> Option<()> {
-        for _ in 0..messages.len() {
-            match messages.try_recv() {
-                Ok(message) => self.tell(&message).await?,
-                Err(TryRecvError::Lagged(missed)) => warn_of_lag(missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        Some(())
-    }
-
-    async fn tell(&self, message: &service::Message) -> Option<()> {
-        let suffix = message.kind.topic_suffix();
-        let topic = Topic::text(&message.thing, &message.shadow, suffix);
-        self.publish(&topic, &message.body).await
-    }
-
-    async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
-        let payload = Bytes::from(body.to_string());
-        if payload.len() > LARGEST_PAYLOAD {
-            // The metadata of a document may be many times as large as its state.
-            let bytes = payload.len();
-            warn!(
-                topic,
-                bytes, "a message is too large for MQTT and is not published"
-            );
-            return Some(());
-        }
-        let fate = match &self.disturb {
-            Some(disturb) => disturb(topic, &payload),
-            None => Fate::UNDISTURBED,
-        };
-        if fate.after.is_zero() {
-            for _ in 0..fate.copies {
-                let sent = self
-                    .connection
-                    .publish(topic, QoS::AtLeastOnce, payload.clone());
-                sent.await.ok()?;
-            }
-            return Some(());
-        }
-        let (connection, topic) = (self.connection.clone(), topic.to_owned());
-        tokio::spawn(async move {
-            tokio::time::sleep(fate.after).await;
-            for _ in 0..fate.copies {
-                let sent = connection.publish(&topic, QoS::AtLeastOnce, payload.clone());
-                let _ = sent.await;
-            }
-        });
-        Some(())
-    }
 }

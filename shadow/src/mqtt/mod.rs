@@ -4,6 +4,7 @@
 mod attached;
 mod client;
 mod disturb;
+mod publisher;
 mod topic;
 
 pub use attached::{AttachError, Attached, Options};

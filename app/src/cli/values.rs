@@ -1,0 +1,67 @@
+//! The values of options, each refused with what is allowed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use keywright_adapters::auth::Algorithm;
+use keywright_sandbox::Behaviour;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    pub(super) fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
+}
+
+pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
+    let (lock, list) = text
+        .split_once(':')
+        .ok_or("write it as LOCK:LIST, such as 123:offline=5s or all:twice")?;
+    let lock = match lock {
+        "all" => None,
+        id => Some(id.parse().map_err(|_| "LOCK is a number or all")?),
+    };
+    if list.trim().is_empty() {
+        return Err("say how it behaves, such as 123:offline=5s".into());
+    }
+    Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
+}
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
+}
+
+pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
+    let number = text.parse().ok().filter(|n| *n <= 1_000_000);
+    number.ok_or("it is a number from 0 to 1000000")
+}
+
+pub(super) fn claim(name: &str) -> Result<String, &'static str> {
+    match name {
+        "" | "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "jti" => {
+            Err("name a claim of the issuer's own, such as org or tenant")
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
+pub(super) fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
+    name.parse()
+        .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
+}
+
+pub(super) fn positive(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+    number.ok_or("it is a number from 1 to 1000000")
+}
