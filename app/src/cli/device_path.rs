@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use keywright_mqtt::{BrokerUrl, Files};
 use keywright_shadow::ShadowName;
 
-use super::values::{Switch, time};
+#[cfg(feature = "mqtt")]
+use super::values::Switch;
+use super::values::time;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
