@@ -9,9 +9,9 @@ use keywright_domain::rules::Ignored;
 use keywright_domain::values::LockId;
 use keywright_domain::write::Write;
 use keywright_domain::{Attended, KeyWrites, Settlement};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 /// How often unfinished and due writes are looked for.
@@ -23,8 +23,8 @@ const RECOVERIES: usize = 8;
 /// How many locks are attended to at once: the pace of looking, expiring and clearing.
 const ATTENDING: usize = 16;
 
-/// Locks are attended to no faster than one in so long: 200 a second, which is half of what AWS IoT takes of an account
-/// in a small region, and leaves the other half to writes.
+/// Writes are attended to no faster than one in so long: 200 a second, because AWS IoT takes 400 requests a second of an
+/// account in a small region, and writes want some of them.
 const APART: Duration = Duration::from_millis(5);
 
 /// How many due writes are listed at once.
@@ -152,28 +152,29 @@ async fn look_at_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
     loop {
         look.notified().await;
         let mut pause = PERIOD;
-        loop {
-            let mut failed = 0;
+        let mut going_on = loop {
             match attendant.pass(true).await {
-                Ok(mut going_on) => {
-                    while let Some(outcome) = going_on.join_next().await {
-                        failed += outcome.unwrap_or(1);
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, "open writes could not be listed");
-                    failed += 1;
-                }
+                Ok(going_on) => break going_on,
+                Err(error) => warn!(%error, "open writes could not be listed"),
             }
-            if failed == 0 {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK_PAUSE);
+        };
+        loop {
+            let mut failed = Vec::new();
+            while let Some(outcome) = going_on.join_next().await {
+                failed.extend(outcome.unwrap_or_default());
+            }
+            if failed.is_empty() {
                 break;
             }
             warn!(
-                failed,
+                failed = failed.len(),
                 "shadows could not be read; reports may be missing; trying again"
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK_PAUSE);
+            attendant.begin_all(failed, &mut going_on).await;
         }
     }
 }
@@ -183,58 +184,66 @@ struct Attendant {
     writes: Arc<KeyWrites>,
     places: Arc<Semaphore>,
     busy: Arc<Mutex<HashSet<LockId>>>,
+    pace: Arc<AsyncMutex<Interval>>,
 }
 
 impl Attendant {
     fn new(writes: Arc<KeyWrites>) -> Self {
+        let mut pace = tokio::time::interval(APART);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             writes,
             places: Arc::new(Semaphore::new(ATTENDING)),
             busy: Arc::default(),
+            pace: Arc::new(AsyncMutex::new(pace)),
         }
     }
 
     /// Begins to attend to all writes that are due, or to all that are not done with. Each task ends with the
-    /// number of writes that have to be attended to again.
-    async fn pass(&self, all: bool) -> Result<JoinSet<usize>, RepoError> {
+    /// writes that have to be attended to again.
+    async fn pass(&self, all: bool) -> Result<JoinSet<Vec<Write>>, RepoError> {
         let (mut going_on, mut seen, mut after) = (JoinSet::new(), HashSet::new(), None);
-        let mut pace = tokio::time::interval(APART);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let page = self.writes.due(all, after, PAGE).await?;
+            let mut page = self.writes.due(all, after, PAGE).await?;
             let last = page.len() < PAGE;
             after = page.last().and_then(|w| w.attention.map(|at| (at, w.id)));
-            let mut by_lock: HashMap<LockId, Vec<Write>> = HashMap::new();
             // What was attended to may turn up again on a later page.
-            for write in page.into_iter().filter(|w| seen.insert(w.id)) {
-                by_lock.entry(write.lock).or_default().push(write);
-            }
-            for (lock, writes) in by_lock {
-                self.begin(lock, writes, &mut going_on).await;
-                pace.tick().await;
-            }
+            page.retain(|write| seen.insert(write.id));
+            self.begin_all(page, &mut going_on).await;
             if last || after.is_none() {
                 return Ok(going_on);
             }
         }
     }
 
-    async fn begin(&self, lock: LockId, due: Vec<Write>, going_on: &mut JoinSet<usize>) {
-        let count = due.len();
+    async fn begin_all(&self, writes: Vec<Write>, going_on: &mut JoinSet<Vec<Write>>) {
+        let mut by_lock: HashMap<LockId, Vec<Write>> = HashMap::new();
+        for write in writes {
+            by_lock.entry(write.lock).or_default().push(write);
+        }
+        for (lock, writes) in by_lock {
+            self.begin(lock, writes, going_on).await;
+        }
+    }
+
+    async fn begin(&self, lock: LockId, due: Vec<Write>, going_on: &mut JoinSet<Vec<Write>>) {
         let Some(busy) = Busy::mark(lock, &self.busy) else {
-            going_on.spawn(async move { count });
+            going_on.spawn(async move { due });
             return;
         };
         // The semaphore is never closed.
         let Ok(place) = self.places.clone().acquire_owned().await else {
             return;
         };
-        let writes = self.writes.clone();
+        let (writes, pace) = (self.writes.clone(), self.pace.clone());
         going_on.spawn(async move {
             let (_busy, _place) = (busy, place);
-            let mut failed = 0;
-            for write in &due {
-                failed += usize::from(writes.attend(write).await == Attended::Failed);
+            let mut failed = Vec::new();
+            for write in due {
+                pace.lock().await.tick().await;
+                if writes.attend(&write).await == Attended::Failed {
+                    failed.push(write);
+                }
             }
             failed
         });

@@ -352,23 +352,28 @@ impl ShadowService {
         self.change(thing, shadow, None, apply).await.map(|_| ())
     }
 
-    /// A delta message for each shadow that has a difference: for who may have missed the one that told of it.
-    pub fn pending_deltas(&self) -> Vec<Message> {
-        let now = (self.config.clock)();
+    /// The shadows that have a difference now: for who may have missed the message that told of it.
+    pub fn pending(&self) -> Vec<(String, ShadowName)> {
         let shadows = self.shared.shadows();
-        let pending = shadows.iter().filter_map(|(key, record)| {
-            let Record::Live(document) = record else {
-                return None;
-            };
-            let delta = document.delta_body(now)?;
-            Some(message(
-                key,
-                MessageKind::UpdateDelta,
-                document.version,
-                delta,
-            ))
-        });
-        pending.collect()
+        let differs = |record: &Record| match record {
+            Record::Live(document) => !document.delta().is_empty(),
+            Record::Tombstone { .. } => false,
+        };
+        let pending = shadows.iter().filter(|(_, record)| differs(record));
+        pending.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The message that tells of a shadow's difference, if it has one now.
+    pub fn delta_message(&self, thing: &str, shadow: &ShadowName) -> Option<Message> {
+        let document = self.document(thing, shadow)?;
+        let delta = document.delta_body((self.config.clock)())?;
+        let key = (thing.to_owned(), shadow.clone());
+        Some(message(
+            &key,
+            MessageKind::UpdateDelta,
+            document.version,
+            delta,
+        ))
     }
 
     /// Every record, ordered by thing and shadow.

@@ -15,7 +15,7 @@ use crate::samples::{lock_id, thing};
 use crate::shadow_port::{Device, Shadows, door, put, token};
 
 /// How long a port under test may wait for one answer.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What goes wrong on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

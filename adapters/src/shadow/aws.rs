@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
@@ -16,13 +16,14 @@ use aws_sdk_iotdataplane::Client;
 use aws_sdk_iotdataplane::config::http::HttpResponse;
 use aws_sdk_iotdataplane::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iotdataplane::primitives::Blob;
-use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
+use keywright_domain::ports::{Clock, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
 use serde_json::Value;
 
 use super::brake::Brake;
 use super::{document, outcome};
+use crate::time::SystemClock;
 
 /// How long credentials may take to be found: those of a machine's role come over its network.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,6 +73,16 @@ struct Found {
     rest: SharedCredentialsProvider,
 }
 
+/// The time that credentials must still be good for.
+const GOOD_FOR: Duration = Duration::from_secs(60);
+
+fn is_good(credentials: &Credentials) -> bool {
+    let now = Duration::from_secs(SystemClock.now().as_secs());
+    credentials
+        .expiry()
+        .is_none_or(|end| end > UNIX_EPOCH + now + GOOD_FOR)
+}
+
 impl ProvideCredentials for Found {
     fn provide_credentials<'a>(&'a self) -> ProvideCredentialsFuture<'a>
     where
@@ -82,7 +93,7 @@ impl ProvideCredentials for Found {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        match first {
+        match first.filter(is_good) {
             Some(found) => ProvideCredentialsFuture::ready(Ok(found)),
             None => self.rest.provide_credentials(),
         }
@@ -271,5 +282,20 @@ impl ShadowPort for AwsShadow {
             }
             Err(error) => Err(self.error(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_end_soon_are_not_the_first() {
+        let now = UNIX_EPOCH + Duration::from_secs(SystemClock.now().as_secs());
+        let until = |end| Credentials::new("a", "b", None, end, "test");
+        assert!(is_good(&until(None)));
+        assert!(is_good(&until(Some(now + Duration::from_secs(600)))));
+        assert!(!is_good(&until(Some(now + Duration::from_secs(30)))));
+        assert!(!is_good(&until(Some(now - Duration::from_secs(30)))));
     }
 }

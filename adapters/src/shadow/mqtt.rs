@@ -86,8 +86,9 @@ impl MqttShadow {
     }
 
     /// Whether somebody answers for the shadows of each shard: nobody does on a broker without a shadow service, or
-    /// where its access list lets nothing pass.
-    pub async fn is_answered(&self) -> bool {
+    /// where its access list lets nothing pass. `None`: it could not be asked, because the connection is gone or has
+    /// too much to do.
+    pub async fn is_answered(&self) -> Option<bool> {
         for (n, shard) in self.shards.iter().enumerate() {
             let token = format!("probe.{n}.{:016x}", fastrand::u64(..));
             let body = json!({ "clientToken": token });
@@ -96,10 +97,11 @@ impl MqttShadow {
                 .request(Operation::Get, PROBE, &token, &body, self.patience);
             match asked.await {
                 Ok(_) | Err(RequestError::Rejected { .. }) => {}
-                Err(RequestError::NotSent(_) | RequestError::Unknown(_)) => return false,
+                Err(RequestError::NotSent(_)) => return None,
+                Err(RequestError::Unknown(_)) => return Some(false),
             }
         }
-        true
+        Some(true)
     }
 
     /// The outer error: it is held back for too long, because the service has refused others.

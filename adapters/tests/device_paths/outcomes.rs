@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::aws_sdk::at;
 use crate::{NAME, service};
 
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn thing() -> ThingName {
     ThingName::new("door:1").expect("a name")

@@ -56,6 +56,10 @@ pub(super) struct DevicePath {
 
 type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// How many questions may stay without an answer.
+#[cfg(feature = "mqtt")]
+const MOST_SILENCES: u32 = 2;
+
 /// How often it is looked whether shadows are answered for: while nobody does, and while somebody did.
 #[cfg(feature = "mqtt")]
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
@@ -161,19 +165,33 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
 #[cfg(feature = "mqtt")]
 async fn watch_answers(shadow: Arc<MqttShadow>, tell: watch::Sender<bool>, broker: String) {
     let connected = || shadow.up().iter().all(|up| *up.borrow());
-    let mut complained = false;
+    let (mut answered, mut silences) = (false, 0);
     loop {
-        let answered = connected() && shadow.is_answered().await;
+        match shadow.is_answered().await {
+            _ if !connected() => (answered, silences) = (false, 0),
+            Some(true) => (answered, silences) = (true, 0),
+            Some(false) => silences += 1,
+            // A connection that has too much to do says nothing of who answers.
+            None => {}
+        }
+        // One answer may get lost.
+        if silences >= MOST_SILENCES {
+            answered = false;
+        }
         tell.send_replace(answered);
-        if !answered && connected() && !complained {
+        if silences == MOST_SILENCES {
             tracing::warn!(
                 broker,
                 "nobody answers for shadows there: is a shadow service running (keywright shadow), and may \
                  this user publish and subscribe to $aws/things/#?"
             );
         }
-        complained = !answered && connected();
-        let rest = Instant::now() + if answered { LOOK_AGAIN } else { ASK_AGAIN };
+        let rest = Instant::now()
+            + if silences == 0 && answered {
+                LOOK_AGAIN
+            } else {
+                ASK_AGAIN
+            };
         // A connection that is new has to show it again.
         while Instant::now() < rest && (!answered || connected()) {
             tokio::time::sleep(ASK_AGAIN).await;

@@ -233,6 +233,10 @@ impl KeyWrites {
     /// Settles what stands on the shadow of a write that ended without the lock's word, and takes its
     /// remains off.
     async fn last_look(&self, write: &Write) -> Result<(), AttendError> {
+        // Read early, the lock may still be at it, and the last look is yet to come.
+        let early = write
+            .attention
+            .is_some_and(|at| at > self.ports.clock.now());
         let mut tokens = self.tokens();
         let mut version = None;
         if let Some(found) = self.read_shadow(&write.thing, &mut tokens).await? {
@@ -242,7 +246,7 @@ impl KeyWrites {
             if self.is_settled(write.id).await? {
                 return Ok(());
             }
-            if remains {
+            if remains && !early {
                 // On the version that was read, where the lock has said no more than that it is at it.
                 let change = ShadowChange {
                     remove: vec![write.id],
@@ -252,6 +256,9 @@ impl KeyWrites {
                 };
                 version = Some(self.update_shadow(&write.thing, change).await?);
             }
+        }
+        if early {
+            return Ok(());
         }
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(());

@@ -403,6 +403,22 @@ async fn a_late_result_that_nobody_delivered_is_found_by_the_last_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_early_look_does_not_spare_the_last_one() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    world.writes.withdraw(id).await.expect("withdrawn");
+    world.clock.advance(Duration::from_secs(5));
+    world.writes.look_at_all(None, 9).await.expect("looked");
+    // The lock was at it, and says so to nobody who listens.
+    world.clock.advance(Duration::from_secs(30));
+    world.report(id, succeeded()).await;
+    world.clock.advance(Duration::from_secs(30));
+    world.maintain().await;
+    let stored = world.stored(id).await.expect("stored");
+    assert!(stored.is_late(), "{:?}", stored.state);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_to_live_shorter_than_confirm_within_is_kept() {
     let mut world = World::new().await;
     let settings = keywright_domain::Settings {

@@ -29,8 +29,10 @@ const QUEUE: usize = 256;
 /// Answers that may wait to be published.
 const ANSWERS: usize = 4096;
 
-/// How long another service may take to show that it is there.
+/// How long another service may take to show that it is there, and how often it is asked before this one first takes
+/// its place.
 const ANOTHER: Duration = Duration::from_millis(600);
+const FIRST_TRIES: u32 = 3;
 
 /// How long an answer of our own may take.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -108,23 +110,26 @@ async fn attach(
 ) -> AttachError {
     // What is changed while there is no connection is published on the next one.
     let mut messages = service.subscribe_all();
+    let mut tries = FIRST_TRIES;
     loop {
         // Before each connection: whoever took this one's place while it was away stays.
-        if another_answers(&broker).await {
+        if another_answers(&broker, tries).await {
             return AttachError::AnotherService;
         }
+        tries = 1;
         serve(&service, &broker, &options, &mut messages, &up).await;
         up.send_replace(false);
     }
 }
 
 /// Whether somebody answers for shadows on the broker, as soon as that can be reached.
-async fn another_answers(broker: &Broker) -> bool {
+async fn another_answers(broker: &Broker, tries: u32) -> bool {
     let id = format!("{PROBE}-{:016x}", fastrand::u64(..));
     let shadow = ShadowName::Named(PROBE.to_owned());
     let client = ShadowClient::start(broker.clone(), &id, shadow, Limits::OWN_BROKER);
     let mut up = client.up();
-    loop {
+    let mut silent = 0;
+    while silent < tries {
         // The client never ends by itself.
         let _ = up.wait_for(|up| *up).await;
         let body = json!({ "clientToken": id });
@@ -133,11 +138,12 @@ async fn another_answers(broker: &Broker) -> bool {
             .await
         {
             Ok(_) | Err(RequestError::Rejected { .. }) => return true,
-            Err(RequestError::Unknown(_)) if *up.borrow() => return false,
+            Err(RequestError::Unknown(_)) if *up.borrow() => silent += 1,
             // The connection was lost meanwhile: the silence says nothing.
             Err(_) => {}
         }
     }
+    false
 }
 
 /// A broker that grants a subscription may all the same pass nothing on, where its access list does not allow it.
@@ -200,14 +206,9 @@ async fn serve(
     info!("shadows are served on the broker");
     tasks.spawn(hear_oneself(broker.clone()));
     let publisher = Publisher::new(connection, options.disturb.clone());
-    let publishing = async {
-        if publisher.catch_up(service, messages).await.is_some() {
-            up.send_replace(true);
-            publisher.run(messages, to_publish).await;
-        }
-    };
+    up.send_replace(true);
     tokio::select! {
-        () = publishing => {}
+        () = publisher.run(service, messages, to_publish) => {}
         _ = over.wait_for(|over| *over) => {}
     }
 }

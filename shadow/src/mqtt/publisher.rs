@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::disturb::{Disturb, Fate};
 use super::topic::Topic;
-use crate::service::{self, ShadowService};
+use crate::service::{self, MessageKind, ShadowService};
 
 /// What a request ended in, to be published.
 pub(super) struct Done {
@@ -27,6 +27,9 @@ pub(super) struct Publisher {
     disturb: Option<Disturb>,
 }
 
+/// Whether messages were missed.
+struct Lag(bool);
+
 /// What a subscriber of the service hears when it lagged too far behind.
 fn warn_of_lag(missed: u64) {
     error!(missed, "messages of shadows were not published in time");
@@ -40,41 +43,59 @@ impl Publisher {
         }
     }
 
-    /// Publishes what was changed while there was no connection, and then every difference there is: what was on the
-    /// connection that was lost may not have arrived, and locks that were connected all the time do not ask.
-    pub(super) async fn catch_up(
-        &self,
-        service: &ShadowService,
-        messages: &mut Receiver<Arc<service::Message>>,
-    ) -> Option<()> {
-        self.tell_those_waiting(messages).await?;
-        for delta in service.pending_deltas() {
-            self.tell(&delta).await?;
-        }
-        Some(())
-    }
-
     /// Until the connection takes nothing more.
     ///
     /// What a request changed is published before it is acknowledged: a service that ends in between is given
     /// the request again. What a request has changed waits on the one channel before the request's end is told on the
     /// other, so that telling of those that wait, and then of the end, keeps that order.
+    ///
+    /// Beside that every difference is told again that there is: what was on the connection that was lost may not have
+    /// arrived, and locks that were connected all the time do not ask. Each is told as it is at that moment, and deltas
+    /// of the time without a connection are not: an entry that was taken off meanwhile must not come back.
     pub(super) async fn run(
         &self,
+        service: &ShadowService,
         messages: &mut Receiver<Arc<service::Message>>,
         mut done: mpsc::Receiver<Done>,
     ) {
+        for _ in 0..messages.len() {
+            let waiting = messages.try_recv();
+            let told = match waiting {
+                Ok(message) if message.kind != MessageKind::UpdateDelta => {
+                    self.tell(&message).await
+                }
+                _ => Some(()),
+            };
+            if told.is_none() {
+                return;
+            }
+        }
+        let mut missed = service.pending();
         loop {
             let told = tokio::select! {
                 message = messages.recv() => match message {
                     Ok(message) => self.tell(&message).await,
-                    Err(RecvError::Lagged(missed)) => {
-                        warn_of_lag(missed);
+                    Err(RecvError::Lagged(count)) => {
+                        warn_of_lag(count);
+                        missed = service.pending();
                         Some(())
                     }
                     Err(RecvError::Closed) => None,
                 },
-                Some(done) = done.recv() => self.end(messages, &done).await,
+                Some(done) = done.recv() => match self.end(messages, &done).await {
+                    Some(Lag(true)) => {
+                        missed = service.pending();
+                        Some(())
+                    }
+                    ended => ended.map(|_| ()),
+                },
+                () = std::future::ready(()), if !missed.is_empty() => {
+                    let next = missed.pop();
+                    match next.and_then(|(thing, shadow)| service.delta_message(&thing, &shadow)) {
+                        Some(delta) => self.tell(&delta).await,
+                        None => Some(()),
+                    }
+                }
             };
             if told.is_none() {
                 return;
@@ -82,28 +103,28 @@ impl Publisher {
         }
     }
 
-    async fn end(&self, messages: &mut Receiver<Arc<service::Message>>, done: &Done) -> Option<()> {
-        self.tell_those_waiting(messages).await?;
+    async fn end(
+        &self,
+        messages: &mut Receiver<Arc<service::Message>>,
+        done: &Done,
+    ) -> Option<Lag> {
+        let mut lag = Lag(false);
+        // Those that wait now; what comes meanwhile has its turn later.
+        for _ in 0..messages.len() {
+            match messages.try_recv() {
+                Ok(message) => self.tell(&message).await?,
+                Err(TryRecvError::Lagged(count)) => {
+                    warn_of_lag(count);
+                    lag = Lag(true);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         if let Some((topic, body)) = &done.answer {
             self.publish(topic, body).await?;
         }
         done.request.acknowledge().await;
-        Some(())
-    }
-
-    /// Those that wait now; what comes meanwhile has its turn later.
-    async fn tell_those_waiting(
-        &self,
-        messages: &mut Receiver<Arc<service::Message>>,
-    ) -> Option<()> {
-        for _ in 0..messages.len() {
-            match messages.try_recv() {
-                Ok(message) => self.tell(&message).await?,
-                Err(TryRecvError::Lagged(missed)) => warn_of_lag(missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        Some(())
+        Some(lag)
     }
 
     async fn tell(&self, message: &service::Message) -> Option<()> {

@@ -529,3 +529,36 @@ async fn a_document_whose_message_is_too_large_for_mqtt_ends_no_connection() {
     let document = fronts.service.document("door", &shadow).expect("a shadow");
     assert_eq!(document.version, 2, "each is done once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_taken_off_while_the_connection_was_cut_does_not_come_back() {
+    let mut fronts = Fronts::start(Limits::default()).await;
+    let keys = ShadowName::Named("keys".into());
+    let evicting = evict(&fronts.broker).await;
+    let write = r#"{"state":{"reported":{"writeKey":{}},"desired":{"writeKey":{"w1":{"seq":1}}}}}"#;
+    fronts
+        .service
+        .update("door", &keys, write.as_bytes())
+        .await
+        .expect("accepted");
+    let withdraw = r#"{"state":{"desired":{"writeKey":{"w1":null}}}}"#;
+    fronts
+        .service
+        .update("door", &keys, withdraw.as_bytes())
+        .await
+        .expect("accepted");
+    drop(evicting);
+    let end = Topic::text("door", &keys, "update/documents");
+    let mut documents = 0;
+    while documents < 2 {
+        let message = tokio::time::timeout(Duration::from_secs(30), fronts.heard.recv()).await;
+        let (topic, body) = message.expect("the service is back").expect("connected");
+        assert!(!topic.ends_with("/delta"), "the entry came back: {body}");
+        documents += usize::from(topic == end);
+    }
+    let rest = fronts.until_sentinel("door", &keys).await;
+    assert!(
+        rest.iter().all(|(suffix, _)| suffix != "update/delta"),
+        "{rest:?}"
+    );
+}
