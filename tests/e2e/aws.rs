@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::world::{BINARY, FAST, LOCK};
+use crate::world::{BINARY, BRISK, LOCK};
 
 /// Credentials that nobody checks, in a world without AWS.
 const ENVIRONMENT: [(&str, &str); 4] = [
@@ -27,7 +27,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 fn server(folder: &TempDir, shadows: &Shadows, arguments: &[&str]) -> Program {
     let endpoint = format!("http://{}", shadows.rest.expect("REST is served"));
     let mut all = vec!["--shadow", "aws", "--aws-endpoint", &endpoint];
-    all.extend(FAST);
+    all.extend(BRISK);
     all.extend(arguments);
     Program::start_with(BINARY, Path::new("."), folder.path(), &all, &ENVIRONMENT)
 }

@@ -7,7 +7,7 @@ use keywright_tests::{Answer, Books, Program, Shadows};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::world::{BINARY, LOCK, eventually};
+use crate::world::{BINARY, BRISK, LOCK, eventually};
 
 pub(crate) struct OnBroker {
     pub(crate) broker: Mosquitto,
@@ -19,18 +19,6 @@ pub(crate) struct OnBroker {
     /// What shadows logged that are gone.
     logged: String,
 }
-
-/// Calls that fail soon, so that tests need not wait for the defaults, and not so soon that a busy machine fails them.
-const BRISK: [&str; 8] = [
-    "--request",
-    "4s",
-    "--shadow-call",
-    "1200ms",
-    "--lease",
-    "8s",
-    "--turn",
-    "1s",
-];
 
 /// The options that lead to a broker: `--mqtt-ca` and its like, or `--broker-ca`.
 pub(crate) fn tls_options(prefix: &str, certificates: &Certificates, name: &str) -> Vec<String> {

@@ -32,6 +32,18 @@ pub(crate) const FAST: [&str; 8] = [
     "1s",
 ];
 
+/// Calls that fail soon, so that tests need not wait for the defaults, and not so soon that a busy machine fails them.
+pub(crate) const BRISK: [&str; 8] = [
+    "--request",
+    "4s",
+    "--shadow-call",
+    "1200ms",
+    "--lease",
+    "8s",
+    "--turn",
+    "1s",
+];
+
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
