@@ -1,4 +1,5 @@
-"""boto3, unchanged, against the REST service at argv[1]; the one at argv[2] takes one request a second."""
+"""boto3, unchanged, against the REST service at argv[1]; the one at argv[2] takes one request a second, and those after
+it, STATUS=URL, refuse everything with their status."""
 
 import json
 import sys
@@ -81,6 +82,15 @@ for attempt in range(5):
         break
 else:
     raise AssertionError("ThrottlingException was expected")
+
+# Classes that only a service in trouble answers with, or one that knows who asks.
+classes = {"401": "UnauthorizedException", "403": "ForbiddenException", "405": "MethodNotAllowedException",
+           "429": "ThrottlingException", "500": "InternalFailureException", "503": "ServiceUnavailableException"}
+refusing = dict(argument.split("=", 1) for argument in sys.argv[3:])
+assert refusing.keys() == classes.keys()
+for status, url in refusing.items():
+    found = fails(classes[status], int(status), client(url).update_thing_shadow, **shadow, payload='{"state":{}}')
+    assert found != "ClientError" or status == "403", (status, found)
 
 # A deleted shadow is gone, and its count goes on.
 assert body(iot.delete_thing_shadow(**shadow))["version"] == 2

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 #[cfg(feature = "durable")]
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -87,6 +88,8 @@ struct Shared {
     shadows: Mutex<BTreeMap<(String, ShadowName), Record>>,
     messages: broadcast::Sender<Arc<Message>>,
     throttle: Throttle,
+    /// The status that every request is refused with; 0: none.
+    refusal: AtomicU16,
 }
 
 /// What an accepted request does, to be stored before anyone hears of it.
@@ -281,7 +284,19 @@ impl ShadowService {
         self.shared.throttle.set(a_second);
     }
 
+    /// From now on every valid request is refused with this status, for who wants to see what a client does then;
+    /// `None`, which a service starts with: none is.
+    pub fn refuse_all(&self, status: Option<u16>) {
+        let status = status.unwrap_or_default();
+        self.shared.refusal.store(status, Ordering::Relaxed);
+    }
+
     fn admit(&self, thing: &str, token: Option<&str>) -> Result<(), Rejected> {
+        let refusal = self.shared.refusal.load(Ordering::Relaxed);
+        if refusal != 0 {
+            let token = token.map(str::to_owned);
+            return Err(Rejected::new(refusal, "Every request is refused", token));
+        }
         if self.shared.throttle.admits(thing, &*self.config.clock) {
             return Ok(());
         }
@@ -394,6 +409,7 @@ impl Shared {
             shadows: Mutex::new(shadows),
             messages: broadcast::channel(BACKLOG).0,
             throttle: Throttle::default(),
+            refusal: AtomicU16::new(0),
         }
     }
 

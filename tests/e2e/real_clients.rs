@@ -31,8 +31,18 @@ fn boto3_is_content_with_our_rest_service() {
     let busy = [&rest[..], &["--requests-a-second", "1"]].concat();
     let busy = Shadows::start(BINARY, "shadow", folders[1].path(), &busy);
     let url = |shadows: &Shadows| format!("http://{}", shadows.rest.expect("REST is served"));
+    let refusing: Vec<_> = ["401", "403", "405", "429", "500", "503"]
+        .into_iter()
+        .map(|status| {
+            let folder = TempDir::new().expect("a folder");
+            let options = [&rest[..], &["--refuse-all", status]].concat();
+            let shadows = Shadows::start(BINARY, "shadow", folder.path(), &options);
+            (format!("{status}={}", url(&shadows)), shadows, folder)
+        })
+        .collect();
     let output = python("tests/boto3_shadows.py")
         .args([url(&shadows), url(&busy)])
+        .args(refusing.iter().map(|(argument, ..)| argument))
         .output();
     let output = output.expect("Python runs");
     assert!(

@@ -102,12 +102,22 @@ struct Fronts {
     /// Refuse more requests of one thing than so many a second (429); AWS IoT takes 20.
     #[arg(long, value_name = "N")]
     requests_a_second: Option<u32>,
+    /// Refuse every request with this status, to see what a client does then: 400, 401, 403, 404, 405, 409, 413, 415,
+    /// 429, 500 or 503.
+    #[arg(long, value_name = "STATUS", value_parser = refusal)]
+    refuse_all: Option<u16>,
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value = "text")]
     log: LogFormat,
     /// The least important lines that are logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: tracing::Level,
+}
+
+fn refusal(text: &str) -> Result<u16, &'static str> {
+    let known = [400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503];
+    let status = text.parse().ok().filter(|status| known.contains(status));
+    status.ok_or("it is 400, 401, 403, 404, 405, 409, 413, 415, 429, 500 or 503")
 }
 
 #[derive(Clone)]
@@ -169,6 +179,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
     let broker = fronts.broker()?;
     let service = open_shadows(&data).await?;
     service.limit_requests(fronts.requests_a_second);
+    service.refuse_all(fronts.refuse_all);
     let mut banner = String::from(match locks {
         Some(_) => "Keywright's shadows and virtual locks are served",
         None => "Keywright's shadows are served",
