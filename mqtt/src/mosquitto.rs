@@ -125,6 +125,32 @@ impl Mosquitto {
         url.parse().unwrap()
     }
 
+    /// Publishes at QoS 1 with `mosquitto_pub`, as somebody else would; with `retain` the broker remembers it.
+    pub fn publish(&self, topic: &str, payload: &str, retain: bool) {
+        let port = self.port.to_string();
+        let mut command = Command::new("mosquitto_pub");
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-q",
+            "1",
+            "-t",
+            topic,
+            "-m",
+            payload,
+        ]);
+        if retain {
+            command.arg("-r");
+        }
+        let told = command.status();
+        assert!(
+            told.expect("mosquitto_pub is installed: scripts/test does that")
+                .success()
+        );
+    }
+
     /// SIGKILL: with all that it had in memory.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

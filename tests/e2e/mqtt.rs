@@ -1,7 +1,6 @@
 //! The server over a broker, with mutual TLS and without, and what it says when it cannot be reached.
 
 use std::process::Command;
-use std::time::Duration;
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
 use keywright_tests::{Program, Shadows};
@@ -184,26 +183,9 @@ async fn disordered_repeated_and_late_messages_change_nothing() {
         "shuffle=80,repeat=0.5,seed=3",
     ];
     let world = OnBroker::start(&disorder, &[]).await;
-    for n in 0..10 {
-        let answer = world.write(LOCK, &format!("key-{n}"), n, 20).await;
-        assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
-    }
-    // What is repeated is still on its way.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let books = world.books().await;
-    books
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
-    let names = books.names(LOCK).await;
-    assert_eq!(
-        names
-            .iter()
-            .filter(|name| **name == "KeyWriteConfirmed")
-            .count(),
-        10,
-        "{names:?}"
-    );
+    let names = world.confirmed_writes(10).await.names(LOCK).await;
+    let confirmed = names.iter().filter(|name| **name == "KeyWriteConfirmed");
+    assert_eq!(confirmed.count(), 10, "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,19 +199,10 @@ async fn a_report_that_comes_in_several_ways_counts_once() {
         "50ms",
     ];
     let world = OnBroker::start(&["--behaviour", "all:latency=120ms,twice"], &ways).await;
-    for n in 0..5 {
-        let answer = world.write(LOCK, &format!("key-{n}"), n, 20).await;
-        assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let books = world.books().await;
-    books
-        .check_at_rest(&[LOCK])
-        .await
-        .expect("the books balance");
+    let names = world.confirmed_writes(5).await.names(LOCK).await;
     assert_eq!(
-        books.names(LOCK).await.len(),
+        names.len(),
         10,
-        "five requests, and five confirmations"
+        "five requests, and five confirmations: {names:?}"
     );
 }

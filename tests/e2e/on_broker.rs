@@ -169,6 +169,20 @@ impl OnBroker {
         .await;
     }
 
+    /// Writes so many keys, each confirmed by its lock, and reads the books when nothing is on its way any more.
+    pub(crate) async fn confirmed_writes(&self, count: u64) -> Books {
+        for n in 0..count {
+            let answer = self.write(LOCK, &format!("key-{n}"), n, 20).await;
+            assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+        }
+        // What is repeated or late is still on its way.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let books = self.books().await;
+        let balanced = books.check_at_rest(&[LOCK]).await;
+        balanced.expect("the books balance");
+        books
+    }
+
     pub(crate) async fn books(&self) -> Books {
         Books::read_both(self.folder.path(), self.shadow_folder.path()).await
     }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -269,21 +268,7 @@ async fn what_a_lock_reports_while_the_shadow_service_is_down_is_done_when_it_is
         "reported": { "writeKeyResult": { &id: { "status": "SUCCEEDED", "keyIndexNumber": 1 } } },
     } });
     let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
-    let told = Command::new("mosquitto_pub")
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &world.broker.port().to_string(),
-            "-q",
-            "1",
-        ])
-        .args(["-t", &topic, "-m", &report.to_string()])
-        .status();
-    assert!(
-        told.expect("mosquitto_pub is installed: scripts/test does that")
-            .success()
-    );
+    world.broker.publish(&topic, &report.to_string(), false);
     world.restart_shadows("shadow", &[]);
     world.until(&id, "SUCCEEDED").await;
 }

@@ -22,7 +22,7 @@ pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
 pub(crate) use serve::Serve;
 #[cfg(feature = "mqtt")]
-pub(crate) use values::{address, behaviour, count};
+pub(crate) use values::{LogLines, address, behaviour, count};
 
 /// Writes keys to smart locks, and follows each write until its lock has confirmed it.
 ///

@@ -11,10 +11,10 @@ use keywright_domain::rules::Limits;
 use keywright_sandbox::{Behaviour, Demo};
 
 use super::device_path::DevicePath;
-use super::values::{Switch, address, algorithm, behaviour, claim, count, positive, time};
-use crate::settings::{
-    Behaviours, Bounds, LogFormat, Sandbox, Settings, ShadowChoice, TokenKeys, Tokens,
+use super::values::{
+    LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
 };
+use crate::settings::{Behaviours, Bounds, Sandbox, Settings, ShadowChoice, TokenKeys, Tokens};
 
 /// Where everything is kept, unless said otherwise.
 pub(super) const DATA: &str = "./keywright-data";
@@ -34,12 +34,8 @@ pub(crate) struct Serve {
     /// Where everything is kept. Made where it is missing.
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
-    /// How log lines on standard error look.
-    #[arg(long, value_enum, default_value = "text")]
-    log: LogFormat,
-    /// The least important lines that are logged: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: tracing::Level,
+    #[command(flatten)]
+    log: LogLines,
 
     /// The keys that tokens are signed with: a JSON Web Key Set.
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
@@ -185,8 +181,8 @@ impl Serve {
             tokens,
             listen: self.listen,
             data: self.data,
-            log: self.log,
-            log_level: self.log_level,
+            log: self.log.log,
+            log_level: self.log.log_level,
             protocol,
             bounds: Bounds {
                 connections: self.max_connections,

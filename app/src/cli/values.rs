@@ -3,9 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use keywright_adapters::auth::Algorithm;
 use keywright_sandbox::Behaviour;
+
+use crate::settings::LogFormat;
+
+/// What is logged, and how.
+#[derive(Args)]
+pub(crate) struct LogLines {
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log: LogFormat,
+    /// The least important lines that are logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: tracing::Level,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {

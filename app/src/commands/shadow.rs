@@ -17,7 +17,7 @@ use super::say;
 use crate::bootstrap::{Error, VIRTUAL_LOCKS, make_private_folder, open_shadows, seconds};
 use crate::cli;
 use crate::logging;
-use crate::settings::{Behaviours, LogFormat};
+use crate::settings::Behaviours;
 use crate::signals::Signals;
 
 /// Shadows alone.
@@ -106,12 +106,8 @@ struct Fronts {
     /// 429, 500 or 503.
     #[arg(long, value_name = "STATUS", value_parser = refusal)]
     refuse_all: Option<u16>,
-    /// How log lines on standard error look.
-    #[arg(long, value_enum, default_value = "text")]
-    log: LogFormat,
-    /// The least important lines that are logged: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: tracing::Level,
+    #[command(flatten)]
+    log: cli::LogLines,
 }
 
 fn refusal(text: &str) -> Result<u16, &'static str> {
@@ -166,7 +162,7 @@ struct Locks {
 }
 
 fn run(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
-    logging::start(fronts.log, fronts.log_level);
+    logging::start(fronts.log.log, fronts.log.log_level);
     make_private_folder(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

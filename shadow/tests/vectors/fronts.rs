@@ -385,27 +385,8 @@ async fn what_is_no_request_of_the_data_plane_is_refused_as_aws_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_the_broker_remembered_is_not_done() {
     let broker = Mosquitto::start();
-    let told = std::process::Command::new("mosquitto_pub")
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &broker.port().to_string(),
-            "-q",
-            "1",
-            "-r",
-        ])
-        .args([
-            "-t",
-            "$aws/things/door/shadow/update",
-            "-m",
-            r#"{"state":{"desired":{"a":1}}}"#,
-        ])
-        .status();
-    assert!(
-        told.expect("mosquitto_pub is installed: scripts/test does that")
-            .success()
-    );
+    let wish = r#"{"state":{"desired":{"a":1}}}"#;
+    broker.publish("$aws/things/door/shadow/update", wish, true);
     let config = ServiceConfig {
         clock: Arc::new(|| 1),
         limits: Limits::default(),
@@ -417,23 +398,11 @@ async fn a_request_that_the_broker_remembered_is_not_done() {
     let mut attached = Attached::start(service.clone(), at.expect("a broker"), Options::default());
     attached.wait_until_up().await.expect("attached");
     // It came with the subscription, before this one.
-    let told = std::process::Command::new("mosquitto_pub")
-        .args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &broker.port().to_string(),
-            "-q",
-            "1",
-        ])
-        .args([
-            "-t",
-            "$aws/things/door/shadow/name/n/update",
-            "-m",
-            r#"{"state":{}}"#,
-        ])
-        .status();
-    assert!(told.expect("mosquitto_pub").success());
+    broker.publish(
+        "$aws/things/door/shadow/name/n/update",
+        r#"{"state":{}}"#,
+        false,
+    );
     for _ in 0..500 {
         if service
             .document("door", &ShadowName::Named("n".into()))
