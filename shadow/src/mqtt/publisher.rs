@@ -12,6 +12,7 @@ use tracing::{error, warn};
 
 use super::disturb::{Disturb, Fate};
 use super::topic::Topic;
+use crate::name::ShadowName;
 use crate::service::{self, MessageKind, ShadowService};
 
 /// What a request ended in, to be published.
@@ -27,12 +28,13 @@ pub(super) struct Publisher {
     disturb: Option<Disturb>,
 }
 
-/// Whether messages were missed.
-struct Lag(bool);
+/// The shadows whose difference is still to be told.
+type Missed = Vec<(String, ShadowName)>;
 
-/// What a subscriber of the service hears when it lagged too far behind.
-fn warn_of_lag(missed: u64) {
-    error!(missed, "messages of shadows were not published in time");
+/// When the service was too fast for the broker, what it said is lost, and each difference has to be told again.
+fn after_lag(service: &ShadowService, count: u64) -> Missed {
+    error!(count, "messages of shadows were not published in time");
+    service.pending()
 }
 
 impl Publisher {
@@ -76,19 +78,14 @@ impl Publisher {
                 message = messages.recv() => match message {
                     Ok(message) => self.tell(&message).await,
                     Err(RecvError::Lagged(count)) => {
-                        warn_of_lag(count);
-                        missed = service.pending();
+                        missed = after_lag(service, count);
                         Some(())
                     }
                     Err(RecvError::Closed) => None,
                 },
-                Some(done) = done.recv() => match self.end(messages, &done).await {
-                    Some(Lag(true)) => {
-                        missed = service.pending();
-                        Some(())
-                    }
-                    ended => ended.map(|_| ()),
-                },
+                Some(done) = done.recv() => {
+                    self.end(service, messages, &mut missed, &done).await
+                }
                 () = std::future::ready(()), if !missed.is_empty() => {
                     let next = missed.pop();
                     match next.and_then(|(thing, shadow)| service.delta_message(&thing, &shadow)) {
@@ -105,18 +102,16 @@ impl Publisher {
 
     async fn end(
         &self,
+        service: &ShadowService,
         messages: &mut Receiver<Arc<service::Message>>,
+        missed: &mut Missed,
         done: &Done,
-    ) -> Option<Lag> {
-        let mut lag = Lag(false);
+    ) -> Option<()> {
         // Those that wait now; what comes meanwhile has its turn later.
         for _ in 0..messages.len() {
             match messages.try_recv() {
                 Ok(message) => self.tell(&message).await?,
-                Err(TryRecvError::Lagged(count)) => {
-                    warn_of_lag(count);
-                    lag = Lag(true);
-                }
+                Err(TryRecvError::Lagged(count)) => *missed = after_lag(service, count),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
@@ -124,7 +119,7 @@ impl Publisher {
             self.publish(topic, body).await?;
         }
         done.request.acknowledge().await;
-        Some(lag)
+        Some(())
     }
 
     async fn tell(&self, message: &service::Message) -> Option<()> {
