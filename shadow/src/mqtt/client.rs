@@ -210,8 +210,7 @@ impl Handler for Answers {
 
     fn message(&mut self, message: Message) -> Flow {
         if !message.retained()
-            && let Some((token, answer)) = self.answer(&message)
-            && let Some(waiter) = self.waiters.all().remove(&token)
+            && let Some((waiter, answer)) = self.answer(&message)
         {
             // Somebody who does not wait any more is no error.
             let _ = waiter.tell.send(answer);
@@ -221,20 +220,11 @@ impl Handler for Answers {
 }
 
 impl Answers {
-    /// The token and the answer, where somebody waits for it. Others write to the same shadows, and are answered
-    /// on the same topics.
-    fn answer(&self, message: &Message) -> Option<(String, Answer)> {
+    /// Who waits for it, and the answer. Others write to the same shadows, and are answered on the same topics.
+    fn answer(&self, message: &Message) -> Option<(Waiter, Answer)> {
         let topic = Topic::parse(message.topic())?;
         let body: Value = serde_json::from_slice(message.payload()).ok()?;
-        let token = body.get("clientToken")?.as_str()?;
-        {
-            let waiters = self.waiters.all();
-            let waiter = waiters.get(token)?;
-            if waiter.thing != topic.thing || waiter.operation != topic.operation {
-                return None;
-            }
-        }
-        let token = token.to_owned();
+        let token = body.get("clientToken")?.as_str()?.to_owned();
         let answer = match topic.outcome? {
             "accepted" => Ok(body),
             "rejected" => {
@@ -248,7 +238,12 @@ impl Answers {
             }
             _ => return None,
         };
-        Some((token, answer))
+        let mut waiters = self.waiters.all();
+        let waiter = waiters.get(&token)?;
+        if waiter.thing != topic.thing || waiter.operation != topic.operation {
+            return None;
+        }
+        Some((waiters.remove(&token)?, answer))
     }
 }
 
