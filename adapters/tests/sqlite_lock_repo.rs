@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_domain::lock::LockSnapshot;
@@ -11,23 +10,20 @@ use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
 use keywright_domain::rules::{self, Limits};
 use keywright_domain::values::{ShadowVersion, WriteId};
 use keywright_domain::write::Write;
+use keywright_testkit::lock_repo::Store;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 use keywright_testkit::{ManualClock, lock_repo_cases};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-type Passing = Box<dyn Fn(Duration) + Sync + Send>;
-
-fn fresh() -> (Arc<SqliteLockRepo>, Arc<SqliteLockRepo>, Passing) {
+async fn fresh() -> Store {
     let folder = TempDir::new().expect("a folder");
     let clock = ManualClock::at(NOW);
     let repo = SqliteLockRepo::open(&file(&folder), Arc::new(clock.clone())).expect("a store");
-    let repo = Arc::new(repo);
-    let pass = move |span| {
+    Store::new(Arc::new(repo), move |span| {
         let _lives_as_long_as_the_test = &folder;
         clock.advance(span);
-    };
-    (repo.clone(), repo, Box::new(pass))
+    })
 }
 
 lock_repo_cases!(fresh);
@@ -85,31 +81,6 @@ async fn the_writer_waits_for_the_disk() {
     let folder = TempDir::new().expect("a folder");
     let durability = open(&file(&folder)).durability().await;
     assert_eq!(durability, Ok(("wal".to_owned(), 2)));
-}
-
-#[tokio::test]
-async fn of_saves_at_once_on_one_revision_one_is_taken() {
-    let folder = TempDir::new().expect("a folder");
-    let repo = open(&file(&folder));
-    repo.import(vec![created(lock_id(1))])
-        .await
-        .expect("imported");
-    let snapshot = load(&repo).await;
-    let mut tasks = Vec::new();
-    for id in 10..30 {
-        let (_, save) = prepared(&snapshot, id, slot("k", None));
-        let repo = repo.clone();
-        tasks.push(tokio::spawn(async move { repo.save(save).await }));
-    }
-    let mut taken = 0;
-    for task in tasks {
-        match task.await.expect("no panic") {
-            Ok(()) => taken += 1,
-            Err(error) => assert_eq!(error, RepoError::Stale),
-        }
-    }
-    assert_eq!(taken, 1);
-    assert_eq!(load(&repo).await.unfinished.len(), 1);
 }
 
 #[tokio::test]

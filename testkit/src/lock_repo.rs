@@ -1,5 +1,8 @@
 //! The contract of `LockRepo` and `LockHistory`.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::event::{LockEvent, RecordedEvent};
@@ -12,17 +15,40 @@ use keywright_domain::write::{Owner, Write};
 
 use crate::samples::{LEASE, NOW, created, lock_id, prepared, slot, thing};
 
+/// Lets the clock that counts leases run on.
+pub type Pass = Arc<dyn Fn(Duration) -> Passing + Send + Sync>;
+
+/// The clock running on.
+pub type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A fresh store, and the means to let its clock run.
-pub struct Store<'a> {
+#[derive(Clone)]
+pub struct Store {
     /// The locks.
-    pub locks: &'a dyn LockRepo,
+    pub locks: Arc<dyn LockRepo>,
     /// Reads over the same store.
-    pub history: &'a dyn LockHistory,
-    /// Lets the clock that counts leases run on.
-    pub pass: &'a (dyn Fn(Duration) + Sync),
+    pub history: Arc<dyn LockHistory>,
+    /// Lets the clock that counts leases run on; or, what comes to the same, leases end so much sooner.
+    pub pass: Pass,
 }
 
-impl Store<'_> {
+impl Store {
+    /// A store whose clock is moved by `pass` at once.
+    pub fn new<R>(repo: Arc<R>, pass: impl Fn(Duration) + Send + Sync + 'static) -> Self
+    where
+        R: LockRepo + LockHistory + 'static,
+    {
+        let pass = move |span| -> Passing {
+            pass(span);
+            Box::pin(std::future::ready(()))
+        };
+        Self {
+            locks: repo.clone(),
+            history: repo,
+            pass: Arc::new(pass),
+        }
+    }
+
     async fn load(&self, id: u64) -> LockSnapshot {
         let known = self
             .locks
@@ -52,6 +78,32 @@ impl Store<'_> {
         let (sent, save) = rules::commit(&snapshot, &prepared, ShadowVersion(5), &[], &limits, NOW);
         self.locks.save(save).await.expect("the commit is saved");
         sent
+    }
+
+    /// Prepares and commits a write of lock 1 in whatever turn it gets.
+    async fn write_among_others(&self, id: u128) {
+        loop {
+            let snapshot = self.load(1).await;
+            let intents = snapshot.unfinished.iter().filter(|w| w.intent().is_some());
+            assert!(intents.count() <= 1, "two intents are open");
+            let ours = snapshot.unfinished(WriteId::from_u128(id));
+            let save = match (ours, snapshot.prepared()) {
+                (Some(ours), _) if ours.is_open() => return,
+                (Some(ours), _) => {
+                    let limits = Limits::default();
+                    rules::commit(&snapshot, ours, ShadowVersion(5), &[], &limits, NOW).1
+                }
+                (None, None) => prepared(&snapshot, id, slot("key", None)).1,
+                (None, Some(_)) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
+            match self.locks.save(save).await {
+                Ok(()) | Err(RepoError::Stale) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     async fn fail(&self, lock: u64, sent: &Write) -> Write {
@@ -93,21 +145,21 @@ impl Store<'_> {
 }
 
 /// A lock that was never imported is unknown, and so are its events and writes.
-pub async fn an_unknown_lock_is_none(store: &Store<'_>) {
+pub async fn an_unknown_lock_is_none(store: &Store) {
     assert_eq!(store.locks.load(lock_id(404)).await, Ok(None));
     assert_eq!(store.history.write(WriteId::from_u128(404)).await, Ok(None));
     assert_eq!(store.events(404).await, []);
 }
 
 /// What was imported is the fold of the events, with every member.
-pub async fn an_imported_lock_is_the_fold_of_its_events(store: &Store<'_>) {
+pub async fn an_imported_lock_is_the_fold_of_its_events(store: &Store) {
     let snapshot = store.with_lock(1).await;
     assert_eq!(Ok(snapshot.lock), Lock::fold(&[created(lock_id(1))]));
     assert_eq!(store.events(1).await, [created(lock_id(1))]);
 }
 
 /// An import is done whole or not at all.
-pub async fn an_import_is_all_or_nothing(store: &Store<'_>) {
+pub async fn an_import_is_all_or_nothing(store: &Store) {
     let mut gap = created(lock_id(2));
     gap.version = LockVersion(3);
     let done = store
@@ -128,7 +180,7 @@ pub async fn an_import_is_all_or_nothing(store: &Store<'_>) {
 }
 
 /// A saved write comes back with every member, from the lock and from the history.
-pub async fn a_saved_write_comes_back(store: &Store<'_>) {
+pub async fn a_saved_write_comes_back(store: &Store) {
     store.with_lock(1).await;
     let prepared = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
@@ -137,7 +189,7 @@ pub async fn a_saved_write_comes_back(store: &Store<'_>) {
 }
 
 /// A commit appends at the head of the stream, and keeps the shadow's version.
-pub async fn a_commit_appends_its_event(store: &Store<'_>) {
+pub async fn a_commit_appends_its_event(store: &Store) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     let snapshot = store.load(1).await;
@@ -152,7 +204,7 @@ pub async fn a_commit_appends_its_event(store: &Store<'_>) {
 }
 
 /// A write that its lock settled is no longer unfinished, waits to be cleared, and keeps its reason.
-pub async fn a_settled_write_keeps_its_reason(store: &Store<'_>) {
+pub async fn a_settled_write_keeps_its_reason(store: &Store) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     let settled = store.fail(1, &sent).await;
@@ -165,7 +217,7 @@ pub async fn a_settled_write_keeps_its_reason(store: &Store<'_>) {
 }
 
 /// A save that was decided on an older revision changes nothing.
-pub async fn a_stale_save_changes_nothing(store: &Store<'_>) {
+pub async fn a_stale_save_changes_nothing(store: &Store) {
     let old = store.with_lock(1).await;
     store.send(1, 10).await;
     let before = store.load(1).await;
@@ -176,7 +228,7 @@ pub async fn a_stale_save_changes_nothing(store: &Store<'_>) {
 }
 
 /// An abort moves the revision and leaves the lock's version and stream alone.
-pub async fn an_abort_leaves_the_stream_alone(store: &Store<'_>) {
+pub async fn an_abort_leaves_the_stream_alone(store: &Store) {
     let before = store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
@@ -189,7 +241,7 @@ pub async fn an_abort_leaves_the_stream_alone(store: &Store<'_>) {
 }
 
 /// An intent is claimed only once its lease has ended, and then by one owner at a time.
-pub async fn a_claim_waits_for_the_lease(store: &Store<'_>) {
+pub async fn a_claim_waits_for_the_lease(store: &Store) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     assert_eq!(
@@ -197,7 +249,7 @@ pub async fn a_claim_waits_for_the_lease(store: &Store<'_>) {
         Ok(None),
         "the lease has not ended"
     );
-    (store.pass)(LEASE);
+    (store.pass)(LEASE).await;
     let claimed = store
         .locks
         .claim(Owner(8), LEASE)
@@ -217,11 +269,11 @@ pub async fn a_claim_waits_for_the_lease(store: &Store<'_>) {
 }
 
 /// After a claim, what the earlier owner decided is stale.
-pub async fn a_claim_outdates_the_earlier_owner(store: &Store<'_>) {
+pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let known = store.load(1).await;
-    (store.pass)(LEASE);
+    (store.pass)(LEASE).await;
     store
         .locks
         .claim(Owner(8), LEASE)
@@ -233,7 +285,7 @@ pub async fn a_claim_outdates_the_earlier_owner(store: &Store<'_>) {
 }
 
 /// Due writes come by their moment, as many as were asked for, and none that is not due.
-pub async fn due_writes_come_in_order(store: &Store<'_>) {
+pub async fn due_writes_come_in_order(store: &Store) {
     for lock in [1, 2, 3] {
         store.with_lock(lock).await;
         store.send(lock, u128::from(10 - lock)).await;
@@ -255,7 +307,7 @@ pub async fn due_writes_come_in_order(store: &Store<'_>) {
 }
 
 /// Pages of the stream start where they are asked to and hold no more than that.
-pub async fn pages_of_events_are_exact(store: &Store<'_>) {
+pub async fn pages_of_events_are_exact(store: &Store) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     store.fail(1, &sent).await;
@@ -268,7 +320,7 @@ pub async fn pages_of_events_are_exact(store: &Store<'_>) {
 }
 
 /// Locks come by their ids, as many as were asked for, after the one that was named.
-pub async fn locks_come_in_pages(store: &Store<'_>) {
+pub async fn locks_come_in_pages(store: &Store) {
     for lock in [3, 1, 2] {
         store.with_lock(lock).await;
     }
@@ -287,8 +339,156 @@ pub async fn locks_come_in_pages(store: &Store<'_>) {
     assert_eq!(Ok(&found[0]), Lock::fold(&[created(lock_id(1))]).as_ref());
 }
 
-/// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh()` makes a `(locks, history,
-/// pass)` of things that give `&dyn LockRepo`, `&dyn LockHistory` and `&dyn Fn(Duration)`.
+/// How many tasks come at once in the cases about concurrency.
+const TASKS: u128 = 64;
+
+/// Runs one task for each number, all at once, and answers what they answer in the order of the numbers.
+async fn at_once<T, F>(numbers: impl Iterator<Item = u128>, task: impl Fn(u128) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let tasks: Vec<_> = numbers.map(|n| tokio::spawn(task(n))).collect();
+    let mut answers = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        answers.push(task.await.expect("the task does not panic"));
+    }
+    answers
+}
+
+/// Of many saves at once that were decided on one revision, one is taken.
+pub async fn of_saves_at_once_one_is_taken(store: &Store) {
+    let snapshot = store.with_lock(1).await;
+    let saved = at_once(0..TASKS, |n| {
+        let (_, save) = prepared(&snapshot, 100 + n, slot("key", None));
+        let locks = store.locks.clone();
+        async move { locks.save(save).await }
+    });
+    let (taken, others): (Vec<_>, Vec<_>) = saved.await.into_iter().partition(Result::is_ok);
+    assert_eq!(taken.len(), 1, "{others:?}");
+    assert!(
+        others.iter().all(|o| *o == Err(RepoError::Stale)),
+        "{others:?}"
+    );
+    assert_eq!(store.load(1).await.unfinished.len(), 1);
+}
+
+/// Many tasks write to one lock, each prepares and commits: there is never a second intent, and no write is lost.
+pub async fn many_tasks_on_one_lock_lose_nothing(store: &Store) {
+    store.with_lock(1).await;
+    store.send(1, 1).await;
+    at_once(0..TASKS, |n| {
+        let store = store.clone();
+        async move { store.write_among_others(100 + n).await }
+    })
+    .await;
+    let events = store.events(1).await;
+    let versions: Vec<u64> = events.iter().map(|e| e.version.0).collect();
+    assert_eq!(versions, (1..=2 + TASKS as u64).collect::<Vec<_>>());
+    let mut writes: Vec<u128> = events
+        .iter()
+        .filter_map(|e| Some(e.write?.as_u128()))
+        .collect();
+    writes.sort_unstable();
+    let all: Vec<u128> = std::iter::once(1).chain(100..100 + TASKS).collect();
+    assert_eq!(writes, all);
+    assert_eq!(Ok(store.load(1).await.lock), Lock::fold(&events));
+}
+
+/// Many tasks write to a lock each: none of them has to decide again because of another.
+pub async fn many_tasks_on_many_locks_do_not_meet(store: &Store) {
+    for n in 0..TASKS {
+        store.with_lock(1 + n as u64).await;
+    }
+    at_once(0..TASKS, |n| {
+        let store = store.clone();
+        async move { store.send(1 + n as u64, 100 + n).await }
+    })
+    .await;
+    for n in 0..TASKS {
+        assert_eq!(store.events(1 + n as u64).await.len(), 2);
+    }
+}
+
+/// Many owners claim at once: each overdue write has one of them, and the others have nothing.
+pub async fn of_claims_at_once_each_takes_another_write(store: &Store) {
+    const OVERDUE: u128 = 8;
+    for n in 0..OVERDUE {
+        store.with_lock(1 + n as u64).await;
+        store.prepare(1 + n as u64, 100 + n).await;
+    }
+    (store.pass)(LEASE).await;
+    let claimed = at_once(0..TASKS, |n| {
+        let locks = store.locks.clone();
+        async move { locks.claim(Owner(1000 + n), LEASE).await }
+    });
+    let claimed = claimed.await.into_iter();
+    let claimed = claimed.filter_map(|claim| claim.expect("the store answers"));
+    let mut ids: Vec<u128> = claimed.map(|write| write.id.as_u128()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (100..100 + OVERDUE).collect::<Vec<_>>());
+}
+
+/// A claimed write whose lease ends again is taken over again, by anybody, in the next epoch.
+pub async fn a_take_over_is_taken_over(store: &Store) {
+    store.with_lock(1).await;
+    let write = store.prepare(1, 10).await;
+    for (owner, epoch) in [(8, 2), (9, 3), (8, 4)] {
+        (store.pass)(LEASE).await;
+        let claimed = store.locks.claim(Owner(owner), LEASE).await;
+        let claimed = claimed.expect("the store answers");
+        let claimed = claimed.unwrap_or_else(|| panic!("epoch {epoch} does not come"));
+        let intent = claimed.intent().expect("still prepared");
+        assert_eq!(
+            (claimed.id, intent.owner, intent.epoch),
+            (write.id, Owner(owner), Epoch(epoch))
+        );
+        let stored = store.load(1).await;
+        let stored = stored.unfinished(write.id).and_then(Write::intent);
+        assert_eq!(stored, Some(intent));
+    }
+}
+
+/// The owner's save and a take-over at the same moment: one of them comes too late.
+pub async fn a_save_and_a_take_over_exclude_each_other(store: &Store) {
+    for lock in 1..=32 {
+        store.with_lock(lock).await;
+        let write = store.prepare(lock, 100 + u128::from(lock)).await;
+        let known = store.load(lock).await;
+        (store.pass)(LEASE).await;
+        let save = rules::abort(&known, &write, &FailureReason::Throttled, None, NOW);
+        let (saver, claimer) = (store.locks.clone(), store.locks.clone());
+        let saving = tokio::spawn(async move { saver.save(save).await });
+        let claiming = tokio::spawn(async move { claimer.claim(Owner(8), LEASE).await });
+        let saved = saving.await.expect("the task does not panic");
+        let claimed = claiming.await.expect("the task does not panic");
+        match (saved, claimed) {
+            (Ok(()), Ok(None)) => {}
+            (Err(RepoError::Stale), Ok(Some(taken))) => {
+                let known = store.load(lock).await;
+                let save = rules::abort(&known, &taken, &FailureReason::Throttled, None, NOW);
+                store.locks.save(save).await.expect("it is the owner's now");
+            }
+            both => panic!("lock {lock}: {both:?}"),
+        }
+    }
+}
+
+/// A write whose outcome is known is nobody's to take over.
+pub async fn a_closed_intent_is_never_claimed(store: &Store) {
+    for (lock, write) in [(1, 10), (2, 11)] {
+        store.with_lock(lock).await;
+        store.send(lock, write).await;
+    }
+    let aborted = store.prepare(1, 12).await;
+    let snapshot = store.load(1).await;
+    let save = rules::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
+    store.locks.save(save).await.expect("the abort is saved");
+    (store.pass)(LEASE * 2).await;
+    assert_eq!(store.locks.claim(Owner(8), LEASE).await, Ok(None));
+}
+
+/// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh().await` makes a [`Store`].
 #[macro_export]
 macro_rules! lock_repo_cases {
     ($fresh:path) => {
@@ -298,7 +498,10 @@ macro_rules! lock_repo_cases {
             a_settled_write_keeps_its_reason, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
             a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
-            locks_come_in_pages
+            locks_come_in_pages, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
+            many_tasks_on_many_locks_do_not_meet, of_claims_at_once_each_takes_another_write,
+            a_take_over_is_taken_over, a_save_and_a_take_over_exclude_each_other,
+            a_closed_intent_is_never_claimed
         }
     };
     ($fresh:path: $($case:ident),+) => {
@@ -306,18 +509,16 @@ macro_rules! lock_repo_cases {
         pub const LOCK_REPO_CASES: &[&str] = &[$(stringify!($case)),+];
 
         /// Runs one case by its name.
-        pub async fn run_lock_repo_case(case: &str, store: &$crate::lock_repo::Store<'_>) {
+        pub async fn run_lock_repo_case(case: &str, store: &$crate::lock_repo::Store) {
             match case {
                 $(stringify!($case) => $crate::lock_repo::$case(store).await,)+
                 other => panic!("no such case: {other}"),
             }
         }
 
-        $(#[tokio::test]
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn $case() {
-            let (locks, history, pass) = $fresh();
-            let store = $crate::lock_repo::Store { locks: &*locks, history: &*history, pass: &*pass };
-            $crate::lock_repo::$case(&store).await;
+            $crate::lock_repo::$case(&$fresh().await).await;
         })+
     };
 }

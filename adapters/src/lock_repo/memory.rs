@@ -74,12 +74,10 @@ impl LockRepo for InMemoryLockRepo {
         else {
             return Err(RepoError::Stale);
         };
-        row.append(save.events)
-            .map_err(|(at, _)| RepoError::Corrupt {
-                table: "events",
-                column: "version",
-                key: format!("{}/{at}", save.lock),
-            })?;
+        if let Some(folded) = save.folded {
+            row.lock = *folded;
+        }
+        row.events.extend(save.events);
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
         save.writes.iter().for_each(|write| row.keep(write));

@@ -3,14 +3,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::event::RecordedEvent;
-use crate::lock::LockSnapshot;
+use crate::lock::{Lock, LockSnapshot};
 use crate::values::{LockId, Revision, ShadowVersion};
 use crate::write::{Owner, Write};
 
 /// One atomic change of one lock, as a decision made it: what to append and how rows are afterwards.
 ///
-/// An adapter stores it and computes nothing, but for folding the events into its copy of the lock
-/// with [`crate::lock::Lock::apply`].
+/// An adapter stores it and computes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Save {
     /// The lock.
@@ -19,6 +18,8 @@ pub struct Save {
     pub revision: Revision,
     /// Appended to the stream; their versions go on from the lock's.
     pub events: Vec<RecordedEvent>,
+    /// The lock with these events folded in; `None`: there are no events, and it stays as it is.
+    pub folded: Option<Box<Lock>>,
     /// Rows as they are afterwards: new ones are inserted, known ones replaced. A row that holds a
     /// prepared write starts its lease anew.
     pub writes: Vec<Write>,

@@ -23,6 +23,7 @@ impl<'a> Draft<'a> {
             lock: snapshot.lock.id,
             revision: snapshot.revision,
             events: Vec::new(),
+            folded: None,
             writes: Vec::new(),
             shadow_version: None,
         };
@@ -35,20 +36,23 @@ impl<'a> Draft<'a> {
 
     /// Appends an event and answers its version.
     pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
-        let last = self
+        let known = &self.snapshot.lock;
+        let lock = self
             .save
-            .events
-            .last()
-            .map_or(self.snapshot.lock.version, |e| e.version);
-        let version = last.next();
-        self.save.events.push(RecordedEvent {
-            lock: self.snapshot.lock.id,
-            uuid: self.snapshot.lock.uuid.clone(),
+            .folded
+            .get_or_insert_with(|| Box::new(known.clone()));
+        let version = lock.version.next();
+        let event = RecordedEvent {
+            lock: known.id,
+            uuid: known.uuid.clone(),
             version,
             time: self.now,
             write: Some(write),
             event,
-        });
+        };
+        lock.apply(&event)
+            .expect("it is of this lock, goes on from its version, and creates nothing");
+        self.save.events.push(event);
         version
     }
 

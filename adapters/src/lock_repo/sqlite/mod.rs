@@ -203,27 +203,26 @@ fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoE
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
-    let (lock, revision, shadow_version) = (save.lock, save.revision, save.shadow_version);
-    if save.events.is_empty() {
-        if !rows::touch_lock(transaction, lock, Some(revision), shadow_version)? {
-            return Err(RepoError::Stale);
-        }
-    } else {
-        let mut row = rows::lock(transaction, lock)?
-            .filter(|row| row.revision == revision)
-            .ok_or(RepoError::Stale)?;
-        for event in &save.events {
-            row.lock.apply(event).map_err(|_| RepoError::Corrupt {
-                table: "events",
-                column: "version",
-                key: format!("{lock}/{}", event.version),
-            })?;
-            rows::append(transaction, event)?;
-        }
-        row.revision = row.revision.next();
-        row.shadow_version = shadow_version.or(row.shadow_version);
-        rows::put_lock(transaction, &row)?;
+    let Save {
+        lock,
+        revision,
+        folded,
+        shadow_version,
+        ..
+    } = save;
+    let moved = rows::move_lock(
+        transaction,
+        lock,
+        Some(revision),
+        folded.as_deref(),
+        shadow_version,
+    )?;
+    if !moved {
+        return Err(RepoError::Stale);
     }
+    save.events
+        .iter()
+        .try_for_each(|event| rows::append(transaction, event))?;
     save.writes
         .iter()
         .try_for_each(|write| rows::put_write(transaction, write, now))
@@ -247,7 +246,7 @@ fn take_over(
         });
     }
     rows::put_write(transaction, &write, now)?;
-    rows::touch_lock(transaction, write.lock, None, None)?;
+    rows::move_lock(transaction, write.lock, None, None, None)?;
     Ok(Some(write))
 }
 

@@ -163,23 +163,26 @@ pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError
         .map_err(unavailable)
 }
 
-/// As [`put_lock`] for a lock whose stream is as it was, which need not be read for that: moves it on from
-/// `revision`, or from whichever it has. Whether there was such a lock.
-pub(super) fn touch_lock(
+/// Moves a lock's row on from `revision`, or from whichever it has; what is not given stays as it is. Whether there
+/// was such a row.
+pub(super) fn move_lock(
     conn: &Connection,
     lock: LockId,
     revision: Option<Revision>,
+    folded: Option<&Lock>,
     shadow_version: Option<ShadowVersion>,
 ) -> Result<bool, RepoError> {
     let moved = prepare(
         conn,
-        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?3, shadow_version)
+        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?3, shadow_version),
+         state = coalesce(?4, state)
          WHERE id = ?1 AND revision = coalesce(?2, revision)",
     )?
     .execute(params![
         integer(lock.get())?,
         optional(revision.map(|r| r.0))?,
         optional(shadow_version.map(|v| v.0))?,
+        folded.map(|lock| json::lock_state(lock).to_string()),
     ])
     .map_err(unavailable)?;
     Ok(moved > 0)
