@@ -8,6 +8,8 @@
 pub mod auth_port;
 mod hand;
 pub mod lock_repo;
+#[cfg(feature = "postgres-server")]
+pub mod postgres_server;
 pub mod samples;
 pub mod shadow_port;
 pub mod shadow_trouble;

@@ -39,8 +39,7 @@ pub(crate) use keywright_adapters::auth::{
 /// What takes in the reports that are brought over HTTP.
 pub(crate) use keywright_adapters::reports::{HttpReports, Undelivered};
 
-/// The version of an imported event that goes on from whatever its lock has.
-pub(crate) const NEXT_VERSION: LockVersion = SqliteLockRepo::NEXT;
+pub(crate) use keywright_adapters::lock_repo::NEXT_VERSION;
 
 /// The moment.
 pub(crate) fn now() -> Timestamp {

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
+use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save};
-use keywright_domain::values::{LockId, LockVersion, Revision, Timestamp, WriteId};
+use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Intent, Owner, Write, WriteState};
 use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
+use super::columns::LockRow;
 use checkpoint::Checkpoints;
 use readers::Readers;
-use rows::LockRow;
 
 /// Holds locks, their events and their writes in a file. Clones share it. A save is on the disk before it
 /// is answered (WAL, `synchronous=FULL`).
@@ -76,9 +76,6 @@ impl SqliteLockRepo {
     pub async fn ended(&self) {
         self.writer.ended().await;
     }
-
-    /// The version of an event that is to go on from whatever its lock has.
-    pub const NEXT: LockVersion = LockVersion(0);
 
     /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
     /// none. Others can read meanwhile, and who wants to write waits.
@@ -268,27 +265,7 @@ fn import<E: From<ImportError>>(
             Some(row) => Some(row),
             None => rows::lock(transaction, event.lock).map_err(ImportError::Store)?,
         };
-        if event.version == SqliteLockRepo::NEXT {
-            event.version = known
-                .as_ref()
-                .map_or(LockVersion(1), |row| row.lock.version.next());
-        }
-        let refused = |why: FoldError| ImportError::NotAStream {
-            lock: event.lock,
-            at: event.version,
-            why,
-        };
-        let row = match known {
-            Some(mut row) => {
-                row.lock.apply(&event).map_err(refused)?;
-                row
-            }
-            None => LockRow {
-                lock: Lock::create(&event).map_err(refused)?,
-                revision: Revision(0),
-                shadow_version: None,
-            },
-        };
+        let row = super::follow(known, &mut event)?;
         rows::append(transaction, &event).map_err(ImportError::Store)?;
         current = Some(row);
     }

@@ -1,83 +1,47 @@
-//! Rows as values of the domain. A row that is none is an error with its table, column and key.
+//! The statements, and what they bind and read.
 
-use std::str::FromStr;
-use std::time::Duration;
-
-use keywright_domain::event::{KeySlot, RecordedEvent};
+use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::Lock;
 use keywright_domain::ports::RepoError;
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{
-    DeviceCode, Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, Timestamp,
-    WriteId,
-};
-use keywright_domain::write::{Intent, Owner, Requested, Settled, Write, WriteState};
+use keywright_domain::values::{LockId, LockVersion, Revision, ShadowVersion, Timestamp, WriteId};
+use keywright_domain::write::Write;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named_params, params};
 
 use crate::json;
+use crate::lock_repo::columns::{self, Bits, LockRow, WriteColumns, WrongType, integer, optional};
 
-/// A lock's row.
-pub(super) struct LockRow {
-    pub(super) lock: Lock,
-    pub(super) revision: Revision,
-    pub(super) shadow_version: Option<ShadowVersion>,
+impl columns::Row for Row<'_> {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
+        get(self, column)
+    }
+
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
+        get(self, column)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let bytes: Option<[u8; 16]> = get(self, column)?;
+        Ok(bytes.map(u128::from_be_bytes))
+    }
+
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
+        get(self, column)
+    }
 }
 
-/// A row that is being read.
-struct Columns<'a> {
-    row: &'a Row<'a>,
-    table: &'static str,
-    key: String,
+fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, WrongType> {
+    row.get(column).map_err(|_| WrongType)
 }
 
-impl Columns<'_> {
-    fn corrupt(&self, column: &'static str) -> RepoError {
-        RepoError::Corrupt {
-            table: self.table,
-            column,
-            key: self.key.clone(),
-        }
-    }
-
-    fn get<T: FromSql>(&self, column: &'static str) -> Result<T, RepoError> {
-        self.row.get(column).map_err(|_| self.corrupt(column))
-    }
-
-    fn number(&self, column: &'static str) -> Result<Option<u64>, RepoError> {
-        let number: Option<i64> = self.get(column)?;
-        let unsigned = number.map(u64::try_from).transpose();
-        unsigned.map_err(|_| self.corrupt(column))
-    }
-
-    fn required(&self, column: &'static str) -> Result<u64, RepoError> {
-        self.number(column)?.ok_or_else(|| self.corrupt(column))
-    }
-
-    fn time(&self, column: &'static str) -> Result<Timestamp, RepoError> {
-        self.required(column).map(Timestamp::from_millis)
-    }
-
-    fn bits(&self, column: &'static str) -> Result<u128, RepoError> {
-        self.get(column).map(u128::from_be_bytes)
-    }
-
-    fn parse<T: FromStr>(&self, column: &'static str) -> Result<T, RepoError> {
-        let text: String = self.get(column)?;
-        text.parse().map_err(|_| self.corrupt(column))
+impl Bits {
+    const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
     }
 }
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
-}
-
-fn integer(value: u64) -> Result<i64, RepoError> {
-    i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
-}
-
-fn optional(value: Option<u64>) -> Result<Option<i64>, RepoError> {
-    value.map(integer).transpose()
 }
 
 fn prepare<'a>(conn: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, RepoError> {
@@ -104,7 +68,9 @@ pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<LockRow>, Rep
         "SELECT revision, shadow_version, state FROM locks WHERE id = ?1",
     )?;
     let row = statement
-        .query_row([integer(id.get())?], |row| Ok(read_lock(id, row)))
+        .query_row([integer(id.get())?], |row| {
+            Ok(LockRow::read(id, row, "state"))
+        })
         .optional();
     row.map_err(unavailable)?.transpose()
 }
@@ -122,30 +88,10 @@ pub(super) fn locks(
         "SELECT id, revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
         named_params! { ":after": after, ":limit": limit },
         |row| {
-            let columns = Columns {
-                row,
-                table: "locks",
-                key: "a row without a readable id".into(),
-            };
-            let id = LockId::new(columns.required("id")?).map_err(|_| columns.corrupt("id"))?;
-            read_lock(id, row).map(|row| row.lock)
+            let id = columns::read_lock_id(row)?;
+            LockRow::read(id, row, "state").map(|row| row.lock)
         },
     )
-}
-
-fn read_lock(id: LockId, row: &Row<'_>) -> Result<LockRow, RepoError> {
-    let columns = Columns {
-        row,
-        table: "locks",
-        key: id.to_string(),
-    };
-    let state: String = columns.get("state")?;
-    let state = serde_json::from_str(&state).map_err(|_| columns.corrupt("state"))?;
-    Ok(LockRow {
-        lock: json::read_lock_state(id, &state).map_err(|_| columns.corrupt("state"))?,
-        revision: Revision(columns.required("revision")?),
-        shadow_version: columns.number("shadow_version")?.map(ShadowVersion),
-    })
 }
 
 /// Puts a lock's row in its place.
@@ -218,26 +164,8 @@ pub(super) fn events(
         "SELECT version, write_id, type, data FROM events
          WHERE lock = :lock AND version >= :first ORDER BY version LIMIT :limit",
         named_params! { ":lock": lock_id, ":first": first, ":limit": limit },
-        |row| read_event(lock, row),
+        |row| columns::read_event(lock, row),
     )
-}
-
-fn read_event(lock: LockId, row: &Row<'_>) -> Result<RecordedEvent, RepoError> {
-    let mut columns = Columns {
-        row,
-        table: "events",
-        key: lock.to_string(),
-    };
-    let version = LockVersion(columns.required("version")?);
-    columns.key = format!("{lock}/{version}");
-    let write: Option<[u8; 16]> = columns.get("write_id")?;
-    let write = write.map(|bytes| WriteId::from_u128(u128::from_be_bytes(bytes)));
-    let (name, data): (String, String) = (columns.get("type")?, columns.get("data")?);
-    let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
-    json::read_event(&name, version, write, &data)
-        .ok()
-        .filter(|event| event.lock == lock)
-        .ok_or_else(|| columns.corrupt("data"))
 }
 
 pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, RepoError> {
@@ -246,7 +174,7 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
         conn,
         "SELECT * FROM writes WHERE id = :id",
         named_params! { ":id": id },
-        read_write,
+        |row| columns::read_write(row),
     );
     found.map(|mut found| found.pop())
 }
@@ -258,7 +186,7 @@ pub(super) fn live_writes(conn: &Connection, lock: LockId) -> Result<Vec<Write>,
         "SELECT * FROM writes WHERE lock = :lock
          AND (lease_until IS NOT NULL OR attention IS NOT NULL) ORDER BY seq",
         named_params! { ":lock": integer(lock.get())? },
-        read_write,
+        |row| columns::read_write(row),
     )
 }
 
@@ -280,7 +208,7 @@ pub(super) fn due_writes(
             ":id": after_id.as_u128().to_be_bytes(),
             ":limit": limit,
         },
-        read_write,
+        |row| columns::read_write(row),
     )
 }
 
@@ -290,21 +218,15 @@ pub(super) fn overdue_write(conn: &Connection, now: Timestamp) -> Result<Option<
         conn,
         "SELECT * FROM writes WHERE lease_until <= :now ORDER BY lease_until, id LIMIT 1",
         named_params! { ":now": integer(now.as_millis())? },
-        read_write,
+        |row| columns::read_write(row),
     );
     found.map(|mut found| found.pop())
 }
 
 /// Puts a write's row in its place; the lease of a prepared one starts now.
 pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Result<(), RepoError> {
-    let (requested, intent) = (write.requested, write.intent());
-    let reason = match &write.state {
-        WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
-        _ => None,
-    };
-    let lease = intent.map(|i| u64::try_from(i.lease.as_millis()).unwrap_or(u64::MAX));
-    let lease_until = intent.map(|i| now.after(i.lease).as_millis());
-    let index = write.slot.index.map(KeyIndex::get);
+    let columns = WriteColumns::of(write)?;
+    let lease_until = write.intent().map(|i| now.after(i.lease).as_millis());
     prepare(
         conn,
         "INSERT OR REPLACE INTO writes VALUES (:id, :lock, :uuid, :thing, :key_uuid, :key_index, :seq,
@@ -312,104 +234,29 @@ pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Res
          :late, :reason, :device_code, :owner, :epoch, :lease, :lease_until, :attention)",
     )?
     .execute(named_params! {
-        ":id": write.id.as_u128().to_be_bytes(),
-        ":lock": integer(write.lock.get())?,
-        ":uuid": write.uuid.as_str(),
-        ":thing": write.thing.as_str(),
-        ":key_uuid": write.slot.key.as_str(),
-        ":key_index": optional(index)?,
-        ":seq": integer(write.seq.0)?,
-        ":requested_by": write.requested_by,
-        ":prepared_at": integer(write.prepared_at.as_millis())?,
-        ":expires_at": integer(write.expires_at.as_millis())?,
-        ":requested_version": optional(requested.map(|r| r.version.0))?,
-        ":requested_at": optional(requested.map(|r| r.time.as_millis()))?,
-        ":state": write.state.name(),
-        ":ended_at": optional(write.settled_at().map(Timestamp::as_millis))?,
-        ":late": write.is_late(),
-        ":reason": reason.map(FailureReason::name),
-        ":device_code": reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),
-        ":owner": intent.map(|i| i.owner.0.to_be_bytes()),
-        ":epoch": optional(intent.map(|i| i.epoch.0))?,
-        ":lease": optional(lease)?,
+        ":id": columns.id.bytes(),
+        ":lock": columns.lock,
+        ":uuid": columns.uuid,
+        ":thing": columns.thing,
+        ":key_uuid": columns.key_uuid,
+        ":key_index": columns.key_index,
+        ":seq": columns.seq,
+        ":requested_by": columns.requested_by,
+        ":prepared_at": columns.prepared_at,
+        ":expires_at": columns.expires_at,
+        ":requested_version": columns.requested_version,
+        ":requested_at": columns.requested_at,
+        ":state": columns.state,
+        ":ended_at": columns.ended_at,
+        ":late": columns.late,
+        ":reason": columns.reason,
+        ":device_code": columns.device_code,
+        ":owner": columns.owner.map(Bits::bytes),
+        ":epoch": columns.epoch,
+        ":lease": columns.lease,
         ":lease_until": optional(lease_until)?,
-        ":attention": optional(write.attention.map(Timestamp::as_millis))?,
+        ":attention": columns.attention,
     })
     .map(drop)
     .map_err(unavailable)
-}
-
-fn read_write(row: &Row<'_>) -> Result<Write, RepoError> {
-    let mut columns = Columns {
-        row,
-        table: "writes",
-        key: "a row without a readable id".into(),
-    };
-    let id = WriteId::from_u128(columns.bits("id")?);
-    columns.key = id.to_string();
-    let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
-    let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
-    let requested = match columns.number("requested_version")? {
-        Some(version) => Some(Requested {
-            version: LockVersion(version),
-            time: columns.time("requested_at")?,
-        }),
-        None => None,
-    };
-    Ok(Write {
-        id,
-        lock,
-        uuid: columns.parse("uuid")?,
-        thing: columns.parse("thing")?,
-        slot: KeySlot {
-            key: columns.parse("key_uuid")?,
-            index: index.map_err(|_| columns.corrupt("key_index"))?,
-        },
-        seq: Sequence(columns.required("seq")?),
-        requested_by: columns.get("requested_by")?,
-        prepared_at: columns.time("prepared_at")?,
-        expires_at: columns.time("expires_at")?,
-        requested,
-        state: read_state(&columns)?,
-        attention: columns.number("attention")?.map(Timestamp::from_millis),
-    })
-}
-
-fn read_state(columns: &Columns<'_>) -> Result<WriteState, RepoError> {
-    let ended = || columns.time("ended_at");
-    let settled = || {
-        Ok(Settled {
-            at: ended()?,
-            late: columns.get("late")?,
-        })
-    };
-    let state: String = columns.get("state")?;
-    Ok(match state.as_str() {
-        "PREPARED" => WriteState::Prepared(Intent {
-            owner: Owner(columns.bits("owner")?),
-            epoch: Epoch(columns.required("epoch")?),
-            lease: Duration::from_millis(columns.required("lease")?),
-        }),
-        "SENT" => WriteState::Sent,
-        "IN_PROGRESS" => WriteState::InProgress,
-        "SUCCEEDED" => WriteState::Succeeded(settled()?),
-        "FAILED" => WriteState::Failed(read_reason(columns)?, settled()?),
-        "EXPIRED" => WriteState::Expired { at: ended()? },
-        "SUPERSEDED" => WriteState::Superseded { at: ended()? },
-        "WITHDRAWN" => WriteState::Withdrawn { at: ended()? },
-        "ABORTED" => WriteState::Aborted {
-            at: ended()?,
-            reason: read_reason(columns)?,
-        },
-        _ => return Err(columns.corrupt("state")),
-    })
-}
-
-fn read_reason(columns: &Columns<'_>) -> Result<FailureReason, RepoError> {
-    match columns.get::<Option<String>>("device_code")? {
-        Some(code) => DeviceCode::new(&code)
-            .map(FailureReason::DeviceError)
-            .map_err(|_| columns.corrupt("device_code")),
-        None => columns.parse("reason"),
-    }
 }

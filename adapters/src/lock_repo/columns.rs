@@ -1,0 +1,290 @@
+//! What stores keep of locks and writes in columns, whatever their driver. A row that is no value of the domain is an
+//! error with its table, column and key.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use keywright_domain::event::{KeySlot, RecordedEvent};
+use keywright_domain::lock::Lock;
+use keywright_domain::ports::RepoError;
+use keywright_domain::reason::FailureReason;
+use keywright_domain::values::{
+    DeviceCode, Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, Timestamp,
+    WriteId,
+};
+use keywright_domain::write::{Intent, Owner, Requested, Settled, Write, WriteState};
+
+use crate::json;
+
+/// A row as its driver gives it. `Err`: the column holds something of another type.
+pub(super) trait Row {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType>;
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType>;
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType>;
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType>;
+}
+
+pub(super) struct WrongType;
+
+/// A row that is being read.
+struct Columns<'a, R> {
+    row: &'a R,
+    table: &'static str,
+    key: String,
+}
+
+impl<R: Row> Columns<'_, R> {
+    fn corrupt(&self, column: &'static str) -> RepoError {
+        corrupt(self.table, column, self.key.clone())
+    }
+
+    fn number(&self, column: &'static str) -> Result<Option<u64>, RepoError> {
+        let number = self.row.integer(column);
+        let number = number.map_err(|_| self.corrupt(column))?;
+        let unsigned = number.map(u64::try_from).transpose();
+        unsigned.map_err(|_| self.corrupt(column))
+    }
+
+    fn required(&self, column: &'static str) -> Result<u64, RepoError> {
+        self.number(column)?.ok_or_else(|| self.corrupt(column))
+    }
+
+    fn time(&self, column: &'static str) -> Result<Timestamp, RepoError> {
+        self.required(column).map(Timestamp::from_millis)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<u128, RepoError> {
+        let bits = self.row.bits(column).ok().flatten();
+        bits.ok_or_else(|| self.corrupt(column))
+    }
+
+    fn optional_text(&self, column: &'static str) -> Result<Option<String>, RepoError> {
+        self.row.text(column).map_err(|_| self.corrupt(column))
+    }
+
+    fn text(&self, column: &'static str) -> Result<String, RepoError> {
+        let text = self.optional_text(column)?;
+        text.ok_or_else(|| self.corrupt(column))
+    }
+
+    fn parse<T: FromStr>(&self, column: &'static str) -> Result<T, RepoError> {
+        let text = self.text(column)?;
+        text.parse().map_err(|_| self.corrupt(column))
+    }
+}
+
+fn corrupt(table: &'static str, column: &'static str, key: String) -> RepoError {
+    RepoError::Corrupt { table, column, key }
+}
+
+/// A number for a column, which has 63 bits.
+///
+/// # Errors
+/// It has more.
+pub(super) fn integer(value: u64) -> Result<i64, RepoError> {
+    i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
+}
+
+pub(super) fn optional(value: Option<u64>) -> Result<Option<i64>, RepoError> {
+    value.map(integer).transpose()
+}
+
+/// A lock's row.
+pub(super) struct LockRow {
+    pub(super) lock: Lock,
+    pub(super) revision: Revision,
+    pub(super) shadow_version: Option<ShadowVersion>,
+}
+
+impl LockRow {
+    /// Reads `revision`, `shadow_version`, and the fold in the column that `state` names.
+    pub(super) fn read<R: Row>(
+        id: LockId,
+        row: &R,
+        state: &'static str,
+    ) -> Result<Self, RepoError> {
+        let columns = Columns {
+            row,
+            table: "locks",
+            key: id.to_string(),
+        };
+        let unreadable = || corrupt("locks", "state", id.to_string());
+        let text = columns.text(state).map_err(|_| unreadable())?;
+        let fold = serde_json::from_str(&text).map_err(|_| unreadable())?;
+        Ok(Self {
+            lock: json::read_lock_state(id, &fold).map_err(|_| unreadable())?,
+            revision: Revision(columns.required("revision")?),
+            shadow_version: columns.number("shadow_version")?.map(ShadowVersion),
+        })
+    }
+}
+
+/// The column `id` of a row of locks.
+pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
+    let columns = Columns {
+        row,
+        table: "locks",
+        key: "a row without a readable id".into(),
+    };
+    LockId::new(columns.required("id")?).map_err(|_| columns.corrupt("id"))
+}
+
+/// The columns `version`, `write_id`, `type` and `data` of an event.
+pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent, RepoError> {
+    let mut columns = Columns {
+        row,
+        table: "events",
+        key: lock.to_string(),
+    };
+    let version = LockVersion(columns.required("version")?);
+    columns.key = format!("{lock}/{version}");
+    let write = row
+        .bits("write_id")
+        .map_err(|_| columns.corrupt("write_id"))?;
+    let (name, data) = (columns.text("type")?, columns.text("data")?);
+    let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
+    json::read_event(&name, version, write.map(WriteId::from_u128), &data)
+        .ok()
+        .filter(|event| event.lock == lock)
+        .ok_or_else(|| columns.corrupt("data"))
+}
+
+/// All columns of a write.
+pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
+    let mut columns = Columns {
+        row,
+        table: "writes",
+        key: "a row without a readable id".into(),
+    };
+    let id = WriteId::from_u128(columns.bits("id")?);
+    columns.key = id.to_string();
+    let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
+    let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
+    let requested = match columns.number("requested_version")? {
+        Some(version) => Some(Requested {
+            version: LockVersion(version),
+            time: columns.time("requested_at")?,
+        }),
+        None => None,
+    };
+    Ok(Write {
+        id,
+        lock,
+        uuid: columns.parse("uuid")?,
+        thing: columns.parse("thing")?,
+        slot: KeySlot {
+            key: columns.parse("key_uuid")?,
+            index: index.map_err(|_| columns.corrupt("key_index"))?,
+        },
+        seq: Sequence(columns.required("seq")?),
+        requested_by: columns.text("requested_by")?,
+        prepared_at: columns.time("prepared_at")?,
+        expires_at: columns.time("expires_at")?,
+        requested,
+        state: read_state(&columns)?,
+        attention: columns.number("attention")?.map(Timestamp::from_millis),
+    })
+}
+
+fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError> {
+    let ended = || columns.time("ended_at");
+    let settled = || {
+        let late = columns.row.flag("late");
+        Ok(Settled {
+            at: ended()?,
+            late: late.map_err(|_| columns.corrupt("late"))?,
+        })
+    };
+    Ok(match columns.text("state")?.as_str() {
+        "PREPARED" => WriteState::Prepared(Intent {
+            owner: Owner(columns.bits("owner")?),
+            epoch: Epoch(columns.required("epoch")?),
+            lease: Duration::from_millis(columns.required("lease")?),
+        }),
+        "SENT" => WriteState::Sent,
+        "IN_PROGRESS" => WriteState::InProgress,
+        "SUCCEEDED" => WriteState::Succeeded(settled()?),
+        "FAILED" => WriteState::Failed(read_reason(columns)?, settled()?),
+        "EXPIRED" => WriteState::Expired { at: ended()? },
+        "SUPERSEDED" => WriteState::Superseded { at: ended()? },
+        "WITHDRAWN" => WriteState::Withdrawn { at: ended()? },
+        "ABORTED" => WriteState::Aborted {
+            at: ended()?,
+            reason: read_reason(columns)?,
+        },
+        _ => return Err(columns.corrupt("state")),
+    })
+}
+
+fn read_reason<R: Row>(columns: &Columns<'_, R>) -> Result<FailureReason, RepoError> {
+    match columns.optional_text("device_code")? {
+        Some(code) => DeviceCode::new(&code)
+            .map(FailureReason::DeviceError)
+            .map_err(|_| columns.corrupt("device_code")),
+        None => columns.parse("reason"),
+    }
+}
+
+/// What a write puts in its columns; the end of its lease is the store's to count.
+#[cfg_attr(feature = "postgres", derive(serde::Serialize))]
+pub(super) struct WriteColumns<'a> {
+    pub(super) id: Bits,
+    pub(super) lock: i64,
+    pub(super) uuid: &'a str,
+    pub(super) thing: &'a str,
+    pub(super) key_uuid: &'a str,
+    pub(super) key_index: Option<i64>,
+    pub(super) seq: i64,
+    pub(super) requested_by: &'a str,
+    pub(super) prepared_at: i64,
+    pub(super) expires_at: i64,
+    pub(super) requested_version: Option<i64>,
+    pub(super) requested_at: Option<i64>,
+    pub(super) state: &'static str,
+    pub(super) ended_at: Option<i64>,
+    pub(super) late: bool,
+    pub(super) reason: Option<&'static str>,
+    pub(super) device_code: Option<&'a str>,
+    pub(super) owner: Option<Bits>,
+    pub(super) epoch: Option<i64>,
+    pub(super) lease: Option<i64>,
+    pub(super) attention: Option<i64>,
+}
+
+impl<'a> WriteColumns<'a> {
+    pub(super) fn of(write: &'a Write) -> Result<Self, RepoError> {
+        let (requested, intent) = (write.requested, write.intent());
+        let reason = match &write.state {
+            WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
+            _ => None,
+        };
+        let lease = intent.map(|i| u64::try_from(i.lease.as_millis()).unwrap_or(u64::MAX));
+        Ok(Self {
+            id: Bits(write.id.as_u128()),
+            lock: integer(write.lock.get())?,
+            uuid: write.uuid.as_str(),
+            thing: write.thing.as_str(),
+            key_uuid: write.slot.key.as_str(),
+            key_index: optional(write.slot.index.map(KeyIndex::get))?,
+            seq: integer(write.seq.0)?,
+            requested_by: &write.requested_by,
+            prepared_at: integer(write.prepared_at.as_millis())?,
+            expires_at: integer(write.expires_at.as_millis())?,
+            requested_version: optional(requested.map(|r| r.version.0))?,
+            requested_at: optional(requested.map(|r| r.time.as_millis()))?,
+            state: write.state.name(),
+            ended_at: optional(write.settled_at().map(Timestamp::as_millis))?,
+            late: write.is_late(),
+            reason: reason.map(FailureReason::name),
+            device_code: reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),
+            owner: intent.map(|i| Bits(i.owner.0)),
+            epoch: optional(intent.map(|i| i.epoch.0))?,
+            lease: optional(lease)?,
+            attention: optional(write.attention.map(Timestamp::as_millis))?,
+        })
+    }
+}
+
+/// The 128 bits of an id of a write or an owner.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bits(pub(super) u128);

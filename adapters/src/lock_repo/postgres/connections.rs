@@ -1,0 +1,266 @@
+//! Connections to the database, and what its errors mean.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use keywright_domain::ports::RepoError;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// The time for a connection to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// From when on a connection that does not answer counts as lost.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// How a database is reached.
+#[derive(Clone, Debug)]
+pub struct PostgresSettings {
+    config: Config,
+    ca: Option<PathBuf>,
+    connections: usize,
+}
+
+/// A database that cannot be used as a store of locks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer; it may do so later.
+    #[error("the database does not answer: {0}")]
+    Unreachable(String),
+    /// It answers, and cannot be used.
+    #[error("the database cannot be used: {0}")]
+    Unfit(String),
+}
+
+impl StoreError {
+    pub(super) fn of(error: tokio_postgres::Error) -> Self {
+        let said = error.as_db_error().map(|e| e.code().clone());
+        let passing = |code: &SqlState| matches!(&code.code()[..2], "53" | "57" | "58" | "08");
+        match said {
+            Some(code) if !passing(&code) => Self::Unfit(describe(&error)),
+            _ => Self::Unreachable(describe(&error)),
+        }
+    }
+
+    fn of_pool(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::of(error),
+            other => Self::Unreachable(other.to_string()),
+        }
+    }
+}
+
+impl PostgresSettings {
+    /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network TLS is required unless the URL
+    /// has another `sslmode`, and the server's certificate is checked.
+    ///
+    /// # Errors
+    /// It is none; the text says why.
+    pub fn new(url: &str) -> Result<Self, String> {
+        let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
+            format!(
+                "{}; an example is postgres://keywright@db.example/keywright",
+                describe(&e)
+            )
+        })?;
+        if config.get_password().is_some() {
+            let why =
+                "a URL is no place for a password, because others can read it; put it in a file";
+            return Err(why.into());
+        }
+        if config.get_hosts().is_empty() {
+            return Err("the URL names no host".into());
+        }
+        let local = config.get_hosts().iter().all(|host| match host {
+            Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1"),
+            Host::Unix(_) => true,
+        });
+        if !local && !url.contains("sslmode=") {
+            config.ssl_mode(SslMode::Require);
+        }
+        config
+            .application_name("keywright")
+            .connect_timeout(CONNECT)
+            .tcp_user_timeout(SILENT)
+            .keepalives_idle(SILENT);
+        Ok(Self {
+            config,
+            ca: None,
+            connections: 16,
+        })
+    }
+
+    /// With a password.
+    pub fn set_password(&mut self, password: &str) {
+        self.config.password(password);
+    }
+
+    /// With the certificates, in PEM, of who may have issued the server's, instead of the system's.
+    pub fn set_ca(&mut self, file: &Path) {
+        self.ca = Some(file.to_owned());
+    }
+
+    /// With so many connections at most.
+    pub const fn set_connections(&mut self, connections: usize) {
+        self.connections = connections;
+    }
+
+    /// Where it is, without credentials.
+    pub fn place(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let name = self.config.get_dbname().or(self.config.get_user());
+        format!("{host}:{port}/{}", name.unwrap_or_default())
+    }
+
+    /// `patience`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
+    /// for any more does not hold others up.
+    pub(super) fn pool(&self, patience: Duration) -> Result<Pool, StoreError> {
+        let mut config = self.config.clone();
+        let given = config.get_options().unwrap_or_default();
+        let millis = patience.as_millis();
+        let options = format!(
+            "{given} -c statement_timeout={millis} -c idle_in_transaction_session_timeout={millis}"
+        );
+        config.options(options.trim());
+        let manager_config = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let tls = MakeRustlsConnect::new(self.tls()?);
+        let manager = Manager::from_config(config, tls, manager_config);
+        Pool::builder(manager)
+            .max_size(self.connections)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| StoreError::Unfit(e.to_string()))
+    }
+
+    fn tls(&self) -> Result<ClientConfig, StoreError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(path) => {
+                let unusable = |why: &dyn std::fmt::Display| {
+                    StoreError::Unfit(format!("{} cannot be used: {why}", path.display()))
+                };
+                let file = CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))?;
+                for certificate in file {
+                    let certificate = certificate.map_err(|e| unusable(&e))?;
+                    roots.add(certificate).map_err(|e| unusable(&e))?;
+                }
+                if roots.is_empty() {
+                    return Err(unusable(&"it holds no certificate in PEM"));
+                }
+            }
+            None if self.config.get_ssl_mode() == SslMode::Disable => {}
+            // Some of a system's certificates may be unreadable; what is left has to do.
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.2 and 1.3");
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
+/// A connection for as long as something takes.
+///
+/// # Errors
+/// There is none.
+pub(super) async fn connection(pool: &Pool) -> Result<Lent, StoreError> {
+    let client = pool.get().await.map_err(StoreError::of_pool)?;
+    Ok(Lent(Some(client)))
+}
+
+/// A connection that goes back only when it has nothing under way: who gives a statement up closes the connection,
+/// or the next statement on it would wait for that one.
+pub(super) struct Lent(Option<Client>);
+
+impl Lent {
+    pub(super) fn client(&mut self) -> &mut Client {
+        self.0
+            .as_mut()
+            .expect("it goes back by value, and only then")
+    }
+
+    /// It has nothing under way.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+/// The rows of one statement that is one transaction. What is lost on the way is `lost`'s to say.
+pub(super) async fn query(
+    pool: &Pool,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    lost: fn(String) -> RepoError,
+) -> Result<Vec<Row>, RepoError> {
+    let unavailable = |error: StoreError| RepoError::Unavailable(error.to_string());
+    let mut lent = connection(pool).await.map_err(unavailable)?;
+    let client = lent.client();
+    // What cannot be prepared was not done.
+    let prepared = client.prepare_cached(sql).await;
+    let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
+    let rows = client.query(&statement, parameters).await;
+    let rows = rows.map_err(|error| failed(&error, lost));
+    lent.give_back();
+    rows
+}
+
+/// What an error says of the statement: where the database has answered, it was not done, unless that answer is that
+/// the database is going down.
+pub(super) fn failed(error: &tokio_postgres::Error, lost: fn(String) -> RepoError) -> RepoError {
+    let going_down = |code: &SqlState| match &code.code()[..2] {
+        "08" | "58" | "XX" => true,
+        "57" => *code != SqlState::QUERY_CANCELED,
+        _ => false,
+    };
+    match error.as_db_error() {
+        Some(said) if !going_down(said.code()) => RepoError::Unavailable(describe(error)),
+        _ => lost(describe(error)),
+    }
+}
+
+/// With what is behind it, which the library leaves away.
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// The text in a column, if there is any.
+pub(super) fn text(row: &Row, column: &str) -> Option<String> {
+    row.try_get(column).ok().flatten()
+}

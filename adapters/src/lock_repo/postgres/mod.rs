@@ -1,0 +1,228 @@
+//! Locks in a PostgreSQL database, which any number of replicas share: nothing else coordinates them.
+//!
+//! A save is one statement, and so one round trip and one transaction. Leases are counted by the database's clock.
+
+mod connections;
+mod import;
+mod rows;
+mod schema;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::Pool;
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save};
+use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
+use keywright_domain::write::{Owner, Write};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::columns::{Bits, LockRow, integer, optional, read_event, read_lock_id, read_write};
+use crate::json;
+pub use connections::{PostgresSettings, StoreError};
+use connections::{connection, query};
+
+/// Holds locks, their events and their writes in a database. Clones share its connections.
+#[derive(Clone)]
+pub struct PostgresLockRepo {
+    pool: Pool,
+}
+
+impl PostgresLockRepo {
+    /// Connects, brings the schema up to date, and checks that a commit is durable before it is answered.
+    /// `patience` is the longest time that a statement may take.
+    ///
+    /// # Errors
+    /// The database does not answer or cannot be used.
+    pub async fn connect(
+        settings: &PostgresSettings,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
+        let pool = settings.pool(patience)?;
+        let mut lent = connection(&pool).await?;
+        let client = lent.client();
+        check_durability(client).await?;
+        schema::migrate(client).await?;
+        lent.give_back();
+        Ok(Self { pool })
+    }
+
+    /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
+    /// none. An event of version [`super::NEXT_VERSION`] goes on from whatever its lock has. One import at a time
+    /// runs, and locks that it touches wait for its end.
+    ///
+    /// # Errors
+    /// What `events` says, or why one of them was not taken.
+    pub async fn import_all<E>(
+        &self,
+        events: impl Iterator<Item = Result<RecordedEvent, E>> + Send,
+    ) -> Result<(), E>
+    where
+        E: From<ImportError> + Send,
+    {
+        import::import_all(&self.pool, events).await
+    }
+
+    async fn read(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, RepoError> {
+        query(&self.pool, sql, parameters, RepoError::Unavailable).await
+    }
+
+    async fn change(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, RepoError> {
+        query(&self.pool, sql, parameters, RepoError::Unknown).await
+    }
+}
+
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// A 200 says that the event is durable.
+async fn check_durability(client: &tokio_postgres::Client) -> Result<(), StoreError> {
+    let show = async |setting: &str| {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
+        row.map(|row| row.get::<_, String>(0))
+            .map_err(StoreError::of)
+    };
+    let commit = show("synchronous_commit").await?;
+    if !matches!(commit.as_str(), "on" | "remote_apply") {
+        return Err(StoreError::Unfit(format!(
+            "its synchronous_commit is {commit}, so that a crash would lose what was confirmed; set it to on"
+        )));
+    }
+    if show("fsync").await? == "off" {
+        tracing::warn!(
+            "the database has fsync off: a crash of its machine loses what was confirmed"
+        );
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl LockRepo for PostgresLockRepo {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        let rows = self.read(rows::LOAD, &[&integer(lock.get())?]).await?;
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let LockRow {
+            lock,
+            revision,
+            shadow_version,
+        } = LockRow::read(lock, first, "fold")?;
+        // A lock without live writes is one row without one.
+        let live = rows.iter().filter(|row| rows::has_write(row));
+        let live: Result<Vec<Write>, _> = live.map(read_write).collect();
+        let (unfinished, ended): (Vec<Write>, Vec<Write>) = live?
+            .into_iter()
+            .partition(|w| w.is_open() || w.intent().is_some());
+        Ok(Some(LockSnapshot {
+            lock,
+            revision,
+            shadow_version,
+            unfinished,
+            uncleared: ended
+                .into_iter()
+                .filter(Write::has_uncleared_result)
+                .collect(),
+        }))
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        let events = rows::EventColumns::of(&save.events)?;
+        let writes = rows::writes_json(&save.writes)?;
+        let fold = save.folded.map(|lock| json::lock_state(&lock).to_string());
+        let moved = self
+            .change(
+                rows::SAVE,
+                &[
+                    &integer(save.lock.get())?,
+                    &integer(save.revision.0)?,
+                    &optional(save.shadow_version.map(|v| v.0))?,
+                    &fold,
+                    &events.versions,
+                    &events.writes,
+                    &events.types,
+                    &events.data,
+                    &writes,
+                ],
+            )
+            .await?;
+        match moved.first().map(|row| row.get::<_, i64>(0)) {
+            Some(1) => Ok(()),
+            _ => Err(RepoError::Stale),
+        }
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let owner = Bits(owner.0);
+        let claimed = self
+            .change(rows::CLAIM, &[&owner, &integer(lease)?])
+            .await?;
+        claimed.first().map(read_write).transpose()
+    }
+}
+
+#[async_trait]
+impl LockHistory for PostgresLockRepo {
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
+        let sql = "SELECT * FROM writes WHERE id = $1";
+        let found = self.read(sql, &[&Bits(id.as_u128())]).await?;
+        found.first().map(read_write).transpose()
+    }
+
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        let Ok(first) = i64::try_from(first.0) else {
+            // No stream is that long.
+            return Ok(Vec::new());
+        };
+        let sql = "SELECT version, write_id, type, data FROM events
+                   WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
+        let id = integer(lock.get())?;
+        let rows = self.read(sql, &[&id, &first, &most(limit)]).await?;
+        rows.iter().map(|row| read_event(lock, row)).collect()
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<Due>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let sql = "SELECT * FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3)
+                   ORDER BY attention, id LIMIT $4";
+        let until = integer(until.as_millis())?;
+        let (after, id) = match after {
+            Some((at, id)) => (integer(at.as_millis())?, id.as_u128()),
+            None => (-1, 0),
+        };
+        let rows = self
+            .read(sql, &[&until, &after, &Bits(id), &most(limit)])
+            .await?;
+        rows.iter().map(read_write).collect()
+    }
+
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id > $1 ORDER BY id LIMIT $2";
+        let after = after.map_or(Ok(0), |id| integer(id.get()))?;
+        let rows = self.read(sql, &[&after, &most(limit)]).await?;
+        let lock = |row: &Row| {
+            let id = read_lock_id(row)?;
+            LockRow::read(id, row, "state").map(|row| row.lock)
+        };
+        rows.iter().map(lock).collect()
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        self.import_all(events.into_iter().map(Ok)).await
+    }
+}
+
+fn most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,191 @@
+//! The statements, and what they bind and read.
+
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::ports::RepoError;
+use keywright_domain::values::WriteId;
+use keywright_domain::write::Write;
+use serde::{Serialize, Serializer};
+use tokio_postgres::Row;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::json;
+use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer};
+
+/// The moment by the database's clock, in milliseconds.
+macro_rules! now {
+    () => {
+        "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    };
+}
+
+/// The lock, once for each write that somebody still has to act on; one statement sees one revision.
+pub(super) const LOAD: &str = "
+SELECT l.revision, l.shadow_version, l.state AS fold, w.*
+FROM locks l LEFT JOIN writes w
+  ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
+WHERE l.id = $1 ORDER BY w.seq";
+
+/// Nothing is appended or put unless the lock's row has moved. Who waits for that row sees it as it is afterwards.
+pub(super) const SAVE: &str = concat!(
+    "
+WITH moved AS (
+  UPDATE locks SET revision = revision + 1, shadow_version = coalesce($3, shadow_version), state = coalesce($4, state)
+  WHERE id = $1 AND revision = $2 RETURNING id
+), appended AS (
+  INSERT INTO events (lock, version, write_id, type, data)
+  SELECT moved.id, e.version, e.write_id, e.type, e.data
+  FROM moved, unnest($5::bigint[], $6::uuid[], $7::text[], $8::text[]) AS e (version, write_id, type, data)
+), put AS (
+  INSERT INTO writes (id, lock, uuid, thing, key_uuid, key_index, seq, requested_by, prepared_at, expires_at,
+    requested_version, requested_at, state, ended_at, late, reason, device_code, owner, epoch, lease, lease_until,
+    attention)
+  SELECT w.id, w.lock, w.uuid, w.thing, w.key_uuid, w.key_index, w.seq, w.requested_by, w.prepared_at, w.expires_at,
+    w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
+    w.lease, ",
+    now!(),
+    " + w.lease, w.attention
+  FROM moved, json_populate_recordset(NULL::writes, $9) AS w
+  ON CONFLICT (id) DO UPDATE SET
+    requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
+    ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
+    device_code = excluded.device_code, owner = excluded.owner, epoch = excluded.epoch, lease = excluded.lease,
+    lease_until = excluded.lease_until, attention = excluded.attention
+)
+SELECT count(*) FROM moved"
+);
+
+/// Takes the longest overdue intent that nobody else is at. Both rows are locked, and neither is waited for; every
+/// other statement takes the lock's row first.
+pub(super) const CLAIM: &str = concat!(
+    "
+WITH overdue AS (
+  SELECT w.id FROM writes w JOIN locks l ON l.id = w.lock
+  WHERE w.lease_until <= ",
+    now!(),
+    " ORDER BY w.lease_until, w.id LIMIT 1
+  FOR UPDATE OF l, w SKIP LOCKED
+), taken AS (
+  UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = ",
+    now!(),
+    " + $2
+  FROM overdue WHERE writes.id = overdue.id RETURNING writes.*
+), moved AS (
+  UPDATE locks SET revision = revision + 1 FROM taken WHERE locks.id = taken.lock
+)
+SELECT * FROM taken"
+);
+
+/// Whether a row of [`LOAD`] has a write.
+pub(super) fn has_write(row: &Row) -> bool {
+    matches!(row.try_get::<_, Option<Bits>>("id"), Ok(Some(_)) | Err(_))
+}
+
+/// Events, column by column.
+#[derive(Default)]
+pub(super) struct EventColumns {
+    pub(super) versions: Vec<i64>,
+    pub(super) writes: Vec<Option<Bits>>,
+    pub(super) types: Vec<&'static str>,
+    pub(super) data: Vec<String>,
+}
+
+impl EventColumns {
+    pub(super) fn of(events: &[RecordedEvent]) -> Result<Self, RepoError> {
+        let mut columns = Self::default();
+        for event in events {
+            columns.push(event)?;
+        }
+        Ok(columns)
+    }
+
+    pub(super) fn push(&mut self, event: &RecordedEvent) -> Result<(), RepoError> {
+        self.versions.push(integer(event.version.0)?);
+        self.writes.push(event.write.map(|id| Bits(id.as_u128())));
+        self.types.push(event.event.name());
+        self.data.push(json::event_data(event).to_string());
+        Ok(())
+    }
+}
+
+/// Writes as one parameter: a JSON array of rows.
+pub(super) fn writes_json(writes: &[Write]) -> Result<Json, RepoError> {
+    let rows: Result<Vec<WriteColumns<'_>>, _> = writes.iter().map(WriteColumns::of).collect();
+    let text = serde_json::to_string(&rows?);
+    text.map(Json)
+        .map_err(|e| RepoError::Unavailable(e.to_string()))
+}
+
+/// A text that goes as `json`.
+#[derive(Debug)]
+pub(super) struct Json(String);
+
+impl ToSql for Json {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::JSON
+    }
+
+    to_sql_checked!();
+}
+
+impl ToSql for Bits {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::UUID
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Bits {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(u128::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::UUID
+    }
+}
+
+/// As JSON, a UUID in its usual form.
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&WriteId::from_u128(self.0))
+    }
+}
+
+impl columns::Row for Row {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
+
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let bits: Option<Bits> = self.try_get(column).map_err(|_| WrongType)?;
+        Ok(bits.map(|bits| bits.0))
+    }
+
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
+    }
+}

@@ -1,0 +1,329 @@
+//! The PostgreSQL store keeps the contract, and which databases it takes.
+#![cfg(feature = "postgres")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_adapters::lock_repo::{PostgresLockRepo, PostgresSettings, StoreError};
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
+use keywright_domain::rules::{self, Limits};
+use keywright_domain::values::{LockVersion, ShadowVersion, WriteId};
+use keywright_domain::write::{Owner, Write};
+use keywright_testkit::lock_repo::{Passing, Store};
+use keywright_testkit::lock_repo_cases;
+use keywright_testkit::postgres_server::PostgresServer;
+use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
+
+/// What a statement may take here.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Database {
+    server: Arc<PostgresServer>,
+    url: String,
+}
+
+impl Database {
+    async fn new(server: Arc<PostgresServer>) -> Self {
+        let (maker, made) = (server.clone(), tokio::task::spawn_blocking);
+        let url = made(move || maker.database()).await.expect("a database");
+        Self { server, url }
+    }
+
+    async fn shared() -> Self {
+        let server = tokio::task::spawn_blocking(PostgresServer::shared).await;
+        Self::new(server.expect("a server")).await
+    }
+
+    fn name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn psql(&self, statements: &str) -> String {
+        self.server
+            .psql(self.name(), statements)
+            .expect("it is done")
+    }
+
+    async fn open(&self) -> PostgresLockRepo {
+        self.try_open().await.expect("a store")
+    }
+
+    async fn try_open(&self) -> Result<PostgresLockRepo, StoreError> {
+        let settings = PostgresSettings::new(&self.url).expect("a URL");
+        PostgresLockRepo::connect(&settings, PATIENCE).await
+    }
+
+    async fn refusal(&self) -> String {
+        let refused = self.try_open().await.err().expect("refused");
+        assert!(matches!(refused, StoreError::Unfit(_)), "{refused:?}");
+        refused.to_string()
+    }
+}
+
+/// The database's clock is nobody's to move; that leases ended sooner comes to the same.
+async fn fresh() -> Store {
+    let database = Arc::new(Database::shared().await);
+    let repo = Arc::new(database.open().await);
+    let pass = move |span: Duration| -> Passing {
+        let database = database.clone();
+        let sooner = format!(
+            "UPDATE writes SET lease_until = lease_until - {}",
+            span.as_millis()
+        );
+        let passing = tokio::task::spawn_blocking(move || database.psql(&sooner));
+        Box::pin(async move { drop(passing.await.expect("it passes")) })
+    };
+    Store {
+        locks: repo.clone(),
+        history: repo,
+        pass: Arc::new(pass),
+    }
+}
+
+lock_repo_cases!(fresh);
+
+async fn load(repo: &PostgresLockRepo) -> LockSnapshot {
+    let known = repo.load(lock_id(1)).await.expect("the store answers");
+    known.expect("the lock exists")
+}
+
+/// A lock with a sent write and a prepared one.
+async fn fill(repo: &PostgresLockRepo) -> Write {
+    repo.import(vec![created(lock_id(1))])
+        .await
+        .expect("imported");
+    let (first, save) = prepared(&load(repo).await, 10, slot("k", Some(2)));
+    repo.save(save).await.expect("prepared");
+    let (snapshot, limits) = (load(repo).await, Limits::default());
+    let (sent, save) = rules::commit(&snapshot, &first, ShadowVersion(5), &[], &limits, NOW);
+    repo.save(save).await.expect("committed");
+    let (_, save) = prepared(&load(repo).await, 11, slot("other", None));
+    repo.save(save).await.expect("prepared");
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_at_once_share_one_store() {
+    let database = Arc::new(Database::shared().await);
+    let mut starting = Vec::new();
+    for _ in 0..8 {
+        let database = database.clone();
+        starting.push(tokio::spawn(async move { database.open().await }));
+    }
+    let mut replicas = Vec::new();
+    for replica in starting {
+        replicas.push(replica.await.expect("it starts"));
+    }
+    let sent = fill(&replicas[0]).await;
+    for replica in &replicas {
+        assert_eq!(replica.write(sent.id).await, Ok(Some(sent.clone())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_by_the_database_s_clock() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    repo.import(vec![created(lock_id(1))])
+        .await
+        .expect("imported");
+    let (mut write, _) = prepared(&load(&repo).await, 10, slot("k", None));
+    let lease = Duration::from_millis(300);
+    if let keywright_domain::write::WriteState::Prepared(intent) = &mut write.state {
+        intent.lease = lease;
+    }
+    let (_, mut save) = prepared(&load(&repo).await, 10, slot("k", None));
+    save.writes = vec![write];
+    repo.save(save).await.expect("prepared");
+    assert_eq!(repo.claim(Owner(8), LEASE).await, Ok(None));
+    tokio::time::sleep(lease + Duration::from_millis(50)).await;
+    let claimed = repo.claim(Owner(8), LEASE).await.expect("it answers");
+    assert!(claimed.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_intent_of_a_lock_is_refused_by_the_database_itself() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    fill(&repo).await;
+    let snapshot = load(&repo).await;
+    let unaware = LockSnapshot {
+        unfinished: Vec::new(),
+        ..snapshot.clone()
+    };
+    let (_, save) = prepared(&unaware, 12, slot("k", None));
+    let saved = repo.save(save).await;
+    assert!(matches!(saved, Err(RepoError::Unavailable(_))), "{saved:?}");
+    assert_eq!(load(&repo).await, snapshot);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_fails_leaves_nothing_and_gives_the_connection_up() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    for _ in 0..20 {
+        let mut gap = created(lock_id(2));
+        gap.version = LockVersion(3);
+        let done = repo.import(vec![created(lock_id(1)), gap]).await;
+        assert!(matches!(done, Err(ImportError::NotAStream { .. })));
+    }
+    assert_eq!(repo.load(lock_id(1)).await, Ok(None));
+    fill(&repo).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_events_than_fit_in_one_statement_are_imported() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    let events = (1..=2500).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
+    repo.import_all(events).await.expect("imported");
+    let last = repo.locks(Some(lock_id(2499)), 9).await.expect("locks");
+    assert_eq!(last.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
+    let newer = Database::shared().await;
+    newer.open().await;
+    newer.psql("INSERT INTO keywright_schema VALUES (99)");
+    assert!(newer.refusal().await.contains("schema is version 99"));
+
+    let foreign = Database::shared().await;
+    foreign.psql("CREATE TABLE events (x int)");
+    let text = foreign.refusal().await;
+    assert!(
+        text.contains("table events belongs to another program"),
+        "{text}"
+    );
+
+    let careless = Database::shared().await;
+    let set = "SET synchronous_commit = off";
+    careless.psql(&format!("ALTER DATABASE {} {set}", careless.name()));
+    let text = careless.refusal().await;
+    assert!(text.contains("synchronous_commit is off"), "{text}");
+
+    let missing = Database {
+        url: newer.url.replace(newer.name(), "no_such_database"),
+        server: newer.server.clone(),
+    };
+    assert!(missing.refusal().await.contains("does not exist"));
+
+    let nobody = Database {
+        url: "postgres://keywright@127.0.0.1:1/none".into(),
+        server: newer.server.clone(),
+    };
+    let refused = nobody.try_open().await.err().expect("nobody is there");
+    assert!(matches!(refused, StoreError::Unreachable(_)), "{refused:?}");
+}
+
+#[test]
+fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
+    for (url, part) in [
+        (
+            "postgres://me:secret@db/keywright",
+            "no place for a password",
+        ),
+        ("postgres://", "names no host"),
+        ("mysql://db/keywright", "an example is postgres://"),
+        ("postgres://db:none/keywright", "an example is postgres://"),
+    ] {
+        let text = PostgresSettings::new(url).expect_err(url);
+        assert!(text.contains(part), "{url}: {text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+    let settings = PostgresSettings::new("postgres://me@db.example/locks").expect("a URL");
+    assert_eq!(settings.place(), "db.example:5432/locks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_value_is_an_error_with_its_place() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    fill(&repo).await;
+    let corrupt = |table, column, key: &str| {
+        Err(RepoError::Corrupt {
+            table,
+            column,
+            key: key.to_owned(),
+        })
+    };
+    database.psql("UPDATE writes SET state = 'LOST'");
+    let id = WriteId::from_u128(10);
+    assert_eq!(
+        repo.write(id).await,
+        corrupt("writes", "state", &id.to_string())
+    );
+    database.psql("UPDATE locks SET state = '{}'");
+    let loaded = repo.load(lock_id(1)).await.map(|_| None);
+    assert_eq!(loaded, corrupt("locks", "state", "1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_crashes_is_used_again_when_it_is_back() {
+    let server = tokio::task::spawn_blocking(PostgresServer::start).await;
+    let database = Database::new(Arc::new(server.expect("a server"))).await;
+    let repo = database.open().await;
+    let sent = fill(&repo).await;
+    let before = load(&repo).await;
+    database.server.stop("immediate");
+    let away = repo.load(lock_id(1)).await;
+    assert!(matches!(away, Err(RepoError::Unavailable(_))), "{away:?}");
+    let (_, save) = prepared(
+        &LockSnapshot {
+            unfinished: vec![],
+            ..before.clone()
+        },
+        12,
+        slot("k", None),
+    );
+    let saved = repo.save(save).await;
+    assert!(
+        matches!(
+            saved,
+            Err(RepoError::Unavailable(_) | RepoError::Unknown(_))
+        ),
+        "{saved:?}"
+    );
+    database.server.restart();
+    // The first use of a connection may be what finds out that it is dead.
+    let mut tries = 0;
+    let after = loop {
+        match repo.load(lock_id(1)).await {
+            Ok(found) => break found,
+            Err(error) => assert!(tries < 20, "{error}"),
+        }
+        tries += 1;
+    };
+    assert_eq!(after, Some(before));
+    assert_eq!(repo.write(sent.id).await, Ok(Some(sent)));
+}
+
+/// A statement that is under way when its connection is cut may have been done or not, and the answer says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_whose_connection_is_cut_is_unknown() {
+    let database = Database::shared().await;
+    let repo = database.open().await;
+    fill(&repo).await;
+    let snapshot = load(&repo).await;
+    // Somebody holds the lock's row, so that the save is under way for as long as that.
+    let server = database.server.clone();
+    let name = database.name().to_owned();
+    let hold = "BEGIN; SELECT * FROM locks FOR UPDATE; SELECT pg_sleep(2); COMMIT";
+    let holder = std::thread::spawn(move || server.psql(&name, hold));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let prepared = snapshot.prepared().expect("an intent").clone();
+    let (limits, known) = (Limits::default(), snapshot.clone());
+    let (_, save) = rules::commit(&known, &prepared, ShadowVersion(9), &[], &limits, NOW);
+    let saver = repo.clone();
+    let saving = tokio::spawn(async move { saver.save(save).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    database.psql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'keywright' AND datname = current_database() AND wait_event_type = 'Lock'",
+    );
+    let saved = saving.await.expect("no panic");
+    assert!(matches!(saved, Err(RepoError::Unknown(_))), "{saved:?}");
+    holder.join().expect("no panic").expect("it is done");
+    assert_eq!(load(&repo).await, snapshot);
+}

@@ -1,0 +1,229 @@
+//! A PostgreSQL server of a test's own, on a free port of loopback and in a folder that goes with it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot start its database fails"
+)]
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A running server, stopped when it is dropped.
+pub struct PostgresServer {
+    folder: TempDir,
+    port: u16,
+    databases: AtomicU32,
+    child: Mutex<Option<Child>>,
+}
+
+/// Enough for a test, and nothing that waits for a disk: what a crash of the server loses, it loses with this, too.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+fsync = off
+max_connections = 200
+shared_buffers = 32MB
+log_min_messages = fatal
+";
+
+static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
+
+impl PostgresServer {
+    /// The server that the tests of this process share, as long as one of them has it.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start());
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    /// A server of one's own.
+    pub fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        give_to_user(folder.path());
+        give_to_user(&data);
+        let made = program("initdb")
+            .args(["--no-sync", "--auth=trust", "--username=keywright"])
+            .args(["-E", "UTF8", "--locale=C", "-D"])
+            .arg(&data)
+            .output()
+            .expect("PostgreSQL is installed: scripts/test does that");
+        succeeded("initdb", &made);
+        let mut server = Self {
+            folder,
+            port: 0,
+            databases: AtomicU32::new(0),
+            child: Mutex::new(None),
+        };
+        // A port that was free may be taken before the server has it.
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            server.port = listener.local_addr().unwrap().port();
+            drop(listener);
+            if server.try_run() {
+                return server;
+            }
+        }
+        panic!("PostgreSQL does not start");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn try_run(&self) -> bool {
+        let settings = format!("{SETTINGS}port = {}\n", self.port);
+        let path = self.data().join("postgresql.auto.conf");
+        std::fs::write(path, settings).unwrap();
+        let child = program("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        *self.child() = Some(child.unwrap());
+        for _ in 0..1000 {
+            let ended = self.child().as_mut().and_then(|c| c.try_wait().unwrap());
+            if ended.is_some() {
+                return false;
+            }
+            if self.psql("postgres", "SELECT 1").is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    fn child(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an empty database and answers its URL.
+    pub fn database(&self) -> String {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{number}");
+        let made = self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        made.expect("a database");
+        format!("postgres://keywright@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Runs statements, each in a transaction of its own, and answers the rows, columns parted by `|`.
+    ///
+    /// # Errors
+    /// What the server says against it.
+    pub fn psql(&self, database: &str, statements: &str) -> Result<String, String> {
+        let url = format!("postgres://keywright@127.0.0.1:{}/{database}", self.port);
+        let output = program("psql")
+            .args([
+                "--no-psqlrc",
+                "-qAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-c",
+                statements,
+                &url,
+            ])
+            .output()
+            .expect("psql is installed: scripts/test does that");
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+
+    /// `pg_ctl stop`, in one of its modes: `fast` ends transactions, `immediate` is a crash.
+    pub fn stop(&self, mode: &str) {
+        let stopped = program("pg_ctl")
+            .args(["stop", "-w", "-m", mode, "-D"])
+            .arg(self.data())
+            .output();
+        succeeded("pg_ctl", &stopped.unwrap());
+        if let Some(mut child) = self.child().take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on its port, after it was stopped.
+    pub fn restart(&self) {
+        // Its port may be in use for a moment, by a connection of somebody else.
+        let again = (0..50).any(|_| {
+            let runs = self.try_run();
+            if !runs {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            runs
+        });
+        assert!(again, "PostgreSQL does not start again");
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child().take() {
+            // SIGQUIT, at which it and all of its processes end at once.
+            let _ = Command::new("kill")
+                .args(["-QUIT", &child.id().to_string()])
+                .status();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// One of PostgreSQL's programs, as a user who may run it.
+fn program(name: &str) -> Command {
+    // Debian keeps most of them where no path leads.
+    let installed = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut versions: Vec<PathBuf> = installed.flatten().map(|v| v.path()).collect();
+    versions.sort_unstable();
+    let found = versions.iter().rev().map(|v| v.join("bin").join(name));
+    let found = { found }.find(|path| path.exists());
+    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
+    command.current_dir("/").stdin(Stdio::null());
+    if let Some((user, group)) = *user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// The server refuses to run as root; `None`: we are not.
+fn user() -> &'static Option<(u32, u32)> {
+    static USER: std::sync::OnceLock<Option<(u32, u32)>> = std::sync::OnceLock::new();
+    USER.get_or_init(|| {
+        let id = |arguments: &[&str]| {
+            let output = Command::new("id").args(arguments).output().ok()?;
+            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            text.parse::<u32>().ok()
+        };
+        if id(&["-u"]) != Some(0) {
+            return None;
+        }
+        let of = |name| id(&["-u", name]).zip(id(&["-g", name]));
+        of("postgres").or_else(|| of("nobody"))
+    })
+}
+
+fn give_to_user(folder: &Path) {
+    if let Some((user, group)) = *user() {
+        std::os::unix::fs::chown(folder, Some(user), Some(group)).unwrap();
+    }
+}
+
+fn succeeded(what: &str, output: &Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {text}");
+}
