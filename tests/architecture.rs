@@ -257,6 +257,7 @@ fn names_an_adapter(file: &str, source: &str) -> bool {
     // Values that a person names in the settings are no adapters.
     let codecs = codecs.replace("keywright_adapters::layer::FaultPlan", "");
     let codecs = codecs.replace("keywright_adapters::auth::Algorithm", "");
+    let codecs = codecs.replace("keywright_adapters::database::DatabaseSettings", "");
     !file.starts_with("bootstrap/") && codecs.contains("keywright_adapters")
 }
 

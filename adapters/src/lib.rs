@@ -4,6 +4,8 @@
 //! may have happened.
 
 pub mod auth;
+#[cfg(feature = "postgres")]
+pub mod database;
 pub mod json;
 pub mod layer;
 pub mod lock_repo;

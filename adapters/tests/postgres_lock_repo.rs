@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::lock_repo::{PostgresLockRepo, PostgresSettings, StoreError};
+use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
+use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 use keywright_domain::rules::{self, Limits};
@@ -18,12 +19,12 @@ use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 /// What a statement may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Database {
+struct Fresh {
     server: Arc<PostgresServer>,
     url: String,
 }
 
-impl Database {
+impl Fresh {
     async fn new(server: Arc<PostgresServer>) -> Self {
         let (maker, made) = (server.clone(), tokio::task::spawn_blocking);
         let url = made(move || maker.database()).await.expect("a database");
@@ -49,21 +50,22 @@ impl Database {
         self.try_open().await.expect("a store")
     }
 
-    async fn try_open(&self) -> Result<PostgresLockRepo, StoreError> {
-        let settings = PostgresSettings::new(&self.url).expect("a URL");
-        PostgresLockRepo::connect(&settings, PATIENCE).await
+    async fn try_open(&self) -> Result<PostgresLockRepo, DatabaseError> {
+        let settings = DatabaseSettings::new(&self.url).expect("a URL");
+        let database = Database::connect(&settings, PATIENCE).await?;
+        Ok(PostgresLockRepo::new(database))
     }
 
     async fn refusal(&self) -> String {
         let refused = self.try_open().await.err().expect("refused");
-        assert!(matches!(refused, StoreError::Unfit(_)), "{refused:?}");
+        assert!(matches!(refused, DatabaseError::Unfit(_)), "{refused:?}");
         refused.to_string()
     }
 }
 
 /// The database's clock is nobody's to move; that leases ended sooner comes to the same.
 async fn fresh() -> Store {
-    let database = Arc::new(Database::shared().await);
+    let database = Arc::new(Fresh::shared().await);
     let repo = Arc::new(database.open().await);
     let pass = move |span: Duration| -> Passing {
         let database = database.clone();
@@ -105,7 +107,7 @@ async fn fill(repo: &PostgresLockRepo) -> Write {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_start_at_once_share_one_store() {
-    let database = Arc::new(Database::shared().await);
+    let database = Arc::new(Fresh::shared().await);
     let mut starting = Vec::new();
     for _ in 0..8 {
         let database = database.clone();
@@ -123,7 +125,7 @@ async fn replicas_that_start_at_once_share_one_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_ends_by_the_database_s_clock() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     repo.import(vec![created(lock_id(1))])
         .await
@@ -144,7 +146,7 @@ async fn a_lease_ends_by_the_database_s_clock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_intent_of_a_lock_is_refused_by_the_database_itself() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
     let snapshot = load(&repo).await;
@@ -160,7 +162,7 @@ async fn a_second_intent_of_a_lock_is_refused_by_the_database_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_fails_leaves_nothing_and_gives_the_connection_up() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     for _ in 0..20 {
         let mut gap = created(lock_id(2));
@@ -174,7 +176,7 @@ async fn an_import_that_fails_leaves_nothing_and_gives_the_connection_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_events_than_fit_in_one_statement_are_imported() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     let events = (1..=2500).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
     repo.import_all(events).await.expect("imported");
@@ -184,12 +186,12 @@ async fn more_events_than_fit_in_one_statement_are_imported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
-    let newer = Database::shared().await;
+    let newer = Fresh::shared().await;
     newer.open().await;
     newer.psql("INSERT INTO keywright_schema VALUES (99)");
     assert!(newer.refusal().await.contains("schema is version 99"));
 
-    let foreign = Database::shared().await;
+    let foreign = Fresh::shared().await;
     foreign.psql("CREATE TABLE events (x int)");
     let text = foreign.refusal().await;
     assert!(
@@ -197,24 +199,27 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
         "{text}"
     );
 
-    let careless = Database::shared().await;
+    let careless = Fresh::shared().await;
     let set = "SET synchronous_commit = off";
     careless.psql(&format!("ALTER DATABASE {} {set}", careless.name()));
     let text = careless.refusal().await;
     assert!(text.contains("synchronous_commit is off"), "{text}");
 
-    let missing = Database {
+    let missing = Fresh {
         url: newer.url.replace(newer.name(), "no_such_database"),
         server: newer.server.clone(),
     };
     assert!(missing.refusal().await.contains("does not exist"));
 
-    let nobody = Database {
+    let nobody = Fresh {
         url: "postgres://keywright@127.0.0.1:1/none".into(),
         server: newer.server.clone(),
     };
     let refused = nobody.try_open().await.err().expect("nobody is there");
-    assert!(matches!(refused, StoreError::Unreachable(_)), "{refused:?}");
+    assert!(
+        matches!(refused, DatabaseError::Unreachable(_)),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -228,17 +233,17 @@ fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
         ("mysql://db/keywright", "an example is postgres://"),
         ("postgres://db:none/keywright", "an example is postgres://"),
     ] {
-        let text = PostgresSettings::new(url).expect_err(url);
+        let text = DatabaseSettings::new(url).expect_err(url);
         assert!(text.contains(part), "{url}: {text}");
         assert!(!text.contains("secret"), "{text}");
     }
-    let settings = PostgresSettings::new("postgres://me@db.example/locks").expect("a URL");
+    let settings = DatabaseSettings::new("postgres://me@db.example/locks").expect("a URL");
     assert_eq!(settings.place(), "db.example:5432/locks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_no_value_is_an_error_with_its_place() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
     let corrupt = |table, column, key: &str| {
@@ -262,7 +267,7 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_crashes_is_used_again_when_it_is_back() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await;
-    let database = Database::new(Arc::new(server.expect("a server"))).await;
+    let database = Fresh::new(Arc::new(server.expect("a server"))).await;
     let repo = database.open().await;
     let sent = fill(&repo).await;
     let before = load(&repo).await;
@@ -302,7 +307,7 @@ async fn a_database_that_crashes_is_used_again_when_it_is_back() {
 /// A statement that is under way when its connection is cut may have been done or not, and the answer says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_save_whose_connection_is_cut_is_unknown() {
-    let database = Database::shared().await;
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
     let snapshot = load(&repo).await;

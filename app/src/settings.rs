@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keywright_adapters::auth::Algorithm;
+#[cfg(feature = "postgres")]
+use keywright_adapters::database::DatabaseSettings;
 use keywright_adapters::layer::FaultPlan;
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::{BrokerUrl, Files};
@@ -16,8 +18,10 @@ use keywright_sandbox::{Behaviour, Demo};
 pub(crate) struct Settings {
     /// Where HTTP is served.
     pub(crate) listen: SocketAddr,
-    /// Where locks, shadows, memories and credentials are kept.
+    /// Where everything is kept that is not kept in a database.
     pub(crate) data: PathBuf,
+    /// Where locks and API keys are kept.
+    pub(crate) store: StoreChoice,
     pub(crate) log: LogFormat,
     pub(crate) log_level: tracing::Level,
     /// How long the protocol waits for what.
@@ -30,6 +34,16 @@ pub(crate) struct Settings {
     pub(crate) shadow_name: String,
     pub(crate) reports: Reports,
     pub(crate) sandbox: Sandbox,
+}
+
+/// Where locks and API keys are kept.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreChoice {
+    /// In files in the folder of data.
+    File,
+    /// In a PostgreSQL database.
+    #[cfg(feature = "postgres")]
+    Database(Box<DatabaseSettings>),
 }
 
 /// Where the shadows of locks are.

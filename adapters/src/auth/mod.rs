@@ -4,6 +4,8 @@
 mod api_key;
 #[cfg(feature = "auth")]
 mod api_key_file;
+#[cfg(all(feature = "auth", feature = "postgres"))]
+mod api_key_table;
 #[cfg(feature = "auth")]
 mod credentials;
 #[cfg(feature = "auth")]
@@ -16,6 +18,8 @@ pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
 pub use api_key_file::{
     ApiKeyFileError, read_api_keys, read_last_used, write_api_keys, write_last_used, write_private,
 };
+#[cfg(all(feature = "auth", feature = "postgres"))]
+pub use api_key_table::PostgresApiKeys;
 #[cfg(feature = "auth")]
 pub use credentials::CredentialAuth;
 #[cfg(feature = "auth")]

@@ -16,7 +16,7 @@ use keywright_domain::{event::RecordedEvent, lock::Lock, ports::ImportError, val
 #[cfg(feature = "memory")]
 pub use memory::InMemoryLockRepo;
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresLockRepo, PostgresSettings, StoreError};
+pub use postgres::PostgresLockRepo;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLockRepo;
 

@@ -8,15 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use keywright_adapters::auth::{
     Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
-    VerificationKey, read_api_keys, read_jwks, read_last_used, write_api_keys, write_last_used,
+    VerificationKey, read_jwks,
 };
 use keywright_domain::ports::{Clock, Secret};
 use keywright_domain::principal::Identity;
 use keywright_domain::values::OrganizationId;
 use keywright_sandbox::Demo;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
-use super::{API_KEYS, API_KEYS_USED, Error, TOKEN_KEY};
+use super::{ApiKeyStore, Error, TOKEN_KEY};
 use crate::demo_credentials::{
     AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
     write_env,
@@ -34,7 +34,7 @@ pub(super) struct LetIn {
     pub(super) auth: Arc<CredentialAuth>,
     /// The sandbox's own.
     pub(super) demo: Option<DemoCredentials>,
-    api_keys: (PathBuf, Stamp),
+    api_keys: (ApiKeyStore, Vec<ApiKeyRecord>),
     tokens: Option<(Arc<JwtVerifier>, TokenKeys, Stamp)>,
 }
 
@@ -42,16 +42,16 @@ pub(super) struct LetIn {
 ///
 /// # Errors
 /// One cannot be used; the text names it.
-pub(super) fn let_in(
+pub(super) async fn let_in(
     settings: &Settings,
     url: &str,
     clock: &Arc<dyn Clock>,
+    api_keys: ApiKeyStore,
 ) -> Result<LetIn, Error> {
     let data = settings.data.as_path();
-    let keys_path = data.join(API_KEYS);
     let (mut verifier, mut demo, mut followed) = (None, None, None);
     if settings.sandbox.demo {
-        let credentials = demo_credentials(data, url, &**clock)?;
+        let credentials = demo_credentials(data, url, &**clock, &api_keys).await?;
         (verifier, demo) = (Some(Arc::new(credentials.tokens)), Some(credentials.demo));
     } else if let Some(tokens) = &settings.tokens {
         let stamp = Stamp::of(tokens.keys.path());
@@ -59,32 +59,22 @@ pub(super) fn let_in(
         followed = Some((own.clone(), tokens.keys.clone(), stamp));
         verifier = Some(own);
     }
-    // What changes while it is read is read again.
-    let keys_stamp = Stamp::of(&keys_path);
-    let api_keys = ApiKeys::new(read_api_keys(&keys_path)?);
-    let auth = CredentialAuth::new(verifier, Some(api_keys), clock.clone());
+    let records = api_keys.read().await?;
+    let auth = CredentialAuth::new(verifier, Some(ApiKeys::new(records.clone())), clock.clone());
     Ok(LetIn {
         auth: Arc::new(auth),
         demo,
-        api_keys: (keys_path, keys_stamp),
+        api_keys: (api_keys, records),
         tokens: followed,
     })
 }
 
 impl LetIn {
-    /// Follows the files, and notes when API keys were used.
-    pub(super) fn follow(self, data: &Path, workers: &mut JoinSet<()>) {
-        let used_path = data.join(API_KEYS_USED);
-        workers.spawn(note_api_keys_used(used_path.clone(), self.auth.clone()));
-        let ((path, stamp), auth) = (self.api_keys, self.auth);
-        let read = path.clone();
-        workers.spawn(follow("the API keys", path, stamp, move || {
-            let keys = read_api_keys(&read)?;
-            // The uses that are not noted yet go with the keys that were used.
-            note_last_used(&used_path, &auth.api_keys_last_used());
-            auth.replace_api_keys(ApiKeys::new(keys));
-            Ok(())
-        }));
+    /// Follows what says who is let in, and notes when API keys were used.
+    pub(super) fn follow(self, workers: &mut JoinSet<()>) {
+        let ((store, records), auth) = (self.api_keys, self.auth);
+        workers.spawn(note_api_keys_used(store.clone(), auth.clone()));
+        workers.spawn(follow_api_keys(store, records, auth));
         if let Some((tokens, keys, stamp)) = self.tokens {
             let path = keys.path().to_owned();
             workers.spawn(follow("the keys of tokens", path, stamp, move || {
@@ -100,8 +90,13 @@ struct Credentials {
 }
 
 /// What an earlier run left where it is still good; else new ones.
-fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credentials, Error> {
-    let (env_path, keys_path) = (data.join("sandbox.env"), data.join(API_KEYS));
+async fn demo_credentials(
+    data: &Path,
+    url: &str,
+    clock: &dyn Clock,
+    stored: &ApiKeyStore,
+) -> Result<Credentials, Error> {
+    let env_path = data.join("sandbox.env");
     let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
     let settings = JwtSettings {
         issuer: ISSUER.into(),
@@ -110,7 +105,7 @@ fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credent
     };
     let point = VerificationKey::es256_point(None, &token_key.public_point());
     let tokens = JwtVerifier::new(vec![point], settings)?;
-    let mut records = read_api_keys(&keys_path)?;
+    let mut records = stored.read().await?;
     let api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
 
@@ -131,9 +126,12 @@ fn demo_credentials(data: &Path, url: &str, clock: &dyn Clock) -> Result<Credent
         None => {
             let key = ApiKey::generate();
             let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
-            records.retain(|record: &ApiKeyRecord| record.identity != demo);
+            let demo_s = |record: &&mut ApiKeyRecord| record.identity == demo;
+            for old in records.iter_mut().filter(demo_s) {
+                old.expires_at = Some(old.expires_at.map_or(now, |end| end.min(now)));
+            }
             records.push(key.record(demo, None));
-            write_api_keys(&keys_path, &records)?;
+            stored.write(&records).await?;
             key.expose().to_owned()
         }
     };
@@ -213,29 +211,50 @@ async fn follow(what: &str, path: PathBuf, mut taken: Stamp, take: impl Fn() -> 
     }
 }
 
+/// Takes over API keys that were issued or ended since they were read, within [`FOLLOW`] where they stand in a file or
+/// a database answers. Keys that cannot be read stay as they were.
+async fn follow_api_keys(
+    store: ApiKeyStore,
+    mut taken: Vec<ApiKeyRecord>,
+    auth: Arc<CredentialAuth>,
+) {
+    let mut complained = false;
+    loop {
+        tokio::time::sleep(FOLLOW).await;
+        match store.read().await {
+            Ok(records) if records == taken => complained = false,
+            Ok(records) => {
+                // The uses that are not noted yet go with the keys that were used.
+                note_last_used(&store, auth.api_keys_last_used()).await;
+                auth.replace_api_keys(ApiKeys::new(records.clone()));
+                tracing::info!("the API keys have changed");
+                (taken, complained) = (records, false);
+            }
+            Err(error) => {
+                if !complained {
+                    tracing::error!(%error, "the API keys stay as they were");
+                }
+                complained = true;
+            }
+        }
+    }
+}
+
 /// Notes when API keys were last used. A write that fails is tried again.
-async fn note_api_keys_used(path: PathBuf, auth: Arc<CredentialAuth>) {
+async fn note_api_keys_used(store: ApiKeyStore, auth: Arc<CredentialAuth>) {
     let mut noted = LastUsed::new();
     loop {
         tokio::time::sleep(NOTE_USE).await;
         let used = auth.api_keys_last_used();
-        if used == noted {
-            continue;
-        }
-        let (path, news) = (path.clone(), used.clone());
-        let note = move || note_last_used(&path, &news);
-        if spawn_blocking(note).await.is_ok_and(|written| written) {
+        if used != noted && note_last_used(&store, used.clone()).await {
             noted = used;
         }
     }
 }
 
 /// Whether it could be written.
-fn note_last_used(path: &Path, used: &LastUsed) -> bool {
-    let written = read_last_used(path).and_then(|mut all| {
-        all.extend(used);
-        write_last_used(path, &all)
-    });
+async fn note_last_used(store: &ApiKeyStore, used: LastUsed) -> bool {
+    let written = store.note_used(used).await;
     if let Err(error) = &written {
         tracing::warn!(%error, "when API keys were last used is not noted");
     }

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod device_path;
+mod store;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,7 +13,6 @@ use keywright_adapters::json;
 use keywright_adapters::layer::{
     FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Timeout, TracedLockRepo, TracedShadow, Watched,
 };
-use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{Clock, LockHistory, LockRepo};
 use keywright_domain::values::{LockId, LockVersion, Timestamp};
@@ -20,21 +20,22 @@ use keywright_domain::{KeyWrites, Ports};
 use keywright_sandbox::{Demo, VirtualLocks};
 use keywright_shadow::ShadowService;
 use tokio::sync::broadcast;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use crate::app::{App, Work};
+use crate::cli::Place;
 use crate::demo_credentials::DemoCredentials;
-use crate::settings::{Settings, ShadowChoice};
+use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
 pub(crate) use credentials::own_tokens;
 pub(crate) use device_path::check;
 #[cfg(feature = "mqtt")]
 pub(crate) use device_path::{VIRTUAL_LOCKS, open_shadows, seconds};
+use store::Stores;
+pub(crate) use store::{ApiKeyStore, Store};
 
 /// What the commands need of the adapters.
-pub(crate) use keywright_adapters::auth::{
-    ApiKey, ApiKeyRecord, LastUsed, read_api_keys, read_last_used, write_api_keys, write_private,
-};
+pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed, write_private};
 
 /// What takes in the reports that are brought over HTTP.
 pub(crate) use keywright_adapters::reports::{HttpReports, Undelivered};
@@ -46,11 +47,8 @@ pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// The names of files in the folder of data.
-pub(crate) const API_KEYS: &str = "api-keys.json";
-pub(crate) const API_KEYS_USED: &str = "api-keys-used.json";
+/// The file of the key for the sandbox's tokens, in the folder of data.
 pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
-pub(crate) const LOCKS: &str = "locks.sqlite";
 
 /// How many saved writes somebody who waits for one may lag behind.
 const SAVED_BACKLOG: usize = 1024;
@@ -77,7 +75,7 @@ pub(crate) struct Wired {
     /// What was started, for the person who started it.
     pub(crate) banner: String,
     workers: JoinSet<()>,
-    store: Arc<SqliteLockRepo>,
+    store: Store,
     /// The shadows, where they are in this process.
     service: Option<ShadowService>,
     _virtual_locks: Option<VirtualLocks>,
@@ -108,23 +106,21 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     // The reports are subscribed to before the first lock can say something.
     let path = device_path::connect(settings).await?;
 
-    let (file, leases) = (data.join(LOCKS), clock.clone());
-    let store = spawn_blocking(move || SqliteLockRepo::open(&file, leases)).await??;
-    let (journal, synchronous) = store.durability().await?;
+    let patience = settings.protocol.request;
+    let stores = Stores::open(&settings.store, data, patience).await?;
+    let store = stores.locks;
     let demo = Demo {
         more_locks: settings.sandbox.more_locks,
     };
     if settings.sandbox.demo {
         import(&store, demo, &*clock).await?;
     }
-    let let_in = credentials::let_in(settings, url, &clock)?;
+    let let_in = credentials::let_in(settings, url, &clock, stores.api_keys).await?;
 
-    let store = Arc::new(store);
     let saved = broadcast::channel(SAVED_BACKLOG).0;
-    let patience = settings.protocol.request;
     let faults = Faults::new(settings.sandbox.faults.clone());
     let faulty = settings.sandbox.faults != FaultPlan::default();
-    let mut locks = (wiring.around_locks)(store.clone());
+    let mut locks = (wiring.around_locks)(store.locks());
     let mut shadow = path.shadow;
     if faulty {
         locks = Arc::new(FaultyLockRepo::new(locks, faults.clone()));
@@ -133,7 +129,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, patience));
     let locks = Arc::new(Watched::new(locks, saved.clone()));
     let history: Arc<dyn LockHistory> =
-        Arc::new(Timeout::<dyn LockHistory>::new(store.clone(), patience));
+        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
     let ids = Arc::new(SystemIds);
     let ports = Ports {
         locks: Arc::new(TracedLockRepo::new(locks)),
@@ -145,9 +141,9 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
     let auth = let_in.auth.clone();
-    let banner = banner(settings, url, let_in.demo.as_ref(), &journal, synchronous);
+    let banner = banner(settings, url, let_in.demo.as_ref(), &stores.place);
     let mut workers = workers::start(&writes, path.reports);
-    let_in.follow(data, &mut workers);
+    let_in.follow(&mut workers);
     if let Some(watching) = path.watching {
         workers.spawn(watching);
     }
@@ -184,30 +180,47 @@ pub(crate) fn make_private_folder(data: &Path) -> Result<(), Error> {
     Ok(made.map_err(|e| format!("cannot make the folder {}: {e}", data.display()))?)
 }
 
-/// The store of locks in a folder, for commands, beside a server that may be running.
+/// The store of locks, for commands, beside a server that may be running.
 ///
 /// # Errors
 /// It cannot be used.
-pub(crate) async fn open_store(data: &Path) -> Result<SqliteLockRepo, Error> {
-    make_private_folder(data)?;
-    let path = data.join(LOCKS);
-    Ok(spawn_blocking(move || SqliteLockRepo::open(&path, Arc::new(SystemClock))).await??)
+pub(crate) async fn open_store(place: &Place) -> Result<Store, Error> {
+    Ok(Stores::open_now(&place.store()?, &place.data()?)
+        .await?
+        .locks)
 }
 
 /// As [`open_store`], where there is one already.
 ///
 /// # Errors
 /// There is none, or it cannot be used.
-pub(crate) async fn open_known_store(data: &Path) -> Result<SqliteLockRepo, Error> {
-    if !data.join(LOCKS).is_file() {
+pub(crate) async fn open_known_store(place: &Place) -> Result<Store, Error> {
+    let data = place.data()?;
+    if !store::is_there(&place.store()?, &data) {
         let why = "name the server's folder with --data, or add a lock";
         return Err(format!("there are no locks in {}; {why}", data.display()).into());
     }
-    open_store(data).await
+    open_store(place).await
+}
+
+/// The API keys, for commands, beside a server that may be running.
+///
+/// # Errors
+/// They cannot be used.
+pub(crate) async fn open_api_keys(place: &Place) -> Result<ApiKeyStore, Error> {
+    let (choice, data) = (place.store()?, place.data()?);
+    if !matches!(choice, StoreChoice::File) {
+        return Ok(Stores::open_now(&choice, &data).await?.api_keys);
+    }
+    if !data.is_dir() {
+        let why = "name the server's folder with --data, or start the server once";
+        return Err(format!("there is no folder {}; {why}", data.display()).into());
+    }
+    Ok(ApiKeyStore::of_files(&data))
 }
 
 /// Adds those locks of the demo world that the store does not know yet.
-async fn import(store: &SqliteLockRepo, demo: Demo, clock: &dyn Clock) -> Result<(), Error> {
+async fn import(store: &Store, demo: Demo, clock: &dyn Clock) -> Result<(), Error> {
     let now = clock.now().to_string();
     let mut events = Vec::new();
     for lock in demo.locks() {
@@ -219,7 +232,7 @@ async fn import(store: &SqliteLockRepo, demo: Demo, clock: &dyn Clock) -> Result
         }
     }
     if !events.is_empty() {
-        store.import(events).await?;
+        store.history().import(events).await?;
     }
     Ok(())
 }
@@ -228,19 +241,14 @@ fn banner(
     settings: &Settings,
     url: &str,
     credentials: Option<&DemoCredentials>,
-    journal: &str,
-    synchronous: i64,
+    place: &str,
 ) -> String {
     let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
-    let durable = match synchronous {
-        2 => "FULL".to_owned(),
-        other => other.to_string(),
-    };
     let (shadows, reports) = (&settings.shadow, &settings.reports);
     let Some(DemoCredentials { token, api_key }) = credentials else {
         return format!(
             "Keywright is at {url}
-  data         {data} (journal_mode={journal}, synchronous={durable})
+  data         {place}
   shadows      {shadows}; reports come {reports}
 
 Add locks with `keywright lock add`, and let clients in with `keywright api-key issue` or tokens of yours.
@@ -260,7 +268,7 @@ Add locks with `keywright lock add`, and let clients in with `keywright api-key 
     };
     format!(
         "Keywright's sandbox is at {url}
-  data         {data} (journal_mode={journal}, synchronous={durable})
+  data         {place}
   shadows      {shadows}; reports come {reports}
   locks        {locks}
   credentials  {data}/sandbox.env

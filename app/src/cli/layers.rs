@@ -139,15 +139,23 @@ impl Layers {
     }
 }
 
-/// The folder of data that the file of settings names, for commands that need nothing else of it.
-pub(super) fn data_of_file() -> Result<Option<PathBuf>, String> {
+/// What a variable or the file says of one setting, for commands that need little else.
+///
+/// # Errors
+/// The file cannot be read, or the setting there is no text.
+pub(super) fn below(key: &str) -> Result<Option<String>, String> {
+    let variable = format!("{PREFIX}{}", key.to_uppercase().replace('-', "_"));
+    if let Some(value) = std::env::var_os(&variable) {
+        let text = value.into_string();
+        return text.map(Some).map_err(|_| format!("{variable} is no text"));
+    }
     let Some((path, table)) = read_file(None)? else {
         return Ok(None);
     };
-    match table.get("data") {
+    match table.get(key) {
         None => Ok(None),
-        Some(Value::String(data)) => Ok(Some(PathBuf::from(data))),
-        Some(_) => Err(format!("{}: `data` must be a text", path.display())),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{}: `{key}` must be a text", path.display())),
     }
 }
 

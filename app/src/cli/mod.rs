@@ -3,6 +3,7 @@
 mod device_path;
 mod layers;
 mod serve;
+mod store;
 mod values;
 
 use std::ffi::OsString;
@@ -16,11 +17,12 @@ use crate::commands::lock::LockCommand;
 use crate::commands::shadow::{SandboxCommand, ShadowCommand};
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
-use crate::settings::Settings;
+use crate::settings::{Settings, StoreChoice};
 #[cfg(feature = "mqtt")]
 pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
 pub(crate) use serve::Serve;
+use store::StoreArgs;
 #[cfg(feature = "mqtt")]
 pub(crate) use values::{LogLines, address, behaviour, count};
 
@@ -69,8 +71,10 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
     /// Where the server keeps everything [default: as in keywright.toml, or ./keywright-data].
-    #[arg(long, value_name = "DIR", env = "KEYWRIGHT_DATA")]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Print JSON, for programs.
     #[arg(long)]
     pub(crate) json: bool,
@@ -83,8 +87,14 @@ impl Place {
         if let Some(data) = &self.data {
             return Ok(data.clone());
         }
-        let in_file = layers::data_of_file()?;
-        Ok(in_file.unwrap_or_else(|| PathBuf::from(serve::DATA)))
+        let below = layers::below("data")?;
+        Ok(below.map_or_else(|| PathBuf::from(serve::DATA), PathBuf::from))
+    }
+
+    /// # Errors
+    /// The file of settings cannot be read, or what it says of the store makes no sense.
+    pub(crate) fn store(&self) -> Result<StoreChoice, String> {
+        self.store.clone().with_lower_layers()?.choose()
     }
 }
 

@@ -11,6 +11,7 @@ use keywright_domain::rules::Limits;
 use keywright_sandbox::{Behaviour, Demo};
 
 use super::device_path::DevicePath;
+use super::store::StoreArgs;
 use super::values::{
     LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Serve {
     /// Where everything is kept. Made where it is missing.
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(flatten)]
     log: LogLines,
 
@@ -181,6 +184,7 @@ impl Serve {
             tokens,
             listen: self.listen,
             data: self.data,
+            store: self.store.choose()?,
             log: self.log.log,
             log_level: self.log.log_level,
             protocol,

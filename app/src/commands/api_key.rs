@@ -1,6 +1,5 @@
 //! `keywright api-key`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,11 +7,8 @@ use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
-use super::{print, say};
-use crate::bootstrap::{
-    API_KEYS, API_KEYS_USED, ApiKey, ApiKeyRecord, Error, LastUsed, now, read_api_keys,
-    read_last_used, write_api_keys,
-};
+use super::{block_on, print, say};
+use crate::bootstrap::{ApiKey, ApiKeyRecord, ApiKeyStore, Error, LastUsed, now, open_api_keys};
 use crate::cli::Place;
 
 /// What to do with API keys.
@@ -85,26 +81,19 @@ fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 12h or 90days"))
 }
 
-/// The file, and what is in it.
+/// The keys, and where they are kept.
 struct Keys {
-    path: PathBuf,
+    store: ApiKeyStore,
     records: Vec<ApiKeyRecord>,
-    used: LastUsed,
     now: Timestamp,
 }
 
 impl Keys {
-    fn open(place: &Place) -> Result<Self, Error> {
-        let data = place.data()?;
-        let path = data.join(API_KEYS);
-        if !data.is_dir() {
-            let why = "name the server's folder with --data, or start the server once";
-            return Err(format!("there is no folder {}; {why}", data.display()).into());
-        }
+    async fn open(place: &Place) -> Result<Self, Error> {
+        let store = open_api_keys(place).await?;
         Ok(Self {
-            records: read_api_keys(&path)?,
-            used: read_last_used(&data.join(API_KEYS_USED))?,
-            path,
+            records: store.read().await?,
+            store,
             now: now(),
         })
     }
@@ -125,19 +114,23 @@ impl Keys {
         (key, record)
     }
 
-    fn save(&self) -> Result<(), Error> {
-        Ok(write_api_keys(&self.path, &self.records)?)
+    async fn save(&self) -> Result<(), Error> {
+        self.store.write(&self.records).await
     }
 }
 
 pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
+    block_on(run_task(command))
+}
+
+async fn run_task(command: ApiKeyCommand) -> Result<(), Error> {
     match command.task {
         ApiKeyTask::Issue {
             holder,
             expires_in,
             place,
         } => {
-            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
             if let Some(live) = keys.live(&identity).first() {
                 let why = "an organization has one key; `keywright api-key rotate` makes a new one";
                 return Err(format!(
@@ -148,7 +141,7 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
                 .into());
             }
             let issued = keys.add(identity, expires_in);
-            keys.save()?;
+            keys.save().await?;
             show(&place, issued);
         }
         ApiKeyTask::Rotate {
@@ -157,7 +150,7 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
             expires_in,
             place,
         } => {
-            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
             let end = keys.now.after(keep_old_for.unwrap_or_default());
             let mut live = keys.live(&identity);
             if live.is_empty() {
@@ -168,11 +161,11 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
                 record.expires_at = Some(record.expires_at.map_or(end, |at| at.min(end)));
             }
             let issued = keys.add(identity, expires_in);
-            keys.save()?;
+            keys.save().await?;
             show(&place, issued);
         }
         ApiKeyTask::Revoke { holder, place } => {
-            let (mut keys, identity) = (Keys::open(&place)?, holder.identity());
+            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
             let now = keys.now;
             let mut live = keys.live(&identity);
             let count = live.len();
@@ -181,12 +174,15 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
             if count == 0 {
                 return Err(format!("{} has no key", name(&identity)).into());
             }
-            keys.save()?;
+            keys.save().await?;
             print(place.json, &json!({ "revoked": count }), || {
                 format!("{} has no key any more", name(&identity))
             });
         }
-        ApiKeyTask::List { place } => list(&place, &Keys::open(&place)?),
+        ApiKeyTask::List { place } => {
+            let keys = Keys::open(&place).await?;
+            list(&place, &keys, &keys.store.last_used().await?);
+        }
     }
     Ok(())
 }
@@ -218,8 +214,8 @@ fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
     value
 }
 
-fn list(place: &Place, keys: &Keys) {
-    let used = |record: &ApiKeyRecord| keys.used.get(&record.sha256).map(Timestamp::to_string);
+fn list(place: &Place, keys: &Keys, used: &LastUsed) {
+    let used = |record: &ApiKeyRecord| used.get(&record.sha256).map(Timestamp::to_string);
     if place.json {
         for record in &keys.records {
             let mut entry = entry(record, Some(keys.now));

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use keywright_adapters::json;
 use keywright_domain::event::{LockEvent, NewLock, RecordedEvent};
 use keywright_domain::lock::Lock;
-use keywright_domain::ports::{ImportError, LockHistory, LockRepo};
+use keywright_domain::ports::ImportError;
 use keywright_domain::values::{
     LockId, LockUuid, LockVersion, OrganizationId, SerialNumber, ThingName, UserId,
 };
@@ -101,7 +101,7 @@ pub(crate) fn run(command: LockCommand) -> Result<(), Error> {
 }
 
 async fn add(add: Add) -> Result<(), Error> {
-    let store = open_store(&add.place.data()?).await?;
+    let store = open_store(&add.place).await?;
     let (lock, uuid, time) = (add.id, add.uuid, now());
     let recorded = |version, event| RecordedEvent {
         lock,
@@ -127,7 +127,7 @@ async fn add(add: Add) -> Result<(), Error> {
             format!("lock {lock} exists already; `keywright lock show {lock}` shows it").into(),
         );
     }
-    store.import(events).await?;
+    store.history().import(events).await?;
     print(add.place.json, &json!({ "added": lock.get() }), || {
         format!("lock {lock} is there")
     });
@@ -135,8 +135,8 @@ async fn add(add: Add) -> Result<(), Error> {
 }
 
 async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), Error> {
-    let store = open_known_store(&place.data()?).await?;
-    let locks = store.locks(after, limit).await?;
+    let store = open_known_store(&place).await?;
+    let locks = store.history().locks(after, limit).await?;
     if place.json {
         locks.iter().for_each(|lock| say!("{}", summary(lock)));
         return Ok(());
@@ -176,11 +176,9 @@ fn summary(lock: &Lock) -> Value {
 }
 
 async fn show(place: Place, id: LockId) -> Result<(), Error> {
-    let data = place.data()?;
-    let store = open_known_store(&data).await?;
+    let store = open_known_store(&place).await?;
     let snapshot = store.load(id).await?;
-    let snapshot =
-        snapshot.ok_or_else(|| format!("there is no lock {id} in {}", data.display()))?;
+    let snapshot = snapshot.ok_or_else(|| format!("there is no lock {id} in this store"))?;
     let writes = snapshot.unfinished.iter().map(|write| {
         json!({
             "id": write.id.to_string(), "state": write.state.name(),
@@ -233,7 +231,7 @@ async fn import(place: Place, file: PathBuf) -> Result<(), Error> {
             .for_each(|failure| eprintln!("keywright: {failure}"));
         return Err(last.into());
     }
-    let store = open_store(&place.data()?).await?;
+    let store = open_store(&place).await?;
     let lines = input.lines("imported")?;
     let count = lines.count.clone();
     let outcome = store.import_all(lines).await;

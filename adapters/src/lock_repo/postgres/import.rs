@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use deadpool_postgres::Pool;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::ports::{ImportError, RepoError};
 use keywright_domain::values::LockId;
 use tokio_postgres::Transaction;
 
-use super::connections::{connection, describe, failed};
 use super::rows::EventColumns;
+use crate::database::{Database, describe, failed};
 use crate::json;
 use crate::lock_repo::columns::{LockRow, integer, optional, read_lock_id};
 use crate::lock_repo::follow;
@@ -21,13 +20,14 @@ const IMPORTING: i64 = 0x4b57_696d; // "KWim"
 const BATCH: usize = 1000;
 
 pub(super) async fn import_all<E>(
-    pool: &Pool,
+    database: &Database,
     mut events: impl Iterator<Item = Result<RecordedEvent, E>> + Send,
 ) -> Result<(), E>
 where
     E: From<ImportError> + Send,
 {
-    let mut lent = connection(pool)
+    let mut lent = database
+        .connection()
         .await
         .map_err(|e| ImportError::Store(RepoError::Unavailable(e.to_string())))?;
     let transaction = lent.client().transaction().await.map_err(not_done)?;

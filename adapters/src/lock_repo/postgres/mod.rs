@@ -2,51 +2,33 @@
 //!
 //! A save is one statement, and so one round trip and one transaction. Leases are counted by the database's clock.
 
-mod connections;
 mod import;
 mod rows;
-mod schema;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool_postgres::Pool;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save};
 use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Owner, Write};
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use super::columns::{Bits, LockRow, integer, optional, read_event, read_lock_id, read_write};
+use crate::database::Database;
 use crate::json;
-pub use connections::{PostgresSettings, StoreError};
-use connections::{connection, query};
 
 /// Holds locks, their events and their writes in a database. Clones share its connections.
 #[derive(Clone)]
 pub struct PostgresLockRepo {
-    pool: Pool,
+    database: Database,
 }
 
 impl PostgresLockRepo {
-    /// Connects, brings the schema up to date, and checks that a commit is durable before it is answered.
-    /// `patience` is the longest time that a statement may take.
-    ///
-    /// # Errors
-    /// The database does not answer or cannot be used.
-    pub async fn connect(
-        settings: &PostgresSettings,
-        patience: Duration,
-    ) -> Result<Self, StoreError> {
-        let pool = settings.pool(patience)?;
-        let mut lent = connection(&pool).await?;
-        let client = lent.client();
-        check_durability(client).await?;
-        schema::migrate(client).await?;
-        lent.give_back();
-        Ok(Self { pool })
+    /// What stands in this database.
+    pub const fn new(database: Database) -> Self {
+        Self { database }
     }
 
     /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
@@ -62,45 +44,17 @@ impl PostgresLockRepo {
     where
         E: From<ImportError> + Send,
     {
-        import::import_all(&self.pool, events).await
+        import::import_all(&self.database, events).await
     }
-
-    async fn read(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, RepoError> {
-        query(&self.pool, sql, parameters, RepoError::Unavailable).await
-    }
-
-    async fn change(&self, sql: &str, parameters: &Parameters<'_>) -> Result<Vec<Row>, RepoError> {
-        query(&self.pool, sql, parameters, RepoError::Unknown).await
-    }
-}
-
-type Parameters<'a> = [&'a (dyn ToSql + Sync)];
-
-/// A 200 says that the event is durable.
-async fn check_durability(client: &tokio_postgres::Client) -> Result<(), StoreError> {
-    let show = async |setting: &str| {
-        let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
-        row.map(|row| row.get::<_, String>(0))
-            .map_err(StoreError::of)
-    };
-    let commit = show("synchronous_commit").await?;
-    if !matches!(commit.as_str(), "on" | "remote_apply") {
-        return Err(StoreError::Unfit(format!(
-            "its synchronous_commit is {commit}, so that a crash would lose what was confirmed; set it to on"
-        )));
-    }
-    if show("fsync").await? == "off" {
-        tracing::warn!(
-            "the database has fsync off: a crash of its machine loses what was confirmed"
-        );
-    }
-    Ok(())
 }
 
 #[async_trait]
 impl LockRepo for PostgresLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        let rows = self.read(rows::LOAD, &[&integer(lock.get())?]).await?;
+        let rows = self
+            .database
+            .read(rows::LOAD, &[&integer(lock.get())?])
+            .await?;
         let Some(first) = rows.first() else {
             return Ok(None);
         };
@@ -132,6 +86,7 @@ impl LockRepo for PostgresLockRepo {
         let writes = rows::writes_json(&save.writes)?;
         let fold = save.folded.map(|lock| json::lock_state(&lock).to_string());
         let moved = self
+            .database
             .change(
                 rows::SAVE,
                 &[
@@ -157,6 +112,7 @@ impl LockRepo for PostgresLockRepo {
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let owner = Bits(owner.0);
         let claimed = self
+            .database
             .change(rows::CLAIM, &[&owner, &integer(lease)?])
             .await?;
         claimed.first().map(read_write).transpose()
@@ -167,7 +123,7 @@ impl LockRepo for PostgresLockRepo {
 impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let sql = "SELECT * FROM writes WHERE id = $1";
-        let found = self.read(sql, &[&Bits(id.as_u128())]).await?;
+        let found = self.database.read(sql, &[&Bits(id.as_u128())]).await?;
         found.first().map(read_write).transpose()
     }
 
@@ -184,7 +140,10 @@ impl LockHistory for PostgresLockRepo {
         let sql = "SELECT version, write_id, type, data FROM events
                    WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
         let id = integer(lock.get())?;
-        let rows = self.read(sql, &[&id, &first, &most(limit)]).await?;
+        let rows = self
+            .database
+            .read(sql, &[&id, &first, &most(limit)])
+            .await?;
         rows.iter().map(|row| read_event(lock, row)).collect()
     }
 
@@ -202,6 +161,7 @@ impl LockHistory for PostgresLockRepo {
             None => (-1, 0),
         };
         let rows = self
+            .database
             .read(sql, &[&until, &after, &Bits(id), &most(limit)])
             .await?;
         rows.iter().map(read_write).collect()
@@ -210,7 +170,7 @@ impl LockHistory for PostgresLockRepo {
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id > $1 ORDER BY id LIMIT $2";
         let after = after.map_or(Ok(0), |id| integer(id.get()))?;
-        let rows = self.read(sql, &[&after, &most(limit)]).await?;
+        let rows = self.database.read(sql, &[&after, &most(limit)]).await?;
         let lock = |row: &Row| {
             let id = read_lock_id(row)?;
             LockRow::read(id, row, "state").map(|row| row.lock)

@@ -1,4 +1,7 @@
-//! Connections to the database, and what its errors mean.
+//! A PostgreSQL database that several replicas share, for more than one port: its connections, its schema, and what
+//! its errors mean.
+
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,15 +28,15 @@ const SILENT: Duration = Duration::from_secs(10);
 
 /// How a database is reached.
 #[derive(Clone, Debug)]
-pub struct PostgresSettings {
+pub struct DatabaseSettings {
     config: Config,
     ca: Option<PathBuf>,
     connections: usize,
 }
 
-/// A database that cannot be used as a store of locks.
+/// A database that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
+pub enum DatabaseError {
     /// It does not answer; it may do so later.
     #[error("the database does not answer: {0}")]
     Unreachable(String),
@@ -42,8 +45,8 @@ pub enum StoreError {
     Unfit(String),
 }
 
-impl StoreError {
-    pub(super) fn of(error: tokio_postgres::Error) -> Self {
+impl DatabaseError {
+    pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         let said = error.as_db_error().map(|e| e.code().clone());
         let passing = |code: &SqlState| matches!(&code.code()[..2], "53" | "57" | "58" | "08");
         match said {
@@ -60,7 +63,7 @@ impl StoreError {
     }
 }
 
-impl PostgresSettings {
+impl DatabaseSettings {
     /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network TLS is required unless the URL
     /// has another `sslmode`, and the server's certificate is checked.
     ///
@@ -129,7 +132,7 @@ impl PostgresSettings {
 
     /// `patience`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
     /// for any more does not hold others up.
-    pub(super) fn pool(&self, patience: Duration) -> Result<Pool, StoreError> {
+    fn pool(&self, patience: Duration) -> Result<Pool, DatabaseError> {
         let mut config = self.config.clone();
         let given = config.get_options().unwrap_or_default();
         let millis = patience.as_millis();
@@ -146,15 +149,15 @@ impl PostgresSettings {
             .max_size(self.connections)
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| StoreError::Unfit(e.to_string()))
+            .map_err(|e| DatabaseError::Unfit(e.to_string()))
     }
 
-    fn tls(&self) -> Result<ClientConfig, StoreError> {
+    fn tls(&self) -> Result<ClientConfig, DatabaseError> {
         let mut roots = RootCertStore::empty();
         match &self.ca {
             Some(path) => {
                 let unusable = |why: &dyn std::fmt::Display| {
-                    StoreError::Unfit(format!("{} cannot be used: {why}", path.display()))
+                    DatabaseError::Unfit(format!("{} cannot be used: {why}", path.display()))
                 };
                 let file = CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))?;
                 for certificate in file {
@@ -179,28 +182,122 @@ impl PostgresSettings {
     }
 }
 
-/// A connection for as long as something takes.
-///
-/// # Errors
-/// There is none.
-pub(super) async fn connection(pool: &Pool) -> Result<Lent, StoreError> {
-    let client = pool.get().await.map_err(StoreError::of_pool)?;
-    Ok(Lent(Some(client)))
+/// The connections, which clones share.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+}
+
+impl Database {
+    /// Connects, brings the schema up to date, and checks that a commit is durable before it is answered.
+    /// `patience` is the longest time that a statement may take.
+    ///
+    /// # Errors
+    /// It does not answer or cannot be used.
+    pub async fn connect(
+        settings: &DatabaseSettings,
+        patience: Duration,
+    ) -> Result<Self, DatabaseError> {
+        let database = Self {
+            pool: settings.pool(patience)?,
+        };
+        let mut lent = database.connection().await?;
+        let client = lent.client();
+        check_durability(client).await?;
+        schema::migrate(client).await?;
+        lent.give_back();
+        Ok(database)
+    }
+
+    /// A connection for as long as something takes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn connection(&self) -> Result<Lent, DatabaseError> {
+        let client = self.pool.get().await.map_err(DatabaseError::of_pool)?;
+        Ok(Lent(Some(client)))
+    }
+
+    /// The rows of a statement that changes nothing.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`].
+    pub(crate) async fn read(
+        &self,
+        sql: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Vec<Row>, RepoError> {
+        self.query(sql, parameters, RepoError::Unavailable).await
+    }
+
+    /// The rows of a statement that is one transaction.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
+    pub(crate) async fn change(
+        &self,
+        sql: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Vec<Row>, RepoError> {
+        self.query(sql, parameters, RepoError::Unknown).await
+    }
+
+    /// What is lost on the way is `lost`'s to say.
+    async fn query(
+        &self,
+        sql: &str,
+        parameters: &Parameters<'_>,
+        lost: fn(String) -> RepoError,
+    ) -> Result<Vec<Row>, RepoError> {
+        let unavailable = |error: DatabaseError| RepoError::Unavailable(error.to_string());
+        let mut lent = self.connection().await.map_err(unavailable)?;
+        let client = lent.client();
+        // What cannot be prepared was not done.
+        let prepared = client.prepare_cached(sql).await;
+        let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
+        let rows = client.query(&statement, parameters).await;
+        let rows = rows.map_err(|error| failed(&error, lost));
+        lent.give_back();
+        rows
+    }
+}
+
+pub(crate) type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// A 200 says that the event is durable.
+async fn check_durability(client: &tokio_postgres::Client) -> Result<(), DatabaseError> {
+    let show = async |setting: &str| {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
+        row.map(|row| row.get::<_, String>(0))
+            .map_err(DatabaseError::of)
+    };
+    let commit = show("synchronous_commit").await?;
+    if !matches!(commit.as_str(), "on" | "remote_apply") {
+        return Err(DatabaseError::Unfit(format!(
+            "its synchronous_commit is {commit}, so that a crash would lose what was confirmed; set it to on"
+        )));
+    }
+    if show("fsync").await? == "off" {
+        tracing::warn!(
+            "the database has fsync off: a crash of its machine loses what was confirmed"
+        );
+    }
+    Ok(())
 }
 
 /// A connection that goes back only when it has nothing under way: who gives a statement up closes the connection,
 /// or the next statement on it would wait for that one.
-pub(super) struct Lent(Option<Client>);
+pub(crate) struct Lent(Option<Client>);
 
 impl Lent {
-    pub(super) fn client(&mut self) -> &mut Client {
+    pub(crate) fn client(&mut self) -> &mut Client {
         self.0
             .as_mut()
             .expect("it goes back by value, and only then")
     }
 
     /// It has nothing under way.
-    pub(super) fn give_back(mut self) {
+    pub(crate) fn give_back(mut self) {
         drop(self.0.take());
     }
 }
@@ -213,28 +310,9 @@ impl Drop for Lent {
     }
 }
 
-/// The rows of one statement that is one transaction. What is lost on the way is `lost`'s to say.
-pub(super) async fn query(
-    pool: &Pool,
-    sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
-    lost: fn(String) -> RepoError,
-) -> Result<Vec<Row>, RepoError> {
-    let unavailable = |error: StoreError| RepoError::Unavailable(error.to_string());
-    let mut lent = connection(pool).await.map_err(unavailable)?;
-    let client = lent.client();
-    // What cannot be prepared was not done.
-    let prepared = client.prepare_cached(sql).await;
-    let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
-    let rows = client.query(&statement, parameters).await;
-    let rows = rows.map_err(|error| failed(&error, lost));
-    lent.give_back();
-    rows
-}
-
 /// What an error says of the statement: where the database has answered, it was not done, unless that answer is that
 /// the database is going down.
-pub(super) fn failed(error: &tokio_postgres::Error, lost: fn(String) -> RepoError) -> RepoError {
+pub(crate) fn failed(error: &tokio_postgres::Error, lost: fn(String) -> RepoError) -> RepoError {
     let going_down = |code: &SqlState| match &code.code()[..2] {
         "08" | "58" | "XX" => true,
         "57" => *code != SqlState::QUERY_CANCELED,
@@ -247,7 +325,7 @@ pub(super) fn failed(error: &tokio_postgres::Error, lost: fn(String) -> RepoErro
 }
 
 /// With what is behind it, which the library leaves away.
-pub(super) fn describe(error: &tokio_postgres::Error) -> String {
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
@@ -261,6 +339,6 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// The text in a column, if there is any.
-pub(super) fn text(row: &Row, column: &str) -> Option<String> {
+pub(crate) fn text(row: &Row, column: &str) -> Option<String> {
     row.try_get(column).ok().flatten()
 }

@@ -2,8 +2,7 @@
 
 use tokio_postgres::{Client, Transaction};
 
-use super::StoreError;
-use super::connections::text;
+use super::{DatabaseError, text};
 
 /// What brings a database from each version of the schema to the next. Replicas of the version before go on working
 /// on the newer schema: a migration adds, and what it makes superfluous goes with a later one.
@@ -55,6 +54,16 @@ CREATE TABLE writes (
     attention bigint
 );
 
+CREATE TABLE api_keys (
+    sha256 bytea PRIMARY KEY,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    shown text NOT NULL,
+    organization text,
+    expires_at bigint,
+    last_used bigint
+);
+COMMENT ON COLUMN api_keys.organization IS 'NULL: every organization';
+
 CREATE INDEX writes_of_a_lock ON writes (lock)
     WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
 CREATE UNIQUE INDEX one_intent_a_lock ON writes (lock) WHERE lease_until IS NOT NULL;
@@ -66,17 +75,17 @@ CREATE INDEX writes_by_attention ON writes (attention, id) WHERE attention IS NO
 ///
 /// # Errors
 /// The database does not answer, or what it holds is not ours or newer.
-pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
-    let transaction = client.transaction().await.map_err(StoreError::of)?;
+pub(super) async fn migrate(client: &mut Client) -> Result<(), DatabaseError> {
+    let transaction = client.transaction().await.map_err(DatabaseError::of)?;
     transaction
         .execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATING])
         .await
-        .map_err(StoreError::of)?;
+        .map_err(DatabaseError::of)?;
     let applied = applied(&transaction).await?;
     let newest = MIGRATIONS.len();
     let known = usize::try_from(applied).ok();
     let Some(missing) = known.and_then(|applied| MIGRATIONS.get(applied..)) else {
-        return Err(StoreError::Unfit(format!(
+        return Err(DatabaseError::Unfit(format!(
             "its schema is version {applied}, and this program knows 1 to {newest}; a newer program has used it"
         )));
     };
@@ -85,38 +94,38 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
         transaction
             .batch_execute(migration)
             .await
-            .map_err(StoreError::of)?;
+            .map_err(DatabaseError::of)?;
         transaction
             .execute("INSERT INTO keywright_schema VALUES ($1)", &[&version])
             .await
-            .map_err(StoreError::of)?;
+            .map_err(DatabaseError::of)?;
     }
-    transaction.commit().await.map_err(StoreError::of)
+    transaction.commit().await.map_err(DatabaseError::of)
 }
 
 /// The version of the schema; 0: there are no tables of ours yet.
-async fn applied(transaction: &Transaction<'_>) -> Result<i32, StoreError> {
+async fn applied(transaction: &Transaction<'_>) -> Result<i32, DatabaseError> {
     let row = transaction
         .query_one(
             "SELECT to_regclass('keywright_schema') IS NOT NULL AS ours,
-             coalesce(to_regclass('locks'), to_regclass('events'), to_regclass('writes'))::text AS other",
+             coalesce(to_regclass('locks'), to_regclass('events'), to_regclass('writes'), to_regclass('api_keys'))::text AS other",
             &[],
         )
         .await
-        .map_err(StoreError::of)?;
+        .map_err(DatabaseError::of)?;
     if row.get("ours") {
         let newest = "SELECT coalesce(max(version), 0) FROM keywright_schema";
         let newest = transaction.query_one(newest, &[]).await;
-        return Ok(newest.map_err(StoreError::of)?.get(0));
+        return Ok(newest.map_err(DatabaseError::of)?.get(0));
     }
     if let Some(table) = text(&row, "other") {
-        return Err(StoreError::Unfit(format!(
+        return Err(DatabaseError::Unfit(format!(
             "its table {table} belongs to another program; give Keywright a database of its own"
         )));
     }
     transaction
         .batch_execute("CREATE TABLE keywright_schema (version int PRIMARY KEY)")
         .await
-        .map_err(StoreError::of)?;
+        .map_err(DatabaseError::of)?;
     Ok(0)
 }

@@ -1,0 +1,134 @@
+//! The hashes of API keys in a database.
+
+use keywright_domain::ports::RepoError;
+use keywright_domain::principal::Identity;
+use keywright_domain::values::{OrganizationId, Timestamp};
+use tokio_postgres::Row;
+
+use super::api_key::{ApiKeyRecord, LastUsed};
+use crate::database::Database;
+
+/// Keys that several replicas share.
+#[derive(Clone)]
+pub struct PostgresApiKeys {
+    database: Database,
+}
+
+impl PostgresApiKeys {
+    /// Those in this database.
+    pub const fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// All of them, in the order in which they were issued.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    pub async fn read(&self) -> Result<Vec<ApiKeyRecord>, RepoError> {
+        let sql = "SELECT sha256, shown, organization, expires_at FROM api_keys ORDER BY number";
+        let rows = self.database.read(sql, &[]).await?;
+        rows.iter().map(record).collect()
+    }
+
+    /// Puts these beside those that are there already, and ends known ones as they say: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
+    pub async fn put(&self, records: &[ApiKeyRecord]) -> Result<(), RepoError> {
+        let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
+        let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
+        let organizations: Vec<Option<&str>> = records
+            .iter()
+            .map(|r| match &r.identity {
+                Identity::Organization(organization) => Some(organization.as_str()),
+                Identity::EveryOrganization | Identity::User(_) => None,
+            })
+            .collect();
+        let ends: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();
+        let sql = "INSERT INTO api_keys (sha256, shown, organization, expires_at)
+            SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[])
+            ON CONFLICT (sha256) DO UPDATE SET expires_at = excluded.expires_at";
+        self.database
+            .change(sql, &[&hashes, &shown, &organizations, &ends])
+            .await
+            .map(drop)
+    }
+
+    /// When each was last used, by any replica.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    pub async fn last_used(&self) -> Result<LastUsed, RepoError> {
+        let sql = "SELECT sha256, last_used FROM api_keys WHERE last_used IS NOT NULL";
+        let rows = self.database.read(sql, &[]).await?;
+        let used = rows.iter().map(|row| {
+            let at = time(row, "last_used")?.ok_or_else(|| corrupt(row, "last_used"))?;
+            Ok((hash(row)?, at))
+        });
+        used.collect()
+    }
+
+    /// Notes uses; an earlier one than is noted changes nothing.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
+    pub async fn note_used(&self, used: &LastUsed) -> Result<(), RepoError> {
+        let hashes: Vec<&[u8]> = used.keys().map(|hash| &hash[..]).collect();
+        let moments: Vec<i64> = used.values().copied().map(millis).collect();
+        let sql = "UPDATE api_keys SET last_used = greatest(last_used, used.at)
+            FROM unnest($1::bytea[], $2::bigint[]) AS used (sha256, at)
+            WHERE api_keys.sha256 = used.sha256";
+        self.database
+            .change(sql, &[&hashes, &moments])
+            .await
+            .map(drop)
+    }
+}
+
+fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn record(row: &Row) -> Result<ApiKeyRecord, RepoError> {
+    let organization: Option<String> = get(row, "organization")?;
+    let identity = match organization {
+        None => Identity::EveryOrganization,
+        Some(organization) => Identity::Organization(
+            OrganizationId::new(&organization).map_err(|_| corrupt(row, "organization"))?,
+        ),
+    };
+    Ok(ApiKeyRecord {
+        shown: get(row, "shown")?,
+        sha256: hash(row)?,
+        identity,
+        expires_at: time(row, "expires_at")?,
+    })
+}
+
+fn hash(row: &Row) -> Result<[u8; 32], RepoError> {
+    let bytes: Vec<u8> = get(row, "sha256")?;
+    bytes.try_into().map_err(|_| corrupt(row, "sha256"))
+}
+
+fn time(row: &Row, column: &'static str) -> Result<Option<Timestamp>, RepoError> {
+    let number: Option<i64> = get(row, column)?;
+    let unsigned = number.map(u64::try_from).transpose();
+    let unsigned = unsigned.map_err(|_| corrupt(row, column))?;
+    Ok(unsigned.map(Timestamp::from_millis))
+}
+
+fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    column: &'static str,
+) -> Result<T, RepoError> {
+    row.try_get(column).map_err(|_| corrupt(row, column))
+}
+
+fn corrupt(row: &Row, column: &'static str) -> RepoError {
+    let shown = row.try_get("shown").unwrap_or_default();
+    RepoError::Corrupt {
+        table: "api_keys",
+        column,
+        key: shown,
+    }
+}
