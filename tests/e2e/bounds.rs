@@ -236,7 +236,9 @@ async fn the_end_does_not_wait_for_ever_for_a_client() {
     let head = head(&world, 100);
     half_a_body.write_all(head.as_bytes()).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let World { folder, program } = world;
+    let World {
+        folder, program, ..
+    } = world;
     #[expect(
         clippy::disallowed_methods,
         reason = "the bound itself is what is tested"

@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use keywright_adapters::auth::{ApiKey, read_api_keys, write_api_keys};
+use keywright_adapters::auth::ApiKey;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
 use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
-use keywright_tests::Program;
 use serde_json::{Value, json};
 
-use crate::world::{BINARY, FOREIGN, LOCK, World, import};
+use crate::world::{FOREIGN, LOCK, World};
 
 /// Owned by alice, and by the organization acme.
 const BOTH: u64 = 201;
@@ -55,9 +54,6 @@ struct Office {
 }
 
 async fn office() -> Office {
-    let World { folder, program } = World::silent();
-    program.stop();
-    let data = folder.path();
     let lock = |id: u64, owner: &str, keys: Value, organization: &str| {
         let time = "2026-05-29T12:00:00.000Z";
         let created = json!({
@@ -75,21 +71,17 @@ async fn office() -> Office {
         lock(HELD, "bob", held, "another-org"),
         lock(ACMES, "bob", json!([]), "acme"),
     ];
-    import(data, &locks.concat()).await;
     let (acme, every, expired) = (ApiKey::generate(), ApiKey::generate(), ApiKey::generate());
     let organization = Identity::Organization(OrganizationId::new("acme").expect("an id"));
-    let path = data.join("api-keys.json");
-    let mut records = read_api_keys(&path).expect("the sandbox's keys");
-    records.extend([
+    let records = [
         acme.record(organization.clone(), None),
         every.record(Identity::EveryOrganization, None),
         expired.record(organization, Some(Timestamp::from_millis(1))),
-    ]);
-    write_api_keys(&path, &records).expect("written");
-    let issuer = Issuer::of(data);
-    let program = Program::start(BINARY, data, &["--virtual-locks", "off"]);
+    ];
+    let world = World::silent().with(&locks.concat(), &records).await;
+    let issuer = Issuer::of(world.folder.path());
     Office {
-        world: World { folder, program },
+        world,
         issuer,
         acme,
         every,

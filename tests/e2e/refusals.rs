@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{LOCK, World, import};
+use crate::world::{LOCK, World};
 use keywright_tests::{Answer, Request};
 
 /// One shape for all errors, with nothing else in it.
@@ -316,26 +316,18 @@ async fn too_many_open_writes_are_refused_until_some_are_settled() {
 
 #[tokio::test]
 async fn a_lock_without_a_thing_is_not_provisioned() {
-    let world = World::silent();
-    // The demo has no such lock, so one is put beside its own while the program is down.
-    let World { folder, program } = world;
-    program.stop();
+    // The demo has no such lock.
     let created = json!({
         "lockId": 200, "uuid": "u-200", "timestamp": "2026-05-29T12:00:00.000Z", "ownerId": "demo-user"
     });
-    import(folder.path(), &[("LockCreated", created)]).await;
-    let program = keywright_tests::Program::start(crate::world::BINARY, folder.path(), &[]);
-    let before = keywright_tests::Books::read(folder.path()).await.dump();
-    let request = program
-        .request("POST", "/locks/200/WriteKey")
-        .bearer(&program.token);
-    let answer = request.json(&json!({ "keyUuid": "k" })).send().await;
+    let locks = [("LockCreated", created)];
+    let world = World::silent().with(&locks, &[]).await;
+    let before = world.books().await.dump();
+    let request = world.program.write_key(200, &json!({ "keyUuid": "k" }));
+    let answer = request.send().await;
     assert_eq!(answer.status, 409, "{answer:?}");
     assert_shape(&answer, "Conflict", Some("NotProvisioned"));
-    assert_eq!(
-        keywright_tests::Books::read(folder.path()).await.dump(),
-        before
-    );
+    assert_eq!(world.books().await.dump(), before);
 }
 
 #[tokio::test]

@@ -24,7 +24,11 @@ async fn a_report_that_nobody_heard_is_found_on_the_shadow_at_the_next_start() {
     let world = World::silent();
     let id = world.write("k", Some(2)).await.write_id();
     // The lock reports while the service is down.
-    let World { folder, program } = world;
+    let World {
+        folder,
+        program,
+        around,
+    } = world;
     program.stop();
     let books = folder.path().join("shadows.sqlite");
     let config = keywright_shadow::ServiceConfig {
@@ -45,7 +49,11 @@ async fn a_report_that_nobody_heard_is_found_on_the_shadow_at_the_next_start() {
     reported.expect("accepted");
     drop(service);
     let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
-    let world = World { folder, program };
+    let world = World {
+        folder,
+        program,
+        around,
+    };
     world.until(&id, "SUCCEEDED").await;
 }
 
@@ -147,7 +155,9 @@ async fn what_is_in_progress_is_finished_before_the_end() {
             .send(),
     );
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let World { folder, program } = world;
+    let World {
+        folder, program, ..
+    } = world;
     let (status, log) = program.stop();
     assert!(status.success(), "{log}");
     assert!(log.contains("stopped"), "{log}");
@@ -159,7 +169,9 @@ async fn what_is_in_progress_is_finished_before_the_end() {
 
 #[tokio::test]
 async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
-    let World { folder, program } = World::silent();
+    let World {
+        folder, program, ..
+    } = World::silent();
     let request = program.write_key(LOCK, &json!({ "keyUuid": "k" }));
     let waiting = tokio::spawn(request.header("Prefer", "wait=30").send());
     eventually("it is sent", || async {
@@ -178,8 +190,9 @@ async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let World { folder, program } =
-        World::new(&["--faults", "put@1=delay:8s", "--virtual-locks", "off"]);
+    let World {
+        folder, program, ..
+    } = World::new(&["--faults", "put@1=delay:8s", "--virtual-locks", "off"]);
     let writing = tokio::spawn(program.write_key(LOCK, &json!({ "keyUuid": "k" })).send());
     eventually("it is in progress", || async {
         program.log().contains("PREPARED").then_some(())
@@ -199,7 +212,9 @@ async fn a_second_signal_ends_it_at_once() {
 
 #[tokio::test]
 async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
-    let World { folder, program } = World::silent();
+    let World {
+        folder, program, ..
+    } = World::silent();
     drop(program);
     // The files may grow no further, as on a full disk.
     let limited = format!("ulimit -f 400; exec {BINARY} \"$@\"");

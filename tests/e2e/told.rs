@@ -99,7 +99,9 @@ pub(crate) async fn check(
 
 /// A 504 has become one or the other.
 pub(crate) async fn decided(books: &Books, told: &[Told]) -> Result<(), String> {
-    for Told { answer, .. } in told.iter().filter(|t| t.answer.status == 504) {
+    // That of a proxy which lost the server names no write.
+    let ours = |t: &&Told| t.answer.status == 504 && t.answer.header("location").is_some();
+    for Told { answer, .. } in told.iter().filter(ours) {
         let id: WriteId = answer.write_id().parse().expect("a write id");
         let write = books.write(id).await;
         let aborted = matches!(write.state, WriteState::Aborted { .. });

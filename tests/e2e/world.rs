@@ -5,14 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::auth::{ApiKeyRecord, PostgresApiKeys, read_api_keys, write_api_keys};
+use keywright_adapters::database::{Database, DatabaseSettings};
+use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::{json, time::SystemClock};
+use keywright_domain::event::RecordedEvent;
 use keywright_domain::ports::LockHistory;
 use keywright_domain::values::LockVersion;
 use keywright_sandbox::{LockMemory, read_memory};
 use keywright_tests::{Answer, Books, Program};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::replicas::Surroundings;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keywright-under-test");
 
@@ -47,14 +52,43 @@ pub(crate) const BRISK: [&str; 8] = [
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
+    /// Where there are several replicas.
+    pub(crate) around: Option<Surroundings>,
+}
+
+/// Whether the tests are served by two replicas behind nginx.
+fn are_replicas() -> bool {
+    std::env::var("TEST_TOPOLOGY").is_ok_and(|topology| topology == "replicas")
 }
 
 impl World {
     /// A sandbox whose locks take no time, with these arguments besides.
     pub(crate) fn new(arguments: &[&str]) -> Self {
+        if are_replicas() {
+            return Self::replicas(arguments);
+        }
         let folder = TempDir::new().expect("a folder");
         let program = start(&folder, arguments);
-        Self { folder, program }
+        Self {
+            folder,
+            program,
+            around: None,
+        }
+    }
+
+    /// The same, served by two replicas behind nginx.
+    pub(crate) fn replicas(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let all = quick_locks(arguments);
+        let (mut around, mut programs) = Surroundings::start(BINARY, folder.path(), &all, 2);
+        let shadows = around.shadows.take().expect("they were just started");
+        let first = programs.remove(0);
+        let program = first.behind(around.nginx.address, programs, shadows);
+        Self {
+            folder,
+            program,
+            around: Some(around),
+        }
     }
 
     /// A sandbox whose locks never answer.
@@ -69,7 +103,35 @@ impl World {
         Self {
             folder: self.folder,
             program,
+            around: self.around,
         }
+    }
+
+    /// The same with these locks and API keys besides; the locks never answer.
+    pub(crate) async fn with(self, locks: &[(&str, Value)], keys: &[ApiKeyRecord]) -> Self {
+        let Some(around) = &self.around else {
+            self.program.stop();
+            import(self.folder.path(), locks).await;
+            let path = self.folder.path().join("api-keys.json");
+            let mut records = read_api_keys(&path).expect("the sandbox's keys");
+            records.extend_from_slice(keys);
+            write_api_keys(&path, &records).expect("written");
+            return Self {
+                program: start(&self.folder, &["--virtual-locks", "off"]),
+                folder: self.folder,
+                around: None,
+            };
+        };
+        let settings = DatabaseSettings::new(&around.database).expect("a URL");
+        let database = Database::connect(&settings, Duration::from_secs(10)).await;
+        let database = database.expect("the database");
+        let store = PostgresLockRepo::new(database.clone());
+        store.import(events(locks)).await.expect("imported");
+        let stored = PostgresApiKeys::new(database);
+        stored.put(keys).await.expect("written");
+        // Each replica looks twice a second.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        self
     }
 
     pub(crate) async fn write(&self, key: &str, index: Option<u64>) -> Answer {
@@ -98,7 +160,10 @@ impl World {
     }
 
     pub(crate) async fn books(&self) -> Books {
-        Books::read(self.folder.path()).await
+        match &self.around {
+            None => Books::read(self.folder.path()).await,
+            Some(around) => around.books().await,
+        }
     }
 
     /// The books, in which everything has come to rest by now.
@@ -120,15 +185,21 @@ impl World {
 
     /// What the virtual lock holds.
     pub(crate) fn memory(&self) -> LockMemory {
-        let path = self.folder.path().join("virtual-locks.sqlite");
+        let around = self.around.as_ref().map(|a| &a.shadow_folder);
+        let folder = around.unwrap_or(&self.folder);
+        let path = folder.path().join("virtual-locks.sqlite");
         read_memory(&path, &format!("demo-lock-{LOCK}")).expect("the memory is read")
     }
 }
 
 fn start(folder: &TempDir, arguments: &[&str]) -> Program {
+    Program::start(BINARY, folder.path(), &quick_locks(arguments))
+}
+
+fn quick_locks<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--behaviour", "all:latency=0s"];
     all.extend(arguments);
-    Program::start(BINARY, folder.path(), &all)
+    all
 }
 
 /// What `look` finds, as soon as it finds something.
@@ -145,21 +216,24 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     panic!("it never came to this: {what}");
 }
 
-/// Puts events of locks that the demo does not have into the store of a program that is not running. Each
-/// `LockCreated` starts a stream, and what follows it goes on with it.
-pub(crate) async fn import(data: &Path, events: &[(&str, Value)]) {
+/// Events of locks that the demo does not have. Each `LockCreated` starts a stream, and what follows it goes on with it.
+fn events(of_locks: &[(&str, Value)]) -> Vec<RecordedEvent> {
     let mut version = 0;
-    let mut recorded = Vec::new();
-    for (name, data) in events {
+    let event = |(name, data): &(&str, Value)| {
         version = if *name == "LockCreated" {
             1
         } else {
             version + 1
         };
         let event = json::read_event(name, LockVersion(version), None, data);
-        recorded.push(event.expect("an event"));
-    }
+        event.expect("an event")
+    };
+    of_locks.iter().map(event).collect()
+}
+
+/// Puts locks into the store of a program that is not running.
+pub(crate) async fn import(data: &Path, of_locks: &[(&str, Value)]) {
     let store = SqliteLockRepo::open(&data.join("locks.sqlite"), Arc::new(SystemClock));
     let store = store.expect("the store opens");
-    store.import(recorded).await.expect("imported");
+    store.import(events(of_locks)).await.expect("imported");
 }

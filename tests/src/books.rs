@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::database::{Database, DatabaseSettings};
+use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::shadow::document;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::event::RecordedEvent;
@@ -14,17 +16,24 @@ use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowSnapshot};
 use keywright_domain::values::{LockId, LockVersion, WriteId};
 use keywright_domain::write::Write;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
+use keywright_testkit::postgres_server::PostgresServer;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
 /// The files of one moment. They are copied, so that the program may go on.
 pub struct Books {
-    folder: TempDir,
-    /// The locks.
-    pub store: SqliteLockRepo,
+    source: Source,
+    store: Arc<dyn LockRepo>,
+    history: Arc<dyn LockHistory>,
     /// Their shadows.
     pub shadows: ShadowService,
+}
+
+/// Where rows are read that no port tells of.
+enum Source {
+    File(TempDir),
+    Database(Arc<PostgresServer>, String),
 }
 
 const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
@@ -48,15 +57,36 @@ impl Books {
             copy(data, folder.path(), file);
         }
         let store = SqliteLockRepo::open(&folder.path().join(FILES[0]), Arc::new(SystemClock));
-        let config = ServiceConfig {
-            clock: Arc::new(|| SystemClock.now().as_secs()),
-            limits: Limits::default(),
-        };
-        let shadows = ShadowService::open(&folder.path().join(FILES[1]), config).await;
+        let store = Arc::new(store.expect("the store opens"));
         Self {
-            store: store.expect("the store opens"),
-            shadows: shadows.expect("the shadows open"),
-            folder,
+            store: store.clone(),
+            history: store,
+            shadows: open_shadows(folder.path()).await,
+            source: Source::File(folder),
+        }
+    }
+
+    /// As [`Books::read_both`], of locks in this database of the server.
+    ///
+    /// # Panics
+    /// They cannot be read.
+    pub async fn read_database(
+        server: &Arc<PostgresServer>,
+        database: &str,
+        shadows: &Path,
+    ) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        copy(shadows, folder.path(), FILES[1]);
+        let mut settings = DatabaseSettings::new(database).expect("a URL");
+        settings.set_connections(1);
+        let connected = Database::connect(&settings, Duration::from_secs(10)).await;
+        let store = Arc::new(PostgresLockRepo::new(connected.expect("the database")));
+        let name = database.rsplit('/').next().unwrap_or_default().to_owned();
+        Self {
+            store: store.clone(),
+            history: store,
+            shadows: open_shadows(folder.path()).await,
+            source: Source::Database(server.clone(), name),
         }
     }
 
@@ -66,11 +96,18 @@ impl Books {
     /// The store cannot be read.
     pub fn dump(&self) -> String {
         let mut text = format!("{:#?}\n", self.shadows.dump());
-        let conn = Connection::open(self.folder.path().join(FILES[0])).expect("the store opens");
         for table in ["locks", "events", "writes"] {
-            let mut rows = conn
-                .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2"))
-                .expect("a table");
+            let select = format!("SELECT * FROM {table} ORDER BY 1, 2");
+            let folder = match &self.source {
+                Source::File(folder) => folder,
+                Source::Database(server, name) => {
+                    let rows = server.psql(name, &select).expect("rows");
+                    writeln!(text, "{table} {rows}").expect("text");
+                    continue;
+                }
+            };
+            let conn = Connection::open(folder.path().join(FILES[0])).expect("the store opens");
+            let mut rows = conn.prepare(&select).expect("a table");
             let columns = rows.column_count();
             let rows = rows.query_map([], |row| {
                 (0..columns)
@@ -89,7 +126,15 @@ impl Books {
     /// # Panics
     /// The store cannot be read.
     pub fn writes(&self) -> Vec<WriteId> {
-        let conn = Connection::open(self.folder.path().join(FILES[0])).expect("the store opens");
+        let folder = match &self.source {
+            Source::File(folder) => folder,
+            Source::Database(server, name) => {
+                let ids = server.psql(name, "SELECT id FROM writes").expect("rows");
+                let ids = ids.lines().map(|id| id.parse().expect("an id"));
+                return ids.collect();
+            }
+        };
+        let conn = Connection::open(folder.path().join(FILES[0])).expect("the store opens");
         let mut ids = conn.prepare("SELECT id FROM writes").expect("a table");
         let ids = ids
             .query_map([], |row| row.get::<_, [u8; 16]>(0))
@@ -103,7 +148,7 @@ impl Books {
     /// # Panics
     /// There is none of that id.
     pub async fn write(&self, id: WriteId) -> Write {
-        let found = self.store.write(id).await.expect("the store answers");
+        let found = self.history.write(id).await.expect("the store answers");
         found.expect("the write exists")
     }
 
@@ -122,7 +167,7 @@ impl Books {
     /// The store cannot be read.
     pub async fn stream(&self, lock: u64) -> Vec<RecordedEvent> {
         let all = self
-            .store
+            .history
             .events(id(lock), LockVersion(1), usize::MAX)
             .await;
         all.expect("the store answers")
@@ -176,6 +221,15 @@ impl Books {
         }
         Ok(())
     }
+}
+
+async fn open_shadows(folder: &Path) -> ShadowService {
+    let config = ServiceConfig {
+        clock: Arc::new(|| SystemClock.now().as_secs()),
+        limits: Limits::default(),
+    };
+    let shadows = ShadowService::open(&folder.join(FILES[1]), config).await;
+    shadows.expect("the shadows open")
 }
 
 /// Copies files that somebody may be writing to: two readings that are equal are of one moment.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::client::Request;
+use crate::shadows::Shadows;
 
 /// glibc's heap is many, one for each thread that allocates while others do, and each fills up at its own pace. With
 /// two of them the memory of a process says what the program needs.
@@ -26,6 +27,9 @@ pub struct Program {
     /// What it printed when it had started.
     pub banner: String,
     log: NamedTempFile,
+    /// Others that serve the same, and the locks that they serve.
+    others: Vec<Program>,
+    shadows: Option<Shadows>,
 }
 
 impl Program {
@@ -92,7 +96,19 @@ impl Program {
             api_key: value("KEYWRIGHT_API_KEY="),
             banner,
             log,
+            others: Vec::new(),
+            shadows: None,
         }
+    }
+
+    /// From now on requests go to `address`, behind which this program and `others` serve them, with locks on these
+    /// shadows.
+    #[must_use]
+    pub fn behind(mut self, address: SocketAddr, others: Vec<Program>, shadows: Shadows) -> Self {
+        self.address = address;
+        self.others = others;
+        self.shadows = Some(shadows);
+        self
     }
 
     /// Runs it where it is expected to end by itself: its exit code and what it says on standard error.
@@ -107,9 +123,19 @@ impl Program {
         (output.status.code(), text)
     }
 
-    /// What it has logged up to now.
+    /// What it has logged up to now, and all that is part of it, by the time.
     pub fn log(&self) -> String {
-        read(&self.log)
+        let own = read(&self.log);
+        let others = self.others.iter().map(Program::log);
+        let others: String = others
+            .chain(self.shadows.iter().map(Shadows::log))
+            .collect();
+        let mut lines: Vec<&str> = own.lines().chain(others.lines()).collect();
+        if !others.is_empty() {
+            // Each line starts with its moment.
+            lines.sort();
+        }
+        lines.join("\n")
     }
 
     /// How it has ended, if it has.
@@ -190,8 +216,11 @@ impl Drop for Program {
 
 fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
+    if !arguments.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
     command
-        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg("--data")
         .arg(folder)
         .args(arguments)
         .stdin(Stdio::null())
