@@ -33,6 +33,10 @@ const PAGE: usize = 256;
 /// How many reports are settled at once.
 const SETTLING: usize = 64;
 
+/// How often it is looked for what is kept no longer, and how much of it is deleted at once.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+const FORGETTING: usize = 256;
+
 /// The pauses between the tries to settle one report.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -52,6 +56,7 @@ pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Vec<Arc<dyn DeviceReports>
     }
     workers.spawn(look_at_all(attendant.clone(), look));
     workers.spawn(maintain(attendant));
+    workers.spawn(forget(writes.clone()));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
     }
@@ -144,6 +149,21 @@ async fn maintain(attendant: Arc<Attendant>) {
             contradictions = counted;
         }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Deletes what is kept no longer, a little at a time.
+async fn forget(writes: Arc<KeyWrites>) {
+    loop {
+        match writes.forget(FORGETTING).await {
+            Ok(forgotten) if forgotten >= FORGETTING => {
+                tokio::time::sleep(FIRST_PAUSE).await;
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "what is kept no longer could not be deleted"),
+        }
+        tokio::time::sleep(FORGET_EVERY).await;
     }
 }
 

@@ -9,11 +9,13 @@ use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError};
 use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{self, Limits, ReportDecision};
-use keywright_domain::values::{DeviceCode, Epoch, LockVersion, ShadowVersion, Timestamp, WriteId};
+use keywright_domain::rules::{self, KeptAnswer, Limits, ReportDecision, RequestName};
+use keywright_domain::values::{
+    DeviceCode, Epoch, IdempotencyKey, LockVersion, ShadowVersion, Timestamp, WriteId,
+};
 use keywright_domain::write::{Owner, Write};
 
-use crate::samples::{LEASE, NOW, created, lock_id, prepared, slot, thing};
+use crate::samples::{LEASE, NOW, created, lock_id, prepared, principal, slot, thing};
 
 /// Lets the clock that counts leases run on.
 pub type Pass = Arc<dyn Fn(Duration) -> Passing + Send + Sync>;
@@ -339,6 +341,90 @@ pub async fn locks_come_in_pages(store: &Store) {
     assert_eq!(Ok(&found[0]), Lock::fold(&[created(lock_id(1))]).as_ref());
 }
 
+fn named(lock: u64, key: &str) -> RequestName {
+    let key = IdempotencyKey::new(key).expect("an Idempotency-Key");
+    RequestName::new(lock_id(lock), &principal(), key)
+}
+
+fn kept(request: &RequestName, write: u128, without_event: Option<LockVersion>) -> KeptAnswer {
+    KeptAnswer {
+        request: request.clone(),
+        slot: slot("key", Some(2)),
+        write: WriteId::from_u128(write),
+        without_event,
+        answered_by: NOW.after(LEASE / 2),
+        until: NOW.after(LEASE),
+    }
+}
+
+/// What a save keeps of a request comes back under its name, and a later save puts another in its place.
+pub async fn a_kept_answer_comes_back(store: &Store) {
+    let snapshot = store.with_lock(1).await;
+    let (name, other) = (named(1, "a \"name\""), named(1, "another"));
+    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+    let (_, mut save) = prepared(&snapshot, 10, slot("key", Some(2)));
+    let first = kept(&name, 10, None);
+    save.kept = Some(Box::new(first.clone()));
+    store.locks.save(save).await.expect("the intent is saved");
+    assert_eq!(store.history.kept_answer(&name).await, Ok(Some(first)));
+    assert_eq!(store.history.kept_answer(&other).await, Ok(None));
+    let snapshot = store.load(1).await;
+    let second = kept(&name, 11, Some(LockVersion(7)));
+    let save = rules::keep_without_event(&snapshot, second.clone(), NOW);
+    store.locks.save(save).await.expect("the answer is kept");
+    assert_eq!(store.history.kept_answer(&name).await, Ok(Some(second)));
+    assert!(store.load(1).await.revision > snapshot.revision);
+}
+
+/// A save that comes too late keeps nothing.
+pub async fn a_stale_save_keeps_no_answer(store: &Store) {
+    let old = store.with_lock(1).await;
+    store.prepare(1, 10).await;
+    let name = named(1, "name");
+    let save = rules::keep_without_event(&old, kept(&name, 10, None), NOW);
+    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+}
+
+/// Kept answers and ended writes are forgotten when their time is over, as many as were asked for; open ones, and
+/// those that somebody still has to look at, never are, and streams stay.
+pub async fn what_is_over_is_forgotten(store: &Store) {
+    for lock in [1, 2, 3] {
+        store.with_lock(lock).await;
+    }
+    let (name, sent) = (named(1, "name"), store.send(1, 10).await);
+    let uncleared = store.send(2, 11).await;
+    let uncleared = store.fail(2, &uncleared).await;
+    for write in [12, 13, 14] {
+        let aborted = store.prepare(3, write).await;
+        let snapshot = store.load(3).await;
+        let save = rules::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
+        store.locks.save(save).await.expect("the abort is saved");
+    }
+    let save = rules::keep_without_event(&store.load(1).await, kept(&name, 10, None), NOW);
+    store.locks.save(save).await.expect("the answer is kept");
+
+    let forget = async |now, before, limit| {
+        let forgotten = store.history.forget(now, before, limit).await;
+        forgotten.expect("the store answers")
+    };
+    assert_eq!(forget(NOW, NOW, 9).await, 0, "nothing is over yet");
+    let later = NOW.after(LEASE);
+    assert_eq!(forget(NOW, later, 2).await, 2, "no more than was asked for");
+    assert_eq!(forget(later, later, 9).await, 2, "one write and one answer");
+    assert_eq!(forget(later, later, 9).await, 0);
+    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+    for id in [12, 13, 14] {
+        let gone = store.history.write(WriteId::from_u128(id)).await;
+        assert_eq!(gone, Ok(None));
+    }
+    for left in [sent, uncleared] {
+        let id = left.id;
+        assert_eq!(store.history.write(id).await, Ok(Some(left)));
+    }
+    assert_eq!(store.events(1).await.len(), 2);
+}
+
 /// How many tasks come at once in the cases about concurrency.
 const TASKS: u128 = 64;
 
@@ -498,7 +584,8 @@ macro_rules! lock_repo_cases {
             a_settled_write_keeps_its_reason, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
             a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
-            locks_come_in_pages, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
+            locks_come_in_pages, a_kept_answer_comes_back, a_stale_save_keeps_no_answer,
+            what_is_over_is_forgotten, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
             many_tasks_on_many_locks_do_not_meet, of_claims_at_once_each_takes_another_write,
             a_take_over_is_taken_over, a_save_and_a_take_over_exclude_each_other,
             a_closed_intent_is_never_claimed

@@ -10,6 +10,7 @@ use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::*;
+use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::*;
 use keywright_domain::write::{Owner, Write, WriteState};
 use keywright_testkit::lock_repo::Store;
@@ -33,6 +34,8 @@ struct Broken {
     sent: Mutex<Option<Write>>,
     /// The write that was claimed last.
     claimed: Mutex<Option<Write>>,
+    /// What a save that came too late was to keep.
+    kept_late: Mutex<HashMap<RequestName, KeptAnswer>>,
     claims: AtomicUsize,
     under_way: AtomicUsize,
     timer: ManualTimer,
@@ -53,6 +56,7 @@ impl Broken {
             unclaimed: Mutex::default(),
             sent: Mutex::default(),
             claimed: Mutex::default(),
+            kept_late: Mutex::default(),
             claims: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             timer,
@@ -160,6 +164,14 @@ impl LockRepo for Broken {
             // What a broken load did not tell is not lost for good.
             folded.serial_number = known.lock.serial_number;
         }
+        if let Some(kept) = save
+            .kept
+            .as_ref()
+            .filter(|_| known.revision != save.revision)
+        {
+            let mut late = self.kept_late.lock().expect("no panic");
+            late.insert(kept.request.clone(), (**kept).clone());
+        }
         let sent = save.writes.iter().find(|w| w.is_open()).cloned();
         self.inner.save(save).await?;
         if careless {
@@ -235,6 +247,30 @@ impl LockHistory for Broken {
             due.reverse();
         }
         Ok(due)
+    }
+
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+        let mut kept = self.inner.kept_answer(request).await?;
+        if let Some(kept) = &mut kept
+            && self.is("a_kept_answer_comes_back")
+        {
+            kept.without_event = None;
+        }
+        if self.is("a_stale_save_keeps_no_answer") && kept.is_none() {
+            let late = self.kept_late.lock().expect("no panic");
+            kept = late.get(request).cloned();
+        }
+        Ok(kept)
+    }
+
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        let more = usize::from(self.is("what_is_over_is_forgotten"));
+        self.inner.forget(now, ended_before, limit + more).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {

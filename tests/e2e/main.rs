@@ -16,6 +16,7 @@ mod reads;
 mod real_clients;
 mod reference;
 mod refusals;
+mod repeats;
 mod replicas;
 mod restart;
 mod thousand;

@@ -54,6 +54,19 @@ CREATE TABLE writes (
     attention bigint
 );
 
+CREATE TABLE kept_answers (
+    lock bigint NOT NULL,
+    principal text NOT NULL,
+    idempotency_key text NOT NULL,
+    key_uuid text NOT NULL,
+    key_index bigint,
+    write_id uuid NOT NULL,
+    without_event bigint,
+    answered_by bigint NOT NULL,
+    until bigint NOT NULL,
+    PRIMARY KEY (lock, principal, idempotency_key)
+);
+
 CREATE TABLE api_keys (
     sha256 bytea PRIMARY KEY,
     number bigint GENERATED ALWAYS AS IDENTITY,
@@ -69,6 +82,8 @@ CREATE INDEX writes_of_a_lock ON writes (lock)
 CREATE UNIQUE INDEX one_intent_a_lock ON writes (lock) WHERE lease_until IS NOT NULL;
 CREATE INDEX writes_by_lease ON writes (lease_until, id) WHERE lease_until IS NOT NULL;
 CREATE INDEX writes_by_attention ON writes (attention, id) WHERE attention IS NOT NULL;
+CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND attention IS NULL;
+CREATE INDEX kept_answers_by_end ON kept_answers (until);
 ";
 
 /// Makes the tables where there are none, and brings older ones up to date. One process at a time does it.

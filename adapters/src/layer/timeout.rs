@@ -11,6 +11,7 @@ use keywright_domain::ports::{
     Due, ImportError, LockHistory, LockRepo, RepoError, Save, ShadowChange, ShadowError,
     ShadowPort, ShadowSnapshot,
 };
+use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     ClientToken, LockId, LockVersion, ShadowVersion, ThingName, Timestamp, WriteId,
 };
@@ -104,6 +105,21 @@ impl LockHistory for Timeout<dyn LockHistory> {
     ) -> Result<Vec<Write>, RepoError> {
         let reading = self.inner.due(until, after, limit);
         self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+        self.within(self.inner.kept_answer(request), RepoError::Unavailable)
+            .await
+    }
+
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        let forgetting = self.inner.forget(now, ended_before, limit);
+        self.within(forgetting, RepoError::Unknown).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {

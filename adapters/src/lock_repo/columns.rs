@@ -8,6 +8,7 @@ use keywright_domain::event::{KeySlot, RecordedEvent};
 use keywright_domain::lock::Lock;
 use keywright_domain::ports::RepoError;
 use keywright_domain::reason::FailureReason;
+use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     DeviceCode, Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, Timestamp,
     WriteId,
@@ -223,6 +224,30 @@ fn read_reason<R: Row>(columns: &Columns<'_, R>) -> Result<FailureReason, RepoEr
             .map_err(|_| columns.corrupt("device_code")),
         None => columns.parse("reason"),
     }
+}
+
+/// The columns `key_uuid`, `key_index`, `write_id`, `without_event`, `answered_by` and `until` of a kept answer.
+pub(super) fn read_kept_answer<R: Row>(
+    request: &RequestName,
+    row: &R,
+) -> Result<KeptAnswer, RepoError> {
+    let columns = Columns {
+        row,
+        table: "kept_answers",
+        key: format!("{}/{}", request.lock, request.principal),
+    };
+    let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
+    Ok(KeptAnswer {
+        request: request.clone(),
+        slot: KeySlot {
+            key: columns.parse("key_uuid")?,
+            index: index.map_err(|_| columns.corrupt("key_index"))?,
+        },
+        write: WriteId::from_u128(columns.bits("write_id")?),
+        without_event: columns.number("without_event")?.map(LockVersion),
+        answered_by: columns.time("answered_by")?,
+        until: columns.time("until")?,
+    })
 }
 
 /// What a write puts in its columns; the end of its lease is the store's to count.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
 use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Timer};
+use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     LockId, LockVersion, Revision, ShadowVersion, Tick, Timestamp, WriteId,
 };
@@ -24,6 +25,7 @@ pub struct InMemoryLockRepo {
 struct Store {
     locks: HashMap<LockId, Row>,
     writes: HashMap<WriteId, WriteRow>,
+    kept: HashMap<RequestName, KeptAnswer>,
 }
 
 #[derive(Clone)]
@@ -81,6 +83,9 @@ impl LockRepo for InMemoryLockRepo {
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
         save.writes.iter().for_each(|write| row.keep(write));
+        if let Some(kept) = save.kept {
+            store.kept.insert(kept.request.clone(), *kept);
+        }
         for write in save.writes {
             let lease_until = now.after(write.intent().map_or(Duration::ZERO, |i| i.lease));
             store
@@ -161,6 +166,33 @@ impl LockHistory for InMemoryLockRepo {
             .take(limit)
             .map(|(_, write)| write.clone())
             .collect())
+    }
+
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+        Ok(self.store().kept.get(request).cloned())
+    }
+
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        let mut store = self.store();
+        let over = store.kept.values().filter(|kept| kept.until <= now);
+        let answers: Vec<RequestName> = over.map(|k| k.request.clone()).take(limit).collect();
+        let ended = store.writes.values().map(|row| &row.write).filter(|w| {
+            let over = w.settled_at().is_some_and(|at| at < ended_before);
+            over && w.attention.is_none()
+        });
+        let writes: Vec<WriteId> = ended.map(|w| w.id).take(limit).collect();
+        for request in &answers {
+            store.kept.remove(request);
+        }
+        for id in &writes {
+            store.writes.remove(id);
+        }
+        Ok(answers.len() + writes.len())
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {

@@ -122,6 +122,12 @@ pub(crate) struct Serve {
     /// How long a recorded result stays on the shadow at most.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, help_heading = "Limits")]
     clear_within: Duration,
+    /// How long the answer to a request with an Idempotency-Key is kept.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time, help_heading = "Limits")]
+    keep_answers: Duration,
+    /// How long a write that is over can be read; its events stay for ever.
+    #[arg(long, value_name = "TIME", default_value = "90days", value_parser = time, help_heading = "Limits")]
+    keep_writes: Duration,
     /// How many writes of a lock may be open at once.
     #[arg(long, value_name = "N", default_value = "16", help_heading = "Limits")]
     max_open_writes: usize,
@@ -143,6 +149,8 @@ impl Serve {
                 time_to_live: self.time_to_live,
                 confirm_within: self.confirm_within,
                 clear_within: self.clear_within,
+                keep_answers: self.keep_answers,
+                keep_writes: self.keep_writes,
                 ..Limits::default()
             },
             request: self.request,

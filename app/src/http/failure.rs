@@ -43,6 +43,9 @@ pub(super) enum Failure {
     Internal,
     NotUpdated(FailureReason),
     Busy,
+    /// An earlier request of the same name is not over, or wanted something else.
+    StillRunning,
+    OtherCommand,
     /// Another write of the lock has to be decided first.
     AfterUndecided(Undecided),
     Unavailable,
@@ -117,6 +120,14 @@ impl Failure {
                 S::CONFLICT,
                 format!("The write is over: it is {state}").into(),
             ),
+            Self::StillRunning => fixed(
+                S::CONFLICT,
+                "An earlier request with this Idempotency-Key is in progress; ask again when it is answered",
+            ),
+            Self::OtherCommand => fixed(
+                S::UNPROCESSABLE_ENTITY,
+                "This Idempotency-Key was used for another command; choose a new one for each",
+            ),
             Self::BodyTooLarge(most) => (
                 S::PAYLOAD_TOO_LARGE,
                 format!("The body may have {most} bytes at most").into(),
@@ -165,6 +176,8 @@ impl Failure {
     fn reason(&self) -> Option<&str> {
         match self {
             Self::NotProvisioned => Some("NotProvisioned"),
+            Self::StillRunning => Some("StillRunning"),
+            Self::OtherCommand => Some("IdempotencyKeyReused"),
             Self::TooManyOpenWrites => Some("TooManyOpenWrites"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
@@ -177,7 +190,9 @@ impl Failure {
             Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
             Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
-            Self::Busy | Self::Unavailable | Self::NotReady(_) => (RETRY_AFTER, seconds(SOON)),
+            Self::StillRunning | Self::Busy | Self::Unavailable | Self::NotReady(_) => {
+                (RETRY_AFTER, seconds(SOON))
+            }
             Self::Undecided(write) | Self::AfterUndecided(write) => {
                 (RETRY_AFTER, seconds(write.within))
             }
@@ -300,6 +315,8 @@ impl Failure {
             } => Self::AfterUndecided(undecided(write)),
             WriteError::NotUpdated(reason) => Self::NotUpdated(reason),
             WriteError::Undecided(write) => Self::Undecided(undecided(write)),
+            WriteError::StillRunning => Self::StillRunning,
+            WriteError::OtherCommand => Self::OtherCommand,
             WriteError::Store(error) => error.into(),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{KeyUuid, LockId, MAX_JSON_INTEGER, WriteId};
+use keywright_domain::values::{IdempotencyKey, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
@@ -212,6 +212,7 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
         Failure::NotUpdated(FailureReason::Throttled),
         Failure::Busy,
     ]);
+    write_failures.extend([Failure::StillRunning, Failure::OtherCommand]);
     write_failures.extend(undecided());
     let mut withdraw_failures = common();
     withdraw_failures.extend([
@@ -225,6 +226,13 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
         "description": "`wait=N` (RFC 7240): the answer is held until the lock has settled the write, N seconds \
             at most, and 30 at most",
         "schema": { "type": "string" }, "example": "wait=10",
+    });
+    let name = json!({
+        "name": "Idempotency-Key", "in": "header", "required": false,
+        "description": "Names this request, so that it may be sent again: the same key and command get the same \
+            answer for 24 h. What changed nothing is not kept, and runs again",
+        "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[!-~]+$" },
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     });
     let state = json!({
         "name": "state", "in": "query", "required": true, "description": "Only open writes are listed",
@@ -251,7 +259,7 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
             summary: "Write key to lock firmware",
             description: "Puts the command on the lock's device shadow and records it. A newer write for an index \
                 takes the place of an open one; the same write while it is open is answered with `event: null`.",
-            parameters: vec![lock_parameter(), prefer],
+            parameters: vec![lock_parameter(), prefer, name],
             body: Some(json!({
                 "required": true,
                 "content": { "application/json": { "schema": { "$ref": "#/components/schemas/WriteKey" } } },

@@ -10,7 +10,9 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, He
 use keywright_domain::event::KeySlot;
 use keywright_domain::ports::{AuthError, Credentials, Secret};
 use keywright_domain::principal::Principal;
-use keywright_domain::values::{KeyIndex, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId};
+use keywright_domain::values::{
+    IdempotencyKey, KeyIndex, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId,
+};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -121,6 +123,27 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     });
     let seconds = waits.next()?.min(LONGEST_WAIT);
     Some(Duration::from_secs(seconds))
+}
+
+/// What the client calls this request, if it has named it: a text in quotation marks, or without them.
+///
+/// # Errors
+/// 400 that says what to change.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Failure> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.to_str().unwrap_or_default().trim(),
+        (Some(_), Some(_)) => {
+            return Err(Failure::BadRequest(
+                "Idempotency-Key must be sent once".into(),
+            ));
+        }
+    };
+    let quoted = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    Ok(Some(IdempotencyKey::new(quoted.unwrap_or(value))?))
 }
 
 /// The key and slot that the body names.
@@ -337,6 +360,27 @@ mod tests {
             panic!("a UUID was taken")
         };
         assert!(message.contains("looks like a UUID"), "{message}");
+    }
+
+    #[test]
+    fn a_request_may_have_a_name_with_or_without_quotation_marks() {
+        let named = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("idempotency-key", value.parse().expect("a header"));
+            }
+            let name = idempotency_key(&headers);
+            name.map(|name| name.map(|name| name.to_string()))
+        };
+        let name = Some("8e03978e-40d5-43dd".to_owned());
+        assert_eq!(named(&[]).expect("none"), None);
+        assert_eq!(named(&["8e03978e-40d5-43dd"]).expect("a name"), name);
+        assert_eq!(named(&["\"8e03978e-40d5-43dd\""]).expect("a name"), name);
+        let long = "n".repeat(256);
+        for values in [&[""][..], &["\"\""], &["a", "b"], &[&long]] {
+            let refused = named(values);
+            assert!(matches!(refused, Err(Failure::BadRequest(_))), "{values:?}");
+        }
     }
 
     #[test]

@@ -32,13 +32,16 @@ pub(super) async fn write_key(
 ) -> Result<Answer, Failure> {
     let (principal, lock) = request::asked(app, request.headers(), lock).await?;
     let wait = request::wait(request.headers());
+    let name = request::idempotency_key(request.headers())?;
     let slot = request::key_slot(app, request).await?;
     let command = WriteKey { lock, slot };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let written = run(
-        app,
-        async move { writes.write_key(&command, &principal).await },
-    )
+    let written = run(app, async move {
+        match name {
+            None => writes.write_key(&command, &principal).await,
+            Some(name) => writes.write_key_once(&command, &principal, name).await,
+        }
+    })
     .await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
 

@@ -3,6 +3,7 @@ use async_trait::async_trait;
 use super::RepoError;
 use crate::event::RecordedEvent;
 use crate::lock::{FoldError, Lock};
+use crate::rules::{KeptAnswer, RequestName};
 use crate::values::{LockId, LockVersion, Timestamp, WriteId};
 use crate::write::Write;
 
@@ -59,6 +60,25 @@ pub trait LockHistory: Send + Sync {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
+
+    /// What is kept of a request of this name, also where its time is over.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError>;
+
+    /// Deletes at most `limit` kept answers whose time was over at `now`, and at most `limit` writes that
+    /// ended before `ended_before` and that nobody has to act on (no lease, no attention). Answers how many of
+    /// both. Streams are never shortened.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError>;
 
     /// At most `limit` locks by their ids, those after `after` only.
     ///

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use crate::event::RecordedEvent;
 use crate::lock::{Lock, LockSnapshot};
+use crate::rules::KeptAnswer;
 use crate::values::{LockId, Revision, ShadowVersion};
 use crate::write::{Owner, Write};
 
@@ -25,6 +26,8 @@ pub struct Save {
     pub writes: Vec<Write>,
     /// Where given, the shadow's version from now on.
     pub shadow_version: Option<ShadowVersion>,
+    /// What to keep for a repeat of the request, in the place of what is kept under its name.
+    pub kept: Option<Box<KeptAnswer>>,
 }
 
 /// Why the store did not answer as asked.

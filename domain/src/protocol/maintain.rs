@@ -118,6 +118,17 @@ impl KeyWrites {
         }
     }
 
+    /// Deletes at most `limit` kept answers and at most `limit` writes whose time is over, and answers how many of both.
+    /// Run it now and then, again at once while it finds many.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn forget(&self, limit: usize) -> Result<usize, RepoError> {
+        let now = self.ports.clock.now();
+        let ended_before = now.before(self.settings.limits.keep_writes);
+        self.ports.history.forget(now, ended_before, limit).await
+    }
+
     /// Takes an open write back: off the shadow, then WITHDRAWN. One that was taken back before is answered
     /// as it is. A lock that is at the write already may finish it all the same, and its report is then
     /// recorded as late.

@@ -44,6 +44,9 @@ pub enum InvalidSettings {
     /// Nothing could ever be done.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
+    /// An answer could be asked for again when its write is gone.
+    #[error("writes must be kept for at least as long as answers ({0:?})")]
+    WritesGoneBeforeAnswers(Duration),
     /// An owner could act after its lease.
     #[error("the lease ({lease:?}) must be at least request + shadow call + 2 s ({least:?})")]
     LeaseTooShort {
@@ -72,6 +75,14 @@ impl Settings {
         }
         if self.limits.max_open_writes == 0 {
             return Err(InvalidSettings::Zero("max open writes"));
+        }
+        let Limits {
+            keep_answers,
+            keep_writes,
+            ..
+        } = self.limits;
+        if keep_writes < keep_answers {
+            return Err(InvalidSettings::WritesGoneBeforeAnswers(keep_answers));
         }
         let least = self.request + self.shadow_call + Self::LEASE_MARGIN;
         if self.lease < least {

@@ -11,8 +11,10 @@ use crate::lock::LockSnapshot;
 use crate::ports::{RepoError, ShadowChange, ShadowError};
 use crate::principal::Principal;
 use crate::reason::FailureReason;
-use crate::rules::{self, Decision, Permitted, Rejection, WriteKey};
-use crate::values::{Epoch, LockVersion, ShadowVersion, ThingName, Tick, WriteId};
+use crate::rules::{
+    self, Decision, KeptAnswer, Permitted, Rejection, Repeat, RequestName, WriteKey,
+};
+use crate::values::{Epoch, IdempotencyKey, LockVersion, ShadowVersion, ThingName, Tick, WriteId};
 use crate::write::{Intent, Write};
 
 /// What a 200 says.
@@ -44,6 +46,12 @@ pub enum WriteError {
     /// The deadline came before the outcome was known. It resolves by itself (I3).
     #[error("the outcome of write {0} is not known yet")]
     Undecided(WriteId),
+    /// An earlier request of the same name is still running. Nothing happened by this one.
+    #[error("an earlier request with this key is still running")]
+    StillRunning,
+    /// An earlier request of the same name wanted something else. Nothing happened by this one.
+    #[error("an earlier request with this key wanted something else")]
+    OtherCommand,
     /// The store failed before anything was prepared. Nothing happened.
     #[error(transparent)]
     Store(RepoError),
@@ -65,11 +73,40 @@ impl KeyWrites {
         command: &WriteKey,
         principal: &Principal,
     ) -> Result<Written, WriteError> {
+        self.write(command, principal, None).await
+    }
+
+    /// As [`KeyWrites::write_key`], for a request that has a name (I7): asked again under the same name, it answers
+    /// what it answered before, for [`rules::Limits::keep_answers`]. What changed nothing is not kept, and runs
+    /// again.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn write_key_once(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        key: IdempotencyKey,
+    ) -> Result<Written, WriteError> {
+        let name = RequestName::new(command.lock, principal, key);
+        self.write(command, principal, Some(&name)).await
+    }
+
+    async fn write(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        name: Option<&RequestName>,
+    ) -> Result<Written, WriteError> {
         let deadline = self.deadline(self.settings.request);
         let turn_deadline = deadline.min(self.deadline(self.settings.turn));
         let first = self.load(command).await?;
-        if let Decided::Open(written) = self.decide(first.as_ref(), command, principal)? {
-            return Ok(written);
+        match self.decide(first.as_ref(), command, principal)? {
+            Decided::Open(written) if name.is_none() => return Ok(written),
+            _ => {}
+        }
+        if let Some(before) = self.repeated(command, name).await? {
+            return Ok(before);
         }
         let timer = &*self.ports.timer;
         let _turn = self
@@ -77,7 +114,8 @@ impl KeyWrites {
             .take(command.lock, timer, turn_deadline)
             .await
             .ok_or(WriteError::Busy { undecided: None })?;
-        let preparing = self.prepare(command, principal, first, turn_deadline);
+        let deadlines = [deadline, turn_deadline];
+        let preparing = self.prepare(command, principal, name, first, deadlines);
         let prepared = match bounded(timer, deadline, preparing).await {
             Some(prepared) => prepared?,
             None => return Err(WriteError::Busy { undecided: None }),
@@ -89,6 +127,54 @@ impl KeyWrites {
                 let fate = self.drive(*task, Attempt::of_request(version));
                 answer(id, bounded(timer, deadline, fate).await)
             }
+        }
+    }
+
+    /// What an earlier request of this name was answered, where there was one. The lock has been loaded before: whoever
+    /// keeps an answer later than this look at it makes a save on that revision stale.
+    async fn repeated(
+        &self,
+        command: &WriteKey,
+        name: Option<&RequestName>,
+    ) -> Result<Option<Written>, WriteError> {
+        let Some(name) = name else { return Ok(None) };
+        let history = &self.ports.history;
+        let kept = history.kept_answer(name).await.map_err(WriteError::Store)?;
+        let Some(kept) = kept else { return Ok(None) };
+        let write = history.write(kept.write).await.map_err(WriteError::Store)?;
+        let now = self.ports.clock.now();
+        let repeat = rules::decide_repeat(Some(&kept), write.as_ref(), &command.slot, now);
+        match (repeat, write) {
+            (Repeat::Answered(id, Some(version)), _) => Ok(Some(Written {
+                write: id,
+                version,
+                event: None,
+            })),
+            (Repeat::Answered(id, None), Some(write)) => {
+                answer(id, Some(Fate::Requested(Box::new(write)))).map(Some)
+            }
+            (Repeat::Running, _) => Err(WriteError::StillRunning),
+            (Repeat::Undecided(id), _) => Err(WriteError::Undecided(id)),
+            (Repeat::OtherCommand, _) => Err(WriteError::OtherCommand),
+            (Repeat::First | Repeat::Answered(..), _) => Ok(None),
+        }
+    }
+
+    fn kept(
+        &self,
+        command: &WriteKey,
+        name: &RequestName,
+        written: WriteId,
+        deadline: Tick,
+    ) -> KeptAnswer {
+        let (now, tick) = (self.ports.clock.now(), self.ports.timer.tick());
+        KeptAnswer {
+            request: name.clone(),
+            slot: command.slot.clone(),
+            write: written,
+            without_event: None,
+            answered_by: now.after(deadline.0.saturating_sub(tick.0)),
+            until: now.after(self.settings.limits.keep_answers),
         }
     }
 
@@ -123,46 +209,74 @@ impl KeyWrites {
         &self,
         command: &WriteKey,
         principal: &Principal,
+        name: Option<&RequestName>,
         first: Option<LockSnapshot>,
-        turn_deadline: Tick,
+        [deadline, turn_deadline]: [Tick; 2],
     ) -> Result<Prepared, WriteError> {
         let id = WriteId::from_u128(self.ports.ids.next_id());
         let mut tokens = Tokens::new(id, Epoch(1));
         let mut known = first;
         loop {
-            let permitted = match self.decide(known.as_ref(), command, principal)? {
-                Decided::Open(written) => return Ok(Prepared::Open(written)),
-                Decided::Write(permitted) => permitted,
-            };
+            let decided = self.decide(known.as_ref(), command, principal)?;
             let Some(snapshot) = known else {
                 return Err(WriteError::Rejected(Rejection::LockNotFound));
             };
             let undecided = snapshot.prepared().map(|w| w.id);
-            if undecided.is_some() {
-                self.rest(self.jittered(TURN_POLL)).await;
-            } else {
-                let version = match snapshot.shadow_version {
-                    Some(version) => version,
-                    None => self.first_version(&permitted.thing, &mut tokens).await?,
-                };
-                let prepared = self
-                    .save_intent(command, principal, &permitted, snapshot, id)
-                    .await?;
-                if let Some((write, snapshot)) = prepared {
-                    let supersedes = permitted.supersedes;
-                    let task = Task {
-                        write,
-                        supersedes,
-                        snapshot: Some(snapshot),
-                        tokens,
+            match decided {
+                Decided::Open(written) => {
+                    let Some(name) = name else {
+                        return Ok(Prepared::Open(written));
                     };
-                    return Ok(Prepared::Task(Box::new(task), version));
+                    let kept = KeptAnswer {
+                        without_event: Some(written.version),
+                        ..self.kept(command, name, written.write, deadline)
+                    };
+                    if self.keep(&snapshot, kept).await? {
+                        return Ok(Prepared::Open(written));
+                    }
+                }
+                Decided::Write(_) if undecided.is_some() => {
+                    self.rest(self.jittered(TURN_POLL)).await;
+                }
+                Decided::Write(permitted) => {
+                    let version = match snapshot.shadow_version {
+                        Some(version) => version,
+                        None => self.first_version(&permitted.thing, &mut tokens).await?,
+                    };
+                    let kept = name.map(|name| self.kept(command, name, id, deadline));
+                    let prepared = self
+                        .save_intent(command, principal, &permitted, (snapshot, kept), id)
+                        .await?;
+                    if let Some((write, snapshot)) = prepared {
+                        let supersedes = permitted.supersedes;
+                        let task = Task {
+                            write,
+                            supersedes,
+                            snapshot: Some(snapshot),
+                            tokens,
+                        };
+                        return Ok(Prepared::Task(Box::new(task), version));
+                    }
                 }
             }
             if self.ports.timer.tick() >= turn_deadline {
                 return Err(WriteError::Busy { undecided });
             }
             known = self.load(command).await?;
+            if let Some(before) = self.repeated(command, name).await? {
+                return Ok(Prepared::Open(before));
+            }
+        }
+    }
+
+    /// Whether it could be kept; else the lock has changed, decide again.
+    async fn keep(&self, snapshot: &LockSnapshot, kept: KeptAnswer) -> Result<bool, WriteError> {
+        let save = rules::keep_without_event(snapshot, kept, self.ports.clock.now());
+        match self.ports.locks.save(save).await {
+            Ok(()) => Ok(true),
+            // Where it was kept all the same, that is found when it is looked for again.
+            Err(RepoError::Stale | RepoError::Unknown(_)) => Ok(false),
+            Err(error) => Err(WriteError::Store(error)),
         }
     }
 
@@ -172,7 +286,7 @@ impl KeyWrites {
         command: &WriteKey,
         principal: &Principal,
         permitted: &Permitted,
-        mut snapshot: LockSnapshot,
+        (mut snapshot, kept): (LockSnapshot, Option<KeptAnswer>),
         id: WriteId,
     ) -> Result<Option<(Write, LockSnapshot)>, WriteError> {
         let intent = Intent {
@@ -181,7 +295,7 @@ impl KeyWrites {
             lease: self.settings.lease,
         };
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
-        let (write, save) = rules::prepare(
+        let (write, mut save) = rules::prepare(
             &snapshot,
             command,
             permitted,
@@ -190,6 +304,7 @@ impl KeyWrites {
             limits,
             now,
         );
+        save.kept = kept.map(Box::new);
         match self.ports.locks.save(save).await {
             Ok(()) => {
                 snapshot.revision = snapshot.revision.next();

@@ -32,6 +32,10 @@ pub struct Limits {
     pub confirm_within: Duration,
     /// How long a recorded result may stay on the shadow when no update takes it along.
     pub clear_within: Duration,
+    /// How long the answer to a request with an `Idempotency-Key` is kept (I7).
+    pub keep_answers: Duration,
+    /// How long a write that is over can be read; its events stay for ever.
+    pub keep_writes: Duration,
 }
 
 impl Limits {
@@ -47,6 +51,8 @@ impl Default for Limits {
             time_to_live: Duration::from_secs(48 * 3600),
             confirm_within: Duration::from_secs(60),
             clear_within: Duration::from_secs(60),
+            keep_answers: Duration::from_secs(24 * 3600),
+            keep_writes: Duration::from_secs(90 * 24 * 3600),
         }
     }
 }

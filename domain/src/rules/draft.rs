@@ -26,6 +26,7 @@ impl<'a> Draft<'a> {
             folded: None,
             writes: Vec::new(),
             shadow_version: None,
+            kept: None,
         };
         Self {
             snapshot,

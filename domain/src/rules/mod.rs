@@ -3,9 +3,11 @@
 mod decide;
 mod draft;
 mod ending;
+mod repeat;
 mod report;
 
 pub use decide::{Decision, Limits, Permitted, Rejection, WriteKey, decide, permit};
 pub use draft::{abort, clear_results, commit, postpone, prepare, rest, revisit};
 pub use ending::{Ending, end};
+pub use repeat::{KeptAnswer, Repeat, RequestName, decide_repeat, keep_without_event};
 pub use report::{Ignored, ReportDecision, decide_report};

@@ -6,7 +6,8 @@ mod time;
 
 pub use ids::{Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, WriteId};
 pub use text::{
-    ClientToken, DeviceCode, KeyUuid, LockUuid, OrganizationId, SerialNumber, ThingName, UserId,
+    ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, SerialNumber,
+    ThingName, UserId,
 };
 pub use time::{Tick, Timestamp};
 

@@ -85,6 +85,12 @@ text! {
     "must be 1 to 128 characters of a-z, A-Z, 0-9, colon, underscore or hyphen"
 }
 text! {
+    /// What a client calls one request of its own, so that it may send it again
+    /// (draft-ietf-httpapi-idempotency-key-header).
+    IdempotencyKey, "Idempotency-Key", 255, |c| c.is_ascii_graphic() || c == ' ',
+    "must be 1 to 255 printable ASCII characters"
+}
+text! {
     /// A device's own error code, kept as it came.
     DeviceCode, "device error code", 64, printable, "must be 1 to 64 bytes of text without control characters"
 }

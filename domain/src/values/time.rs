@@ -44,6 +44,13 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_add(millis))
     }
 
+    /// The moment so much earlier, the epoch at the earliest.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// The time from `earlier` to this moment; zero where that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -5,4 +5,5 @@ mod faults;
 mod life;
 mod mocked;
 mod random;
+mod repeats;
 mod world;

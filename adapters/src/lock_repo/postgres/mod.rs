@@ -11,11 +11,14 @@ use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save};
-use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
+use keywright_domain::rules::{KeptAnswer, RequestName};
+use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Owner, Write};
 use tokio_postgres::Row;
 
-use super::columns::{Bits, LockRow, integer, optional, read_event, read_lock_id, read_write};
+use super::columns::{
+    Bits, LockRow, integer, optional, read_event, read_kept_answer, read_lock_id, read_write,
+};
 use crate::database::Database;
 use crate::json;
 
@@ -84,6 +87,9 @@ impl LockRepo for PostgresLockRepo {
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let events = rows::EventColumns::of(&save.events)?;
         let writes = rows::writes_json(&save.writes)?;
+        let kept = save.kept.as_ref();
+        let name = kept.map(|k| (&k.request.principal, k.request.key.as_str()));
+        let key_index = kept.and_then(|k| k.slot.index).map(KeyIndex::get);
         let fold = save.folded.map(|lock| json::lock_state(&lock).to_string());
         let moved = self
             .database
@@ -99,6 +105,14 @@ impl LockRepo for PostgresLockRepo {
                     &events.types,
                     &events.data,
                     &writes,
+                    &name.map(|(principal, _)| principal),
+                    &name.map(|(_, key)| key),
+                    &kept.map(|k| k.slot.key.as_str()),
+                    &optional(key_index)?,
+                    &kept.map(|k| Bits(k.write.as_u128())),
+                    &optional(kept.and_then(|k| k.without_event).map(|v| v.0))?,
+                    &optional(kept.map(|k| k.answered_by.as_millis()))?,
+                    &optional(kept.map(|k| k.until.as_millis()))?,
                 ],
             )
             .await?;
@@ -165,6 +179,35 @@ impl LockHistory for PostgresLockRepo {
             .read(sql, &[&until, &after, &Bits(id), &most(limit)])
             .await?;
         rows.iter().map(read_write).collect()
+    }
+
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+        let sql = "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
+                   WHERE lock = $1 AND principal = $2 AND idempotency_key = $3";
+        let lock = integer(request.lock.get())?;
+        let key = request.key.as_str();
+        let rows = self
+            .database
+            .read(sql, &[&lock, &request.principal, &key])
+            .await?;
+        let kept = rows.first().map(|row| read_kept_answer(request, row));
+        kept.transpose()
+    }
+
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        let now = integer(now.as_millis())?;
+        let ended_before = integer(ended_before.as_millis())?;
+        let rows = self
+            .database
+            .change(rows::FORGET, &[&now, &ended_before, &most(limit)])
+            .await?;
+        let count = rows.first().map_or(0, |row| row.get::<_, i64>(0));
+        Ok(usize::try_from(count).unwrap_or_default())
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {

@@ -51,9 +51,31 @@ WITH moved AS (
     ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
     device_code = excluded.device_code, owner = excluded.owner, epoch = excluded.epoch, lease = excluded.lease,
     lease_until = excluded.lease_until, attention = excluded.attention
+), kept AS (
+  INSERT INTO kept_answers (lock, principal, idempotency_key, key_uuid, key_index, write_id, without_event, answered_by,
+    until)
+  SELECT moved.id, $10::text, $11::text, $12::text, $13::bigint, $14::uuid, $15::bigint, $16::bigint,
+    $17::bigint
+  FROM moved WHERE $11::text IS NOT NULL
+  ON CONFLICT (lock, principal, idempotency_key) DO UPDATE SET
+    key_uuid = excluded.key_uuid, key_index = excluded.key_index, write_id = excluded.write_id,
+    without_event = excluded.without_event, answered_by = excluded.answered_by, until = excluded.until
 )
 SELECT count(*) FROM moved"
 );
+
+/// Deletes at most `$3` of each. An answer that is kept anew meanwhile has another end, and stays.
+pub(super) const FORGET: &str = "
+WITH answers AS (
+  DELETE FROM kept_answers WHERE until <= $1 AND (lock, principal, idempotency_key) IN
+    (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= $1 LIMIT $3)
+  RETURNING 1
+), ended AS (
+  DELETE FROM writes WHERE lease_until IS NULL AND attention IS NULL AND id IN (SELECT id FROM writes
+    WHERE ended_at < $2 AND lease_until IS NULL AND attention IS NULL LIMIT $3)
+  RETURNING 1
+)
+SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM ended)";
 
 /// Takes the longest overdue intent that nobody else is at. Both rows are locked, and neither is waited for; every
 /// other statement takes the lock's row first.

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save};
+use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Intent, Owner, Write, WriteState};
 use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
@@ -166,6 +167,23 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
+    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+        let request = request.clone();
+        self.readers
+            .read(move |conn| rows::kept_answer(conn, request))
+            .await
+    }
+
+    async fn forget(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        self.write(move |transaction| rows::forget(transaction, now, ended_before, limit))
+            .await
+    }
+
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         self.readers
             .read(move |conn| rows::locks(conn, after, limit))
@@ -220,6 +238,9 @@ fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<()
     save.events
         .iter()
         .try_for_each(|event| rows::append(transaction, event))?;
+    if let Some(kept) = &save.kept {
+        rows::keep_answer(transaction, kept)?;
+    }
     save.writes
         .iter()
         .try_for_each(|write| rows::put_write(transaction, write, now))

@@ -3,7 +3,10 @@
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::Lock;
 use keywright_domain::ports::RepoError;
-use keywright_domain::values::{LockId, LockVersion, Revision, ShadowVersion, Timestamp, WriteId};
+use keywright_domain::rules::{KeptAnswer, RequestName};
+use keywright_domain::values::{
+    KeyIndex, LockId, LockVersion, Revision, ShadowVersion, Timestamp, WriteId,
+};
 use keywright_domain::write::Write;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named_params, params};
@@ -259,4 +262,68 @@ pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Res
     })
     .map(drop)
     .map_err(unavailable)
+}
+
+/// Puts it in the place of what is kept under its name.
+pub(super) fn keep_answer(conn: &Connection, kept: &KeptAnswer) -> Result<(), RepoError> {
+    let KeptAnswer { request, slot, .. } = kept;
+    prepare(
+        conn,
+        "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        integer(request.lock.get())?,
+        request.principal,
+        request.key.as_str(),
+        slot.key.as_str(),
+        optional(slot.index.map(KeyIndex::get))?,
+        Bits(kept.write.as_u128()).bytes(),
+        optional(kept.without_event.map(|v| v.0))?,
+        integer(kept.answered_by.as_millis())?,
+        integer(kept.until.as_millis())?,
+    ])
+    .map(drop)
+    .map_err(unavailable)
+}
+
+pub(super) fn kept_answer(
+    conn: &Connection,
+    request: RequestName,
+) -> Result<Option<KeptAnswer>, RepoError> {
+    let found = all(
+        conn,
+        "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
+         WHERE lock = :lock AND principal = :principal AND idempotency_key = :key",
+        named_params! {
+            ":lock": integer(request.lock.get())?,
+            ":principal": request.principal,
+            ":key": request.key.as_str(),
+        },
+        |row| columns::read_kept_answer(&request, row),
+    );
+    found.map(|mut found| found.pop())
+}
+
+pub(super) fn forget(
+    conn: &Connection,
+    now: Timestamp,
+    ended_before: Timestamp,
+    limit: usize,
+) -> Result<usize, RepoError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let answers = prepare(
+        conn,
+        "DELETE FROM kept_answers WHERE (lock, principal, idempotency_key) IN
+         (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= ?1 LIMIT ?2)",
+    )?
+    .execute(params![integer(now.as_millis())?, limit])
+    .map_err(unavailable)?;
+    let writes = prepare(
+        conn,
+        "DELETE FROM writes WHERE id IN (SELECT id FROM writes
+         WHERE ended_at < ?1 AND lease_until IS NULL AND attention IS NULL LIMIT ?2)",
+    )?
+    .execute(params![integer(ended_before.as_millis())?, limit])
+    .map_err(unavailable)?;
+    Ok(answers + writes)
 }

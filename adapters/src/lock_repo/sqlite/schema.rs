@@ -4,10 +4,29 @@ use keywright_shadow::durable::Format;
 pub(super) const FORMAT: Format = Format {
     what: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
-    migrations: &[V1],
+    migrations: &[V1, V2],
     exclusive: false,
     cache_kib: 2000,
 };
+
+/// What is kept of requests that have a name, and what finds ended writes by their age.
+const V2: &str = "
+CREATE TABLE kept_answers (
+    lock INTEGER NOT NULL,
+    principal TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    key_uuid TEXT NOT NULL,
+    key_index INTEGER,
+    write_id BLOB NOT NULL,
+    without_event INTEGER,
+    answered_by INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (lock, principal, idempotency_key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX kept_answers_by_end ON kept_answers (until);
+CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND attention IS NULL;
+";
 
 /// Times are milliseconds since the epoch; ids of writes and owners are 16 bytes.
 const V1: &str = "

@@ -1,0 +1,99 @@
+//! Has this request been made before? I7.
+
+use crate::event::KeySlot;
+use crate::lock::LockSnapshot;
+use crate::ports::Save;
+use crate::principal::Principal;
+use crate::values::{IdempotencyKey, LockId, LockVersion, Timestamp, WriteId};
+use crate::write::{Write, WriteState};
+
+use super::draft::Draft;
+
+/// What names a request: the client's own key, which counts for one principal and one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestName {
+    /// The lock.
+    pub lock: LockId,
+    /// Who asks.
+    pub principal: String,
+    /// The client's key.
+    pub key: IdempotencyKey,
+}
+
+impl RequestName {
+    /// The name of what this principal asks of this lock under this key.
+    pub fn new(lock: LockId, principal: &Principal, key: IdempotencyKey) -> Self {
+        Self {
+            lock,
+            principal: principal.to_string(),
+            key,
+        }
+    }
+}
+
+/// What is kept of a request that had a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Its name.
+    pub request: RequestName,
+    /// What was to be written.
+    pub slot: KeySlot,
+    /// The write that it led to, or that was found to be the same.
+    pub write: WriteId,
+    /// Where the same write was open already: the lock's version that was answered, without an event.
+    pub without_event: Option<LockVersion>,
+    /// When the request itself is answered at the latest.
+    pub answered_by: Timestamp,
+    /// Until when it is kept.
+    pub until: Timestamp,
+}
+
+/// What to make of a request that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It is the first of its name, or what came before it changed nothing.
+    First,
+    /// It was answered before: with the event of this write, or without one at this version.
+    Answered(WriteId, Option<LockVersion>),
+    /// The first one is still running.
+    Running,
+    /// The outcome of the first one is not known yet.
+    Undecided(WriteId),
+    /// The first one wanted something else.
+    OtherCommand,
+}
+
+/// `write` is the one that `kept` names.
+pub fn decide_repeat(
+    kept: Option<&KeptAnswer>,
+    write: Option<&Write>,
+    slot: &KeySlot,
+    now: Timestamp,
+) -> Repeat {
+    let Some(kept) = kept.filter(|kept| now < kept.until) else {
+        return Repeat::First;
+    };
+    let Some(write) = write else {
+        return Repeat::First;
+    };
+    let aborted = matches!(write.state, WriteState::Aborted { .. });
+    if aborted && kept.without_event.is_none() {
+        return Repeat::First;
+    }
+    if kept.slot != *slot {
+        return Repeat::OtherCommand;
+    }
+    match write.intent() {
+        Some(intent) if intent.epoch.0 == 1 && now < kept.answered_by => Repeat::Running,
+        Some(_) => Repeat::Undecided(write.id),
+        None => Repeat::Answered(write.id, kept.without_event),
+    }
+}
+
+/// Keeps an answer that recorded nothing else. The save moves the revision, so that of two requests of one name that
+/// come at once, one finds what the other has kept.
+pub fn keep_without_event(snapshot: &LockSnapshot, kept: KeptAnswer, now: Timestamp) -> Save {
+    let mut save = Draft::new(snapshot, now).save(None);
+    save.kept = Some(Box::new(kept));
+    save
+}

@@ -1,0 +1,165 @@
+//! The same request sent again under its `Idempotency-Key` (I7).
+
+use std::time::Duration;
+
+use keywright_adapters::layer::Fault;
+use keywright_domain::invariants as holds;
+use keywright_domain::principal::Principal;
+use keywright_domain::rules::WriteKey;
+use keywright_domain::values::IdempotencyKey;
+use keywright_domain::{WriteError, Written};
+use keywright_testkit::samples::{lock_id, principal, slot};
+
+use crate::world::{LOCK, World, succeeded};
+
+async fn ask_as(
+    world: &World,
+    who: &Principal,
+    name: &str,
+    key: &str,
+    index: u64,
+) -> Result<Written, WriteError> {
+    let command = WriteKey {
+        lock: lock_id(LOCK),
+        slot: slot(key, Some(index)),
+    };
+    let name = IdempotencyKey::new(name).expect("an Idempotency-Key");
+    world.writes.write_key_once(&command, who, name).await
+}
+
+async fn ask(world: &World, name: &str, key: &str, index: u64) -> Result<Written, WriteError> {
+    ask_as(world, &principal(), name, key, index).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_200_is_answered_again_whatever_became_of_the_write() {
+    let world = World::new().await;
+    let first = ask(&world, "name", "key", 2).await.expect("written");
+    assert!(first.event.is_some());
+    assert_eq!(ask(&world, "name", "key", 2).await, Ok(first.clone()));
+    let report = world.report(first.write, succeeded()).await;
+    world.writes.settle(&report).await.expect("settled");
+    let names = world.names().await;
+    assert_eq!(ask(&world, "name", "key", 2).await, Ok(first.clone()));
+    assert_eq!(world.names().await, names, "nothing is new");
+    let other = ask(&world, "another", "key", 2).await.expect("written");
+    assert_ne!(other.write, first.write, "under another name it is another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_an_event_is_kept_too() {
+    let world = World::new().await;
+    let open = world.write("key", Some(2)).await.expect("written");
+    let first = ask(&world, "name", "key", 2).await.expect("open already");
+    assert_eq!((first.write, first.event.as_ref()), (open.write, None));
+    let report = world.report(open.write, succeeded()).await;
+    world.writes.settle(&report).await.expect("settled");
+    // Without a name, this would be a new write.
+    assert_eq!(ask(&world, "name", "key", 2).await, Ok(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_counts_for_one_principal_and_one_command() {
+    let world = World::new().await;
+    let first = ask(&world, "name", "key", 2).await.expect("written");
+    assert_eq!(
+        ask(&world, "name", "key", 3).await,
+        Err(WriteError::OtherCommand)
+    );
+    assert_eq!(
+        ask(&world, "name", "other", 2).await,
+        Err(WriteError::OtherCommand)
+    );
+    let super_key = Principal::of(keywright_domain::principal::Identity::EveryOrganization);
+    let theirs = ask_as(&world, &super_key, "name", "other", 3).await;
+    assert_ne!(theirs.expect("written").write, first.write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_nothing_runs_again_under_its_name() {
+    let world = World::new().await;
+    // The first update makes the shadow.
+    world.trouble_at([&[Fault::Pass, Fault::Refuse], &[]], [&[], &[]]);
+    let refused = ask(&world, "name", "key", 2).await;
+    assert!(
+        matches!(refused, Err(WriteError::NotUpdated(_))),
+        "{refused:?}"
+    );
+    let second = ask(&world, "name", "other", 3).await.expect("written");
+    assert_eq!(ask(&world, "name", "other", 3).await, Ok(second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_outcome_is_not_known_it_is_a_conflict_and_then_the_same_504() {
+    let mut world = World::new().await;
+    world.write("first", Some(0)).await.expect("written");
+    // The update is done, its answer is lost, and so are those of all that is asked after it.
+    let lost = vec![Fault::LoseRequest; 64];
+    world.trouble_at([&[Fault::DropAnswer], &lost], [&[], &[]]);
+    let (writes, name) = (world.writes.clone(), "name");
+    let running = tokio::spawn(async move {
+        let command = WriteKey {
+            lock: lock_id(LOCK),
+            slot: slot("key", Some(2)),
+        };
+        let name = IdempotencyKey::new(name).expect("an Idempotency-Key");
+        writes.write_key_once(&command, &principal(), name).await
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        ask(&world, name, "key", 2).await,
+        Err(WriteError::StillRunning)
+    );
+    let answer = running.await.expect("no panic");
+    let Err(WriteError::Undecided(id)) = answer else {
+        panic!("{answer:?}")
+    };
+    // The wall clock of this world stands until it is moved.
+    world.clock.advance(world.writes.settings().request);
+    assert_eq!(
+        ask(&world, name, "key", 2).await,
+        Err(WriteError::Undecided(id))
+    );
+    world.no_trouble();
+    world.restart();
+    world.recover().await;
+    let written = ask(&world, name, "key", 2).await.expect("it was done");
+    assert_eq!(written.write, id);
+    assert_eq!(holds::i1_answered(&written, &world.stream().await), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_at_once_under_one_name_are_one_write() {
+    for index in 0..8 {
+        let world = World::new().await;
+        let (one, two) = tokio::join!(
+            ask(&world, "name", "key", index),
+            ask(&world, "name", "key", index)
+        );
+        let answers = [one, two];
+        let events: Vec<&Written> = answers.iter().flatten().collect();
+        assert!(!events.is_empty(), "{answers:?}");
+        for answer in &answers {
+            match answer {
+                Ok(written) => assert_eq!(written, events[0]),
+                Err(WriteError::StillRunning) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(world.names().await, ["LockCreated", "KeyWriteRequested"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_its_time_a_name_is_new() {
+    let world = World::new().await;
+    let first = ask(&world, "name", "key", 2).await.expect("written");
+    let report = world.report(first.write, succeeded()).await;
+    world.writes.settle(&report).await.expect("settled");
+    world
+        .clock
+        .advance(world.writes.settings().limits.keep_answers);
+    assert_eq!(world.writes.forget(100).await, Ok(1), "the answer");
+    let second = ask(&world, "name", "key", 2).await.expect("written");
+    assert_ne!(second.write, first.write);
+}
