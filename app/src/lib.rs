@@ -56,6 +56,11 @@ pub fn run(wiring: &Wiring) -> ExitCode {
                 }
             };
         }
+        Task::Audit {
+            settings,
+            repair,
+            json,
+        } => commands::audit::run(&settings, repair, json),
         Task::Lock(command) => commands::lock::run(command),
         Task::ApiKey(command) => commands::api_key::run(command),
         Task::Token(command) => commands::token::run(command),

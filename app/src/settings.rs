@@ -142,6 +142,22 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The same under other names at the broker, which would else take a server's connections away.
+    pub(crate) fn beside_a_server(&self) -> Self {
+        let mut settings = self.clone();
+        #[cfg(feature = "mqtt")]
+        {
+            if let ShadowChoice::Mqtt(mqtt) = &mut settings.shadow {
+                mqtt.client_id.push_str("-audit");
+            }
+            settings.reports.mqtt = None;
+        }
+        settings.reports.http = None;
+        settings
+    }
+}
+
 /// Which tokens are accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {

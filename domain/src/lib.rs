@@ -81,6 +81,6 @@ pub mod values;
 pub mod write;
 
 pub use protocol::{
-    Attempt, Attended, InvalidSettings, KeyWrites, Maintained, Observed, Ports, ReadError,
-    Settings, SettleError, Settlement, Step, WithdrawError, WriteError, Written,
+    Attempt, Attended, AuditError, Audited, InvalidSettings, KeyWrites, Maintained, Observed,
+    Ports, ReadError, Settings, SettleError, Settlement, Step, WithdrawError, WriteError, Written,
 };

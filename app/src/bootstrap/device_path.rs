@@ -54,7 +54,7 @@ pub(super) struct DevicePath {
     pub(super) watching: Option<Watching>,
 }
 
-type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How many questions may stay without an answer.
 #[cfg(feature = "mqtt")]

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keywright_adapters::json;
 use keywright_adapters::layer::{
@@ -170,6 +171,71 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         store,
         service: path.service,
         _virtual_locks: virtual_locks,
+    })
+}
+
+/// What an audit needs.
+pub(crate) struct Auditing {
+    pub(crate) writes: Arc<KeyWrites>,
+    pub(crate) history: Arc<dyn LockHistory>,
+    /// What watches over the way to the shadows.
+    pub(crate) watching: Option<device_path::Watching>,
+}
+
+/// How long an audit waits for a broker.
+const CONNECTING: Duration = Duration::from_secs(10);
+
+/// The use cases over what the settings name, beside a server that runs with the same ones.
+///
+/// # Errors
+/// It cannot be used, or the broker is not reached.
+pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Error> {
+    if !store::is_there(&settings.store, &settings.data) {
+        let data = settings.data.display();
+        return Err(
+            format!("there are no locks in {data}; name the server's folder with --data").into(),
+        );
+    }
+    let settings = settings.beside_a_server();
+    let path = device_path::connect(&settings).await?;
+    let mut watching = path.watching;
+    let connected = async {
+        for mut up in path.connected {
+            // It is told for as long as the path is there.
+            let _ = up.wait_for(|up| *up).await;
+        }
+    };
+    let watched = async {
+        match &mut watching {
+            Some(watching) => watching.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = connected => {}
+        () = watched => {}
+        () = tokio::time::sleep(CONNECTING) => {
+            return Err("the broker is not reached, or nobody answers for shadows there".into());
+        }
+    }
+    let patience = settings.protocol.request;
+    let store = Stores::open_now(&settings.store, &settings.data)
+        .await?
+        .locks;
+    let history: Arc<dyn LockHistory> =
+        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
+    let ports = Ports {
+        locks: Arc::new(Timeout::<dyn LockRepo>::new(store.locks(), patience)),
+        history: history.clone(),
+        shadow: path.shadow,
+        clock: Arc::new(SystemClock),
+        timer: Arc::new(TokioTimer::default()),
+        ids: Arc::new(SystemIds),
+    };
+    Ok(Auditing {
+        writes: Arc::new(KeyWrites::new(ports, settings.protocol)?),
+        history,
+        watching,
     })
 }
 

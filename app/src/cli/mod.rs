@@ -46,6 +46,9 @@ enum Command {
     Serve(Serve),
     /// Says what would run with which settings, and where each of them comes from.
     CheckConfig(Serve),
+    /// Compares the shadows of all locks with their writes, beside servers that may be running; the settings are those
+    /// of the server.
+    Audit(AuditArgs),
     /// Adds, lists, shows and imports locks. The server may be running.
     Lock(LockCommand),
     /// Issues, rotates, revokes and lists API keys. A running server follows within a second.
@@ -65,6 +68,16 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// What is audited, and what becomes of it.
+#[derive(Args)]
+struct AuditArgs {
+    /// Put right what differs: take off what should not be there, put back what was lost, settle what nobody heard.
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    serve: Serve,
 }
 
 /// Where a command finds what the server keeps.
@@ -106,6 +119,11 @@ pub(crate) enum Task {
         layers: Layers,
         json: bool,
     },
+    Audit {
+        settings: Box<Settings>,
+        repair: bool,
+        json: bool,
+    },
     Lock(LockCommand),
     ApiKey(ApiKeyCommand),
     Token(TokenCommand),
@@ -135,6 +153,16 @@ pub(crate) fn read() -> Result<Task, String> {
                 json: serve.json,
                 settings: Box::new(serve.settings()?),
                 layers,
+            }
+        }
+        Some(Command::Audit(AuditArgs { repair, .. })) => {
+            // It is said on the command line or not at all: no file of settings repairs anything.
+            let others = arguments.iter().filter(|a| **a != "--repair");
+            let (serve, _) = layered(&others.cloned().collect::<Vec<_>>(), "audit")?;
+            Task::Audit {
+                json: serve.json,
+                settings: Box::new(serve.settings()?),
+                repair,
             }
         }
         Some(Command::Lock(command)) => Task::Lock(command),

@@ -1,6 +1,7 @@
 //! What the program does besides serving.
 
 pub(crate) mod api_key;
+pub(crate) mod audit;
 pub(crate) mod check_config;
 pub(crate) mod lock;
 #[cfg(feature = "mqtt")]

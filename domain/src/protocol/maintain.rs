@@ -192,7 +192,7 @@ impl KeyWrites {
 
     /// Settles what stands on the write's shadow. A write that is still open then and has no entry there
     /// has lost it (a withdrawal that was cut short, a deleted shadow): it is put back.
-    async fn look(&self, write: &Write) -> Result<(), AttendError> {
+    pub(super) async fn look(&self, write: &Write) -> Result<(), AttendError> {
         let mut tokens = self.tokens();
         let found = match self.read_shadow(&write.thing, &mut tokens).await? {
             Some(found) => found,
@@ -463,7 +463,7 @@ impl<E: Into<AttendError>> From<E> for EndError {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum AttendError {
+pub(super) enum AttendError {
     #[error(transparent)]
     Store(#[from] RepoError),
     #[error(transparent)]

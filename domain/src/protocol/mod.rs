@@ -1,6 +1,7 @@
 //! The use cases. They load, let the rules decide, and run the write protocol; they spawn nothing.
 
 mod attempt;
+mod audit;
 mod deadline;
 mod drive;
 mod maintain;
@@ -15,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use attempt::{Attempt, Observed, Step};
+pub use audit::{AuditError, Audited};
 pub use maintain::{Attended, Maintained, WithdrawError};
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};

@@ -141,6 +141,17 @@ impl World {
         }
     }
 
+    /// What somebody else does to the shadow.
+    pub(crate) async fn tamper(&self, state: Value) {
+        let body = json!({ "state": state }).to_string();
+        let thing = thing(lock_id(LOCK));
+        let done = self
+            .service
+            .update(thing.as_str(), &name(), body.as_bytes())
+            .await;
+        done.expect("accepted");
+    }
+
     pub(crate) async fn lock(&self) -> LockSnapshot {
         let known = self
             .store

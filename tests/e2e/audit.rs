@@ -1,0 +1,98 @@
+//! `keywright audit`, beside a server that runs and of the books of one that does not.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::on_broker::OnBroker;
+use crate::world::{BINARY, LOCK, World, eventually};
+
+/// The exit code, what was said as JSON lines, and what on standard error.
+fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let output = Command::new(BINARY)
+        .args(["audit", "--json", "--data"])
+        .arg(data)
+        .args(arguments)
+        .output()
+        .expect("the program is there");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said.collect(), errors)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_differs_is_found_and_put_right_beside_a_running_server() {
+    let world = OnBroker::start(&["--behaviour", "all:silent"], &[]).await;
+    let id = world.write(LOCK, "k", 2, 0).await.write_id();
+    let url = world.broker.url().to_string();
+    let path = ["--shadow", "mqtt", "--mqtt-broker", &url];
+    let folder = world.folder.path();
+    let (code, said, errors) = audit(folder, &path);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(
+        said,
+        [json!({ "locks": 2, "findings": 0, "repaired": 0, "failed": 0 })]
+    );
+
+    // Somebody takes the entry off, and puts one there that nobody gave out.
+    let stranger = "00000000-0000-0000-0000-000000000194";
+    let entry = json!({ "keyUuid": "evil", "seq": 1, "expiresAt": 4_000_000_000_u64 });
+    let tampered =
+        json!({ "state": { "desired": { "writeKey": { &*id: null, stranger: entry } } } });
+    let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
+    world.broker.publish(&topic, &tampered.to_string(), false);
+    let finding = |name, write: &str, repaired| json!({ "lockId": LOCK, "finding": name, "write": write, "repaired": repaired });
+    let found = eventually("it is found", || async {
+        let (code, said, errors) = audit(folder, &path);
+        (said.len() == 3).then_some((code, said, errors))
+    })
+    .await;
+    assert_eq!(found.0, Some(1), "something is left that differs");
+    assert!(found.2.contains("--repair"), "{}", found.2);
+    assert_eq!(found.1[0], finding("UnknownEntry", stranger, false));
+    assert_eq!(found.1[1], finding("LostEntry", &id, false));
+
+    let mut repair = path.to_vec();
+    repair.push("--repair");
+    let (code, said, errors) = audit(folder, &repair);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said[0], finding("UnknownEntry", stranger, true));
+    assert_eq!(said[1], finding("LostEntry", &id, true));
+    let (code, said, _) = audit(folder, &path);
+    assert_eq!((code, said.len()), (Some(0), 1), "{said:?}");
+    let checked = world.books().await.check_at_rest(&[LOCK]).await;
+    checked.expect("the books balance");
+    // The server's own connections were left alone.
+    assert_eq!(world.write(LOCK, "another", 3, 0).await.status, 200);
+}
+
+#[tokio::test]
+async fn shadows_in_a_process_are_audited_when_it_has_ended() {
+    let world = World::silent();
+    world.write("k", Some(2)).await;
+    let (code, _, errors) = audit(world.folder.path(), &[]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("another process is using it"), "{errors}");
+    let World {
+        folder, program, ..
+    } = world;
+    program.stop();
+    let (code, said, errors) = audit(folder.path(), &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said[0]["locks"], 2);
+}
+
+#[tokio::test]
+async fn an_audit_of_nothing_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, _, errors) = audit(folder.path(), &[]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("there are no locks in"), "{errors}");
+    let broker = ["--shadow", "mqtt", "--mqtt-broker", "mqtt://127.0.0.1:1"];
+    let (code, ..) = audit(folder.path(), &broker);
+    assert_eq!(code, Some(1));
+}
