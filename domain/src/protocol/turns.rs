@@ -3,46 +3,47 @@
 //! The store decides whose turn it is; this queue only spares it the polling of requests that would
 //! wait for each other anyway.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use async_lock::{Mutex as AsyncMutex, MutexGuardArc};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use super::deadline::bounded;
 use crate::ports::Timer;
 use crate::values::{LockId, Tick};
 
-type Queues = Mutex<HashMap<LockId, Queue>>;
-
-/// Who holds the turn of one lock, and who waits for it.
-#[derive(Default)]
-struct Queue {
-    turn: Arc<AsyncMutex<()>>,
-    seats: usize,
-}
-
 /// Who may write to which lock at the moment.
 pub(super) struct Turns {
-    queues: Arc<Queues>,
+    queues: Queues,
     max_waiting: usize,
 }
 
-/// The turn, until it is dropped. The guard goes first, so that the seat sees who is left.
-pub(super) struct Turn {
-    _guard: MutexGuardArc<()>,
-    _seat: Seat,
+#[derive(Clone, Default)]
+struct Queues(Arc<Mutex<HashMap<LockId, Queue>>>);
+
+/// Whoever is at the front has the turn.
+#[derive(Default)]
+struct Queue {
+    places: VecDeque<Place>,
+    given_out: u64,
 }
 
-/// A place in the queue of one lock; the last one to leave removes the queue.
-struct Seat {
+struct Place {
+    number: u64,
+    waker: Option<Waker>,
+}
+
+/// The turn, or the wait for it, until it is dropped; the last one to leave removes the queue.
+pub(super) struct Turn {
     lock: LockId,
-    queues: Arc<Queues>,
+    number: u64,
+    queues: Queues,
 }
 
 impl Turns {
     pub(super) fn new(max_waiting: usize) -> Self {
         Self {
-            queues: Arc::default(),
+            queues: Queues::default(),
             max_waiting,
         }
     }
@@ -54,43 +55,75 @@ impl Turns {
         timer: &dyn Timer,
         deadline: Tick,
     ) -> Option<Turn> {
-        let (seat, turn) = self.queue_up(lock)?;
-        let guard = match turn.try_lock_arc() {
-            Some(guard) => guard,
-            None => bounded(timer, deadline, turn.lock_arc()).await?,
-        };
-        Some(Turn {
-            _guard: guard,
-            _seat: seat,
-        })
+        let turn = self.queue_up(lock)?;
+        if !turn.has_come(None) {
+            let coming = poll_fn(|cx| match turn.has_come(Some(cx.waker())) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            bounded(timer, deadline, coming).await?;
+        }
+        Some(turn)
     }
 
-    fn queue_up(&self, lock: LockId) -> Option<(Seat, Arc<AsyncMutex<()>>)> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+    fn queue_up(&self, lock: LockId) -> Option<Turn> {
+        let mut queues = self.queues.lock();
         let queue = queues.entry(lock).or_default();
-        // One of the seats is the holder's.
-        if queue.seats > self.max_waiting {
+        // One of the places is the holder's.
+        if queue.places.len() > self.max_waiting {
             return None;
         }
-        queue.seats += 1;
-        Some((
-            Seat {
-                lock,
-                queues: self.queues.clone(),
-            },
-            queue.turn.clone(),
-        ))
+        let number = queue.given_out;
+        queue.given_out += 1;
+        queue.places.push_back(Place {
+            number,
+            waker: None,
+        });
+        Some(Turn {
+            lock,
+            number,
+            queues: self.queues.clone(),
+        })
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get_mut(&self.lock) {
-            queue.seats -= 1;
-            if queue.seats == 0 {
-                queues.remove(&self.lock);
+impl Queues {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LockId, Queue>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Whether it is at the front; else `waker` is told when it is.
+    fn has_come(&self, waker: Option<&Waker>) -> bool {
+        let mut queues = self.queues.lock();
+        let places = queues.get_mut(&self.lock).map(|queue| &mut queue.places);
+        let mut places = places.into_iter().flatten().enumerate();
+        match places.find(|(_, place)| place.number == self.number) {
+            Some((0, _)) => true,
+            Some((_, place)) => {
+                place.waker = waker.cloned();
+                false
             }
+            None => false,
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut queues = self.queues.lock();
+        let Some(queue) = queues.get_mut(&self.lock) else {
+            return;
+        };
+        queue.places.retain(|place| place.number != self.number);
+        let next = queue.places.front_mut().and_then(|p| p.waker.take());
+        if queue.places.is_empty() {
+            queues.remove(&self.lock);
+        }
+        drop(queues);
+        if let Some(next) = next {
+            next.wake();
         }
     }
 }
