@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keywright-mqtt",
             "keywright-sandbox",
             "keywright-shadow",
+            "keywright-testkit",
         ],
     ),
 ];
