@@ -10,11 +10,13 @@ use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_domain::KeyWrites;
 use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory};
 use keywright_domain::write::Write;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::bootstrap::{Error, HttpReports};
+use crate::metrics::Metrics;
 use crate::settings::Bounds;
 
 pub(crate) struct App {
@@ -27,6 +29,8 @@ pub(crate) struct App {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) bounds: Bounds,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admission: Admission,
     pub(crate) work: Work,
     /// Whether each connection that the shadows need is there.
     pub(crate) connected: Vec<watch::Receiver<bool>>,
@@ -92,17 +96,14 @@ impl Ingest {
 
 /// The writes and withdrawals that are in progress.
 pub(crate) struct Work {
-    /// Places for them.
-    pub(crate) places: Arc<Semaphore>,
     /// Their tasks, which go on when their client has hung up, and are awaited at the end.
     pub(crate) tasks: TaskTracker,
     draining: AtomicBool,
 }
 
 impl Work {
-    pub(crate) fn new(bounds: &Bounds) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(bounds.in_flight)),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
         }

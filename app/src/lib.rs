@@ -1,6 +1,7 @@
 //! The service: it reads the settings, wires the adapters to the domain, and serves HTTP until it is told
 //! to stop.
 
+mod admission;
 mod app;
 mod bootstrap;
 mod cli;
@@ -8,6 +9,7 @@ mod commands;
 mod demo_credentials;
 mod http;
 mod logging;
+mod metrics;
 mod server;
 mod settings;
 mod signals;

@@ -1,6 +1,7 @@
 //! Connections, their bounds and their end.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub(crate) async fn run(
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
-            let stream = match accept(&listener).await {
-                Some(stream) => stream,
+            let (stream, peer) = match accept(&listener).await {
+                Some(accepted) => accepted,
                 None => continue,
             };
             // A client that does not read what it asked for is given up, too.
@@ -57,7 +58,7 @@ pub(crate) async fn run(
             let app = app.clone();
             let serve = service_fn(move |request| {
                 let app = app.clone();
-                async move { Ok::<_, Infallible>(http::answer(&app, request).await) }
+                async move { Ok::<_, Infallible>(http::answer(&app, peer, request).await) }
             });
             let served = connection.serve_connection(TokioIo::new(stream), serve);
             let served = graceful.watch(served);
@@ -87,12 +88,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Answers are small and must not wait for more to come.
             let _ = stream.set_nodelay(true);
-            Some(stream)
+            Some((stream, peer.ip()))
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");

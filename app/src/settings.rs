@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) shadow: ShadowChoice,
     pub(crate) shadow_name: String,
     pub(crate) reports: Reports,
+    /// How often all locks are audited, if they are.
+    pub(crate) audit_every: Option<Duration>,
     pub(crate) sandbox: Sandbox,
 }
 
@@ -206,8 +208,12 @@ pub(crate) struct Bounds {
     pub(crate) write_time: Duration,
     /// Connections at once; who comes then waits in the system's queue.
     pub(crate) connections: usize,
-    /// Writes and withdrawals at once.
+    /// Requests about locks at once.
     pub(crate) in_flight: usize,
+    /// How many of those may be of one organization or user.
+    pub(crate) share: usize,
+    /// How many refused credentials of one source are answered as such at once.
+    pub(crate) failures: u32,
     /// How long a request waits for one of those places.
     pub(crate) start_time: Duration,
 }
@@ -222,6 +228,8 @@ impl Default for Bounds {
             write_time: Duration::from_secs(10),
             connections: 4096,
             in_flight: 512,
+            share: 256,
+            failures: 200,
             start_time: Duration::from_millis(100),
         }
     }

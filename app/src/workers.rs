@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::ports::{DeviceReport, DeviceReports, RepoError, ReportStreamItem};
+use keywright_domain::ports::{
+    Clock, DeviceReport, DeviceReports, LockHistory, RepoError, ReportStreamItem,
+};
 use keywright_domain::rules::Ignored;
 use keywright_domain::values::LockId;
 use keywright_domain::write::Write;
@@ -13,6 +15,8 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
+
+use crate::metrics::Metrics;
 
 /// How often unfinished and due writes are looked for.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -33,6 +37,12 @@ const PAGE: usize = 256;
 /// How many reports are settled at once.
 const SETTLING: usize = 64;
 
+/// How long after each other locks are audited: 20 a second, beside everything else that asks the shadows.
+const AUDIT_APART: Duration = Duration::from_millis(50);
+
+/// How often it is counted what is unfinished.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
 /// How often it is looked for what is kept no longer, and how much of it is deleted at once.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 const FORGETTING: usize = 256;
@@ -45,18 +55,33 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts all of them. None of them ends by itself; they end with the set.
-pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Vec<Arc<dyn DeviceReports>>) -> JoinSet<()> {
+pub(crate) fn start(
+    writes: &Arc<KeyWrites>,
+    reports: Vec<Arc<dyn DeviceReports>>,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    (history, audit_every): (Arc<dyn LockHistory>, Option<Duration>),
+) -> JoinSet<()> {
     let attendant = Arc::new(Attendant::new(writes.clone()));
     // At start-up, reports may have been missed.
     let look = Arc::new(Notify::new());
     look.notify_one();
     let mut workers = JoinSet::new();
     for reports in reports {
-        workers.spawn(follow(reports, writes.clone(), look.clone()));
+        workers.spawn(follow(
+            reports,
+            writes.clone(),
+            look.clone(),
+            metrics.clone(),
+        ));
     }
     workers.spawn(look_at_all(attendant.clone(), look));
     workers.spawn(maintain(attendant));
     workers.spawn(forget(writes.clone()));
+    if let Some(every) = audit_every {
+        workers.spawn(audit(writes.clone(), history, metrics.clone(), every));
+    }
+    workers.spawn(count(writes.clone(), metrics.clone(), clock.clone()));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
     }
@@ -64,7 +89,12 @@ pub(crate) fn start(writes: &Arc<KeyWrites>, reports: Vec<Arc<dyn DeviceReports>
 }
 
 /// Settles what locks report. The stream is read on while reports are being settled.
-async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>, look: Arc<Notify>) {
+async fn follow(
+    reports: Arc<dyn DeviceReports>,
+    writes: Arc<KeyWrites>,
+    look: Arc<Notify>,
+    metrics: Arc<Metrics>,
+) {
     let places = Arc::new(Semaphore::new(SETTLING));
     let mut settling = JoinSet::new();
     loop {
@@ -74,9 +104,9 @@ async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>, look: A
                 let Ok(place) = places.clone().acquire_owned().await else {
                     return;
                 };
-                let writes = writes.clone();
+                let (writes, metrics) = (writes.clone(), metrics.clone());
                 settling.spawn(async move {
-                    settle(&writes, &report).await;
+                    settle(&writes, &report, &metrics).await;
                     acknowledge();
                     drop(place);
                 });
@@ -89,7 +119,7 @@ async fn follow(reports: Arc<dyn DeviceReports>, writes: Arc<KeyWrites>, look: A
 }
 
 /// Tries until the report is settled.
-async fn settle(writes: &KeyWrites, report: &DeviceReport) {
+async fn settle(writes: &KeyWrites, report: &DeviceReport, metrics: &Metrics) {
     let mut pause = FIRST_PAUSE;
     loop {
         match writes.settle(report).await {
@@ -97,6 +127,7 @@ async fn settle(writes: &KeyWrites, report: &DeviceReport) {
                 let results = report.results.iter().zip(settlements);
                 for (result, settlement) in results {
                     let (thing, write) = (&report.thing, result.write);
+                    metrics.reported(&settlement);
                     match settlement {
                         Settlement::Ignored(Ignored::Contradiction) => {
                             warn!(%thing, %write, "contradiction: no such write was sent");
@@ -149,6 +180,56 @@ async fn maintain(attendant: Arc<Attendant>) {
             contradictions = counted;
         }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Counts what is unfinished, so that who reads the metrics does not ask the store.
+async fn count(writes: Arc<KeyWrites>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) {
+    loop {
+        match writes.standing().await {
+            Ok(standing) => metrics.standing(&standing, clock.now()),
+            Err(error) => warn!(%error, "what is unfinished could not be counted"),
+        }
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
+}
+
+/// Audits all locks whenever it is time, one after the other; what differs is counted and logged, and left as it is.
+async fn audit(
+    writes: Arc<KeyWrites>,
+    history: Arc<dyn LockHistory>,
+    metrics: Arc<Metrics>,
+    every: Duration,
+) {
+    loop {
+        tokio::time::sleep(every).await;
+        let mut after = None;
+        loop {
+            let page = match history.locks(after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    warn!(%error, "locks could not be listed for their audit");
+                    break;
+                }
+            };
+            for lock in &page {
+                tokio::time::sleep(AUDIT_APART).await;
+                match writes.audit(lock.id, false).await {
+                    Ok(audited) => {
+                        metrics.audited(&audited);
+                        for finding in &audited.findings {
+                            let (lock, write) = (lock.id, finding.write());
+                            warn!(%lock, %write, finding = finding.name(), "an audit found");
+                        }
+                    }
+                    Err(error) => warn!(lock = %lock.id, %error, "a lock could not be audited"),
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.id),
+                _ => break,
+            }
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError};
+use keywright_domain::ports::{
+    DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError, Standing,
+};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::rules::{self, KeptAnswer, Limits, ReportDecision, RequestName};
 use keywright_domain::values::{
@@ -386,6 +388,31 @@ pub async fn a_stale_save_keeps_no_answer(store: &Store) {
     assert_eq!(store.history.kept_answer(&name).await, Ok(None));
 }
 
+/// What is unfinished is counted: intents and the oldest of them, open writes, and those that were sent too long ago.
+pub async fn what_is_unfinished_is_counted(store: &Store) {
+    let standing = async |before| {
+        let standing = store.history.standing(before).await;
+        standing.expect("the store answers")
+    };
+    assert_eq!(standing(NOW).await, Standing::default());
+    for lock in [1, 2, 3] {
+        store.with_lock(lock).await;
+    }
+    store.prepare(1, 10).await;
+    store.send(2, 11).await;
+    let settled = store.send(3, 12).await;
+    store.fail(3, &settled).await;
+    let mut expected = Standing {
+        intents: 1,
+        oldest_intent: Some(NOW),
+        open: 1,
+        unconfirmed: 0,
+    };
+    assert_eq!(standing(NOW).await, expected);
+    expected.unconfirmed = 1;
+    assert_eq!(standing(NOW.after(LEASE)).await, expected);
+}
+
 /// Kept answers and ended writes are forgotten when their time is over, as many as were asked for; open ones, and
 /// those that somebody still has to look at, never are, and streams stay.
 pub async fn what_is_over_is_forgotten(store: &Store) {
@@ -585,7 +612,7 @@ macro_rules! lock_repo_cases {
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
             a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
             locks_come_in_pages, a_kept_answer_comes_back, a_stale_save_keeps_no_answer,
-            what_is_over_is_forgotten, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
+            what_is_over_is_forgotten, what_is_unfinished_is_counted, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
             many_tasks_on_many_locks_do_not_meet, of_claims_at_once_each_takes_another_write,
             a_take_over_is_taken_over, a_save_and_a_take_over_exclude_each_other,
             a_closed_intent_is_never_claimed

@@ -249,6 +249,14 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+        let mut standing = self.inner.standing(sent_before).await?;
+        if self.is("what_is_unfinished_is_counted") {
+            standing.unconfirmed = 0;
+        }
+        Ok(standing)
+    }
+
     async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
         let mut kept = self.inner.kept_answer(request).await?;
         if let Some(kept) = &mut kept

@@ -70,6 +70,27 @@ async fn what_differs_is_found_and_put_right_beside_a_running_server() {
     assert_eq!(world.write(LOCK, "another", 3, 0).await.status, 200);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_audits_by_itself_counts_what_it_finds_and_leaves_it() {
+    let world = OnBroker::start(&["--behaviour", "all:silent"], &["--audit-every", "300ms"]).await;
+    let stranger = "00000000-0000-0000-0000-000000000194";
+    let entry = json!({ "keyUuid": "evil", "seq": 1, "expiresAt": 4_000_000_000_u64 });
+    let tampered = json!({ "state": { "desired": { "writeKey": { stranger: entry } } } });
+    let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
+    world.write(LOCK, "k", 2, 0).await;
+    let metrics = || async { world.program.request("GET", "/metrics").send().await.text };
+    let counted = r#"keywright_audit_findings_total{finding="UnknownEntry"}"#;
+    assert!(!metrics().await.contains(counted));
+    world.broker.publish(&topic, &tampered.to_string(), false);
+    eventually("it is counted", || async {
+        metrics().await.contains(counted).then_some(())
+    })
+    .await;
+    assert!(world.program.log().contains("an audit found"));
+    let shadow = world.books().await.shadow(LOCK).expect("a shadow");
+    assert_eq!(shadow.entries.len(), 2, "it is left as it is");
+}
+
 #[tokio::test]
 async fn shadows_in_a_process_are_audited_when_it_has_ended() {
     let world = World::silent();

@@ -228,6 +228,62 @@ async fn writes_beyond_the_cap_are_told_to_come_again() {
 }
 
 #[tokio::test]
+async fn nobody_takes_all_places() {
+    let mut arguments = vec!["--max-in-flight", "4", "--max-in-flight-each", "1"];
+    arguments.extend(["--locks", "1", "--faults", "put@1=delay:450ms"]);
+    arguments.extend(FAST);
+    let world = World::new(&arguments);
+    let body = json!({ "keyUuid": "k" });
+    let slow = tokio::spawn(world.program.write_key(LOCK, &body).send());
+    eventually("the first is in progress", || async {
+        world.program.log().contains("PREPARED").then_some(())
+    })
+    .await;
+    let mine = world.program.write_key(1001, &body).send().await;
+    assert_eq!(
+        (mine.status, mine.header("retry-after")),
+        (429, Some("1")),
+        "{mine:?}"
+    );
+    assert_eq!(mine.body["reason"], "TooManyInProgress");
+    let theirs = world.program.request("GET", "/locks/123/details");
+    let theirs = theirs.header("X-API-Key", &world.program.api_key);
+    assert_eq!(theirs.send().await.status, 200);
+    assert_eq!(slow.await.expect("answered").status, 200);
+    assert_eq!(
+        world.program.write_key(1001, &body).send().await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn who_guesses_credentials_is_slowed_down_and_good_ones_are_let_in() {
+    let world = World::new(&["--virtual-locks", "off", "--max-failures", "50"]);
+    let guess = || {
+        let request = world.program.request("GET", "/locks/123/details");
+        request.bearer("no.such.token").send()
+    };
+    let mut statuses = Vec::new();
+    for _ in 0..120 {
+        statuses.push(guess().await.status);
+        let good = world.program.get("/locks/123/details").send().await;
+        assert_eq!(good.status, 200, "a good one is never locked out");
+    }
+    assert!(
+        statuses[..50].iter().all(|status| *status == 401),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let refused = eventually("one is refused", || async {
+        let answer = guess().await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.body["reason"], "TooManyFailures");
+}
+
+#[tokio::test]
 async fn the_end_does_not_wait_for_ever_for_a_client() {
     let mut arguments = vec!["--virtual-locks", "off"];
     arguments.extend(FAST);

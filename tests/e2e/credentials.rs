@@ -78,7 +78,9 @@ async fn office() -> Office {
         every.record(Identity::EveryOrganization, None),
         expired.record(organization, Some(Timestamp::from_millis(1))),
     ];
-    let world = World::silent().with(&locks.concat(), &records).await;
+    let world = World::where_many_guess()
+        .with(&locks.concat(), &records)
+        .await;
     let issuer = Issuer::of(world.folder.path());
     Office {
         world,

@@ -10,6 +10,7 @@ mod faults;
 mod heads;
 mod kill;
 mod locks;
+mod metrics;
 mod mqtt;
 mod on_broker;
 mod outage;

@@ -49,6 +49,8 @@ pub(crate) const BRISK: [&str; 8] = [
     "1s",
 ];
 
+const GUESSING: [&str; 4] = ["--virtual-locks", "off", "--max-failures", "1000000"];
+
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
@@ -91,6 +93,11 @@ impl World {
         }
     }
 
+    /// A sandbox whose locks never answer, where guessing is not slowed down.
+    pub(crate) fn where_many_guess() -> Self {
+        Self::new(&GUESSING)
+    }
+
     /// A sandbox whose locks never answer.
     pub(crate) fn silent() -> Self {
         Self::new(&["--virtual-locks", "off"])
@@ -107,7 +114,7 @@ impl World {
         }
     }
 
-    /// The same with these locks and API keys besides; the locks never answer.
+    /// The same with these locks and API keys besides; the locks never answer, and guessing is not slowed down.
     pub(crate) async fn with(self, locks: &[(&str, Value)], keys: &[ApiKeyRecord]) -> Self {
         let Some(around) = &self.around else {
             self.program.stop();
@@ -117,7 +124,7 @@ impl World {
             records.extend_from_slice(keys);
             write_api_keys(&path, &records).expect("written");
             return Self {
-                program: start(&self.folder, &["--virtual-locks", "off"]),
+                program: start(&self.folder, &GUESSING),
                 folder: self.folder,
                 around: None,
             };

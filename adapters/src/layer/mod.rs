@@ -3,6 +3,7 @@
 mod faults;
 mod faulty_lock_repo;
 mod faulty_shadow;
+mod metered;
 mod timeout;
 mod traced;
 mod watched;
@@ -10,6 +11,7 @@ mod watched;
 pub use faults::{Fault, FaultPlan, Faults, InvalidFault, Operation};
 pub use faulty_lock_repo::FaultyLockRepo;
 pub use faulty_shadow::FaultyShadow;
+pub use metered::{Call, Metered, Observer};
 pub use timeout::Timeout;
 pub use traced::{TracedLockRepo, TracedShadow};
 pub use watched::Watched;

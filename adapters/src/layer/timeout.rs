@@ -9,7 +9,7 @@ use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{
     Due, ImportError, LockHistory, LockRepo, RepoError, Save, ShadowChange, ShadowError,
-    ShadowPort, ShadowSnapshot,
+    ShadowPort, ShadowSnapshot, Standing,
 };
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
@@ -105,6 +105,11 @@ impl LockHistory for Timeout<dyn LockHistory> {
     ) -> Result<Vec<Write>, RepoError> {
         let reading = self.inner.due(until, after, limit);
         self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+        self.within(self.inner.standing(sent_before), RepoError::Unavailable)
+            .await
     }
 
     async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keywright_domain::event::{KeySlot, RecordedEvent};
 use keywright_domain::lock::Lock;
-use keywright_domain::ports::RepoError;
+use keywright_domain::ports::{RepoError, Standing};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
@@ -247,6 +247,29 @@ pub(super) fn read_kept_answer<R: Row>(
         without_event: columns.number("without_event")?.map(LockVersion),
         answered_by: columns.time("answered_by")?,
         until: columns.time("until")?,
+    })
+}
+
+/// Counts what is unfinished: a row of `intents`, `oldest_intent`, `open` and `unconfirmed`.
+pub(super) const STANDING: &str = "
+SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
+  min(prepared_at) FILTER (WHERE lease_until IS NOT NULL) AS oldest_intent,
+  count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
+  count(*) FILTER (WHERE state = 'SENT' AND requested_at < :sent_before) AS unconfirmed
+FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
+
+pub(super) fn read_standing<R: Row>(row: &R) -> Result<Standing, RepoError> {
+    let columns = Columns {
+        row,
+        table: "writes",
+        key: "all that is unfinished".into(),
+    };
+    let oldest = columns.number("oldest_intent")?;
+    Ok(Standing {
+        intents: columns.required("intents")?,
+        oldest_intent: oldest.map(Timestamp::from_millis),
+        open: columns.required("open")?,
+        unconfirmed: columns.required("unconfirmed")?,
     })
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
-use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Timer};
+use keywright_domain::ports::{
+    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
+};
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     LockId, LockVersion, Revision, ShadowVersion, Tick, Timestamp, WriteId,
@@ -166,6 +168,25 @@ impl LockHistory for InMemoryLockRepo {
             .take(limit)
             .map(|(_, write)| write.clone())
             .collect())
+    }
+
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+        let store = self.store();
+        let mut standing = Standing::default();
+        for write in store.writes.values().map(|row| &row.write) {
+            if write.intent().is_some() {
+                standing.intents += 1;
+                let oldest = standing.oldest_intent.unwrap_or(Timestamp::MAX);
+                standing.oldest_intent = Some(oldest.min(write.prepared_at));
+            }
+            if write.is_open() {
+                standing.open += 1;
+                let sent = write.state == WriteState::Sent;
+                let early = write.requested.is_some_and(|r| r.time < sent_before);
+                standing.unconfirmed += u64::from(sent && early);
+            }
+        }
+        Ok(standing)
     }
 
     async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use keywright_adapters::json;
 use keywright_adapters::layer::{
-    FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Timeout, TracedLockRepo, TracedShadow, Watched,
+    FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Metered, Timeout, TracedLockRepo,
+    TracedShadow, Watched,
 };
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-use keywright_domain::ports::{Clock, LockHistory, LockRepo};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
 use keywright_domain::values::{LockId, LockVersion, Timestamp};
 use keywright_domain::{KeyWrites, Ports};
 use keywright_sandbox::{Demo, VirtualLocks};
@@ -23,9 +24,11 @@ use keywright_shadow::ShadowService;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+use crate::admission::Admission;
 use crate::app::{App, Work};
 use crate::cli::Place;
 use crate::demo_credentials::DemoCredentials;
+use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
 pub(crate) use credentials::own_tokens;
@@ -37,6 +40,9 @@ pub(crate) use store::{ApiKeyStore, Store};
 
 /// What the commands need of the adapters.
 pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed, write_private};
+
+/// Who is told of what goes through the ports.
+pub(crate) use keywright_adapters::layer::{Call, Observer};
 
 /// What takes in the reports that are brought over HTTP.
 pub(crate) use keywright_adapters::reports::{HttpReports, Undelivered};
@@ -132,10 +138,17 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let history: Arc<dyn LockHistory> =
         Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
     let ids = Arc::new(SystemIds);
+    let metrics = Arc::new(Metrics::new());
     let ports = Ports {
-        locks: Arc::new(TracedLockRepo::new(locks)),
+        locks: Arc::new(Metered::<dyn LockRepo>::new(
+            Arc::new(TracedLockRepo::new(locks)),
+            metrics.clone(),
+        )),
         history: history.clone(),
-        shadow: Arc::new(TracedShadow::new(shadow)),
+        shadow: Arc::new(Metered::<dyn ShadowPort>::new(
+            Arc::new(TracedShadow::new(shadow)),
+            metrics.clone(),
+        )),
         clock: clock.clone(),
         timer: Arc::new(TokioTimer::default()),
         ids: ids.clone(),
@@ -143,7 +156,13 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
     let auth = let_in.auth.clone();
     let banner = banner(settings, url, let_in.demo.as_ref(), &stores.place);
-    let mut workers = workers::start(&writes, path.reports);
+    let mut workers = workers::start(
+        &writes,
+        path.reports,
+        &metrics,
+        &clock,
+        (history.clone(), settings.audit_every),
+    );
     let_in.follow(&mut workers);
     if let Some(watching) = path.watching {
         workers.spawn(watching);
@@ -160,7 +179,9 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         clock,
         ids,
         bounds: settings.bounds,
-        work: Work::new(&settings.bounds),
+        metrics,
+        admission: Admission::new(&settings.bounds),
+        work: Work::new(),
         connected: path.connected,
         ingest: path.ingest,
     };

@@ -128,15 +128,27 @@ pub(crate) struct Serve {
     /// How long a write that is over can be read; its events stay for ever.
     #[arg(long, value_name = "TIME", default_value = "90days", value_parser = time, help_heading = "Limits")]
     keep_writes: Duration,
+    /// How often the shadows of all locks are compared with their writes, as `keywright audit` does; what differs is
+    /// logged and counted [default: never].
+    #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Limits")]
+    audit_every: Option<Duration>,
     /// How many writes of a lock may be open at once.
     #[arg(long, value_name = "N", default_value = "16", help_heading = "Limits")]
     max_open_writes: usize,
     /// How many connections are served at once; further ones wait.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = positive, help_heading = "Limits")]
     max_connections: usize,
-    /// How many writes are in progress at once; further ones are answered 503 when none of these ends soon.
+    /// How many requests about locks are in progress at once; further ones are answered 503 when none of these ends
+    /// within 100 ms.
     #[arg(long, value_name = "N", default_value = "512", value_parser = positive, help_heading = "Limits")]
     max_in_flight: usize,
+    /// How many of those may be of one organization or user; further ones are answered 429 [default: half of them].
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Limits")]
+    max_in_flight_each: Option<usize>,
+    /// How many credentials from one address may be wrong within five seconds; further ones are answered 429. Good ones
+    /// are let in all the same.
+    #[arg(long, value_name = "N", default_value = "200", help_heading = "Limits")]
+    max_failures: u32,
 }
 
 impl Serve {
@@ -163,6 +175,9 @@ impl Serve {
         let demo = Demo {
             more_locks: self.locks,
         };
+        if self.audit_every.is_some_and(|every| every.is_zero()) {
+            return Err("--audit-every must be more than zero".into());
+        }
         let tokens = self.tokens()?;
         let sandbox = self.sandbox.is_on();
         let shadow_name = self.path.shadow_name.clone();
@@ -199,11 +214,16 @@ impl Serve {
             bounds: Bounds {
                 connections: self.max_connections,
                 in_flight: self.max_in_flight,
+                failures: self.max_failures,
+                share: self
+                    .max_in_flight_each
+                    .unwrap_or(self.max_in_flight.div_ceil(2)),
                 ..Bounds::default()
             },
             shadow,
             shadow_name,
             reports,
+            audit_every: self.audit_every,
             sandbox: Sandbox {
                 demo: sandbox,
                 virtual_locks: sandbox && here && virtual_locks,

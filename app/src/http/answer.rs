@@ -34,6 +34,15 @@ pub(super) fn ok(body: &impl Serialize) -> Answer {
     json(StatusCode::OK, to_json(body))
 }
 
+/// What Prometheus reads (OpenMetrics 1.0).
+pub(super) fn metrics(text: String) -> Answer {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut answer = json(StatusCode::OK, text.into_bytes());
+    let content_type = HeaderValue::from_static(OPEN_METRICS);
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
 /// Where the status of a write is read.
 pub(super) fn location(lock: LockId, write: WriteId) -> HeaderValue {
     HeaderValue::from_str(&format!("/locks/{lock}/writes/{write}"))

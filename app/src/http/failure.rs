@@ -40,6 +40,10 @@ pub(super) enum Failure {
     NotJson,
     IndexBeyondCapacity(u64),
     TooManyOpenWrites,
+    /// All that one organization or user may have in progress is.
+    ShareTaken,
+    /// Too many credentials from one source were refused.
+    TooManyFailures,
     Internal,
     NotUpdated(FailureReason),
     Busy,
@@ -147,6 +151,14 @@ impl Failure {
                 S::TOO_MANY_REQUESTS,
                 "The lock has too many open writes; wait until it has settled some, or take some back",
             ),
+            Self::ShareTaken => fixed(
+                S::TOO_MANY_REQUESTS,
+                "Too many of your requests are in progress; nothing was done, try again when some are answered",
+            ),
+            Self::TooManyFailures => fixed(
+                S::TOO_MANY_REQUESTS,
+                "Too many requests with credentials that are not valid; check them before you try again",
+            ),
             Self::Internal => fixed(
                 S::INTERNAL_SERVER_ERROR,
                 "Something went wrong here; the request id in X-Request-Id helps to find it",
@@ -179,6 +191,8 @@ impl Failure {
             Self::StillRunning => Some("StillRunning"),
             Self::OtherCommand => Some("IdempotencyKeyReused"),
             Self::TooManyOpenWrites => Some("TooManyOpenWrites"),
+            Self::ShareTaken => Some("TooManyInProgress"),
+            Self::TooManyFailures => Some("TooManyFailures"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
         }
@@ -190,6 +204,7 @@ impl Failure {
             Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
             Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
+            Self::ShareTaken | Self::TooManyFailures => (RETRY_AFTER, seconds(SOON)),
             Self::StillRunning | Self::Busy | Self::Unavailable | Self::NotReady(_) => {
                 (RETRY_AFTER, seconds(SOON))
             }

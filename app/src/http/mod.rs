@@ -12,12 +12,13 @@ mod request;
 mod route;
 mod write_key;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tracing::{Instrument, info, info_span};
 
@@ -34,18 +35,31 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LOGGED_PATH: usize = 128;
 
 /// Answers one request, whatever it is. Its id stands in each log line and in the answer.
-pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(app: &Arc<App>, source: IpAddr, request: Request<Incoming>) -> Answer {
     let id = request_id(app, &request);
     let span = info_span!("request", id);
     let (method, path) = (request.method().clone(), request.uri().path());
     let path = path.chars().take(LOGGED_PATH).collect::<String>();
-    let quiet = matches!(&*path, "/healthz" | "/readyz");
+    let quiet = matches!(&*path, "/healthz" | "/readyz" | "/metrics");
+    // Whoever asks for what is not served chooses no label.
+    let found = route::find(&method, request.uri().path());
+    let name = found.map_or("other", |route| route.name());
+    // Who sends none at all is guessing none.
+    let headers = request.headers();
+    let guesses = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
     let mut answer = dispatch(app, request)
         .instrument(span.clone())
         .await
-        .unwrap_or_else(Failure::into_answer);
+        .unwrap_or_else(|failure| match failure {
+            Failure::Unauthorized if guesses && app.admission.failed(source) => {
+                app.metrics.shed("failed_credentials");
+                Failure::TooManyFailures.into_answer()
+            }
+            failure => failure.into_answer(),
+        });
+    let status = answer.status().as_u16();
+    app.metrics.answered(name, status);
     if !quiet {
-        let status = answer.status().as_u16();
         span.in_scope(|| info!(status, "{method} {path}"));
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -81,6 +95,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Ready => reads::ready(app).await,
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
+        Route::Metrics => Ok(answer::metrics(app.metrics.text())),
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,

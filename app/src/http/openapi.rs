@@ -164,6 +164,9 @@ fn common() -> Vec<Failure> {
     vec![
         Failure::BadRequest("A numeric lock id is expected in the path".into()),
         Failure::Unauthorized,
+        Failure::TooManyFailures,
+        Failure::ShareTaken,
+        Failure::Busy,
         Failure::Forbidden,
         Failure::NotFound,
         Failure::Internal,
@@ -210,7 +213,6 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
         Failure::IndexBeyondCapacity(100),
         Failure::TooManyOpenWrites,
         Failure::NotUpdated(FailureReason::Throttled),
-        Failure::Busy,
     ]);
     write_failures.extend([Failure::StillRunning, Failure::OtherCommand]);
     write_failures.extend(undecided());
@@ -218,7 +220,6 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
     withdraw_failures.extend([
         Failure::AlreadyEnded("SUCCEEDED"),
         Failure::NotUpdated(FailureReason::Throttled),
-        Failure::Busy,
     ]);
     withdraw_failures.extend(undecided());
     let prefer = json!({

@@ -8,9 +8,10 @@ use keywright_domain::values::WriteId;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::Answer;
 use super::answer::{self, Details, EventPage, WriteStatus, Writes};
 use super::failure::Failure;
-use super::{Answer, request};
+use super::request::{self, Asked};
 use crate::app::App;
 
 /// How long the store may take to show that it is there.
@@ -39,8 +40,11 @@ pub(super) async fn details(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
-    let snapshot = app.writes.read_lock(lock, &principal).await?;
+    let asked = request::asked(app, request.headers(), lock).await?;
+    let Asked {
+        principal, lock, ..
+    } = &asked;
+    let snapshot = app.writes.read_lock(*lock, principal).await?;
     Ok(answer::ok(&Details::of(&snapshot.lock)))
 }
 
@@ -50,7 +54,10 @@ pub(super) async fn events(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let asked = request::asked(app, request.headers(), lock).await?;
+    let Asked {
+        principal, lock, ..
+    } = &asked;
     let asked = match request::parameter(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
@@ -66,8 +73,8 @@ pub(super) async fn events(
     let (snapshot, events) = app
         .writes
         .read_events(
-            lock,
-            &principal,
+            *lock,
+            principal,
             |known| EventPage::first(EventPage::number(asked, &known.lock)),
             limit,
         )
@@ -82,12 +89,15 @@ pub(super) async fn writes(
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let asked = request::asked(app, request.headers(), lock).await?;
+    let Asked {
+        principal, lock, ..
+    } = &asked;
     if request::parameter(request.uri().query(), "state") != Some("open") {
         let text = "The open writes of a lock are asked for with ?state=open";
         return Err(Failure::BadRequest(text.into()));
     }
-    let snapshot = app.writes.read_lock(lock, &principal).await?;
+    let snapshot = app.writes.read_lock(*lock, principal).await?;
     let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
     Ok(answer::ok(&Writes { writes }))
 }
@@ -99,9 +109,12 @@ pub(super) async fn write(
     write: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let asked = request::asked(app, request.headers(), lock).await?;
+    let Asked {
+        principal, lock, ..
+    } = &asked;
     let write = request::write_id(write)?;
-    let write = app.writes.read_write(lock, write, &principal).await?;
+    let write = app.writes.read_write(*lock, write, principal).await?;
     Ok(answer::ok(&status(app, &write)))
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::Request;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use keywright_domain::event::KeySlot;
@@ -17,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::failure::Failure;
+use crate::admission::{Place, Share};
 use crate::app::App;
 
 /// The longest time that `Prefer: wait` gets, in seconds.
@@ -25,18 +25,43 @@ const LONGEST_WAIT: u64 = 30;
 /// Headers that only the vendor's own services may set.
 const INTERNAL: [&str; 2] = ["X-Org-Id", "X-User-Id"];
 
-/// Who asks, and for which lock.
-///
+/// Who asks, for which lock, and the place that the request has among all that is in progress.
+pub(super) struct Asked {
+    pub(super) principal: Principal,
+    pub(super) lock: LockId,
+    pub(super) place: Admitted,
+}
+
+/// Held while the request is in progress.
+pub(super) struct Admitted {
+    _place: Place,
+    _share: Share,
+}
+
 /// # Errors
-/// 400 for internal headers and for a lock id that is none, 401 for everything that is wrong with the
-/// credentials.
-pub(super) async fn asked(
-    app: &App,
-    headers: &HeaderMap,
-    lock: &str,
-) -> Result<(Principal, LockId), Failure> {
+/// 503 where too much is in progress, which is found out before anything else is looked at; 400 for internal headers
+/// and for a lock id that is none, 401 for everything that is wrong with the credentials, 429 where too much of what is
+/// in progress is theirs.
+pub(super) async fn asked(app: &App, headers: &HeaderMap, lock: &str) -> Result<Asked, Failure> {
+    let Some(place) = app.admission.place().await else {
+        app.metrics.shed("in_flight");
+        return Err(Failure::Busy);
+    };
     let principal = principal(app, headers).await?;
-    Ok((principal, lock_id(lock)?))
+    let lock = lock_id(lock)?;
+    let Some(share) = app.admission.share(&principal) else {
+        app.metrics.shed("in_flight_each");
+        return Err(Failure::ShareTaken);
+    };
+    let place = Admitted {
+        _place: place,
+        _share: share,
+    };
+    Ok(Asked {
+        principal,
+        lock,
+        place,
+    })
 }
 
 async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure> {
@@ -150,11 +175,15 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 ///
 /// # Errors
 /// 400, 408, 413, 415.
-pub(super) async fn key_slot(app: &App, request: Request<Incoming>) -> Result<KeySlot, Failure> {
-    if !is_json(request.headers()) {
+pub(super) async fn key_slot(
+    app: &App,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<KeySlot, Failure> {
+    if !is_json(headers) {
         return Err(Failure::NotJson);
     }
-    let body = body_of(app, request.into_body(), app.bounds.body).await?;
+    let body = body_of(app, body, app.bounds.body).await?;
     slot_of(&body)
 }
 

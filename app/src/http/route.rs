@@ -12,6 +12,7 @@ pub(super) enum Route<'a> {
     OpenApi,
     Docs,
     DocsScript,
+    Metrics,
     DeviceReports,
     WriteKey(&'a str),
     Details(&'a str),
@@ -19,6 +20,27 @@ pub(super) enum Route<'a> {
     Writes(&'a str),
     Write(&'a str, &'a str),
     Withdraw(&'a str, &'a str),
+}
+
+impl Route<'_> {
+    /// What stands for it in metrics: the path, without ids.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Health => "/healthz",
+            Self::Ready => "/readyz",
+            Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
+            Self::DocsScript => "/docs/scalar.js",
+            Self::Metrics => "/metrics",
+            Self::DeviceReports => "/device-reports",
+            Self::WriteKey(_) => "/locks/{id}/WriteKey",
+            Self::Details(_) => "/locks/{id}/details",
+            Self::Events(_) => "/locks/{id}/events",
+            Self::Writes(_) => "/locks/{id}/writes",
+            Self::Write(..) => "/locks/{id}/writes/{writeId}",
+            Self::Withdraw(..) => "DELETE /locks/{id}/writes/{writeId}",
+        }
+    }
 }
 
 /// # Errors
@@ -32,6 +54,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
         [Some("openapi.json"), None, ..] => (Route::OpenApi, "GET"),
         [Some("docs"), None, ..] => (Route::Docs, "GET"),
         [Some("docs"), Some("scalar.js"), None, ..] => (Route::DocsScript, "GET"),
+        [Some("metrics"), None, ..] => (Route::Metrics, "GET"),
         [Some("device-reports"), None, ..] => (Route::DeviceReports, "POST"),
         [Some("locks"), Some(lock), Some("WriteKey"), None, _] => (Route::WriteKey(lock), "POST"),
         [Some("locks"), Some(lock), Some("details"), None, _] => (Route::Details(lock), "GET"),

@@ -9,14 +9,14 @@ use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use keywright_domain::rules::WriteKey;
 use keywright_domain::values::WriteId;
 use keywright_domain::write::Write;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, error};
 
+use super::Answer;
 use super::answer::{self, Success, WriteStatus, location};
 use super::failure::Failure;
-use super::{Answer, request};
+use super::request::{self, Admitted, Asked};
 use crate::app::App;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -30,13 +30,20 @@ pub(super) async fn write_key(
     lock: &str,
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
-    let wait = request::wait(request.headers());
-    let name = request::idempotency_key(request.headers())?;
-    let slot = request::key_slot(app, request).await?;
-    let command = WriteKey { lock, slot };
+    let start = Instant::now();
+    let (head, body) = request.into_parts();
+    // A body that is slow to come holds no place, and what is wrong with it is said last.
+    let slot = request::key_slot(app, &head.headers, body).await;
+    let Asked {
+        principal,
+        lock,
+        place,
+    } = request::asked(app, &head.headers, lock).await?;
+    let wait = request::wait(&head.headers);
+    let name = request::idempotency_key(&head.headers)?;
+    let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let written = run(app, async move {
+    let written = run(app, place, async move {
         match name {
             None => writes.write_key(&command, &principal).await,
             Some(name) => writes.write_key_once(&command, &principal, name).await,
@@ -44,6 +51,10 @@ pub(super) async fn write_key(
     })
     .await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
+
+    if written.event.is_some() {
+        app.metrics.accepted(start.elapsed());
+    }
 
     // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
     let outcome = match wait {
@@ -67,24 +78,28 @@ pub(super) async fn withdraw(
     write: &str,
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
-    let (principal, lock) = request::asked(app, request.headers(), lock).await?;
+    let Asked {
+        principal,
+        lock,
+        place,
+    } = request::asked(app, request.headers(), lock).await?;
     let write = request::write_id(write)?;
     app.writes.read_write(lock, write, &principal).await?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let withdrawn = run(app, async move { writes.withdraw(write).await }).await?;
+    let withdrawn = run(app, place, async move { writes.withdraw(write).await }).await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
-/// Runs a use case in a task of its own, which goes on when the client hangs up.
+/// Runs a use case in a task of its own, which goes on when the client hangs up, and which has the place until then.
 ///
 /// # Errors
-/// 503 where too many run already; 500 where it panicked.
+/// 500 where it panicked.
 async fn run<T: Send + 'static>(
     app: &App,
+    place: Admitted,
     use_case: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Failure> {
-    let place = place(app).await?;
     let task = async move {
         let outcome = use_case.await;
         drop(place);
@@ -98,14 +113,6 @@ async fn run<T: Send + 'static>(
             error!(%error, "a use case did not come to its end");
             Failure::Internal
         })
-}
-
-async fn place(app: &App) -> Result<OwnedSemaphorePermit, Failure> {
-    let free = app.work.places.clone().acquire_owned();
-    match timeout(app.bounds.start_time, free).await {
-        Ok(Ok(place)) => Ok(place),
-        _ => Err(Failure::Busy),
-    }
 }
 
 /// The write once it has come to its end, or as it is after `span`; `None` where the store does not say.

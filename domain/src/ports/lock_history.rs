@@ -10,6 +10,19 @@ use crate::write::Write;
 /// Where a reading of due writes goes on: after this moment and id.
 pub type Due = (Timestamp, WriteId);
 
+/// How much is unfinished, for who watches over the service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Prepared writes, whose outcome is not known yet.
+    pub intents: u64,
+    /// When the oldest of them was prepared.
+    pub oldest_intent: Option<Timestamp>,
+    /// Writes that are on shadows and not final.
+    pub open: u64,
+    /// Those of them that count as unconfirmed.
+    pub unconfirmed: u64,
+}
+
 /// Why events were not imported. Nothing of them was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
@@ -60,6 +73,13 @@ pub trait LockHistory: Send + Sync {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
+
+    /// How much is unfinished at the moment. `sent_before`: writes that were sent before it and are SENT
+    /// count as unconfirmed.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`].
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError>;
 
     /// What is kept of a request of this name, also where its time is over.
     ///

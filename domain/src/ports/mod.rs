@@ -8,7 +8,7 @@ mod shadow;
 mod time;
 
 pub use auth::{AuthError, AuthPort, Credentials, Secret};
-pub use lock_history::{Due, ImportError, LockHistory};
+pub use lock_history::{Due, ImportError, LockHistory, Standing};
 pub use lock_repo::{LockRepo, RepoError, Save};
 pub use reports::{
     Acknowledge, DeviceOutcome, DeviceReport, DeviceReports, DeviceResult, ReportStreamItem,

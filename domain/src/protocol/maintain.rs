@@ -6,7 +6,7 @@ use super::settle::SettleError;
 use super::write_key::reason_of;
 use super::{KeyWrites, Tokens};
 use crate::ports::{
-    DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot,
+    DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot, Standing,
 };
 use crate::reason::FailureReason;
 use crate::rules::{self, Ending};
@@ -127,6 +127,16 @@ impl KeyWrites {
         let now = self.ports.clock.now();
         let ended_before = now.before(self.settings.limits.keep_writes);
         self.ports.history.forget(now, ended_before, limit).await
+    }
+
+    /// How much is unfinished at the moment.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn standing(&self) -> Result<Standing, RepoError> {
+        let now = self.ports.clock.now();
+        let sent_before = now.before(self.settings.limits.confirm_within);
+        self.ports.history.standing(sent_before).await
     }
 
     /// Takes an open write back: off the shadow, then WITHDRAWN. One that was taken back before is answered

@@ -10,14 +10,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save};
+use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing};
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Owner, Write};
 use tokio_postgres::Row;
 
 use super::columns::{
-    Bits, LockRow, integer, optional, read_event, read_kept_answer, read_lock_id, read_write,
+    Bits, LockRow, STANDING, integer, optional, read_event, read_kept_answer, read_lock_id,
+    read_standing, read_write,
 };
 use crate::database::Database;
 use crate::json;
@@ -179,6 +180,13 @@ impl LockHistory for PostgresLockRepo {
             .read(sql, &[&until, &after, &Bits(id), &most(limit)])
             .await?;
         rows.iter().map(read_write).collect()
+    }
+
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+        let sql = STANDING.replace(":sent_before", "$1");
+        let sent_before = integer(sent_before.as_millis())?;
+        let rows = self.database.read(&sql, &[&sent_before]).await?;
+        rows.first().map_or(Ok(Standing::default()), read_standing)
     }
 
     async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {

@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save};
+use keywright_domain::ports::{
+    Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing,
+};
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Intent, Owner, Write, WriteState};
@@ -164,6 +166,12 @@ impl LockHistory for SqliteLockRepo {
         let after = after.map_or((None, WriteId::from_u128(0)), |(at, id)| (Some(at), id));
         self.readers
             .read(move |conn| rows::due_writes(conn, until, after, limit))
+            .await
+    }
+
+    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+        self.readers
+            .read(move |conn| rows::standing(conn, sent_before))
             .await
     }
 

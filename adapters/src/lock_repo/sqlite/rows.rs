@@ -2,7 +2,7 @@
 
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::Lock;
-use keywright_domain::ports::RepoError;
+use keywright_domain::ports::{RepoError, Standing};
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     KeyIndex, LockId, LockVersion, Revision, ShadowVersion, Timestamp, WriteId,
@@ -326,4 +326,14 @@ pub(super) fn forget(
     .execute(params![integer(ended_before.as_millis())?, limit])
     .map_err(unavailable)?;
     Ok(answers + writes)
+}
+
+pub(super) fn standing(conn: &Connection, sent_before: Timestamp) -> Result<Standing, RepoError> {
+    let found = all(
+        conn,
+        columns::STANDING,
+        named_params! { ":sent_before": integer(sent_before.as_millis())? },
+        |row| columns::read_standing(row),
+    );
+    found.map(|mut found| found.pop().unwrap_or_default())
 }

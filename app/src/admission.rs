@@ -1,0 +1,222 @@
+//! Who is let in when more is asked than can be done: first by what is in progress altogether, before anybody looks at
+//! credentials or the store, then by whom it is for. Health checks and metrics are always answered.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use keywright_domain::principal::Principal;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use crate::settings::Bounds;
+
+/// In how many seconds a source is forgiven all that it may fail at once.
+const FORGIVEN_IN: f64 = 5.0;
+
+/// How many sources are remembered; beyond that, those whose failures are forgiven are forgotten.
+const MOST_SOURCES: usize = 4096;
+
+pub(crate) struct Admission {
+    places: Arc<Semaphore>,
+    start_time: Duration,
+    share: usize,
+    most_failures: f64,
+    shares: Shares,
+    failures: Mutex<HashMap<IpAddr, Failures>>,
+}
+
+/// How many requests of whom are in progress.
+type Shares = Arc<Mutex<HashMap<String, usize>>>;
+
+/// A bucket that failures fill and time empties.
+struct Failures {
+    level: f64,
+    at: Instant,
+}
+
+/// A place among all that is in progress, until it is dropped.
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A place among what is in progress for each of somebody's identities, until it is dropped.
+pub(crate) struct Share {
+    names: Vec<String>,
+    shares: Shares,
+}
+
+impl Admission {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(bounds.in_flight)),
+            start_time: bounds.start_time,
+            share: bounds.share,
+            most_failures: f64::from(bounds.failures),
+            shares: Shares::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// A place, as soon as one is free. `None`: none is within the time in which something is to start.
+    pub(crate) async fn place(&self) -> Option<Place> {
+        let free = self.places.clone().acquire_owned();
+        match timeout(self.start_time, free).await {
+            Ok(Ok(permit)) => Some(Place { _permit: permit }),
+            _ => None,
+        }
+    }
+
+    /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
+    pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
+        let names: Vec<String> = principal
+            .identities()
+            .map(|identity| Principal::of(identity.clone()).to_string())
+            .collect();
+        let mut shares = lock(&self.shares);
+        let taken = |name: &String| shares.get(name).is_some_and(|n| *n >= self.share);
+        if names.iter().any(taken) {
+            return None;
+        }
+        for name in &names {
+            *shares.entry(name.clone()).or_default() += 1;
+        }
+        Some(Share {
+            names,
+            shares: self.shares.clone(),
+        })
+    }
+
+    /// Notes that credentials from this source were refused. Whether there were too many of them lately: then it is told
+    /// to come later. Good credentials are let in all the same.
+    pub(crate) fn failed(&self, source: IpAddr) -> bool {
+        let (mut sources, now) = (lock(&self.failures), Instant::now());
+        if sources.len() >= MOST_SOURCES {
+            sources.retain(|_, failures| self.level(failures, now) > 0.0);
+        }
+        if sources.len() >= MOST_SOURCES && !sources.contains_key(&source) {
+            return true;
+        }
+        let failures = sources.entry(source).or_insert(Failures {
+            level: 0.0,
+            at: now,
+        });
+        failures.level = self.level(failures, now);
+        failures.at = now;
+        if failures.level >= self.most_failures {
+            return true;
+        }
+        failures.level += 1.0;
+        false
+    }
+
+    fn level(&self, failures: &Failures, now: Instant) -> f64 {
+        let forgiven = (now - failures.at).as_secs_f64() * self.most_failures / FORGIVEN_IN;
+        (failures.level - forgiven).max(0.0)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = lock(&self.shares);
+        for name in &self.names {
+            if let Some(n) = shares.get_mut(name) {
+                *n -= 1;
+                if *n == 0 {
+                    shares.remove(name);
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use keywright_domain::principal::Identity;
+    use keywright_domain::values::{OrganizationId, UserId};
+
+    use super::*;
+
+    fn admission() -> Admission {
+        Admission::new(&Bounds {
+            in_flight: 3,
+            share: 2,
+            failures: 50,
+            ..Bounds::default()
+        })
+    }
+
+    fn user(name: &str) -> Identity {
+        Identity::User(UserId::new(name).expect("a user"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_place_in_time_is_turned_away() {
+        let admission = admission();
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(admission.place().await.expect("a place"));
+        }
+        let start = Instant::now();
+        assert!(admission.place().await.is_none());
+        assert_eq!(start.elapsed(), Bounds::default().start_time);
+        places.pop();
+        assert!(admission.place().await.is_some());
+    }
+
+    #[test]
+    fn nobody_has_more_than_a_share_by_any_of_their_credentials() {
+        let admission = admission();
+        let acme = Identity::Organization(OrganizationId::new("acme").expect("an id"));
+        let alice = Principal::of(user("alice"));
+        let both = Principal::of_both(user("bob"), acme.clone());
+        let held = [admission.share(&alice), admission.share(&alice)];
+        assert!(held.iter().all(Option::is_some));
+        assert!(admission.share(&alice).is_none());
+        let of_acme = [
+            admission.share(&both),
+            admission.share(&Principal::of(acme)),
+        ];
+        assert!(of_acme.iter().all(Option::is_some));
+        assert!(admission.share(&both).is_none(), "acme has its share");
+        let bob = admission.share(&Principal::of(user("bob")));
+        assert!(bob.is_some(), "bob himself has one left");
+        drop((held, of_acme, bob));
+        assert!(lock(&admission.shares).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_a_source_are_forgiven_with_time() {
+        let admission = admission();
+        let [source, other] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        for _ in 0..50 {
+            assert!(!admission.failed(source));
+        }
+        assert!(admission.failed(source));
+        assert!(
+            !admission.failed(other),
+            "others have nothing to do with it"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for _ in 0..10 {
+            assert!(!admission.failed(source));
+        }
+        assert!(admission.failed(source));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sources_are_forgotten_when_there_are_too_many() {
+        let admission = admission();
+        for n in 0..10_000_u32 {
+            admission.failed(IpAddr::from(n.to_be_bytes()));
+        }
+        assert!(lock(&admission.failures).len() <= MOST_SOURCES);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!admission.failed(IpAddr::from([1, 2, 3, 4])));
+    }
+}

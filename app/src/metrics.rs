@@ -1,0 +1,236 @@
+//! What is counted and measured, for Prometheus.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use keywright_domain::event::LockEvent;
+use keywright_domain::ports::{Save, Standing};
+use keywright_domain::rules::{Finding, Ignored};
+use keywright_domain::values::Timestamp;
+use keywright_domain::{Audited, Settlement};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::bootstrap::{Call, Observer};
+
+type Label = (&'static str, &'static str);
+
+/// From a millisecond to the time of a whole request.
+const SHORT: [f64; 13] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+
+/// From a tenth of a second to the time that a lock may be offline.
+const LONG: [f64; 12] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 21600.0, 172_800.0,
+];
+
+fn short() -> Histogram {
+    Histogram::new(SHORT)
+}
+
+/// All of them. The names and what each means stand in docs/operating.md, too.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<[(&'static str, String); 2], Counter>,
+    accepted: Histogram,
+    confirmed: Histogram,
+    events: Family<[Label; 1], Counter>,
+    late: Counter,
+    reports: Family<[Label; 1], Counter>,
+    calls: Family<[Label; 3], Counter>,
+    call_seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
+    findings: Family<[Label; 1], Counter>,
+    open_intents: Gauge,
+    oldest_intent: Gauge<f64, AtomicU64>,
+    open_writes: Gauge,
+    unconfirmed: Gauge,
+    shed: Family<[Label; 1], Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("keywright");
+        let requests = Family::default();
+        registry.register(
+            "http_requests",
+            "Requests that were answered",
+            requests.clone(),
+        );
+        let accepted = short();
+        registry.register_with_unit(
+            "accept",
+            "From a request to write a key to its 200: the shadow has it, and it is durable",
+            Unit::Seconds,
+            accepted.clone(),
+        );
+        let confirmed = Histogram::new(LONG);
+        registry.register_with_unit(
+            "confirm",
+            "From that 200 to the lock's own word that it is done or failed",
+            Unit::Seconds,
+            confirmed.clone(),
+        );
+        let events = Family::default();
+        registry.register("events", "Events that were recorded", events.clone());
+        let late = Counter::default();
+        registry.register(
+            "late_reports",
+            "Reports of locks on writes that had ended otherwise",
+            late.clone(),
+        );
+        let reports = Family::default();
+        registry.register("reports", "What came of locks' results", reports.clone());
+        let calls = Family::default();
+        registry.register(
+            "port_calls",
+            "Calls of the shadows and of the store of locks",
+            calls.clone(),
+        );
+        let call_seconds = Family::new_with_constructor(short as fn() -> Histogram);
+        registry.register_with_unit(
+            "port_call",
+            "How long they took",
+            Unit::Seconds,
+            call_seconds.clone(),
+        );
+        let findings = Family::default();
+        registry.register(
+            "audit_findings",
+            "What differed between shadows and writes",
+            findings.clone(),
+        );
+        let open_intents = Gauge::default();
+        registry.register(
+            "open_intents",
+            "Writes whose outcome is not known yet, in the whole store",
+            open_intents.clone(),
+        );
+        let oldest_intent = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "oldest_intent_age",
+            "How long the oldest of them has been open",
+            Unit::Seconds,
+            oldest_intent.clone(),
+        );
+        let open_writes = Gauge::default();
+        registry.register(
+            "open_writes",
+            "Writes that locks have not settled yet, in the whole store",
+            open_writes.clone(),
+        );
+        let unconfirmed = Gauge::default();
+        registry.register(
+            "unconfirmed_writes",
+            "Those of them that were sent longer than --confirm-within ago",
+            unconfirmed.clone(),
+        );
+        let shed = Family::default();
+        registry.register(
+            "shed_requests",
+            "Requests that were turned away because too much was in progress",
+            shed.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            accepted,
+            confirmed,
+            events,
+            late,
+            reports,
+            calls,
+            call_seconds,
+            findings,
+            open_intents,
+            oldest_intent,
+            open_writes,
+            unconfirmed,
+            shed,
+        }
+    }
+
+    /// As Prometheus reads it (OpenMetrics 1.0).
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // A text takes whatever is written to it.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(crate) fn answered(&self, route: &'static str, status: u16) {
+        let labels = [("route", route.to_owned()), ("status", status.to_string())];
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn accepted(&self, took: Duration) {
+        self.accepted.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn reported(&self, settlement: &Settlement) {
+        let outcome = match settlement {
+            Settlement::Recorded(_) => "recorded",
+            Settlement::Ignored(Ignored::Repeated) => "repeated",
+            Settlement::Ignored(Ignored::Contradiction) => "contradiction",
+            Settlement::Ignored(Ignored::WrongThing) => "wrong_thing",
+            Settlement::Ignored(Ignored::Early) => "early",
+            Settlement::Unreadable(_) => "unreadable",
+        };
+        self.reports.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn audited(&self, audited: &Audited) {
+        for finding in &audited.findings {
+            let name = Finding::name(finding);
+            self.findings.get_or_create(&[("finding", name)]).inc();
+        }
+    }
+
+    pub(crate) fn standing(&self, standing: &Standing, now: Timestamp) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.open_intents.set(count(standing.intents));
+        let age = standing.oldest_intent.map(|at| now.since(at));
+        self.oldest_intent
+            .set(age.unwrap_or_default().as_secs_f64());
+        self.open_writes.set(count(standing.open));
+        self.unconfirmed.set(count(standing.unconfirmed));
+    }
+
+    pub(crate) fn shed(&self, why: &'static str) {
+        self.shed.get_or_create(&[("why", why)]).inc();
+    }
+}
+
+impl Observer for Metrics {
+    fn called(&self, call: Call) {
+        let (port, name) = (("port", call.port), ("call", call.call));
+        let outcome = ("outcome", call.outcome);
+        self.calls.get_or_create(&[port, name, outcome]).inc();
+        let seconds = call.took.as_secs_f64();
+        self.call_seconds
+            .get_or_create(&[port, name])
+            .observe(seconds);
+    }
+
+    fn saved(&self, save: &Save) {
+        for recorded in &save.events {
+            let name = recorded.event.name();
+            self.events.get_or_create(&[("event", name)]).inc();
+            let late = match &recorded.event {
+                LockEvent::KeyWriteConfirmed { late, .. }
+                | LockEvent::KeyWriteFailed { late, .. } => *late,
+                _ => continue,
+            };
+            self.late.inc_by(u64::from(late));
+            let write = save.writes.iter().find(|w| Some(w.id) == recorded.write);
+            if let Some(requested) = write.and_then(|w| w.requested) {
+                let took = recorded.time.since(requested.time);
+                self.confirmed.observe(took.as_secs_f64());
+            }
+        }
+    }
+}
