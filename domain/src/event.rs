@@ -7,7 +7,7 @@ use crate::values::{
 };
 
 /// A key that a lock holds, or is said to hold (`keys[]` of the vendor's events).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeldKey {
     /// The key.
     pub key: KeyUuid,
@@ -27,7 +27,7 @@ pub struct KeySlot {
 }
 
 /// What `LockCreated` says of a lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NewLock {
     /// The serial number printed on the lock.
     pub serial_number: Option<SerialNumber>,
@@ -44,7 +44,7 @@ pub struct NewLock {
 }
 
 /// One change of a lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LockEvent {
     /// The lock exists. Always the first event, and only the first.
     LockCreated(Box<NewLock>),
@@ -108,7 +108,7 @@ impl LockEvent {
 }
 
 /// An event in its place in a lock's stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordedEvent {
     /// The lock.
     pub lock: LockId,

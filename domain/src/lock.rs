@@ -8,7 +8,7 @@ use crate::values::{
 use crate::write::Write;
 
 /// A key in the lock, with the write that put it there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockKey {
     /// The key, slot and holder.
     pub held: HeldKey,
@@ -18,7 +18,7 @@ pub struct LockKey {
 }
 
 /// A lock, folded from its events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lock {
     /// Its numeric id.
     pub id: LockId,
@@ -218,7 +218,7 @@ fn is_named_by(slot: &KeySlot, key: &LockKey) -> bool {
 }
 
 /// A lock with what the store knows beside its events, all read at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockSnapshot {
     /// The lock.
     pub lock: Lock,

@@ -13,7 +13,7 @@ use crate::values::{
 pub struct Owner(pub u128);
 
 /// Who is responsible for a prepared write, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Intent {
     /// The process.
     pub owner: Owner,
@@ -24,7 +24,7 @@ pub struct Intent {
 }
 
 /// Where a write stands. Each state carries what is only true in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WriteState {
     /// Permitted, valid, durable; sent or about to be; the outcome is not known yet.
     Prepared(Intent),
@@ -61,7 +61,7 @@ pub enum WriteState {
 }
 
 /// The lock's own word on a write; nothing changes it afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settled {
     /// When the report was recorded.
     pub at: Timestamp,
@@ -87,7 +87,7 @@ impl WriteState {
 }
 
 /// Where a write's `KeyWriteRequested` stands in the stream: the answer that its 200 gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requested {
     /// The event's version.
     pub version: LockVersion,
@@ -96,7 +96,7 @@ pub struct Requested {
 }
 
 /// One key write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     /// Names it in the store, on the shadow and in the lock's report.
     pub id: WriteId,

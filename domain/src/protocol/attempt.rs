@@ -5,7 +5,7 @@ use crate::reason::FailureReason;
 use crate::values::ShadowVersion;
 
 /// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Update the shadow with the write, conditional on this version.
     Send(ShadowVersion),
@@ -28,7 +28,7 @@ pub enum Step {
 }
 
 /// What came of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Observed {
     /// The update or fence was accepted; the shadow has this version now.
     Accepted(ShadowVersion),
@@ -58,7 +58,7 @@ pub enum Observed {
 }
 
 /// One owner's attempt to bring an intent to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
     phase: Phase,
     resends_left: u8,
@@ -67,7 +67,7 @@ pub struct Attempt {
     reason: FailureReason,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Sending,
     Reading,
