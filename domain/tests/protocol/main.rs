@@ -5,6 +5,7 @@ mod audit;
 mod faults;
 mod life;
 mod mocked;
+mod points;
 mod random;
 mod repeats;
 mod world;

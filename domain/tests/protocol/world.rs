@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 pub(crate) const LOCK: u64 = 123;
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) store: Arc<InMemoryLockRepo>,
     pub(crate) service: ShadowService,
