@@ -1,5 +1,5 @@
 //! The PostgreSQL store keeps the contract, and which databases it takes.
-#![cfg(feature = "postgres")]
+#![cfg(all(feature = "auth", feature = "postgres"))]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,7 @@ async fn a_lease_ends_by_the_database_s_clock() {
         .await
         .expect("imported");
     let (mut write, _) = prepared(&load(&repo).await, 10, slot("k", None));
-    let lease = Duration::from_millis(300);
+    let lease = Duration::from_secs(2);
     if let keywright_domain::write::WriteState::Prepared(intent) = &mut write.state {
         intent.lease = lease;
     }
@@ -314,15 +314,26 @@ async fn a_save_whose_connection_is_cut_is_unknown() {
     // Somebody holds the lock's row, so that the save is under way for as long as that.
     let server = database.server.clone();
     let name = database.name().to_owned();
-    let hold = "BEGIN; SELECT * FROM locks FOR UPDATE; SELECT pg_sleep(2); COMMIT";
+    let hold = "BEGIN; SELECT * FROM locks FOR UPDATE; SELECT pg_sleep(5); COMMIT";
     let holder = std::thread::spawn(move || server.psql(&name, hold));
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let until = async |what: &str, found: &str| {
+        for _ in 0..500 {
+            if database.psql(what) == found {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} is never {found}");
+    };
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until(sleeping, "1").await;
     let prepared = snapshot.prepared().expect("an intent").clone();
     let (limits, known) = (Limits::default(), snapshot.clone());
     let (_, save) = rules::commit(&known, &prepared, ShadowVersion(9), &[], &limits, NOW);
     let saver = repo.clone();
     let saving = tokio::spawn(async move { saver.save(save).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until(waiting, "1").await;
     database.psql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE application_name = 'keywright' AND datname = current_database() AND wait_event_type = 'Lock'",
@@ -331,4 +342,40 @@ async fn a_save_whose_connection_is_cut_is_unknown() {
     assert!(matches!(saved, Err(RepoError::Unknown(_))), "{saved:?}");
     holder.join().expect("no panic").expect("it is done");
     assert_eq!(load(&repo).await, snapshot);
+}
+
+/// Two who read the keys before either of them wrote: what one has ended, the other does not bring back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
+    use keywright_adapters::auth::{ApiKey, PostgresApiKeys};
+    use keywright_domain::principal::Identity;
+    use keywright_domain::values::{OrganizationId, Timestamp, UserId};
+
+    let fresh = Fresh::shared().await;
+    let settings = DatabaseSettings::new(&fresh.url).expect("a URL");
+    let database = Database::connect(&settings, PATIENCE).await;
+    let keys = PostgresApiKeys::new(database.expect("the database"));
+    let of = |name: &str| Identity::Organization(OrganizationId::new(name).expect("an id"));
+    let acme = ApiKey::generate().record(of("acme"), None);
+    keys.put(std::slice::from_ref(&acme)).await.expect("put");
+
+    let mut one = keys.read().await.expect("read");
+    let mut other = keys.read().await.expect("read");
+    one[0].expires_at = Some(Timestamp::from_millis(0));
+    keys.put(&one).await.expect("revoked");
+    other.push(ApiKey::generate().record(of("beta"), Some(NOW)));
+    keys.put(&other).await.expect("issued");
+    let stored = keys.read().await.expect("read");
+    assert_eq!(stored, [one[0].clone(), other[1].clone()]);
+
+    let person = Identity::User(UserId::new("alice").expect("a user"));
+    let theirs = ApiKey::generate().record(person, None);
+    keys.put(&[theirs]).await.expect("left away");
+    assert_eq!(keys.read().await.expect("read").len(), 2);
+
+    let used = [(acme.sha256, NOW)].into();
+    keys.note_used(&used).await.expect("noted");
+    let earlier = [(acme.sha256, Timestamp::from_millis(1))].into();
+    keys.note_used(&earlier).await.expect("noted");
+    assert_eq!(keys.last_used().await, Ok(used));
 }

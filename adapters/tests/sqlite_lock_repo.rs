@@ -155,3 +155,31 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
     let loaded = repo.load(lock_id(1)).await.map(|_| None);
     assert_eq!(loaded, corrupt("locks", "state", "1"));
 }
+
+/// A file as version 1 of the schema left it, opened by several at once.
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_brought_up_to_date() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    let sent = fill(&repo).await;
+    let before = load(&repo).await;
+    drop(repo);
+    let conn = Connection::open(&path).expect("a database");
+    conn.execute_batch(
+        "DROP TABLE kept_answers; DROP INDEX writes_by_end; PRAGMA user_version = 1;",
+    )
+    .expect("as it was");
+    drop(conn);
+    let opening: Vec<_> = (0..4)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || open(&path))
+        })
+        .collect();
+    for opened in opening {
+        let repo = opened.join().expect("it opens");
+        assert_eq!(load(&repo).await, before);
+        assert_eq!(repo.write(sent.id).await, Ok(Some(sent.clone())));
+    }
+}

@@ -70,10 +70,12 @@ impl Admission {
 
     /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
     pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
-        let names: Vec<String> = principal
+        let mut names: Vec<String> = principal
             .identities()
             .map(|identity| Principal::of(identity.clone()).to_string())
             .collect();
+        // A token and an API key of one organization are one share.
+        names.dedup();
         let mut shares = lock(&self.shares);
         let taken = |name: &String| shares.get(name).is_some_and(|n| *n >= self.share);
         if names.iter().any(taken) {
@@ -180,12 +182,16 @@ mod tests {
         assert!(admission.share(&alice).is_none());
         let of_acme = [
             admission.share(&both),
-            admission.share(&Principal::of(acme)),
+            admission.share(&Principal::of(acme.clone())),
         ];
         assert!(of_acme.iter().all(Option::is_some));
         assert!(admission.share(&both).is_none(), "acme has its share");
         let bob = admission.share(&Principal::of(user("bob")));
         assert!(bob.is_some(), "bob himself has one left");
+        drop(of_acme);
+        let twice = Principal::of_both(acme.clone(), acme);
+        let of_acme = [admission.share(&twice), admission.share(&twice)];
+        assert!(of_acme.iter().all(Option::is_some), "one share each");
         drop((held, of_acme, bob));
         assert!(lock(&admission.shares).is_empty());
     }

@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) work: Work,
     /// Whether each connection that the shadows need is there.
     pub(crate) connected: Vec<watch::Receiver<bool>>,
+    /// Whether the store has answered lately.
+    pub(crate) store_answers: watch::Receiver<bool>,
     /// Where reports over HTTP go, if they are taken.
     pub(crate) ingest: Option<Ingest>,
 }

@@ -1,6 +1,7 @@
 //! What is counted and measured, for Prometheus.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keywright_domain::event::LockEvent;
@@ -47,6 +48,9 @@ pub(crate) struct Metrics {
     findings: Family<[Label; 1], Counter>,
     open_intents: Gauge,
     oldest_intent: Gauge<f64, AtomicU64>,
+    /// When the oldest intent was prepared; its age is counted when it is read.
+    oldest_since: Mutex<Option<Timestamp>>,
+    contradictions: Counter,
     open_writes: Gauge,
     unconfirmed: Gauge,
     shed: Family<[Label; 1], Counter>,
@@ -84,7 +88,11 @@ impl Metrics {
             late.clone(),
         );
         let reports = Family::default();
-        registry.register("reports", "What came of locks' results", reports.clone());
+        registry.register(
+            "reports",
+            "What came of results that locks reported",
+            reports.clone(),
+        );
         let calls = Family::default();
         registry.register(
             "port_calls",
@@ -117,6 +125,12 @@ impl Metrics {
             Unit::Seconds,
             oldest_intent.clone(),
         );
+        let contradictions = Counter::default();
+        registry.register(
+            "contradictions",
+            "Results of locks that name no write which was sent to them, however they were found",
+            contradictions.clone(),
+        );
         let open_writes = Gauge::default();
         registry.register(
             "open_writes",
@@ -148,6 +162,8 @@ impl Metrics {
             findings,
             open_intents,
             oldest_intent,
+            oldest_since: Mutex::default(),
+            contradictions,
             open_writes,
             unconfirmed,
             shed,
@@ -155,7 +171,10 @@ impl Metrics {
     }
 
     /// As Prometheus reads it (OpenMetrics 1.0).
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn text(&self, now: Timestamp) -> String {
+        let since = *lock(&self.oldest_since);
+        let age = since.map(|at| now.since(at)).unwrap_or_default();
+        self.oldest_intent.set(age.as_secs_f64());
         let mut text = String::new();
         // A text takes whatever is written to it.
         let _ = encode(&mut text, &self.registry);
@@ -190,12 +209,16 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn standing(&self, standing: &Standing, now: Timestamp) {
+    /// How many there have been in all.
+    pub(crate) fn contradictions(&self, all: u64) {
+        let counted = self.contradictions.get();
+        self.contradictions.inc_by(all.saturating_sub(counted));
+    }
+
+    pub(crate) fn standing(&self, standing: &Standing) {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.open_intents.set(count(standing.intents));
-        let age = standing.oldest_intent.map(|at| now.since(at));
-        self.oldest_intent
-            .set(age.unwrap_or_default().as_secs_f64());
+        *lock(&self.oldest_since) = standing.oldest_intent;
         self.open_writes.set(count(standing.open));
         self.unconfirmed.set(count(standing.unconfirmed));
     }
@@ -203,6 +226,10 @@ impl Metrics {
     pub(crate) fn shed(&self, why: &'static str) {
         self.shed.get_or_create(&[("why", why)]).inc();
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Observer for Metrics {

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keywright_domain::ports::{
-    Clock, DeviceReport, DeviceReports, LockHistory, RepoError, ReportStreamItem,
+    DeviceReport, DeviceReports, LockHistory, RepoError, ReportStreamItem,
 };
 use keywright_domain::rules::Ignored;
-use keywright_domain::values::LockId;
+use keywright_domain::values::{LockId, WriteId};
 use keywright_domain::write::Write;
 use keywright_domain::{Attended, KeyWrites, Settlement};
-use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use crate::metrics::Metrics;
@@ -40,11 +40,15 @@ const SETTLING: usize = 64;
 /// How long after each other locks are audited: 20 a second, beside everything else that asks the shadows.
 const AUDIT_APART: Duration = Duration::from_millis(50);
 
+/// How often the store is asked whether it is there, and how long it may take to say so.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often it is counted what is unfinished.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is looked for what is kept no longer, and how much of it is deleted at once.
-const FORGET_EVERY: Duration = Duration::from_secs(10);
+const FORGET_EVERY: Duration = Duration::from_secs(3);
 const FORGETTING: usize = 256;
 
 /// The pauses between the tries to settle one report.
@@ -59,7 +63,6 @@ pub(crate) fn start(
     writes: &Arc<KeyWrites>,
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
     (history, audit_every): (Arc<dyn LockHistory>, Option<Duration>),
 ) -> JoinSet<()> {
     let attendant = Arc::new(Attendant::new(writes.clone()));
@@ -81,7 +84,7 @@ pub(crate) fn start(
     if let Some(every) = audit_every {
         workers.spawn(audit(writes.clone(), history, metrics.clone(), every));
     }
-    workers.spawn(count(writes.clone(), metrics.clone(), clock.clone()));
+    workers.spawn(count(writes.clone(), metrics.clone()));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
     }
@@ -183,13 +186,29 @@ async fn maintain(attendant: Arc<Attendant>) {
     }
 }
 
+/// Asks the store for something that is not there, twice a second, and tells whether it answers.
+pub(crate) async fn watch_store(history: Arc<dyn LockHistory>, tell: watch::Sender<bool>) {
+    loop {
+        let asked = history.write(WriteId::from_u128(0));
+        let answers = matches!(timeout(ANSWERS_WITHIN, asked).await, Ok(Ok(_)));
+        if tell.send_replace(answers) != answers {
+            match answers {
+                true => info!("the store of locks answers again"),
+                false => warn!("the store of locks does not answer"),
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
 /// Counts what is unfinished, so that who reads the metrics does not ask the store.
-async fn count(writes: Arc<KeyWrites>, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) {
+async fn count(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) {
     loop {
         match writes.standing().await {
-            Ok(standing) => metrics.standing(&standing, clock.now()),
+            Ok(standing) => metrics.standing(&standing),
             Err(error) => warn!(%error, "what is unfinished could not be counted"),
         }
+        metrics.contradictions(writes.contradictions());
         tokio::time::sleep(COUNT_EVERY).await;
     }
 }

@@ -124,14 +124,10 @@ async fn of_many_at_once_one_is_done() {
 
 #[tokio::test]
 async fn what_is_kept_no_longer_is_deleted() {
-    let world = World::new(&[
-        "--keep-answers",
-        "1s",
-        "--keep-writes",
-        "2s",
-        "--clear-within",
-        "1s",
-    ]);
+    let mut arguments = FAST.to_vec();
+    arguments.extend(["--keep-answers", "1s", "--keep-writes", "6s"]);
+    arguments.extend(["--clear-within", "1s"]);
+    let world = World::new(&arguments);
     let first = named(&world, "one", "k").send().await;
     let id = first.write_id();
     world.until(&id, "SUCCEEDED").await;

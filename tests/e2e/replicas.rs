@@ -75,7 +75,7 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
     assert!(counts[&200] > 200, "there was load: {counts:?}");
     let locks: Vec<u64> = LOCKS.collect();
     let mut last = Ok(());
-    for _ in 0..200 {
+    for _ in 0..100 {
         let books = around.books().await;
         last = books.check_at_rest(&locks).await;
         if last.is_ok() {
@@ -240,7 +240,7 @@ impl Nginx {
                   access_log off;
                   client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f;
                   uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-                  upstream replicas {{ {servers} keepalive 32; }}
+                  upstream replicas {{ {servers} keepalive 32; keepalive_timeout 4s; }}
                   server {{
                     listen {address};
                     error_page 502 504 =504 @lost;

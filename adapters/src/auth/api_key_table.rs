@@ -30,11 +30,15 @@ impl PostgresApiKeys {
         rows.iter().map(record).collect()
     }
 
-    /// Puts these beside those that are there already, and ends known ones as they say: all of it or nothing.
+    /// Puts these beside those that are there already, and ends known ones as they say: all of it or nothing. An end only
+    /// ever moves to an earlier moment, so that who has read a key before somebody else revoked it does not bring it
+    /// back. A person's key is left away: API keys are issued to organizations.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
     pub async fn put(&self, records: &[ApiKeyRecord]) -> Result<(), RepoError> {
+        let issued = |r: &&ApiKeyRecord| !matches!(r.identity, Identity::User(_));
+        let records: Vec<&ApiKeyRecord> = records.iter().filter(issued).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
         let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
         let organizations: Vec<Option<&str>> = records
@@ -47,7 +51,7 @@ impl PostgresApiKeys {
         let ends: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();
         let sql = "INSERT INTO api_keys (sha256, shown, organization, expires_at)
             SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[])
-            ON CONFLICT (sha256) DO UPDATE SET expires_at = excluded.expires_at";
+            ON CONFLICT (sha256) DO UPDATE SET expires_at = least(api_keys.expires_at, excluded.expires_at)";
         self.database
             .change(sql, &[&hashes, &shown, &organizations, &ends])
             .await

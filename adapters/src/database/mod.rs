@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
+    RecyclingMethod, Runtime,
 };
 use keywright_domain::ports::RepoError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -133,21 +135,29 @@ impl DatabaseSettings {
     /// `patience`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
     /// for any more does not hold others up.
     fn pool(&self, patience: Duration) -> Result<Pool, DatabaseError> {
-        let mut config = self.config.clone();
-        let given = config.get_options().unwrap_or_default();
-        let millis = patience.as_millis();
-        let options = format!(
-            "{given} -c statement_timeout={millis} -c idle_in_transaction_session_timeout={millis}"
-        );
-        config.options(options.trim());
         let manager_config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
         let tls = MakeRustlsConnect::new(self.tls()?);
-        let manager = Manager::from_config(config, tls, manager_config);
+        let manager = Manager::from_config(self.config.clone(), tls, manager_config);
+        let millis = patience.as_millis();
+        let bounds = format!(
+            "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"
+        );
+        let set = Hook::async_fn(move |client: &mut ClientWrapper, _| {
+            let bounds = bounds.clone();
+            Box::pin(async move {
+                let set = client.batch_execute(&bounds).await;
+                set.map_err(HookError::Backend)
+            })
+        });
         Pool::builder(manager)
             .max_size(self.connections)
             .runtime(Runtime::Tokio1)
+            .create_timeout(Some(SILENT))
+            .wait_timeout(Some(patience))
+            .recycle_timeout(Some(SILENT))
+            .post_create(set)
             .build()
             .map_err(|e| DatabaseError::Unfit(e.to_string()))
     }
@@ -186,6 +196,7 @@ impl DatabaseSettings {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    patience: Duration,
 }
 
 impl Database {
@@ -200,13 +211,21 @@ impl Database {
     ) -> Result<Self, DatabaseError> {
         let database = Self {
             pool: settings.pool(patience)?,
+            patience,
         };
-        let mut lent = database.connection().await?;
-        let client = lent.client();
-        check_durability(client).await?;
-        schema::migrate(client).await?;
+        // To make an index may take long; to say something does not.
+        let checked = timeout(SILENT, database.check()).await;
+        let mut lent =
+            checked.map_err(|_| DatabaseError::Unreachable("no answer in time".into()))??;
+        schema::migrate(lent.client()).await?;
         lent.give_back();
         Ok(database)
+    }
+
+    async fn check(&self) -> Result<Lent, DatabaseError> {
+        let mut lent = self.connection().await?;
+        check_durability(lent.client()).await?;
+        Ok(lent)
     }
 
     /// A connection for as long as something takes.
@@ -255,8 +274,12 @@ impl Database {
         // What cannot be prepared was not done.
         let prepared = client.prepare_cached(sql).await;
         let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
-        let rows = client.query(&statement, parameters).await;
-        let rows = rows.map_err(|error| failed(&error, lost));
+        // The database ends it after that time; this is for a database that says nothing any more.
+        let rows = timeout(self.patience, client.query(&statement, parameters)).await;
+        let rows = match rows {
+            Ok(rows) => rows.map_err(|error| failed(&error, lost)),
+            Err(_) => return Err(lost("no answer in time".into())),
+        };
         lent.give_back();
         rows
     }

@@ -92,8 +92,11 @@ CREATE INDEX kept_answers_by_end ON kept_answers (until);
 /// The database does not answer, or what it holds is not ours or newer.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), DatabaseError> {
     let transaction = client.transaction().await.map_err(DatabaseError::of)?;
+    // It takes as long as it takes, and so may that of another process.
+    let setup =
+        format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATING})");
     transaction
-        .execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATING])
+        .batch_execute(&setup)
         .await
         .map_err(DatabaseError::of)?;
     let applied = applied(&transaction).await?;

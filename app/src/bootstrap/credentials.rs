@@ -225,8 +225,9 @@ async fn follow_api_keys(
             Ok(records) if records == taken => complained = false,
             Ok(records) => {
                 // The uses that are not noted yet go with the keys that were used.
-                note_last_used(&store, auth.api_keys_last_used()).await;
+                let used = auth.api_keys_last_used();
                 auth.replace_api_keys(ApiKeys::new(records.clone()));
+                note_last_used(&store, used).await;
                 tracing::info!("the API keys have changed");
                 (taken, complained) = (records, false);
             }

@@ -21,7 +21,7 @@ use keywright_domain::values::{LockId, LockVersion, Timestamp};
 use keywright_domain::{KeyWrites, Ports};
 use keywright_sandbox::{Demo, VirtualLocks};
 use keywright_shadow::ShadowService;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 use crate::admission::Admission;
@@ -160,9 +160,10 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         &writes,
         path.reports,
         &metrics,
-        &clock,
         (history.clone(), settings.audit_every),
     );
+    let (tell, store_answers) = watch::channel(true);
+    workers.spawn(workers::watch_store(history.clone(), tell));
     let_in.follow(&mut workers);
     if let Some(watching) = path.watching {
         workers.spawn(watching);
@@ -183,6 +184,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         admission: Admission::new(&settings.bounds),
         work: Work::new(),
         connected: path.connected,
+        store_answers,
         ingest: path.ingest,
     };
     Ok(Wired {

@@ -92,10 +92,10 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
     let path = request.uri().path().to_owned();
     match route::find(request.method(), &path)? {
         Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),
-        Route::Ready => reads::ready(app).await,
+        Route::Ready => reads::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
-        Route::Metrics => Ok(answer::metrics(app.metrics.text())),
+        Route::Metrics => Ok(answer::metrics(app.metrics.text(app.clock.now()))),
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,

@@ -231,8 +231,8 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
     let name = json!({
         "name": "Idempotency-Key", "in": "header", "required": false,
         "description": "Names this request, so that it may be sent again: the same key and command get the same \
-            answer for 24 h. What changed nothing is not kept, and runs again",
-        "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[!-~]+$" },
+            answer for a day, or as long as --keep-answers says. What changed nothing is not kept, and runs again",
+        "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[ -~]+$" },
         "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     });
     let state = json!({

@@ -25,17 +25,14 @@ const LONGEST_WAIT: u64 = 30;
 /// Headers that only the vendor's own services may set.
 const INTERNAL: [&str; 2] = ["X-Org-Id", "X-User-Id"];
 
-/// Who asks, for which lock, and the place that the request has among all that is in progress.
+/// Who asks, for which lock, and what the request has of all that is in progress.
 pub(super) struct Asked {
     pub(super) principal: Principal,
     pub(super) lock: LockId,
-    pub(super) place: Admitted,
-}
-
-/// Held while the request is in progress.
-pub(super) struct Admitted {
-    _place: Place,
-    _share: Share,
+    /// Held while work is done.
+    pub(super) place: Place,
+    /// Held until the answer is there, also while it only waits for the lock.
+    pub(super) share: Share,
 }
 
 /// # Errors
@@ -53,14 +50,11 @@ pub(super) async fn asked(app: &App, headers: &HeaderMap, lock: &str) -> Result<
         app.metrics.shed("in_flight_each");
         return Err(Failure::ShareTaken);
     };
-    let place = Admitted {
-        _place: place,
-        _share: share,
-    };
     Ok(Asked {
         principal,
         lock,
         place,
+        share,
     })
 }
 

@@ -16,7 +16,8 @@ use tracing::{Instrument, error};
 use super::Answer;
 use super::answer::{self, Success, WriteStatus, location};
 use super::failure::Failure;
-use super::request::{self, Admitted, Asked};
+use super::request::{self, Asked};
+use crate::admission::Place;
 use crate::app::App;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -38,6 +39,7 @@ pub(super) async fn write_key(
         principal,
         lock,
         place,
+        share: _share,
     } = request::asked(app, &head.headers, lock).await?;
     let wait = request::wait(&head.headers);
     let name = request::idempotency_key(&head.headers)?;
@@ -82,6 +84,7 @@ pub(super) async fn withdraw(
         principal,
         lock,
         place,
+        share: _share,
     } = request::asked(app, request.headers(), lock).await?;
     let write = request::write_id(write)?;
     app.writes.read_write(lock, write, &principal).await?;
@@ -97,7 +100,7 @@ pub(super) async fn withdraw(
 /// 500 where it panicked.
 async fn run<T: Send + 'static>(
     app: &App,
-    place: Admitted,
+    place: Place,
     use_case: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Failure> {
     let task = async move {

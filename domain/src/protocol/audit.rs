@@ -1,5 +1,7 @@
 //! The audit of I5: the shadow first, the store second, and what differs put right.
 
+use std::time::Duration;
+
 use super::maintain::AttendError;
 use super::{KeyWrites, Tokens};
 use crate::lock::LockSnapshot;
@@ -11,7 +13,7 @@ use crate::write::Write;
 /// What an audit of one lock came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audited {
-    /// What differed, and still did when the shadow was read once more.
+    /// What differed, and still did a second later.
     pub findings: Vec<Finding>,
     /// Whether all of it was put right.
     pub repaired: bool,
@@ -43,6 +45,9 @@ impl From<AttendError> for AuditError {
 /// How often a lock is looked at whose shadow changes meanwhile.
 const MOST_TRIES: usize = 8;
 
+/// After how long what differs is looked at again. A report is settled, and a removal recorded, in less.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
 impl KeyWrites {
     /// Compares one lock's shadow with its writes, and with `repair` puts right what differs: unknown entries and stray
     /// results are taken off, conditionally on what was read; lost entries are put back; results that nobody has
@@ -61,7 +66,7 @@ impl KeyWrites {
         else {
             return Ok(Audited::default());
         };
-        let mut tokens = self.tokens();
+        let (mut tokens, mut before) = (self.tokens(), None);
         for _ in 0..MOST_TRIES {
             let shadow = self.read_shadow(&thing, &mut tokens).await?;
             let Some(snapshot) = self.ports.locks.load(lock).await? else {
@@ -69,34 +74,38 @@ impl KeyWrites {
             };
             let others = self.others(shadow.as_ref(), &snapshot).await?;
             let findings = rules::audit(shadow.as_ref(), &snapshot, &others);
-            let mut audited = Audited {
-                repaired: findings.is_empty(),
-                findings,
-            };
-            if audited.repaired {
-                return Ok(audited);
+            if findings.is_empty() {
+                return Ok(Audited {
+                    findings,
+                    repaired: true,
+                });
             }
-            // What differs only because something moved in between is nothing that was found.
-            let version = shadow.as_ref().map(|s| s.version);
-            let again = self.read_shadow(&thing, &mut tokens).await?;
-            if again.map(|s| s.version) == version {
-                if !repair {
-                    return Ok(audited);
-                }
-                let findings = &audited.findings;
-                match self.put_right(&thing, shadow, findings, &mut tokens).await {
-                    Ok(()) => {
-                        audited.repaired = true;
-                        return Ok(audited);
-                    }
-                    Err(
-                        AttendError::Shadow(ShadowError::Conflict)
-                        | AttendError::Store(RepoError::Stale),
-                    ) => {}
-                    Err(error) => return Err(error.into()),
-                }
+            // What differs only because it is on its way does so no longer when it is looked at again.
+            let seen = Some((shadow.as_ref().map(|s| s.version), findings.clone()));
+            if seen != before {
+                before = seen;
+                self.rest(SECOND_LOOK).await;
+                continue;
             }
-            self.rest(self.jittered(self.settings.first_pause)).await;
+            if !repair {
+                return Ok(Audited {
+                    findings,
+                    repaired: false,
+                });
+            }
+            match self.put_right(&thing, shadow, &findings, &mut tokens).await {
+                Ok(()) => {
+                    return Ok(Audited {
+                        findings,
+                        repaired: true,
+                    });
+                }
+                Err(
+                    AttendError::Shadow(ShadowError::Conflict)
+                    | AttendError::Store(RepoError::Stale),
+                ) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Err(AuditError::Restless)
     }

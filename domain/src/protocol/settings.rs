@@ -44,9 +44,9 @@ pub enum InvalidSettings {
     /// Nothing could ever be done.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
-    /// An answer could be asked for again when its write is gone.
-    #[error("writes must be kept for at least as long as answers ({0:?})")]
-    WritesGoneBeforeAnswers(Duration),
+    /// A write could be asked for when it is gone.
+    #[error("writes must be kept for at least as long as answers, and as lease + request ({0:?})")]
+    WritesGoneTooSoon(Duration),
     /// An owner could act after its lease.
     #[error("the lease ({lease:?}) must be at least request + shadow call + 2 s ({least:?})")]
     LeaseTooShort {
@@ -81,8 +81,9 @@ impl Settings {
             keep_writes,
             ..
         } = self.limits;
-        if keep_writes < keep_answers {
-            return Err(InvalidSettings::WritesGoneBeforeAnswers(keep_answers));
+        let keep_least = keep_answers.max(self.lease + self.request);
+        if keep_writes < keep_least {
+            return Err(InvalidSettings::WritesGoneTooSoon(keep_least));
         }
         let least = self.request + self.shadow_call + Self::LEASE_MARGIN;
         if self.lease < least {

@@ -100,15 +100,22 @@ impl KeyWrites {
     ) -> Result<Written, WriteError> {
         let deadline = self.deadline(self.settings.request);
         let turn_deadline = deadline.min(self.deadline(self.settings.turn));
-        let first = self.load(command).await?;
+        let timer = &*self.ports.timer;
+        let looking = async {
+            let first = self.load(command).await?;
+            // What was answered before is answered again, whatever stands against it now.
+            rules::permit(first.as_ref(), principal)?;
+            Ok::<_, WriteError>((self.repeated(command, name).await?, first))
+        };
+        let looked = bounded(timer, turn_deadline, looking).await;
+        let (before, first) = looked.unwrap_or(Err(WriteError::Busy { undecided: None }))?;
+        if let Some(before) = before {
+            return Ok(before);
+        }
         match self.decide(first.as_ref(), command, principal)? {
             Decided::Open(written) if name.is_none() => return Ok(written),
             _ => {}
         }
-        if let Some(before) = self.repeated(command, name).await? {
-            return Ok(before);
-        }
-        let timer = &*self.ports.timer;
         let _turn = self
             .turns
             .take(command.lock, timer, turn_deadline)
@@ -143,7 +150,7 @@ impl KeyWrites {
         let Some(kept) = kept else { return Ok(None) };
         let write = history.write(kept.write).await.map_err(WriteError::Store)?;
         let now = self.ports.clock.now();
-        let repeat = rules::decide_repeat(Some(&kept), write.as_ref(), &command.slot, now);
+        let repeat = rules::decide_repeat(&kept, write.as_ref(), &command.slot, now);
         match (repeat, write) {
             (Repeat::Answered(id, Some(version)), _) => Ok(Some(Written {
                 write: id,

@@ -65,19 +65,15 @@ pub enum Repeat {
 
 /// `write` is the one that `kept` names.
 pub fn decide_repeat(
-    kept: Option<&KeptAnswer>,
+    kept: &KeptAnswer,
     write: Option<&Write>,
     slot: &KeySlot,
     now: Timestamp,
 ) -> Repeat {
-    let Some(kept) = kept.filter(|kept| now < kept.until) else {
+    let Some(write) = write.filter(|_| now < kept.until) else {
         return Repeat::First;
     };
-    let Some(write) = write else {
-        return Repeat::First;
-    };
-    let aborted = matches!(write.state, WriteState::Aborted { .. });
-    if aborted && kept.without_event.is_none() {
+    if matches!(write.state, WriteState::Aborted { .. }) {
         return Repeat::First;
     }
     if kept.slot != *slot {

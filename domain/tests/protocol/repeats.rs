@@ -5,7 +5,7 @@ use std::time::Duration;
 use keywright_adapters::layer::Fault;
 use keywright_domain::invariants as holds;
 use keywright_domain::principal::Principal;
-use keywright_domain::rules::WriteKey;
+use keywright_domain::rules::{Rejection, WriteKey};
 use keywright_domain::values::IdempotencyKey;
 use keywright_domain::{WriteError, Written};
 use keywright_testkit::samples::{lock_id, principal, slot};
@@ -148,6 +148,24 @@ async fn two_at_once_under_one_name_are_one_write() {
         }
         assert_eq!(world.names().await, ["LockCreated", "KeyWriteRequested"]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_is_answered_again_also_when_the_lock_is_full() {
+    let world = World::new().await;
+    let first = ask(&world, "name", "key", 90).await.expect("written");
+    let report = world.report(first.write, succeeded()).await;
+    world.writes.settle(&report).await.expect("settled");
+    for index in 0..16 {
+        world.write("another", Some(index)).await.expect("written");
+    }
+    let full = Err(WriteError::Rejected(Rejection::TooManyOpenWrites));
+    assert_eq!(ask(&world, "another name", "key", 90).await, full);
+    assert_eq!(ask(&world, "name", "key", 90).await, Ok(first));
+    assert_eq!(
+        ask(&world, "name", "key", 91).await,
+        Err(WriteError::OtherCommand)
+    );
 }
 
 #[tokio::test(start_paused = true)]

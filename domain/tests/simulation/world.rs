@@ -563,8 +563,14 @@ impl World {
 fn check_names(told: &[Told]) -> Result<(), String> {
     let mut answered: BTreeMap<(u64, &str), &Written> = BTreeMap::new();
     for told in told {
-        let (Some(name), Ok(written)) = (&told.name, &told.answer) else {
-            continue;
+        let Some(name) = &told.name else { continue };
+        let written = match &told.answer {
+            Ok(written) => written,
+            // What was answered once is answered again, whatever stands against it now.
+            Err(WriteError::Rejected(why)) if answered.contains_key(&(told.lock, name)) => {
+                return Err(format!("I7: {name} was answered, and then: {why}"));
+            }
+            Err(_) => continue,
         };
         let first = answered.entry((told.lock, name)).or_insert(written);
         if *first != written {

@@ -73,6 +73,15 @@ impl Format {
         }
     }
 
+    fn knows(&self, schema: i32) -> bool {
+        usize::try_from(schema).is_ok_and(|n| (1..=self.migrations.len()).contains(&n))
+    }
+
+    fn unknown(&self, schema: i32) -> String {
+        let newest = self.migrations.len();
+        format!("its schema is version {schema}, and this program knows 1 to {newest}")
+    }
+
     /// Checks the file and sets the connection up; a text says why the file is none of ours.
     fn prepare(&self, conn: &mut Connection) -> rusqlite::Result<Option<String>> {
         conn.busy_timeout(BUSY)?;
@@ -85,28 +94,28 @@ impl Format {
         if !new && application != self.application_id {
             return Ok(Some("it belongs to another program".into()));
         }
-        let newest = self.migrations.len();
-        let Some(missing) = usize::try_from(schema)
-            .ok()
-            .filter(|_| new || schema > 0)
-            .and_then(|applied| self.migrations.get(applied..))
-        else {
-            return Ok(Some(format!(
-                "its schema is version {schema}, and this program knows 1 to {newest}"
-            )));
-        };
+        if !new && !self.knows(schema) {
+            return Ok(Some(self.unknown(schema)));
+        }
         if self.exclusive {
             conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
         }
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         conn.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have brought it up to date meanwhile.
+        let schema = number("PRAGMA user_version", &transaction)?;
+        let applied = usize::try_from(schema).unwrap_or(usize::MAX);
+        let Some(missing) = self.migrations.get(applied..) else {
+            return Ok(Some(self.unknown(schema)));
+        };
         for migration in missing {
             transaction.execute_batch(migration)?;
         }
         if !missing.is_empty() {
+            let newest = i64::try_from(self.migrations.len()).unwrap_or(0);
             transaction.pragma_update(None, "application_id", self.application_id)?;
-            transaction.pragma_update(None, "user_version", i64::try_from(newest).unwrap_or(0))?;
+            transaction.pragma_update(None, "user_version", newest)?;
         }
         transaction.commit()?;
         let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -137,8 +137,10 @@ impl LockRepo for PostgresLockRepo {
 #[async_trait]
 impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        let sql = "SELECT * FROM writes WHERE id = $1";
-        let found = self.database.read(sql, &[&Bits(id.as_u128())]).await?;
+        let found = self
+            .database
+            .read(rows::WRITE, &[&Bits(id.as_u128())])
+            .await?;
         found.first().map(read_write).transpose()
     }
 
@@ -168,8 +170,6 @@ impl LockHistory for PostgresLockRepo {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        let sql = "SELECT * FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3)
-                   ORDER BY attention, id LIMIT $4";
         let until = integer(until.as_millis())?;
         let (after, id) = match after {
             Some((at, id)) => (integer(at.as_millis())?, id.as_u128()),
@@ -177,7 +177,7 @@ impl LockHistory for PostgresLockRepo {
         };
         let rows = self
             .database
-            .read(sql, &[&until, &after, &Bits(id), &most(limit)])
+            .read(rows::DUE, &[&until, &after, &Bits(id), &most(limit)])
             .await?;
         rows.iter().map(read_write).collect()
     }

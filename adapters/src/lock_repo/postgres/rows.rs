@@ -19,12 +19,78 @@ macro_rules! now {
     };
 }
 
+/// The columns of a write, each behind a prefix. A newer version of this program may add some to the table while this one
+/// runs, and a statement that asks for all there are would fail then.
+macro_rules! write_columns {
+    ($of:literal) => {
+        concat!(
+            $of,
+            "id, ",
+            $of,
+            "lock, ",
+            $of,
+            "uuid, ",
+            $of,
+            "thing, ",
+            $of,
+            "key_uuid, ",
+            $of,
+            "key_index, ",
+            $of,
+            "seq, ",
+            $of,
+            "requested_by, ",
+            $of,
+            "prepared_at, ",
+            $of,
+            "expires_at, ",
+            $of,
+            "requested_version, ",
+            $of,
+            "requested_at, ",
+            $of,
+            "state, ",
+            $of,
+            "ended_at, ",
+            $of,
+            "late, ",
+            $of,
+            "reason, ",
+            $of,
+            "device_code, ",
+            $of,
+            "owner, ",
+            $of,
+            "epoch, ",
+            $of,
+            "lease, ",
+            $of,
+            "lease_until, ",
+            $of,
+            "attention"
+        )
+    };
+}
+
+/// One write by its id.
+pub(super) const WRITE: &str = concat!("SELECT ", write_columns!(""), " FROM writes WHERE id = $1");
+
+/// What is due, page by page.
+pub(super) const DUE: &str = concat!(
+    "SELECT ",
+    write_columns!(""),
+    " FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4"
+);
+
 /// The lock, once for each write that somebody still has to act on; one statement sees one revision.
-pub(super) const LOAD: &str = "
-SELECT l.revision, l.shadow_version, l.state AS fold, w.*
+pub(super) const LOAD: &str = concat!(
+    "SELECT l.revision, l.shadow_version, l.state AS fold, ",
+    write_columns!("w."),
+    "
 FROM locks l LEFT JOIN writes w
   ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
-WHERE l.id = $1 ORDER BY w.seq";
+WHERE l.id = $1 ORDER BY w.seq"
+);
 
 /// Nothing is appended or put unless the lock's row has moved. Who waits for that row sees it as it is afterwards.
 pub(super) const SAVE: &str = concat!(
@@ -37,9 +103,9 @@ WITH moved AS (
   SELECT moved.id, e.version, e.write_id, e.type, e.data
   FROM moved, unnest($5::bigint[], $6::uuid[], $7::text[], $8::text[]) AS e (version, write_id, type, data)
 ), put AS (
-  INSERT INTO writes (id, lock, uuid, thing, key_uuid, key_index, seq, requested_by, prepared_at, expires_at,
-    requested_version, requested_at, state, ended_at, late, reason, device_code, owner, epoch, lease, lease_until,
-    attention)
+  INSERT INTO writes (",
+    write_columns!(""),
+    ")
   SELECT w.id, w.lock, w.uuid, w.thing, w.key_uuid, w.key_index, w.seq, w.requested_by, w.prepared_at, w.expires_at,
     w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
     w.lease, ",
@@ -64,21 +130,24 @@ WITH moved AS (
 SELECT count(*) FROM moved"
 );
 
-/// Deletes at most `$3` of each. An answer that is kept anew meanwhile has another end, and stays.
+/// Deletes at most `$3` of each, and none that another replica is at. An answer that is kept anew meanwhile has another end, and stays.
 pub(super) const FORGET: &str = "
-WITH answers AS (
-  DELETE FROM kept_answers WHERE until <= $1 AND (lock, principal, idempotency_key) IN
-    (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= $1 LIMIT $3)
+WITH over AS MATERIALIZED (
+  SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= $1 LIMIT $3 FOR UPDATE SKIP LOCKED
+), answers AS (
+  DELETE FROM kept_answers k USING over
+  WHERE (k.lock, k.principal, k.idempotency_key) = (over.lock, over.principal, over.idempotency_key)
   RETURNING 1
+), old AS MATERIALIZED (
+  SELECT id FROM writes WHERE ended_at < $2 AND lease_until IS NULL AND attention IS NULL LIMIT $3
+  FOR UPDATE SKIP LOCKED
 ), ended AS (
-  DELETE FROM writes WHERE lease_until IS NULL AND attention IS NULL AND id IN (SELECT id FROM writes
-    WHERE ended_at < $2 AND lease_until IS NULL AND attention IS NULL LIMIT $3)
-  RETURNING 1
+  DELETE FROM writes w USING old WHERE w.id = old.id RETURNING 1
 )
 SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM ended)";
 
-/// Takes the longest overdue intent that nobody else is at. Both rows are locked, and neither is waited for; every
-/// other statement takes the lock's row first.
+/// Takes the longest overdue intent that nobody else is at. Both rows are locked, and neither is waited for; a
+/// save takes the lock's row first.
 pub(super) const CLAIM: &str = concat!(
     "
 WITH overdue AS (
@@ -91,7 +160,9 @@ WITH overdue AS (
   UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = ",
     now!(),
     " + $2
-  FROM overdue WHERE writes.id = overdue.id RETURNING writes.*
+  FROM overdue WHERE writes.id = overdue.id RETURNING ",
+    write_columns!("writes."),
+    "
 ), moved AS (
   UPDATE locks SET revision = revision + 1 FROM taken WHERE locks.id = taken.lock
 )
