@@ -3,6 +3,7 @@
 mod audit;
 mod aws;
 mod bounds;
+mod campaign;
 mod commands;
 mod config;
 mod credentials;

@@ -201,8 +201,16 @@ impl Program {
     /// # Panics
     /// It cannot be told.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        self.signal("TERM");
+    }
+
+    /// A signal by its name without `SIG`.
+    ///
+    /// # Panics
+    /// It cannot be told.
+    pub fn signal(&self, name: &str) {
+        let (pid, signal) = (self.child.id().to_string(), format!("-{name}"));
+        let told = Command::new("kill").args([&signal, &pid]).status();
         assert!(told.expect("kill is there").success());
     }
 }
