@@ -106,12 +106,16 @@ impl Metrics {
             Unit::Seconds,
             call_seconds.clone(),
         );
-        let findings = Family::default();
+        let findings = Family::<[Label; 1], Counter>::default();
         registry.register(
             "audit_findings",
             "What differed between shadows and writes",
             findings.clone(),
         );
+        for name in Finding::NAMES {
+            // A series that is there from the start shows its first increase.
+            drop(findings.get_or_create(&[("finding", name)]));
+        }
         let open_intents = Gauge::default();
         registry.register(
             "open_intents",

@@ -7,6 +7,7 @@ mod campaign;
 mod commands;
 mod config;
 mod credentials;
+mod database;
 mod faults;
 mod heads;
 mod kill;

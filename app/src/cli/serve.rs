@@ -15,7 +15,9 @@ use super::store::StoreArgs;
 use super::values::{
     LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
 };
-use crate::settings::{Behaviours, Bounds, Sandbox, Settings, ShadowChoice, TokenKeys, Tokens};
+use crate::settings::{
+    Behaviours, Bounds, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys, Tokens,
+};
 
 /// Where everything is kept, unless said otherwise.
 pub(super) const DATA: &str = "./keywright-data";
@@ -187,6 +189,14 @@ impl Serve {
         if self.virtual_locks == Some(Switch::On) && !(sandbox && here) {
             return Err("--virtual-locks on needs the sandbox, and shadows in this process".into());
         }
+        let store = self.store.choose()?;
+        if here && !sandbox && !matches!(store, StoreChoice::File) {
+            return Err(
+                "--store names a database that replicas share, and the shadows in this process are no other \
+                 replica's: set --shadow to aws or mqtt"
+                    .into(),
+            );
+        }
         if !here && !self.behaviour.is_empty() {
             return Err(
                 "--behaviour is about locks on shadows in this process; for others run `keywright \
@@ -207,7 +217,7 @@ impl Serve {
             tokens,
             listen: self.listen,
             data: self.data,
-            store: self.store.choose()?,
+            store,
             log: self.log.log,
             log_level: self.log.log_level,
             protocol,

@@ -19,6 +19,10 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// The names of all kinds.
+    pub const NAMES: [&'static str; 4] =
+        ["UnknownEntry", "LostEntry", "StrayResult", "UnheardResult"];
+
     /// What was found, as a name that programs read.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,0 +1,207 @@
+//! A server whose locks are in PostgreSQL, and what becomes of it when the database is in trouble.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_testkit::postgres_server::PostgresServer;
+use keywright_tests::{Answer, Program};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::world::{BINARY, BRISK, LOCK, eventually};
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+/// A server of one's own, because it is going to be stopped.
+async fn database() -> (Arc<PostgresServer>, String) {
+    let server = Arc::new(blocking(PostgresServer::start).await);
+    let made = server.clone();
+    let url = blocking(move || made.database()).await;
+    (server, url)
+}
+
+fn arguments(url: &str) -> Vec<&str> {
+    let mut all = vec!["--store", url, "--virtual-locks", "off"];
+    all.extend(BRISK);
+    all
+}
+
+async fn write(program: &Program, key: &str) -> Answer {
+    let body = json!({ "keyUuid": key, "keyIndexNumber": 2 });
+    program.write_key(LOCK, &body).send().await
+}
+
+async fn is_ready(program: &Program) -> bool {
+    program.request("GET", "/readyz").send().await.status == 200
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
+    let (server, url) = database().await;
+    let folder = TempDir::new().expect("a folder");
+    let program = Program::start(BINARY, folder.path(), &arguments(&url));
+    assert!(
+        program.banner.contains("PostgreSQL at 127.0.0.1"),
+        "{}",
+        program.banner
+    );
+    assert_eq!(write(&program, "before").await.status, 200);
+
+    let stopping = server.clone();
+    blocking(move || stopping.stop("fast")).await;
+    let refused = write(&program, "meanwhile").await;
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1")),
+        "{refused:?}"
+    );
+    eventually("it is not ready", || async {
+        (!is_ready(&program).await).then_some(())
+    })
+    .await;
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(program.request("GET", path).send().await.status, 200);
+    }
+
+    let starting = server.clone();
+    blocking(move || starting.restart()).await;
+    eventually("it is ready", || async {
+        is_ready(&program).await.then_some(())
+    })
+    .await;
+    let after = write(&program, "after").await;
+    assert_eq!(
+        (after.status, after.body["version"].as_u64()),
+        (200, Some(5)),
+        "{after:?}"
+    );
+    let details = program.get("/locks/123/events").send().await.body;
+    let names: Vec<&str> = details["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .skip(2)
+        .map(|event| event["type"].as_str().expect("a type"))
+        .collect();
+    let expected = [
+        "KeyWriteRequested",
+        "KeyWriteSuperseded",
+        "KeyWriteRequested",
+    ];
+    assert_eq!(
+        names, expected,
+        "nothing was lost, and nothing came of the 503"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_starts_before_its_database_waits_for_it() {
+    let (server, url) = database().await;
+    let stopping = server.clone();
+    blocking(move || stopping.stop("fast")).await;
+    let folder = TempDir::new().expect("a folder");
+    let data = folder.path().to_owned();
+    let starting = blocking(move || Program::start(BINARY, &data, &arguments(&url)));
+    let starting = tokio::spawn(starting);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!starting.is_finished(), "it waits");
+    let restarting = server.clone();
+    blocking(move || restarting.restart()).await;
+    let program = starting.await.expect("it starts");
+    assert!(
+        program.log().contains("waiting for the database"),
+        "{}",
+        program.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn databases_that_cannot_be_used_are_named_with_what_is_wrong() {
+    let server = blocking(PostgresServer::shared).await;
+    let making = server.clone();
+    let (foreign, newer) = blocking(move || (making.database(), making.database())).await;
+    let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
+    server
+        .psql(&name(&foreign), "CREATE TABLE locks (x int)")
+        .expect("made");
+    let schema =
+        "CREATE TABLE keywright_schema (version int); INSERT INTO keywright_schema VALUES (99)";
+    server.psql(&name(&newer), schema).expect("made");
+    let folder = TempDir::new().expect("a folder");
+    for (url, code, part) in [
+        (foreign.as_str(), 1, "belongs to another program"),
+        (newer.as_str(), 1, "its schema is version 99"),
+        (
+            "postgres://me:secret@127.0.0.1/db",
+            2,
+            "no place for a password",
+        ),
+        ("mysql://127.0.0.1/db", 2, "an example is postgres://"),
+    ] {
+        let (ended, text) = Program::fail(BINARY, folder.path(), &["--store", url]);
+        assert_eq!(ended, Some(code), "{url}: {text}");
+        assert!(
+            text.contains(part) && !text.contains("secret"),
+            "{url}: {text}"
+        );
+    }
+    let lonely = ["--sandbox", "off", "--store", "postgres://me@127.0.0.1/db"];
+    let (ended, text) = Program::fail(BINARY, folder.path(), &lonely);
+    assert_eq!(ended, Some(2), "{text}");
+    assert!(text.contains("set --shadow to aws or mqtt"), "{text}");
+    let password = ["--store-password-file", "/no/such/file"];
+    let (ended, text) = Program::fail(BINARY, folder.path(), &password);
+    assert_eq!(ended, Some(2), "{text}");
+    assert!(text.contains("name one with --store"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_anywhere_is_refused_everywhere() {
+    let server = blocking(PostgresServer::shared).await;
+    let making = server.clone();
+    let url = blocking(move || making.database()).await;
+    // Two replicas with nothing in common but the database.
+    let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let programs = folders
+        .each_ref()
+        .map(|folder| Program::start(BINARY, folder.path(), &arguments(&url)));
+    let command = |arguments: &[&str]| {
+        let output = Command::new(BINARY)
+            .args(arguments)
+            .args(["--store", &url])
+            .output()
+            .expect("the program is there");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let key = command(&["api-key", "issue", "--super"]);
+    let status = async |program: &Program| {
+        let request = program.request("GET", "/locks/123/details");
+        request.header("X-API-Key", &key).send().await.status
+    };
+    let all_say = async |wanted: u16| {
+        eventually(&format!("both say {wanted}"), || async {
+            let both = [status(&programs[0]).await, status(&programs[1]).await];
+            (both == [wanted; 2]).then_some(())
+        })
+        .await;
+    };
+    all_say(200).await;
+    command(&["api-key", "revoke", "--super"]);
+    all_say(401).await;
+    let list = command(&["api-key", "list", "--json"]);
+    assert!(
+        list.contains("lastUsedAt") || list.contains("\"live\":false"),
+        "{list}"
+    );
+    let locks = command(&["lock", "list", "--json"]);
+    assert_eq!(
+        locks.lines().count(),
+        2,
+        "the demo's, in the database: {locks}"
+    );
+}
