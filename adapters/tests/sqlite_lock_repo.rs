@@ -130,6 +130,21 @@ async fn a_damaged_file_is_refused() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_short_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    drop(repo);
+    let whole = std::fs::read(&path).expect("read");
+    // In the middle of a page, and between two.
+    for length in [whole.len() / 2 + 100, 4096] {
+        std::fs::write(&path, &whole[..length]).expect("cut");
+        refusal(&path);
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_is_no_value_is_an_error_with_its_place() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);

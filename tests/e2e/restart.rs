@@ -264,6 +264,17 @@ async fn one_folder_serves_one_process() {
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_written_is_named() {
+    // Nobody can make a file there, not even root.
+    for folder in ["/proc/keywright", "/proc"] {
+        let (code, text) = Program::fail(BINARY, std::path::Path::new(folder), &[]);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(folder), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let world = World::silent();
     let folder = TempDir::new().expect("a folder");
