@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::principal::Principal;
+use keywright_domain::principal::{Identity, Principal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -70,10 +70,7 @@ impl Admission {
 
     /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
     pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
-        let mut names: Vec<String> = principal
-            .identities()
-            .map(|identity| Principal::of(identity.clone()).to_string())
-            .collect();
+        let mut names: Vec<String> = principal.identities().map(Identity::to_string).collect();
         // A token and an API key of one organization are one share.
         names.dedup();
         let mut shares = lock(&self.shares);
@@ -139,7 +136,6 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use keywright_domain::principal::Identity;
     use keywright_domain::values::{OrganizationId, UserId};
 
     use super::*;

@@ -4,11 +4,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::event::LockEvent;
-use keywright_domain::ports::{Save, Standing};
+use keywright_domain::event::{LockEvent, RecordedEvent};
+use keywright_domain::ports::Standing;
 use keywright_domain::rules::{Finding, Ignored};
 use keywright_domain::values::Timestamp;
+use keywright_domain::write::Write;
 use keywright_domain::{Audited, Settlement};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +21,13 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bootstrap::{Call, Observer};
 
 type Label = (&'static str, &'static str);
+
+/// A request that was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: &'static str,
+    status: u16,
+}
 
 /// From a millisecond to the time of a whole request.
 const SHORT: [f64; 13] = [
@@ -37,7 +46,7 @@ fn short() -> Histogram {
 /// All of them. The names and what each means stand in docs/operating.md, too.
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<[(&'static str, String); 2], Counter>,
+    requests: Family<Answered, Counter>,
     accepted: Histogram,
     confirmed: Histogram,
     events: Family<[Label; 1], Counter>,
@@ -186,8 +195,9 @@ impl Metrics {
     }
 
     pub(crate) fn answered(&self, route: &'static str, status: u16) {
-        let labels = [("route", route.to_owned()), ("status", status.to_string())];
-        self.requests.get_or_create(&labels).inc();
+        self.requests
+            .get_or_create(&Answered { route, status })
+            .inc();
     }
 
     pub(crate) fn accepted(&self, took: Duration) {
@@ -247,8 +257,8 @@ impl Observer for Metrics {
             .observe(seconds);
     }
 
-    fn saved(&self, save: &Save) {
-        for recorded in &save.events {
+    fn saved(&self, events: &[RecordedEvent], writes: &[Write]) {
+        for recorded in events {
             let name = recorded.event.name();
             self.events.get_or_create(&[("event", name)]).inc();
             let late = match &recorded.event {
@@ -257,7 +267,7 @@ impl Observer for Metrics {
                 _ => continue,
             };
             self.late.inc_by(u64::from(late));
-            let write = save.writes.iter().find(|w| Some(w.id) == recorded.write);
+            let write = writes.iter().find(|w| Some(w.id) == recorded.write);
             if let Some(requested) = write.and_then(|w| w.requested) {
                 let took = recorded.time.since(requested.time);
                 self.confirmed.observe(took.as_secs_f64());

@@ -63,7 +63,6 @@ pub(crate) fn start(
     writes: &Arc<KeyWrites>,
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
-    (history, audit_every): (Arc<dyn LockHistory>, Option<Duration>),
 ) -> JoinSet<()> {
     let attendant = Arc::new(Attendant::new(writes.clone()));
     // At start-up, reports may have been missed.
@@ -81,9 +80,6 @@ pub(crate) fn start(
     workers.spawn(look_at_all(attendant.clone(), look));
     workers.spawn(maintain(attendant));
     workers.spawn(forget(writes.clone()));
-    if let Some(every) = audit_every {
-        workers.spawn(audit(writes.clone(), history, metrics.clone(), every));
-    }
     workers.spawn(count(writes.clone(), metrics.clone()));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
@@ -214,7 +210,7 @@ async fn count(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) {
 }
 
 /// Audits all locks whenever it is time, one after the other; what differs is counted and logged, and left as it is.
-async fn audit(
+pub(crate) async fn audit(
     writes: Arc<KeyWrites>,
     history: Arc<dyn LockHistory>,
     metrics: Arc<Metrics>,

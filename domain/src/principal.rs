@@ -16,6 +16,17 @@ pub enum Identity {
     EveryOrganization,
 }
 
+impl fmt::Display for Identity {
+    /// `user:…`, `org:…`, `org:*`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user:{user}"),
+            Self::Organization(organization) => write!(f, "org:{organization}"),
+            Self::EveryOrganization => f.write_str("org:*"),
+        }
+    }
+}
+
 /// Who asks: what their credentials prove, one identity for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
@@ -62,18 +73,12 @@ impl Principal {
 }
 
 impl fmt::Display for Principal {
-    /// For audits: `user:…`, `org:…`, `org:*`.
+    /// For audits: its identities, joined by `+`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, identity) in self.identities().enumerate() {
-            if n > 0 {
-                f.write_str("+")?;
-            }
-            match identity {
-                Identity::User(user) => write!(f, "user:{user}")?,
-                Identity::Organization(organization) => write!(f, "org:{organization}")?,
-                Identity::EveryOrganization => f.write_str("org:*")?,
-            }
+        self.first.fmt(f)?;
+        match &self.second {
+            Some(second) => write!(f, "+{second}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

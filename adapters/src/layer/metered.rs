@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{
     LockRepo, RepoError, Save, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
@@ -31,8 +32,8 @@ pub struct Call {
 pub trait Observer: Send + Sync {
     /// A call has ended.
     fn called(&self, call: Call);
-    /// A save was taken.
-    fn saved(&self, save: &Save);
+    /// A save was taken that recorded these events, and left these writes as they are here.
+    fn saved(&self, events: &[RecordedEvent], writes: &[Write]);
 }
 
 /// Tells of the calls of a port.
@@ -146,12 +147,13 @@ impl LockRepo for Metered<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let kept = save.clone();
+        // Most saves record nothing.
+        let news = (!save.events.is_empty()).then(|| (save.events.clone(), save.writes.clone()));
         let under_way = self.begin("store", "save");
         let answer = self.inner.save(save).await;
         under_way.end(of_store(&answer));
-        if answer.is_ok() {
-            self.observer.saved(&kept);
+        if let (Ok(()), Some((events, writes))) = (&answer, news) {
+            self.observer.saved(&events, &writes);
         }
         answer
     }

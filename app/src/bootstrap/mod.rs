@@ -156,12 +156,11 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
     let auth = let_in.auth.clone();
     let banner = banner(settings, url, let_in.demo.as_ref(), &stores.place);
-    let mut workers = workers::start(
-        &writes,
-        path.reports,
-        &metrics,
-        (history.clone(), settings.audit_every),
-    );
+    let mut workers = workers::start(&writes, path.reports, &metrics);
+    if let Some(every) = settings.audit_every {
+        let (writes, metrics) = (writes.clone(), metrics.clone());
+        workers.spawn(workers::audit(writes, history.clone(), metrics, every));
+    }
     let (tell, store_answers) = watch::channel(true);
     workers.spawn(workers::watch_store(history.clone(), tell));
     let_in.follow(&mut workers);

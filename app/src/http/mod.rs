@@ -38,16 +38,15 @@ const LOGGED_PATH: usize = 128;
 pub(crate) async fn answer(app: &Arc<App>, source: IpAddr, request: Request<Incoming>) -> Answer {
     let id = request_id(app, &request);
     let span = info_span!("request", id);
-    let (method, path) = (request.method().clone(), request.uri().path());
-    let path = path.chars().take(LOGGED_PATH).collect::<String>();
-    let quiet = matches!(&*path, "/healthz" | "/readyz" | "/metrics");
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let found = route::find(&method, &path);
     // Whoever asks for what is not served chooses no label.
-    let found = route::find(&method, request.uri().path());
-    let name = found.map_or("other", |route| route.name());
+    let name = found.as_ref().map_or("other", Route::name);
+    let quiet = matches!(found, Ok(Route::Health | Route::Ready | Route::Metrics));
     // Who sends none at all is guessing none.
     let headers = request.headers();
     let guesses = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
-    let mut answer = dispatch(app, request)
+    let mut answer = dispatch(app, found, request)
         .instrument(span.clone())
         .await
         .unwrap_or_else(|failure| match failure {
@@ -60,7 +59,7 @@ pub(crate) async fn answer(app: &Arc<App>, source: IpAddr, request: Request<Inco
     let status = answer.status().as_u16();
     app.metrics.answered(name, status);
     if !quiet {
-        span.in_scope(|| info!(status, "{method} {path}"));
+        span.in_scope(|| info!(status, "{method} {}", start_of(&path)));
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert(REQUEST_ID, id);
@@ -87,10 +86,18 @@ fn new_request_id(app: &App) -> String {
     format!("{:016x}", app.ids.next_id() & u128::from(u64::MAX))
 }
 
-async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, Failure> {
+fn start_of(path: &str) -> &str {
+    let end = path.char_indices().nth(LOGGED_PATH);
+    end.map_or(path, |(end, _)| &path[..end])
+}
+
+async fn dispatch(
+    app: &Arc<App>,
+    found: Result<Route<'_>, Failure>,
+    request: Request<Incoming>,
+) -> Result<Answer, Failure> {
     head::check(&request)?;
-    let path = request.uri().path().to_owned();
-    match route::find(request.method(), &path)? {
+    match found? {
         Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),
         Route::Ready => reads::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),

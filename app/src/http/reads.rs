@@ -4,10 +4,9 @@ use hyper::Request;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::Answer;
 use super::answer::{self, Details, EventPage, WriteStatus, Writes};
 use super::failure::Failure;
-use super::request::{self, Asked};
+use super::{Answer, request};
 use crate::app::App;
 
 /// `GET /readyz`: the store answers, what the shadows need is connected, and the service is not being stopped.
@@ -34,10 +33,7 @@ pub(super) async fn details(
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let asked = request::asked(app, request.headers(), lock).await?;
-    let Asked {
-        principal, lock, ..
-    } = &asked;
-    let snapshot = app.writes.read_lock(*lock, principal).await?;
+    let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
     Ok(answer::ok(&Details::of(&snapshot.lock)))
 }
 
@@ -48,10 +44,7 @@ pub(super) async fn events(
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let asked = request::asked(app, request.headers(), lock).await?;
-    let Asked {
-        principal, lock, ..
-    } = &asked;
-    let asked = match request::parameter(request.uri().query(), "page") {
+    let page = match request::parameter(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
             Ok(page) if page > 0 => Some(page),
@@ -66,13 +59,13 @@ pub(super) async fn events(
     let (snapshot, events) = app
         .writes
         .read_events(
-            *lock,
-            principal,
-            |known| EventPage::first(EventPage::number(asked, &known.lock)),
+            asked.lock,
+            &asked.principal,
+            |known| EventPage::first(EventPage::number(page, &known.lock)),
             limit,
         )
         .await?;
-    let page = EventPage::number(asked, &snapshot.lock);
+    let page = EventPage::number(page, &snapshot.lock);
     Ok(answer::ok(&EventPage::new(&snapshot.lock, page, &events)))
 }
 
@@ -83,14 +76,11 @@ pub(super) async fn writes(
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let asked = request::asked(app, request.headers(), lock).await?;
-    let Asked {
-        principal, lock, ..
-    } = &asked;
     if request::parameter(request.uri().query(), "state") != Some("open") {
         let text = "The open writes of a lock are asked for with ?state=open";
         return Err(Failure::BadRequest(text.into()));
     }
-    let snapshot = app.writes.read_lock(*lock, principal).await?;
+    let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
     let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
     Ok(answer::ok(&Writes { writes }))
 }
@@ -103,11 +93,11 @@ pub(super) async fn write(
     request: &Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let asked = request::asked(app, request.headers(), lock).await?;
-    let Asked {
-        principal, lock, ..
-    } = &asked;
     let write = request::write_id(write)?;
-    let write = app.writes.read_write(*lock, write, principal).await?;
+    let write = app
+        .writes
+        .read_write(asked.lock, write, &asked.principal)
+        .await?;
     Ok(answer::ok(&status(app, &write)))
 }
 
