@@ -5,6 +5,10 @@
 //!
 //! `STATES=10000000` searches further than a test run does.
 
+mod maintenance;
+mod protocol;
+mod state;
+mod store;
 mod variant;
 mod world;
 

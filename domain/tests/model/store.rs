@@ -1,0 +1,116 @@
+//! The store and the shadow, as far as their contracts go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keywright_domain::event::RecordedEvent;
+use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_domain::ports::{DeviceOutcome, DeviceResult, Save, ShadowSnapshot};
+use keywright_domain::rules::{self, Limits, ReportDecision};
+use keywright_domain::values::{Revision, ShadowVersion, Timestamp, WriteId};
+use keywright_domain::write::Write;
+use keywright_testkit::samples::{lock_id, thing};
+
+use crate::state::Message;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Store {
+    pub(crate) lock: Lock,
+    pub(crate) revision: Revision,
+    pub(crate) shadow_version: Option<ShadowVersion>,
+    pub(crate) writes: BTreeMap<WriteId, Write>,
+    pub(crate) events: Vec<RecordedEvent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Shadow {
+    pub(crate) version: ShadowVersion,
+    pub(crate) entries: BTreeSet<WriteId>,
+    pub(crate) results: BTreeSet<WriteId>,
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits::default()
+}
+
+impl Store {
+    pub(crate) fn snapshot(&self) -> LockSnapshot {
+        let mut unfinished: Vec<Write> = self
+            .writes
+            .values()
+            .filter(|w| w.is_open() || w.intent().is_some())
+            .cloned()
+            .collect();
+        unfinished.sort_by_key(|w| w.seq);
+        let uncleared = self.writes.values().filter(|w| w.has_uncleared_result());
+        LockSnapshot {
+            lock: self.lock.clone(),
+            revision: self.revision,
+            shadow_version: self.shadow_version,
+            unfinished,
+            uncleared: uncleared.cloned().collect(),
+        }
+    }
+
+    /// The contract of a save.
+    pub(crate) fn save(&mut self, save: Save) -> bool {
+        if save.revision != self.revision {
+            return false;
+        }
+        self.revision = self.revision.next();
+        if let Some(folded) = save.folded {
+            self.lock = *folded;
+        }
+        self.shadow_version = save.shadow_version.or(self.shadow_version);
+        self.events.extend(save.events);
+        for write in save.writes {
+            self.writes.insert(write.id, write);
+        }
+        true
+    }
+
+    pub(crate) fn settle(&mut self, id: WriteId, now: Timestamp) {
+        let snapshot = self.snapshot();
+        let outcome = DeviceOutcome::Succeeded { index: None };
+        let write = self.writes.get(&id);
+        let from = thing(lock_id(1));
+        let decision =
+            rules::decide_report(&snapshot, write, &from, None, &outcome, &limits(), now);
+        if let ReportDecision::Record(_, save) = decision {
+            self.save(save);
+        }
+    }
+
+    pub(crate) fn prepared(&self) -> Option<&Write> {
+        self.writes.values().find(|w| w.intent().is_some())
+    }
+}
+
+impl Shadow {
+    pub(crate) fn knows(&self, id: WriteId) -> bool {
+        self.entries.contains(&id) || self.results.contains(&id)
+    }
+
+    /// Whether the update is taken.
+    pub(crate) fn take(&mut self, message: &Message) -> bool {
+        if message.expected.is_some_and(|v| v != self.version) {
+            return false;
+        }
+        self.version = self.version.next();
+        self.entries.extend(message.put);
+        self.entries.retain(|id| !message.remove.contains(id));
+        self.results.retain(|id| !message.clear.contains(id));
+        true
+    }
+
+    pub(crate) fn snapshot(&self) -> ShadowSnapshot {
+        let result = |write: &WriteId| DeviceResult {
+            write: *write,
+            outcome: DeviceOutcome::Succeeded { index: None },
+        };
+        ShadowSnapshot {
+            version: self.version,
+            entries: self.entries.iter().copied().collect(),
+            results: self.results.iter().map(result).collect(),
+        }
+    }
+}
