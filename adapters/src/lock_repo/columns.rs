@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keywright_domain::event::{KeySlot, RecordedEvent};
-use keywright_domain::lock::Lock;
+use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{RepoError, Standing};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::rules::{KeptAnswer, RequestName};
@@ -117,6 +117,23 @@ impl LockRow {
             revision: Revision(columns.required("revision")?),
             shadow_version: columns.number("shadow_version")?.map(ShadowVersion),
         })
+    }
+}
+
+impl LockRow {
+    /// With the writes of the lock that somebody still has to act on, in the order of their `seq`.
+    pub(super) fn with(self, live: Vec<Write>) -> LockSnapshot {
+        let (unfinished, ended): (Vec<Write>, Vec<Write>) = live
+            .into_iter()
+            .partition(|w| w.is_open() || w.intent().is_some());
+        let uncleared = ended.into_iter().filter(Write::has_uncleared_result);
+        LockSnapshot {
+            lock: self.lock,
+            revision: self.revision,
+            shadow_version: self.shadow_version,
+            unfinished,
+            uncleared: uncleared.collect(),
+        }
     }
 }
 

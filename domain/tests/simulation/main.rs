@@ -19,8 +19,8 @@ fn seeds() -> u64 {
 
 type Tally = BTreeMap<&'static str, u64>;
 
-/// How the world of this seed fares: what happened in it how often.
-fn run(seed: u64, broken: Broken) -> Result<Tally, String> {
+/// The world of this seed, lived through and come to rest, and what `read` makes of it.
+fn live<T>(seed: u64, broken: Broken, read: impl AsyncFnOnce(World) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -30,6 +30,13 @@ fn run(seed: u64, broken: Broken) -> Result<Tally, String> {
         let mut world = World::new(seed, broken).await;
         world.live().await;
         world.come_to_rest().await;
+        read(world).await
+    })
+}
+
+/// How the world of this seed fares: what happened in it how often.
+fn run(seed: u64, broken: Broken) -> Result<Tally, String> {
+    live(seed, broken, async |world| {
         world.check().await?;
         Ok(world.tally().await)
     })
@@ -98,19 +105,7 @@ fn each_broken_world_is_found_out() {
 #[test]
 fn a_seed_is_always_the_same_story() {
     for seed in 0..20 {
-        let tell = || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async {
-                let mut world = World::new(seed, Broken::Nothing).await;
-                world.live().await;
-                world.come_to_rest().await;
-                world.story().await
-            })
-        };
+        let tell = || live(seed, Broken::Nothing, async |world| world.story().await);
         assert!(tell() == tell(), "seed {seed} tells two stories");
     }
 }

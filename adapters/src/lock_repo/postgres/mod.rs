@@ -62,27 +62,11 @@ impl LockRepo for PostgresLockRepo {
         let Some(first) = rows.first() else {
             return Ok(None);
         };
-        let LockRow {
-            lock,
-            revision,
-            shadow_version,
-        } = LockRow::read(lock, first, "fold")?;
+        let row = LockRow::read(lock, first, "fold")?;
         // A lock without live writes is one row without one.
         let live = rows.iter().filter(|row| rows::has_write(row));
         let live: Result<Vec<Write>, _> = live.map(read_write).collect();
-        let (unfinished, ended): (Vec<Write>, Vec<Write>) = live?
-            .into_iter()
-            .partition(|w| w.is_open() || w.intent().is_some());
-        Ok(Some(LockSnapshot {
-            lock,
-            revision,
-            shadow_version,
-            unfinished,
-            uncleared: ended
-                .into_iter()
-                .filter(Write::has_uncleared_result)
-                .collect(),
-        }))
+        Ok(Some(row.with(live?)))
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {

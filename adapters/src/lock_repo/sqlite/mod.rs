@@ -209,20 +209,7 @@ fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoE
     let Some(row) = rows::lock(&transaction, id)? else {
         return Ok(None);
     };
-    let live = rows::live_writes(&transaction, id)?;
-    let (unfinished, ended): (Vec<Write>, Vec<Write>) = live
-        .into_iter()
-        .partition(|w| w.is_open() || w.intent().is_some());
-    Ok(Some(LockSnapshot {
-        lock: row.lock,
-        revision: row.revision,
-        shadow_version: row.shadow_version,
-        unfinished,
-        uncleared: ended
-            .into_iter()
-            .filter(Write::has_uncleared_result)
-            .collect(),
-    }))
+    Ok(Some(row.with(rows::live_writes(&transaction, id)?)))
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
