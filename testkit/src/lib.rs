@@ -13,5 +13,7 @@ pub mod postgres_server;
 pub mod samples;
 pub mod shadow_port;
 pub mod shadow_trouble;
+#[cfg(feature = "tcp-proxy")]
+pub mod tcp_proxy;
 
 pub use hand::{ManualClock, ManualTimer, SequentialIds};

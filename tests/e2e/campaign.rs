@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use keywright_domain::write::WriteState;
 use keywright_testkit::postgres_server::PostgresServer;
+use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
 use keywright_tests::{Books, Program, Shadows};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -62,76 +61,14 @@ enum Way {
     HalfOpen,
 }
 
-/// Passes connections on to the shadows, on the way of the moment.
-struct Proxy {
-    address: SocketAddr,
-    way: Arc<Mutex<Way>>,
-    _tasks: JoinSet<()>,
-}
-
-impl Proxy {
-    async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let way = Arc::new(Mutex::new(Way::Clear));
-        let (mut tasks, shared) = (JoinSet::new(), way.clone());
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass(client, server, shared.clone()));
-                while connections.try_join_next().is_some() {}
-            }
-        });
-        Self {
-            address,
-            way,
-            _tasks: tasks,
+impl Way {
+    fn passage(self, heading: Heading) -> Passage {
+        match (self, heading) {
+            (Self::HalfOpen, _) | (Self::Silent, Heading::ToClient) => Passage::Stuck,
+            (Self::Slow(span), Heading::ToClient) => Passage::Late(span),
+            (Self::Cut, Heading::ToClient) => Passage::Cut,
+            _ => Passage::Clear,
         }
-    }
-
-    fn set(&self, way: Way) {
-        *self.way.lock().expect("no panic") = way;
-    }
-}
-
-async fn pass(client: TcpStream, server: SocketAddr, way: Arc<Mutex<Way>>) {
-    let now = || *way.lock().expect("no panic");
-    let Ok(server) = TcpStream::connect(server).await else {
-        return;
-    };
-    for side in [&client, &server] {
-        side.set_nodelay(true).expect("set");
-    }
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let forwards = async {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            if now() == Way::HalfOpen {
-                std::future::pending::<()>().await;
-            }
-            if to_server.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    let backwards = async {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-            match now() {
-                Way::Clear => {}
-                Way::Slow(span) => tokio::time::sleep(span).await,
-                Way::Cut => return,
-                Way::Silent | Way::HalfOpen => std::future::pending().await,
-            }
-            if to_client.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = forwards => {}
-        () = backwards => {}
     }
 }
 
@@ -148,7 +85,8 @@ struct World {
     folder: TempDir,
     shadow_folder: TempDir,
     _shadows: Shadows,
-    proxy: Proxy,
+    way: Arc<Mutex<Way>>,
+    proxy: TcpProxy,
     server: Option<(Arc<PostgresServer>, String)>,
     replicas: Vec<Program>,
 }
@@ -166,7 +104,10 @@ impl World {
             "all:latency=0s",
         ];
         let shadows = Shadows::start(BINARY, "sandbox", shadow_folder.path(), &rest);
-        let proxy = Proxy::start(shadows.rest.expect("REST is served")).await;
+        let way = Arc::new(Mutex::new(Way::Clear));
+        let (server, shared) = (shadows.rest.expect("REST is served"), way.clone());
+        let rule = move |heading, _: &[u8]| shared.lock().expect("no panic").passage(heading);
+        let proxy = TcpProxy::start(server, rule).await;
         let server = (kept == Kept::InADatabase).then(|| {
             let server = Arc::new(PostgresServer::start());
             let database = server.database();
@@ -178,6 +119,7 @@ impl World {
             folder,
             shadow_folder,
             _shadows: shadows,
+            way,
             proxy,
             server,
             replicas: Vec::new(),
@@ -275,9 +217,9 @@ impl World {
                     80..90 => Way::Silent,
                     _ => Way::HalfOpen,
                 };
-                self.proxy.set(way);
+                *self.way.lock().expect("no panic") = way;
                 pause(100, 1500).await;
-                self.proxy.set(Way::Clear);
+                *self.way.lock().expect("no panic") = Way::Clear;
                 match way {
                     Way::Slow(_) => "shadows slow",
                     Way::Cut => "connections cut",

@@ -13,6 +13,8 @@ use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use keywright_testkit::tcp_proxy::TcpProxy;
+
 use crate::proxy::{self, Answers};
 use crate::{Between, Kept, Locks, NAME, service};
 
@@ -35,20 +37,22 @@ pub(crate) fn at(endpoint: String, patience: Duration) -> AwsShadow {
     AwsShadow::new(&sdk_config(), settings)
 }
 
-type Reached = Kept<JoinSet<()>>;
+type Reached = Kept<(TcpProxy, JoinSet<()>)>;
 
 async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
     let trouble = Arc::new(Mutex::new(Trouble::None));
-    let (address, mut tasks) = proxy::start(server, trouble.clone(), Answers::Http).await;
+    let proxy = proxy::start(server, trouble.clone(), Answers::Http).await;
+    let address = proxy.address;
+    let mut tasks = JoinSet::new();
     tasks.spawn(rest::serve(
         listener,
         service.clone(),
         std::future::pending(),
     ));
-    let reached = Kept::new(at(format!("http://{address}"), PATIENCE), tasks);
+    let reached = Kept::new(at(format!("http://{address}"), PATIENCE), (proxy, tasks));
     let between = Between {
         trouble,
         service: service.clone(),

@@ -8,13 +8,13 @@ use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, Files};
 use keywright_shadow::mqtt::{Attached, Disturb, Fate, Limits, Options};
 use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
+use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
-use tokio::task::JoinSet;
 
 use crate::proxy::{self, Answers};
 use crate::{Between, Kept, Locks, NAME, Shared, service};
 
-type Reached = Kept<(Attached, Mosquitto, JoinSet<()>)>;
+type Reached = Kept<(Attached, Mosquitto, TcpProxy)>;
 
 /// What the trouble does to the service's answers; they overtake each other within 50 ms.
 fn disturb(trouble: Shared) -> Disturb {
@@ -48,14 +48,14 @@ async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
         Broker::new(url, &Files::default()).expect("a broker")
     };
     let server = ([127, 0, 0, 1], broker.port()).into();
-    let (proxy, tasks) = proxy::start(server, trouble.clone(), Answers::Mqtt).await;
+    let proxy = proxy::start(server, trouble.clone(), Answers::Mqtt).await;
     let options = Options {
         disturb: Some(disturb(trouble.clone())),
     };
     let mut attached = Attached::start(service.clone(), at(broker.port()), options);
     attached.wait_until_up().await.expect("attached");
     let shadow = MqttShadow::start(
-        &at(proxy.port()),
+        &at(proxy.address.port()),
         "backend",
         shards,
         Limits::OWN_BROKER,
@@ -64,7 +64,7 @@ async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
-    let reached = Kept::new(shadow, (attached, broker, tasks));
+    let reached = Kept::new(shadow, (attached, broker, proxy));
     let between = Between {
         trouble,
         service: service.clone(),
