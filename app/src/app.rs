@@ -8,7 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_domain::KeyWrites;
-use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory};
+use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory, Timer};
+use keywright_domain::values::Tick;
 use keywright_domain::write::Write;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ pub(crate) struct App {
     /// Tells of each write that this process saves.
     pub(crate) saved: broadcast::Sender<Arc<Write>>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timer: Arc<dyn Timer>,
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
@@ -38,6 +40,22 @@ pub(crate) struct App {
     pub(crate) store_answers: watch::Receiver<bool>,
     /// Where reports over HTTP go, if they are taken.
     pub(crate) ingest: Option<Ingest>,
+}
+
+impl App {
+    /// When a request that has just come is answered, whatever it waits for until then.
+    pub(crate) fn deadline(&self) -> Tick {
+        self.timer.tick().after(self.writes.settings().request)
+    }
+
+    /// What comes of something before that moment; `None`: nothing, and it has been given up.
+    pub(crate) async fn by<T>(&self, deadline: Tick, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            outcome = work => Some(outcome),
+            () = self.timer.sleep_until(deadline) => None,
+        }
+    }
 }
 
 /// Reports that are brought over HTTP, by who knows a secret.

@@ -82,5 +82,6 @@ pub mod write;
 
 pub use protocol::{
     Attempt, Attended, AuditError, Audited, InvalidSettings, KeyWrites, Maintained, Observed,
-    Ports, ReadError, Settings, SettleError, Settlement, Step, WithdrawError, WriteError, Written,
+    Ports, ReadError, Settings, SettleError, Settlement, Step, Terms, WithdrawError, WriteError,
+    Written,
 };

@@ -82,6 +82,23 @@ async fn slow_clients_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_request_s_time_runs_from_its_arrival() {
+    let mut arguments = vec!["--faults", "load@1-=delay:60s"];
+    arguments.extend(["--request", "4s", "--turn", "4s", "--virtual-locks", "off"]);
+    let world = World::new(&arguments);
+    let body = "{\"keyUuid\":\"k\"}";
+    let head = head(&world, body.len()).replace("Host: x", "Host: x\r\nConnection: close");
+    let mut slow = connect(&world).await;
+    slow.write_all(head.as_bytes()).await.expect("sent");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    slow.write_all(body.as_bytes()).await.expect("sent");
+    let (answer, took) = until_closed(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    // One second was left, and the store does not answer.
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_at_each_step_leaves_the_books_balanced() {
     let mut arguments = vec!["--faults", "put@1-=delay:150ms", "--virtual-locks", "off"];
     arguments.extend(FAST);

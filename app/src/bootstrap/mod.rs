@@ -138,6 +138,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let history: Arc<dyn LockHistory> =
         Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
     let ids = Arc::new(SystemIds);
+    let timer = Arc::new(TokioTimer::default());
     let metrics = Arc::new(Metrics::new());
     let ports = Ports {
         locks: Arc::new(Metered::<dyn LockRepo>::new(
@@ -150,7 +151,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
             metrics.clone(),
         )),
         clock: clock.clone(),
-        timer: Arc::new(TokioTimer::default()),
+        timer: timer.clone(),
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
@@ -177,6 +178,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         history,
         saved,
         clock,
+        timer,
         ids,
         bounds: settings.bounds,
         metrics,

@@ -20,7 +20,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Request, Response};
-use tracing::{Instrument, info, info_span};
+use keywright_domain::values::Tick;
+use tracing::{Instrument, error, info, info_span};
 
 use crate::app::App;
 use failure::Failure;
@@ -46,7 +47,8 @@ pub(crate) async fn answer(app: &Arc<App>, source: IpAddr, request: Request<Inco
     // Who sends none at all is guessing none.
     let headers = request.headers();
     let guesses = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
-    let mut answer = dispatch(app, found, request)
+    let deadline = app.deadline();
+    let mut answer = dispatch(app, found, request, deadline)
         .instrument(span.clone())
         .await
         .unwrap_or_else(|failure| match failure {
@@ -91,10 +93,26 @@ fn start_of(path: &str) -> &str {
     end.map_or(path, |(end, _)| &path[..end])
 }
 
+/// What comes of work that changes nothing.
+///
+/// # Errors
+/// 503 where nothing has come of it by the request's deadline.
+async fn by<T>(
+    app: &App,
+    deadline: Tick,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    app.by(deadline, work).await.unwrap_or_else(|| {
+        error!("the request's time is over");
+        Err(Failure::Unavailable)
+    })
+}
+
 async fn dispatch(
     app: &Arc<App>,
     found: Result<Route<'_>, Failure>,
     request: Request<Incoming>,
+    deadline: Tick,
 ) -> Result<Answer, Failure> {
     head::check(&request)?;
     match found? {
@@ -105,11 +123,15 @@ async fn dispatch(
         Route::Metrics => Ok(answer::metrics(app.metrics.text(app.clock.now()))),
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
-        Route::WriteKey(lock) => write_key::write_key(app, lock, request).await,
-        Route::Details(lock) => reads::details(app, lock, &request).await,
-        Route::Events(lock) => reads::events(app, lock, &request).await,
-        Route::Writes(lock) => reads::writes(app, lock, &request).await,
-        Route::Write(lock, write) => reads::write(app, lock, write, &request).await,
-        Route::Withdraw(lock, write) => write_key::withdraw(app, lock, write, &request).await,
+        Route::WriteKey(lock) => write_key::write_key(app, lock, request, deadline).await,
+        Route::Details(lock) => by(app, deadline, reads::details(app, lock, &request)).await,
+        Route::Events(lock) => by(app, deadline, reads::events(app, lock, &request)).await,
+        Route::Writes(lock) => by(app, deadline, reads::writes(app, lock, &request)).await,
+        Route::Write(lock, write) => {
+            by(app, deadline, reads::write(app, lock, write, &request)).await
+        }
+        Route::Withdraw(lock, write) => {
+            write_key::withdraw(app, lock, write, &request, deadline).await
+        }
     }
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
+use keywright_domain::Terms;
 use keywright_domain::rules::WriteKey;
-use keywright_domain::values::WriteId;
+use keywright_domain::values::{Tick, WriteId};
 use keywright_domain::write::Write;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, error};
 
-use super::Answer;
 use super::answer::{self, Success, WriteStatus, location};
 use super::failure::Failure;
 use super::request::{self, Asked};
+use super::{Answer, by};
 use crate::admission::Place;
 use crate::app::App;
 
@@ -30,6 +31,7 @@ pub(super) async fn write_key(
     app: &Arc<App>,
     lock: &str,
     request: Request<Incoming>,
+    deadline: Tick,
 ) -> Result<Answer, Failure> {
     let start = Instant::now();
     let (head, body) = request.into_parts();
@@ -40,16 +42,16 @@ pub(super) async fn write_key(
         lock,
         place,
         share: _share,
-    } = request::asked(app, &head.headers, lock).await?;
+    } = by(app, deadline, request::asked(app, &head.headers, lock)).await?;
     let wait = request::wait(&head.headers);
-    let name = request::idempotency_key(&head.headers)?;
+    let terms = Terms {
+        name: request::idempotency_key(&head.headers)?,
+        deadline: Some(deadline),
+    };
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let written = run(app, place, async move {
-        match name {
-            None => writes.write_key(&command, &principal).await,
-            Some(name) => writes.write_key_once(&command, &principal, name).await,
-        }
+        writes.write_key_on(&command, &principal, terms).await
     })
     .await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
@@ -79,17 +81,22 @@ pub(super) async fn withdraw(
     lock: &str,
     write: &str,
     request: &Request<Incoming>,
+    deadline: Tick,
 ) -> Result<Answer, Failure> {
     let Asked {
         principal,
         lock,
         place,
         share: _share,
-    } = request::asked(app, request.headers(), lock).await?;
+    } = by(app, deadline, request::asked(app, request.headers(), lock)).await?;
     let write = request::write_id(write)?;
-    app.writes.read_write(lock, write, &principal).await?;
+    let known = async { Ok(app.writes.read_write(lock, write, &principal).await?) };
+    by(app, deadline, known).await?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let withdrawn = run(app, place, async move { writes.withdraw(write).await }).await?;
+    let withdrawn = run(app, place, async move {
+        writes.withdraw_by(write, deadline).await
+    })
+    .await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }

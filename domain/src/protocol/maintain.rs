@@ -10,7 +10,7 @@ use crate::ports::{
 };
 use crate::reason::FailureReason;
 use crate::rules::{self, Ending};
-use crate::values::{ShadowVersion, ThingName, Timestamp, WriteId};
+use crate::values::{ShadowVersion, ThingName, Tick, Timestamp, WriteId};
 use crate::write::{Write, WriteState};
 
 /// What one round of maintenance did.
@@ -146,15 +146,21 @@ impl KeyWrites {
     /// # Errors
     /// See [`WithdrawError`].
     pub async fn withdraw(&self, id: WriteId) -> Result<Write, WithdrawError> {
-        let found = self
-            .ports
-            .history
-            .write(id)
-            .await?
-            .ok_or(WithdrawError::NotFound)?;
-        let deadline = self.deadline(self.settings.request);
-        let ended = self.end(&found, Ending::Withdrawn);
-        let ended = bounded(&*self.ports.timer, deadline, ended).await;
+        self.withdraw_by(id, self.deadline(self.settings.request))
+            .await
+    }
+
+    /// As [`KeyWrites::withdraw`], for a request that is to be answered by this moment.
+    ///
+    /// # Errors
+    /// See [`WithdrawError`].
+    pub async fn withdraw_by(&self, id: WriteId, deadline: Tick) -> Result<Write, WithdrawError> {
+        let deadline = self.request_deadline(Some(deadline));
+        let timer = &*self.ports.timer;
+        let found = bounded(timer, deadline, self.ports.history.write(id)).await;
+        let found = found.unwrap_or(Err(RepoError::Unavailable("no answer in time".into())))?;
+        let found = found.ok_or(WithdrawError::NotFound)?;
+        let ended = bounded(timer, deadline, self.end(&found, Ending::Withdrawn)).await;
         match ended.unwrap_or(Err(WithdrawError::Undecided)) {
             Err(WithdrawError::AlreadyEnded(write))
                 if matches!(write.state, WriteState::Withdrawn { .. }) =>

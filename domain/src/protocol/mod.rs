@@ -21,7 +21,7 @@ pub use maintain::{Attended, Maintained, WithdrawError};
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};
 pub use settle::{SettleError, Settlement};
-pub use write_key::{WriteError, Written};
+pub use write_key::{Terms, WriteError, Written};
 
 use crate::ports::{Clock, IdGenerator, LockHistory, LockRepo, ShadowPort, Timer};
 use crate::values::{ClientToken, Epoch, Tick, WriteId};
@@ -80,6 +80,12 @@ impl KeyWrites {
 
     fn deadline(&self, span: Duration) -> Tick {
         self.ports.timer.tick().after(span)
+    }
+
+    /// When a request that has this deadline is answered: within the time that the lease is made for.
+    fn request_deadline(&self, asked: Option<Tick>) -> Tick {
+        let latest = self.deadline(self.settings.request);
+        asked.map_or(latest, |asked| asked.min(latest))
     }
 
     async fn rest(&self, pause: Duration) {

@@ -28,6 +28,16 @@ pub struct Written {
     pub event: Option<RecordedEvent>,
 }
 
+/// What a request brings besides its command.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// What its client calls it.
+    pub name: Option<IdempotencyKey>,
+    /// When it is to be answered, by the [`Timer`](crate::ports::Timer). `None`, and any later moment:
+    /// [`super::Settings::request`] from now.
+    pub deadline: Option<Tick>,
+}
+
 /// Why there is no 200.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -73,32 +83,26 @@ impl KeyWrites {
         command: &WriteKey,
         principal: &Principal,
     ) -> Result<Written, WriteError> {
-        self.write(command, principal, None).await
+        self.write_key_on(command, principal, Terms::default())
+            .await
     }
 
-    /// As [`KeyWrites::write_key`], for a request that has a name (I7): asked again under the same name, it answers
-    /// what it answered before, for [`rules::Limits::keep_answers`]. What changed nothing is not kept, and runs
-    /// again.
+    /// As [`KeyWrites::write_key`], for a request that has a name (I7) or that came a while ago. Asked again under the
+    /// same name, it answers what it answered before, for [`rules::Limits::keep_answers`]. What changed nothing is not
+    /// kept, and runs again.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn write_key_once(
+    pub async fn write_key_on(
         &self,
         command: &WriteKey,
         principal: &Principal,
-        key: IdempotencyKey,
+        terms: Terms,
     ) -> Result<Written, WriteError> {
-        let name = RequestName::new(command.lock, principal, key);
-        self.write(command, principal, Some(&name)).await
-    }
-
-    async fn write(
-        &self,
-        command: &WriteKey,
-        principal: &Principal,
-        name: Option<&RequestName>,
-    ) -> Result<Written, WriteError> {
-        let deadline = self.deadline(self.settings.request);
+        let Terms { name, deadline } = terms;
+        let name = name.map(|key| RequestName::new(command.lock, principal, key));
+        let name = name.as_ref();
+        let deadline = self.request_deadline(deadline);
         let turn_deadline = deadline.min(self.deadline(self.settings.turn));
         let timer = &*self.ports.timer;
         let looking = async {

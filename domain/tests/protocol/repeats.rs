@@ -7,10 +7,17 @@ use keywright_domain::invariants as holds;
 use keywright_domain::principal::Principal;
 use keywright_domain::rules::{Rejection, WriteKey};
 use keywright_domain::values::IdempotencyKey;
-use keywright_domain::{WriteError, Written};
+use keywright_domain::{Terms, WriteError, Written};
 use keywright_testkit::samples::{lock_id, principal, slot};
 
 use crate::world::{LOCK, World, succeeded};
+
+fn named(name: &str) -> Terms {
+    Terms {
+        name: Some(IdempotencyKey::new(name).expect("an Idempotency-Key")),
+        deadline: None,
+    }
+}
 
 async fn ask_as(
     world: &World,
@@ -23,8 +30,7 @@ async fn ask_as(
         lock: lock_id(LOCK),
         slot: slot(key, Some(index)),
     };
-    let name = IdempotencyKey::new(name).expect("an Idempotency-Key");
-    world.writes.write_key_once(&command, who, name).await
+    world.writes.write_key_on(&command, who, named(name)).await
 }
 
 async fn ask(world: &World, name: &str, key: &str, index: u64) -> Result<Written, WriteError> {
@@ -102,8 +108,9 @@ async fn while_the_outcome_is_not_known_it_is_a_conflict_and_then_the_same_504()
             lock: lock_id(LOCK),
             slot: slot("key", Some(2)),
         };
-        let name = IdempotencyKey::new(name).expect("an Idempotency-Key");
-        writes.write_key_once(&command, &principal(), name).await
+        writes
+            .write_key_on(&command, &principal(), named(name))
+            .await
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(

@@ -16,7 +16,7 @@ use keywright_domain::ports::*;
 use keywright_domain::rules::{Limits, WriteKey};
 use keywright_domain::values::*;
 use keywright_domain::write::{Write, WriteState};
-use keywright_domain::{KeyWrites, Ports, Settings, WriteError, Written};
+use keywright_domain::{KeyWrites, Ports, Settings, Terms, WriteError, Written};
 use keywright_shadow::{Limits as ShadowLimits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::SequentialIds;
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
@@ -313,13 +313,13 @@ impl World {
         });
         let (writes, told) = (self.replicas[replica].writes.clone(), self.told.clone());
         self.replicas[replica].spawn(async move {
-            let answer = match &name {
-                None => writes.write_key(&command, &principal()).await,
-                Some(name) => {
-                    let name = IdempotencyKey::new(name).expect("a name");
-                    writes.write_key_once(&command, &principal(), name).await
-                }
+            let terms = Terms {
+                name: name
+                    .as_deref()
+                    .map(|n| IdempotencyKey::new(n).expect("a name")),
+                deadline: None,
             };
+            let answer = writes.write_key_on(&command, &principal(), terms).await;
             told.lock().expect("no panic").push(Told {
                 lock,
                 key,
