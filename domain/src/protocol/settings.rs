@@ -19,6 +19,9 @@ pub struct Settings {
     pub longest_pause: Duration,
     /// How long an owner may act on its intent.
     pub lease: Duration,
+    /// How much longer than a request and one call of the shadow a lease must be, for clocks that run apart and a store
+    /// that is slow to answer.
+    pub lease_margin: Duration,
     /// How many requests may wait for one lock's turn in this process.
     pub max_waiting: usize,
 }
@@ -33,6 +36,7 @@ impl Default for Settings {
             first_pause: Duration::from_millis(50),
             longest_pause: Duration::from_millis(800),
             lease: Duration::from_secs(15),
+            lease_margin: Duration::from_secs(2),
             max_waiting: 32,
         }
     }
@@ -48,7 +52,7 @@ pub enum InvalidSettings {
     #[error("writes must be kept for at least as long as answers, and as lease + request ({0:?})")]
     WritesGoneTooSoon(Duration),
     /// An owner could act after its lease.
-    #[error("the lease ({lease:?}) must be at least request + shadow call + 2 s ({least:?})")]
+    #[error("the lease ({lease:?}) must be at least request + shadow call + margin ({least:?})")]
     LeaseTooShort {
         /// As set.
         lease: Duration,
@@ -58,9 +62,6 @@ pub enum InvalidSettings {
 }
 
 impl Settings {
-    /// For clocks that run apart and a store that is slow to answer.
-    const LEASE_MARGIN: Duration = Duration::from_secs(2);
-
     /// # Errors
     /// Nothing could ever be done; or an owner that is still at its request would be taken over.
     pub fn check(&self) -> Result<(), InvalidSettings> {
@@ -85,7 +86,7 @@ impl Settings {
         if keep_writes < keep_least {
             return Err(InvalidSettings::WritesGoneTooSoon(keep_least));
         }
-        let least = self.request + self.shadow_call + Self::LEASE_MARGIN;
+        let least = self.request + self.shadow_call + self.lease_margin;
         if self.lease < least {
             return Err(InvalidSettings::LeaseTooShort {
                 lease: self.lease,

@@ -2,6 +2,7 @@
 //! passes only when everyone waits.
 
 mod audit;
+mod broken;
 mod faults;
 mod life;
 mod mocked;

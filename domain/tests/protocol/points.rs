@@ -1,5 +1,5 @@
 //! A process stops at one point of the protocol, for each of its points: it dies there and others find what it left, or
-//! it wakes up when others have taken over.
+//! it wakes up when others have taken over. Each point has something broken beside it, which its test must notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +13,10 @@ use keywright_domain::values::*;
 use keywright_domain::write::{Owner, Write};
 use keywright_domain::{KeyWrites, Ports, Settings, WriteError, Written};
 use keywright_testkit::samples::{lock_id, principal, slot};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::broken::Broken;
 use crate::world::{LOCK, World};
 
 /// Where a process stops, at the first call of that kind that is counted here.
@@ -33,21 +34,35 @@ enum At {
     After,
 }
 
-/// A process stops at this point until it is told to go on.
+/// A process stops at this point, with all its timers, until it is told to go on. What it has sent by then goes on
+/// without it.
 struct Point {
     call: Call,
     at: At,
     saves: AtomicU64,
-    reached: Notify,
-    on: Notify,
+    stopped: watch::Sender<bool>,
 }
 
 impl Point {
     async fn pass(&self, call: Call, at: At) {
         if (self.call, self.at) == (call, at) {
-            self.reached.notify_one();
-            self.on.notified().await;
+            self.stopped.send_replace(true);
+            self.going().await;
         }
+    }
+
+    async fn reached(&self) {
+        let mut stopped = self.stopped.subscribe();
+        drop(stopped.wait_for(|stopped| *stopped).await);
+    }
+
+    async fn going(&self) {
+        let mut stopped = self.stopped.subscribe();
+        drop(stopped.wait_for(|stopped| !*stopped).await);
+    }
+
+    fn go_on(&self) {
+        self.stopped.send_replace(false);
     }
 }
 
@@ -63,12 +78,15 @@ impl LockRepo for Stopping<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let earlier = self.point.saves.fetch_add(1, Ordering::Relaxed);
-        let call = Call::Save(earlier + 1);
-        self.point.pass(call, At::Before).await;
-        let answer = self.inner.save(save).await;
-        self.point.pass(call, At::After).await;
-        answer
+        let (inner, point) = (self.inner.clone(), self.point.clone());
+        let call = Call::Save(point.saves.fetch_add(1, Ordering::Relaxed) + 1);
+        let sent = tokio::spawn(async move {
+            point.pass(call, At::Before).await;
+            let answer = inner.save(save).await;
+            point.pass(call, At::After).await;
+            answer
+        });
+        sent.await.expect("no panic")
     }
 
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
@@ -83,14 +101,18 @@ impl ShadowPort for Stopping<dyn ShadowPort> {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
+        let (inner, point, thing) = (self.inner.clone(), self.point.clone(), thing.clone());
         let call = match change.put {
             Some(_) => Call::Put,
             None => Call::Fence,
         };
-        self.point.pass(call, At::Before).await;
-        let answer = self.inner.update(thing, change).await;
-        self.point.pass(call, At::After).await;
-        answer
+        let sent = tokio::spawn(async move {
+            point.pass(call, At::Before).await;
+            let answer = inner.update(&thing, change).await;
+            point.pass(call, At::After).await;
+            answer
+        });
+        sent.await.expect("no panic")
     }
 
     async fn read(
@@ -99,6 +121,18 @@ impl ShadowPort for Stopping<dyn ShadowPort> {
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         self.inner.read(thing, token).await
+    }
+}
+
+#[async_trait]
+impl Timer for Stopping<dyn Timer> {
+    fn tick(&self) -> Tick {
+        self.inner.tick()
+    }
+
+    async fn sleep_until(&self, moment: Tick) {
+        self.inner.sleep_until(moment).await;
+        self.point.going().await;
     }
 }
 
@@ -112,13 +146,12 @@ struct Stopped {
     request: JoinHandle<Answer>,
 }
 
-fn stop_at(world: &World, call: Call, at: At) -> (Arc<KeyWrites>, Arc<Point>) {
+fn stop_at(world: &World, broken: Broken, call: Call, at: At) -> (Arc<KeyWrites>, Arc<Point>) {
     let point = Arc::new(Point {
         call,
         at,
         saves: AtomicU64::new(0),
-        reached: Notify::new(),
-        on: Notify::new(),
+        stopped: watch::Sender::new(false),
     });
     let ports = Ports {
         locks: Arc::new(Stopping::<dyn LockRepo> {
@@ -129,8 +162,13 @@ fn stop_at(world: &World, call: Call, at: At) -> (Arc<KeyWrites>, Arc<Point>) {
             inner: world.ports.shadow.clone(),
             point: point.clone(),
         }),
+        timer: Arc::new(Stopping::<dyn Timer> {
+            inner: world.ports.timer.clone(),
+            point: point.clone(),
+        }),
         ..world.ports.clone()
     };
+    let ports = broken.process(&ports);
     let writes = KeyWrites::new(ports, Settings::default()).expect("the defaults are valid");
     (Arc::new(writes), point)
 }
@@ -144,13 +182,11 @@ async fn write(writes: Arc<KeyWrites>) -> Answer {
 }
 
 impl Stopped {
-    async fn at(call: Call, at: At) -> Self {
-        let world = World::new().await;
-        // The shadow is there, and its version is known.
-        world.write("first", Some(0)).await.expect("written");
-        let (writes, point) = stop_at(&world, call, at);
+    async fn at(broken: Broken, call: Call, at: At) -> Self {
+        let world = world(broken).await;
+        let (writes, point) = stop_at(&world, broken, call, at);
         let request = tokio::spawn(write(writes.clone()));
-        point.reached.notified().await;
+        point.reached().await;
         Self {
             world,
             point,
@@ -159,7 +195,7 @@ impl Stopped {
         }
     }
 
-    /// The process dies, and another one recovers what it left.
+    /// The process dies, and another one recovers what it left; what it had sent has not arrived yet.
     async fn dies(self) -> World {
         self.request.abort();
         let mut world = self.world;
@@ -167,6 +203,15 @@ impl Stopped {
         world.recover().await;
         world
     }
+}
+
+/// A world in which the shadow is there and its version known, and from then on something is broken.
+async fn world(broken: Broken) -> World {
+    let mut world = World::new().await;
+    world.write("first", Some(0)).await.expect("written");
+    world.ports = broken.world(&world.ports);
+    world.restart();
+    world
 }
 
 /// What became of the write of `key`: nothing, or the name of its state.
@@ -192,72 +237,111 @@ async fn outcome(world: &World) -> Option<&'static str> {
     states.pop()
 }
 
-#[tokio::test(start_paused = true)]
-async fn before_the_intent_it_dies() {
-    let world = Stopped::at(Call::Save(1), At::Before).await.dies().await;
+/// A test for each point, and one that it notices what is broken: by the violation that is named.
+macro_rules! points {
+    ($($point:ident notices $broken:ident by $violation:literal,)*) => {$(
+        mod $point {
+            use super::Broken;
+
+            #[tokio::test(start_paused = true)]
+            async fn all_is_well() {
+                super::$point(Broken::Nothing).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn what_is_broken_is_noticed() {
+                super::notices(super::$point(Broken::$broken), $violation).await;
+            }
+        }
+    )*};
+}
+
+points! {
+    before_the_intent_it_dies notices SendsFirst by "I5",
+    after_the_intent_it_dies notices NobodyRecovers by "I4",
+    half_sent_it_dies_and_the_rest_arrives_when_others_have_decided notices AnyVersion by "I5",
+    applied_and_the_answer_is_lost_with_the_process notices BlindReads by "I5",
+    accepted_and_not_committed_it_dies notices BlindReads by "I5",
+    during_the_commit_it_dies_and_the_commit_arrives_after_a_take_over notices StaleSaves by "a commit counts once",
+    after_the_commit_it_dies notices HastyCommit by "I4",
+    the_commit_s_answer_is_lost notices TornCommit by "I1",
+    the_store_is_down_after_the_update_was_accepted notices BlindReads by "I5",
+    refused_and_not_aborted_it_dies notices NobodyRecovers by "I4",
+    during_recovery_the_recoverer_dies notices RecoversOnce by "I4",
+    a_zombie_wakes_up_after_a_take_over notices AnyVersion by "I5",
+}
+
+/// The test of a point fails, and says why.
+async fn notices(point: impl Future<Output = ()> + Send + 'static, why: &str) {
+    let failure = tokio::spawn(point).await.expect_err("it must fail");
+    let said = failure.into_panic();
+    let said = said.downcast_ref::<String>().map_or("", String::as_str);
+    assert!(said.contains(why), "it failed for another reason: {said}");
+}
+
+async fn before_the_intent_it_dies(broken: Broken) {
+    let world = Stopped::at(broken, Call::Save(1), At::Before)
+        .await
+        .dies()
+        .await;
     assert_eq!(outcome(&world).await, None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn after_the_intent_it_dies() {
-    let world = Stopped::at(Call::Save(1), At::After).await.dies().await;
+async fn after_the_intent_it_dies(broken: Broken) {
+    let world = Stopped::at(broken, Call::Save(1), At::After)
+        .await
+        .dies()
+        .await;
     assert_eq!(outcome(&world).await, Some("ABORTED"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn half_sent_it_dies_and_the_rest_arrives_when_others_have_decided() {
-    let stopped = Stopped::at(Call::Put, At::Before).await;
-    // What is half sent goes on without its process.
-    let Stopped { world, point, .. } = &stopped;
-    let (before, late) = (world.shadow(), point.clone());
-    let mut world_after = world.clone();
-    world_after.restart();
-    world_after.recover().await;
-    assert_eq!(outcome(&world_after).await, Some("ABORTED"));
-    assert_ne!(world_after.shadow(), before, "it is fenced");
-    late.on.notify_one();
+async fn half_sent_it_dies_and_the_rest_arrives_when_others_have_decided(broken: Broken) {
+    let stopped = Stopped::at(broken, Call::Put, At::Before).await;
+    let (before, late) = (stopped.world.shadow(), stopped.point.clone());
+    let world = stopped.dies().await;
+    assert_eq!(outcome(&world).await, Some("ABORTED"));
+    assert_ne!(world.shadow(), before, "it is fenced");
+    late.go_on();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    stopped.request.abort();
-    assert_eq!(outcome(&world_after).await, Some("ABORTED"));
+    assert_eq!(outcome(&world).await, Some("ABORTED"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn applied_and_the_answer_is_lost_with_the_process() {
-    let world = Stopped::at(Call::Put, At::After).await.dies().await;
+async fn applied_and_the_answer_is_lost_with_the_process(broken: Broken) {
+    let world = Stopped::at(broken, Call::Put, At::After).await.dies().await;
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn accepted_and_not_committed_it_dies() {
-    let world = Stopped::at(Call::Save(2), At::Before).await.dies().await;
+async fn accepted_and_not_committed_it_dies(broken: Broken) {
+    let world = Stopped::at(broken, Call::Save(2), At::Before)
+        .await
+        .dies()
+        .await;
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn during_the_commit_it_stops_and_the_commit_arrives_after_a_take_over() {
-    let stopped = Stopped::at(Call::Save(2), At::Before).await;
-    let mut world = stopped.world.clone();
-    world.restart();
-    world.recover().await;
+async fn during_the_commit_it_dies_and_the_commit_arrives_after_a_take_over(broken: Broken) {
+    let stopped = Stopped::at(broken, Call::Save(2), At::Before).await;
+    let late = stopped.point.clone();
+    let world = stopped.dies().await;
     assert_eq!(outcome(&world).await, Some("SENT"));
     let names = world.names().await;
-    stopped.point.on.notify_one();
+    late.go_on();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.names().await, names, "a commit counts once");
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn after_the_commit_it_dies() {
-    let world = Stopped::at(Call::Save(2), At::After).await.dies().await;
+async fn after_the_commit_it_dies(broken: Broken) {
+    let world = Stopped::at(broken, Call::Save(2), At::After)
+        .await
+        .dies()
+        .await;
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_commit_s_answer_is_lost() {
+async fn the_commit_s_answer_is_lost(broken: Broken) {
     use keywright_adapters::layer::Fault;
-    let world = World::new().await;
-    world.write("first", Some(0)).await.expect("written");
+    let world = world(broken).await;
     world.trouble_at([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
     world
         .write("key", Some(2))
@@ -266,11 +350,9 @@ async fn the_commit_s_answer_is_lost() {
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_store_is_down_after_the_update_was_accepted() {
+async fn the_store_is_down_after_the_update_was_accepted(broken: Broken) {
     use keywright_adapters::layer::Fault;
-    let mut world = World::new().await;
-    world.write("first", Some(0)).await.expect("written");
+    let mut world = world(broken).await;
     let mut saves = vec![Fault::Pass];
     saves.extend([Fault::NotSent; 100]);
     world.trouble_at([&[], &[]], [&saves, &[]]);
@@ -285,15 +367,13 @@ async fn the_store_is_down_after_the_update_was_accepted() {
     assert_eq!(outcome(&world).await, Some("SENT"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn refused_and_not_aborted_it_dies() {
+async fn refused_and_not_aborted_it_dies(broken: Broken) {
     use keywright_adapters::layer::Fault;
-    let mut world = World::new().await;
-    world.write("first", Some(0)).await.expect("written");
+    let mut world = world(broken).await;
     world.trouble_at([&[Fault::Refuse], &[]], [&[], &[]]);
-    let (writes, point) = stop_at(&world, Call::Save(2), At::Before);
+    let (writes, point) = stop_at(&world, broken, Call::Save(2), At::Before);
     let request = tokio::spawn(write(writes));
-    point.reached.notified().await;
+    point.reached().await;
     request.abort();
     world.no_trouble();
     world.restart();
@@ -301,15 +381,14 @@ async fn refused_and_not_aborted_it_dies() {
     assert_eq!(outcome(&world).await, Some("ABORTED"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn during_recovery_the_recoverer_dies() {
+async fn during_recovery_the_recoverer_dies(broken: Broken) {
     for at in [At::Before, At::After] {
-        let mut world = Stopped::at(Call::Save(1), At::After).await;
+        let mut world = Stopped::at(broken, Call::Save(1), At::After).await;
         world.request.abort();
-        let (recoverer, point) = stop_at(&world.world, Call::Fence, at);
+        let (recoverer, point) = stop_at(&world.world, broken, Call::Fence, at);
         tokio::time::sleep(world.writes.settings().lease).await;
         let recovering = tokio::spawn(async move { recoverer.recover_next().await });
-        point.reached.notified().await;
+        point.reached().await;
         recovering.abort();
         world.world.restart();
         world.world.recover().await;
@@ -317,20 +396,19 @@ async fn during_recovery_the_recoverer_dies() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_zombie_wakes_up_after_a_take_over() {
+async fn a_zombie_wakes_up_after_a_take_over(broken: Broken) {
     for (call, at, fate) in [
         (Call::Save(1), At::After, "ABORTED"),
         (Call::Put, At::Before, "ABORTED"),
         (Call::Put, At::After, "SENT"),
         (Call::Save(2), At::Before, "SENT"),
     ] {
-        let stopped = Stopped::at(call, at).await;
+        let stopped = Stopped::at(broken, call, at).await;
         let mut world = stopped.world.clone();
         world.restart();
         world.recover().await;
         assert_eq!(outcome(&world).await, Some(fate), "{call:?} {at:?}");
-        stopped.point.on.notify_one();
+        stopped.point.go_on();
         let answer = stopped.request.await.expect("no panic");
         match (&answer, fate) {
             // Its client has long been told that nobody knows.
