@@ -29,16 +29,18 @@ const CLIENTS: usize = 3;
 /// How much happens before a world comes to rest.
 const CYCLES: usize = 25;
 
-/// As short as a lease may be: request, one call and two seconds.
-const TIMES: [&str; 8] = [
+/// A lease of one second, and all that has to be over within it.
+const TIMES: [&str; 10] = [
     "--request",
-    "700ms",
+    "650ms",
     "--shadow-call",
-    "250ms",
+    "200ms",
     "--turn",
-    "500ms",
+    "450ms",
     "--lease",
-    "3s",
+    "1s",
+    "--lease-margin",
+    "150ms",
 ];
 
 /// How long everything may take to come to rest.

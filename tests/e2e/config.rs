@@ -91,7 +91,7 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
     for (settings, parts) in [
         (
             "lise = \"15s\"",
-            ["keywright.toml: `lise`", "lease, listen"],
+            ["keywright.toml: `lise`", "lease, lease-margin, listen"],
         ),
         ("lease = \"soon\"", ["keywright.toml: `lease`", "500ms"]),
         (

@@ -115,6 +115,10 @@ pub(crate) struct Serve {
     /// How long a process may act on a write before others take it over.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time, help_heading = "Limits")]
     lease: Duration,
+    /// How much longer than a request and a call of a shadow that is at least, for clocks that run apart and a store
+    /// that is slow to answer.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time, help_heading = "Limits")]
+    lease_margin: Duration,
     /// How long a lock may take to settle a write.
     #[arg(long, value_name = "TIME", default_value = "48h", value_parser = time, help_heading = "Limits")]
     time_to_live: Duration,
@@ -171,6 +175,7 @@ impl Serve {
             turn: self.turn,
             shadow_call: self.shadow_call,
             lease: self.lease,
+            lease_margin: self.lease_margin,
             ..keywright_domain::Settings::default()
         };
         protocol.check().map_err(|e| e.to_string())?;
