@@ -235,7 +235,7 @@ fn what_is_not_asked_for_is_not_linked() {
         "aws-smithy",
         "rumqttc",
         "keywright-mqtt",
-        "rustls",
+        "tokio-postgres",
     ] {
         assert!(!has(&bare, name), "{name} is linked without its feature");
     }

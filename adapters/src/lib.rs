@@ -12,3 +12,5 @@ pub mod lock_repo;
 pub mod reports;
 pub mod shadow;
 pub mod time;
+#[cfg(any(feature = "auth", feature = "postgres"))]
+mod tls;

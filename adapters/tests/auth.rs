@@ -126,7 +126,7 @@ async fn of_two_credentials_both_must_be_good() {
     let clock = ManualClock::at(NOW);
     let keys = ApiKeys::new([key.record(organization("acme"), None)]);
     let auth = CredentialAuth::new(
-        Some(Arc::new(verifier())),
+        Some(Tokens::Known(Arc::new(verifier()))),
         Some(keys),
         Arc::new(clock.clone()),
     );
@@ -163,7 +163,7 @@ async fn of_two_credentials_both_must_be_good() {
 #[tokio::test]
 async fn a_kind_that_is_not_configured_is_refused() {
     let auth = CredentialAuth::new(
-        Some(Arc::new(verifier())),
+        Some(Tokens::Known(Arc::new(verifier()))),
         None,
         Arc::new(ManualClock::at(NOW)),
     );
@@ -197,7 +197,8 @@ mod contract {
         let key = ApiKey::generate();
         let keys = ApiKeys::new([key.record(organization("acme"), None)]);
         let clock = Arc::new(ManualClock::at(NOW));
-        let auth = CredentialAuth::new(Some(Arc::new(verifier())), Some(keys), clock);
+        let auth =
+            CredentialAuth::new(Some(Tokens::Known(Arc::new(verifier()))), Some(keys), clock);
         let api_key = (Secret::new(key.expose()), organization("acme"));
         (Arc::new(auth), (sign(&claims()), user("alice")), api_key)
     }

@@ -16,13 +16,15 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::bootstrap::{Error, HttpReports};
+use crate::bootstrap::{Error, HttpReports, JwtVerifier};
 use crate::metrics::Metrics;
 use crate::settings::Bounds;
 
 pub(crate) struct App {
     pub(crate) writes: Arc<KeyWrites>,
     pub(crate) auth: Arc<dyn AuthPort>,
+    /// What verifies the tokens of one's own issuer.
+    pub(crate) tokens: Option<Arc<JwtVerifier>>,
     /// For those who wait for a write to settle.
     pub(crate) history: Arc<dyn LockHistory>,
     /// Tells of each write that this process saves.

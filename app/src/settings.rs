@@ -172,16 +172,35 @@ pub(crate) struct Tokens {
 /// Where the keys of tokens are.
 #[derive(Clone, Debug)]
 pub(crate) enum TokenKeys {
+    /// In a file, which is followed.
+    File(KeyFile),
+    /// Where their issuer publishes them.
+    Published(JwksUrl),
+}
+
+/// A file of keys.
+#[derive(Clone, Debug)]
+pub(crate) enum KeyFile {
     Jwks(PathBuf),
     One(PathBuf, Algorithm),
 }
 
-impl TokenKeys {
+impl KeyFile {
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Jwks(path) | Self::One(path, _) => path,
         }
     }
+}
+
+/// How a set of keys is had from its issuer.
+#[derive(Clone, Debug)]
+pub(crate) struct JwksUrl {
+    pub(crate) url: String,
+    /// Who may have issued the server's certificate, instead of the system's authorities.
+    pub(crate) ca: Option<PathBuf>,
+    /// How often it is asked.
+    pub(crate) every: Duration,
 }
 
 /// How log lines look.

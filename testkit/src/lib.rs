@@ -7,6 +7,8 @@
 
 pub mod auth_port;
 mod hand;
+#[cfg(feature = "issuer")]
+pub mod issuer;
 pub mod lock_repo;
 #[cfg(feature = "postgres-server")]
 pub mod postgres_server;

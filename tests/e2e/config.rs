@@ -123,6 +123,15 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         ),
         ("token-issuer = \"i\"", ["--jwks", "--token-key"]),
         (
+            "sandbox = \"off\"\njwks = \"http://id.example/\"\ntoken-issuer = \"i\"\ntoken-audience = \"a\"",
+            ["http://id.example/", "https://"],
+        ),
+        ("jwks-ca = \"ca.pem\"", ["--jwks-ca", "URL"]),
+        (
+            "jwks-every = \"0s\"\njwks = \"https://x/\"",
+            ["--jwks-every", "zero"],
+        ),
+        (
             "jwks = \"k\"\ntoken-issuer = \"i\"\ntoken-audience = \"a\"",
             ["the sandbox has tokens of its own", "--sandbox off"],
         ),

@@ -10,6 +10,7 @@ mod credentials;
 mod database;
 mod faults;
 mod heads;
+mod issuer;
 mod kill;
 mod locks;
 mod metrics;

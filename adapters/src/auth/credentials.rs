@@ -1,30 +1,52 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials};
-use keywright_domain::principal::Principal;
+use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
+use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::values::Timestamp;
 
-use super::{ApiKeys, JwtVerifier, LastUsed, principal};
+use super::{ApiKeys, JwtVerifier, LastUsed, PublishedKeys, Refusal, Verified, principal};
 
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
-    tokens: Option<Arc<JwtVerifier>>,
+    tokens: Option<Tokens>,
     api_keys: Option<RwLock<ApiKeys>>,
     clock: Arc<dyn Clock>,
 }
 
+/// Tokens, by how their keys are known.
+#[derive(Clone)]
+pub enum Tokens {
+    /// Somebody else sees to the keys.
+    Known(Arc<JwtVerifier>),
+    /// The issuer is asked for the keys.
+    Published(Arc<PublishedKeys>),
+}
+
+impl Tokens {
+    async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+        match self {
+            Self::Known(verifier) => verifier.verify(token, now),
+            Self::Published(keys) => keys.verify(token, now).await,
+        }
+    }
+}
+
 impl CredentialAuth {
     /// Accepts what is given here.
-    pub fn new(
-        tokens: Option<Arc<JwtVerifier>>,
-        api_keys: Option<ApiKeys>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(tokens: Option<Tokens>, api_keys: Option<ApiKeys>, clock: Arc<dyn Clock>) -> Self {
         Self {
             tokens,
             api_keys: api_keys.map(RwLock::new),
             clock,
         }
+    }
+
+    async fn bearer(&self, token: &Secret, now: Timestamp) -> Result<Identity, AuthError> {
+        let refused = AuthError::Refused("tokens are not accepted here");
+        let tokens = self.tokens.as_ref().ok_or(refused)?;
+        let verified = tokens.verify(token.expose().as_bytes(), now).await?;
+        Ok(verified.identity)
     }
 
     /// When each API key was last good since it was read.
@@ -50,14 +72,10 @@ impl CredentialAuth {
 impl AuthPort for CredentialAuth {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
         let now = self.clock.now();
-        let token = credentials.bearer.as_ref().map(|token| {
-            let verifier = self.tokens.as_ref();
-            verifier
-                .ok_or(AuthError::Refused("tokens are not accepted here"))?
-                .verify(token.expose().as_bytes(), now)
-                .map(|verified| verified.identity)
-                .map_err(AuthError::from)
-        });
+        let token = match &credentials.bearer {
+            None => None,
+            Some(token) => Some(self.bearer(token, now).await),
+        };
         let api_key = credentials.api_key.as_ref().map(|key| {
             let keys = self.api_keys.as_ref();
             keys.ok_or(AuthError::Refused("API keys are not accepted here"))?

@@ -11,6 +11,8 @@ mod credentials;
 #[cfg(feature = "auth")]
 mod jwt;
 mod memory;
+#[cfg(feature = "auth")]
+mod published_keys;
 
 #[cfg(feature = "auth")]
 pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
@@ -21,12 +23,15 @@ pub use api_key_file::{
 #[cfg(all(feature = "auth", feature = "postgres"))]
 pub use api_key_table::PostgresApiKeys;
 #[cfg(feature = "auth")]
-pub use credentials::CredentialAuth;
+pub use credentials::{CredentialAuth, Tokens};
 #[cfg(feature = "auth")]
 pub use jwt::{
-    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, Refusal, VerificationKey, Verified, read_jwks,
+    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, Refusal, VerificationKey, Verified,
+    read_jwks, read_published_jwks,
 };
 pub use memory::InMemoryAuth;
+#[cfg(feature = "auth")]
+pub use published_keys::{InvalidJwksUrl, JwksUnavailable, JwksUrl, PublishedKeys};
 
 use keywright_domain::ports::AuthError;
 use keywright_domain::principal::{Identity, Principal};

@@ -4,7 +4,6 @@
 mod schema;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -12,15 +11,14 @@ use deadpool_postgres::{
     RecyclingMethod, Runtime,
 };
 use keywright_domain::ports::RepoError;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::tls;
 
 /// The time for a connection to be made.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -138,7 +136,8 @@ impl DatabaseSettings {
         let manager_config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let tls = MakeRustlsConnect::new(self.tls()?);
+        let tls = tls::client_config(self.ca.as_deref()).map_err(DatabaseError::Unfit)?;
+        let tls = MakeRustlsConnect::new(tls);
         let manager = Manager::from_config(self.config.clone(), tls, manager_config);
         let millis = patience.as_millis();
         let bounds = format!(
@@ -160,35 +159,6 @@ impl DatabaseSettings {
             .post_create(set)
             .build()
             .map_err(|e| DatabaseError::Unfit(e.to_string()))
-    }
-
-    fn tls(&self) -> Result<ClientConfig, DatabaseError> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(path) => {
-                let unusable = |why: &dyn std::fmt::Display| {
-                    DatabaseError::Unfit(format!("{} cannot be used: {why}", path.display()))
-                };
-                let file = CertificateDer::pem_file_iter(path).map_err(|e| unusable(&e))?;
-                for certificate in file {
-                    let certificate = certificate.map_err(|e| unusable(&e))?;
-                    roots.add(certificate).map_err(|e| unusable(&e))?;
-                }
-                if roots.is_empty() {
-                    return Err(unusable(&"it holds no certificate in PEM"));
-                }
-            }
-            None if self.config.get_ssl_mode() == SslMode::Disable => {}
-            // Some of a system's certificates may be unreadable; what is left has to do.
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.2 and 1.3");
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 }
 

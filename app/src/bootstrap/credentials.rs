@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use keywright_adapters::auth::{
-    Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
-    VerificationKey, read_jwks,
+    self, Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier,
+    LastUsed, PublishedKeys, VerificationKey, read_jwks, write_private,
 };
 use keywright_domain::ports::{Clock, Secret};
 use keywright_domain::principal::Identity;
@@ -21,7 +22,7 @@ use crate::demo_credentials::{
     AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
     write_env,
 };
-use crate::settings::{Settings, TokenKeys, Tokens};
+use crate::settings::{JwksUrl, KeyFile, Settings, TokenKeys, Tokens};
 
 /// How often the files of keys are looked at.
 const FOLLOW: Duration = Duration::from_millis(500);
@@ -35,8 +36,22 @@ pub(super) struct LetIn {
     /// The sandbox's own.
     pub(super) demo: Option<DemoCredentials>,
     api_keys: (ApiKeyStore, Vec<ApiKeyRecord>),
-    tokens: Option<(Arc<JwtVerifier>, TokenKeys, Stamp)>,
+    tokens: Option<OwnTokens>,
 }
+
+/// The verifier of tokens of one's own issuer, and where its keys are followed.
+struct OwnTokens {
+    verifier: Arc<JwtVerifier>,
+    keys: FollowedKeys,
+}
+
+enum FollowedKeys {
+    File(KeyFile, Stamp),
+    Published(Arc<PublishedKeys>, PublishedCopy, Duration),
+}
+
+/// The set of keys that was last had from a URL, in the folder of data: it serves a start while that is down.
+struct PublishedCopy(PathBuf);
 
 /// Reads the files, or makes the sandbox's credentials.
 ///
@@ -49,23 +64,23 @@ pub(super) async fn let_in(
     api_keys: ApiKeyStore,
 ) -> Result<LetIn, Error> {
     let data = settings.data.as_path();
-    let (mut verifier, mut demo, mut followed) = (None, None, None);
+    let (mut tokens, mut demo, mut own) = (None, None, None);
     if settings.sandbox.demo {
         let credentials = demo_credentials(data, url, &**clock, &api_keys).await?;
-        (verifier, demo) = (Some(Arc::new(credentials.tokens)), Some(credentials.demo));
-    } else if let Some(tokens) = &settings.tokens {
-        let stamp = Stamp::of(tokens.keys.path());
-        let own = Arc::new(own_tokens(tokens)?);
-        followed = Some((own.clone(), tokens.keys.clone(), stamp));
-        verifier = Some(own);
+        tokens = Some(auth::Tokens::Known(Arc::new(credentials.tokens)));
+        demo = Some(credentials.demo);
+    } else if let Some(settings) = &settings.tokens {
+        let opened = OwnTokens::open(settings, data).await?;
+        tokens = Some(opened.accepted());
+        own = Some(opened);
     }
     let records = api_keys.read().await?;
-    let auth = CredentialAuth::new(verifier, Some(ApiKeys::new(records.clone())), clock.clone());
+    let auth = CredentialAuth::new(tokens, Some(ApiKeys::new(records.clone())), clock.clone());
     Ok(LetIn {
         auth: Arc::new(auth),
         demo,
         api_keys: (api_keys, records),
-        tokens: followed,
+        tokens: own,
     })
 }
 
@@ -75,11 +90,94 @@ impl LetIn {
         let ((store, records), auth) = (self.api_keys, self.auth);
         workers.spawn(note_api_keys_used(store.clone(), auth.clone()));
         workers.spawn(follow_api_keys(store, records, auth));
-        if let Some((tokens, keys, stamp)) = self.tokens {
-            let path = keys.path().to_owned();
-            workers.spawn(follow("the keys of tokens", path, stamp, move || {
-                Ok(tokens.replace_keys(read_token_keys(&keys)?)?)
-            }));
+        let Some(OwnTokens { verifier, keys }) = self.tokens else {
+            return;
+        };
+        match keys {
+            FollowedKeys::File(file, stamp) => {
+                let path = file.path().to_owned();
+                workers.spawn(follow("the keys of tokens", path, stamp, move || {
+                    Ok(verifier.replace_keys(read_token_keys(&file)?)?)
+                }));
+            }
+            FollowedKeys::Published(published, copy, every) => {
+                workers.spawn(async move {
+                    published.follow(every, |set| copy.keep(set)).await;
+                });
+            }
+        }
+    }
+
+    /// The verifier of tokens of one's own issuer.
+    pub(super) fn own_tokens(&self) -> Option<Arc<JwtVerifier>> {
+        Some(self.tokens.as_ref()?.verifier.clone())
+    }
+}
+
+impl OwnTokens {
+    /// A URL that is down does not keep the server from starting: the keys that were last had from it serve, or tokens
+    /// have to wait.
+    ///
+    /// # Errors
+    /// A file or the URL cannot be used; the text names it.
+    async fn open(tokens: &Tokens, data: &Path) -> Result<Self, Error> {
+        let (verifier, keys) = match &tokens.keys {
+            TokenKeys::File(file) => {
+                let stamp = Stamp::of(file.path());
+                let verifier = Arc::new(verifier_of_file(tokens, file)?);
+                (verifier, FollowedKeys::File(file.clone(), stamp))
+            }
+            TokenKeys::Published(JwksUrl { url, ca, every }) => {
+                let verifier = Arc::new(JwtVerifier::without_keys(verified(tokens)));
+                let source = auth::JwksUrl::new(url, ca.as_deref())?;
+                let published = Arc::new(PublishedKeys::new(source, verifier.clone()));
+                let copy = PublishedCopy::of(url, data);
+                match published.refresh().await {
+                    Ok(set) => set.iter().for_each(|set| copy.keep(set)),
+                    Err(error) => {
+                        let used = copy.read().map(|set| published.take(&set));
+                        let serves = matches!(used, Some(Ok(())));
+                        let (old, none) = ("the last ones serve", "tokens wait for them");
+                        tracing::error!(%error, "{}", if serves { old } else { none });
+                    }
+                }
+                let keys = FollowedKeys::Published(published, copy, *every);
+                (verifier, keys)
+            }
+        };
+        Ok(Self { verifier, keys })
+    }
+
+    fn accepted(&self) -> auth::Tokens {
+        match &self.keys {
+            FollowedKeys::File(..) => auth::Tokens::Known(self.verifier.clone()),
+            FollowedKeys::Published(keys, ..) => auth::Tokens::Published(keys.clone()),
+        }
+    }
+}
+
+impl PublishedCopy {
+    /// Another URL's keys are never taken for this one's.
+    fn of(url: &str, data: &Path) -> Self {
+        let hash = digest(&SHA256, url.as_bytes());
+        let name: String = hash
+            .as_ref()
+            .iter()
+            .take(8)
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        Self(data.join(format!("jwks-{name}.json")))
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        fs::read(&self.0).ok()
+    }
+
+    /// Without it the service runs as well, until it is started while the URL is down.
+    fn keep(&self, set: &[u8]) {
+        if let Err(error) = write_private(&self.0, set) {
+            let path = self.0.display();
+            tracing::warn!(%error, "the keys of tokens are not kept in {path}");
         }
     }
 }
@@ -141,35 +239,48 @@ async fn demo_credentials(
     Ok(Credentials { demo, tokens })
 }
 
-/// The verifier of the tokens that the settings ask for.
+/// Whether the keys of tokens can be used. Nobody is asked for them.
 ///
 /// # Errors
-/// A file cannot be read, or a key in it cannot be used; the text names the file.
-pub(crate) fn own_tokens(tokens: &Tokens) -> Result<JwtVerifier, Error> {
-    let settings = JwtSettings {
+/// A file cannot be read, a key in it cannot be used, or a URL is none; the text names it.
+pub(crate) fn check_tokens(tokens: &Tokens) -> Result<(), Error> {
+    match &tokens.keys {
+        TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
+        TokenKeys::Published(JwksUrl { url, ca, .. }) => {
+            drop(auth::JwksUrl::new(url, ca.as_deref())?);
+        }
+    }
+    Ok(())
+}
+
+fn verified(tokens: &Tokens) -> JwtSettings {
+    JwtSettings {
         issuer: tokens.issuer.clone(),
         audience: tokens.audience.clone(),
         organization_claim: tokens.organization_claim.clone(),
-    };
-    let verifier = JwtVerifier::new(read_token_keys(&tokens.keys)?, settings);
-    Ok(verifier.map_err(|e| unusable(&tokens.keys, &e))?)
+    }
 }
 
-fn unusable(keys: &TokenKeys, why: &dyn std::fmt::Display) -> String {
+fn verifier_of_file(tokens: &Tokens, file: &KeyFile) -> Result<JwtVerifier, Error> {
+    let verifier = JwtVerifier::new(read_token_keys(file)?, verified(tokens));
+    Ok(verifier.map_err(|e| unusable(file, &e))?)
+}
+
+fn unusable(keys: &KeyFile, why: &dyn std::fmt::Display) -> String {
     format!("cannot use {} for tokens: {why}", keys.path().display())
 }
 
-fn read_token_keys(keys: &TokenKeys) -> Result<Vec<VerificationKey>, Error> {
+fn read_token_keys(keys: &KeyFile) -> Result<Vec<VerificationKey>, Error> {
     let content = fs::read(keys.path()).map_err(|e| unusable(keys, &e))?;
     let read = match keys {
-        TokenKeys::Jwks(_) => read_jwks(&content),
-        TokenKeys::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
+        KeyFile::Jwks(_) => read_jwks(&content),
+        KeyFile::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
             let text = String::from_utf8(content);
             let text = text.map_err(|_| unusable(keys, &"a secret must be text"))?;
             let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
             VerificationKey::secret(None, *algorithm, &secret).map(|key| vec![key])
         }
-        TokenKeys::One(_, algorithm) => {
+        KeyFile::One(_, algorithm) => {
             VerificationKey::pem(None, *algorithm, &content).map(|key| vec![key])
         }
     };

@@ -31,7 +31,7 @@ use crate::demo_credentials::DemoCredentials;
 use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
-pub(crate) use credentials::own_tokens;
+pub(crate) use credentials::check_tokens;
 pub(crate) use device_path::check;
 #[cfg(feature = "mqtt")]
 pub(crate) use device_path::{VIRTUAL_LOCKS, open_shadows, seconds};
@@ -40,6 +40,9 @@ pub(crate) use store::{ApiKeyStore, Store};
 
 /// What the commands need of the adapters.
 pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed, write_private};
+
+/// What verifies tokens.
+pub(crate) use keywright_adapters::auth::JwtVerifier;
 
 /// Who is told of what goes through the ports.
 pub(crate) use keywright_adapters::layer::{Call, Observer};
@@ -155,7 +158,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
-    let auth = let_in.auth.clone();
+    let (auth, tokens) = (let_in.auth.clone(), let_in.own_tokens());
     let banner = banner(settings, url, let_in.demo.as_ref(), &stores.place);
     let mut workers = workers::start(&writes, path.reports, &metrics);
     if let Some(every) = settings.audit_every {
@@ -175,6 +178,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let app = App {
         writes,
         auth,
+        tokens,
         history,
         saved,
         clock,

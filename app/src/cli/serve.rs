@@ -16,7 +16,8 @@ use super::values::{
     LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
 };
 use crate::settings::{
-    Behaviours, Bounds, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys, Tokens,
+    Behaviours, Bounds, JwksUrl, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys,
+    Tokens,
 };
 
 /// Where everything is kept, unless said otherwise.
@@ -42,9 +43,16 @@ pub(crate) struct Serve {
     #[command(flatten)]
     log: LogLines,
 
-    /// The keys that tokens are signed with: a JSON Web Key Set.
+    /// The keys that tokens are signed with: a JSON Web Key Set in a file, which is read again when it changes, or at an
+    /// https URL, which is asked again and again, and at once for a token of an unknown key.
+    #[arg(long, value_name = "FILE|URL", help_heading = "Credentials")]
+    jwks: Option<String>,
+    /// How often that URL is asked: a key that is taken off it is refused within this time.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time, help_heading = "Credentials")]
+    jwks_every: Duration,
+    /// Who may have issued the certificate of that URL, in PEM [default: whom the system trusts].
     #[arg(long, value_name = "FILE", help_heading = "Credentials")]
-    jwks: Option<PathBuf>,
+    jwks_ca: Option<PathBuf>,
     /// The public key, in PEM, or the shared secret that tokens are signed with.
     #[arg(
         long,
@@ -254,8 +262,21 @@ impl Serve {
     /// Where the keys for tokens are, if tokens of one's own are accepted.
     fn tokens(&self) -> Result<Option<Tokens>, String> {
         let keys = match (&self.jwks, &self.token_key) {
-            (Some(path), _) => TokenKeys::Jwks(path.clone()),
-            (None, Some(path)) => TokenKeys::One(path.clone(), self.token_algorithm),
+            (Some(url), _) if url.contains("://") => {
+                if self.jwks_every.is_zero() {
+                    return Err("--jwks-every must be more than zero".into());
+                }
+                TokenKeys::Published(JwksUrl {
+                    url: url.clone(),
+                    ca: self.jwks_ca.clone(),
+                    every: self.jwks_every,
+                })
+            }
+            _ if self.jwks_ca.is_some() => {
+                return Err("--jwks-ca is about a URL in --jwks".into());
+            }
+            (Some(path), _) => TokenKeys::File(KeyFile::Jwks(path.into())),
+            (None, Some(path)) => TokenKeys::File(KeyFile::One(path.clone(), self.token_algorithm)),
             (None, None) if self.token_issuer.is_some() || self.token_audience.is_some() => {
                 return Err(
                     "--token-issuer and --token-audience need --jwks or --token-key".into(),

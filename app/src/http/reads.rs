@@ -9,7 +9,8 @@ use super::failure::Failure;
 use super::{Answer, request};
 use crate::app::App;
 
-/// `GET /readyz`: the store answers, what the shadows need is connected, and the service is not being stopped.
+/// `GET /readyz`: the store answers, what the shadows need is connected, tokens can be verified, and the service is not
+/// being stopped.
 pub(super) fn ready(app: &App) -> Result<Answer, Failure> {
     if app.work.is_draining() {
         return Err(Failure::NotReady("The service is being stopped"));
@@ -18,6 +19,9 @@ pub(super) fn ready(app: &App) -> Result<Answer, Failure> {
         let why =
             "The broker is not connected, or nobody answers for shadows there; the log says more";
         return Err(Failure::NotReady(why));
+    }
+    if app.tokens.as_ref().is_some_and(|tokens| !tokens.has_keys()) {
+        return Err(Failure::NotReady("The keys of tokens are not known yet"));
     }
     // Asked for beside the requests, so that whoever asks often does not keep the store busy.
     match *app.store_answers.borrow() {

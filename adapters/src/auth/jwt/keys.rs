@@ -143,6 +143,38 @@ pub fn read_jwks(text: &[u8]) -> Result<Vec<VerificationKey>, InvalidKeys> {
         .collect()
 }
 
+/// The keys of a set that an issuer publishes for everybody, and what is to be said of those that are left out: keys for
+/// other purposes and of other algorithms may stand beside them (RFC 7517, section 5). An RSA key without `alg` is one
+/// for RS256, as OpenID Connect has it.
+///
+/// # Errors
+/// It is no set, or holds no key that can be used.
+pub fn read_published_jwks(
+    text: &[u8],
+) -> Result<(Vec<VerificationKey>, Vec<InvalidKeys>), InvalidKeys> {
+    let set = strict_json::object(text).ok_or(InvalidKeys::Jwks)?;
+    let keys = set.get("keys").and_then(Value::as_array);
+    let (mut used, mut left_out) = (Vec::new(), Vec::new());
+    for (at, key) in keys.ok_or(InvalidKeys::Jwks)?.iter().enumerate() {
+        let mut key = key.clone();
+        if key["kty"] == "RSA" && key.get("alg").is_none() {
+            key["alg"] = "RS256".into();
+        }
+        let read = match key["kty"] == "oct" {
+            true => Err("it is a shared secret, which everybody has seen now".into()),
+            false => read_jwk(&key),
+        };
+        match read {
+            Ok(key) => used.push(key),
+            Err(why) => left_out.push(InvalidKeys::Jwk { at, why }),
+        }
+    }
+    match left_out.first() {
+        Some(why) if used.is_empty() => Err(why.clone()),
+        _ => Ok((used, left_out)),
+    }
+}
+
 fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
     let text = |name: &str| match value.get(name) {
         None => Ok(None),
@@ -292,6 +324,7 @@ fn significant_bits(number: &[u8]) -> usize {
 }
 
 /// Keys by their names.
+#[derive(Default)]
 pub(super) struct KeySet {
     keys: HashMap<Option<String>, VerificationKey>,
 }
@@ -319,6 +352,10 @@ impl KeySet {
             return Err(InvalidKeys::None);
         }
         Ok(Self { keys: named })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The key that a token names. Without a name, or where the only key has none, it is the only one.

@@ -18,7 +18,7 @@ use quick_cache::sync::Cache;
 pub use algorithm::Algorithm;
 use compact::Compact;
 use keys::KeySet;
-pub use keys::{InvalidKeys, VerificationKey, read_jwks};
+pub use keys::{InvalidKeys, VerificationKey, read_jwks, read_published_jwks};
 pub use refusal::Refusal;
 
 /// How many verified tokens are remembered.
@@ -63,6 +63,21 @@ impl JwtVerifier {
         })
     }
 
+    /// One that has no keys yet.
+    pub fn without_keys(settings: JwtSettings) -> Self {
+        Self {
+            settings,
+            keys: RwLock::default(),
+            verified: Cache::new(REMEMBERED),
+        }
+    }
+
+    /// Whether there is any key to verify tokens with.
+    pub fn has_keys(&self) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        !keys.is_empty()
+    }
+
     /// From now on only tokens of these keys are good.
     ///
     /// # Errors
@@ -103,6 +118,9 @@ impl JwtVerifier {
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
         let compact = Compact::parse(token)?;
+        if keys.is_empty() {
+            return Err(Refusal::NoKeys);
+        }
         let key = keys.find(compact.key_id).ok_or(Refusal::UnknownKey)?;
         if compact.algorithm != key.algorithm.name() {
             return Err(Refusal::WrongAlgorithm);

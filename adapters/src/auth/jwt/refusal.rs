@@ -22,6 +22,8 @@ pub enum Refusal {
     KeyInToken,
     /// There is no signature.
     Unsigned,
+    /// There is no key yet, so that nothing can be said of any token.
+    NoKeys,
     /// No key has that `kid`, or there is no `kid` and more than one key.
     UnknownKey,
     /// The header's `alg` is not the key's.
@@ -61,6 +63,7 @@ impl Refusal {
             Self::Compressed => "token: zip in the header",
             Self::KeyInToken => "token: a key in the header",
             Self::Unsigned => "token: no signature",
+            Self::NoKeys => "token: there are no keys yet",
             Self::UnknownKey => "token: unknown kid",
             Self::WrongAlgorithm => "token: alg is not the key's",
             Self::Forged => "token: signature",
@@ -79,6 +82,9 @@ impl Refusal {
 
 impl From<Refusal> for AuthError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal.as_str())
+        match refusal {
+            Refusal::NoKeys => Self::Unavailable(refusal.as_str().into()),
+            _ => Self::Refused(refusal.as_str()),
+        }
     }
 }
