@@ -164,9 +164,8 @@ async fn a_lock_that_needs_a_card_says_that_it_waits() {
     let mut said = Vec::new();
     while let Ok(message) = messages.try_recv() {
         if message.kind == MessageKind::UpdateAccepted {
-            let status = message
-                .body
-                .pointer("/state/reported/writeKeyResult/w1/status");
+            let body = message.body();
+            let status = body.pointer("/state/reported/writeKeyResult/w1/status");
             said.extend(status.and_then(Value::as_str).map(str::to_owned));
         }
     }
@@ -182,7 +181,8 @@ async fn a_lock_that_reports_twice_does_so() {
     let mut reports = 0;
     while reports < 2 {
         let message = messages.recv().await.expect("a message");
-        let reported = message.body.pointer("/state/reported/writeKeyResult/w1");
+        let body = message.body();
+        let reported = body.pointer("/state/reported/writeKeyResult/w1");
         reports += usize::from(message.kind == MessageKind::UpdateAccepted && reported.is_some());
     }
 }

@@ -128,11 +128,14 @@ async fn answer(service: &ShadowService, request: Request<Incoming>) -> Result<V
     let method = request.method().clone();
     match target {
         Target::Shadow(thing, shadow) => match method {
-            Method::GET => service.get(&thing, &shadow, b"").await.map(|a| a.body),
-            Method::DELETE => service.delete(&thing, &shadow, b"").await.map(|a| a.body),
+            Method::GET => service.get(&thing, &shadow, b"").await.map(|a| a.body()),
+            Method::DELETE => service.delete(&thing, &shadow, b"").await.map(|a| a.body()),
             Method::POST => {
                 let body = body(request).await?;
-                service.update(&thing, &shadow, &body).await.map(|a| a.body)
+                service
+                    .update(&thing, &shadow, &body)
+                    .await
+                    .map(|a| a.body())
             }
             _ => Err(wrong_method()),
         },

@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 #[cfg(feature = "durable")]
 use crate::durable::{GroupCommit, OpenError};
-use crate::engine::{Document, Limits, Rejected, Request, client_token, put_token};
+use crate::engine::{Document, Limits, Object, Patch, Rejected, Request, client_token, put_token};
 use crate::name::{FullName, ShadowName, check_thing_name};
 #[cfg(feature = "durable")]
 use crate::store;
@@ -60,17 +60,84 @@ pub struct Message {
     pub kind: MessageKind,
     /// The shadow's version.
     pub version: u64,
+    said: Said,
+}
+
+impl Message {
     /// The message itself.
-    pub body: Value,
+    pub fn body(&self) -> Value {
+        match (self.kind, &self.said) {
+            (_, Said::Body(body)) => body.clone(),
+            (MessageKind::UpdateDelta, Said::Update(update)) => update.delta(),
+            (MessageKind::UpdateDocuments, Said::Update(update)) => update.documents(),
+            (_, Said::Update(update)) => update.accepted(),
+        }
+    }
+
+    /// Whether it tells of an update that changed what is reported.
+    pub fn has_reported(&self) -> bool {
+        match &self.said {
+            Said::Update(update) => update.request.reported() != Patch::Keep,
+            Said::Body(_) => false,
+        }
+    }
+}
+
+/// What is told, put together only where somebody wants to hear it.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    Body(Value),
+    Update(Arc<Update>),
+}
+
+/// An update that was accepted.
+#[derive(Debug, PartialEq)]
+struct Update {
+    request: Request,
+    previous: Option<Arc<Document>>,
+    current: Arc<Document>,
+    now: u64,
+}
+
+impl Update {
+    fn accepted(&self) -> Value {
+        self.request.accepted_body(self.current.version, self.now)
+    }
+
+    fn delta(&self) -> Value {
+        let mut body = self.current.delta_body(self.now).unwrap_or_default();
+        put_token(&mut body, self.request.client_token.as_deref());
+        body
+    }
+
+    fn documents(&self) -> Value {
+        let previous = self
+            .previous
+            .as_ref()
+            .map(|document| document.stored_body());
+        let current = self.current.stored_body();
+        let mut body = json!({ "previous": previous, "current": current, "timestamp": self.now });
+        put_token(&mut body, self.request.client_token.as_deref());
+        body
+    }
 }
 
 /// The answer to a request that was done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// The answer.
-    pub body: Value,
     /// The shadow's version.
     pub version: u64,
+    said: Said,
+}
+
+impl Accepted {
+    /// The answer.
+    pub fn body(&self) -> Value {
+        match &self.said {
+            Said::Body(body) => body.clone(),
+            Said::Update(update) => update.accepted(),
+        }
+    }
 }
 
 /// A Device Shadow service in this process. Clones share the shadows.
@@ -104,7 +171,7 @@ struct Change {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// It exists.
-    Live(Document),
+    Live(Arc<Document>),
     /// It was deleted; a shadow that is made again goes on from this version.
     Tombstone {
         /// The version, one above the deleted document's.
@@ -174,16 +241,39 @@ impl ShadowService {
         body: &[u8],
     ) -> Result<Accepted, Rejected> {
         check(thing, shadow)?;
+        let request = Request::parse(body, &self.config.limits)?;
+        self.apply(thing, shadow, request).await
+    }
+
+    /// As [`ShadowService::update`], with a request that was not sent as text.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn update_object(
+        &self,
+        thing: &str,
+        shadow: &ShadowName,
+        body: Object,
+    ) -> Result<Accepted, Rejected> {
+        check(thing, shadow)?;
+        let request = Request::of(body, &self.config.limits)?;
+        self.apply(thing, shadow, request).await
+    }
+
+    async fn apply(
+        &self,
+        thing: &str,
+        shadow: &ShadowName,
+        request: Request,
+    ) -> Result<Accepted, Rejected> {
         let limits = self.config.limits;
-        let request = Request::parse(body, &limits)?;
         self.admit(thing, request.client_token.as_deref())?;
         let (key, clock) = (
             (thing.to_owned(), shadow.clone()),
             self.config.clock.clone(),
         );
         let token = request.client_token.clone();
-        let apply =
-            move |record: Option<&Record>| updated(&key, record, &request, &limits, clock());
+        let apply = move |record: Option<&Record>| updated(&key, record, request, &limits, clock());
         self.change(thing, shadow, token, apply).await
     }
 
@@ -210,8 +300,8 @@ impl ShadowService {
         let mut body = document.get_body((self.config.clock)());
         put_token(&mut body, token.as_deref());
         Ok(Accepted {
-            body,
             version: document.version,
+            said: Said::Body(body),
         })
     }
 
@@ -333,7 +423,7 @@ impl ShadowService {
     }
 
     /// What is stored, if the shadow exists.
-    pub fn document(&self, thing: &str, shadow: &ShadowName) -> Option<Document> {
+    pub fn document(&self, thing: &str, shadow: &ShadowName) -> Option<Arc<Document>> {
         match self
             .shared
             .shadows()
@@ -359,8 +449,8 @@ impl ShadowService {
                 record,
                 messages: Vec::new(),
                 answer: Accepted {
-                    body: Value::Null,
                     version: 0,
+                    said: Said::Body(Value::Null),
                 },
             })
         };
@@ -371,7 +461,7 @@ impl ShadowService {
     pub fn pending(&self) -> Vec<(String, ShadowName)> {
         let shadows = self.shared.shadows();
         let differs = |record: &Record| match record {
-            Record::Live(document) => !document.delta().is_empty(),
+            Record::Live(document) => document.differs(),
             Record::Tombstone { .. } => false,
         };
         let pending = shadows.iter().filter(|(_, record)| differs(record));
@@ -387,7 +477,7 @@ impl ShadowService {
             &key,
             MessageKind::UpdateDelta,
             document.version,
-            delta,
+            Said::Body(delta),
         ))
     }
 
@@ -434,12 +524,15 @@ impl Shared {
 fn updated(
     key: &(String, ShadowName),
     record: Option<&Record>,
-    request: &Request,
+    request: Request,
     limits: &Limits,
     now: u64,
 ) -> Result<Change, Rejected> {
-    let base = match record {
-        Some(Record::Live(document)) => document.clone(),
+    let previous = match record {
+        Some(Record::Live(document)) => Some(document.clone()),
+        _ => None,
+    };
+    let fresh = match record {
         Some(Record::Tombstone {
             version,
             deleted_at,
@@ -449,39 +542,28 @@ fn updated(
         },
         _ => Document::default(),
     };
-    let next = base.update(request, limits, now)?;
-    let (version, token) = (next.version, request.client_token.as_deref());
-    let accepted = request.accepted_body(version, now);
-    let mut messages = vec![message(
-        key,
-        MessageKind::UpdateAccepted,
-        version,
-        accepted.clone(),
-    )];
-    if let Some(mut delta) = next.delta_body(now) {
-        put_token(&mut delta, token);
-        messages.push(message(key, MessageKind::UpdateDelta, version, delta));
-    }
-    let previous = match record {
-        Some(Record::Live(document)) => document.stored_body(),
-        _ => Value::Null,
-    };
-    let mut documents =
-        json!({ "previous": previous, "current": next.stored_body(), "timestamp": now });
-    put_token(&mut documents, token);
-    messages.push(message(
-        key,
-        MessageKind::UpdateDocuments,
-        version,
-        documents,
-    ));
+    let base = previous.as_deref().unwrap_or(&fresh);
+    let current = Arc::new(base.update(&request, limits, now)?);
+    let (version, record) = (current.version, Record::Live(current.clone()));
+    let differs = current.differs();
+    let said = Said::Update(Arc::new(Update {
+        request,
+        previous,
+        current,
+        now,
+    }));
+    let kinds = [
+        Some(MessageKind::UpdateAccepted),
+        differs.then_some(MessageKind::UpdateDelta),
+        Some(MessageKind::UpdateDocuments),
+    ];
+    let messages = kinds.into_iter().flatten();
     Ok(Change {
-        record: Record::Live(next),
-        messages,
-        answer: Accepted {
-            body: accepted,
-            version,
-        },
+        record,
+        messages: messages
+            .map(|kind| message(key, kind, version, said.clone()))
+            .collect(),
+        answer: Accepted { version, said },
     })
 }
 
@@ -491,12 +573,13 @@ fn deleted(
     token: Option<String>,
     now: u64,
 ) -> Result<Change, Rejected> {
-    let Some(Record::Live(Document { version, .. })) = record else {
+    let Some(Record::Live(document)) = record else {
         return Err(missing(&key.0, &key.1, token));
     };
-    let version = *version;
+    let version = document.version;
     let mut body = json!({ "version": version, "timestamp": now });
     put_token(&mut body, token.as_deref());
+    let said = Said::Body(body);
     Ok(Change {
         record: Record::Tombstone {
             version: version + 1,
@@ -506,9 +589,9 @@ fn deleted(
             key,
             MessageKind::DeleteAccepted,
             version,
-            body.clone(),
+            said.clone(),
         )],
-        answer: Accepted { body, version },
+        answer: Accepted { version, said },
     })
 }
 
@@ -516,14 +599,14 @@ fn message(
     (thing, shadow): &(String, ShadowName),
     kind: MessageKind,
     version: u64,
-    body: Value,
+    said: Said,
 ) -> Message {
     Message {
         thing: thing.clone(),
         shadow: shadow.clone(),
         kind,
         version,
-        body,
+        said,
     }
 }
 

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::{Value, json};
@@ -137,9 +138,9 @@ fn record(row: &Row<'_>, first: usize) -> rusqlite::Result<Record> {
             metadata: object(name, "metadata")?,
         })
     };
-    Ok(Record::Live(Document {
+    Ok(Record::Live(Arc::new(Document {
         desired: section("desired")?,
         reported: section("reported")?,
         version,
-    }))
+    })))
 }

@@ -28,10 +28,11 @@ impl InMemoryReports {
     }
 
     fn report(&self, message: &Message) -> Option<DeviceReport> {
-        if message.kind != MessageKind::UpdateAccepted || message.shadow != self.name {
+        let accepted = message.kind == MessageKind::UpdateAccepted;
+        if !accepted || message.shadow != self.name || !message.has_reported() {
             return None;
         }
-        let results = document::results(&message.body);
+        let results = document::results(&message.body());
         let thing = ThingName::new(&message.thing).ok()?;
         let shadow_version = Some(ShadowVersion(message.version));
         (!results.is_empty()).then_some(DeviceReport {

@@ -14,6 +14,10 @@ const RESULTS: &str = "writeKeyResult";
 
 /// The body of an update request.
 pub fn update_body(change: &ShadowChange) -> Value {
+    update_object(change).into()
+}
+
+pub(crate) fn update_object(change: &ShadowChange) -> Map<String, Value> {
     let mut entries: Map<String, Value> = Map::new();
     entries.extend(change.remove.iter().map(|id| (id.to_string(), Value::Null)));
     entries.extend(
@@ -32,9 +36,10 @@ pub fn update_body(change: &ShadowChange) -> Value {
     if !results.is_empty() {
         reported.insert(RESULTS.into(), results.into());
     }
-    let mut body = json!({ "clientToken": change.token.as_str() });
+    let mut body = Map::new();
+    body.insert("clientToken".into(), change.token.as_str().into());
     match change.expected {
-        Some(version) => body["version"] = json!(version.0),
+        Some(version) => drop(body.insert("version".into(), version.0.into())),
         // An unconditional update may be the first: an empty map that equals the one which is left in
         // `desired` when all entries are gone makes no delta.
         None => {
@@ -48,7 +53,7 @@ pub fn update_body(change: &ShadowChange) -> Value {
     if !reported.is_empty() || entries_absent(&state) {
         state.insert("reported".into(), reported.into());
     }
-    body["state"] = state.into();
+    body.insert("state".into(), state.into());
     body
 }
 

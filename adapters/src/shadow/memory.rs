@@ -57,11 +57,9 @@ impl ShadowPort for InMemoryShadow {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let body = document::update_body(&change).to_string();
-        let accepted = self
-            .service
-            .update(thing.as_str(), &self.name, body.as_bytes())
-            .await;
+        let body = document::update_object(&change);
+        let accepted = self.service.update_object(thing.as_str(), &self.name, body);
+        let accepted = accepted.await;
         accepted.map(|a| ShadowVersion(a.version)).map_err(error)
     }
 
@@ -76,7 +74,7 @@ impl ShadowPort for InMemoryShadow {
             .get(thing.as_str(), &self.name, body.as_bytes())
             .await
         {
-            Ok(answer) => document::snapshot(&answer.body)
+            Ok(answer) => document::snapshot(&answer.body())
                 .map(Some)
                 .ok_or_else(outcome::unreadable),
             Err(rejected) if rejected.code == 404 => Ok(None),

@@ -138,7 +138,7 @@ impl World {
         DeviceReport {
             thing,
             shadow_version,
-            results: document::results(&answer.body),
+            results: document::results(&answer.body()),
         }
     }
 

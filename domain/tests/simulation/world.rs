@@ -407,7 +407,7 @@ impl World {
         let report = DeviceReport {
             thing,
             shadow_version: Some(ShadowVersion(answer.version)),
-            results: document::results(&answer.body),
+            results: document::results(&answer.body()),
         };
         for replica in &mut self.replicas {
             if careless && self.random.bool() {

@@ -87,7 +87,9 @@ impl Link {
         match self {
             Self::InProcess(service, shadow) => {
                 let document = service.document(thing, shadow);
-                Ok(document.map(|d| d.desired.state).unwrap_or_default())
+                Ok(document
+                    .map(|d| d.desired.state.clone())
+                    .unwrap_or_default())
             }
             #[cfg(feature = "mqtt")]
             Self::Broker(requests) => requests.desired(thing).await,

@@ -23,6 +23,17 @@ pub fn delta(desired: &Object, reported: &Object) -> Object {
     out
 }
 
+/// Whether [`delta`] would find anything.
+pub fn differs(desired: &Object, reported: &Object) -> bool {
+    desired
+        .iter()
+        .any(|(key, wanted)| match (wanted, reported.get(key)) {
+            (Value::Object(wanted), Some(Value::Object(found))) => differs(wanted, found),
+            (wanted, Some(found)) => !equal(wanted, found),
+            (_, None) => true,
+        })
+}
+
 /// The part of a metadata tree that belongs to the members of `shape`.
 pub fn project(metadata: &Object, shape: &Object) -> Object {
     let members = shape.iter().filter_map(|(key, value)| {

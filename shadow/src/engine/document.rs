@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::request::{Patch, Request};
-use super::{Limits, Object, Rejected, delta, project};
+use super::{Limits, Object, Rejected, delta, differs, project};
 
 /// One half of a shadow: its state, and the same tree with the time of each leaf.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,8 +42,8 @@ impl Document {
         }
         let mut next = self.clone();
         next.version += 1;
-        next.desired.patch(&request.desired, now);
-        next.reported.patch(&request.reported, now);
+        next.desired.patch(request.desired(), now);
+        next.reported.patch(request.reported(), now);
         if next.bytes() > limits.max_bytes {
             let text = "The payload exceeds the maximum size allowed";
             return Err(Rejected::new(413, text, request.client_token.clone()));
@@ -53,12 +53,9 @@ impl Document {
 
     /// The state alone, as compact JSON; metadata is free.
     fn bytes(&self) -> usize {
-        let length = |s: &Section| {
-            if s.state.is_empty() {
-                0
-            } else {
-                Value::Object(s.state.clone()).to_string().len()
-            }
+        let length = |section: &Section| match section.state.is_empty() {
+            true => 0,
+            false => json_length(&section.state),
         };
         length(&self.desired) + length(&self.reported)
     }
@@ -66,6 +63,11 @@ impl Document {
     /// What `desired` wants and `reported` does not say.
     pub fn delta(&self) -> Object {
         delta(&self.desired.state, &self.reported.state)
+    }
+
+    /// Whether there is any such thing.
+    pub fn differs(&self) -> bool {
+        differs(&self.desired.state, &self.reported.state)
     }
 
     /// The body of a get answer, without `clientToken`.
@@ -104,8 +106,27 @@ impl Document {
     }
 }
 
+/// The bytes of an object as compact JSON.
+fn json_length(object: &Object) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    // Neither the texts of an object nor a counter can fail.
+    let _ = serde_json::to_writer(&mut counted, object);
+    counted.0
+}
+
 impl Section {
-    fn patch(&mut self, patch: &Patch, now: u64) {
+    fn patch(&mut self, patch: Patch<'_>, now: u64) {
         match patch {
             Patch::Keep => {}
             Patch::Remove => *self = Self::default(),

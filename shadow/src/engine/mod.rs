@@ -4,7 +4,7 @@ mod delta;
 mod document;
 mod request;
 
-pub use delta::{delta, project};
+pub use delta::{delta, differs, project};
 pub use document::{Document, Section};
 pub(crate) use request::put_token;
 pub use request::{Limits, Patch, Rejected, Request, client_token};

@@ -71,23 +71,19 @@ impl Rejected {
 }
 
 /// What an update does to one section.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Patch {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Patch<'a> {
     /// Nothing.
     Keep,
     /// Removes it.
     Remove,
     /// Merges these members into it.
-    Merge(Object),
+    Merge(&'a Object),
 }
 
 /// A valid update request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// For `desired`.
-    pub desired: Patch,
-    /// For `reported`.
-    pub reported: Patch,
     /// The version that the shadow must have.
     pub version: Option<u64>,
     /// Comes back with the answer; at most 64 bytes.
@@ -102,34 +98,43 @@ impl Request {
     /// # Errors
     /// 400 or 415. The token is echoed from where it is known.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, Rejected> {
-        let (root, client_token) = parse_root(body)?;
+        Self::of(parse_root(body)?, limits)
+    }
+
+    /// An update request that was not sent as text.
+    ///
+    /// # Errors
+    /// 400. The token is echoed from where it is known.
+    pub fn of(mut root: Object, limits: &Limits) -> Result<Self, Rejected> {
+        let client_token = take_token(&mut root)?;
         let reject = |text: String| Rejected::new(400, text, client_token.clone());
         let invalid = |text: &str| reject(text.to_owned());
-        let state = root
-            .get("state")
-            .ok_or_else(|| invalid("Missing required node: state"))?;
-        let (desired, reported) = match state {
-            Value::Null => (Patch::Remove, Patch::Remove),
+        let state = root.remove("state");
+        let state = state.ok_or_else(|| invalid("Missing required node: state"))?;
+        match &state {
+            Value::Null => {}
             Value::Object(state) => {
                 let foreign = state.keys().find(|k| *k != "desired" && *k != "reported");
                 if let Some(node) = foreign {
                     return Err(reject(format!("State contains an invalid node: '{node}'")));
                 }
-                let section = |name, text| patch(state.get(name)).ok_or_else(|| invalid(text));
-                let desired = section("desired", "Desired node must be an object")?;
-                (
-                    desired,
-                    section("reported", "Reported node must be an object")?,
-                )
+                for (name, text) in [
+                    ("desired", "Desired node must be an object"),
+                    ("reported", "Reported node must be an object"),
+                ] {
+                    if !matches!(state.get(name), None | Some(Value::Null | Value::Object(_))) {
+                        return Err(invalid(text));
+                    }
+                }
             }
             _ => return Err(invalid("State node must be an object")),
-        };
+        }
         let version = match root.get("version") {
             None | Some(Value::Null) => None,
             Some(version) => Some(version.as_u64().ok_or_else(|| invalid("Invalid version"))?),
         };
-        for patch in [&desired, &reported] {
-            let Patch::Merge(members) = patch else {
+        for name in ["desired", "reported"] {
+            let Patch::Merge(members) = patch(&state, name) else {
                 continue;
             };
             if members
@@ -147,12 +152,20 @@ impl Request {
             }
         }
         Ok(Self {
-            desired,
-            reported,
             version,
             client_token,
-            state: state.clone(),
+            state,
         })
+    }
+
+    /// For `desired`.
+    pub fn desired(&self) -> Patch<'_> {
+        patch(&self.state, "desired")
+    }
+
+    /// For `reported`.
+    pub fn reported(&self) -> Patch<'_> {
+        patch(&self.state, "reported")
     }
 
     /// The body of the answer to the accepted request.
@@ -174,7 +187,7 @@ pub fn client_token(body: &[u8]) -> Result<Option<String>, Rejected> {
     if body.is_empty() {
         Ok(None)
     } else {
-        parse_root(body).map(|(_, token)| token)
+        take_token(&mut parse_root(body)?)
     }
 }
 
@@ -185,7 +198,7 @@ pub(crate) fn put_token(body: &mut Value, token: Option<&str>) {
     }
 }
 
-fn parse_root(body: &[u8]) -> Result<(Object, Option<String>), Rejected> {
+fn parse_root(body: &[u8]) -> Result<Object, Rejected> {
     let text = std::str::from_utf8(body).map_err(|_| {
         Rejected::new(
             415,
@@ -193,23 +206,29 @@ fn parse_root(body: &[u8]) -> Result<(Object, Option<String>), Rejected> {
             None,
         )
     })?;
-    let Ok(Value::Object(root)) = serde_json::from_str(text) else {
-        return Err(Rejected::new(400, "Invalid JSON", None));
-    };
-    let token = match root.get("clientToken") {
-        None => None,
-        Some(Value::String(token)) if token.len() <= 64 => Some(token.clone()),
-        Some(_) => return Err(Rejected::new(400, "Invalid clientToken", None)),
-    };
-    Ok((root, token))
+    match serde_json::from_str(text) {
+        Ok(Value::Object(root)) => Ok(root),
+        _ => Err(Rejected::new(400, "Invalid JSON", None)),
+    }
 }
 
-fn patch(section: Option<&Value>) -> Option<Patch> {
-    match section {
-        None => Some(Patch::Keep),
-        Some(Value::Null) => Some(Patch::Remove),
-        Some(Value::Object(members)) => Some(Patch::Merge(members.clone())),
-        Some(_) => None,
+fn take_token(root: &mut Object) -> Result<Option<String>, Rejected> {
+    match root.remove("clientToken") {
+        None => Ok(None),
+        Some(Value::String(token)) if token.len() <= 64 => Ok(Some(token)),
+        Some(_) => Err(Rejected::new(400, "Invalid clientToken", None)),
+    }
+}
+
+/// What a valid state does to a section.
+fn patch<'a>(state: &'a Value, section: &str) -> Patch<'a> {
+    match state {
+        Value::Null => Patch::Remove,
+        _ => match state.get(section) {
+            Some(Value::Object(members)) => Patch::Merge(members),
+            Some(_) => Patch::Remove,
+            None => Patch::Keep,
+        },
     }
 }
 

@@ -290,7 +290,7 @@ async fn answer(service: &ShadowService, request: &Message) -> Option<(String, V
     let (suffix, body) = match done {
         Ok(read) if operation == Operation::Get => {
             debug!(thing, version = read.version, "{name} accepted");
-            (format!("{name}/accepted"), read.body)
+            (format!("{name}/accepted"), read.body())
         }
         Ok(done) => {
             debug!(thing, version = done.version, "{name} accepted");

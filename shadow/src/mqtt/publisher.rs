@@ -125,7 +125,7 @@ impl Publisher {
     async fn tell(&self, message: &service::Message) -> Option<()> {
         let suffix = message.kind.topic_suffix();
         let topic = Topic::text(&message.thing, &message.shadow, suffix);
-        self.publish(&topic, &message.body).await
+        self.publish(&topic, &message.body()).await
     }
 
     async fn publish(&self, topic: &str, body: &Value) -> Option<()> {

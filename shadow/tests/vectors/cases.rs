@@ -1,6 +1,7 @@
 //! The cases as they are written down, and how an outcome is held against one.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use keywright_shadow::engine::{Document, Object, Section};
 use keywright_shadow::{Limits, Record, ShadowName};
@@ -25,8 +26,8 @@ pub(crate) struct Outcome {
     pub(crate) answer: Answer,
     /// Topic endings and bodies.
     pub(crate) published: Vec<(String, Value)>,
-    pub(crate) before: Option<Document>,
-    pub(crate) after: Option<Document>,
+    pub(crate) before: Option<Arc<Document>>,
+    pub(crate) after: Option<Arc<Document>>,
 }
 
 pub(crate) enum Answer {
@@ -184,11 +185,11 @@ fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
         };
         Section { state, metadata }
     };
-    Some(Record::Live(Document {
+    Some(Record::Live(Arc::new(Document {
         desired: section("desired"),
         reported: section("reported"),
         version,
-    }))
+    })))
 }
 
 fn times(value: &Value, at: u64) -> Value {
