@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// How long a writer waits for another process that writes to a shared file, such as one that imports locks.
@@ -60,7 +61,10 @@ impl Format {
     pub fn open_reader(&self, path: &Path) -> Result<Connection, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(path, flags)
-            .and_then(|conn| conn.busy_timeout(BUSY).map(|()| conn))
+            .and_then(|conn| {
+                keep_plans(&conn)?;
+                conn.busy_timeout(BUSY).map(|()| conn)
+            })
             .map_err(|e| self.refuse(path, reason(&e)))
     }
 
@@ -85,6 +89,7 @@ impl Format {
     /// Checks the file and sets the connection up; a text says why the file is none of ours.
     fn prepare(&self, conn: &mut Connection) -> rusqlite::Result<Option<String>> {
         conn.busy_timeout(BUSY)?;
+        keep_plans(conn)?;
         let number =
             |sql: &str, conn: &Connection| conn.query_row(sql, [], |row| row.get::<_, i32>(0));
         let application = number("PRAGMA application_id", conn)?;
@@ -124,6 +129,13 @@ impl Format {
         }
         Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
     }
+}
+
+/// A statement's plan does not depend on what is bound to it. Without this, SQLite plans a statement anew each time that
+/// it is run with another value of certain parameters.
+fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 fn reason(error: &Error) -> String {

@@ -1,12 +1,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many jobs may wait, and so also how many share a commit. Who comes then waits for room.
 const QUEUE: usize = 1024;
+
+/// After so many jobs in one commit, the next one waits a moment for as many.
+const CROWD: usize = 8;
+
+/// How long that moment is: about what a commit takes by itself.
+const GATHER: Duration = Duration::from_micros(300);
 
 /// One writer over one connection, which commits everything that waits in one transaction.
 ///
@@ -153,13 +160,18 @@ impl Drop for Writer {
 }
 
 fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
+    let mut crowded = false;
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
+        if crowded {
+            thread::sleep(GATHER);
+        }
         while batch.len() < QUEUE
             && let Ok(job) = queue.try_recv()
         {
             batch.push(job);
         }
+        crowded = batch.len() >= CROWD;
         if let Err(CommitError::Unknown(text)) = write(&mut conn, batch) {
             queue.close();
             while let Some(job) = queue.blocking_recv() {

@@ -232,9 +232,14 @@ pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Res
     let lease_until = write.intent().map(|i| now.after(i.lease).as_millis());
     prepare(
         conn,
-        "INSERT OR REPLACE INTO writes VALUES (:id, :lock, :uuid, :thing, :key_uuid, :key_index, :seq,
+        // What a write is of never changes, so that what is found by it stays where it is.
+        "INSERT INTO writes VALUES (:id, :lock, :uuid, :thing, :key_uuid, :key_index, :seq,
          :requested_by, :prepared_at, :expires_at, :requested_version, :requested_at, :state, :ended_at,
-         :late, :reason, :device_code, :owner, :epoch, :lease, :lease_until, :attention)",
+         :late, :reason, :device_code, :owner, :epoch, :lease, :lease_until, :attention)
+         ON CONFLICT (id) DO UPDATE SET requested_version = :requested_version,
+         requested_at = :requested_at, state = :state, ended_at = :ended_at, late = :late, reason = :reason,
+         device_code = :device_code, owner = :owner, epoch = :epoch, lease = :lease,
+         lease_until = :lease_until, attention = :attention",
     )?
     .execute(named_params! {
         ":id": columns.id.bytes(),
