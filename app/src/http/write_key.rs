@@ -1,5 +1,6 @@
 //! Writing a key, and taking a write back.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +51,8 @@ pub(super) async fn write_key(
     };
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let written = run(app, place, async move {
-        writes.write_key_on(&command, &principal, terms).await
-    })
-    .await?;
+    let writing = async move { writes.write_key_on(&command, &principal, terms).await };
+    let written = run(app, place, Box::pin(writing)).await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
 
     if written.event.is_some() {
@@ -93,22 +92,21 @@ pub(super) async fn withdraw(
     let known = async { Ok(app.writes.read_write(lock, write, &principal).await?) };
     by(app, deadline, known).await?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let withdrawn = run(app, place, async move {
-        writes.withdraw_by(write, deadline).await
-    })
-    .await?;
+    let withdrawing = async move { writes.withdraw_by(write, deadline).await };
+    let withdrawn = run(app, place, Box::pin(withdrawing)).await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
-/// Runs a use case in a task of its own, which goes on when the client hangs up, and which has the place until then.
+/// Runs a use case in a task of its own, which goes on when the client hangs up, and which has the place until then. It is
+/// boxed at once: a connection has room for the whole future that answers a request, also while it is idle.
 ///
 /// # Errors
 /// 500 where it panicked.
 async fn run<T: Send + 'static>(
     app: &App,
     place: Place,
-    use_case: impl Future<Output = T> + Send + 'static,
+    use_case: Pin<Box<dyn Future<Output = T> + Send>>,
 ) -> Result<T, Failure> {
     let task = async move {
         let outcome = use_case.await;

@@ -1,19 +1,19 @@
 //! Waiting with an end, on the `Timer` port instead of a runtime's clock.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use crate::ports::Timer;
 use crate::values::Tick;
 
-/// The future's output, or `None` when `deadline` comes first; the future is then dropped.
+/// The future's output, or `None` when `deadline` comes first; the future is then to be dropped. It is pinned where its
+/// caller has it, since a future that is handed on by value has its size twice.
 pub(super) async fn bounded<T>(
     timer: &dyn Timer,
     deadline: Tick,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut work = pin!(work);
     let mut end = timer.sleep_until(deadline);
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {

@@ -1,5 +1,7 @@
 //! Runs an [`Attempt`] against the ports, and takes over the attempts of others.
 
+use std::pin::pin;
+
 use super::attempt::{Attempt, Observed, Step};
 use super::deadline::bounded;
 use super::write_key::reason_of;
@@ -56,7 +58,7 @@ impl KeyWrites {
         bounded(
             &*self.ports.timer,
             deadline,
-            self.drive(task, Attempt::of_recoverer()),
+            pin!(self.drive(task, Attempt::of_recoverer())),
         )
         .await;
         Ok(Some(id))
@@ -146,7 +148,7 @@ impl KeyWrites {
     ) -> Result<ShadowVersion, ShadowError> {
         let deadline = self.deadline(self.settings.shadow_call);
         let call = self.ports.shadow.update(thing, change);
-        let answer = bounded(&*self.ports.timer, deadline, call).await;
+        let answer = bounded(&*self.ports.timer, deadline, pin!(call)).await;
         answer.unwrap_or_else(|| Err(ShadowError::Unknown("no answer in time".into())))
     }
 
@@ -157,7 +159,7 @@ impl KeyWrites {
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         let deadline = self.deadline(self.settings.shadow_call);
         let call = self.ports.shadow.read(thing, tokens.next());
-        let answer = bounded(&*self.ports.timer, deadline, call).await;
+        let answer = bounded(&*self.ports.timer, deadline, pin!(call)).await;
         answer.unwrap_or_else(|| Err(ShadowError::Unknown("no answer in time".into())))
     }
 

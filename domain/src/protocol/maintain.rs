@@ -1,6 +1,8 @@
 //! What keeps a lock tidy when nobody asks: reading the shadows of open writes, expiring, clearing
 //! recorded results; and withdrawing, which ends a write the way expiry does.
 
+use std::pin::pin;
+
 use super::deadline::bounded;
 use super::settle::SettleError;
 use super::write_key::reason_of;
@@ -112,7 +114,7 @@ impl KeyWrites {
     /// a last look. Ends within [`super::Settings::request`].
     pub async fn attend(&self, write: &Write) -> Attended {
         let deadline = self.deadline(self.settings.request);
-        match bounded(&*self.ports.timer, deadline, self.tidy(write)).await {
+        match bounded(&*self.ports.timer, deadline, pin!(self.tidy(write))).await {
             Some(true) => Attended::Done,
             Some(false) | None => Attended::Failed,
         }
@@ -157,10 +159,10 @@ impl KeyWrites {
     pub async fn withdraw_by(&self, id: WriteId, deadline: Tick) -> Result<Write, WithdrawError> {
         let deadline = self.request_deadline(Some(deadline));
         let timer = &*self.ports.timer;
-        let found = bounded(timer, deadline, self.ports.history.write(id)).await;
+        let found = bounded(timer, deadline, pin!(self.ports.history.write(id))).await;
         let found = found.unwrap_or(Err(RepoError::Unavailable("no answer in time".into())))?;
         let found = found.ok_or(WithdrawError::NotFound)?;
-        let ended = bounded(timer, deadline, self.end(&found, Ending::Withdrawn)).await;
+        let ended = bounded(timer, deadline, pin!(self.end(&found, Ending::Withdrawn))).await;
         match ended.unwrap_or(Err(WithdrawError::Undecided)) {
             Err(WithdrawError::AlreadyEnded(write))
                 if matches!(write.state, WriteState::Withdrawn { .. }) =>

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -61,7 +62,7 @@ impl Turns {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             });
-            bounded(timer, deadline, coming).await?;
+            bounded(timer, deadline, pin!(coming)).await?;
         }
         Some(turn)
     }

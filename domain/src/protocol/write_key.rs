@@ -1,5 +1,6 @@
 //! Steps 0 to 2 of a write, and its answer.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::attempt::Attempt;
@@ -111,7 +112,7 @@ impl KeyWrites {
             rules::permit(first.as_ref(), principal)?;
             Ok::<_, WriteError>((self.repeated(command, name).await?, first))
         };
-        let looked = bounded(timer, turn_deadline, looking).await;
+        let looked = bounded(timer, turn_deadline, pin!(looking)).await;
         let (before, first) = looked.unwrap_or(Err(WriteError::Busy { undecided: None }))?;
         if let Some(before) = before {
             return Ok(before);
@@ -127,7 +128,7 @@ impl KeyWrites {
             .ok_or(WriteError::Busy { undecided: None })?;
         let deadlines = [deadline, turn_deadline];
         let preparing = self.prepare(command, principal, name, first, deadlines);
-        let prepared = match bounded(timer, deadline, preparing).await {
+        let prepared = match bounded(timer, deadline, pin!(preparing)).await {
             Some(prepared) => prepared?,
             None => return Err(WriteError::Busy { undecided: None }),
         };
@@ -136,7 +137,7 @@ impl KeyWrites {
             Prepared::Task(task, version) => {
                 let id = task.write.id;
                 let fate = self.drive(*task, Attempt::of_request(version));
-                answer(id, bounded(timer, deadline, fate).await)
+                answer(id, bounded(timer, deadline, pin!(fate)).await)
             }
         }
     }
