@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::settings::Bounds;
 
+/// So many may wait for a place also where none has become free lately.
+const FEWEST_WAITING: usize = 16;
+
 /// In how many seconds a source is forgiven all that it may fail at once.
 const FORGIVEN_IN: f64 = 5.0;
 
@@ -20,6 +24,8 @@ const MOST_SOURCES: usize = 4096;
 
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    pace: Arc<Mutex<Pace>>,
     start_time: Duration,
     share: usize,
     most_failures: f64,
@@ -39,6 +45,14 @@ struct Failures {
 /// A place among all that is in progress, until it is dropped.
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// How many places become free in the time that somebody waits for one: so many may wait.
+struct Pace {
+    since: Instant,
+    freed: usize,
+    before: usize,
 }
 
 /// A place among what is in progress for each of somebody's identities, until it is dropped.
@@ -51,6 +65,12 @@ impl Admission {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
             places: Arc::new(Semaphore::new(bounds.in_flight)),
+            waiting: AtomicUsize::new(0),
+            pace: Arc::new(Mutex::new(Pace {
+                since: Instant::now(),
+                freed: 0,
+                before: 0,
+            })),
             start_time: bounds.start_time,
             share: bounds.share,
             most_failures: f64::from(bounds.failures),
@@ -59,13 +79,26 @@ impl Admission {
         }
     }
 
-    /// A place, as soon as one is free. `None`: none is within the time in which something is to start.
+    /// A place, as soon as one is free. `None`: none is within the time in which something is to start, or more wait
+    /// already than start in that time.
     pub(crate) async fn place(&self) -> Option<Place> {
+        let permit = match self.places.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait().await?,
+        };
+        Some(Place {
+            _permit: permit,
+            pace: self.pace.clone(),
+        })
+    }
+
+    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        let most = lock(&self.pace)
+            .freed_in(self.start_time)
+            .max(FEWEST_WAITING);
+        let _waiting = Waiting::among(&self.waiting, most)?;
         let free = self.places.clone().acquire_owned();
-        match timeout(self.start_time, free).await {
-            Ok(Ok(permit)) => Some(Place { _permit: permit }),
-            _ => None,
-        }
+        timeout(self.start_time, free).await.ok()?.ok()
     }
 
     /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
@@ -130,6 +163,47 @@ impl Drop for Share {
     }
 }
 
+/// One of those who wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// `None`: so many wait already.
+    fn among(all: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let one_more = |n| (n < most).then_some(n + 1);
+        let counted = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.is_ok().then(|| Self(all))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pace {
+    fn freed_in(&mut self, span: Duration) -> usize {
+        let elapsed = self.since.elapsed();
+        if elapsed >= span {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                clippy::cast_sign_loss,
+                reason = "a count of what happened within a moment"
+            )]
+            let freed = (self.freed as f64 * span.as_secs_f64() / elapsed.as_secs_f64()) as usize;
+            (self.before, self.freed, self.since) = (freed, 0, Instant::now());
+        }
+        self.before.max(self.freed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.pace).freed += 1;
+    }
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -165,6 +239,25 @@ mod tests {
         assert_eq!(start.elapsed(), Bounds::default().start_time);
         places.pop();
         assert!(admission.place().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_wait_than_can_start_in_time() {
+        let admission = Arc::new(admission());
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(admission.place().await.expect("a place"));
+        }
+        let start = Instant::now();
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..FEWEST_WAITING + 5 {
+            let admission = admission.clone();
+            asking.spawn(async move { (admission.place().await.is_some(), start.elapsed()) });
+        }
+        let asked = asking.join_all().await;
+        assert!(asked.iter().all(|(admitted, _)| !admitted));
+        let at_once = asked.iter().filter(|(_, after)| after.is_zero());
+        assert_eq!(at_once.count(), 5);
     }
 
     #[test]
