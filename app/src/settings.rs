@@ -43,6 +43,8 @@ pub(crate) struct Settings {
 pub(crate) enum StoreChoice {
     /// In files in the folder of data.
     File,
+    /// Nowhere: with the process all locks are gone.
+    Memory,
     /// In a PostgreSQL database.
     #[cfg(feature = "postgres")]
     Database(Box<DatabaseSettings>),
@@ -51,8 +53,8 @@ pub(crate) enum StoreChoice {
 /// Where the shadows of locks are.
 #[derive(Clone, Debug)]
 pub(crate) enum ShadowChoice {
-    /// In this process, durable.
-    InProcess,
+    /// In this process, in the folder of data or, where they are not kept, gone with it.
+    InProcess { kept: bool },
     /// In AWS IoT, reached by the AWS SDK.
     #[cfg(feature = "aws")]
     Aws(Aws),
@@ -64,7 +66,8 @@ pub(crate) enum ShadowChoice {
 impl fmt::Display for ShadowChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InProcess => f.write_str("in this process"),
+            Self::InProcess { kept: true } => f.write_str("in this process"),
+            Self::InProcess { kept: false } => f.write_str("in this process, and gone with it"),
             #[cfg(feature = "aws")]
             Self::Aws(aws) => match &aws.endpoint {
                 Some(endpoint) => write!(f, "in AWS IoT at {endpoint}"),

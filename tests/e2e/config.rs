@@ -127,6 +127,11 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
             ["http://id.example/", "https://"],
         ),
         ("jwks-ca = \"ca.pem\"", ["--jwks-ca", "URL"]),
+        ("store = \"memory\"", ["--store memory", "--shadow volatile"]),
+        (
+            "store = \"memory\"\nshadow = \"volatile\"\nsandbox = \"off\"",
+            ["--store memory", "--sandbox is off"],
+        ),
         (
             "jwks-every = \"0s\"\njwks = \"https://x/\"",
             ["--jwks-every", "zero"],

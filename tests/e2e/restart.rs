@@ -359,3 +359,19 @@ async fn log_lines_may_be_json() {
         (&json!(id), &json!("123"))
     );
 }
+
+#[tokio::test]
+async fn what_is_in_memory_only_is_gone_with_the_process() {
+    let arguments = ["--store", "memory", "--shadow", "volatile"];
+    let world = World::new(&arguments);
+    let written = world.write("k", Some(2)).await;
+    assert_eq!(written.status, 200, "{written:?}");
+    let names = std::fs::read_dir(world.folder.path()).expect("a folder");
+    let names = names.map(|file| file.expect("a file").file_name());
+    let kept = names.filter(|name| name.to_string_lossy().starts_with("locks.sqlite"));
+    assert_eq!(kept.count(), 0);
+    let world = world.restart(&arguments);
+    let again = world.write("k", Some(2)).await;
+    let version = |answer: &keywright_tests::Answer| answer.body["version"].clone();
+    assert_eq!(version(&again), version(&written), "it starts anew");
+}

@@ -1,6 +1,7 @@
 //! Locks in memory: gone with the process, and otherwise a store like any other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ pub struct InMemoryLockRepo {
 struct Store {
     locks: HashMap<LockId, Row>,
     writes: HashMap<WriteId, WriteRow>,
+    /// Prepared writes by the ends of their leases.
+    leases: BTreeSet<(Tick, WriteId)>,
+    /// Writes that somebody has to look at, by when.
+    attention: BTreeSet<Due>,
     kept: HashMap<RequestName, KeptAnswer>,
 }
 
@@ -43,8 +48,8 @@ struct Row {
 #[derive(Clone)]
 struct WriteRow {
     write: Write,
-    /// Set while the write is prepared.
-    lease_until: Tick,
+    /// While the write is prepared.
+    lease_until: Option<Tick>,
 }
 
 impl InMemoryLockRepo {
@@ -89,10 +94,7 @@ impl LockRepo for InMemoryLockRepo {
             store.kept.insert(kept.request.clone(), *kept);
         }
         for write in save.writes {
-            let lease_until = now.after(write.intent().map_or(Duration::ZERO, |i| i.lease));
-            store
-                .writes
-                .insert(write.id, WriteRow { write, lease_until });
+            store.put(write, now);
         }
         Ok(())
     }
@@ -100,22 +102,20 @@ impl LockRepo for InMemoryLockRepo {
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
         let now = self.timer.tick();
         let mut store = self.store();
-        let overdue = store
-            .writes
-            .values_mut()
-            .filter(|row| row.write.intent().is_some() && row.lease_until <= now)
-            .min_by_key(|row| (row.lease_until, row.write.id));
-        let Some(row) = overdue else { return Ok(None) };
-        if let WriteState::Prepared(intent) = &row.write.state {
+        let overdue = store.leases.first().filter(|(until, _)| *until <= now);
+        let overdue = overdue.and_then(|(_, id)| store.writes.get(id));
+        let Some(mut claimed) = overdue.map(|row| row.write.clone()) else {
+            return Ok(None);
+        };
+        if let Some(intent) = claimed.intent() {
             let epoch = intent.epoch.next();
-            row.write.state = WriteState::Prepared(Intent {
+            claimed.state = WriteState::Prepared(Intent {
                 owner,
                 epoch,
                 lease,
             });
-            row.lease_until = now.after(lease);
         }
-        let claimed = row.write.clone();
+        store.put(claimed.clone(), now);
         if let Some(row) = store.locks.get_mut(&claimed.lock) {
             row.revision = row.revision.next();
         }
@@ -152,33 +152,23 @@ impl LockHistory for InMemoryLockRepo {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let store = self.store();
-        let mut due: Vec<(Due, &Write)> = store
-            .writes
-            .values()
-            .filter_map(|row| {
-                row.write
-                    .attention
-                    .map(|at| ((at, row.write.id), &row.write))
-            })
-            .filter(|(due, _)| due.0 <= until && after.is_none_or(|after| *due > after))
-            .collect();
-        due.sort_unstable_by_key(|(due, _)| *due);
-        Ok(due
-            .into_iter()
-            .take(limit)
-            .map(|(_, write)| write.clone())
-            .collect())
+        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let due = store.attention.range((first, Bound::Unbounded));
+        let due = due.take_while(|(at, _)| *at <= until).take(limit);
+        let rows = due.filter_map(|(_, id)| store.writes.get(id));
+        Ok(rows.map(|row| row.write.clone()).collect())
     }
 
     async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
         let store = self.store();
         let mut standing = Standing::default();
-        for write in store.writes.values().map(|row| &row.write) {
-            if write.intent().is_some() {
-                standing.intents += 1;
-                let oldest = standing.oldest_intent.unwrap_or(Timestamp::MAX);
-                standing.oldest_intent = Some(oldest.min(write.prepared_at));
-            }
+        let row = |id: &WriteId| store.writes.get(id).map(|row| &row.write);
+        for write in store.leases.iter().filter_map(|(_, id)| row(id)) {
+            standing.intents += 1;
+            let oldest = standing.oldest_intent.unwrap_or(Timestamp::MAX);
+            standing.oldest_intent = Some(oldest.min(write.prepared_at));
+        }
+        for write in store.attention.iter().filter_map(|(_, id)| row(id)) {
             if write.is_open() {
                 standing.open += 1;
                 let sent = write.state == WriteState::Sent;
@@ -251,6 +241,23 @@ impl LockHistory for InMemoryLockRepo {
 }
 
 impl Store {
+    /// Puts a write's row in its place; the lease of a prepared one starts now.
+    fn put(&mut self, write: Write, now: Tick) {
+        let (id, attention) = (write.id, write.attention);
+        let lease_until = write.intent().map(|intent| now.after(intent.lease));
+        let row = WriteRow { write, lease_until };
+        if let Some(old) = self.writes.insert(id, row) {
+            if let Some(until) = old.lease_until {
+                self.leases.remove(&(until, id));
+            }
+            if let Some(at) = old.write.attention {
+                self.attention.remove(&(at, id));
+            }
+        }
+        self.leases.extend(lease_until.map(|until| (until, id)));
+        self.attention.extend(attention.map(|at| (at, id)));
+    }
+
     fn snapshot(&self, row: &Row) -> LockSnapshot {
         let live = || {
             row.live

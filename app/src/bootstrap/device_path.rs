@@ -76,11 +76,14 @@ pub(crate) fn seconds() -> Arc<dyn Fn() -> u64 + Send + Sync> {
 /// # Errors
 /// Their file cannot be used.
 pub(crate) async fn open_shadows(data: &Path) -> Result<ShadowService, OpenError> {
-    let config = ServiceConfig {
+    ShadowService::open(&data.join(SHADOWS), config()).await
+}
+
+fn config() -> ServiceConfig {
+    ServiceConfig {
         clock: seconds(),
         limits: Limits::default(),
-    };
-    ShadowService::open(&data.join(SHADOWS), config).await
+    }
 }
 
 /// Reads the files that the choice names, without using them.
@@ -102,8 +105,11 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Error> {
 /// A file or AWS cannot be used. A broker that cannot be reached is waited for.
 pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
     let mut path = match &settings.shadow {
-        ShadowChoice::InProcess => {
-            let service = open_shadows(&settings.data).await?;
+        ShadowChoice::InProcess { kept } => {
+            let service = match kept {
+                true => open_shadows(&settings.data).await?,
+                false => ShadowService::in_memory(config()),
+            };
             let name = ShadowName::Named(settings.shadow_name.clone());
             let shadow = InMemoryShadow::new(service.clone(), name);
             let mut path = DevicePath::over(Arc::new(shadow.clone()));
@@ -217,24 +223,23 @@ fn shards(settings: &Settings, mqtt: &Mqtt) -> Vec<String> {
     shard_names(&settings.shadow_name, mqtt.shards)
 }
 
-/// The locks of the demo world, on shadows of this process.
+/// The locks of the demo world, on shadows of this process, where they are to answer.
 pub(super) fn virtual_locks(
     settings: &Settings,
     service: &ShadowService,
     demo: Demo,
-) -> Result<VirtualLocks, OpenError> {
+) -> Result<Option<VirtualLocks>, OpenError> {
     let sandbox = &settings.sandbox;
+    if !sandbox.virtual_locks {
+        return Ok(None);
+    }
     let name = ShadowName::Named(settings.shadow_name.clone());
-    let others = sandbox
-        .virtual_locks
-        .then(|| sandbox.behaviours.of_others().clone());
+    let others = Some(sandbox.behaviours.of_others().clone());
     let file = settings.data.join(VIRTUAL_LOCKS);
     let shadows = Shadows::InProcess(service.clone(), name);
     let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
-    if sandbox.virtual_locks {
-        for lock in demo.locks() {
-            locks.add(&lock.thing, sandbox.behaviours.of(lock.id).clone());
-        }
+    for lock in demo.locks() {
+        locks.add(&lock.thing, sandbox.behaviours.of(lock.id).clone());
     }
-    Ok(locks)
+    Ok(Some(locks))
 }

@@ -172,7 +172,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         workers.spawn(watching);
     }
     let virtual_locks = match &path.service {
-        Some(service) => Some(device_path::virtual_locks(settings, service, demo)?),
+        Some(service) => device_path::virtual_locks(settings, service, demo)?,
         None => None,
     };
     let app = App {
@@ -303,7 +303,7 @@ pub(crate) async fn open_known_store(place: &Place) -> Result<Store, Error> {
 /// They cannot be used.
 pub(crate) async fn open_api_keys(place: &Place) -> Result<ApiKeyStore, Error> {
     let (choice, data) = (place.store()?, place.data()?);
-    if !matches!(choice, StoreChoice::File) {
+    if !matches!(choice, StoreChoice::File | StoreChoice::Memory) {
         return Ok(Stores::open_now(&choice, &data).await?.api_keys);
     }
     if !data.is_dir() {
@@ -349,7 +349,7 @@ Add locks with `keywright lock add`, and let clients in with `keywright api-key 
 "
         );
     };
-    let here = matches!(shadows, ShadowChoice::InProcess);
+    let here = matches!(shadows, ShadowChoice::InProcess { .. });
     let locks = match settings.sandbox.more_locks {
         _ if here && !settings.sandbox.virtual_locks => {
             "virtual locks are off: a write stays SENT".to_owned()

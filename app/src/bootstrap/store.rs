@@ -13,8 +13,8 @@ use keywright_adapters::auth::{
 use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 #[cfg(feature = "postgres")]
 use keywright_adapters::lock_repo::PostgresLockRepo;
-use keywright_adapters::lock_repo::SqliteLockRepo;
-use keywright_adapters::time::SystemClock;
+use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
+use keywright_adapters::time::{SystemClock, TokioTimer};
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
@@ -43,6 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) enum Store {
     File(SqliteLockRepo),
+    Memory(InMemoryLockRepo),
     #[cfg(feature = "postgres")]
     Database(PostgresLockRepo),
 }
@@ -71,6 +72,11 @@ impl Stores {
     ) -> Result<Self, Error> {
         match choice {
             StoreChoice::File => Self::open_files(data).await,
+            StoreChoice::Memory => Ok(Self {
+                locks: Store::Memory(InMemoryLockRepo::new(Arc::new(TokioTimer::default()))),
+                api_keys: ApiKeyStore::of_files(data),
+                place: "memory: all locks are gone when it ends".into(),
+            }),
             #[cfg(feature = "postgres")]
             StoreChoice::Database(settings) => {
                 Self::of_database(settings, wait_for(settings, patience).await?)
@@ -87,6 +93,9 @@ impl Stores {
             StoreChoice::File => {
                 super::make_private_folder(data)?;
                 Self::open_files(data).await
+            }
+            StoreChoice::Memory => {
+                Err("--store memory is the server's own: nothing else reaches its locks".into())
             }
             #[cfg(feature = "postgres")]
             StoreChoice::Database(settings) => {
@@ -129,6 +138,7 @@ impl Stores {
 pub(crate) fn is_there(choice: &StoreChoice, data: &Path) -> bool {
     match choice {
         StoreChoice::File => data.join(LOCKS).is_file(),
+        StoreChoice::Memory => true,
         #[cfg(feature = "postgres")]
         StoreChoice::Database(_) => true,
     }
@@ -159,6 +169,7 @@ impl Store {
     pub(crate) fn locks(&self) -> Arc<dyn LockRepo> {
         match self {
             Self::File(store) => Arc::new(store.clone()),
+            Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
             Self::Database(store) => Arc::new(store.clone()),
         }
@@ -167,6 +178,7 @@ impl Store {
     pub(crate) fn history(&self) -> Arc<dyn LockHistory> {
         match self {
             Self::File(store) => Arc::new(store.clone()),
+            Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
             Self::Database(store) => Arc::new(store.clone()),
         }
@@ -191,6 +203,10 @@ impl Store {
     {
         match self {
             Self::File(store) => store.import_all(events).await,
+            Self::Memory(store) => {
+                let events: Vec<RecordedEvent> = events.collect::<Result<_, E>>()?;
+                Ok(store.import(events).await?)
+            }
             #[cfg(feature = "postgres")]
             Self::Database(store) => store.import_all(events).await,
         }
@@ -200,6 +216,7 @@ impl Store {
     pub(crate) async fn ended(&self) {
         match self {
             Self::File(store) => store.ended().await,
+            Self::Memory(_) => std::future::pending().await,
             // A database that goes away is used again when it is back.
             #[cfg(feature = "postgres")]
             Self::Database(_) => std::future::pending().await,

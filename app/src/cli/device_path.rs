@@ -23,6 +23,8 @@ const HEADING: &str = "Shadows and reports";
 enum ShadowKind {
     /// In this process, in the folder of data.
     Memory,
+    /// In this process, and gone with it: for measuring.
+    Volatile,
     /// In AWS IoT, by its API. Credentials come from the standard chain.
     #[cfg(feature = "aws")]
     Aws,
@@ -128,7 +130,7 @@ impl DevicePath {
         let mut ways = self.reports.clone();
         if ways.is_empty() {
             ways.push(match shadow_kind {
-                ShadowKind::Memory => ReportKind::Memory,
+                ShadowKind::Memory | ShadowKind::Volatile => ReportKind::Memory,
                 #[cfg(feature = "aws")]
                 ShadowKind::Aws => ReportKind::Poll,
                 #[cfg(feature = "mqtt")]
@@ -136,7 +138,8 @@ impl DevicePath {
             });
         }
         let by = |kind| ways.contains(&kind);
-        if by(ReportKind::Memory) && shadow_kind != ShadowKind::Memory {
+        let here = matches!(shadow_kind, ShadowKind::Memory | ShadowKind::Volatile);
+        if by(ReportKind::Memory) && !here {
             return Err(
                 "--reports memory is about shadows in this process: it needs --shadow memory"
                     .into(),
@@ -156,7 +159,7 @@ impl DevicePath {
             return Err("--poll-every must be more than zero".into());
         }
         #[cfg(feature = "mqtt")]
-        if by(ReportKind::Mqtt) && shadow_kind == ShadowKind::Memory {
+        if by(ReportKind::Mqtt) && here {
             return Err(
                 "--reports mqtt is about shadows elsewhere: it needs --shadow mqtt or aws".into(),
             );
@@ -182,7 +185,8 @@ impl DevicePath {
             poll,
         };
         let shadow = match shadow_kind {
-            ShadowKind::Memory => ShadowChoice::InProcess,
+            ShadowKind::Memory => ShadowChoice::InProcess { kept: true },
+            ShadowKind::Volatile => ShadowChoice::InProcess { kept: false },
             #[cfg(feature = "aws")]
             ShadowKind::Aws => ShadowChoice::Aws(aws),
             #[cfg(feature = "mqtt")]

@@ -197,12 +197,24 @@ impl Serve {
         let sandbox = self.sandbox.is_on();
         let shadow_name = self.path.shadow_name.clone();
         let (shadow, reports) = self.path.choose()?;
-        let here = matches!(shadow, ShadowChoice::InProcess);
+        let here = matches!(shadow, ShadowChoice::InProcess { .. });
         let virtual_locks = self.virtual_locks.is_none_or(Switch::is_on);
         if self.virtual_locks == Some(Switch::On) && !(sandbox && here) {
             return Err("--virtual-locks on needs the sandbox, and shadows in this process".into());
         }
         let store = self.store.choose()?;
+        if matches!(store, StoreChoice::Memory)
+            && matches!(shadow, ShadowChoice::InProcess { kept: true })
+        {
+            return Err(
+                "--store memory forgets what the shadows would keep: set --shadow volatile".into(),
+            );
+        }
+        if !sandbox && matches!(store, StoreChoice::Memory) {
+            return Err(
+                "--store memory holds the locks of the sandbox, and --sandbox is off".into(),
+            );
+        }
         if here && !sandbox && !matches!(store, StoreChoice::File) {
             return Err(
                 "--store names a database that replicas share, and the shadows in this process are no other \

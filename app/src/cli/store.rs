@@ -17,7 +17,7 @@ const HEADING: &str = "Store";
 pub(crate) struct StoreArgs {
     /// Where locks and API keys are kept: sqlite, in files in the folder of data, or a PostgreSQL database that
     /// several servers may share, as in postgres://keywright@db.example/keywright. Over a network that wants TLS,
-    /// unless the URL ends in ?sslmode=disable [default: sqlite].
+    /// unless the URL ends in ?sslmode=disable. memory is for measuring: the sandbox's locks are gone when it ends [default: sqlite].
     #[arg(long, value_name = "URL", help_heading = HEADING)]
     store: Option<String>,
     /// The file with the password of the database's user.
@@ -56,7 +56,7 @@ impl StoreArgs {
     /// What is said makes no sense; the text says what to change.
     pub(super) fn choose(&self) -> Result<StoreChoice, String> {
         let url = self.store.as_deref().unwrap_or("sqlite");
-        if url == "sqlite" {
+        if url == "sqlite" || url == "memory" {
             let of_databases = self.store_password_file.is_some() || self.store_ca.is_some();
             if of_databases || self.store_connections.is_some() {
                 return Err(
@@ -65,7 +65,10 @@ impl StoreArgs {
                         .into(),
                 );
             }
-            return Ok(StoreChoice::File);
+            return Ok(match url {
+                "memory" => StoreChoice::Memory,
+                _ => StoreChoice::File,
+            });
         }
         self.database(url)
     }
@@ -95,7 +98,7 @@ impl StoreArgs {
     #[cfg(not(feature = "postgres"))]
     fn database(&self, _: &str) -> Result<StoreChoice, String> {
         Err(
-            "--store: this program knows sqlite only; it was built without the feature postgres"
+            "--store: this program knows sqlite and memory only; it was built without the feature postgres"
                 .into(),
         )
     }
