@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("keywright-loadtest", &[]),
-    ("keywright-benches", &[]),
+    ("keywright-benches", &["keywright-loadtest"]),
     (
         "keywright-tests",
         &[

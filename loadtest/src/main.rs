@@ -4,17 +4,38 @@
 //! `KEYWRIGHT_API_KEY`, and `KEYWRIGHT_LOADTEST_LOCKS`, which is one lock or a span such as `1001-1040`. The
 //! arguments are Goose's: `--users 8 --run-time 10s`. The exit code is 1 where any request failed.
 
+mod overload;
 mod target;
 mod write_until_confirmed;
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use goose::prelude::*;
 
+use overload::Overload;
 use target::Target;
 
-#[tokio::main]
+/// What this program does besides a load test of a running server.
+#[derive(Parser)]
+#[command(name = "keywright-loadtest")]
+enum Command {
+    Overload(Overload),
+}
+
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("overload") {
+        let Command::Overload(overload) = Command::parse();
+        return match overload::run(&overload).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(why) => {
+                eprintln!("keywright-loadtest: {why}");
+                ExitCode::from(2)
+            }
+        };
+    }
     let target = match Target::from_environment() {
         Ok(target) => target,
         Err(why) => {
@@ -30,7 +51,6 @@ async fn main() -> ExitCode {
         }
     }
 }
-
 async fn attack(target: &Target) -> Result<GooseMetrics, GooseError> {
     GooseAttack::initialize()?
         .set_default(GooseDefault::Host, target.url.as_str())?

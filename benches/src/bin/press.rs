@@ -1,0 +1,41 @@
+//! Presses a running server with writes, for a profile of it: `press ADDRESS TOKEN CONNECTIONS SECONDS [RATE]`; as fast
+//! as answers come, or at so many requests a second whatever is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Request;
+use keywright_loadtest::pressure::{self, Make};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rate: Option<f64> = arguments.get(4).map(|rate| rate.parse().expect("a number"));
+    arguments.truncate(4);
+    let [address, token, connections, seconds] = arguments.try_into().expect("four arguments");
+    let make: Make = Arc::new(move |n| {
+        let lock = 1001 + fastrand::u64(0..20_000);
+        let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
+        Request::post(format!("/locks/{lock}/WriteKey"))
+            .header("Host", "keywright")
+            .header("Authorization", format!("Bearer {token}"))
+            .header("Content-Type", "application/json")
+            .body(Full::from(body))
+            .expect("all of it is text")
+    });
+    let (address, next) = (address.parse().expect("an address"), Arc::default());
+    let connections = connections.parse().expect("a number");
+    let span = Duration::from_secs(seconds.parse().expect("a number"));
+    let pressed = match rate {
+        None => pressure::closed(address, &make, &next, connections, span).await,
+        Some(rate) => pressure::open(address, &make, &next, connections, rate, span).await,
+    };
+    println!(
+        "{:.0}/s, {:?}, p99 {:?}, {} waited",
+        pressed.goodput(),
+        pressed.answers.statuses,
+        pressed.answers.good.at(0.99),
+        pressed.waited
+    );
+}

@@ -1,0 +1,167 @@
+//! What the server does when it is asked for twice as much as it can do.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::Full;
+use hyper::Request;
+use tempfile::TempDir;
+
+use keywright_loadtest::pressure::{self, Make, Pressed};
+use keywright_loadtest::server::Server;
+
+/// How many locks are written to: more than requests at once, so that they do not wait for each other's locks.
+const LOCKS: u64 = 20_000;
+
+/// The first lock of the sandbox besides 123 and 124.
+const FIRST_LOCK: u64 = 1001;
+
+/// Connections with which the peak is looked for.
+const AT_PEAK: [usize; 3] = [32, 64, 128];
+
+/// Connections at twice the capacity: more than requests can be in progress.
+const BEYOND: usize = 2000;
+
+/// Of what the server does at its best, what it still does at twice as much.
+const KEPT: f64 = 0.9;
+
+/// Measures the goodput at twice the capacity.
+#[derive(Args)]
+pub(crate) struct Overload {
+    /// The server's program.
+    #[arg(long, value_name = "FILE")]
+    binary: PathBuf,
+    /// The cores that the server runs on, as for taskset; it is for you to run this on others.
+    #[arg(long, value_name = "LIST")]
+    server_cores: Option<String>,
+    /// How long each span of pressure is.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    span: Duration,
+    /// How often everything is measured, on a server of its own each time.
+    #[arg(long, value_name = "N", default_value = "5")]
+    runs: usize,
+}
+
+struct Run {
+    before: f64,
+    after: f64,
+    twice: Pressed,
+}
+
+/// Whether the goodput was kept, and nothing but 200 and 503 was answered.
+///
+/// # Errors
+/// It could not be measured.
+pub(crate) async fn run(overload: &Overload) -> Result<bool, String> {
+    let mut ratios = Vec::new();
+    let mut clean = true;
+    println!("run   peak 200/s   at twice: asked/s   200/s   503/s   others   ratio   p99 of 200");
+    for n in 1..=overload.runs {
+        let Run {
+            before,
+            after,
+            twice,
+        } = once(overload).await?;
+        let peak = f64::midpoint(before, after);
+        let (answers, ratio) = (&twice.answers, twice.goodput() / peak);
+        let others: u64 =
+            answers.statuses.values().sum::<u64>() - answers.of(200) - answers.of(503);
+        let others = others + answers.broken;
+        let a_second = |count: u64| {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let count = count as f64;
+            count / twice.span.as_secs_f64()
+        };
+        println!(
+            "{n:>3}   {peak:>10.0}   {:>17.0}   {:>5.0}   {:>5.0}   {others:>6}   {ratio:>5.2}   {:>8.0?}",
+            2.0 * before,
+            twice.goodput(),
+            a_second(answers.of(503)),
+            answers.good.at(0.99),
+        );
+        if others > 0 {
+            clean = false;
+            println!(
+                "      {:?}, {} connections broke",
+                answers.statuses, answers.broken
+            );
+        }
+        if twice.waited > 0 {
+            println!(
+                "      {} requests waited for a connection of the load test",
+                twice.waited
+            );
+        }
+        ratios.push(ratio);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    println!(
+        "median of {}: {median:.2} of the peak at twice as much (at least {KEPT})",
+        ratios.len()
+    );
+    Ok(clean && median >= KEPT)
+}
+
+async fn once(overload: &Overload) -> Result<Run, String> {
+    let data = TempDir::new().map_err(|e| e.to_string())?;
+    let locks = LOCKS.to_string();
+    let mut arguments = vec!["--locks", &locks, "--virtual-locks", "off"];
+    // One client stands for many: its share is all that is in progress.
+    arguments.extend(["--max-in-flight-each", "512"]);
+    let cores = overload.server_cores.as_deref();
+    let server = Server::start(&overload.binary, data.path(), cores, &arguments)?;
+    let token = token(&data)?;
+    let make: Make = Arc::new(move |n| write(&token, n));
+    let next = Arc::new(AtomicU64::new(0));
+    let peak = async || {
+        let mut peak = 0_f64;
+        for connections in AT_PEAK {
+            let span = overload.span / 2;
+            let pressed = pressure::closed(server.address, &make, &next, connections, span);
+            peak = peak.max(pressed.await.goodput());
+        }
+        peak
+    };
+    let before = peak().await;
+    if before < 1.0 {
+        return Err("nothing was answered 200".into());
+    }
+    let (rate, span) = (2.0 * before, overload.span);
+    let twice = pressure::open(server.address, &make, &next, BEYOND, rate, span).await;
+    // A store that has grown is a little slower: what counts is the peak of the same moment.
+    let after = peak().await;
+    Ok(Run {
+        before,
+        after,
+        twice,
+    })
+}
+
+fn token(data: &TempDir) -> Result<String, String> {
+    let path = data.path().join("sandbox.env");
+    let env = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let token = env
+        .lines()
+        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
+    token
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{} holds no token", path.display()))
+}
+
+/// A write of a new key to the first slot of one of the locks, which supersedes the one before: the lock never has more
+/// than one.
+fn write(token: &str, n: u64) -> Request<Full<bytes::Bytes>> {
+    let lock = FIRST_LOCK + fastrand::u64(0..LOCKS);
+    let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
+    Request::post(format!("/locks/{lock}/WriteKey"))
+        .header("Host", "keywright")
+        .header("Authorization", format!("Bearer {token}"))
+        .header("Content-Type", "application/json")
+        .body(Full::from(body))
+        .expect("all of it is text")
+}

@@ -1,0 +1,133 @@
+//! Plain pressure with one kind of request: as fast as answers come, or at a rate that waits for nobody.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::figures::Answers;
+use crate::http::Client;
+
+/// How often arrivals that are due are let go.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Makes the n-th request.
+pub type Make = Arc<dyn Fn(u64) -> Request<Full<Bytes>> + Send + Sync>;
+
+/// What came of a span of pressure.
+pub struct Pressed {
+    pub answers: Answers,
+    /// From the first request to the last answer that counts.
+    pub span: Duration,
+    /// Arrivals for which no connection was free at once.
+    pub waited: u64,
+}
+
+impl Pressed {
+    /// Answers of 200 in a second.
+    pub fn goodput(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let good = self.answers.of(200) as f64;
+        good / self.span.as_secs_f64()
+    }
+}
+
+/// Closed loop: each of so many connections sends its next request when the last one is answered.
+pub async fn closed(
+    server: SocketAddr,
+    make: &Make,
+    next: &Arc<AtomicU64>,
+    connections: usize,
+    span: Duration,
+) -> Pressed {
+    let start = Instant::now();
+    let end = start + span;
+    let mut clients = JoinSet::new();
+    for _ in 0..connections {
+        let (make, next) = (make.clone(), next.clone());
+        clients.spawn(async move {
+            let (mut client, mut answers) = (Client::new(server), Answers::default());
+            while Instant::now() < end {
+                let request = make(next.fetch_add(1, Ordering::Relaxed));
+                let sent = Instant::now();
+                let answer = client.send(request).await.ok();
+                // One that comes after the end belongs to no second of it.
+                if Instant::now() <= end {
+                    answers.add(answer.map(|a| a.status().as_u16()), sent.elapsed());
+                }
+            }
+            answers
+        });
+    }
+    Pressed {
+        answers: sum(clients.join_all().await),
+        span,
+        waited: 0,
+    }
+}
+
+/// Open loop: requests are sent at a rate, whatever became of those before; times count from the moment that a request
+/// was meant for, so that a server which stands still is not spared.
+pub async fn open(
+    server: SocketAddr,
+    make: &Make,
+    next: &Arc<AtomicU64>,
+    connections: usize,
+    rate: f64,
+    span: Duration,
+) -> Pressed {
+    let (arrive, arrivals) = async_channel::unbounded::<Instant>();
+    let mut clients = JoinSet::new();
+    for _ in 0..connections {
+        let (arrivals, make, next) = (arrivals.clone(), make.clone(), next.clone());
+        clients.spawn(async move {
+            let (mut client, mut answers) = (Client::new(server), Answers::default());
+            while let Ok(meant) = arrivals.recv().await {
+                let request = make(next.fetch_add(1, Ordering::Relaxed));
+                let answer = client.send(request).await.ok();
+                answers.add(answer.map(|a| a.status().as_u16()), meant.elapsed());
+            }
+            answers
+        });
+    }
+    let (start, mut waited, mut sent) = (Instant::now(), 0, 0_u32);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let passed = start.elapsed().min(span);
+        loop {
+            let due = Duration::from_secs_f64(f64::from(sent) / rate);
+            if due >= passed {
+                break;
+            }
+            waited += u64::from(!arrivals.is_empty());
+            // The receivers live as long as the sender.
+            let _ = arrive.try_send(start + due);
+            sent += 1;
+        }
+        if passed == span {
+            break;
+        }
+    }
+    drop((arrive, arrivals));
+    Pressed {
+        answers: sum(clients.join_all().await),
+        span: start.elapsed(),
+        waited,
+    }
+}
+
+fn sum(parts: Vec<Answers>) -> Answers {
+    let mut all = Answers::default();
+    for part in parts {
+        all.merge(&part);
+    }
+    all
+}

@@ -1,0 +1,95 @@
+//! A server of the load test's own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A running `keywright`, killed when it is dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port of loopback, on these cores where some are named, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not start; it has said why on standard error.
+    pub fn start(
+        binary: &Path,
+        data: &Path,
+        cores: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
+        let mut command = on_cores(binary, cores);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error"])
+            .arg("--data")
+            .arg(data)
+            .args(arguments);
+        Self::run(command, binary)
+    }
+
+    /// Another program that says where it is as Keywright does.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_plain(binary: &Path, cores: Option<&str>) -> Result<Self, String> {
+        Self::run(on_cores(binary, cores), binary)
+    }
+
+    fn run(mut command: Command, binary: &Path) -> Result<Self, String> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot run {}: {e}", binary.display()))?;
+        let stdout = child.stdout.take().ok_or("it has no output")?;
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let address = lines.find_map(|line| line.split("http://").nth(1)?.trim().parse().ok());
+        // From here on it says nothing more there.
+        match address {
+            Some(address) => Ok(Self { child, address }),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(format!("{} did not start", binary.display()))
+            }
+        }
+    }
+
+    /// The seconds of CPU that it has used.
+    ///
+    /// # Errors
+    /// It does not run any more.
+    pub fn cpu_seconds(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+        // The name of the program may hold spaces; what follows its bracket does not (proc(5)).
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let field = |n: usize| fields.split_whitespace().nth(n)?.parse::<f64>().ok();
+        let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
+        ticks
+            .map(|n| n / 100.0)
+            .ok_or_else(|| format!("{path} cannot be read"))
+    }
+}
+
+fn on_cores(binary: &Path, cores: Option<&str>) -> Command {
+    match cores {
+        None => Command::new(binary),
+        Some(cores) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", cores]).arg(binary);
+            command
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
