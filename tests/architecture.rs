@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keywright",
             "keywright-adapters",
             "keywright-domain",
+            "keywright-loadtest",
             "keywright-mqtt",
             "keywright-sandbox",
             "keywright-shadow",

@@ -33,6 +33,19 @@ impl Times {
         self.0.len()
     }
 
+    /// How many took up to so many milliseconds: three buckets for each doubling, from the shortest to the longest.
+    pub fn buckets(&self) -> Vec<(f64, u64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let steps = self.0.iter_log(self.0.min().max(1), 2_f64.cbrt());
+        #[expect(clippy::cast_precision_loss, reason = "microseconds far below 2^52")]
+        let bucket = |value: u64, count| (value as f64 / 1000.0, count);
+        steps
+            .map(|step| bucket(step.value_iterated_to(), step.count_since_last_iteration()))
+            .collect()
+    }
+
     /// The time within which this share of all is: 0.5 for the median.
     pub fn at(&self, share: f64) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(share))

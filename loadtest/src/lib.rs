@@ -1,7 +1,24 @@
-//! What load tests and benches of whole servers are made of: a client, pressure, and what is measured. It shares nothing
-//! with the server and talks HTTP like any client.
+//! What load tests and benches of whole servers are made of: who asks, how it is measured, and what is said of it. It shares
+//! nothing with the server and talks HTTP like any client.
 
+pub mod check;
+mod cli;
 pub mod figures;
+pub mod goose_client;
 pub mod http;
+pub mod limits;
+pub mod open_loop;
+mod overload;
+pub mod own_client;
+pub mod personas;
+pub mod population;
 pub mod pressure;
+pub mod recorder;
+pub mod report;
+mod run;
 pub mod server;
+pub mod session;
+pub mod spawned;
+pub mod summary;
+
+pub use cli::main;

@@ -11,8 +11,8 @@ use http_body_util::Full;
 use hyper::Request;
 use tempfile::TempDir;
 
-use keywright_loadtest::pressure::{self, Make, Pressed};
-use keywright_loadtest::server::Server;
+use crate::pressure::{self, Make, Pressed};
+use crate::server::Server;
 
 /// How many locks are written to: more than requests at once, so that they do not wait for each other's locks.
 const LOCKS: u64 = 20_000;

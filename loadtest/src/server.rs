@@ -1,9 +1,14 @@
 //! A server of the load test's own.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a server is waited for, and how often it is asked meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A running `keywright`, killed when it is dropped.
 pub struct Server {
@@ -57,6 +62,44 @@ impl Server {
                 Err(format!("{} did not start", binary.display()))
             }
         }
+    }
+
+    /// Waits until a `GET` of this path, with this header besides, has one of these statuses.
+    ///
+    /// # Errors
+    /// It has not within ten seconds.
+    pub fn wait_for(&self, path: &str, header: &str, statuses: &[u16]) -> Result<(), String> {
+        for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+            let status = self.status(path, header);
+            if status.is_ok_and(|status| statuses.contains(&status)) {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(format!(
+            "{path} does not answer {statuses:?} within {PATIENCE:?}"
+        ))
+    }
+
+    fn status(&self, path: &str, header: &str) -> std::io::Result<u16> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: keywright\r\nConnection: close\r\n{header}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        status.ok_or_else(|| std::io::Error::other("no status"))
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The seconds of CPU that it has used.

@@ -127,7 +127,10 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
             ["http://id.example/", "https://"],
         ),
         ("jwks-ca = \"ca.pem\"", ["--jwks-ca", "URL"]),
-        ("store = \"memory\"", ["--store memory", "--shadow volatile"]),
+        (
+            "store = \"memory\"",
+            ["--store memory", "--shadow volatile"],
+        ),
         (
             "store = \"memory\"\nshadow = \"volatile\"\nsandbox = \"off\"",
             ["--store memory", "--sandbox is off"],

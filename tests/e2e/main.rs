@@ -12,6 +12,7 @@ mod faults;
 mod heads;
 mod issuer;
 mod kill;
+mod loadtest;
 mod locks;
 mod metrics;
 mod mqtt;

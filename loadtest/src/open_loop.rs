@@ -1,0 +1,76 @@
+//! The open loop: personas arrive at a rate and wait for nobody, and their times count from the moment they were meant
+//! for, so that a server which stands still for a while is not spared.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::own_client::OwnClient;
+use crate::personas::Persona;
+use crate::population::Population;
+use crate::recorder::Recorder;
+use crate::session::Session;
+
+/// How often arrivals that are due are let go.
+const TICK: Duration = Duration::from_millis(1);
+
+/// So many are served at once at most; who comes then is counted, and does nothing.
+const MOST: usize = 10_000;
+
+/// How long those who are there at the end are waited for.
+const GRACE: Duration = Duration::from_secs(35);
+
+/// Lets personas arrive at this rate, each second, for this time. Answers how many had no place.
+pub async fn open_loop(
+    server: SocketAddr,
+    rate: f64,
+    span: Duration,
+    population: &Arc<Population>,
+    recorder: &Arc<Recorder>,
+) -> u64 {
+    let free: Arc<Mutex<Vec<OwnClient>>> = Arc::default();
+    let (mut lives, mut no_place, mut arrived) = (JoinSet::new(), 0, 0_u32);
+    let start = Instant::now();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        while lives.try_join_next().is_some() {}
+        let passed = start.elapsed().min(span);
+        loop {
+            let due = Duration::from_secs_f64(f64::from(arrived) / rate);
+            if due >= passed {
+                break;
+            }
+            arrived += 1;
+            if lives.len() >= MOST {
+                no_place += 1;
+                continue;
+            }
+            let (population, recorder) = (population.clone(), recorder.clone());
+            let (free, meant) = (free.clone(), start + due);
+            lives.spawn(async move {
+                let pool = || free.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = pool().pop();
+                let mut client = known.unwrap_or_else(|| OwnClient::new(server));
+                let mut session = Session {
+                    caller: &mut client,
+                    population: &population,
+                    recorder: &recorder,
+                    meant: Some(meant),
+                };
+                Persona::any().live(&mut session).await;
+                pool().push(client);
+            });
+        }
+        if passed == span {
+            break;
+        }
+    }
+    let end = Instant::now() + GRACE;
+    while let Ok(Some(_)) = timeout_at(end, lives.join_next()).await {}
+    no_place
+}

@@ -1,0 +1,43 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{any_slot, new_key};
+use crate::session::{Ask, Credential, Session, write_key};
+
+/// How often it tries before it gives up.
+const TRIES: u32 = 8;
+
+pub(super) async fn live(session: &mut Session<'_>) {
+    let place = session.population.any_lock();
+    let credential = Credential::ApiKey(session.population.api_key_of(place).to_owned());
+    let key = new_key();
+    let mut ask = write_key(session.population, place, (&key, any_slot()), &credential);
+    ask.idempotency_key = Some(format!("retry-{key}"));
+    // 409: the first try is still running.
+    ask.expected = &[200, 409];
+    if fastrand::bool() {
+        let after = Duration::from_micros(fastrand::u64(0..20_000));
+        session.caller.call_and_hang_up(&ask, after).await;
+    }
+    for n in 0..TRIES {
+        if let Some((location, write)) = session.write(&ask, place, &key).await {
+            repeat(session, &ask, &write.version).await;
+            session.follow(&location, write, &credential).await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100 << n.min(5))).await;
+    }
+}
+
+/// The same again is answered the same again.
+async fn repeat(session: &mut Session<'_>, ask: &Ask, version: &Option<u64>) {
+    let Some(again) = session.ask(ask).await else {
+        return;
+    };
+    let body: Value = serde_json::from_slice(&again.body).unwrap_or_default();
+    let recorded = body["event"].is_object();
+    if again.status == 200 && recorded && body["version"].as_u64() != *version {
+        session.recorder.differing_repeat();
+    }
+}

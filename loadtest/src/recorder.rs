@@ -1,0 +1,162 @@
+//! What happens during a load test, second by second.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::figures::Times;
+
+/// A write that was answered 200.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The lock's place in the population.
+    pub place: u64,
+    /// The key.
+    pub key: String,
+    /// The version of its event; `None`: nothing new was recorded.
+    pub version: Option<u64>,
+}
+
+/// What happened in one second.
+#[derive(Clone, Debug, Default)]
+pub struct Second {
+    /// Answers to all requests, by status; 0: the connection broke.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Until writes were answered 200.
+    pub accept: Times,
+    /// Until locks had confirmed writes, by the second in which that was seen.
+    pub confirm: Times,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// From the start on.
+    pub seconds: Vec<Second>,
+    /// Writes that were followed and not settled in time.
+    pub unconfirmed: u64,
+    /// Writes that were settled as FAILED, which a fleet with faults is expected to do.
+    pub failed: u64,
+    /// Answers that the request must not get, with what was sent: at most [`MOST_SHOWN`].
+    pub unexpected: Vec<String>,
+    /// How many of those there were.
+    pub unexpected_count: u64,
+    /// Writes that were answered 200.
+    pub accepted: Vec<Accepted>,
+    /// Keys of which their locks' writes say SUCCEEDED.
+    pub succeeded: Vec<Accepted>,
+    /// Repeats under one Idempotency-Key that were not answered as the first was.
+    pub differing_repeats: u64,
+}
+
+/// How many unexpected answers are shown.
+pub const MOST_SHOWN: usize = 20;
+
+/// Takes it in.
+pub struct Recorder {
+    start: Instant,
+    record: Mutex<Record>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            record: Mutex::default(),
+        }
+    }
+}
+
+impl Recorder {
+    /// A request was answered, or its connection broke. `expected`: the statuses that it may get, beside those that
+    /// turn it away (429, 503) or leave it open (502, 504).
+    pub fn answered(&self, what: &str, status: Option<u16>, expected: &[u16]) {
+        let mut record = self.record();
+        let second = self.second(&mut record);
+        *second.statuses.entry(status.unwrap_or(0)).or_default() += 1;
+        let Some(status) = status else { return };
+        if !expected.contains(&status) && !matches!(status, 429 | 502 | 503 | 504) {
+            record.unexpected_count += 1;
+            if record.unexpected.len() < MOST_SHOWN {
+                record
+                    .unexpected
+                    .push(format!("{what}: {status} instead of {expected:?}"));
+            }
+        }
+    }
+
+    /// A write was answered 200.
+    pub fn accepted(&self, accepted: Accepted, took: Duration) {
+        let mut record = self.record();
+        self.second(&mut record).accept.add(took);
+        record.accepted.push(accepted);
+    }
+
+    /// A write has come to its end, so long after it was requested.
+    pub fn settled(&self, write: Accepted, succeeded: bool, took: Duration) {
+        let mut record = self.record();
+        self.second(&mut record).confirm.add(took);
+        match succeeded {
+            true => record.succeeded.push(write),
+            false => record.failed += 1,
+        }
+    }
+
+    /// A write was followed in vain.
+    pub fn unconfirmed(&self) {
+        self.record().unconfirmed += 1;
+    }
+
+    /// A repeat was answered otherwise than the request that it repeats.
+    pub fn differing_repeat(&self) {
+        self.record().differing_repeats += 1;
+    }
+
+    /// All of it, up to now.
+    pub fn so_far(&self) -> Record {
+        self.record().clone()
+    }
+
+    fn second<'a>(&self, record: &'a mut Record) -> &'a mut Second {
+        let now = usize::try_from(self.start.elapsed().as_secs()).unwrap_or(usize::MAX);
+        if record.seconds.len() <= now {
+            record.seconds.resize_with(now + 1, Second::default);
+        }
+        &mut record.seconds[now]
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// Until writes were accepted, in all.
+    pub fn accept(&self) -> Times {
+        self.all(|second| &second.accept)
+    }
+
+    /// Until writes were confirmed, in all.
+    pub fn confirm(&self) -> Times {
+        self.all(|second| &second.confirm)
+    }
+
+    /// Answers by status, in all.
+    pub fn statuses(&self) -> BTreeMap<u16, u64> {
+        let mut all = BTreeMap::new();
+        for (status, n) in self.seconds.iter().flat_map(|second| &second.statuses) {
+            *all.entry(*status).or_default() += n;
+        }
+        all
+    }
+
+    fn all(&self, of: impl Fn(&Second) -> &Times) -> Times {
+        let mut all = Times::default();
+        for second in &self.seconds {
+            all.merge(of(second));
+        }
+        all
+    }
+}

@@ -1,0 +1,280 @@
+//! `keywright-loadtest run`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::check::check;
+use crate::goose_client::closed_loop;
+use crate::limits::{Finding, Limits, compare, percent, time};
+use crate::open_loop::open_loop;
+use crate::population::{Population, Size};
+use crate::recorder::Recorder;
+use crate::report;
+use crate::spawned::{Spawn, Spawned};
+use crate::summary::{Setting, Summary};
+use clap::Args;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often it is said how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// How long locks are given to settle what is under way before all is checked.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Loads a service with people, locks and faults, and says whether it kept to its limits: the exit code is 0 if it did,
+/// 1 if not, and 2 if nothing could be measured.
+#[derive(Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    spawn: Spawn,
+    #[command(flatten)]
+    size: Size,
+    /// A server that runs already, instead of --spawn; with --population.
+    #[arg(long, value_name = "http://HOST:PORT", conflicts_with = "spawn")]
+    host: Option<String>,
+    /// The file of who loads it, which `prepare` has written.
+    #[arg(long, value_name = "FILE")]
+    population: Option<PathBuf>,
+    /// Load a server that is not on this machine.
+    #[arg(long)]
+    allow_remote: bool,
+    /// Closed loop: so many people, each of whom does the next thing when the last is done.
+    #[arg(long, value_name = "N", default_value = "20")]
+    users: usize,
+    /// Open loop instead: so many people come each second, whatever became of those before; times count from when they
+    /// were meant to come.
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// How long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    span: Duration,
+    /// The limits: a file with a table for each environment.
+    #[arg(long, value_name = "FILE")]
+    limits: Option<PathBuf>,
+    /// Which of them.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    environment: String,
+    /// An earlier run's JSON, against which this one is held.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Where the report goes, as a page and, beside it, as JSON.
+    #[arg(long, value_name = "FILE", default_value = "loadtest.html")]
+    report: PathBuf,
+}
+
+/// Whether it kept to its limits.
+///
+/// # Errors
+/// Nothing could be measured; the text says why.
+pub(crate) async fn run(run: &Run) -> Result<bool, String> {
+    let limits = match &run.limits {
+        Some(path) => Limits::read(path, &run.environment)?,
+        None => Limits::default(),
+    };
+    let baseline = run.baseline.as_deref().map(read_summary).transpose()?;
+    if run
+        .rate
+        .is_some_and(|rate| !(rate > 0.0 && rate <= 100_000.0))
+    {
+        return Err("--rate must be more than 0 and at most 100000".into());
+    }
+    let target = Target::of(run)?;
+    let (population, recorder) = (Arc::new(target.population), Arc::new(Recorder::default()));
+    let telling = tokio::spawn(tell(recorder.clone(), run.span));
+    let start = Instant::now();
+    let no_place = match run.rate {
+        Some(rate) => open_loop(target.address, rate, run.span, &population, &recorder).await,
+        None => {
+            let url = format!("http://{}", target.address);
+            let load = closed_loop(&url, run.users, run.span, &population, &recorder);
+            load.await.map_err(|e| e.to_string())?;
+            0
+        }
+    };
+    let span = start.elapsed().min(run.span);
+    telling.abort();
+    println!("the load is over; looking for what was answered");
+    tokio::time::sleep(SETTLING).await;
+    let record = recorder.so_far();
+    let checked = check(target.address, &population, &record).await?;
+    let setting = Setting {
+        load: match run.rate {
+            Some(rate) => format!("open loop, {rate} arrivals a second"),
+            None => format!("closed loop, {} users", run.users),
+        },
+        place: place(),
+        service: target.what,
+        fleet: if run.spawn.spawn {
+            run.spawn.fleet.text.clone()
+        } else {
+            "not ours".into()
+        },
+    };
+    let mut summary = Summary::of(setting, &record, &checked, span);
+    summary.no_place = no_place;
+    let mut findings = limits.judge(&summary)?;
+    if let Some(earlier) = &baseline {
+        findings.extend(compare(&summary, earlier));
+    }
+    write(&run.report, &report::html(&summary, &findings))?;
+    let json = serde_json::to_string_pretty(&summary).map_err(|e| e.to_string())?;
+    let json_path = run.report.with_extension("json");
+    write(&json_path, &json)?;
+    say(&summary, &findings);
+    println!(
+        "\nreport: {} and {}",
+        run.report.display(),
+        json_path.display()
+    );
+    Ok(findings.iter().all(|finding| finding.holds))
+}
+
+/// What is loaded.
+struct Target {
+    address: SocketAddr,
+    population: Population,
+    what: String,
+    /// What was started for it, until it is over.
+    _spawned: Option<Spawned>,
+}
+
+impl Target {
+    fn of(run: &Run) -> Result<Self, String> {
+        if run.spawn.spawn {
+            println!("starting a server and {} locks", run.size.locks);
+            let spawned = Spawned::start(&run.spawn, run.size)?;
+            return Ok(Self {
+                address: spawned.server.address,
+                population: spawned.population.clone(),
+                what: format!(
+                    "{} locks, store {:?}, shadows {:?}",
+                    run.size.locks, run.spawn.store, run.spawn.shadow
+                )
+                .to_lowercase(),
+                _spawned: Some(spawned),
+            });
+        }
+        let (Some(host), Some(path)) = (&run.host, &run.population) else {
+            return Err("say --spawn, or --host and --population".into());
+        };
+        let name = host
+            .strip_prefix("http://")
+            .unwrap_or(host)
+            .trim_end_matches('/');
+        let mut found = std::net::ToSocketAddrs::to_socket_addrs(name)
+            .map_err(|e| format!("{host}: {e}; write it as http://HOST:PORT"))?;
+        let address = found
+            .next()
+            .ok_or_else(|| format!("{host} has no address"))?;
+        if !address.ip().is_loopback() && !run.allow_remote {
+            return Err(format!(
+                "{host} is not on this machine; to load it all the same, say --allow-remote"
+            ));
+        }
+        Ok(Self {
+            address,
+            population: Population::read(path)?,
+            what: host.clone(),
+            _spawned: None,
+        })
+    }
+}
+
+/// How far it is, every few seconds.
+async fn tell(recorder: Arc<Recorder>, span: Duration) {
+    let start = Instant::now();
+    let mut ticks = interval(PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let record = recorder.so_far();
+        let (accept, confirm) = (record.accept(), record.confirm());
+        println!(
+            "{:>4} s of {}: {} writes accepted, p99 {}; {} confirmed, p99 {}",
+            start.elapsed().as_secs(),
+            humantime::format_duration(span),
+            accept.count(),
+            time(accept.at(0.99).as_secs_f64() * 1000.0),
+            confirm.count(),
+            time(confirm.at(0.99).as_secs_f64() * 1000.0),
+        );
+    }
+}
+
+fn say(run: &Summary, findings: &[Finding]) {
+    println!("\n{}; {}", run.setting.load, run.setting.service);
+    println!(
+        "{:.1} writes and {:.0} requests a second; {} not confirmed, {} refused by locks, {} turned away, {} errors",
+        run.writes_per_second,
+        run.requests_per_second,
+        percent(run.unconfirmed_share),
+        percent(run.refused_by_locks_share),
+        percent(run.turned_away_share),
+        percent(run.error_share),
+    );
+    for (what, times) in [("accept", &run.accept), ("confirm", &run.confirm)] {
+        println!(
+            "time to {what:<8} median {:>9}  p90 {:>9}  p99 {:>9}  p99.9 {:>9}  longest {:>9}",
+            time(times.p50),
+            time(times.p90),
+            time(times.p99),
+            time(times.p999),
+            time(times.max),
+        );
+    }
+    if run.no_place > 0 {
+        println!(
+            "{} arrivals had no place in this program itself: the load was less than asked for",
+            run.no_place
+        );
+    }
+    println!(
+        "{} writes checked, {} of them confirmed",
+        run.checked.0, run.checked.1
+    );
+    for line in run
+        .missing_shown
+        .iter()
+        .chain(&run.unexpected_shown)
+        .take(10)
+    {
+        println!("  {line}");
+    }
+    println!();
+    for finding in findings {
+        let word = if finding.holds { "ok  " } else { "FAIL" };
+        println!(
+            "{word}  {}: {} ({})",
+            finding.what, finding.measured, finding.limit
+        );
+    }
+    let failed = findings.iter().filter(|finding| !finding.holds).count();
+    match failed {
+        0 => println!("passed"),
+        n => println!("failed: {n} of {}", findings.len()),
+    }
+}
+
+fn read_summary(path: &Path) -> Result<Summary, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{} is no report in JSON: {e}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// When and where.
+fn place() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    #[expect(clippy::disallowed_methods, reason = "the date of the report")]
+    let now = std::time::SystemTime::now();
+    let now = humantime::format_rfc3339_seconds(now).to_string();
+    format!(
+        "{} UTC, {cores} cores",
+        now.replace('T', " ").trim_end_matches('Z')
+    )
+}

@@ -1,0 +1,184 @@
+//! What a run comes to, as it stands in the report and as programs read it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::Checked;
+use crate::figures::Times;
+use crate::recorder::{Record, Second};
+
+/// How a run was made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// `closed loop, 8 users` or `open loop, 50 arrivals a second`.
+    pub load: String,
+    /// Where it was made, and when.
+    pub place: String,
+    /// What was loaded.
+    pub service: String,
+    /// The script of faults of its locks.
+    pub fleet: String,
+}
+
+/// Milliseconds within which so many of a hundred were done.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Percentiles {
+    /// How many there were.
+    pub count: u64,
+    /// The median.
+    pub p50: f64,
+    /// Of ten, nine.
+    pub p90: f64,
+    /// Of a hundred, 99.
+    pub p99: f64,
+    /// Of a thousand, 999.
+    pub p999: f64,
+    /// All.
+    pub max: f64,
+}
+
+impl Percentiles {
+    fn of(times: &Times) -> Self {
+        let at = |share| millis(times.at(share));
+        Self {
+            count: times.count(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// One second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// Writes that were accepted.
+    pub writes: u64,
+    /// Answers that were no success, and broken connections; wrong requests of careless clients are among them.
+    pub others: u64,
+    /// Until writes were accepted.
+    pub accept: Percentiles,
+    /// Until they were confirmed.
+    pub confirm: Percentiles,
+}
+
+impl Moment {
+    fn of(second: &Second) -> Self {
+        let bad = second.statuses.iter().filter(|(status, _)| **status != 200);
+        Self {
+            writes: second.accept.count(),
+            others: bad.map(|(_, n)| n).sum(),
+            accept: Percentiles::of(&second.accept),
+            confirm: Percentiles::of(&second.confirm),
+        }
+    }
+}
+
+/// How many took how long: up to so many milliseconds, beyond the bucket before.
+pub type Buckets = Vec<(f64, u64)>;
+
+/// All of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// How the run was made.
+    pub setting: Setting,
+    /// Seconds for which load was made.
+    pub seconds: f64,
+    /// Writes accepted in a second.
+    pub writes_per_second: f64,
+    /// Requests answered in a second.
+    pub requests_per_second: f64,
+    /// From a request to write a key, or from when it was meant to be sent, to its 200.
+    pub accept: Percentiles,
+    /// From then to the lock's own word, by the service's clock.
+    pub confirm: Percentiles,
+    /// Answers by status; 0 are connections that broke.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Of the writes that were followed, those that were not settled within 30 s.
+    pub unconfirmed_share: f64,
+    /// Of the writes that were settled, those that the lock refused.
+    pub refused_by_locks_share: f64,
+    /// Of all answers, 429 and 503.
+    pub turned_away_share: f64,
+    /// Of all answers, other 5xx and broken connections.
+    pub error_share: f64,
+    /// Answers that no such request may get.
+    pub unexpected: u64,
+    /// What they were.
+    pub unexpected_shown: Vec<String>,
+    /// Repeats under one Idempotency-Key that were answered otherwise.
+    pub differing_repeats: u64,
+    /// Writes that were looked for in the end, and how many were confirmed.
+    pub checked: (usize, usize),
+    /// 200s without an event, and confirmed keys that are not in their lock.
+    pub missing: u64,
+    /// What they were.
+    pub missing_shown: Vec<String>,
+    /// Arrivals for which the load test itself had no place.
+    pub no_place: u64,
+    /// Second by second.
+    pub moments: Vec<Moment>,
+    /// How long acceptance took.
+    pub accept_buckets: Buckets,
+    /// How long confirmation took.
+    pub confirm_buckets: Buckets,
+}
+
+impl Summary {
+    /// Of what was recorded and checked, `span` being how long load was made.
+    pub fn of(setting: Setting, record: &Record, checked: &Checked, span: Duration) -> Self {
+        let (accept, confirm) = (record.accept(), record.confirm());
+        let statuses = record.statuses();
+        let count = |wanted: &dyn Fn(u16) -> bool| -> u64 {
+            let found = statuses.iter().filter(|(status, _)| wanted(**status));
+            found.map(|(_, n)| n).sum()
+        };
+        let all = count(&|_| true);
+        let turned_away = count(&|status| matches!(status, 429 | 503));
+        let errors = count(&|status| status == 0 || (status >= 500 && status != 503));
+        let settled = confirm.count();
+        Self {
+            setting,
+            seconds: span.as_secs_f64(),
+            writes_per_second: ratio(accept.count(), 1) / span.as_secs_f64(),
+            requests_per_second: ratio(all, 1) / span.as_secs_f64(),
+            accept: Percentiles::of(&accept),
+            confirm: Percentiles::of(&confirm),
+            unconfirmed_share: ratio(record.unconfirmed, settled + record.unconfirmed),
+            refused_by_locks_share: ratio(record.failed, settled),
+            turned_away_share: ratio(turned_away, all),
+            error_share: ratio(errors, all),
+            unexpected: record.unexpected_count,
+            unexpected_shown: record.unexpected.clone(),
+            differing_repeats: record.differing_repeats,
+            checked: (checked.writes, checked.confirmed),
+            missing: checked.missing_count,
+            missing_shown: checked.missing.clone(),
+            no_place: 0,
+            moments: record.seconds.iter().map(Moment::of).collect(),
+            accept_buckets: accept.buckets(),
+            confirm_buckets: confirm.buckets(),
+            statuses,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    match whole {
+        0 => 0.0,
+        whole => part as f64 / whole as f64,
+    }
+}

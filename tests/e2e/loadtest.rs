@@ -1,0 +1,159 @@
+//! The load test itself: its verdict, its report, and what it must find.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keywright_tests::Program;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::world::BINARY;
+
+const LOADTEST: &str = env!("CARGO_BIN_EXE_keywright-loadtest-under-test");
+
+fn run(folder: &Path, limits: &str, arguments: &[&str]) -> Output {
+    let file = folder.join("limits.toml");
+    std::fs::write(&file, format!("[default]\n{limits}\n")).expect("written");
+    Command::new(LOADTEST)
+        .args(["run", "--report", "report.html", "--limits"])
+        .arg(&file)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("it runs")
+}
+
+fn spawned(folder: &Path, limits: &str, binary: &str, more: &[&str]) -> Output {
+    let mut arguments = vec!["--spawn", "--binary", binary, "--shadow", "memory"];
+    arguments.extend(["--locks", "20", "--organizations", "2", "--owners", "4"]);
+    arguments.extend(["--fleet", "latency=20ms", "--users", "6", "--span", "4s"]);
+    arguments.extend(more);
+    run(folder, limits, &arguments)
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
+}
+
+fn report(folder: &Path) -> Value {
+    let text = std::fs::read_to_string(folder.join("report.json")).expect("a report");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    let good = spawned(folder, "min_writes_per_second = 0.1", BINARY, &[]);
+    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
+    assert!(said(&good).ends_with("report.json\n") && said(&good).contains("\npassed\n"));
+    let summary = report(folder);
+    assert!(
+        summary["checked"][0].as_u64().is_some_and(|n| n > 5),
+        "{summary}"
+    );
+    assert!(
+        summary["checked"][1].as_u64().is_some_and(|n| n > 0),
+        "{summary}"
+    );
+    assert!(summary["statuses"]["400"].is_u64() || summary["statuses"]["404"].is_u64());
+    let page = std::fs::read_to_string(folder.join("report.html")).expect("a page");
+    assert!(page.contains("passed") && page.contains("Time to confirm"));
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
+
+    // It is its own baseline, and a limit that cannot be kept to is not.
+    std::fs::copy(folder.join("report.json"), folder.join("earlier.json")).expect("copied");
+    let mut earlier = summary;
+    earlier["writesPerSecond"] = json!(1e6);
+    std::fs::write(folder.join("faster.json"), earlier.to_string()).expect("written");
+    for (limits, more, code, part) in [
+        (
+            "accept_p99 = \"1us\"",
+            &["--rate", "10"][..],
+            1,
+            "FAIL  time to accept, p99",
+        ),
+        (
+            "",
+            &["--baseline", "faster.json"],
+            1,
+            "FAIL  writes in a second, against the baseline",
+        ),
+        ("accept_p99 = \"soon\"", &[], 2, "time to accept, p99"),
+        ("accept_p98 = \"1s\"", &[], 2, "accept_p98"),
+    ] {
+        let output = spawned(folder, limits, BINARY, more);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_loses_one_event_is_found_out() {
+    let folder = TempDir::new().expect("a folder");
+    let forgetful = env!("CARGO_BIN_EXE_keywright-forgetful");
+    let output = spawned(folder.path(), "", forgetful, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let summary = report(folder.path());
+    assert!(
+        summary["missing"].as_u64().is_some_and(|n| n > 0),
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
+    let (folder, data) = (
+        TempDir::new().expect("a folder"),
+        TempDir::new().expect("a folder"),
+    );
+    let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
+    let population = json!({
+        "firstLock": 1001, "locks": 40, "apiKeys": [program.api_key], "tokens": [program.token],
+        "expiredToken": "not.a.token",
+    });
+    let file = folder.path().join("population.json");
+    std::fs::write(file, population.to_string()).expect("written");
+    let host = format!("http://{}", program.address);
+    let arguments = ["--host", &host, "--population", "population.json"];
+    let limits = "accept_p99 = \"100ms\"";
+    let over = AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                program.signal("STOP");
+                std::thread::sleep(Duration::from_millis(200));
+                program.signal("CONT");
+                std::thread::sleep(Duration::from_millis(4800));
+            }
+        });
+        let more = ["--rate", "20", "--span", "11s"];
+        let output = run(folder.path(), limits, &[&arguments[..], &more[..]].concat());
+        over.store(true, Ordering::Relaxed);
+        output
+    });
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL  time to accept, p99"), "{said}");
+    // Others are loaded only if that is said.
+    let refused = run(
+        folder.path(),
+        "",
+        &[
+            "--host",
+            "http://192.0.2.1:80",
+            "--population",
+            "population.json",
+        ],
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--allow-remote"));
+}
