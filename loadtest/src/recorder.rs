@@ -37,6 +37,8 @@ pub struct Record {
     pub seconds: Vec<Second>,
     /// Writes that were followed and not settled in time.
     pub unconfirmed: u64,
+    /// Writes that a lock reported on when they had ended otherwise.
+    pub late: u64,
     /// Writes that were settled as FAILED, which a fleet with faults is expected to do.
     pub failed: u64,
     /// Answers that the request must not get, with what was sent: at most [`MOST_SHOWN`].
@@ -102,6 +104,11 @@ impl Recorder {
             true => record.succeeded.push(write),
             false => record.failed += 1,
         }
+    }
+
+    /// A lock reported on a write that had ended otherwise.
+    pub fn late(&self) {
+        self.record().late += 1;
     }
 
     /// A write was followed in vain.

@@ -207,10 +207,11 @@ async fn tell(recorder: Arc<Recorder>, span: Duration) {
 fn say(run: &Summary, findings: &[Finding]) {
     println!("\n{}; {}", run.setting.load, run.setting.service);
     println!(
-        "{:.1} writes and {:.0} requests a second; {} not confirmed, {} refused by locks, {} turned away, {} errors",
+        "{:.1} writes and {:.0} requests a second; {} not confirmed, {} late, {} refused by locks, {} turned away, {} errors",
         run.writes_per_second,
         run.requests_per_second,
         percent(run.unconfirmed_share),
+        percent(run.late_share),
         percent(run.refused_by_locks_share),
         percent(run.turned_away_share),
         percent(run.error_share),

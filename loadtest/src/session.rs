@@ -124,6 +124,9 @@ impl Session<'_> {
             };
             let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             if let Some(took) = settled_after(&status) {
+                if status["late"] == true {
+                    self.recorder.late();
+                }
                 let succeeded = status["state"] == "SUCCEEDED";
                 if succeeded || status["state"] == "FAILED" {
                     self.recorder.settled(write, succeeded, took);

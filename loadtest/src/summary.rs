@@ -108,6 +108,8 @@ pub struct Summary {
     pub statuses: BTreeMap<u16, u64>,
     /// Of the writes that were followed, those that were not settled within 30 s.
     pub unconfirmed_share: f64,
+    /// Of the writes that were settled, those that the lock reported on when they had ended otherwise.
+    pub late_share: f64,
     /// Of the writes that were settled, those that the lock refused.
     pub refused_by_locks_share: f64,
     /// Of all answers, 429 and 503.
@@ -157,6 +159,7 @@ impl Summary {
             accept: Percentiles::of(&accept),
             confirm: Percentiles::of(&confirm),
             unconfirmed_share: ratio(record.unconfirmed, settled + record.unconfirmed),
+            late_share: ratio(record.late, settled),
             refused_by_locks_share: ratio(record.failed, settled),
             turned_away_share: ratio(turned_away, all),
             error_share: ratio(errors, all),
