@@ -29,7 +29,15 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("keywright-loadtest", &[]),
-    ("keywright-benches", &["keywright-loadtest"]),
+    (
+        "keywright-benches",
+        &[
+            "keywright-adapters",
+            "keywright-domain",
+            "keywright-loadtest",
+            "keywright-testkit",
+        ],
+    ),
     (
         "keywright-tests",
         &[

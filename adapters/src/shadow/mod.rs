@@ -9,6 +9,7 @@ pub mod document;
 mod memory;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(any(feature = "aws", feature = "memory", feature = "mqtt"))]
 mod outcome;
 
 #[cfg(feature = "aws")]

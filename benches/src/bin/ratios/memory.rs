@@ -1,0 +1,134 @@
+//! What the service holds in memory, and how soon it serves when its store is large.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use keywright_loadtest::population::{Keywright, Size};
+use keywright_loadtest::server::Server;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{Programs, Row, Target};
+
+const CONNECTIONS: usize = 1000;
+const LOCKS: u64 = 200_000;
+const MANY_LOCKS: u64 = 1_000_000;
+
+/// `VmRSS`, in KiB.
+fn resident(server: &Server) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|n| n.parse().ok()).expect("a number")
+}
+
+fn start(programs: &Programs, data: &Path, arguments: &[&str]) -> Server {
+    Server::start(&programs.keywright(), data, None, arguments).expect("it starts")
+}
+
+fn in_memory(programs: &Programs, locks: u64) -> f64 {
+    let (data, locks) = (TempDir::new().expect("a folder"), locks.to_string());
+    let arguments = [
+        "--store",
+        "memory",
+        "--shadow",
+        "volatile",
+        "--virtual-locks",
+        "off",
+    ];
+    let all = [&arguments[..], &["--locks", &locks]].concat();
+    let server = start(programs, data.path(), &all);
+    std::thread::sleep(Duration::from_secs(1));
+    resident(&server)
+}
+
+/// KiB of each connection that has been answered once and is idle.
+async fn connection(programs: &Programs) -> (f64, f64) {
+    let data = TempDir::new().expect("a folder");
+    let server = start(programs, data.path(), &["--virtual-locks", "off"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let idle = resident(&server);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        let request = b"GET /locks/123/details HTTP/1.1\r\nHost: keywright\r\n\r\n";
+        stream.write_all(request).await.expect("sent");
+        let mut answer = [0; 2048];
+        assert!(stream.read(&mut answer).await.expect("answered") > 0);
+        open.push(stream);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    let each = (resident(&server) - idle) / CONNECTIONS as f64;
+    (idle / 1024.0, each)
+}
+
+/// Milliseconds from the start of a server on SQLite to its first 200, with a million locks.
+fn first_answer(programs: &Programs) -> f64 {
+    let data = TempDir::new().expect("a folder");
+    let keywright = Keywright {
+        binary: &programs.keywright(),
+        data: data.path(),
+        store: None,
+    };
+    let size = Size {
+        locks: MANY_LOCKS,
+        organizations: 1,
+        owners: 1,
+    };
+    keywright.add_locks(size).expect("a million locks");
+    // Once, so that the sandbox's own files are there.
+    drop(start(programs, data.path(), &["--virtual-locks", "off"]));
+    #[expect(clippy::disallowed_methods, reason = "it is what is measured")]
+    let begun = Instant::now();
+    let server = start(programs, data.path(), &["--virtual-locks", "off"]);
+    let env = std::fs::read_to_string(data.path().join("sandbox.env")).expect("the sandbox's");
+    let token = env
+        .lines()
+        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
+    let authorization = format!("Authorization: Bearer {}", token.expect("a token"));
+    let ready = server.wait_for("/locks/123/details", &authorization, &[200]);
+    ready.expect("it answers");
+    begun.elapsed().as_secs_f64() * 1000.0
+}
+
+pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
+    let (idle, connection) = connection(programs).await;
+    let (none, many) = (in_memory(programs, 0), in_memory(programs, LOCKS));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let lock = (many - none) * 1024.0 / LOCKS as f64;
+    let cores = Command::new("nproc").output().map(|o| o.stdout);
+    let cores = String::from_utf8(cores.unwrap_or_default()).unwrap_or_default();
+    let first = first_answer(programs);
+    vec![
+        Row {
+            what: "resident memory, idle",
+            measured: format!("{idle:.1} MiB"),
+            beside: format!("{} cores", cores.trim()),
+            figure: idle,
+            target: Target::AtMost(20.0),
+        },
+        Row {
+            what: "resident memory of a lock in the memory store",
+            measured: format!("{lock:.0} B"),
+            beside: format!("{LOCKS} locks"),
+            figure: lock,
+            target: Target::AtMost(400.0),
+        },
+        Row {
+            what: "resident memory of an idle connection",
+            measured: format!("{connection:.1} KiB"),
+            beside: format!("{CONNECTIONS} connections"),
+            figure: connection,
+            target: Target::AtMost(16.0),
+        },
+        Row {
+            what: "from start to the first 200, a million locks on SQLite",
+            measured: format!("{first:.0} ms"),
+            beside: String::new(),
+            figure: first,
+            target: Target::AtMost(150.0),
+        },
+    ]
+}

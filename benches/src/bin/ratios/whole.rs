@@ -1,0 +1,211 @@
+//! The whole service over loopback HTTP, beside a bare hyper server that is asked the same by the same client.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use jsonwebtoken::crypto::verify;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use keywright_loadtest::pressure::{self, Make};
+use keywright_loadtest::server::Server;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{Programs, Row, Target, median};
+
+const LOCKS: u64 = 20_000;
+const FIRST_LOCK: u64 = 1001;
+const CONNECTIONS: usize = 64;
+const RUNS: usize = 5;
+const SPAN: Duration = Duration::from_secs(3);
+const SERVER_CORE: Option<&str> = Some("0");
+
+/// Tokens that are good once each, as many as are sent in all.
+const COLD_TOKENS: u64 = 120_000;
+
+/// What one span of pressure says of a server: medians over all of them count.
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    /// Microseconds of CPU for one request.
+    cpu: f64,
+    a_second: f64,
+    /// Microseconds.
+    p99: f64,
+}
+
+fn request(token: &str, n: u64) -> Request<Full<Bytes>> {
+    let lock = FIRST_LOCK + fastrand::u64(0..LOCKS);
+    let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
+    Request::post(format!("/locks/{lock}/WriteKey"))
+        .header("Host", "keywright")
+        .header("Authorization", format!("Bearer {token}"))
+        .header("Content-Type", "application/json")
+        .body(Full::from(body))
+        .expect("all of it is text")
+}
+
+async fn measure(server: &Server, make: &Make) -> Figures {
+    let next = Arc::new(AtomicU64::new(0));
+    let warm_up = SPAN / 4;
+    pressure::closed(server.address, make, &next, CONNECTIONS, warm_up).await;
+    let before = server.cpu_seconds().expect("it runs");
+    let pressed = pressure::closed(server.address, make, &next, CONNECTIONS, SPAN).await;
+    let used = server.cpu_seconds().expect("it runs") - before;
+    let answers = &pressed.answers;
+    let statuses: Vec<&u16> = answers.statuses.keys().collect();
+    assert_eq!(statuses, [&200], "{:?}", answers.statuses);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let count = answers.of(200) as f64;
+    Figures {
+        cpu: used * 1e6 / count,
+        a_second: pressed.goodput(),
+        p99: answers.good.at(0.99).as_secs_f64() * 1e6,
+    }
+}
+
+fn start(programs: &Programs, data: &Path, store: &str) -> Server {
+    let locks = LOCKS.to_string();
+    let mut arguments = vec!["--locks", &locks, "--virtual-locks", "off"];
+    arguments.extend(["--store", store, "--shadow", "volatile"]);
+    Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
+}
+
+fn token(data: &Path) -> String {
+    let env = std::fs::read_to_string(data.join("sandbox.env")).expect("the sandbox's");
+    let token = env
+        .lines()
+        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
+    token.expect("a token").to_owned()
+}
+
+/// Different tokens, all good.
+fn cold_tokens(data: &Path) -> Vec<String> {
+    let key = std::fs::read(data.join("token-key.pk8")).expect("the sandbox's key");
+    let (key, header) = (
+        EncodingKey::from_ec_der(&key),
+        Header::new(Algorithm::ES256),
+    );
+    let sign = |n| {
+        let claims = json!({
+            "iss": "https://sandbox.keywright.invalid", "aud": "keywright-sandbox", "sub": "demo-user",
+            "exp": 4_000_000_000_u64, "jti": n,
+        });
+        encode(&header, &claims, &key).expect("a token")
+    };
+    (0..COLD_TOKENS).map(sign).collect()
+}
+
+/// Microseconds of one ES256 verification.
+fn bare_verification(data: &Path, tokens: &[String]) -> f64 {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    let key = std::fs::read(data.join("token-key.pk8")).expect("the sandbox's key");
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key);
+    let pair = pair.expect("a key pair");
+    let key = DecodingKey::from_ec_der(pair.public_key().as_ref());
+    let start = now();
+    for token in &tokens[..5000] {
+        let (signed, signature) = token.rsplit_once('.').expect("a token");
+        let good = verify(signature, signed.as_bytes(), &key, Algorithm::ES256);
+        assert_eq!(good, Ok(true));
+    }
+    start.elapsed().as_secs_f64() * 1e6 / 5000.0
+}
+
+/// Milliseconds of one `fdatasync` after 4 KiB were appended, while something else goes on: the median.
+fn syncs(folder: &Path, over: &AtomicBool) -> f64 {
+    let mut file = File::create(folder.join("syncs")).expect("a file");
+    let mut all = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        file.write_all(&[7; 4096]).expect("written");
+        let start = now();
+        file.sync_data().expect("synced");
+        all.push(start.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    median(all)
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is what is measured")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
+    let (mut bare, mut memory, mut cold, mut sqlite) = (vec![], vec![], vec![], vec![]);
+    let (mut verifications, mut sync_times) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        let server = Server::start_plain(&programs.bare_hyper(), SERVER_CORE);
+        let make: Make = Arc::new(|n| request("none", n));
+        bare.push(measure(&server.expect("it starts"), &make).await);
+
+        let data = TempDir::new().expect("a folder");
+        let server = start(programs, data.path(), "memory");
+        let one = token(data.path());
+        let make: Make = Arc::new(move |n| request(&one, n));
+        memory.push(measure(&server, &make).await);
+        let tokens = cold_tokens(data.path());
+        verifications.push(bare_verification(data.path(), &tokens));
+        let make: Make = Arc::new(move |n| {
+            let place = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
+            request(&tokens[place], n)
+        });
+        cold.push(measure(&server, &make).await);
+        drop(server);
+
+        let data = TempDir::new().expect("a folder");
+        let server = start(programs, data.path(), "sqlite");
+        let one = token(data.path());
+        let make: Make = Arc::new(move |n| request(&one, n));
+        let over = Arc::new(AtomicBool::new(false));
+        let (folder, until) = (data.path().to_owned(), over.clone());
+        let syncing = std::thread::spawn(move || syncs(&folder, &until));
+        sqlite.push(measure(&server, &make).await);
+        over.store(true, Ordering::Relaxed);
+        sync_times.push(syncing.join().expect("no panic"));
+    }
+    let of = |all: &[Figures], part: fn(&Figures) -> f64| median(all.iter().map(part).collect());
+    let (bare_cpu, memory_cpu) = (of(&bare, |f| f.cpu), of(&memory, |f| f.cpu));
+    let (bare_p99, memory_p99) = (of(&bare, |f| f.p99), of(&memory, |f| f.p99));
+    let added = of(&cold, |f| f.cpu) - memory_cpu;
+    let verification = median(verifications);
+    let (fast, durable) = (of(&memory, |f| f.a_second), of(&sqlite, |f| f.a_second));
+    let sync = median(sync_times);
+    #[expect(clippy::cast_precision_loss, reason = "64")]
+    let by_syncs = CONNECTIONS as f64 / (2.0 * sync / 1e3);
+    vec![
+        Row {
+            what: "WriteKey over HTTP in memory, cached token: CPU of a request",
+            measured: format!("{memory_cpu:.1} µs"),
+            beside: format!("bare hyper {bare_cpu:.1} µs"),
+            figure: bare_cpu / memory_cpu,
+            target: Target::AtLeast(0.70),
+        },
+        Row {
+            what: "the same with an ES256 token of its own each time: CPU that adds",
+            measured: format!("{added:.1} µs"),
+            beside: format!("one verification {verification:.1} µs"),
+            figure: added / verification,
+            target: Target::AtMost(1.15),
+        },
+        Row {
+            what: "p99 at 64 connections, in memory",
+            measured: format!("{memory_p99:.0} µs"),
+            beside: format!("bare hyper {bare_p99:.0} µs"),
+            figure: memory_p99 / bare_p99,
+            target: Target::AtMost(1.5),
+        },
+        Row {
+            what: "WriteKey over HTTP on SQLite, durable, 64 in flight",
+            measured: format!("{durable:.0} a second"),
+            beside: format!("in memory {fast:.0}, by fdatasync ({sync:.2} ms) {by_syncs:.0}"),
+            figure: durable / fast.min(by_syncs),
+            target: Target::AtLeast(0.70),
+        },
+    ]
+}
