@@ -14,6 +14,63 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named
 use crate::json;
 use crate::lock_repo::columns::{self, Bits, LockRow, WriteColumns, WrongType, integer, optional};
 
+/// The columns of a write, in their order. To look for each by its name in SQLite's own list takes longer than to read
+/// them all.
+const WRITE_COLUMNS: [&str; 22] = [
+    "id",
+    "lock",
+    "uuid",
+    "thing",
+    "key_uuid",
+    "key_index",
+    "seq",
+    "requested_by",
+    "prepared_at",
+    "expires_at",
+    "requested_version",
+    "requested_at",
+    "state",
+    "ended_at",
+    "late",
+    "reason",
+    "device_code",
+    "owner",
+    "epoch",
+    "lease",
+    "lease_until",
+    "attention",
+];
+
+/// A row with all columns of a write.
+struct WriteRow<'a>(&'a Row<'a>);
+
+impl WriteRow<'_> {
+    fn get<T: FromSql>(&self, column: &'static str) -> Result<T, WrongType> {
+        let place = WRITE_COLUMNS.iter().position(|known| *known == column);
+        let value = self.0.get(place.ok_or(WrongType)?);
+        value.map_err(|_| WrongType)
+    }
+}
+
+impl columns::Row for WriteRow<'_> {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
+        self.get(column)
+    }
+
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
+        self.get(column)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let bytes: Option<[u8; 16]> = self.get(column)?;
+        Ok(bytes.map(u128::from_be_bytes))
+    }
+
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
+        self.get(column)
+    }
+}
+
 impl columns::Row for Row<'_> {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
         get(self, column)
@@ -177,7 +234,7 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
         conn,
         "SELECT * FROM writes WHERE id = :id",
         named_params! { ":id": id },
-        |row| columns::read_write(row),
+        |row| columns::read_write(&WriteRow(row)),
     );
     found.map(|mut found| found.pop())
 }
@@ -189,7 +246,7 @@ pub(super) fn live_writes(conn: &Connection, lock: LockId) -> Result<Vec<Write>,
         "SELECT * FROM writes WHERE lock = :lock
          AND (lease_until IS NOT NULL OR attention IS NOT NULL) ORDER BY seq",
         named_params! { ":lock": integer(lock.get())? },
-        |row| columns::read_write(row),
+        |row| columns::read_write(&WriteRow(row)),
     )
 }
 
@@ -211,7 +268,7 @@ pub(super) fn due_writes(
             ":id": after_id.as_u128().to_be_bytes(),
             ":limit": limit,
         },
-        |row| columns::read_write(row),
+        |row| columns::read_write(&WriteRow(row)),
     )
 }
 
@@ -221,7 +278,7 @@ pub(super) fn overdue_write(conn: &Connection, now: Timestamp) -> Result<Option<
         conn,
         "SELECT * FROM writes WHERE lease_until <= :now ORDER BY lease_until, id LIMIT 1",
         named_params! { ":now": integer(now.as_millis())? },
-        |row| columns::read_write(row),
+        |row| columns::read_write(&WriteRow(row)),
     );
     found.map(|mut found| found.pop())
 }
@@ -233,38 +290,36 @@ pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Res
     prepare(
         conn,
         // What a write is of never changes, so that what is found by it stays where it is.
-        "INSERT INTO writes VALUES (:id, :lock, :uuid, :thing, :key_uuid, :key_index, :seq,
-         :requested_by, :prepared_at, :expires_at, :requested_version, :requested_at, :state, :ended_at,
-         :late, :reason, :device_code, :owner, :epoch, :lease, :lease_until, :attention)
-         ON CONFLICT (id) DO UPDATE SET requested_version = :requested_version,
-         requested_at = :requested_at, state = :state, ended_at = :ended_at, late = :late, reason = :reason,
-         device_code = :device_code, owner = :owner, epoch = :epoch, lease = :lease,
-         lease_until = :lease_until, attention = :attention",
+        "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+         ?19, ?20, ?21, ?22)
+         ON CONFLICT (id) DO UPDATE SET requested_version = ?11, requested_at = ?12, state = ?13, ended_at = ?14,
+         late = ?15, reason = ?16, device_code = ?17, owner = ?18, epoch = ?19, lease = ?20, lease_until = ?21,
+         attention = ?22",
     )?
-    .execute(named_params! {
-        ":id": columns.id.bytes(),
-        ":lock": columns.lock,
-        ":uuid": columns.uuid,
-        ":thing": columns.thing,
-        ":key_uuid": columns.key_uuid,
-        ":key_index": columns.key_index,
-        ":seq": columns.seq,
-        ":requested_by": columns.requested_by,
-        ":prepared_at": columns.prepared_at,
-        ":expires_at": columns.expires_at,
-        ":requested_version": columns.requested_version,
-        ":requested_at": columns.requested_at,
-        ":state": columns.state,
-        ":ended_at": columns.ended_at,
-        ":late": columns.late,
-        ":reason": columns.reason,
-        ":device_code": columns.device_code,
-        ":owner": columns.owner.map(Bits::bytes),
-        ":epoch": columns.epoch,
-        ":lease": columns.lease,
-        ":lease_until": optional(lease_until)?,
-        ":attention": columns.attention,
-    })
+    .execute(params![
+        columns.id.bytes(),
+        columns.lock,
+        columns.uuid,
+        columns.thing,
+        columns.key_uuid,
+        columns.key_index,
+        columns.seq,
+        columns.requested_by,
+        columns.prepared_at,
+        columns.expires_at,
+        columns.requested_version,
+        columns.requested_at,
+        columns.state,
+        columns.ended_at,
+        columns.late,
+        columns.reason,
+        columns.device_code,
+        columns.owner.map(Bits::bytes),
+        columns.epoch,
+        columns.lease,
+        optional(lease_until)?,
+        columns.attention,
+    ])
     .map(drop)
     .map_err(unavailable)
 }
