@@ -1,9 +1,10 @@
 //! The keys of tokens at a URL: they change without a restart, and while they cannot be had, the last ones serve.
 #![cfg(feature = "auth")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use keywright_adapters::auth::*;
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 use keywright_testkit::ManualClock;
@@ -25,6 +26,8 @@ struct Followed {
     issuer: Issuer,
     verifier: Arc<JwtVerifier>,
     keys: Arc<PublishedKeys>,
+    /// What was given away to be kept.
+    kept: Arc<Mutex<Vec<String>>>,
 }
 
 impl Followed {
@@ -38,12 +41,19 @@ impl Followed {
             organization_claim: "org".into(),
         }));
         let url = JwksUrl::new(&issuer.url(), None).expect("a URL");
-        let keys = Arc::new(PublishedKeys::new(url, verifier.clone()));
-        assert!(keys.refresh().await.expect("it is asked").is_some());
+        let kept: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keeping = kept.clone();
+        let keep = move |set: &Bytes| {
+            let set = String::from_utf8_lossy(set).into_owned();
+            keeping.lock().expect("no panic").push(set);
+        };
+        let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), keep));
+        assert!(keys.refresh().await.expect("it is asked"));
         Self {
             issuer,
             verifier,
             keys,
+            kept,
         }
     }
 
@@ -51,6 +61,14 @@ impl Followed {
         let token = self.issuer.token(key, &claims());
         let verified = self.keys.verify(token.as_bytes(), NOW).await;
         verified.map(drop)
+    }
+}
+
+impl Followed {
+    /// Without asking the issuer.
+    fn verifier_knows(&self, key: &str) -> Result<(), Refusal> {
+        let token = self.issuer.token(key, &claims());
+        self.verifier.verify(token.as_bytes(), NOW).map(drop)
     }
 }
 
@@ -70,6 +88,63 @@ async fn a_new_key_is_looked_for_when_a_token_names_it() {
     assert_eq!(followed.accepts("two").await, Ok(()));
     assert_eq!(followed.accepts("one").await, Ok(()));
     assert_eq!(followed.issuer.asked(), 2);
+    let kept = followed.kept.lock().expect("no panic").clone();
+    assert!(kept.len() == 2 && kept[1].contains("\"two\""), "{kept:?}");
+}
+
+#[tokio::test]
+async fn whoever_comes_while_the_issuer_is_asked_has_its_answer_too() {
+    let followed = Arc::new(Followed::new().await);
+    followed.issuer.publish(&["one", "two"]);
+    followed
+        .issuer
+        .answer(Answering::Slow(Duration::from_millis(300)));
+    pass(APART).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..20 {
+        let followed = followed.clone();
+        asking.spawn(async move { followed.accepts("two").await });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for answer in asking.join_all().await {
+        assert_eq!(answer, Ok(()));
+    }
+    assert_eq!(followed.issuer.asked(), 2);
+}
+
+#[tokio::test]
+async fn who_hangs_up_leaves_the_issuer_s_answer_to_the_others() {
+    let followed = Followed::new().await;
+    followed.issuer.publish(&["one", "two"]);
+    followed
+        .issuer
+        .answer(Answering::Slow(Duration::from_millis(200)));
+    pass(APART).await;
+    let hurried = tokio::time::timeout(Duration::from_millis(20), followed.accepts("two"));
+    assert!(hurried.await.is_err(), "it hung up");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(followed.accepts("two").await, Ok(()));
+    assert_eq!(followed.issuer.asked(), 2);
+}
+
+#[tokio::test]
+async fn so_many_wait_for_the_issuer_and_no_more() {
+    let followed = Arc::new(Followed::new().await);
+    followed.issuer.answer(Answering::Silent);
+    pass(APART).await;
+    let mut asking = JoinSet::new();
+    for n in 0..80 {
+        let followed = followed.clone();
+        asking.spawn(async move { followed.accepts(&format!("guessed-{n}")).await });
+    }
+    let answers = asking.join_all().await;
+    let not_asked = answers.iter().filter(|a| **a == Err(Refusal::NotAsked));
+    assert_eq!(not_asked.count(), 16);
+    assert_eq!(
+        followed.accepts("one").await,
+        Ok(()),
+        "known keys wait for nobody"
+    );
 }
 
 #[tokio::test]
@@ -77,10 +152,10 @@ async fn a_key_that_is_published_no_longer_is_refused_from_the_next_look_on() {
     let followed = Followed::new().await;
     assert_eq!(followed.accepts("one").await, Ok(()));
     followed.issuer.publish(&["two"]);
-    assert!(followed.keys.refresh().await.expect("asked").is_some());
+    assert!(followed.keys.refresh().await.expect("asked"));
     assert_eq!(followed.accepts("one").await, Err(Refusal::UnknownKey));
     let nothing_new = followed.keys.refresh().await;
-    assert_eq!(nothing_new, Ok(None));
+    assert_eq!(nothing_new, Ok(false));
 }
 
 #[tokio::test]
@@ -193,7 +268,7 @@ async fn before_there_are_any_keys_tokens_wait() {
     };
     let verifier = Arc::new(JwtVerifier::without_keys(settings));
     let url = JwksUrl::new(&followed.issuer.url(), None).expect("a URL");
-    let keys = Arc::new(PublishedKeys::new(url, verifier.clone()));
+    let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), |_| {}));
     keys.refresh().await.expect_err("it is down");
     let clock = Arc::new(ManualClock::at(NOW));
     let auth = CredentialAuth::new(Some(Tokens::Published(keys.clone())), None, clock);
@@ -214,16 +289,17 @@ async fn before_there_are_any_keys_tokens_wait() {
 }
 
 #[tokio::test]
-async fn keys_are_followed_and_each_new_set_is_kept() {
+async fn keys_are_followed_also_after_the_issuer_was_down() {
     let followed = Followed::new().await;
-    let (kept, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (keys, every) = (followed.keys.clone(), Duration::from_millis(50));
-    let following = tokio::spawn(async move {
-        keys.follow(every, |set| drop(kept.send(set.clone()))).await;
-    });
+    let following = tokio::spawn(async move { keys.follow(every).await });
+    let becomes = async |key: &str| {
+        while followed.verifier_knows(key).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
     followed.issuer.publish(&["two"]);
-    let set = told.recv().await.expect("it goes on and on");
-    assert!(set.windows(5).any(|w| w == b"\"two\""), "{set:?}");
+    becomes("two").await;
     followed.issuer.answer(Answering::Down);
     let asked = followed.issuer.asked();
     while followed.issuer.asked() < asked + 2 {
@@ -231,8 +307,7 @@ async fn keys_are_followed_and_each_new_set_is_kept() {
     }
     followed.issuer.answer(Answering::Keys);
     followed.issuer.publish(&["three"]);
-    told.recv().await.expect("it goes on after it was down");
-    assert_eq!(followed.accepts("three").await, Ok(()));
+    becomes("three").await;
     following.abort();
 }
 

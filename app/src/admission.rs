@@ -27,6 +27,7 @@ pub(crate) struct Admission {
     waiting: AtomicUsize,
     pace: Arc<Mutex<Pace>>,
     start_time: Duration,
+    in_flight: usize,
     share: usize,
     most_failures: f64,
     shares: Shares,
@@ -50,9 +51,11 @@ pub(crate) struct Place {
 
 /// How many places become free in the time that somebody waits for one: so many may wait.
 struct Pace {
+    span: Duration,
     since: Instant,
     freed: usize,
-    before: usize,
+    /// In the span before; `None`: too little went on for it to say anything.
+    before: Option<usize>,
 }
 
 /// A place among what is in progress for each of somebody's identities, until it is dropped.
@@ -66,11 +69,8 @@ impl Admission {
         Self {
             places: Arc::new(Semaphore::new(bounds.in_flight)),
             waiting: AtomicUsize::new(0),
-            pace: Arc::new(Mutex::new(Pace {
-                since: Instant::now(),
-                freed: 0,
-                before: 0,
-            })),
+            pace: Arc::new(Mutex::new(Pace::new(bounds.start_time))),
+            in_flight: bounds.in_flight,
             start_time: bounds.start_time,
             share: bounds.share,
             most_failures: f64::from(bounds.failures),
@@ -93,9 +93,7 @@ impl Admission {
     }
 
     async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        let most = lock(&self.pace)
-            .freed_in(self.start_time)
-            .max(FEWEST_WAITING);
+        let most = lock(&self.pace).most_waiting(self.in_flight);
         let _waiting = Waiting::among(&self.waiting, most)?;
         let free = self.places.clone().acquire_owned();
         timeout(self.start_time, free).await.ok()?.ok()
@@ -182,25 +180,40 @@ impl Drop for Waiting<'_> {
 }
 
 impl Pace {
-    fn freed_in(&mut self, span: Duration) -> usize {
-        let elapsed = self.since.elapsed();
-        if elapsed >= span {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_precision_loss,
-                clippy::cast_sign_loss,
-                reason = "a count of what happened within a moment"
-            )]
-            let freed = (self.freed as f64 * span.as_secs_f64() / elapsed.as_secs_f64()) as usize;
-            (self.before, self.freed, self.since) = (freed, 0, Instant::now());
+    fn new(span: Duration) -> Self {
+        Self {
+            span,
+            since: Instant::now(),
+            freed: 0,
+            before: None,
         }
-        self.before.max(self.freed)
+    }
+
+    fn roll(&mut self) {
+        let elapsed = self.since.elapsed();
+        if elapsed >= self.span {
+            let recent = elapsed < 2 * self.span;
+            self.before = recent.then_some(self.freed);
+            (self.freed, self.since) = (0, Instant::now());
+        }
+    }
+
+    fn free(&mut self) {
+        self.roll();
+        self.freed += 1;
+    }
+
+    /// How many may wait; `places` where nobody knows better.
+    fn most_waiting(&mut self, places: usize) -> usize {
+        self.roll();
+        let before = self.before.unwrap_or(places);
+        before.max(self.freed).max(FEWEST_WAITING)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.pace).freed += 1;
+        lock(&self.pace).free();
     }
 }
 

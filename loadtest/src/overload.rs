@@ -92,7 +92,7 @@ pub(crate) async fn run(overload: &Overload) -> Result<bool, String> {
         }
         if twice.waited > 0 {
             println!(
-                "      {} requests waited for a connection of the load test",
+                "      {} requests were sent late: the load was less than asked for",
                 twice.waited
             );
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
@@ -27,6 +28,8 @@ pub enum Answering {
     Keys,
     /// With a status line's rest, such as `500 Broken`, further headers each with its line end, and a body.
     Other(&'static str, String),
+    /// With the keys, so much later.
+    Slow(Duration),
     /// It never answers.
     Silent,
     /// It closes the connection.
@@ -165,6 +168,10 @@ async fn serve(
         Answering::Down => return Ok(()),
         Answering::Silent => std::future::pending().await,
         Answering::Keys => ("200 OK\r\n", lock(&shared.published).to_string()),
+        Answering::Slow(time) => {
+            tokio::time::sleep(time).await;
+            ("200 OK\r\n", lock(&shared.published).to_string())
+        }
         Answering::Other(status, body) => (status, body),
     };
     let length = body.len();

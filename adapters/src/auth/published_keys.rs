@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use keywright_domain::values::Timestamp;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::jwt::{JwtVerifier, Refusal, Verified, read_published_jwks};
@@ -27,6 +27,9 @@ const LARGEST: usize = 256 * 1024;
 
 /// How soon after the issuer was asked it is asked again for the sake of an unknown key.
 const APART: Duration = Duration::from_secs(10);
+
+/// How many requests may wait for the issuer at once: so many places at most are taken by who makes names of keys up.
+const MOST_WAITING: usize = 64;
 
 /// The first pause after the issuer was not reached; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -133,45 +136,60 @@ pub struct PublishedKeys {
     verifier: Arc<JwtVerifier>,
     /// Whoever asks the issuer holds this: all others wait for that answer.
     last: Mutex<Last>,
+    /// Places for requests that wait for the issuer because their token's key is unknown.
+    waiting: Semaphore,
+    /// Is given each new set that is used.
+    keep: Box<dyn Fn(&Bytes) + Send + Sync>,
 }
 
 #[derive(Default)]
 struct Last {
     asked: Option<Instant>,
+    answered: Option<Instant>,
     /// The hash of the set that is in use.
     taken: Option<[u8; 32]>,
 }
 
 impl PublishedKeys {
-    /// Follows the keys at this URL for this verifier, which may have some already.
-    pub fn new(url: JwksUrl, verifier: Arc<JwtVerifier>) -> Self {
+    /// Follows the keys at this URL for this verifier, which may have some already. `keep` is given each new set that is
+    /// used, so that it serves a start while the issuer is down.
+    pub fn new(
+        url: JwksUrl,
+        verifier: Arc<JwtVerifier>,
+        keep: impl Fn(&Bytes) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             url,
             verifier,
             last: Mutex::default(),
+            waiting: Semaphore::new(MOST_WAITING),
+            keep: Box::new(keep),
         }
     }
 
-    /// Asks the issuer. Answers the set where it is another than before; keys of it that cannot be used are left out,
-    /// and logged.
+    /// Asks the issuer. Answers whether the set is another than before; keys of it that cannot be used are left out, and
+    /// logged.
     ///
     /// # Errors
     /// It is not to be had, or has no key that can be used; the keys then stay as they were.
-    pub async fn refresh(&self) -> Result<Option<Bytes>, JwksUnavailable> {
+    pub async fn refresh(&self) -> Result<bool, JwksUnavailable> {
         self.ask(&mut *self.last.lock().await).await
     }
 
-    async fn ask(&self, last: &mut Last) -> Result<Option<Bytes>, JwksUnavailable> {
+    async fn ask(&self, last: &mut Last) -> Result<bool, JwksUnavailable> {
         last.asked = Some(Instant::now());
-        let text = self.url.fetch().await?;
+        let fetched = self.url.fetch().await;
+        last.answered = Some(Instant::now());
+        let text = fetched?;
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &text).as_ref());
         if last.taken == Some(hash) {
-            return Ok(None);
+            return Ok(false);
         }
         self.take(&text).map_err(|why| self.url.unavailable(&why))?;
         last.taken = Some(hash);
-        Ok(Some(text))
+        (self.keep)(&text);
+        Ok(true)
     }
 
     /// Uses a set of keys as it was published.
@@ -190,47 +208,53 @@ impl PublishedKeys {
     /// ten seconds for all of them together.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+    /// See [`Refusal`]; [`Refusal::NotAsked`] where too many wait for the issuer already.
+    pub async fn verify(
+        self: &Arc<Self>,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Result<Verified, Refusal> {
         let first = self.verifier.verify(token, now);
-        match first {
-            Err(Refusal::UnknownKey | Refusal::NoKeys) if self.has_news().await => {
-                self.verifier.verify(token, now)
-            }
-            other => other,
+        if !matches!(first, Err(Refusal::UnknownKey | Refusal::NoKeys)) {
+            return first;
+        }
+        let place = self.waiting.try_acquire();
+        let _place = place.map_err(|_| Refusal::NotAsked)?;
+        // The issuer is asked to the end also when this request's client hangs up.
+        let (keys, wanted) = (self.clone(), Instant::now());
+        let looking = tokio::spawn(async move { keys.has_news_since(wanted).await });
+        match looking.await {
+            Ok(true) => self.verifier.verify(token, now),
+            _ => first,
         }
     }
 
-    /// Whether the keys may be others than a moment ago.
-    async fn has_news(&self) -> bool {
-        let wanted = Instant::now();
+    /// Whether the keys may be others than at that moment.
+    async fn has_news_since(&self, wanted: Instant) -> bool {
         let mut last = self.last.lock().await;
-        match last.asked {
-            // By somebody who waited for the same.
-            Some(asked) if asked >= wanted => true,
-            Some(asked) if asked.elapsed() < APART => false,
-            _ => {
-                let asked = self.ask(&mut last).await;
-                if let Err(error) = &asked {
-                    tracing::warn!(%error, "an unknown key was looked for");
-                }
-                asked.is_ok()
-            }
+        if last.answered.is_some_and(|answered| answered >= wanted) {
+            return true;
         }
+        if last.asked.is_some_and(|asked| asked.elapsed() < APART) {
+            return false;
+        }
+        let asked = self.ask(&mut last).await;
+        if let Err(error) = &asked {
+            tracing::warn!(%error, "an unknown key was looked for");
+        }
+        asked.is_ok()
     }
 
-    /// Asks the issuer after each `every`, sooner where it was not reached, and gives each new set to `keep`. It goes
-    /// on and on.
-    pub async fn follow(&self, every: Duration, mut keep: impl FnMut(&Bytes)) {
+    /// Asks the issuer after each `every`, sooner where it was not reached. It goes on and on.
+    pub async fn follow(&self, every: Duration) {
         let mut pause = FIRST_PAUSE;
         let mut reached = self.last.lock().await.taken.is_some();
         loop {
             tokio::time::sleep(if reached { every } else { pause }).await;
             match self.refresh().await {
                 Ok(news) => {
-                    if let Some(news) = news {
+                    if news {
                         tracing::info!("the keys of tokens have changed");
-                        keep(&news);
                     }
                     (reached, pause) = (true, FIRST_PAUSE);
                 }

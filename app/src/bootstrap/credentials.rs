@@ -47,7 +47,7 @@ struct OwnTokens {
 
 enum FollowedKeys {
     File(KeyFile, Stamp),
-    Published(Arc<PublishedKeys>, PublishedCopy, Duration),
+    Published(Arc<PublishedKeys>, Duration),
 }
 
 /// The set of keys that was last had from a URL, in the folder of data: it serves a start while that is down.
@@ -100,10 +100,8 @@ impl LetIn {
                     Ok(verifier.replace_keys(read_token_keys(&file)?)?)
                 }));
             }
-            FollowedKeys::Published(published, copy, every) => {
-                workers.spawn(async move {
-                    published.follow(every, |set| copy.keep(set)).await;
-                });
+            FollowedKeys::Published(published, every) => {
+                workers.spawn(async move { published.follow(every).await });
             }
         }
     }
@@ -130,10 +128,12 @@ impl OwnTokens {
             TokenKeys::Published(JwksUrl { url, ca, every }) => {
                 let verifier = Arc::new(JwtVerifier::without_keys(verified(tokens)));
                 let source = auth::JwksUrl::new(url, ca.as_deref())?;
-                let published = Arc::new(PublishedKeys::new(source, verifier.clone()));
-                let copy = PublishedCopy::of(url, data);
+                let copy = Arc::new(PublishedCopy::of(url, data));
+                let kept = copy.clone();
+                let keep = move |set: &_| kept.keep(set);
+                let published = Arc::new(PublishedKeys::new(source, verifier.clone(), keep));
                 match published.refresh().await {
-                    Ok(set) => set.iter().for_each(|set| copy.keep(set)),
+                    Ok(_) => {}
                     Err(error) => {
                         let used = copy.read().map(|set| published.take(&set));
                         let serves = matches!(used, Some(Ok(())));
@@ -141,7 +141,7 @@ impl OwnTokens {
                         tracing::error!(%error, "{}", if serves { old } else { none });
                     }
                 }
-                let keys = FollowedKeys::Published(published, copy, *every);
+                let keys = FollowedKeys::Published(published, *every);
                 (verifier, keys)
             }
         };
@@ -174,8 +174,8 @@ impl PublishedCopy {
     }
 
     /// Without it the service runs as well, until it is started while the URL is down.
-    fn keep(&self, set: &[u8]) {
-        if let Err(error) = write_private(&self.0, set) {
+    fn keep(&self, set: &impl AsRef<[u8]>) {
+        if let Err(error) = write_private(&self.0, set.as_ref()) {
             let path = self.0.display();
             tracing::warn!(%error, "the keys of tokens are not kept in {path}");
         }

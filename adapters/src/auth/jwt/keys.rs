@@ -1,6 +1,6 @@
 //! The keys that tokens are verified with, and why some are not taken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
@@ -169,6 +169,21 @@ pub fn read_published_jwks(
             Err(why) => left_out.push(InvalidKeys::Jwk { at, why }),
         }
     }
+    // A token must say which of several is meant, and a name stand for one.
+    let several = used.len() > 1;
+    let mut names = HashSet::new();
+    used.retain(|key| {
+        let named = key.id.is_some() || !several;
+        let first = key.id.is_none() || names.insert(key.id.clone());
+        match (named, first) {
+            (false, _) => left_out.push(InvalidKeys::MissingKeyId),
+            (_, false) => left_out.push(InvalidKeys::DuplicateKeyId(
+                key.id.clone().unwrap_or_default(),
+            )),
+            _ => {}
+        }
+        named && first
+    });
     match left_out.first() {
         Some(why) if used.is_empty() => Err(why.clone()),
         _ => Ok((used, left_out)),

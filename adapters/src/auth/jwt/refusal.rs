@@ -24,6 +24,8 @@ pub enum Refusal {
     Unsigned,
     /// There is no key yet, so that nothing can be said of any token.
     NoKeys,
+    /// No key has that `kid`, and too many wait already for its issuer to be asked.
+    NotAsked,
     /// No key has that `kid`, or there is no `kid` and more than one key.
     UnknownKey,
     /// The header's `alg` is not the key's.
@@ -64,6 +66,7 @@ impl Refusal {
             Self::KeyInToken => "token: a key in the header",
             Self::Unsigned => "token: no signature",
             Self::NoKeys => "token: there are no keys yet",
+            Self::NotAsked => "token: unknown kid, and too many wait for the issuer",
             Self::UnknownKey => "token: unknown kid",
             Self::WrongAlgorithm => "token: alg is not the key's",
             Self::Forged => "token: signature",
@@ -83,7 +86,7 @@ impl Refusal {
 impl From<Refusal> for AuthError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoKeys => Self::Unavailable(refusal.as_str().into()),
+            Refusal::NoKeys | Refusal::NotAsked => Self::Unavailable(refusal.as_str().into()),
             _ => Self::Refused(refusal.as_str()),
         }
     }
