@@ -53,10 +53,12 @@ pub async fn check(
         let lock = population.first_lock + place;
         for write in accepted {
             checked.writes += 1;
-            let event = write
-                .version
-                .and_then(|version| stream.requested.get(&version));
-            if write.version.is_some() && event != Some(&write.key) {
+            // A key is written once, so that its 200 has recorded it, now or under the same Idempotency-Key before.
+            let has_event = match write.version {
+                Some(version) => stream.requested.get(&version) == Some(&write.key),
+                None => false,
+            };
+            if !has_event {
                 checked.miss(format!(
                     "lock {lock}: {} was answered 200 and has no event",
                     write.key

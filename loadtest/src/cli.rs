@@ -1,5 +1,6 @@
 //! The program's commands.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -51,7 +52,9 @@ impl Prepare {
         };
         match &self.population {
             None => {
-                std::fs::create_dir_all(&self.data).map_err(|e| e.to_string())?;
+                let mut folder = std::fs::DirBuilder::new();
+                let made = folder.recursive(true).mode(0o700).create(&self.data);
+                made.map_err(|e| format!("{}: {e}", self.data.display()))?;
                 keywright.add_locks(self.size)?;
             }
             Some(path) => keywright.make_credentials(self.size)?.write(path)?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::summary::Summary;
+use crate::summary::{Setting, Summary};
 
 /// By how much a figure may be worse than an earlier run's before it counts: runs on one machine differ as much.
 const NOISE: f64 = 1.5;
@@ -79,6 +79,16 @@ impl Limits {
                 limit: "at least 1".into(),
                 holds: run.checked.0 > 0,
             },
+            Finding {
+                what: "of them confirmed".into(),
+                measured: run.checked.1.to_string(),
+                limit: "at least 1".into(),
+                holds: run.checked.1 > 0,
+            },
+            never(
+                "arrivals that the load test itself had no place for",
+                run.no_place,
+            ),
         ];
         for (what, measured, limit) in [
             ("time to accept, median", run.accept.p50, &self.accept_p50),
@@ -178,6 +188,21 @@ pub fn compare(run: &Summary, earlier: &Summary) -> Vec<Finding> {
             holds: now <= then * NOISE + SLACK,
         })
         .collect();
+    let made = |run: &Summary| {
+        let Setting {
+            load,
+            service,
+            fleet,
+            ..
+        } = &run.setting;
+        [load.as_str(), service, fleet].join("; ")
+    };
+    findings.push(Finding {
+        what: "how the run was made, against the baseline".into(),
+        measured: made(run),
+        limit: made(earlier),
+        holds: made(run) == made(earlier),
+    });
     let (now, then) = (run.writes_per_second, earlier.writes_per_second);
     findings.push(Finding {
         what: "writes in a second, against the baseline".into(),
@@ -225,14 +250,16 @@ mod tests {
             max_turned_away_share = 0.1\nmax_error_share = 0.1\n";
         let limits = limits(text).expect("limits");
         let mut good = Summary {
-            checked: (1, 1),
+            checked: (2, 1),
             writes_per_second: 10.0,
             ..Summary::default()
         };
         good.accept.p99 = 100.0;
         assert_eq!(failing(&limits, &good), [""; 0]);
         type Spoil = fn(&mut Summary);
-        let spoiled: [(Spoil, &str); 12] = [
+        let spoiled: [(Spoil, &str); 14] = [
+            (|run| run.checked.1 = 0, "of them confirmed"),
+            (|run| run.no_place = 1, "no place"),
             (|run| run.missing = 1, "200s without event"),
             (|run| run.differing_repeats = 1, "repeats"),
             (|run| run.unexpected = 1, "may not get"),

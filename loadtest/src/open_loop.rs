@@ -72,5 +72,6 @@ pub async fn open_loop(
     }
     let end = Instant::now() + GRACE;
     while let Ok(Some(_)) = timeout_at(end, lives.join_next()).await {}
+    recorder.unconfirmed(u64::try_from(lives.len()).unwrap_or(u64::MAX));
     no_place
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,13 +20,13 @@ const POPULAR: f64 = 0.5;
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Size {
     /// How many locks.
-    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub locks: u64,
     /// To how many organizations they belong.
-    #[arg(long, value_name = "N", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub organizations: u64,
     /// How many people own them.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub owners: u64,
 }
 
@@ -42,8 +43,8 @@ pub struct Population {
     pub api_keys: Vec<String>,
     /// A token for each user.
     pub tokens: Vec<String>,
-    /// A token that is good no longer.
-    pub expired_token: String,
+    /// A token that nobody has signed.
+    pub forged_token: String,
 }
 
 impl Population {
@@ -58,7 +59,13 @@ impl Population {
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
-        fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+        // It is full of credentials.
+        let mut file = fs::OpenOptions::new();
+        file.create(true).write(true).truncate(true).mode(0o600);
+        let written = file
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|e| format!("{}: {e}", path.display()))
     }
 
     /// A lock, by its place: few are popular, most are not.
@@ -103,8 +110,9 @@ impl Keywright<'_> {
     pub fn add_locks(&self, size: Size) -> Result<(), String> {
         let path = self.data.join("loadtest-locks.ndjson");
         write_locks(&path, size).map_err(|e| format!("{}: {e}", path.display()))?;
-        let path = path.to_string_lossy();
-        self.run(&["lock", "import", &path]).map(drop)
+        let imported = self.run(&["lock", "import", &path.to_string_lossy()]);
+        let _ = fs::remove_file(&path);
+        imported.map(drop)
     }
 
     /// Makes the credentials, beside a server whose sandbox has been started.
@@ -118,7 +126,10 @@ impl Keywright<'_> {
         };
         let mut api_keys = Vec::new();
         for n in 0..size.organizations {
-            let answer = self.run(&["api-key", "issue", &format!("load-org-{n}")])?;
+            let organization = format!("load-org-{n}");
+            let issued = self.run(&["api-key", "issue", &organization]);
+            // One that has a key already, from an earlier time, gets another.
+            let answer = issued.or_else(|_| self.run(&["api-key", "rotate", &organization]))?;
             api_keys.push(text(&answer, "apiKey")?);
         }
         let token = |user: &str, time: &str| {
@@ -128,13 +139,13 @@ impl Keywright<'_> {
         let users: Result<Vec<String>, String> = (0..size.owners)
             .map(|n| token(&format!("load-user-{n}"), "24h"))
             .collect();
+        let tokens = users?;
         Ok(Population {
             first_lock: FIRST_LOCK,
             locks: size.locks,
             api_keys,
-            tokens: users?,
-            // Half a minute of leeway is over before it is used.
-            expired_token: expired(&token("load-user-0", "1s")?),
+            forged_token: forged(tokens.first().map_or("", String::as_str)),
+            tokens,
         })
     }
 
@@ -155,8 +166,8 @@ impl Keywright<'_> {
     }
 }
 
-/// A token that was good is made one that never was: its signature is another's.
-fn expired(token: &str) -> String {
+/// The same under a signature that is none.
+pub(crate) fn forged(token: &str) -> String {
     let (signed, _) = token.rsplit_once('.').unwrap_or((token, ""));
     format!("{signed}.{}", "A".repeat(86))
 }

@@ -78,14 +78,13 @@ impl Recorder {
         let mut record = self.record();
         let second = self.second(&mut record);
         *second.statuses.entry(status.unwrap_or(0)).or_default() += 1;
-        let Some(status) = status else { return };
-        if !expected.contains(&status) && !matches!(status, 429 | 502 | 503 | 504) {
-            record.unexpected_count += 1;
-            if record.unexpected.len() < MOST_SHOWN {
-                record
-                    .unexpected
-                    .push(format!("{what}: {status} instead of {expected:?}"));
-            }
+        drop(record);
+        let turned_away_or_open = |status: u16| matches!(status, 429 | 502 | 503 | 504);
+        if let Some(status) = status
+            && !expected.contains(&status)
+            && !turned_away_or_open(status)
+        {
+            self.unexpected(format!("{what}: {status} instead of {expected:?}"));
         }
     }
 
@@ -111,9 +110,18 @@ impl Recorder {
         self.record().late += 1;
     }
 
-    /// A write was followed in vain.
-    pub fn unconfirmed(&self) {
-        self.record().unconfirmed += 1;
+    /// So many writes were followed in vain, or ended by themselves.
+    pub fn unconfirmed(&self, count: u64) {
+        self.record().unconfirmed += count;
+    }
+
+    /// Something was answered that must not be.
+    pub fn unexpected(&self, what: String) {
+        let mut record = self.record();
+        record.unexpected_count += 1;
+        if record.unexpected.len() < MOST_SHOWN {
+            record.unexpected.push(what);
+        }
     }
 
     /// A repeat was answered otherwise than the request that it repeats.

@@ -74,6 +74,9 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
         None => Limits::default(),
     };
     let baseline = run.baseline.as_deref().map(read_summary).transpose()?;
+    if run.span.is_zero() {
+        return Err("--span must be more than zero".into());
+    }
     if run
         .rate
         .is_some_and(|rate| !(rate > 0.0 && rate <= 100_000.0))
@@ -193,7 +196,7 @@ async fn tell(recorder: Arc<Recorder>, span: Duration) {
         let record = recorder.so_far();
         let (accept, confirm) = (record.accept(), record.confirm());
         println!(
-            "{:>4} s of {}: {} writes accepted, p99 {}; {} confirmed, p99 {}",
+            "{:>4} s of {}: {} writes accepted, p99 {}; {} settled by their locks, p99 {}",
             start.elapsed().as_secs(),
             humantime::format_duration(span),
             accept.count(),

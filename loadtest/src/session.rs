@@ -102,7 +102,12 @@ impl Session<'_> {
                 .flatten(),
         };
         self.recorder.accepted(accepted.clone(), start.elapsed());
-        Some((answer.location?, accepted))
+        let Some(location) = answer.location else {
+            let what = format!("{}: a 200 without Location", ask.name);
+            self.recorder.unexpected(what);
+            return None;
+        };
+        Some((location, accepted))
     }
 
     /// Looks at a write now and then until the lock has settled it.
@@ -127,14 +132,17 @@ impl Session<'_> {
                 if status["late"] == true {
                     self.recorder.late();
                 }
-                let succeeded = status["state"] == "SUCCEEDED";
-                if succeeded || status["state"] == "FAILED" {
-                    self.recorder.settled(write, succeeded, took);
+                match status["state"].as_str() {
+                    Some("SUCCEEDED") => self.recorder.settled(write, true, took),
+                    Some("FAILED") => self.recorder.settled(write, false, took),
+                    // Somebody else has written to the same slot.
+                    Some("SUPERSEDED") => {}
+                    _ => self.recorder.unconfirmed(1),
                 }
                 return;
             }
         }
-        self.recorder.unconfirmed();
+        self.recorder.unconfirmed(1);
     }
 }
 
@@ -165,5 +173,50 @@ pub fn write_key(
             "{{\"keyUuid\":\"{key}\",\"keyIndexNumber\":{index}}}"
         )),
         expected: &[200],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers at once.
+    struct Prompt;
+
+    #[async_trait]
+    impl Caller for Prompt {
+        async fn call(&mut self, _: &Ask) -> Option<Answer> {
+            Some(Answer {
+                status: 200,
+                location: Some("/locks/1/writes/w".into()),
+                body: Bytes::from_static(b"{\"version\":7,\"event\":{}}"),
+            })
+        }
+
+        async fn call_and_hang_up(&mut self, _: &Ask, _: Duration) {}
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_sent_late_counts_from_when_it_was_meant_to_be_sent() {
+        let population = Population {
+            first_lock: 1,
+            locks: 1,
+            api_keys: vec!["key".into()],
+            tokens: vec!["token".into()],
+            forged_token: "forged".into(),
+        };
+        let (recorder, mut caller) = (Arc::new(Recorder::default()), Prompt);
+        let late = Duration::from_millis(300);
+        let mut session = Session {
+            caller: &mut caller,
+            population: &population,
+            recorder: &recorder,
+            meant: Instant::now().checked_sub(late),
+        };
+        let credential = Credential::ApiKey("key".into());
+        let ask = write_key(&population, 0, ("k", 1), &credential);
+        let (_, write) = session.write(&ask, 0, "k").await.expect("accepted");
+        assert_eq!(write.version, Some(7));
+        assert!(recorder.so_far().accept().at(1.0) >= late);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use crate::population::{FIRST_LOCK, Keywright, Population, Size};
+use crate::population::{FIRST_LOCK, Keywright, Population, Size, forged};
 use crate::server::Server;
 
 /// How long a broker may take to listen.
@@ -291,7 +291,7 @@ fn of_the_sandbox(data: &Path, size: Size) -> Result<Population, String> {
         first_lock: FIRST_LOCK,
         locks: size.locks,
         api_keys: vec![value("KEYWRIGHT_API_KEY=")?],
-        expired_token: format!("{token}x"),
+        forged_token: forged(&token),
         tokens: vec![token],
     })
 }

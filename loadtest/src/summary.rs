@@ -102,7 +102,7 @@ pub struct Summary {
     pub requests_per_second: f64,
     /// From a request to write a key, or from when it was meant to be sent, to its 200.
     pub accept: Percentiles,
-    /// From then to the lock's own word, by the service's clock.
+    /// From when the service took the write up to the lock's own word, SUCCEEDED or FAILED, by the service's clock.
     pub confirm: Percentiles,
     /// Answers by status; 0 are connections that broke.
     pub statuses: BTreeMap<u16, u64>,

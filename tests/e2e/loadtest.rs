@@ -68,17 +68,32 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     assert!(page.contains("passed") && page.contains("Time to confirm"));
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
 
-    // It is its own baseline, and a limit that cannot be kept to is not.
-    std::fs::copy(folder.join("report.json"), folder.join("earlier.json")).expect("copied");
     let mut earlier = summary;
-    earlier["writesPerSecond"] = json!(1e6);
-    std::fs::write(folder.join("faster.json"), earlier.to_string()).expect("written");
+    for (name, writes, millis) in [("slower.json", 0.001, 1e6), ("faster.json", 1e6, 1e6)] {
+        earlier["writesPerSecond"] = json!(writes);
+        for times in ["accept", "confirm"] {
+            (earlier[times]["p50"], earlier[times]["p99"]) = (json!(millis), json!(millis));
+        }
+        std::fs::write(folder.join(name), earlier.to_string()).expect("written");
+    }
     for (limits, more, code, part) in [
         (
             "accept_p99 = \"1us\"",
             &["--rate", "10"][..],
             1,
             "FAIL  time to accept, p99",
+        ),
+        (
+            "",
+            &["--baseline", "slower.json"],
+            0,
+            "ok    writes in a second, against the baseline",
+        ),
+        (
+            "",
+            &["--baseline", "slower.json", "--users", "5"],
+            1,
+            "FAIL  how the run was made, against the baseline",
         ),
         (
             "",
@@ -118,7 +133,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
     let population = json!({
         "firstLock": 1001, "locks": 40, "apiKeys": [program.api_key], "tokens": [program.token],
-        "expiredToken": "not.a.token",
+        "forgedToken": "not.a.token",
     });
     let file = folder.path().join("population.json");
     std::fs::write(file, population.to_string()).expect("written");

@@ -123,7 +123,7 @@ pub(crate) struct Serve {
     /// How long a process may act on a write before others take it over.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time, help_heading = "Limits")]
     lease: Duration,
-    /// How much longer than a request and a call of a shadow that is at least, for clocks that run apart and a store
+    /// By how much --lease must be longer than --request and --shadow-call together, for clocks that run apart and a store
     /// that is slow to answer.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time, help_heading = "Limits")]
     lease_margin: Duration,

@@ -33,13 +33,13 @@ pub(super) async fn live(session: &mut Session<'_>) {
         expected: &[413],
         ..right.clone()
     };
-    let expired = Ask {
-        name: "a token that is not good",
-        credential: Credential::Token(population.expired_token.clone()),
+    let forged = Ask {
+        name: "a token that nobody has signed",
+        credential: Credential::Token(population.forged_token.clone()),
         expected: &[401],
         ..right.clone()
     };
-    let mut wrong = vec![not_json, no_lock, no_number, too_large, expired];
+    let mut wrong = vec![not_json, no_lock, no_number, too_large, forged];
     if population.tokens.len() > 1 {
         wrong.push(Ask {
             name: "somebody else's lock",

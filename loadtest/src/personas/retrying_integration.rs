@@ -36,8 +36,14 @@ async fn repeat(session: &mut Session<'_>, ask: &Ask, version: &Option<u64>) {
         return;
     };
     let body: Value = serde_json::from_slice(&again.body).unwrap_or_default();
-    let recorded = body["event"].is_object();
-    if again.status == 200 && recorded && body["version"].as_u64() != *version {
+    let recorded = body["event"].is_object().then(|| body["version"].as_u64());
+    let same = match again.status {
+        200 => recorded.flatten() == *version,
+        // It was answered 200: it is not running any more.
+        409 => false,
+        _ => true,
+    };
+    if !same {
         session.recorder.differing_repeat();
     }
 }

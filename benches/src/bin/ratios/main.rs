@@ -1,5 +1,6 @@
 //! Each figure beside its limit, in one run on one machine: the table of README.md. Servers run on core 0 and what asks them on
-//! core 1; both sides are measured in turn, several times, and the medians count.
+//! core 1. What is fast is measured in turn with what is beside it, five times, and the medians count; memory and the start
+//! are measured once.
 
 mod memory;
 mod rules;

@@ -25,7 +25,7 @@ fn resident(server: &Server) -> f64 {
 }
 
 fn start(programs: &Programs, data: &Path, arguments: &[&str]) -> Server {
-    Server::start(&programs.keywright(), data, None, arguments).expect("it starts")
+    Server::start(&programs.keywright(), data, Some("0"), arguments).expect("it starts")
 }
 
 fn in_memory(programs: &Programs, locks: u64) -> f64 {
@@ -44,19 +44,32 @@ fn in_memory(programs: &Programs, locks: u64) -> f64 {
     resident(&server)
 }
 
+/// The header with the sandbox's token.
+fn authorization(data: &Path) -> String {
+    let env = std::fs::read_to_string(data.join("sandbox.env")).expect("the sandbox's");
+    let token = env
+        .lines()
+        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
+    format!("Authorization: Bearer {}", token.expect("a token"))
+}
+
 /// KiB of each connection that has been answered once and is idle.
 async fn connection(programs: &Programs) -> (f64, f64) {
     let data = TempDir::new().expect("a folder");
     let server = start(programs, data.path(), &["--virtual-locks", "off"]);
     std::thread::sleep(Duration::from_secs(1));
     let idle = resident(&server);
+    let request = format!(
+        "GET /locks/123/details HTTP/1.1\r\nHost: keywright\r\n{}\r\n\r\n",
+        authorization(data.path())
+    );
     let mut open = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(server.address).await.expect("connected");
-        let request = b"GET /locks/123/details HTTP/1.1\r\nHost: keywright\r\n\r\n";
-        stream.write_all(request).await.expect("sent");
+        stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = [0; 2048];
-        assert!(stream.read(&mut answer).await.expect("answered") > 0);
+        let read = stream.read(&mut answer).await.expect("answered");
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "it is let in");
         open.push(stream);
     }
     #[expect(clippy::cast_precision_loss, reason = "a thousand")]
@@ -83,12 +96,8 @@ fn first_answer(programs: &Programs) -> f64 {
     #[expect(clippy::disallowed_methods, reason = "it is what is measured")]
     let begun = Instant::now();
     let server = start(programs, data.path(), &["--virtual-locks", "off"]);
-    let env = std::fs::read_to_string(data.path().join("sandbox.env")).expect("the sandbox's");
-    let token = env
-        .lines()
-        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
-    let authorization = format!("Authorization: Bearer {}", token.expect("a token"));
-    let ready = server.wait_for("/locks/123/details", &authorization, &[200]);
+    let header = authorization(data.path());
+    let ready = server.wait_for("/locks/123/details", &header, &[200]);
     ready.expect("it answers");
     begun.elapsed().as_secs_f64() * 1000.0
 }
