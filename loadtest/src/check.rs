@@ -23,7 +23,7 @@ pub struct Checked {
     pub writes: usize,
     /// Those that were confirmed.
     pub confirmed: usize,
-    /// What is missing, in words: at most [`MOST_SHOWN`].
+    /// What is missing, in words: twenty at most.
     pub missing: Vec<String>,
     /// How much is missing.
     pub missing_count: u64,

@@ -41,7 +41,7 @@ pub struct Record {
     pub late: u64,
     /// Writes that were settled as FAILED, which a fleet with faults is expected to do.
     pub failed: u64,
-    /// Answers that the request must not get, with what was sent: at most [`MOST_SHOWN`].
+    /// Answers that the request must not get, with what was sent: twenty at most.
     pub unexpected: Vec<String>,
     /// How many of those there were.
     pub unexpected_count: u64,
