@@ -1,24 +1,19 @@
 //! What the server does when it is asked for twice as much as it can do.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use clap::Args;
-use http_body_util::Full;
-use hyper::Request;
 use tempfile::TempDir;
 
-use crate::pressure::{self, Make, Pressed};
+use crate::population::of_sandbox;
+use crate::pressure::{self, Pressed};
 use crate::server::Server;
 
 /// How many locks are written to: more than requests at once, so that they do not wait for each other's locks.
 const LOCKS: u64 = 20_000;
-
-/// The first lock of the sandbox besides 123 and 124.
-const FIRST_LOCK: u64 = 1001;
 
 /// Connections with which the peak is looked for.
 const AT_PEAK: [usize; 3] = [32, 64, 128];
@@ -119,8 +114,7 @@ async fn once(overload: &Overload) -> Result<Run, String> {
     arguments.extend(["--max-in-flight-each", "512"]);
     let cores = overload.server_cores.as_deref();
     let server = Server::start(&overload.binary, data.path(), cores, &arguments)?;
-    let token = token(&data)?;
-    let make: Make = Arc::new(move |n| write(&token, n));
+    let make = pressure::writes(&of_sandbox(data.path(), "KEYWRIGHT_TOKEN")?, LOCKS);
     let next = Arc::new(AtomicU64::new(0));
     let peak = async || {
         let mut peak = 0_f64;
@@ -144,28 +138,4 @@ async fn once(overload: &Overload) -> Result<Run, String> {
         after,
         twice,
     })
-}
-
-fn token(data: &TempDir) -> Result<String, String> {
-    let path = data.path().join("sandbox.env");
-    let env = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let token = env
-        .lines()
-        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
-    token
-        .map(str::to_owned)
-        .ok_or_else(|| format!("{} holds no token", path.display()))
-}
-
-/// A write of a new key to the first slot of one of the locks, which supersedes the one before: the lock never has more
-/// than one.
-fn write(token: &str, n: u64) -> Request<Full<bytes::Bytes>> {
-    let lock = FIRST_LOCK + fastrand::u64(0..LOCKS);
-    let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
-    Request::post(format!("/locks/{lock}/WriteKey"))
-        .header("Host", "keywright")
-        .header("Authorization", format!("Bearer {token}"))
-        .header("Content-Type", "application/json")
-        .body(Full::from(body))
-        .expect("all of it is text")
 }

@@ -92,6 +92,20 @@ fn at(place: u64, length: usize) -> usize {
     usize::try_from(place).unwrap_or_default() % length.max(1)
 }
 
+/// The value of a name in the file that a sandbox leaves in its folder of data, such as `KEYWRIGHT_TOKEN`.
+///
+/// # Errors
+/// The file cannot be read, or does not have it.
+pub fn of_sandbox(data: &Path, name: &str) -> Result<String, String> {
+    let path = data.join("sandbox.env");
+    let env = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut values = env
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let value = values.next().map(str::to_owned);
+    value.ok_or_else(|| format!("{} has no {name}", path.display()))
+}
+
 /// The program that a population is made with, over a folder of data and a store.
 pub struct Keywright<'a> {
     /// The program.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::figures::Answers;
 use crate::http::Client;
+use crate::population::FIRST_LOCK;
 
 /// How often arrivals that are due are let go.
 const TICK: Duration = Duration::from_millis(1);
@@ -22,6 +23,25 @@ const LATE: Duration = Duration::from_millis(10);
 
 /// Makes the n-th request.
 pub type Make = Arc<dyn Fn(u64) -> Request<Full<Bytes>> + Send + Sync>;
+
+/// Writes of new keys to the first slot of any of so many locks: each supersedes the one before, so that a lock never has
+/// more than one.
+pub fn writes(token: &str, locks: u64) -> Make {
+    let authorization = format!("Bearer {token}");
+    Arc::new(move |n| write(&authorization, locks, n))
+}
+
+/// One of those, the n-th.
+pub fn write(authorization: &str, locks: u64, n: u64) -> Request<Full<Bytes>> {
+    let lock = FIRST_LOCK + fastrand::u64(0..locks);
+    let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
+    Request::post(format!("/locks/{lock}/WriteKey"))
+        .header("Host", "keywright")
+        .header("Authorization", authorization)
+        .header("Content-Type", "application/json")
+        .body(Full::from(body))
+        .expect("all of it is text")
+}
 
 /// What came of a span of pressure.
 pub struct Pressed {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use crate::population::{FIRST_LOCK, Keywright, Population, Size, forged};
+use crate::population::{FIRST_LOCK, Keywright, Population, Size, forged, of_sandbox};
 use crate::server::Server;
 
 /// How long a broker may take to listen.
@@ -279,18 +279,11 @@ fn beside_this_one() -> Result<PathBuf, String> {
 
 /// All locks are the demo user's and the demo organization's.
 fn of_the_sandbox(data: &Path, size: Size) -> Result<Population, String> {
-    let path = data.join("sandbox.env");
-    let env = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let value = |name: &str| {
-        let line = env.lines().find_map(|line| line.strip_prefix(name));
-        line.map(str::to_owned)
-            .ok_or_else(|| format!("{} has no {name}", path.display()))
-    };
-    let token = value("KEYWRIGHT_TOKEN=")?;
+    let token = of_sandbox(data, "KEYWRIGHT_TOKEN")?;
     Ok(Population {
         first_lock: FIRST_LOCK,
         locks: size.locks,
-        api_keys: vec![value("KEYWRIGHT_API_KEY=")?],
+        api_keys: vec![of_sandbox(data, "KEYWRIGHT_API_KEY")?],
         forged_token: forged(&token),
         tokens: vec![token],
     })

@@ -98,7 +98,7 @@ async fn a_lock_that_waits_for_a_card_says_so() {
 
 #[tokio::test]
 async fn a_report_after_expiry_is_recorded_as_late() {
-    let world = World::new(&["--behaviour", "123:latency=2500ms", "--time-to-live", "1s"]);
+    let world = World::new(&["--behaviour", "123:latency=6s", "--time-to-live", "1s"]);
     let id = world.write("k", Some(2)).await.write_id();
     world.until(&id, "EXPIRED").await;
     assert!(

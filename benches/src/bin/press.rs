@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::Request;
-use keywright_loadtest::pressure::{self, Make};
+use keywright_loadtest::pressure;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -14,16 +12,7 @@ async fn main() {
     let rate: Option<f64> = arguments.get(4).map(|rate| rate.parse().expect("a number"));
     arguments.truncate(4);
     let [address, token, connections, seconds] = arguments.try_into().expect("four arguments");
-    let make: Make = Arc::new(move |n| {
-        let lock = 1001 + fastrand::u64(0..20_000);
-        let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
-        Request::post(format!("/locks/{lock}/WriteKey"))
-            .header("Host", "keywright")
-            .header("Authorization", format!("Bearer {token}"))
-            .header("Content-Type", "application/json")
-            .body(Full::from(body))
-            .expect("all of it is text")
-    });
+    let make = pressure::writes(&token, 20_000);
     let (address, next) = (address.parse().expect("an address"), Arc::default());
     let connections = connections.parse().expect("a number");
     let span = Duration::from_secs(seconds.parse().expect("a number"));

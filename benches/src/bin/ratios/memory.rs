@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use keywright_loadtest::population::{Keywright, Size};
+use keywright_loadtest::population::{Keywright, Size, of_sandbox};
 use keywright_loadtest::server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,11 +46,8 @@ fn in_memory(programs: &Programs, locks: u64) -> f64 {
 
 /// The header with the sandbox's token.
 fn authorization(data: &Path) -> String {
-    let env = std::fs::read_to_string(data.join("sandbox.env")).expect("the sandbox's");
-    let token = env
-        .lines()
-        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
-    format!("Authorization: Bearer {}", token.expect("a token"))
+    let token = of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's");
+    format!("Authorization: Bearer {token}")
 }
 
 /// KiB of each connection that has been answered once and is idle.

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
+use keywright_loadtest::population::of_sandbox;
 use keywright_loadtest::pressure::{self, Make};
 use keywright_loadtest::server::Server;
 use serde_json::json;
@@ -20,7 +18,6 @@ use tempfile::TempDir;
 use crate::{Programs, Row, Target, median};
 
 const LOCKS: u64 = 20_000;
-const FIRST_LOCK: u64 = 1001;
 const CONNECTIONS: usize = 64;
 const RUNS: usize = 5;
 const SPAN: Duration = Duration::from_secs(3);
@@ -37,17 +34,6 @@ struct Figures {
     a_second: f64,
     /// Microseconds.
     p99: f64,
-}
-
-fn request(token: &str, n: u64) -> Request<Full<Bytes>> {
-    let lock = FIRST_LOCK + fastrand::u64(0..LOCKS);
-    let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
-    Request::post(format!("/locks/{lock}/WriteKey"))
-        .header("Host", "keywright")
-        .header("Authorization", format!("Bearer {token}"))
-        .header("Content-Type", "application/json")
-        .body(Full::from(body))
-        .expect("all of it is text")
 }
 
 async fn measure(server: &Server, make: &Make) -> Figures {
@@ -77,14 +63,10 @@ fn start(programs: &Programs, data: &Path, store: &str) -> Server {
 }
 
 fn token(data: &Path) -> String {
-    let env = std::fs::read_to_string(data.join("sandbox.env")).expect("the sandbox's");
-    let token = env
-        .lines()
-        .find_map(|line| line.strip_prefix("KEYWRIGHT_TOKEN="));
-    token.expect("a token").to_owned()
+    of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's")
 }
 
-/// Different tokens, all good.
+/// Headers with different tokens, all good.
 fn cold_tokens(data: &Path) -> Vec<String> {
     let key = std::fs::read(data.join("token-key.pk8")).expect("the sandbox's key");
     let (key, header) = (
@@ -96,7 +78,8 @@ fn cold_tokens(data: &Path) -> Vec<String> {
             "iss": "https://sandbox.keywright.invalid", "aud": "keywright-sandbox", "sub": "demo-user",
             "exp": 4_000_000_000_u64, "jti": n,
         });
-        encode(&header, &claims, &key).expect("a token")
+        let token = encode(&header, &claims, &key).expect("a token");
+        format!("Bearer {token}")
     };
     (0..COLD_TOKENS).map(sign).collect()
 }
@@ -110,6 +93,7 @@ fn bare_verification(data: &Path, tokens: &[String]) -> f64 {
     let key = DecodingKey::from_ec_der(pair.public_key().as_ref());
     let start = now();
     for token in &tokens[..5000] {
+        let token = token.strip_prefix("Bearer ").expect("a token");
         let (signed, signature) = token.rsplit_once('.').expect("a token");
         let good = verify(signature, signed.as_bytes(), &key, Algorithm::ES256);
         assert_eq!(good, Ok(true));
@@ -141,27 +125,25 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (mut verifications, mut sync_times) = (vec![], vec![]);
     for _ in 0..RUNS {
         let server = Server::start_plain(&programs.bare_hyper(), SERVER_CORE);
-        let make: Make = Arc::new(|n| request("none", n));
+        let make = pressure::writes("none", LOCKS);
         bare.push(measure(&server.expect("it starts"), &make).await);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "memory");
-        let one = token(data.path());
-        let make: Make = Arc::new(move |n| request(&one, n));
+        let make = pressure::writes(&token(data.path()), LOCKS);
         memory.push(measure(&server, &make).await);
         let tokens = cold_tokens(data.path());
         verifications.push(bare_verification(data.path(), &tokens));
         let make: Make = Arc::new(move |n| {
             let place = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
-            request(&tokens[place], n)
+            pressure::write(&tokens[place], LOCKS, n)
         });
         cold.push(measure(&server, &make).await);
         drop(server);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "sqlite");
-        let one = token(data.path());
-        let make: Make = Arc::new(move |n| request(&one, n));
+        let make = pressure::writes(&token(data.path()), LOCKS);
         let over = Arc::new(AtomicBool::new(false));
         let (folder, until) = (data.path().to_owned(), over.clone());
         let syncing = std::thread::spawn(move || syncs(&folder, &until));
