@@ -87,7 +87,8 @@ async fn a_lock_that_waits_for_a_card_says_so() {
     let id = world.write("k", Some(2)).await.write_id();
     world.until(&id, "SUCCEEDED").await;
     let log = world.program.log();
-    let steps = ["SENT", "IN_PROGRESS", "SUCCEEDED"].map(|step| log.find(step));
+    // The first report may come before the answer to the update that it is about, and then says that, too (I6).
+    let steps = ["IN_PROGRESS", "SUCCEEDED"].map(|step| log.find(step));
     assert!(steps.is_sorted() && steps[0].is_some(), "{steps:?}: {log}");
     let books = world.books().await;
     assert_eq!(
