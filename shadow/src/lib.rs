@@ -9,6 +9,7 @@
 #[cfg(feature = "durable")]
 pub mod durable;
 pub mod engine;
+mod message;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 mod name;
@@ -22,5 +23,6 @@ mod throttle;
 #[cfg(feature = "durable")]
 pub use durable::OpenError;
 pub use engine::{Limits, Rejected};
+pub use message::{Accepted, Message, MessageKind};
 pub use name::{InvalidName, ShadowName, check_thing_name};
-pub use service::{Accepted, Message, MessageKind, Record, ServiceConfig, ShadowService};
+pub use service::{Record, ServiceConfig, ShadowService};

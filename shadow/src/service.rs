@@ -9,7 +9,10 @@ use tokio::sync::broadcast;
 
 #[cfg(feature = "durable")]
 use crate::durable::{GroupCommit, OpenError};
-use crate::engine::{Document, Limits, Object, Patch, Rejected, Request, client_token, put_token};
+use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, put_token};
+use crate::message::{
+    Accepted, Message, MessageKind, Said, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
+};
 use crate::name::{FullName, ShadowName, check_thing_name};
 #[cfg(feature = "durable")]
 use crate::store;
@@ -22,122 +25,6 @@ pub struct ServiceConfig {
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// What a document may be at most.
     pub limits: Limits,
-}
-
-/// What the service tells everyone after a request was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageKind {
-    /// An update was accepted.
-    UpdateAccepted,
-    /// Every difference after an accepted update; only where there is one.
-    UpdateDelta,
-    /// The document before and after an accepted update.
-    UpdateDocuments,
-    /// A shadow was deleted.
-    DeleteAccepted,
-}
-
-impl MessageKind {
-    /// The end of its MQTT topic.
-    pub const fn topic_suffix(self) -> &'static str {
-        match self {
-            Self::UpdateAccepted => "update/accepted",
-            Self::UpdateDelta => "update/delta",
-            Self::UpdateDocuments => "update/documents",
-            Self::DeleteAccepted => "delete/accepted",
-        }
-    }
-}
-
-/// One message.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    /// The thing.
-    pub thing: String,
-    /// Its shadow.
-    pub shadow: ShadowName,
-    /// What it tells.
-    pub kind: MessageKind,
-    /// The shadow's version.
-    pub version: u64,
-    said: Said,
-}
-
-impl Message {
-    /// The message itself.
-    pub fn body(&self) -> Value {
-        match (self.kind, &self.said) {
-            (_, Said::Body(body)) => body.clone(),
-            (MessageKind::UpdateDelta, Said::Update(update)) => update.delta(),
-            (MessageKind::UpdateDocuments, Said::Update(update)) => update.documents(),
-            (_, Said::Update(update)) => update.accepted(),
-        }
-    }
-
-    /// Whether it tells of an update that changed what is reported.
-    pub fn has_reported(&self) -> bool {
-        match &self.said {
-            Said::Update(update) => update.request.reported() != Patch::Keep,
-            Said::Body(_) => false,
-        }
-    }
-}
-
-/// What is told, put together only where somebody wants to hear it.
-#[derive(Clone, Debug, PartialEq)]
-enum Said {
-    Body(Value),
-    Update(Arc<Update>),
-}
-
-/// An update that was accepted.
-#[derive(Debug, PartialEq)]
-struct Update {
-    request: Request,
-    previous: Option<Arc<Document>>,
-    current: Arc<Document>,
-    now: u64,
-}
-
-impl Update {
-    fn accepted(&self) -> Value {
-        self.request.accepted_body(self.current.version, self.now)
-    }
-
-    fn delta(&self) -> Value {
-        let mut body = self.current.delta_body(self.now).unwrap_or_default();
-        put_token(&mut body, self.request.client_token.as_deref());
-        body
-    }
-
-    fn documents(&self) -> Value {
-        let previous = self
-            .previous
-            .as_ref()
-            .map(|document| document.stored_body());
-        let current = self.current.stored_body();
-        let mut body = json!({ "previous": previous, "current": current, "timestamp": self.now });
-        put_token(&mut body, self.request.client_token.as_deref());
-        body
-    }
-}
-
-/// The answer to a request that was done.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Accepted {
-    /// The shadow's version.
-    pub version: u64,
-    said: Said,
-}
-
-impl Accepted {
-    /// The answer.
-    pub fn body(&self) -> Value {
-        match &self.said {
-            Said::Body(body) => body.clone(),
-            Said::Update(update) => update.accepted(),
-        }
-    }
 }
 
 /// A Device Shadow service in this process. Clones share the shadows.
@@ -163,7 +50,8 @@ struct Shared {
 #[derive(Clone)]
 struct Change {
     record: Record,
-    messages: Vec<Message>,
+    /// What everyone is told of it, beside the answer.
+    told: &'static [MessageKind],
     answer: Accepted,
 }
 
@@ -268,12 +156,8 @@ impl ShadowService {
     ) -> Result<Accepted, Rejected> {
         let limits = self.config.limits;
         self.admit(thing, request.client_token.as_deref())?;
-        let (key, clock) = (
-            (thing.to_owned(), shadow.clone()),
-            self.config.clock.clone(),
-        );
-        let token = request.client_token.clone();
-        let apply = move |record: Option<&Record>| updated(&key, record, request, &limits, clock());
+        let (clock, token) = (self.config.clock.clone(), request.client_token.clone());
+        let apply = move |record: Option<&Record>| updated(record, request, &limits, clock());
         self.change(thing, shadow, token, apply).await
     }
 
@@ -447,7 +331,7 @@ impl ShadowService {
         let apply = move |_: Option<&Record>| {
             Ok(Change {
                 record,
-                messages: Vec::new(),
+                told: &[],
                 answer: Accepted {
                     version: 0,
                     said: Said::Body(Value::Null),
@@ -472,13 +356,13 @@ impl ShadowService {
     pub fn delta_message(&self, thing: &str, shadow: &ShadowName) -> Option<Message> {
         let document = self.document(thing, shadow)?;
         let delta = document.delta_body((self.config.clock)())?;
-        let key = (thing.to_owned(), shadow.clone());
-        Some(message(
-            &key,
-            MessageKind::UpdateDelta,
-            document.version,
-            Said::Body(delta),
-        ))
+        Some(Message {
+            thing: thing.to_owned(),
+            shadow: shadow.clone(),
+            kind: MessageKind::UpdateDelta,
+            version: document.version,
+            said: Said::Body(delta),
+        })
     }
 
     /// Every record, ordered by thing and shadow.
@@ -503,17 +387,32 @@ impl Shared {
         }
     }
 
+    /// Whoever calls this holds the shadows, so that nobody hears of a change and does not see it.
     fn show(
         &self,
         shadows: &mut BTreeMap<(String, ShadowName), Record>,
         key: (String, ShadowName),
         change: Change,
     ) {
-        shadows.insert(key, change.record);
-        for message in change.messages {
-            // That nobody listens is no error.
-            let _ = self.messages.send(Arc::new(message));
+        let Change {
+            record,
+            told,
+            answer: Accepted { version, said },
+        } = change;
+        if self.messages.receiver_count() > 0 {
+            for kind in told {
+                let message = Message {
+                    thing: key.0.clone(),
+                    shadow: key.1.clone(),
+                    kind: *kind,
+                    version,
+                    said: said.clone(),
+                };
+                // Whoever listened may be gone.
+                let _ = self.messages.send(Arc::new(message));
+            }
         }
+        shadows.insert(key, record);
     }
 
     fn shadows(&self) -> MutexGuard<'_, BTreeMap<(String, ShadowName), Record>> {
@@ -522,7 +421,6 @@ impl Shared {
 }
 
 fn updated(
-    key: &(String, ShadowName),
     record: Option<&Record>,
     request: Request,
     limits: &Limits,
@@ -545,24 +443,19 @@ fn updated(
     let base = previous.as_deref().unwrap_or(&fresh);
     let current = Arc::new(base.update(&request, limits, now)?);
     let (version, record) = (current.version, Record::Live(current.clone()));
-    let differs = current.differs();
+    let told = match current.differs() {
+        true => UPDATED_WITH_DIFFERENCE,
+        false => UPDATED,
+    };
     let said = Said::Update(Arc::new(Update {
         request,
         previous,
         current,
         now,
     }));
-    let kinds = [
-        Some(MessageKind::UpdateAccepted),
-        differs.then_some(MessageKind::UpdateDelta),
-        Some(MessageKind::UpdateDocuments),
-    ];
-    let messages = kinds.into_iter().flatten();
     Ok(Change {
         record,
-        messages: messages
-            .map(|kind| message(key, kind, version, said.clone()))
-            .collect(),
+        told,
         answer: Accepted { version, said },
     })
 }
@@ -579,35 +472,17 @@ fn deleted(
     let version = document.version;
     let mut body = json!({ "version": version, "timestamp": now });
     put_token(&mut body, token.as_deref());
-    let said = Said::Body(body);
     Ok(Change {
         record: Record::Tombstone {
             version: version + 1,
             deleted_at: now,
         },
-        messages: vec![message(
-            key,
-            MessageKind::DeleteAccepted,
+        told: &[MessageKind::DeleteAccepted],
+        answer: Accepted {
             version,
-            said.clone(),
-        )],
-        answer: Accepted { version, said },
+            said: Said::Body(body),
+        },
     })
-}
-
-fn message(
-    (thing, shadow): &(String, ShadowName),
-    kind: MessageKind,
-    version: u64,
-    said: Said,
-) -> Message {
-    Message {
-        thing: thing.clone(),
-        shadow: shadow.clone(),
-        kind,
-        version,
-        said,
-    }
 }
 
 fn check(thing: &str, shadow: &ShadowName) -> Result<(), Rejected> {

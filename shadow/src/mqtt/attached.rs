@@ -17,8 +17,9 @@ use super::disturb::Disturb;
 use super::publisher::{Done, Publisher};
 use super::topic::{Operation, Topic};
 use crate::engine::Rejected;
+use crate::message;
 use crate::name::ShadowName;
-use crate::service::{self, ShadowService};
+use crate::service::ShadowService;
 
 /// Requests of different things are done at once, those of one thing one after the other.
 const WORKERS: usize = 64;
@@ -166,7 +167,7 @@ async fn serve(
     service: &ShadowService,
     broker: &Broker,
     options: &Options,
-    messages: &mut Receiver<Arc<service::Message>>,
+    messages: &mut Receiver<Arc<message::Message>>,
     up: &watch::Sender<bool>,
 ) {
     let operations = [Operation::Update, Operation::Get, Operation::Delete].map(Operation::name);

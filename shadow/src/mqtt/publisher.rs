@@ -12,8 +12,9 @@ use tracing::{error, warn};
 
 use super::disturb::{Disturb, Fate};
 use super::topic::Topic;
+use crate::message::{self, MessageKind};
 use crate::name::ShadowName;
-use crate::service::{self, MessageKind, ShadowService};
+use crate::service::ShadowService;
 
 /// What a request ended in, to be published.
 pub(super) struct Done {
@@ -57,7 +58,7 @@ impl Publisher {
     pub(super) async fn run(
         &self,
         service: &ShadowService,
-        messages: &mut Receiver<Arc<service::Message>>,
+        messages: &mut Receiver<Arc<message::Message>>,
         mut done: mpsc::Receiver<Done>,
     ) {
         for _ in 0..messages.len() {
@@ -103,7 +104,7 @@ impl Publisher {
     async fn end(
         &self,
         service: &ShadowService,
-        messages: &mut Receiver<Arc<service::Message>>,
+        messages: &mut Receiver<Arc<message::Message>>,
         missed: &mut Missed,
         done: &Done,
     ) -> Option<()> {
@@ -122,7 +123,7 @@ impl Publisher {
         Some(())
     }
 
-    async fn tell(&self, message: &service::Message) -> Option<()> {
+    async fn tell(&self, message: &message::Message) -> Option<()> {
         let suffix = message.kind.topic_suffix();
         let topic = Topic::text(&message.thing, &message.shadow, suffix);
         self.publish(&topic, &message.body()).await

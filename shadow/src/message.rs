@@ -1,0 +1,134 @@
+//! What the service says: to the one who asks, and to everyone who listens.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::engine::{Document, Patch, Request, put_token};
+use crate::name::ShadowName;
+
+/// What the service tells everyone after a request was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// An update was accepted.
+    UpdateAccepted,
+    /// Every difference after an accepted update; only where there is one.
+    UpdateDelta,
+    /// The document before and after an accepted update.
+    UpdateDocuments,
+    /// A shadow was deleted.
+    DeleteAccepted,
+}
+
+impl MessageKind {
+    /// The end of its MQTT topic.
+    pub const fn topic_suffix(self) -> &'static str {
+        match self {
+            Self::UpdateAccepted => "update/accepted",
+            Self::UpdateDelta => "update/delta",
+            Self::UpdateDocuments => "update/documents",
+            Self::DeleteAccepted => "delete/accepted",
+        }
+    }
+}
+
+/// What is told of an update, in this order.
+pub(crate) const UPDATED: &[MessageKind] =
+    &[MessageKind::UpdateAccepted, MessageKind::UpdateDocuments];
+
+/// The same where the shadow has a difference then.
+pub(crate) const UPDATED_WITH_DIFFERENCE: &[MessageKind] = &[
+    MessageKind::UpdateAccepted,
+    MessageKind::UpdateDelta,
+    MessageKind::UpdateDocuments,
+];
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The thing.
+    pub thing: String,
+    /// Its shadow.
+    pub shadow: ShadowName,
+    /// What it tells.
+    pub kind: MessageKind,
+    /// The shadow's version.
+    pub version: u64,
+    pub(crate) said: Said,
+}
+
+impl Message {
+    /// The message itself.
+    pub fn body(&self) -> Value {
+        self.said.body(self.kind)
+    }
+
+    /// Whether it tells of an update that changed what is reported.
+    pub fn has_reported(&self) -> bool {
+        match &self.said {
+            Said::Update(update) => update.request.reported() != Patch::Keep,
+            Said::Body(_) => false,
+        }
+    }
+}
+
+/// The answer to a request that was done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The shadow's version.
+    pub version: u64,
+    pub(crate) said: Said,
+}
+
+impl Accepted {
+    /// The answer.
+    pub fn body(&self) -> Value {
+        self.said.body(MessageKind::UpdateAccepted)
+    }
+}
+
+/// What is told. Of an update everything can be told and most is not, so that it is put together where somebody wants to
+/// hear it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Said {
+    Body(Value),
+    Update(Arc<Update>),
+}
+
+impl Said {
+    fn body(&self, kind: MessageKind) -> Value {
+        match self {
+            Self::Body(body) => body.clone(),
+            Self::Update(update) => update.body(kind),
+        }
+    }
+}
+
+/// An update that was accepted.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Update {
+    pub(crate) request: Request,
+    pub(crate) previous: Option<Arc<Document>>,
+    pub(crate) current: Arc<Document>,
+    /// In epoch seconds.
+    pub(crate) now: u64,
+}
+
+impl Update {
+    fn body(&self, kind: MessageKind) -> Value {
+        let mut body = match kind {
+            MessageKind::UpdateDelta => self.current.delta_body(self.now).unwrap_or_default(),
+            MessageKind::UpdateDocuments => {
+                let previous = self
+                    .previous
+                    .as_ref()
+                    .map(|document| document.stored_body());
+                let current = self.current.stored_body();
+                json!({ "previous": previous, "current": current, "timestamp": self.now })
+            }
+            _ => return self.request.accepted_body(self.current.version, self.now),
+        };
+        put_token(&mut body, self.request.client_token.as_deref());
+        body
+    }
+}
