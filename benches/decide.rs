@@ -3,38 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_benches::lock_with;
 use keywright_domain::rules::{self, Decision, Limits, WriteKey};
-use keywright_domain::values::{Revision, ShadowVersion};
-use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
-
-/// A lock with that many open writes.
-fn lock_with(open: u64) -> LockSnapshot {
-    let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
-    let mut snapshot = LockSnapshot {
-        lock,
-        revision: Revision(1),
-        shadow_version: Some(ShadowVersion(1)),
-        unfinished: Vec::new(),
-        uncleared: Vec::new(),
-    };
-    for n in 0..open {
-        let (write, _) = prepared(
-            &snapshot,
-            u128::from(n + 1),
-            slot(&format!("key-{n}"), Some(n)),
-        );
-        let limits = Limits::default();
-        let (sent, save) =
-            rules::commit(&snapshot, &write, ShadowVersion(n + 2), &[], &limits, NOW);
-        for event in &save.events {
-            snapshot.lock.apply(event).expect("the next event");
-        }
-        snapshot.unfinished.push(sent);
-        snapshot.revision = snapshot.revision.next();
-    }
-    snapshot
-}
+use keywright_domain::values::ShadowVersion;
+use keywright_testkit::samples::{NOW, lock_id, prepared, principal, slot};
 
 fn decide(criterion: &mut Criterion) {
     let (principal, limits) = (principal(), Limits::default());
@@ -44,7 +16,7 @@ fn decide(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("rules");
     for open in [0, 15] {
-        let snapshot = lock_with(open);
+        let snapshot = lock_with(1, open);
         group.bench_function(format!("decide, {open} open writes"), |b| {
             b.iter(|| {
                 rules::decide(

@@ -1,1 +1,53 @@
-//! Benches only: see the files beside `Cargo.toml`.
+//! What benches have in common: see the files beside `Cargo.toml`, and `src/bin`.
+
+use keywright_domain::event::{HeldKey, LockEvent, RecordedEvent};
+use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_domain::rules::{self, Limits};
+use keywright_domain::values::{LockVersion, Revision, ShadowVersion};
+use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
+
+/// A lock with so many keys, the first of which it was created with, and so many open writes.
+///
+/// # Panics
+/// The samples are none of the domain any more.
+pub fn lock_with(keys: u64, open: u64) -> LockSnapshot {
+    let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
+    let mut snapshot = LockSnapshot {
+        lock,
+        revision: Revision(1),
+        shadow_version: Some(ShadowVersion(1)),
+        unfinished: Vec::new(),
+        uncleared: Vec::new(),
+    };
+    for n in 1..keys {
+        let slot = slot(&format!("held-{n}"), Some(n));
+        let held = HeldKey {
+            key: slot.key,
+            index: slot.index,
+            user: None,
+        };
+        let event = next_event(&snapshot.lock, LockEvent::KeyAdded(held));
+        snapshot.lock.apply(&event).expect("the next event");
+    }
+    for n in 0..open {
+        let slot = slot(&format!("key-{n}"), Some(n));
+        let (write, _) = prepared(&snapshot, u128::from(n + 1), slot);
+        let (limits, version) = (Limits::default(), ShadowVersion(n + 2));
+        let (sent, save) = rules::commit(&snapshot, &write, version, &[], &limits, NOW);
+        for event in &save.events {
+            snapshot.lock.apply(event).expect("the next event");
+        }
+        snapshot.unfinished.push(sent);
+        snapshot.revision = snapshot.revision.next();
+    }
+    snapshot
+}
+
+/// What happens next to a lock.
+pub fn next_event(lock: &Lock, event: LockEvent) -> RecordedEvent {
+    RecordedEvent {
+        version: LockVersion(lock.version.0 + 1),
+        event,
+        ..created(lock.id)
+    }
+}

@@ -1,6 +1,7 @@
 //! What load tests and benches of whole servers are made of: who asks, how it is measured, and what is said of it. It shares
 //! nothing with the server and talks HTTP like any client.
 
+mod arrivals;
 pub mod check;
 mod cli;
 pub mod figures;

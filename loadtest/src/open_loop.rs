@@ -6,16 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use crate::arrivals::arrivals;
 use crate::own_client::OwnClient;
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
 use crate::session::Session;
-
-/// How often arrivals that are due are let go.
-const TICK: Duration = Duration::from_millis(1);
 
 /// So many are served at once at most; who comes then is counted, and does nothing.
 const MOST: usize = 10_000;
@@ -32,44 +30,29 @@ pub async fn open_loop(
     recorder: &Arc<Recorder>,
 ) -> u64 {
     let free: Arc<Mutex<Vec<OwnClient>>> = Arc::default();
-    let (mut lives, mut no_place, mut arrived) = (JoinSet::new(), 0, 0_u32);
-    let start = Instant::now();
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
+    let (mut lives, mut no_place) = (JoinSet::new(), 0);
+    arrivals(rate, span, |meant| {
         while lives.try_join_next().is_some() {}
-        let passed = start.elapsed().min(span);
-        loop {
-            let due = Duration::from_secs_f64(f64::from(arrived) / rate);
-            if due >= passed {
-                break;
-            }
-            arrived += 1;
-            if lives.len() >= MOST {
-                no_place += 1;
-                continue;
-            }
-            let (population, recorder) = (population.clone(), recorder.clone());
-            let (free, meant) = (free.clone(), start + due);
-            lives.spawn(async move {
-                let pool = || free.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = pool().pop();
-                let mut client = known.unwrap_or_else(|| OwnClient::new(server));
-                let mut session = Session {
-                    caller: &mut client,
-                    population: &population,
-                    recorder: &recorder,
-                    meant: Some(meant),
-                };
-                Persona::any().live(&mut session).await;
-                pool().push(client);
-            });
+        if lives.len() >= MOST {
+            no_place += 1;
+            return;
         }
-        if passed == span {
-            break;
-        }
-    }
+        let (population, recorder, free) = (population.clone(), recorder.clone(), free.clone());
+        lives.spawn(async move {
+            let pool = || free.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = pool().pop();
+            let mut client = known.unwrap_or_else(|| OwnClient::new(server));
+            let mut session = Session {
+                caller: &mut client,
+                population: &population,
+                recorder: &recorder,
+                meant: Some(meant),
+            };
+            Persona::any().live(&mut session).await;
+            pool().push(client);
+        });
+    })
+    .await;
     let end = Instant::now() + GRACE;
     while let Ok(Some(_)) = timeout_at(end, lives.join_next()).await {}
     recorder.unconfirmed(u64::try_from(lives.len()).unwrap_or(u64::MAX));

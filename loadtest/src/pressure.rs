@@ -9,14 +9,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
+use crate::arrivals::arrivals;
 use crate::figures::Answers;
 use crate::http::Client;
 use crate::population::FIRST_LOCK;
-
-/// How often arrivals that are due are let go.
-const TICK: Duration = Duration::from_millis(1);
 
 /// From when on a request is sent late.
 const LATE: Duration = Duration::from_millis(10);
@@ -106,15 +104,15 @@ pub async fn open(
     rate: f64,
     span: Duration,
 ) -> Pressed {
-    let (arrive, arrivals) = async_channel::unbounded::<Instant>();
+    let (arrive, arrived) = async_channel::unbounded::<Instant>();
     let late = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..connections {
-        let (arrivals, make, next) = (arrivals.clone(), make.clone(), next.clone());
+        let (arrived, make, next) = (arrived.clone(), make.clone(), next.clone());
         let late = late.clone();
         clients.spawn(async move {
             let (mut client, mut answers) = (Client::new(server), Answers::default());
-            while let Ok(meant) = arrivals.recv().await {
+            while let Ok(meant) = arrived.recv().await {
                 if meant.elapsed() > LATE {
                     late.fetch_add(1, Ordering::Relaxed);
                 }
@@ -125,26 +123,13 @@ pub async fn open(
             answers
         });
     }
-    let (start, mut sent) = (Instant::now(), 0_u32);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        let passed = start.elapsed().min(span);
-        loop {
-            let due = Duration::from_secs_f64(f64::from(sent) / rate);
-            if due >= passed {
-                break;
-            }
-            // The receivers live as long as the sender.
-            let _ = arrive.try_send(start + due);
-            sent += 1;
-        }
-        if passed == span {
-            break;
-        }
-    }
-    drop((arrive, arrivals));
+    let start = Instant::now();
+    arrivals(rate, span, |meant| {
+        // The receivers live as long as the sender.
+        let _ = arrive.try_send(meant);
+    })
+    .await;
+    drop((arrive, arrived));
     Pressed {
         answers: sum(clients.join_all().await),
         span: start.elapsed(),

@@ -3,70 +3,28 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use keywright_domain::event::{HeldKey, LockEvent, RecordedEvent};
-use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_benches::{lock_with, next_event};
+use keywright_domain::event::LockEvent;
 use keywright_domain::rules::{self, Decision, Limits, WriteKey};
-use keywright_domain::values::{LockVersion, Revision, ShadowVersion};
-use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
+use keywright_domain::values::LockVersion;
+use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
 use crate::{Row, Target, median};
 
 const ROUNDS: usize = 7;
 const TIMES: u64 = 200_000;
 
-/// A lock with a hundred keys and sixteen open writes.
-fn full_house(limits: &Limits) -> LockSnapshot {
-    let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
-    let mut snapshot = LockSnapshot {
-        lock,
-        revision: Revision(1),
-        shadow_version: Some(ShadowVersion(1)),
-        unfinished: Vec::new(),
-        uncleared: Vec::new(),
-    };
-    for n in 1..100 {
-        let slot = slot(&format!("held-{n}"), Some(n));
-        let held = HeldKey {
-            key: slot.key,
-            index: slot.index,
-            user: None,
-        };
-        let event = next(&snapshot.lock, LockEvent::KeyAdded(held));
-        snapshot.lock.apply(&event).expect("the next event");
-    }
-    for n in 0..16 {
-        let slot = slot(&format!("key-{n}"), Some(n));
-        let (write, _) = prepared(&snapshot, u128::from(n + 1), slot);
-        let version = ShadowVersion(n + 2);
-        let (sent, save) = rules::commit(&snapshot, &write, version, &[], limits, NOW);
-        for event in &save.events {
-            snapshot.lock.apply(event).expect("the next event");
-        }
-        snapshot.unfinished.push(sent);
-        snapshot.revision = snapshot.revision.next();
-    }
-    snapshot
-}
-
-fn next(lock: &Lock, event: LockEvent) -> RecordedEvent {
-    RecordedEvent {
-        version: LockVersion(lock.version.0 + 1),
-        event,
-        ..created(lock.id)
-    }
-}
-
 pub(crate) fn row() -> Row {
     let limits = Limits {
         max_open_writes: 32,
         ..Limits::default()
     };
-    let (mut snapshot, principal) = (full_house(&limits), principal());
+    let (mut snapshot, principal) = (lock_with(100, 16), principal());
     let command = WriteKey {
         lock: lock_id(1),
         slot: slot("9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", Some(50)),
     };
-    let mut event = next(
+    let mut event = next_event(
         &snapshot.lock,
         LockEvent::KeyWriteRequested(command.slot.clone()),
     );
