@@ -245,6 +245,7 @@ fn what_is_not_asked_for_is_not_linked() {
         "rumqttc",
         "keywright-mqtt",
         "tokio-postgres",
+        "rustls",
     ] {
         assert!(!has(&bare, name), "{name} is linked without its feature");
     }

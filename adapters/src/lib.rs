@@ -12,5 +12,5 @@ pub mod lock_repo;
 pub mod reports;
 pub mod shadow;
 pub mod time;
-#[cfg(any(feature = "auth", feature = "postgres"))]
+#[cfg(any(feature = "jwks-url", feature = "postgres"))]
 mod tls;

@@ -1,5 +1,5 @@
 //! The keys of tokens at a URL: they change without a restart, and while they cannot be had, the last ones serve.
-#![cfg(feature = "auth")]
+#![cfg(feature = "jwks-url")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -178,6 +178,7 @@ pub(crate) enum TokenKeys {
     /// In a file, which is followed.
     File(KeyFile),
     /// Where their issuer publishes them.
+    #[cfg(feature = "jwks-url")]
     Published(JwksUrl),
 }
 
@@ -197,6 +198,7 @@ impl KeyFile {
 }
 
 /// How a set of keys is had from its issuer.
+#[cfg(feature = "jwks-url")]
 #[derive(Clone, Debug)]
 pub(crate) struct JwksUrl {
     pub(crate) url: String,

@@ -5,7 +5,9 @@ use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
 use keywright_domain::principal::{Identity, Principal};
 use keywright_domain::values::Timestamp;
 
-use super::{ApiKeys, JwtVerifier, LastUsed, PublishedKeys, Refusal, Verified, principal};
+#[cfg(feature = "jwks-url")]
+use super::PublishedKeys;
+use super::{ApiKeys, JwtVerifier, LastUsed, Refusal, Verified, principal};
 
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
@@ -20,6 +22,7 @@ pub enum Tokens {
     /// Somebody else sees to the keys.
     Known(Arc<JwtVerifier>),
     /// The issuer is asked for the keys.
+    #[cfg(feature = "jwks-url")]
     Published(Arc<PublishedKeys>),
 }
 
@@ -27,6 +30,7 @@ impl Tokens {
     async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
         match self {
             Self::Known(verifier) => verifier.verify(token, now),
+            #[cfg(feature = "jwks-url")]
             Self::Published(keys) => keys.verify(token, now).await,
         }
     }

@@ -11,7 +11,7 @@ mod credentials;
 #[cfg(feature = "auth")]
 mod jwt;
 mod memory;
-#[cfg(feature = "auth")]
+#[cfg(feature = "jwks-url")]
 mod published_keys;
 
 #[cfg(feature = "auth")]
@@ -30,7 +30,7 @@ pub use jwt::{
     read_jwks, read_published_jwks,
 };
 pub use memory::InMemoryAuth;
-#[cfg(feature = "auth")]
+#[cfg(feature = "jwks-url")]
 pub use published_keys::{InvalidJwksUrl, JwksUnavailable, JwksUrl, PublishedKeys};
 
 use keywright_domain::ports::AuthError;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use keywright_adapters::auth::{
     self, Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier,
-    LastUsed, PublishedKeys, VerificationKey, read_jwks, write_private,
+    LastUsed, VerificationKey, read_jwks,
 };
 use keywright_domain::ports::{Clock, Secret};
 use keywright_domain::principal::Identity;
@@ -17,12 +16,14 @@ use keywright_domain::values::OrganizationId;
 use keywright_sandbox::Demo;
 use tokio::task::JoinSet;
 
+#[cfg(feature = "jwks-url")]
+use super::published_keys;
 use super::{ApiKeyStore, Error, TOKEN_KEY};
 use crate::demo_credentials::{
     AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
     write_env,
 };
-use crate::settings::{JwksUrl, KeyFile, Settings, TokenKeys, Tokens};
+use crate::settings::{KeyFile, Settings, TokenKeys, Tokens};
 
 /// How often the files of keys are looked at.
 const FOLLOW: Duration = Duration::from_millis(500);
@@ -47,11 +48,9 @@ struct OwnTokens {
 
 enum FollowedKeys {
     File(KeyFile, Stamp),
-    Published(Arc<PublishedKeys>, Duration),
+    #[cfg(feature = "jwks-url")]
+    Published(Arc<auth::PublishedKeys>, Duration),
 }
-
-/// The set of keys that was last had from a URL, in the folder of data: it serves a start while that is down.
-struct PublishedCopy(PathBuf);
 
 /// Reads the files, or makes the sandbox's credentials.
 ///
@@ -100,6 +99,7 @@ impl LetIn {
                     Ok(verifier.replace_keys(read_token_keys(&file)?)?)
                 }));
             }
+            #[cfg(feature = "jwks-url")]
             FollowedKeys::Published(published, every) => {
                 workers.spawn(async move { published.follow(every).await });
             }
@@ -118,31 +118,28 @@ impl OwnTokens {
     ///
     /// # Errors
     /// A file or the URL cannot be used; the text names it.
-    async fn open(tokens: &Tokens, data: &Path) -> Result<Self, Error> {
+    #[cfg_attr(
+        not(feature = "jwks-url"),
+        expect(clippy::unused_async, reason = "an issuer is waited for")
+    )]
+    async fn open(
+        tokens: &Tokens,
+        #[cfg_attr(
+            not(feature = "jwks-url"),
+            expect(unused_variables, reason = "files need no copy")
+        )]
+        data: &Path,
+    ) -> Result<Self, Error> {
         let (verifier, keys) = match &tokens.keys {
             TokenKeys::File(file) => {
                 let stamp = Stamp::of(file.path());
                 let verifier = Arc::new(verifier_of_file(tokens, file)?);
                 (verifier, FollowedKeys::File(file.clone(), stamp))
             }
-            TokenKeys::Published(JwksUrl { url, ca, every }) => {
-                let verifier = Arc::new(JwtVerifier::without_keys(verified(tokens)));
-                let source = auth::JwksUrl::new(url, ca.as_deref())?;
-                let copy = Arc::new(PublishedCopy::of(url, data));
-                let kept = copy.clone();
-                let keep = move |set: &_| kept.keep(set);
-                let published = Arc::new(PublishedKeys::new(source, verifier.clone(), keep));
-                match published.refresh().await {
-                    Ok(_) => {}
-                    Err(error) => {
-                        let used = copy.read().map(|set| published.take(&set));
-                        let serves = matches!(used, Some(Ok(())));
-                        let (old, none) = ("the last ones serve", "tokens wait for them");
-                        tracing::error!(%error, "{}", if serves { old } else { none });
-                    }
-                }
-                let keys = FollowedKeys::Published(published, *every);
-                (verifier, keys)
+            #[cfg(feature = "jwks-url")]
+            TokenKeys::Published(from) => {
+                let (verifier, keys) = published_keys::open(from, verified(tokens), data).await?;
+                (verifier, FollowedKeys::Published(keys, from.every))
             }
         };
         Ok(Self { verifier, keys })
@@ -151,33 +148,8 @@ impl OwnTokens {
     fn accepted(&self) -> auth::Tokens {
         match &self.keys {
             FollowedKeys::File(..) => auth::Tokens::Known(self.verifier.clone()),
+            #[cfg(feature = "jwks-url")]
             FollowedKeys::Published(keys, ..) => auth::Tokens::Published(keys.clone()),
-        }
-    }
-}
-
-impl PublishedCopy {
-    /// Another URL's keys are never taken for this one's.
-    fn of(url: &str, data: &Path) -> Self {
-        let hash = digest(&SHA256, url.as_bytes());
-        let name: String = hash
-            .as_ref()
-            .iter()
-            .take(8)
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        Self(data.join(format!("jwks-{name}.json")))
-    }
-
-    fn read(&self) -> Option<Vec<u8>> {
-        fs::read(&self.0).ok()
-    }
-
-    /// Without it the service runs as well, until it is started while the URL is down.
-    fn keep(&self, set: &impl AsRef<[u8]>) {
-        if let Err(error) = write_private(&self.0, set.as_ref()) {
-            let path = self.0.display();
-            tracing::warn!(%error, "the keys of tokens are not kept in {path}");
         }
     }
 }
@@ -246,9 +218,8 @@ async fn demo_credentials(
 pub(crate) fn check_tokens(tokens: &Tokens) -> Result<(), Error> {
     match &tokens.keys {
         TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
-        TokenKeys::Published(JwksUrl { url, ca, .. }) => {
-            drop(auth::JwksUrl::new(url, ca.as_deref())?);
-        }
+        #[cfg(feature = "jwks-url")]
+        TokenKeys::Published(from) => drop(published_keys::source(from)?),
     }
     Ok(())
 }

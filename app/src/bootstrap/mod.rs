@@ -2,6 +2,8 @@
 
 mod credentials;
 mod device_path;
+#[cfg(feature = "jwks-url")]
+mod published_keys;
 mod store;
 
 use std::fs;

@@ -16,8 +16,7 @@ use super::values::{
     LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
 };
 use crate::settings::{
-    Behaviours, Bounds, JwksUrl, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys,
-    Tokens,
+    Behaviours, Bounds, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys, Tokens,
 };
 
 /// Where everything is kept, unless said otherwise.
@@ -271,19 +270,30 @@ impl Serve {
 }
 
 impl Serve {
+    #[cfg(feature = "jwks-url")]
+    fn published_keys(&self, url: &str) -> Result<TokenKeys, String> {
+        if self.jwks_every.is_zero() {
+            return Err("--jwks-every must be more than zero".into());
+        }
+        Ok(TokenKeys::Published(crate::settings::JwksUrl {
+            url: url.to_owned(),
+            ca: self.jwks_ca.clone(),
+            every: self.jwks_every,
+        }))
+    }
+
+    #[cfg(not(feature = "jwks-url"))]
+    fn published_keys(&self, _: &str) -> Result<TokenKeys, String> {
+        Err(
+            "--jwks: this program reads files only; it was built without the feature jwks-url"
+                .into(),
+        )
+    }
+
     /// Where the keys for tokens are, if tokens of one's own are accepted.
     fn tokens(&self) -> Result<Option<Tokens>, String> {
         let keys = match (&self.jwks, &self.token_key) {
-            (Some(url), _) if url.contains("://") => {
-                if self.jwks_every.is_zero() {
-                    return Err("--jwks-every must be more than zero".into());
-                }
-                TokenKeys::Published(JwksUrl {
-                    url: url.clone(),
-                    ca: self.jwks_ca.clone(),
-                    every: self.jwks_every,
-                })
-            }
+            (Some(url), _) if url.contains("://") => self.published_keys(url)?,
             _ if self.jwks_ca.is_some() => {
                 return Err("--jwks-ca is about a URL in --jwks".into());
             }
