@@ -27,7 +27,22 @@ impl Server {
         cores: Option<&str>,
         arguments: &[&str],
     ) -> Result<Self, String> {
+        Self::start_with(binary, data, cores, arguments, &[])
+    }
+
+    /// As [`Server::start`], with these variables.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(
+        binary: &Path,
+        data: &Path,
+        cores: Option<&str>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut command = on_cores(binary, cores);
+        command.envs(variables.iter().copied());
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error"])
             .arg("--data")

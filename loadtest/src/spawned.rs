@@ -15,6 +15,12 @@ use crate::server::Server;
 /// How long a broker may take to listen.
 const LISTENING: Duration = Duration::from_secs(10);
 
+/// What the AWS SDK signs requests with; the sandbox does not look at signatures.
+const NOBODYS_CREDENTIALS: [(&str, &str); 2] = [
+    ("AWS_ACCESS_KEY_ID", "nobody"),
+    ("AWS_SECRET_ACCESS_KEY", "nothing"),
+];
+
 /// A prime, by whose multiples locks with faults are spread.
 const SPREAD: u64 = 1_000_003;
 
@@ -246,7 +252,11 @@ impl Spawned {
                 .flat_map(|kept| ["--store".to_owned(), (*kept).to_owned()]),
         );
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let server = Server::start(&binary, &data, None, &arguments)?;
+        let variables: &[_] = match spawn.shadow {
+            Shadow::Rest => &NOBODYS_CREDENTIALS,
+            _ => &[],
+        };
+        let server = Server::start_with(&binary, &data, None, &arguments, variables)?;
         server.wait_for("/readyz", "Accept: */*", &[200])?;
         let population = match spawn.store {
             Store::Memory => of_the_sandbox(&data, size)?,
