@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use keywright_adapters::json::{InvalidJson, event_data, read_event};
+use keywright_adapters::json::{EventData, InvalidJson, read_event};
 use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
 use keywright_domain::reason::FailureReason;
 use keywright_domain::values::*;
@@ -29,7 +29,7 @@ fn key_write_requested_has_exactly_the_members_of_the_contract() {
         "lockId": 123, "uuid": UUID, "timestamp": "2026-05-29T12:00:00.000Z",
         "keyUuid": "9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", "keyIndexNumber": 2,
     });
-    assert_eq!(event_data(&recorded), expected);
+    assert_eq!(json!(EventData(&recorded)), expected);
 }
 
 fn text<T>() -> impl Strategy<Value = T>
@@ -110,7 +110,8 @@ proptest! {
             write: of_a_write.then_some(WriteId::from_u128(write)),
             event,
         };
-        let data: Value = serde_json::from_str(&event_data(&recorded).to_string()).expect("JSON");
+        let text = serde_json::to_string(&EventData(&recorded)).expect("JSON");
+        let data: Value = serde_json::from_str(&text).expect("JSON");
         // The id of a request stands beside its data; the others carry theirs.
         let beside = matches!(recorded.event, LockEvent::KeyWriteRequested(_)).then_some(recorded.write).flatten();
         let read = read_event(recorded.event.name(), recorded.version, beside, &data);

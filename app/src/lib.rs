@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 
 pub use bootstrap::Wiring;
 use cli::Task;
+pub use http::wire;
 use settings::Settings;
 use signals::Signals;
 

@@ -1,5 +1,7 @@
 //! What benches have in common: see the files beside `Cargo.toml`, and `src/bin`.
 
+pub mod bare_hyper;
+
 use keywright_domain::event::{HeldKey, LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::rules::{self, Limits};

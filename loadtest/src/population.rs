@@ -124,9 +124,18 @@ impl Keywright<'_> {
     pub fn add_locks(&self, size: Size) -> Result<(), String> {
         let path = self.data.join("loadtest-locks.ndjson");
         write_locks(&path, size).map_err(|e| format!("{}: {e}", path.display()))?;
-        let imported = self.run(&["lock", "import", &path.to_string_lossy()]);
+        let imported = self.import(&path);
         let _ = fs::remove_file(&path);
-        imported.map(drop)
+        imported
+    }
+
+    /// Adds what a file of events holds, before a server is started.
+    ///
+    /// # Errors
+    /// The program refuses; its words are in the text.
+    pub fn import(&self, events: &Path) -> Result<(), String> {
+        let arguments = ["lock", "import", &events.to_string_lossy()];
+        self.run(&arguments).map(drop)
     }
 
     /// Makes the credentials, beside a server whose sandbox has been started.

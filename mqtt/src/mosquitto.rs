@@ -111,6 +111,11 @@ impl Mosquitto {
         false
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Where it listens.
     pub const fn port(&self) -> u16 {
         self.port

@@ -19,19 +19,23 @@ use tempfile::TempDir;
 pub struct PostgresServer {
     folder: TempDir,
     port: u16,
+    /// What its settings say besides.
+    settings: &'static str,
     databases: AtomicU32,
     child: Mutex<Option<Child>>,
 }
 
-/// Enough for a test, and nothing that waits for a disk: what a crash of the server loses, it loses with this, too.
+/// Enough for a test.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
-fsync = off
 max_connections = 200
 shared_buffers = 32MB
 log_min_messages = fatal
 ";
+
+/// Nothing waits for a disk: what a crash of the server loses, it loses with this, too.
+const FAST: &str = "fsync = off\n";
 
 static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
 
@@ -49,6 +53,15 @@ impl PostgresServer {
 
     /// A server of one's own.
     pub fn start() -> Self {
+        Self::with(FAST)
+    }
+
+    /// A server that waits for its disk, as one in use does: to measure it.
+    pub fn start_durable() -> Self {
+        Self::with("")
+    }
+
+    fn with(settings: &'static str) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -64,6 +77,7 @@ impl PostgresServer {
         let mut server = Self {
             folder,
             port: 0,
+            settings,
             databases: AtomicU32::new(0),
             child: Mutex::new(None),
         };
@@ -84,7 +98,7 @@ impl PostgresServer {
     }
 
     fn try_run(&self) -> bool {
-        let settings = format!("{SETTINGS}port = {}\n", self.port);
+        let settings = format!("{SETTINGS}{}port = {}\n", self.settings, self.port);
         let path = self.data().join("postgresql.auto.conf");
         std::fs::write(path, settings).unwrap();
         let child = program("postgres")
@@ -109,6 +123,11 @@ impl PostgresServer {
 
     fn child(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
     }
 
     /// Makes an empty database and answers its URL.

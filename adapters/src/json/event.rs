@@ -2,98 +2,86 @@
 
 use keywright_domain::event::{KeySlot, LockEvent, NewLock, RecordedEvent};
 use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{DeviceCode, KeyIndex, LockId, LockVersion, Timestamp, WriteId};
-use serde_json::{Value, json};
+use keywright_domain::values::{
+    DeviceCode, KeyIndex, KeyUuid, LockId, LockVersion, Timestamp, UserId, WriteId,
+};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::members::{
-    InvalidJson, Object, held_key, number, optional, read_held_key, read_keys, required,
+    AsText, HeldKeyJson, InvalidJson, Members, Object, number, optional, read_held_key, read_keys,
+    required,
 };
 
-/// The `data` of an event. Our own events carry `writeId` besides the members of `KeyWriteRequested`, and
-/// `reason`, `code` and `late` where they apply.
-pub fn event_data(recorded: &RecordedEvent) -> Value {
-    let mut data = json!({
-        "lockId": recorded.lock.get(),
-        "uuid": recorded.uuid.as_str(),
-        "timestamp": recorded.time.to_string(),
-    });
-    let put = |data: &mut Value, member: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            data[member] = value;
-        }
-    };
-    match &recorded.event {
-        LockEvent::LockCreated(new) => {
-            put(
-                &mut data,
-                "serialNumber",
-                new.serial_number.as_ref().map(|s| json!(s.as_str())),
-            );
-            if !new.keys.is_empty() {
-                data["keys"] = new.keys.iter().map(held_key).collect();
+/// The `data` of an event, written as it stands. Our own events carry `writeId` besides the members of
+/// `KeyWriteRequested`, and `reason`, `code` and `late` where they apply.
+#[derive(Clone, Copy, Debug)]
+pub struct EventData<'a>(pub &'a RecordedEvent);
+
+impl Serialize for EventData<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let recorded = self.0;
+        let mut data = Members::start(serializer)?;
+        data.put("lockId", recorded.lock.get())?;
+        data.put("uuid", recorded.uuid.as_str())?;
+        data.put("timestamp", AsText(recorded.time))?;
+        match &recorded.event {
+            LockEvent::LockCreated(new) => put_new_lock(&mut data, new)?,
+            LockEvent::OwnerSet { user } => data.put("userId", user.as_str())?,
+            LockEvent::OrganizationSet { organization } => {
+                data.put("orgId", organization.as_str())?;
             }
-            put(
-                &mut data,
-                "ownerId",
-                new.owner.as_ref().map(|o| json!(o.as_str())),
-            );
-            put(
-                &mut data,
-                "thingName",
-                new.thing.as_ref().map(|t| json!(t.as_str())),
-            );
-            put(
-                &mut data,
-                "thingArn",
-                new.thing_arn.as_ref().map(|a| json!(a)),
-            );
-            put(&mut data, "keyCapacity", new.key_capacity.map(|c| json!(c)));
+            LockEvent::KeyAdded(held) => {
+                put_slot(&mut data, &held.key, held.index)?;
+                data.put_some("userId", held.user.as_ref().map(UserId::as_str))?;
+            }
+            LockEvent::KeyRemoved(slot)
+            | LockEvent::KeyWriteRequested(slot)
+            | LockEvent::KeyWriteConfirmed { slot, .. }
+            | LockEvent::KeyWriteFailed { slot, .. }
+            | LockEvent::KeyWriteExpired(slot)
+            | LockEvent::KeyWriteSuperseded(slot)
+            | LockEvent::KeyWriteWithdrawn(slot) => put_slot(&mut data, &slot.key, slot.index)?,
         }
-        LockEvent::OwnerSet { user } => data["userId"] = json!(user.as_str()),
-        LockEvent::OrganizationSet { organization } => data["orgId"] = json!(organization.as_str()),
-        LockEvent::KeyAdded(held) => {
-            put_slot(
-                &mut data,
-                &KeySlot {
-                    key: held.key.clone(),
-                    index: held.index,
-                },
-            );
-            put(
-                &mut data,
-                "userId",
-                held.user.as_ref().map(|u| json!(u.as_str())),
-            );
+        if is_ours(&recorded.event) {
+            data.put_some("writeId", recorded.write.map(AsText))?;
         }
-        LockEvent::KeyRemoved(slot)
-        | LockEvent::KeyWriteRequested(slot)
-        | LockEvent::KeyWriteConfirmed { slot, .. }
-        | LockEvent::KeyWriteFailed { slot, .. }
-        | LockEvent::KeyWriteExpired(slot)
-        | LockEvent::KeyWriteSuperseded(slot)
-        | LockEvent::KeyWriteWithdrawn(slot) => put_slot(&mut data, slot),
+        if let LockEvent::KeyWriteFailed { reason, .. } = &recorded.event {
+            data.put("reason", reason.name())?;
+            data.put_some("code", reason.device_code().map(DeviceCode::as_str))?;
+        }
+        if let LockEvent::KeyWriteConfirmed { late: true, .. }
+        | LockEvent::KeyWriteFailed { late: true, .. } = &recorded.event
+        {
+            data.put("late", true)?;
+        }
+        data.end()
     }
-    if is_ours(&recorded.event) {
-        put(
-            &mut data,
-            "writeId",
-            recorded.write.map(|id| json!(id.to_string())),
-        );
+}
+
+fn put_new_lock<M: SerializeMap>(data: &mut Members<M>, new: &NewLock) -> Result<(), M::Error> {
+    data.put_some(
+        "serialNumber",
+        new.serial_number.as_ref().map(|s| s.as_str()),
+    )?;
+    if !new.keys.is_empty() {
+        let keys: Vec<HeldKeyJson<'_>> = new.keys.iter().map(HeldKeyJson).collect();
+        data.put("keys", keys)?;
     }
-    if let LockEvent::KeyWriteFailed { reason, .. } = &recorded.event {
-        data["reason"] = json!(reason.name());
-        put(
-            &mut data,
-            "code",
-            reason.device_code().map(|c| json!(c.as_str())),
-        );
-    }
-    if let LockEvent::KeyWriteConfirmed { late: true, .. }
-    | LockEvent::KeyWriteFailed { late: true, .. } = &recorded.event
-    {
-        data["late"] = json!(true);
-    }
-    data
+    data.put_some("ownerId", new.owner.as_ref().map(UserId::as_str))?;
+    data.put_some("thingName", new.thing.as_ref().map(|t| t.as_str()))?;
+    data.put_some("thingArn", new.thing_arn.as_deref())?;
+    data.put_some("keyCapacity", new.key_capacity)
+}
+
+fn put_slot<M: SerializeMap>(
+    data: &mut Members<M>,
+    key: &KeyUuid,
+    index: Option<KeyIndex>,
+) -> Result<(), M::Error> {
+    data.put("keyUuid", key.as_str())?;
+    data.put_some("keyIndexNumber", index.map(KeyIndex::get))
 }
 
 /// Reads an event of type `name` at `version`. The `write` that a `KeyWriteRequested` belongs to stands
@@ -165,13 +153,6 @@ fn is_ours(event: &LockEvent) -> bool {
             | LockEvent::KeyWriteSuperseded(_)
             | LockEvent::KeyWriteWithdrawn(_)
     )
-}
-
-fn put_slot(data: &mut Value, slot: &KeySlot) {
-    data["keyUuid"] = json!(slot.key.as_str());
-    if let Some(index) = slot.index {
-        data["keyIndexNumber"] = json!(index.get());
-    }
 }
 
 fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {

@@ -2,52 +2,63 @@
 
 use keywright_domain::lock::{Lock, LockKey};
 use keywright_domain::values::{LockId, LockVersion, Timestamp};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::members::{
-    InvalidJson, Object, held_key, number, optional, read_held_key, read_keys, required,
+    AsText, InvalidJson, Members, Object, number, optional, read_held_key, read_keys, required,
 };
 
 /// The lock without its id, which is the key of its row.
-pub fn lock_state(lock: &Lock) -> Value {
-    let mut state = json!({
-        "uuid": lock.uuid.as_str(),
-        "version": lock.version.0,
-        "time": lock.time.as_millis(),
-    });
-    let texts = [
-        (
+#[derive(Clone, Copy, Debug)]
+pub struct LockState<'a>(pub &'a Lock);
+
+impl Serialize for LockState<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let lock = self.0;
+        let mut state = Members::start(serializer)?;
+        state.put("uuid", lock.uuid.as_str())?;
+        state.put("version", lock.version.0)?;
+        state.put("time", lock.time.as_millis())?;
+        state.put_some(
             "serialNumber",
             lock.serial_number.as_ref().map(|t| t.as_str()),
-        ),
-        ("ownerId", lock.owner.as_ref().map(|t| t.as_str())),
-        (
+        )?;
+        state.put_some("ownerId", lock.owner.as_ref().map(|t| t.as_str()))?;
+        state.put_some(
             "organizationId",
             lock.organization.as_ref().map(|t| t.as_str()),
-        ),
-        ("thingName", lock.thing.as_ref().map(|t| t.as_str())),
-    ];
-    for (member, text) in texts {
-        if let Some(text) = text {
-            state[member] = json!(text);
+        )?;
+        state.put_some("thingName", lock.thing.as_ref().map(|t| t.as_str()))?;
+        state.put_some("keyCapacity", lock.key_capacity)?;
+        if !lock.keys.is_empty() {
+            let keys: Vec<LockKeyJson<'_>> = lock.keys.iter().map(LockKeyJson).collect();
+            state.put("keys", keys)?;
         }
+        if !lock.unsettled.is_empty() {
+            let unsettled = lock.unsettled.iter();
+            let pairs: Vec<_> = unsettled
+                .map(|(id, version)| (AsText(id), version.0))
+                .collect();
+            state.put("unsettled", pairs)?;
+        }
+        state.end()
     }
-    if let Some(capacity) = lock.key_capacity {
-        state["keyCapacity"] = json!(capacity);
-    }
-    if !lock.keys.is_empty() {
-        state["keys"] = lock.keys.iter().map(lock_key).collect();
-    }
-    if !lock.unsettled.is_empty() {
-        let unsettled = lock.unsettled.iter();
-        state["unsettled"] = unsettled
-            .map(|(id, version)| json!([id.to_string(), version.0]))
-            .collect();
-    }
-    state
 }
 
-/// Reads what [`lock_state`] wrote.
+/// A key that a lock holds, and since which version if it was written.
+struct LockKeyJson<'a>(&'a LockKey);
+
+impl Serialize for LockKeyJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut key = Members::start(serializer)?;
+        key.put_held(&self.0.held)?;
+        key.put_some("written", self.0.written.map(|version| version.0))?;
+        key.end()
+    }
+}
+
+/// Reads what [`LockState`] wrote.
 ///
 /// # Errors
 /// See [`InvalidJson`].
@@ -73,14 +84,6 @@ pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
         version: LockVersion(required_number(state, "version")?),
         time: Timestamp::from_millis(required_number(state, "time")?),
     })
-}
-
-fn lock_key(key: &LockKey) -> Value {
-    let mut value = held_key(&key.held);
-    if let Some(written) = key.written {
-        value["written"] = json!(written.0);
-    }
-    value
 }
 
 fn read_lock_key(key: &Object) -> Result<LockKey, InvalidJson> {

@@ -1,8 +1,12 @@
 //! The members that events and locks have in common.
 
+use std::fmt::Display;
+
 use keywright_domain::event::HeldKey;
 use keywright_domain::values::{InvalidValue, KeyIndex};
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 pub(super) type Object = Map<String, Value>;
 
@@ -25,15 +29,59 @@ pub enum InvalidJson {
     Type,
 }
 
-pub(super) fn held_key(held: &HeldKey) -> Value {
-    let mut key = json!({ "uuid": held.key.as_str() });
-    if let Some(index) = held.index {
-        key["indexNumber"] = json!(index.get());
+/// An object that is written member by member.
+pub(super) struct Members<M>(M);
+
+impl<M: SerializeMap> Members<M> {
+    pub(super) fn start<S>(serializer: S) -> Result<Self, S::Error>
+    where
+        S: Serializer<SerializeMap = M>,
+    {
+        serializer.serialize_map(None).map(Self)
     }
-    if let Some(user) = &held.user {
-        key["userId"] = json!(user.as_str());
+
+    pub(super) fn put(&mut self, member: &str, value: impl Serialize) -> Result<(), M::Error> {
+        self.0.serialize_entry(member, &value)
     }
-    key
+
+    /// A value that is not there is no member.
+    pub(super) fn put_some(
+        &mut self,
+        member: &str,
+        value: Option<impl Serialize>,
+    ) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(member, value))
+    }
+
+    pub(super) fn put_held(&mut self, held: &HeldKey) -> Result<(), M::Error> {
+        self.put("uuid", held.key.as_str())?;
+        self.put_some("indexNumber", held.index.map(KeyIndex::get))?;
+        self.put_some("userId", held.user.as_ref().map(|user| user.as_str()))
+    }
+
+    pub(super) fn end(self) -> Result<M::Ok, M::Error> {
+        self.0.end()
+    }
+}
+
+/// A string of what a value says of itself.
+pub(super) struct AsText<T>(pub(super) T);
+
+impl<T: Display> Serialize for AsText<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A key that a lock is made with.
+pub(super) struct HeldKeyJson<'a>(pub(super) &'a HeldKey);
+
+impl Serialize for HeldKeyJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut key = Members::start(serializer)?;
+        key.put_held(self.0)?;
+        key.end()
+    }
 }
 
 pub(super) fn read_held_key(

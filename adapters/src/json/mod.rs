@@ -4,6 +4,12 @@ mod event;
 mod lock;
 mod members;
 
-pub use event::{event_data, read_event};
-pub use lock::{lock_state, read_lock_state};
+pub use event::{EventData, read_event};
+pub use lock::{LockState, read_lock_state};
 pub use members::InvalidJson;
+
+/// Some JSON as text. What is written here has nothing that JSON cannot hold.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers, under names that are texts")
+}

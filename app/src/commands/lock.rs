@@ -166,7 +166,7 @@ async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), E
 }
 
 fn summary(lock: &Lock) -> Value {
-    let mut value = json::lock_state(lock);
+    let mut value = json!(json::LockState(lock));
     value["lockId"] = json!(lock.id.get());
     value["time"] = json!(lock.time.to_string());
     if let Some(members) = value.as_object_mut() {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use keywright_adapters::json::event_data;
+use keywright_adapters::json::EventData;
 use keywright_domain::Written;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockKey};
@@ -12,7 +12,6 @@ use keywright_domain::reason::FailureReason;
 use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Write, WriteState};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Answer;
@@ -51,17 +50,17 @@ pub(super) fn location(lock: LockId, write: WriteId) -> HeaderValue {
 
 /// `{type, data}`.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Event {
+pub(super) struct Event<'a> {
     r#type: &'static str,
     #[schema(value_type = Object)]
-    data: Value,
+    data: EventData<'a>,
 }
 
-impl Event {
-    fn of(recorded: &RecordedEvent) -> Self {
+impl<'a> Event<'a> {
+    fn of(recorded: &'a RecordedEvent) -> Self {
         Self {
             r#type: recorded.event.name(),
-            data: event_data(recorded),
+            data: EventData(recorded),
         }
     }
 }
@@ -69,11 +68,11 @@ impl Event {
 /// The 200 of a write.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Success {
+pub(super) struct Success<'a> {
     success: bool,
     aggregate_id: String,
     version: u64,
-    event: Option<Event>,
+    event: Option<Event<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<Outcome>,
 }
@@ -87,8 +86,8 @@ pub(super) struct Outcome {
     reason: Option<String>,
 }
 
-impl Success {
-    pub(super) fn new(lock: LockId, written: &Written, outcome: Option<&Write>) -> Self {
+impl<'a> Success<'a> {
+    pub(super) fn new(lock: LockId, written: &'a Written, outcome: Option<&Write>) -> Self {
         Self {
             success: true,
             aggregate_id: lock.to_string(),
@@ -233,29 +232,29 @@ fn org_id(lock: &Lock) -> String {
 /// One event with its place in the stream.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct EventItem {
+struct EventItem<'a> {
     aggregate_type: &'static str,
     aggregate_id: String,
     version: u64,
     r#type: &'static str,
     timestamp: String,
     org_id: String,
-    event: Event,
+    event: Event<'a>,
 }
 
 /// One page of a lock's stream.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct EventPage {
+pub(super) struct EventPage<'a> {
     aggregate_id: String,
     total_events: u64,
     page: u64,
     page_size: u64,
     total_pages: u64,
-    events: Vec<EventItem>,
+    events: Vec<EventItem<'a>>,
 }
 
-impl EventPage {
+impl<'a> EventPage<'a> {
     pub(super) const SIZE: u64 = 10;
 
     /// The page that is meant: the last one, where none is named.
@@ -268,7 +267,7 @@ impl EventPage {
         LockVersion((page - 1).saturating_mul(Self::SIZE).saturating_add(1))
     }
 
-    pub(super) fn new(lock: &Lock, page: u64, events: &[RecordedEvent]) -> Self {
+    pub(super) fn new(lock: &Lock, page: u64, events: &'a [RecordedEvent]) -> Self {
         // Events that came since the lock was read are on the page of a later request.
         let events = events.iter().filter(|e| e.version <= lock.version);
         Self {

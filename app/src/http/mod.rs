@@ -10,6 +10,7 @@ mod parser_answers;
 mod reads;
 mod request;
 mod route;
+pub mod wire;
 mod write_key;
 
 use std::net::IpAddr;

@@ -90,11 +90,11 @@ fn shape<T: ToSchema>(all: &mut BTreeMap<String, Value>) {
 
 fn schemas() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
-    shape::<Success>(&mut all);
+    shape::<Success<'_>>(&mut all);
     shape::<WriteStatus>(&mut all);
     shape::<Writes>(&mut all);
     shape::<Details>(&mut all);
-    shape::<EventPage>(&mut all);
+    shape::<EventPage<'_>>(&mut all);
     shape::<super::failure::Body<'static>>(&mut all);
     let text = json!({ "type": "string" });
     let index = json!({ "type": "integer", "minimum": 0, "maximum": MAX_JSON_INTEGER });

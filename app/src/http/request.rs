@@ -221,7 +221,7 @@ fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::
     Value::deserialize(deserializer).map(Some)
 }
 
-fn slot_of(body: &[u8]) -> Result<KeySlot, Failure> {
+pub(super) fn slot_of(body: &[u8]) -> Result<KeySlot, Failure> {
     let bad = |text: &'static str| Failure::BadRequest(text.into());
     // serde would read a list as the members in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {

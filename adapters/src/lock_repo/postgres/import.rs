@@ -84,7 +84,7 @@ async fn take_in(
         ids.push(integer(row.lock.id.get())?);
         revisions.push(integer(row.revision.next().0)?);
         shadows.push(optional(row.shadow_version.map(|v| v.0))?);
-        states.push(json::lock_state(&row.lock).to_string());
+        states.push(json::text(&json::LockState(&row.lock)));
     }
     let put = "INSERT INTO locks (id, revision, shadow_version, state)
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])

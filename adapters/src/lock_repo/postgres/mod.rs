@@ -75,7 +75,7 @@ impl LockRepo for PostgresLockRepo {
         let kept = save.kept.as_ref();
         let name = kept.map(|k| (&k.request.principal, k.request.key.as_str()));
         let key_index = kept.and_then(|k| k.slot.index).map(KeyIndex::get);
-        let fold = save.folded.map(|lock| json::lock_state(&lock).to_string());
+        let fold = save.folded.map(|lock| json::text(&json::LockState(&lock)));
         let moved = self
             .database
             .change(

@@ -196,7 +196,7 @@ impl EventColumns {
         self.versions.push(integer(event.version.0)?);
         self.writes.push(event.write.map(|id| Bits(id.as_u128())));
         self.types.push(event.event.name());
-        self.data.push(json::event_data(event).to_string());
+        self.data.push(json::text(&json::EventData(event)));
         Ok(())
     }
 }

@@ -156,7 +156,7 @@ pub(super) fn locks(
 
 /// Puts a lock's row in its place.
 pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
-    let state = json::lock_state(&row.lock).to_string();
+    let state = json::text(&json::LockState(&row.lock));
     let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
     prepare(conn, "INSERT OR REPLACE INTO locks VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![
@@ -188,7 +188,7 @@ pub(super) fn move_lock(
         integer(lock.get())?,
         optional(revision.map(|r| r.0))?,
         optional(shadow_version.map(|v| v.0))?,
-        folded.map(|lock| json::lock_state(lock).to_string()),
+        folded.map(|lock| json::text(&json::LockState(lock))),
     ])
     .map_err(unavailable)?;
     Ok(moved > 0)
@@ -201,7 +201,7 @@ pub(super) fn append(conn: &Connection, event: &RecordedEvent) -> Result<(), Rep
             integer(event.version.0)?,
             event.write.map(|id| id.as_u128().to_be_bytes()),
             event.event.name(),
-            json::event_data(event).to_string()
+            json::text(&json::EventData(event))
         ])
         .map(drop)
         .map_err(unavailable)

@@ -2,12 +2,16 @@
 //! core 1. What is fast is measured in turn with what is beside it, five times, and the medians count; memory and the start
 //! are measured once.
 
+mod many;
 mod memory;
+mod million;
 mod rules;
+mod shadow;
 mod store;
 mod whole;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -23,6 +27,7 @@ pub(crate) struct Row {
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
+    None,
 }
 
 impl Row {
@@ -30,8 +35,13 @@ impl Row {
         let (target, holds) = match self.target {
             Target::AtLeast(least) => (format!("≥ {least}"), self.figure >= least),
             Target::AtMost(most) => (format!("≤ {most}"), self.figure <= most),
+            Target::None => (String::new(), true),
         };
-        let word = if holds { "reached" } else { "not reached" };
+        let word = match (self.target, holds) {
+            (Target::None, _) => "",
+            (_, true) => "reached",
+            (_, false) => "not reached",
+        };
         println!(
             "| {} | {} | {} | {:.2} | {target} | {word} |",
             self.what, self.measured, self.beside, self.figure
@@ -59,6 +69,15 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Moves a process to the core of servers.
+pub(crate) fn server_core(process: Option<u32>) {
+    let process = process.expect("it runs").to_string();
+    let moved = Command::new("taskset")
+        .args(["-acp", "0", &process])
+        .output();
+    assert!(moved.is_ok_and(|m| m.status.success()), "taskset is there");
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let this = std::env::current_exe().expect("a path");
@@ -76,7 +95,15 @@ async fn main() {
         whole::rows(&programs).await.iter().for_each(Row::print);
     }
     if is_wanted("store") {
-        store::row().print();
+        store::sqlite().print();
+        store::postgres().await.print();
+    }
+    if is_wanted("shadow") {
+        shadow::mqtt().await.print();
+        shadow::aws_sdk().await.print();
+    }
+    if is_wanted("million") {
+        million::rows(&programs).await.iter().for_each(Row::print);
     }
     if is_wanted("memory") {
         memory::rows(&programs).await.iter().for_each(Row::print);

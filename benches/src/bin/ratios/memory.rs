@@ -1,10 +1,10 @@
-//! What the service holds in memory, and how soon it serves when its store is large.
+//! What the service holds in memory.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use keywright_loadtest::population::{Keywright, Size, of_sandbox};
+use keywright_loadtest::population::of_sandbox;
 use keywright_loadtest::server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,6 @@ use crate::{Programs, Row, Target};
 
 const CONNECTIONS: usize = 1000;
 const LOCKS: u64 = 200_000;
-const MANY_LOCKS: u64 = 1_000_000;
 
 /// `VmRSS`, in KiB.
 fn resident(server: &Server) -> f64 {
@@ -45,7 +44,7 @@ fn in_memory(programs: &Programs, locks: u64) -> f64 {
 }
 
 /// The header with the sandbox's token.
-fn authorization(data: &Path) -> String {
+pub(crate) fn authorization(data: &Path) -> String {
     let token = of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's");
     format!("Authorization: Bearer {token}")
 }
@@ -74,31 +73,6 @@ async fn connection(programs: &Programs) -> (f64, f64) {
     (idle / 1024.0, each)
 }
 
-/// Milliseconds from the start of a server on SQLite to its first 200, with a million locks.
-fn first_answer(programs: &Programs) -> f64 {
-    let data = TempDir::new().expect("a folder");
-    let keywright = Keywright {
-        binary: &programs.keywright(),
-        data: data.path(),
-        store: None,
-    };
-    let size = Size {
-        locks: MANY_LOCKS,
-        organizations: 1,
-        owners: 1,
-    };
-    keywright.add_locks(size).expect("a million locks");
-    // Once, so that the sandbox's own files are there.
-    drop(start(programs, data.path(), &["--virtual-locks", "off"]));
-    #[expect(clippy::disallowed_methods, reason = "it is what is measured")]
-    let begun = Instant::now();
-    let server = start(programs, data.path(), &["--virtual-locks", "off"]);
-    let header = authorization(data.path());
-    let ready = server.wait_for("/locks/123/details", &header, &[200]);
-    ready.expect("it answers");
-    begun.elapsed().as_secs_f64() * 1000.0
-}
-
 pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (idle, connection) = connection(programs).await;
     let (none, many) = (in_memory(programs, 0), in_memory(programs, LOCKS));
@@ -106,7 +80,6 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let lock = (many - none) * 1024.0 / LOCKS as f64;
     let cores = Command::new("nproc").output().map(|o| o.stdout);
     let cores = String::from_utf8(cores.unwrap_or_default()).unwrap_or_default();
-    let first = first_answer(programs);
     vec![
         Row {
             what: "resident memory, idle",
@@ -128,13 +101,6 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
             beside: format!("{CONNECTIONS} connections"),
             figure: connection,
             target: Target::AtMost(16.0),
-        },
-        Row {
-            what: "from start to the first 200, a million locks on SQLite",
-            measured: format!("{first:.0} ms"),
-            beside: String::new(),
-            figure: first,
-            target: Target::AtMost(150.0),
         },
     ]
 }

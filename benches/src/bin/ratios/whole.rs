@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
@@ -15,28 +15,29 @@ use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::many::now;
 use crate::{Programs, Row, Target, median};
 
 const LOCKS: u64 = 20_000;
 const CONNECTIONS: usize = 64;
 const RUNS: usize = 5;
 const SPAN: Duration = Duration::from_secs(3);
-const SERVER_CORE: Option<&str> = Some("0");
+pub(crate) const SERVER_CORE: Option<&str> = Some("0");
 
 /// Tokens that are good once each, as many as are sent in all.
 const COLD_TOKENS: u64 = 120_000;
 
 /// What one span of pressure says of a server: medians over all of them count.
 #[derive(Clone, Copy, Debug)]
-struct Figures {
+pub(crate) struct Figures {
     /// Microseconds of CPU for one request.
-    cpu: f64,
-    a_second: f64,
+    pub(crate) cpu: f64,
+    pub(crate) a_second: f64,
     /// Microseconds.
-    p99: f64,
+    pub(crate) p99: f64,
 }
 
-async fn measure(server: &Server, make: &Make) -> Figures {
+pub(crate) async fn measure(server: &Server, make: &Make) -> Figures {
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
     pressure::closed(server.address, make, &next, CONNECTIONS, warm_up).await;
@@ -62,7 +63,7 @@ fn start(programs: &Programs, data: &Path, store: &str) -> Server {
     Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
 }
 
-fn token(data: &Path) -> String {
+pub(crate) fn token(data: &Path) -> String {
     of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's")
 }
 
@@ -113,11 +114,6 @@ fn syncs(folder: &Path, over: &AtomicBool) -> f64 {
         std::thread::sleep(Duration::from_millis(5));
     }
     median(all)
-}
-
-#[expect(clippy::disallowed_methods, reason = "it is what is measured")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {

@@ -1,66 +1,26 @@
-//! What the store on SQLite adds to SQLite: prepare and commit, beside a loop that writes the same rows in batches as
-//! large.
+//! The store on SQLite, beside a loop that writes the same rows in batches as large.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_adapters::time::SystemClock;
-use keywright_domain::ports::{LockHistory, LockRepo};
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::ShadowVersion;
-use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
-use tokio::task::JoinSet;
 
+use super::{EVENT_DATA, LOCKS, RUNS, add_locks, writes};
+use crate::many::{AT_ONCE, now};
 use crate::{Row, Target, median};
 
-const LOCKS: u64 = 2_000;
-const AT_ONCE: u64 = 64;
-const ROUNDS: u64 = 100;
-const RUNS: usize = 5;
+const WRITES: u64 = 100 * AT_ONCE;
 
-#[expect(clippy::disallowed_methods, reason = "it is what is measured")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "some thousands")]
-fn a_second(took: Duration) -> f64 {
-    (ROUNDS * AT_ONCE) as f64 / took.as_secs_f64()
-}
-
-/// Writes a second: 64 at a time, each prepared and committed.
+/// Writes a second of the store's.
 async fn ours(folder: &Path) -> f64 {
     let repo = SqliteLockRepo::open(&folder.join("locks.sqlite"), Arc::new(SystemClock));
     let repo = repo.expect("a store");
-    let locks = (1..=LOCKS).map(|id| created(lock_id(id))).collect();
-    repo.import(locks).await.expect("imported");
-    let start = now();
-    for round in 0..ROUNDS {
-        let mut writing = JoinSet::new();
-        for n in 0..AT_ONCE {
-            let (repo, number) = (repo.clone(), round * AT_ONCE + n);
-            writing.spawn(async move {
-                let lock = lock_id(number % LOCKS + 1);
-                let known = repo.load(lock).await.expect("loaded").expect("a lock");
-                let (write, save) = prepared(&known, u128::from(number + 1), slot("key", Some(0)));
-                repo.save(save).await.expect("prepared");
-                let mut known = known;
-                known.revision = known.revision.next();
-                known.unfinished.push(write.clone());
-                let limits = Limits::default();
-                let version = ShadowVersion(number + 2);
-                let (_, save) = rules::commit(&known, &write, version, &[], &limits, NOW);
-                repo.save(save).await.expect("committed");
-            });
-        }
-        writing.join_all().await;
-    }
-    a_second(start.elapsed())
+    add_locks(&repo).await;
+    writes(repo, WRITES).await
 }
 
 /// The same rows by SQLite alone, in two commits for each 64 writes.
@@ -73,9 +33,8 @@ fn bare(folder: &Path) -> f64 {
     let state: String = conn
         .query_row("SELECT state FROM locks WHERE id = 1", [], |row| row.get(0))
         .expect("a lock");
-    let data = r#"{"lockId":1,"uuid":"6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11","timestamp":"2026-05-29T12:00:00.000Z","keyUuid":"key","keyIndexNumber":0}"#;
     let start = now();
-    for round in 0..ROUNDS {
+    for round in 0..WRITES / AT_ONCE {
         let numbers = (0..AT_ONCE).map(|n| i64::try_from(round * AT_ONCE + n).expect("small"));
         let locks = i64::try_from(LOCKS).expect("small");
         let transaction = conn.transaction().expect("a transaction");
@@ -94,7 +53,9 @@ fn bare(folder: &Path) -> f64 {
             move_lock(&transaction, number % locks + 1, Some(&state));
             transaction
                 .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, 'KeyWriteRequested', ?4)")
-                .and_then(|mut s| s.execute(params![number % locks + 1, version, id(number), data]))
+                .and_then(|mut s| {
+                    s.execute(params![number % locks + 1, version, id(number), EVENT_DATA])
+                })
                 .expect("appended");
             transaction
                 .prepare_cached("UPDATE writes SET state = 'SENT', owner = NULL, epoch = NULL, lease = NULL,
@@ -104,7 +65,9 @@ fn bare(folder: &Path) -> f64 {
         }
         transaction.commit().expect("committed");
     }
-    a_second(start.elapsed())
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let count = WRITES as f64;
+    count / start.elapsed().as_secs_f64()
 }
 
 fn id(number: i64) -> [u8; 16] {

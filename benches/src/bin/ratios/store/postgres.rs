@@ -1,0 +1,128 @@
+//! The store on PostgreSQL, beside the same rows in two bare transactions of one statement each, through the same driver
+//! over as many connections. The database is on core 0.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_adapters::database::{Database, DatabaseSettings};
+use keywright_adapters::lock_repo::PostgresLockRepo;
+use keywright_testkit::postgres_server::PostgresServer;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, NoTls, Statement};
+
+use super::{EVENT_DATA, LOCKS, RUNS, add_locks, writes};
+use crate::many::a_second;
+use crate::{Row, Target, median, server_core};
+
+const WRITES: u64 = 6_000;
+
+/// As many as the store has unless it is told otherwise.
+const CONNECTIONS: u64 = 16;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A prepared write.
+const PREPARE: &str = "
+WITH moved AS (UPDATE locks SET revision = revision + 1 WHERE id = $2 RETURNING id)
+INSERT INTO writes SELECT $1, id, 'uuid', 'thing', 'key', 0, 1, 'alice', 1, 2, NULL, NULL, 'PREPARED', NULL, false, NULL,
+  NULL, $1, 1, 15000, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 15000, NULL FROM moved";
+
+/// Its event, once its shadow has it.
+const COMMIT: &str = "
+WITH moved AS (UPDATE locks SET revision = revision + 1, state = $4 WHERE id = $2 RETURNING id),
+appended AS (INSERT INTO events SELECT id, $3, $1, 'KeyWriteRequested', $5 FROM moved)
+UPDATE writes SET state = 'SENT', owner = NULL, epoch = NULL, lease = NULL, lease_until = NULL, attention = 60000,
+  requested_version = $3, requested_at = 1 WHERE id = $1";
+
+struct Connection {
+    client: Client,
+    prepare: Statement,
+    commit: Statement,
+}
+
+async fn connect(url: &str) -> Connection {
+    use tokio_postgres::types::Type;
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a client");
+    tokio::spawn(connection);
+    let types = [Type::BYTEA, Type::INT8, Type::INT8, Type::TEXT, Type::TEXT];
+    let cast = |sql: &str| sql.replace("$1", "encode($1, 'hex')::uuid");
+    let (prepare, commit) = (cast(PREPARE), cast(COMMIT));
+    let prepare = client.prepare_typed(&prepare, &types[..2]).await;
+    let commit = client.prepare_typed(&commit, &types).await;
+    Connection {
+        client,
+        prepare: prepare.expect("a statement"),
+        commit: commit.expect("a statement"),
+    }
+}
+
+async fn bare(url: &str) -> f64 {
+    let first = connect(url).await;
+    let row = first
+        .client
+        .query_one("SELECT state FROM locks WHERE id = 1", &[]);
+    let state: Arc<str> = row.await.expect("a lock").get::<_, String>(0).into();
+    let mut connections = vec![Arc::new(Mutex::new(first))];
+    for _ in 1..CONNECTIONS {
+        connections.push(Arc::new(Mutex::new(connect(url).await)));
+    }
+    let connections: Arc<[_]> = connections.into();
+    a_second(WRITES, move |number| {
+        let (connections, state) = (connections.clone(), state.clone());
+        async move {
+            // It is taken for one statement, as the store does.
+            let place = usize::try_from(number % CONNECTIONS).expect("small");
+            let id = (u128::from(number) + (1 << 64)).to_be_bytes();
+            let number = i64::try_from(number).expect("small");
+            let locks = i64::try_from(LOCKS).expect("small");
+            let (lock, version) = (number % locks + 1, number / locks + 1_000);
+            let taken = connections[place].lock().await;
+            let prepared = taken
+                .client
+                .execute(&taken.prepare, &[&&id[..], &lock])
+                .await;
+            assert_eq!(prepared.ok(), Some(1));
+            drop(taken);
+            let taken = connections[place].lock().await;
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                [&&id[..], &lock, &version, &&*state, &EVENT_DATA];
+            let committed = taken.client.execute(&taken.commit, &parameters).await;
+            assert_eq!(committed.ok(), Some(1));
+        }
+    })
+    .await
+}
+
+async fn run() -> (f64, f64) {
+    let server = PostgresServer::start_durable();
+    server_core(server.id());
+    // One database for each, so that neither finds the other's rows.
+    let (ours, alone) = (server.database(), server.database());
+    let mut repos = Vec::new();
+    for url in [&ours, &alone] {
+        let settings = DatabaseSettings::new(url).expect("a URL");
+        let database = Database::connect(&settings, PATIENCE).await;
+        let repo = PostgresLockRepo::new(database.expect("a database"));
+        add_locks(&repo).await;
+        repos.push(repo);
+    }
+    let own = writes(repos.swap_remove(0), WRITES).await;
+    (own, bare(&alone).await)
+}
+
+pub(crate) async fn row() -> Row {
+    let (mut own, mut alone) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        let (a, b) = run().await;
+        own.push(a);
+        alone.push(b);
+    }
+    let (own, alone) = (median(own), median(alone));
+    Row {
+        what: "`LockRepo` on PostgreSQL: load, prepare and commit, 64 at once",
+        measured: format!("{own:.0} a second"),
+        beside: format!("two bare transactions of the same rows: {alone:.0}"),
+        figure: own / alone,
+        target: Target::AtLeast(0.80),
+    }
+}
