@@ -182,7 +182,10 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
     drop(repo);
     let conn = Connection::open(&path).expect("a database");
     conn.execute_batch(
-        "DROP TABLE kept_answers; DROP INDEX writes_by_end; PRAGMA user_version = 1;",
+        "DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
+         CREATE INDEX writes_of_a_lock ON writes (lock)
+             WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
+         PRAGMA user_version = 1;",
     )
     .expect("as it was");
     drop(conn);

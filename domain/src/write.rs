@@ -153,6 +153,12 @@ impl Write {
         self.is_settled_by_lock() && self.attention.is_some()
     }
 
+    /// Whoever decides about its lock has to know of it: its outcome is not known yet, it is open, or its result is
+    /// still to be cleared. Others that maintenance looks at are found by their ids.
+    pub fn is_live(&self) -> bool {
+        self.intent().is_some() || self.is_open() || self.has_uncleared_result()
+    }
+
     /// When it came to its end, where it has.
     pub fn settled_at(&self) -> Option<Timestamp> {
         match &self.state {

@@ -74,7 +74,7 @@ impl<R: Row> Columns<'_, R> {
     }
 }
 
-fn corrupt(table: &'static str, column: &'static str, key: String) -> RepoError {
+pub(super) fn corrupt(table: &'static str, column: &'static str, key: String) -> RepoError {
     RepoError::Corrupt { table, column, key }
 }
 
@@ -121,18 +121,15 @@ impl LockRow {
 }
 
 impl LockRow {
-    /// With the writes of the lock that somebody still has to act on, in the order of their `seq`.
+    /// With the live writes of the lock, in the order of their `seq`.
     pub(super) fn with(self, live: Vec<Write>) -> LockSnapshot {
-        let (unfinished, ended): (Vec<Write>, Vec<Write>) = live
-            .into_iter()
-            .partition(|w| w.is_open() || w.intent().is_some());
-        let uncleared = ended.into_iter().filter(Write::has_uncleared_result);
+        let (uncleared, unfinished) = live.into_iter().partition(Write::has_uncleared_result);
         LockSnapshot {
             lock: self.lock,
             revision: self.revision,
             shadow_version: self.shadow_version,
             unfinished,
-            uncleared: uncleared.collect(),
+            uncleared,
         }
     }
 }

@@ -41,7 +41,7 @@ struct Row {
     revision: Revision,
     shadow_version: Option<ShadowVersion>,
     events: Vec<RecordedEvent>,
-    /// Every write of the lock that somebody still has to act on.
+    /// The live writes of the lock.
     live: Vec<WriteId>,
 }
 
@@ -308,7 +308,7 @@ impl Row {
 
     fn keep(&mut self, write: &Write) {
         self.live.retain(|id| *id != write.id);
-        if write.intent().is_some() || write.attention.is_some() {
+        if write.is_live() {
             self.live.push(write.id);
         }
     }

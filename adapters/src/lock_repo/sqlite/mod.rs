@@ -1,6 +1,7 @@
 //! Locks in an SQLite file: one writer that commits together whatever waits, and readers beside it.
 
 mod checkpoint;
+mod live;
 mod readers;
 mod rows;
 mod schema;
@@ -203,13 +204,18 @@ impl LockHistory for SqliteLockRepo {
     }
 }
 
-/// Reads in one transaction, so that the lock and its writes are of one revision.
+/// It is read in a transaction, so that the lock and its writes are of one revision.
 fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-    let transaction = conn.unchecked_transaction().map_err(rows::unavailable)?;
-    let Some(row) = rows::lock(&transaction, id)? else {
+    let Some((row, live)) = rows::lock(conn, id)? else {
         return Ok(None);
     };
-    Ok(Some(row.with(rows::live_writes(&transaction, id)?)))
+    let live = live.ids().map(|write| {
+        let found = rows::write(conn, write)?;
+        found.ok_or_else(|| rows::corrupt_live(id))
+    });
+    let mut live: Vec<Write> = live.collect::<Result<_, _>>()?;
+    live.sort_unstable_by_key(|write| write.seq);
+    Ok(Some(row.with(live)))
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
@@ -220,16 +226,20 @@ fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<()
         shadow_version,
         ..
     } = save;
-    let moved = rows::move_lock(
+    let known = rows::live_at(transaction, lock, revision)?;
+    let mut live = known.ok_or(RepoError::Stale)?;
+    let mut changed = false;
+    for write in &save.writes {
+        changed |= live.put(write);
+    }
+    let live = changed.then_some(live);
+    rows::move_lock(
         transaction,
         lock,
-        Some(revision),
         folded.as_deref(),
         shadow_version,
+        live.as_ref(),
     )?;
-    if !moved {
-        return Err(RepoError::Stale);
-    }
     save.events
         .iter()
         .try_for_each(|event| rows::append(transaction, event))?;
@@ -279,7 +289,10 @@ fn import<E: From<ImportError>>(
         }
         let known = match current.take() {
             Some(row) => Some(row),
-            None => rows::lock(transaction, event.lock).map_err(ImportError::Store)?,
+            None => {
+                let found = rows::lock(transaction, event.lock).map_err(ImportError::Store)?;
+                found.map(|(row, _)| row)
+            }
         };
         let row = super::follow(known, &mut event)?;
         rows::append(transaction, &event).map_err(ImportError::Store)?;

@@ -1,31 +1,59 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use keywright_domain::ports::RepoError;
 use keywright_shadow::durable::OpenError;
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{mpsc, oneshot};
 
+use super::rows;
 use super::schema::FORMAT;
 
-/// How many readings run at once; who comes then waits.
-const CONNECTIONS: usize = 4;
+/// How many threads read at most; where there are fewer processors, as many as those.
+const MOST_THREADS: usize = 4;
 
-/// Connections that only read. They see what was committed before a reading starts.
+/// How many readings may wait. Who comes then waits for room.
+const QUEUE: usize = 1024;
+
+/// How many readings share a transaction, so that a long one among them does not hold up too many.
+const TOGETHER: usize = 32;
+
+/// Runs in a transaction, or is told that there is none.
+type Job = Box<dyn FnOnce(Result<&Connection, RepoError>) + Send>;
+
+/// Threads that only read, each over a connection of its own; what waits is read together. A reading sees what was
+/// committed before it was asked for. When the last clone is dropped, it waits until the connections are closed.
 #[derive(Clone)]
 pub(super) struct Readers {
-    free: Arc<Mutex<Vec<Connection>>>,
-    turns: Arc<Semaphore>,
+    threads: Arc<Threads>,
+}
+
+struct Threads {
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let connections: Result<Vec<_>, _> =
-            (0..CONNECTIONS).map(|_| FORMAT.open_reader(path)).collect();
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let mut all = Threads {
+            jobs: Some(jobs),
+            threads: Vec::new(),
+        };
+        let queue = Arc::new(Mutex::new(queue));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..processors.min(MOST_THREADS) {
+            let (conn, queue) = (FORMAT.open_reader(path)?, queue.clone());
+            let started = thread::Builder::new()
+                .name("locks-read".into())
+                .spawn(move || read_all(&conn, &queue));
+            let thread = started.map_err(|e| FORMAT.refuse(path, e.to_string()))?;
+            all.threads.push(thread);
+        }
         Ok(Self {
-            free: Arc::new(Mutex::new(connections?)),
-            turns: Arc::new(Semaphore::new(CONNECTIONS)),
+            threads: Arc::new(all),
         })
     }
 
@@ -34,32 +62,51 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, RepoError> + Send + 'static,
     {
-        let closed = |_| RepoError::Unavailable("the store is closed".into());
-        let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
-        let free = self.free.clone();
-        let reading = spawn_blocking(move || {
-            let _turn = turn;
-            let conn = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let taken = Taken { conn, free };
-            let conn = taken.conn.as_ref();
-            let none = || RepoError::Unavailable("no connection is left".into());
-            query(conn.ok_or_else(none)?)
+        let gone = |why: &str| RepoError::Unavailable(why.into());
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move |conn| {
+            // Somebody may have given up waiting.
+            let _ = tell.send(conn.and_then(query));
         });
-        reading
-            .await
-            .unwrap_or_else(|e| Err(RepoError::Unavailable(e.to_string())))
+        let jobs = self.threads.jobs.as_ref();
+        let jobs = jobs.ok_or_else(|| gone("the store is closed"))?;
+        let queued = jobs.send(job).await;
+        queued.map_err(|_| gone("the store is closed"))?;
+        told.await
+            .unwrap_or_else(|_| Err(gone("the reading came to no end")))
     }
 }
 
-/// A connection that goes back where it came from, also when a query panics.
-struct Taken {
-    conn: Option<Connection>,
-    free: Arc<Mutex<Vec<Connection>>>,
-}
-
-impl Drop for Taken {
+impl Drop for Threads {
     fn drop(&mut self) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.extend(self.conn.take());
+        // Without a sender they end, after what is queued.
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // Its panic was printed where it happened.
+            let _ = thread.join();
+        }
     }
+}
+
+fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
+    while let Some(batch) = next(queue) {
+        let transaction = conn.unchecked_transaction().map_err(rows::unavailable);
+        for job in batch {
+            let conn = transaction.as_deref().map_err(Clone::clone);
+            // A reading that panics must not take the thread along.
+            let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
+        }
+    }
+}
+
+/// What waits, as soon as something does; `None`: nothing will any more.
+fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut batch = vec![queue.blocking_recv()?];
+    while batch.len() < TOGETHER
+        && let Ok(job) = queue.try_recv()
+    {
+        batch.push(job);
+    }
+    Some(batch)
 }

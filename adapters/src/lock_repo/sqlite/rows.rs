@@ -11,6 +11,7 @@ use keywright_domain::write::Write;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named_params, params};
 
+use super::live::Live;
 use crate::json;
 use crate::lock_repo::columns::{self, Bits, LockRow, WriteColumns, WrongType, integer, optional};
 
@@ -122,17 +123,46 @@ fn all<T>(
     rows.map(|row| row.map_err(unavailable)?).collect()
 }
 
-pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<LockRow>, RepoError> {
+/// A lock's row, and its live writes.
+pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, Live)>, RepoError> {
     let mut statement = prepare(
         conn,
-        "SELECT revision, shadow_version, state FROM locks WHERE id = ?1",
+        "SELECT revision, shadow_version, state, live FROM locks WHERE id = ?1",
     )?;
     let row = statement
         .query_row([integer(id.get())?], |row| {
-            Ok(LockRow::read(id, row, "state"))
+            let read = LockRow::read(id, row, "state");
+            Ok(read.and_then(|lock| Ok((lock, live(id, row, 3)?))))
         })
         .optional();
     row.map_err(unavailable)?.transpose()
+}
+
+/// The live writes of a lock that is at this revision.
+pub(super) fn live_at(
+    conn: &Connection,
+    id: LockId,
+    revision: Revision,
+) -> Result<Option<Live>, RepoError> {
+    let mut statement = prepare(
+        conn,
+        "SELECT live FROM locks WHERE id = ?1 AND revision = ?2",
+    )?;
+    let row = statement
+        .query_row([integer(id.get())?, integer(revision.0)?], |row| {
+            Ok(live(id, row, 0))
+        })
+        .optional();
+    row.map_err(unavailable)?.transpose()
+}
+
+fn live(id: LockId, row: &Row<'_>, place: usize) -> Result<Live, RepoError> {
+    let bytes = row.get(place).ok().and_then(Live::new);
+    bytes.ok_or_else(|| corrupt_live(id))
+}
+
+pub(super) fn corrupt_live(id: LockId) -> RepoError {
+    columns::corrupt("locks", "live", id.to_string())
 }
 
 /// Locks by their ids.
@@ -158,40 +188,42 @@ pub(super) fn locks(
 pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
     let state = json::text(&json::LockState(&row.lock));
     let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
-    prepare(conn, "INSERT OR REPLACE INTO locks VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            integer(row.lock.id.get())?,
-            integer(row.revision.0)?,
-            shadow_version,
-            state
-        ])
-        .map(drop)
-        .map_err(unavailable)
+    prepare(
+        conn,
+        "INSERT INTO locks (id, revision, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET revision = ?2, shadow_version = ?3, state = ?4",
+    )?
+    .execute(params![
+        integer(row.lock.id.get())?,
+        integer(row.revision.0)?,
+        shadow_version,
+        state
+    ])
+    .map(drop)
+    .map_err(unavailable)
 }
 
-/// Moves a lock's row on from `revision`, or from whichever it has; what is not given stays as it is. Whether there
-/// was such a row.
+/// Moves a lock's row on; what is not given stays as it is.
 pub(super) fn move_lock(
     conn: &Connection,
     lock: LockId,
-    revision: Option<Revision>,
     folded: Option<&Lock>,
     shadow_version: Option<ShadowVersion>,
-) -> Result<bool, RepoError> {
-    let moved = prepare(
+    live: Option<&Live>,
+) -> Result<(), RepoError> {
+    prepare(
         conn,
-        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?3, shadow_version),
-         state = coalesce(?4, state)
-         WHERE id = ?1 AND revision = coalesce(?2, revision)",
+        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?2, shadow_version),
+         state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1",
     )?
     .execute(params![
         integer(lock.get())?,
-        optional(revision.map(|r| r.0))?,
         optional(shadow_version.map(|v| v.0))?,
         folded.map(|lock| json::text(&json::LockState(lock))),
+        live.map(Live::bytes),
     ])
-    .map_err(unavailable)?;
-    Ok(moved > 0)
+    .map(drop)
+    .map_err(unavailable)
 }
 
 pub(super) fn append(conn: &Connection, event: &RecordedEvent) -> Result<(), RepoError> {
@@ -237,17 +269,6 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
         |row| columns::read_write(&WriteRow(row)),
     );
     found.map(|mut found| found.pop())
-}
-
-/// The writes of a lock that somebody still has to act on, in the order of their `seq`.
-pub(super) fn live_writes(conn: &Connection, lock: LockId) -> Result<Vec<Write>, RepoError> {
-    all(
-        conn,
-        "SELECT * FROM writes WHERE lock = :lock
-         AND (lease_until IS NOT NULL OR attention IS NOT NULL) ORDER BY seq",
-        named_params! { ":lock": integer(lock.get())? },
-        |row| columns::read_write(&WriteRow(row)),
-    )
 }
 
 pub(super) fn due_writes(
