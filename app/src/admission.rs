@@ -92,6 +92,14 @@ impl Admission {
         })
     }
 
+    /// Whether a request that comes now gets no place, nor waits for one.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.places.available_permits() == 0 && {
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            waiting >= lock(&self.pace).most_waiting(self.in_flight)
+        }
+    }
+
     async fn wait(&self) -> Option<OwnedSemaphorePermit> {
         let most = lock(&self.pace).most_waiting(self.in_flight);
         let _waiting = Waiting::among(&self.waiting, most)?;

@@ -29,9 +29,18 @@ pub fn writes(token: &str, locks: u64) -> Make {
     Arc::new(move |n| write(&authorization, locks, n))
 }
 
-/// One of those, the n-th.
+/// The same to one lock after the other, and round again.
+pub fn writes_in_turn(token: &str, locks: u64) -> Make {
+    let authorization = format!("Bearer {token}");
+    Arc::new(move |n| write_to(&authorization, FIRST_LOCK + n % locks, n))
+}
+
+/// One of those writes, the n-th.
 pub fn write(authorization: &str, locks: u64, n: u64) -> Request<Full<Bytes>> {
-    let lock = FIRST_LOCK + fastrand::u64(0..locks);
+    write_to(authorization, FIRST_LOCK + fastrand::u64(0..locks), n)
+}
+
+fn write_to(authorization: &str, lock: u64, n: u64) -> Request<Full<Bytes>> {
     let body = format!("{{\"keyUuid\":\"load-{n}\",\"keyIndexNumber\":0}}");
     Request::post(format!("/locks/{lock}/WriteKey"))
         .header("Host", "keywright")

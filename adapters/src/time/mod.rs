@@ -1,5 +1,6 @@
 //! `Clock`, `Timer` and `IdGenerator` of the real world.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -53,14 +54,42 @@ impl Timer for TokioTimer {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemIds;
 
+/// Randomness of the system's that has been fetched and not used yet: one call of the system serves many ids.
+struct Pool {
+    bytes: [u8; Self::BYTES],
+    used: usize,
+}
+
+impl Pool {
+    const BYTES: usize = 64 * Self::AT_ONCE;
+    const AT_ONCE: usize = 10;
+
+    const EMPTY: Self = Self {
+        bytes: [0; Self::BYTES],
+        used: Self::BYTES,
+    };
+
+    /// 80 bits that nobody has had.
+    fn next(&mut self) -> u128 {
+        if self.used == Self::BYTES {
+            getrandom::fill(&mut self.bytes).expect("the system has a source of randomness");
+            self.used = 0;
+        }
+        let bytes = &self.bytes[self.used..self.used + Self::AT_ONCE];
+        self.used += Self::AT_ONCE;
+        let more = |bits, byte: &u8| bits << 8 | u128::from(*byte);
+        bytes.iter().fold(0, more)
+    }
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool::EMPTY) };
+}
+
 impl IdGenerator for SystemIds {
     fn next_id(&self) -> u128 {
         let millis = u128::from(SystemClock.now().as_millis());
-        let mut random = [0; 10];
-        getrandom::fill(&mut random).expect("the system has a source of randomness");
-        let random = random
-            .iter()
-            .fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        let random = POOL.with_borrow_mut(Pool::next);
         let (high, low) = (random >> 62 & 0xfff, random & ((1 << 62) - 1));
         millis << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
     }

@@ -41,8 +41,7 @@ pub(super) struct Asked {
 /// in progress is theirs.
 pub(super) async fn asked(app: &App, headers: &HeaderMap, lock: &str) -> Result<Asked, Failure> {
     let Some(place) = app.admission.place().await else {
-        app.metrics.shed("in_flight");
-        return Err(Failure::Busy);
+        return Err(no_place(app));
     };
     let principal = principal(app, headers).await?;
     let lock = lock_id(lock)?;
@@ -56,6 +55,12 @@ pub(super) async fn asked(app: &App, headers: &HeaderMap, lock: &str) -> Result<
         place,
         share,
     })
+}
+
+/// More is in progress than may be.
+pub(super) fn no_place(app: &App) -> Failure {
+    app.metrics.shed("in_flight");
+    Failure::Busy
 }
 
 async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure> {

@@ -36,6 +36,11 @@ pub(super) async fn write_key(
 ) -> Result<Answer, Failure> {
     let start = Instant::now();
     let (head, body) = request.into_parts();
+    if app.admission.is_overrun() {
+        // Nothing else is done for it, but that it is read to its end: the connection goes on.
+        request::body_of(app, body, app.bounds.body).await?;
+        return Err(request::no_place(app));
+    }
     // A body that is slow to come holds no place, and what is wrong with it is said last.
     let slot = request::key_slot(app, &head.headers, body).await;
     let Asked {

@@ -1,19 +1,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many jobs may wait, and so also how many share a commit. Who comes then waits for room.
 const QUEUE: usize = 1024;
-
-/// After so many jobs in one commit, the next one waits a moment for as many.
-const CROWD: usize = 8;
-
-/// How long that moment is: about what a commit takes by itself.
-const GATHER: Duration = Duration::from_micros(300);
 
 /// One writer over one connection, which commits everything that waits in one transaction.
 ///
@@ -160,18 +153,7 @@ impl Drop for Writer {
 }
 
 fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
-    let mut crowded = false;
-    while let Some(first) = queue.blocking_recv() {
-        let mut batch = vec![first];
-        if crowded {
-            thread::sleep(GATHER);
-        }
-        while batch.len() < QUEUE
-            && let Ok(job) = queue.try_recv()
-        {
-            batch.push(job);
-        }
-        crowded = batch.len() >= CROWD;
+    while let Some(batch) = gather(&mut queue, QUEUE) {
         if let Err(CommitError::Unknown(text)) = write(&mut conn, batch) {
             queue.close();
             while let Some(job) = queue.blocking_recv() {
@@ -181,6 +163,25 @@ fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
             }
         }
     }
+}
+
+/// What waits in a queue, at most so much, as soon as something does; `None`: nothing will any more.
+///
+/// Whoever is woken runs before those who still have something to bring, where they share a processor. So it lets them
+/// go first for as long as that brings more: many together cost less than one by one.
+pub fn gather<T>(queue: &mut mpsc::Receiver<T>, most: usize) -> Option<Vec<T>> {
+    let mut all = vec![queue.blocking_recv()?];
+    let mut before = 0;
+    while before < all.len() {
+        before = all.len();
+        thread::yield_now();
+        while all.len() < most
+            && let Ok(next) = queue.try_recv()
+        {
+            all.push(next);
+        }
+    }
+    Some(all)
 }
 
 fn write(conn: &mut Connection, batch: Vec<Job>) -> Result<(), CommitError> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keywright_domain::ports::RepoError;
-use keywright_shadow::durable::OpenError;
+use keywright_shadow::durable::{OpenError, gather};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -89,7 +89,12 @@ impl Drop for Threads {
 }
 
 fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
-    while let Some(batch) = next(queue) {
+    let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        // The queue is another thread's again as soon as this one has its batch.
+        let Some(batch) = gather(&mut queue(), TOGETHER) else {
+            return;
+        };
         let transaction = conn.unchecked_transaction().map_err(rows::unavailable);
         for job in batch {
             let conn = transaction.as_deref().map_err(Clone::clone);
@@ -97,16 +102,4 @@ fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
             let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
         }
     }
-}
-
-/// What waits, as soon as something does; `None`: nothing will any more.
-fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
-    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut batch = vec![queue.blocking_recv()?];
-    while batch.len() < TOGETHER
-        && let Ok(job) = queue.try_recv()
-    {
-        batch.push(job);
-    }
-    Some(batch)
 }
