@@ -1,8 +1,10 @@
 //! The SQLite store keeps the contract, and what a file keeps and refuses.
 #![cfg(feature = "sqlite")]
 
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_domain::lock::LockSnapshot;
@@ -127,6 +129,38 @@ async fn a_damaged_file_is_refused() {
     }
     std::fs::write(&path, bytes).expect("written");
     refusal(&path);
+}
+
+/// One that would take a while to read is opened first.
+#[tokio::test]
+async fn a_large_file_is_checked_beside_all_else() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    drop(repo);
+    let conn = Connection::open(&path).expect("a database");
+    conn.execute_batch("CREATE TABLE filler (x); INSERT INTO filler VALUES (zeroblob(70 << 20))")
+        .expect("filled");
+    drop(conn);
+    let within = Duration::from_secs(10);
+    let sound = open(&path);
+    let ended = tokio::time::timeout(Duration::from_millis(500), sound.ended()).await;
+    assert!(ended.is_err(), "it is sound");
+    load(&sound).await;
+    drop(sound);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("a file");
+    // The links of a chain of pages, far behind all that is read to open it.
+    file.seek(SeekFrom::Start(60 << 20)).expect("there");
+    file.write_all(&[0x5a; 8192]).expect("damaged");
+    drop(file);
+    let damaged = open(&path);
+    load(&damaged).await;
+    let ended = tokio::time::timeout(within, damaged.ended()).await;
+    ended.expect("it is found");
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ impl Wired {
             }
         };
         tokio::select! {
-            () = self.store.ended() => "the store of locks can no longer be written",
+            () = self.store.ended() => "the store of locks is damaged or can no longer be written",
             () = shadows => "the store of shadows can no longer be written",
             _ = self.workers.join_next() => "a worker has ended",
         }

@@ -10,6 +10,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long another process may hold the file before it counts as in use.
 const BUSY: Duration = Duration::from_secs(2);
 
+/// A shared file of more bytes than this is not read as a whole before it is opened: that would take longer than a
+/// tenth of a second.
+const CHECKED_AT_ONCE: u64 = 64 * 1024 * 1024;
+
 /// A file that cannot be used as a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot use {} as {what}: {reason}", path.display())]
@@ -41,17 +45,33 @@ pub struct Format {
 
 impl Format {
     /// Opens the file for writing (WAL, `synchronous=FULL`), after it was checked and brought to the newest
-    /// schema. Makes it where there is none.
+    /// schema. Makes it where there is none. A file that [is large](Self::is_large) is for the caller to
+    /// [check](Self::check).
     ///
     /// # Errors
     /// It is corrupt, another program's, of a newer schema or in use.
     pub fn open(&self, path: &Path) -> Result<Connection, OpenError> {
         let mut conn = Connection::open(path).map_err(|e| self.refuse(path, reason(&e)))?;
-        match self.prepare(&mut conn) {
+        match self.prepare(path, &mut conn) {
             Ok(None) => Ok(conn),
             Ok(Some(reason)) => Err(self.refuse(path, reason)),
             Err(e) => Err(self.refuse(path, reason(&e))),
         }
+    }
+
+    /// Whether the file is shared, and takes a while to read as a whole.
+    pub fn is_large(&self, path: &Path) -> bool {
+        let bytes = path.metadata().map_or(0, |file| file.len());
+        !self.exclusive && bytes > CHECKED_AT_ONCE
+    }
+
+    /// Reads the whole file: what is wrong with it, if anything is.
+    ///
+    /// # Errors
+    /// It cannot be read, which a damaged file may be the reason for, too.
+    pub fn check(&self, conn: &Connection) -> rusqlite::Result<Option<String>> {
+        let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
     }
 
     /// One more connection to a file that was opened before, which only reads.
@@ -87,7 +107,7 @@ impl Format {
     }
 
     /// Checks the file and sets the connection up; a text says why the file is none of ours.
-    fn prepare(&self, conn: &mut Connection) -> rusqlite::Result<Option<String>> {
+    fn prepare(&self, path: &Path, conn: &mut Connection) -> rusqlite::Result<Option<String>> {
         conn.busy_timeout(BUSY)?;
         keep_plans(conn)?;
         let number =
@@ -123,11 +143,13 @@ impl Format {
             transaction.pragma_update(None, "user_version", newest)?;
         }
         transaction.commit()?;
-        let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if !self.exclusive {
             conn.busy_timeout(PATIENCE)?;
         }
-        Ok((found != "ok").then(|| format!("it is corrupt: {found}")))
+        match self.is_large(path) {
+            true => Ok(None),
+            false => self.check(conn),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Locks in an SQLite file: one writer that commits together whatever waits, and readers beside it.
 
+mod check;
 mod checkpoint;
 mod live;
 mod readers;
@@ -23,6 +24,7 @@ use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
 use super::columns::LockRow;
+use check::Check;
 use checkpoint::Checkpoints;
 use readers::Readers;
 
@@ -33,13 +35,15 @@ pub struct SqliteLockRepo {
     readers: Readers,
     clock: Arc<dyn Clock>,
     _checkpoints: Arc<Checkpoints>,
+    check: Option<Arc<Check>>,
     /// Dropped last: the connection that is closed last writes the log back into the file.
     writer: GroupCommit,
 }
 
 impl SqliteLockRepo {
-    /// Opens the file, which is made where it is missing. It reads the whole file once, to find out whether
-    /// it is sound, and blocks meanwhile. Leases are counted by `clock`, so that they outlive a process.
+    /// Opens the file, which is made where it is missing. The whole file is read once, to find out whether it is
+    /// sound: at once where it has 64 MiB at most, else beside all else, and then [`ended`](Self::ended) tells.
+    /// Leases are counted by `clock`, so that they outlive a process.
     ///
     /// # Errors
     /// The file is corrupt, another program's, of a newer schema or in use; the text names it.
@@ -50,6 +54,8 @@ impl SqliteLockRepo {
         // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
         conn.pragma_update(None, "wal_autocheckpoint", checkpoint::LONGEST_WAL_PAGES)
             .map_err(|e| refuse(e.to_string()))?;
+        let check = format.is_large(path).then(|| Check::start(path));
+        let check = check.transpose()?.map(Arc::new);
         let readers = Readers::open(path)?;
         let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.to_string()))?;
         let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.to_string()))?;
@@ -57,6 +63,7 @@ impl SqliteLockRepo {
             readers,
             clock,
             _checkpoints: Arc::new(checkpoints),
+            check,
             writer,
         })
     }
@@ -75,10 +82,19 @@ impl SqliteLockRepo {
         .await
     }
 
-    /// Waits until the store can save nothing more, because a commit failed: what it holds is known once it is
-    /// opened again.
+    /// Waits until nothing more should be saved: a commit failed, so that what the store holds is known once it is
+    /// opened again, or its file was found to be damaged.
     pub async fn ended(&self) {
-        self.writer.ended().await;
+        let corrupt = async {
+            match &self.check {
+                Some(check) => check.corrupt().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.writer.ended() => {}
+            () = corrupt => {}
+        }
     }
 
     /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,

@@ -1,0 +1,77 @@
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use keywright_shadow::durable::OpenError;
+use rusqlite::{ErrorCode, InterruptHandle};
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::schema::FORMAT;
+
+/// Reads a large file as a whole to see whether it is sound, beside all else that is done with it. Ends when it is
+/// dropped.
+pub(super) struct Check {
+    corrupt: watch::Receiver<bool>,
+    interrupt: InterruptHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Check {
+    pub(super) fn start(path: &Path) -> Result<Self, OpenError> {
+        let conn = FORMAT.open_reader(path)?;
+        let (tell, corrupt) = watch::channel(false);
+        let (interrupt, path) = (conn.get_interrupt_handle(), path.to_owned());
+        let at = path.clone();
+        let checking = move || {
+            let why = match FORMAT.check(&conn) {
+                Ok(None) => return,
+                Ok(Some(why)) => why,
+                Err(failed) => match failed.sqlite_error_code() {
+                    Some(ErrorCode::OperationInterrupted) => return,
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                        failed.to_string()
+                    }
+                    _ => {
+                        warn!(file = %at.display(), error = %failed, "the store of locks could not be checked");
+                        return;
+                    }
+                },
+            };
+            error!(file = %at.display(), why, "the store of locks is damaged; restore it from a backup");
+            tell.send_replace(true);
+        };
+        let thread = thread::Builder::new()
+            .name("locks-check".into())
+            .spawn(checking)
+            .map_err(|e| FORMAT.refuse(&path, e.to_string()))?;
+        Ok(Self {
+            corrupt,
+            interrupt,
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits until the file is found to be damaged.
+    pub(super) async fn corrupt(&self) {
+        if self
+            .corrupt
+            .clone()
+            .wait_for(|corrupt| *corrupt)
+            .await
+            .is_err()
+        {
+            // It is sound, as far as is known.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.interrupt.interrupt();
+        if let Some(thread) = self.thread.take() {
+            // Its panic was printed where it happened.
+            let _ = thread.join();
+        }
+    }
+}
