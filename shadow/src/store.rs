@@ -2,10 +2,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::durable::{Format, OpenError};
-use crate::engine::{Document, Object, Section};
+use crate::engine::{Document, Section};
 use crate::name::ShadowName;
 use crate::service::Record;
 
@@ -104,10 +104,19 @@ fn integer(value: u64) -> rusqlite::Result<i64> {
     i64::try_from(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
 }
 
+/// Both sections of a document, as they are stored.
+#[derive(Serialize, Deserialize)]
+struct Sections<S> {
+    desired: S,
+    reported: S,
+}
+
 fn text(document: &Document) -> String {
-    let section = |s: &Section| json!({ "state": s.state, "metadata": s.metadata });
-    json!({ "desired": section(&document.desired), "reported": section(&document.reported) })
-        .to_string()
+    let sections: Sections<&Section> = Sections {
+        desired: &document.desired,
+        reported: &document.reported,
+    };
+    serde_json::to_string(&sections).expect("objects, whose names are texts")
 }
 
 /// Reads `version`, `deleted_at` and `document`, which start at this column.
@@ -126,21 +135,11 @@ fn record(row: &Row<'_>, first: usize) -> rusqlite::Result<Record> {
     let broken = |e: Box<dyn std::error::Error + Send + Sync>| {
         rusqlite::Error::FromSqlConversionFailure(first + 2, rusqlite::types::Type::Text, e)
     };
-    let document: Value =
-        serde_json::from_str(&row.get::<_, String>(first + 2)?).map_err(|e| broken(e.into()))?;
-    let object = |section: &str, part: &str| -> rusqlite::Result<Object> {
-        let found = document[section][part].as_object().cloned();
-        found.ok_or_else(|| broken(format!("a document without {section}.{part}").into()))
-    };
-    let section = |name: &str| -> rusqlite::Result<Section> {
-        Ok(Section {
-            state: object(name, "state")?,
-            metadata: object(name, "metadata")?,
-        })
-    };
+    let text: String = row.get(first + 2)?;
+    let sections: Sections<Section> = serde_json::from_str(&text).map_err(|e| broken(e.into()))?;
     Ok(Record::Live(Arc::new(Document {
-        desired: section("desired")?,
-        reported: section("reported")?,
+        desired: sections.desired.into(),
+        reported: sections.reported.into(),
         version,
     })))
 }

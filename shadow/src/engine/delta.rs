@@ -34,19 +34,6 @@ pub fn differs(desired: &Object, reported: &Object) -> bool {
         })
 }
 
-/// The part of a metadata tree that belongs to the members of `shape`.
-pub fn project(metadata: &Object, shape: &Object) -> Object {
-    let members = shape.iter().filter_map(|(key, value)| {
-        let found = metadata.get(key)?;
-        let part = match (value, found) {
-            (Value::Object(shape), Value::Object(found)) => project(found, shape).into(),
-            _ => found.clone(),
-        };
-        Some((key.clone(), part))
-    });
-    members.collect()
-}
-
 /// The same type and value; numbers by value, so that 1 equals 1.0.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {

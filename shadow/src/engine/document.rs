@@ -1,24 +1,27 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::request::{Patch, Request};
-use super::{Limits, Object, Rejected, delta, differs, project};
+use super::{Limits, MemberTimes, Object, Rejected, Times, delta, differs};
 
 /// One half of a shadow: its state, and the same tree with the time of each leaf.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Section {
     /// The members.
     pub state: Object,
-    /// A `{"timestamp": epoch seconds}` for each leaf.
-    pub metadata: Object,
+    /// When each leaf was written.
+    pub metadata: MemberTimes,
 }
 
 /// A stored shadow. A section without members does not exist.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
-    /// What the backend wants.
-    pub desired: Section,
+    /// What the backend wants. A document shares with the one before what an update leaves alone.
+    pub desired: Arc<Section>,
     /// What the device says.
-    pub reported: Section,
+    pub reported: Arc<Section>,
     /// From 1, one more with every accepted update.
     pub version: u64,
 }
@@ -42,8 +45,8 @@ impl Document {
         }
         let mut next = self.clone();
         next.version += 1;
-        next.desired.patch(request.desired(), now);
-        next.reported.patch(request.reported(), now);
+        patch(&mut next.desired, request.desired(), now);
+        patch(&mut next.reported, request.reported(), now);
         if next.bytes() > limits.max_bytes {
             let text = "The payload exceeds the maximum size allowed";
             return Err(Rejected::new(413, text, request.client_token.clone()));
@@ -87,7 +90,7 @@ impl Document {
         if state.is_empty() {
             return None;
         }
-        let metadata = project(&self.desired.metadata, &state);
+        let metadata = self.desired.metadata.project(&state).to_object();
         Some(json!({
             "version": self.version, "timestamp": now, "state": state, "metadata": metadata,
         }))
@@ -99,7 +102,7 @@ impl Document {
         for (name, section) in [("desired", &self.desired), ("reported", &self.reported)] {
             if !section.state.is_empty() {
                 state.insert(name.into(), section.state.clone().into());
-                metadata.insert(name.into(), section.metadata.clone().into());
+                metadata.insert(name.into(), section.metadata.to_object().into());
             }
         }
         json!({ "state": state, "metadata": metadata, "version": self.version })
@@ -125,17 +128,18 @@ fn json_length(object: &Object) -> usize {
     counted.0
 }
 
-impl Section {
-    fn patch(&mut self, patch: Patch<'_>, now: u64) {
-        match patch {
-            Patch::Keep => {}
-            Patch::Remove => *self = Self::default(),
-            Patch::Merge(members) => merge(&mut self.state, &mut self.metadata, members, now),
+fn patch(section: &mut Arc<Section>, patch: Patch<'_>, now: u64) {
+    match patch {
+        Patch::Keep => {}
+        Patch::Remove => *section = Arc::default(),
+        Patch::Merge(members) => {
+            let section = Arc::make_mut(section);
+            merge(&mut section.state, &mut section.metadata, members, now);
         }
     }
 }
 
-fn merge(state: &mut Object, metadata: &mut Object, patch: &Object, now: u64) {
+fn merge(state: &mut Object, metadata: &mut MemberTimes, patch: &Object, now: u64) {
     for (key, value) in patch {
         if value.is_null() {
             state.remove(key);
@@ -143,14 +147,11 @@ fn merge(state: &mut Object, metadata: &mut Object, patch: &Object, now: u64) {
             continue;
         }
         if let (Value::Object(members), Some(Value::Object(inner))) = (value, state.get_mut(key)) {
-            let times = metadata.entry(key.clone()).or_insert_with(|| json!({}));
-            if let Value::Object(times) = times {
-                merge(inner, times, members, now);
-            }
+            merge(inner, metadata.members_of(key), members, now);
             continue;
         }
         if let Some(value) = without_nulls(value) {
-            metadata.insert(key.clone(), stamp(&value, now));
+            metadata.insert(key, Times::of(&value, now));
             state.insert(key.clone(), value);
         }
     }
@@ -167,17 +168,4 @@ fn without_nulls(value: &Value) -> Option<Value> {
         .filter_map(|(k, v)| without_nulls(v).map(|v| (k.clone(), v)))
         .collect();
     (members.is_empty() || !kept.is_empty()).then_some(kept.into())
-}
-
-/// The metadata of a value: a time for each leaf and each element of an array.
-pub(super) fn stamp(value: &Value, now: u64) -> Value {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(k, v)| (k.clone(), stamp(v, now)))
-            .collect::<Object>()
-            .into(),
-        Value::Array(elements) => elements.iter().map(|v| stamp(v, now)).collect(),
-        _ => json!({ "timestamp": now }),
-    }
 }

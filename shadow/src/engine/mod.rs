@@ -3,11 +3,13 @@
 mod delta;
 mod document;
 mod request;
+mod times;
 
-pub use delta::{delta, differs, project};
+pub use delta::{delta, differs};
 pub use document::{Document, Section};
 pub(crate) use request::put_token;
 pub use request::{Limits, Patch, Rejected, Request, client_token};
+pub use times::{MemberTimes, Times};
 
 use serde_json::{Map, Value};
 

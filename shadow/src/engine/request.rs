@@ -1,7 +1,6 @@
 use serde_json::{Value, json};
 
-use super::Object;
-use super::document::stamp;
+use super::{Object, Times};
 
 /// What a shadow document may be at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +169,7 @@ impl Request {
 
     /// The body of the answer to the accepted request.
     pub fn accepted_body(&self, version: u64, now: u64) -> Value {
-        let metadata = stamp(&self.state, now);
+        let metadata = Times::of(&self.state, now).to_value();
         let mut body = json!({
             "state": self.state, "metadata": metadata, "version": version, "timestamp": now,
         });

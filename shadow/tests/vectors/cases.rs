@@ -176,14 +176,12 @@ fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
     }
     let section = |name: &str| {
         let state: Object = initial[name].as_object().cloned().unwrap_or_default();
-        let metadata = match initial["metadata"][name].as_object() {
-            Some(given) => given.clone(),
-            None => times(&Value::Object(state.clone()), leaf_time)
-                .as_object()
-                .cloned()
-                .expect("an object"),
+        let metadata = match &initial["metadata"][name] {
+            Value::Null => times(&Value::Object(state.clone()), leaf_time),
+            given => given.clone(),
         };
-        Section { state, metadata }
+        let metadata = serde_json::from_value(metadata).expect("metadata");
+        Arc::new(Section { state, metadata })
     };
     Some(Record::Live(Arc::new(Document {
         desired: section("desired"),
