@@ -5,8 +5,11 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-/// How many jobs may wait, and so also how many share a commit. Who comes then waits for room.
+/// How many jobs may wait. Who comes then waits for room.
 const QUEUE: usize = 1024;
+
+/// How many jobs share a commit. With more of them, the pages that they touch outgrow the caches of a processor.
+const TOGETHER: usize = 96;
 
 /// One writer over one connection, which commits everything that waits in one transaction.
 ///
@@ -153,7 +156,7 @@ impl Drop for Writer {
 }
 
 fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
-    while let Some(batch) = gather(&mut queue, QUEUE) {
+    while let Some(batch) = gather(&mut queue, TOGETHER) {
         if let Err(CommitError::Unknown(text)) = write(&mut conn, batch) {
             queue.close();
             while let Some(job) = queue.blocking_recv() {
