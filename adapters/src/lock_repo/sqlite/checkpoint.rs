@@ -8,8 +8,9 @@ use rusqlite::Connection;
 /// From this length of the write-ahead log on, the writer itself writes it back: 64 MiB in pages of 4 KiB.
 pub(super) const LONGEST_WAL_PAGES: i64 = 16 * 1024;
 
-/// How often the log is written back.
-const PERIOD: Duration = Duration::from_millis(500);
+/// How often the log is written back: the longer, the fewer pages in all, and the longer commits wait for those that are
+/// written at once.
+const PERIOD: Duration = Duration::from_millis(100);
 
 /// Writes the log back into the file from a connection of its own, because a commit that has to do it
 /// takes many times as long. Ends when it is dropped.

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use keywright_loadtest::population::{FIRST_LOCK, Keywright};
 use keywright_loadtest::pressure;
@@ -75,8 +76,23 @@ fn start(programs: &Programs, data: &Path) -> Server {
     Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
 }
 
+/// Waits until it has read its file, which it does once at its start.
+fn wait_until_idle(server: &Server) {
+    let used = || server.cpu_seconds().expect("it runs");
+    let mut before = used();
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = used();
+        if now - before < 0.05 {
+            return;
+        }
+        before = now;
+    }
+}
+
 async fn pressed(programs: &Programs, data: &Path, locks: u64) -> Figures {
     let server = start(programs, data);
+    wait_until_idle(&server);
     measure(&server, &pressure::writes(&token(data), locks)).await
 }
 
