@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_domain::event::KeySlot;
 use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
-use keywright_domain::rules::{self, Limits};
+use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError};
+use keywright_domain::rules::{self, Limits, ReportDecision};
 use keywright_domain::values::{ShadowVersion, WriteId};
 use keywright_domain::write::Write;
 use keywright_testkit::lock_repo::Store;
@@ -50,17 +51,38 @@ async fn load(repo: &SqliteLockRepo) -> LockSnapshot {
     known.expect("the lock exists")
 }
 
-/// A lock with a sent write and a prepared one.
+async fn send(repo: &SqliteLockRepo, id: u128, slot: KeySlot) -> Write {
+    let (write, save) = prepared(&load(repo).await, id, slot);
+    repo.save(save).await.expect("prepared");
+    let (snapshot, limits) = (load(repo).await, Limits::default());
+    let (sent, save) = rules::commit(&snapshot, &write, ShadowVersion(5), &[], &limits, NOW);
+    repo.save(save).await.expect("committed");
+    sent
+}
+
+/// A lock with a sent write and a prepared one, a superseded one, and one whose result is still on the shadow.
 async fn fill(repo: &SqliteLockRepo) -> Write {
     repo.import(vec![created(lock_id(1))])
         .await
         .expect("imported");
-    let (first, save) = prepared(&load(repo).await, 10, slot("k", Some(2)));
-    repo.save(save).await.expect("prepared");
-    let snapshot = load(repo).await;
-    let limits = Limits::default();
-    let (sent, save) = rules::commit(&snapshot, &first, ShadowVersion(5), &[], &limits, NOW);
-    repo.save(save).await.expect("committed");
+    send(repo, 8, slot("older", Some(2))).await;
+    let done = send(repo, 9, slot("done", Some(3))).await;
+    let (known, limits, version) = (load(repo).await, Limits::default(), Some(ShadowVersion(6)));
+    let outcome = DeviceOutcome::Succeeded { index: None };
+    let decision = rules::decide_report(
+        &known,
+        Some(&done),
+        &done.thing,
+        version,
+        &outcome,
+        &limits,
+        NOW,
+    );
+    let ReportDecision::Record(_, save) = decision else {
+        panic!("the report is news")
+    };
+    repo.save(save).await.expect("settled");
+    let sent = send(repo, 10, slot("k", Some(2))).await;
     let (_, save) = prepared(&load(repo).await, 11, slot("other", None));
     repo.save(save).await.expect("prepared");
     sent
@@ -213,10 +235,12 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
     let repo = open(&path);
     let sent = fill(&repo).await;
     let before = load(&repo).await;
+    assert_eq!((before.unfinished.len(), before.uncleared.len()), (2, 1));
     drop(repo);
     let conn = Connection::open(&path).expect("a database");
     conn.execute_batch(
         "DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
+         ALTER TABLE locks RENAME COLUMN saves TO revision;
          CREATE INDEX writes_of_a_lock ON writes (lock)
              WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
          PRAGMA user_version = 1;",

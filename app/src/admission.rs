@@ -269,16 +269,20 @@ mod tests {
         for _ in 0..3 {
             places.push(admission.place().await.expect("a place"));
         }
+        assert!(!admission.is_overrun(), "one more may wait");
         let start = Instant::now();
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..FEWEST_WAITING + 5 {
             let admission = admission.clone();
             asking.spawn(async move { (admission.place().await.is_some(), start.elapsed()) });
         }
+        tokio::task::yield_now().await;
+        assert!(admission.is_overrun());
         let asked = asking.join_all().await;
         assert!(asked.iter().all(|(admitted, _)| !admitted));
         let at_once = asked.iter().filter(|(_, after)| after.is_zero());
         assert_eq!(at_once.count(), 5);
+        assert!(!admission.is_overrun(), "nobody waits any more");
     }
 
     #[test]

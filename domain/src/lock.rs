@@ -233,6 +233,25 @@ pub struct LockSnapshot {
 }
 
 impl LockSnapshot {
+    /// A lock with its live writes among these, whatever their order.
+    pub fn of(
+        lock: Lock,
+        revision: Revision,
+        shadow_version: Option<ShadowVersion>,
+        writes: Vec<Write>,
+    ) -> Self {
+        let mut live: Vec<Write> = writes.into_iter().filter(Write::is_live).collect();
+        live.sort_unstable_by_key(|write| write.seq);
+        let (uncleared, unfinished) = live.into_iter().partition(Write::has_uncleared_result);
+        Self {
+            lock,
+            revision,
+            shadow_version,
+            unfinished,
+            uncleared,
+        }
+    }
+
     /// The writes that are on the shadow and not final.
     pub fn open(&self) -> impl Iterator<Item = &Write> {
         self.unfinished.iter().filter(|w| w.is_open())

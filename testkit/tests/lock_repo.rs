@@ -101,6 +101,13 @@ impl LockRepo for Broken {
             if self.is("a_settled_write_keeps_its_reason") {
                 found.uncleared.clear();
             }
+            if self.is("a_superseded_write_is_not_live") {
+                let looked_at = self.inner.due(Timestamp::MAX, None, 9).await?;
+                let superseded = |w: &Write| w.lock == lock && w.state.name() == "SUPERSEDED";
+                found
+                    .unfinished
+                    .extend(looked_at.into_iter().filter(superseded));
+            }
         } else if self.is("an_unknown_lock_is_none") && lock.get() == 404 {
             self.inner
                 .import(vec![samples::created(lock)])

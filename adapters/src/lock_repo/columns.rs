@@ -121,16 +121,8 @@ impl LockRow {
 }
 
 impl LockRow {
-    /// With the live writes of the lock, in the order of their `seq`.
-    pub(super) fn with(self, live: Vec<Write>) -> LockSnapshot {
-        let (uncleared, unfinished) = live.into_iter().partition(Write::has_uncleared_result);
-        LockSnapshot {
-            lock: self.lock,
-            revision: self.revision,
-            shadow_version: self.shadow_version,
-            unfinished,
-            uncleared,
-        }
+    pub(super) fn with(self, writes: Vec<Write>) -> LockSnapshot {
+        LockSnapshot::of(self.lock, self.revision, self.shadow_version, writes)
     }
 }
 

@@ -259,27 +259,9 @@ impl Store {
     }
 
     fn snapshot(&self, row: &Row) -> LockSnapshot {
-        let live = || {
-            row.live
-                .iter()
-                .filter_map(|id| self.writes.get(id))
-                .map(|row| &row.write)
-        };
-        let mut unfinished: Vec<Write> = live()
-            .filter(|w| w.is_open() || w.intent().is_some())
-            .cloned()
-            .collect();
-        unfinished.sort_unstable_by_key(|w| w.seq);
-        LockSnapshot {
-            lock: row.lock.clone(),
-            revision: row.revision,
-            shadow_version: row.shadow_version,
-            unfinished,
-            uncleared: live()
-                .filter(|w| w.has_uncleared_result())
-                .cloned()
-                .collect(),
-        }
+        let live = row.live.iter().filter_map(|id| self.writes.get(id));
+        let live = live.map(|row| row.write.clone()).collect();
+        LockSnapshot::of(row.lock.clone(), row.revision, row.shadow_version, live)
     }
 }
 

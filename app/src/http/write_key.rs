@@ -37,8 +37,8 @@ pub(super) async fn write_key(
     let start = Instant::now();
     let (head, body) = request.into_parts();
     if app.admission.is_overrun() {
-        // Nothing else is done for it, but that it is read to its end: the connection goes on.
-        request::body_of(app, body, app.bounds.body).await?;
+        // Nothing else is done for it, but that it is read to its end, so that the connection goes on.
+        let _ = request::body_of(app, body, app.bounds.body).await;
         return Err(request::no_place(app));
     }
     // A body that is slow to come holds no place, and what is wrong with it is said last.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
@@ -118,12 +119,11 @@ impl Times {
     }
 }
 
-/// In any order: an object keeps one of its own.
+/// In any order; of two with one name the last one counts, as in an object.
 impl FromIterator<(String, Times)> for MemberTimes {
     fn from_iter<T: IntoIterator<Item = (String, Times)>>(members: T) -> Self {
-        let mut members: Vec<_> = members.into_iter().collect();
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Self(members)
+        let in_order: BTreeMap<String, Times> = members.into_iter().collect();
+        Self(in_order.into_iter().collect())
     }
 }
 

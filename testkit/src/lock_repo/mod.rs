@@ -430,6 +430,20 @@ pub async fn what_is_over_is_forgotten(store: &Store) {
     assert_eq!(store.events(1).await.len(), 2);
 }
 
+/// A write that ended without the lock's word is looked at once more, and no decision has to know of it.
+pub async fn a_superseded_write_is_not_live(store: &Store) {
+    store.with_lock(1).await;
+    store.send(1, 10).await;
+    let newer = store.send(1, 11).await;
+    let snapshot = store.load(1).await;
+    let known: Vec<WriteId> = snapshot.unfinished.iter().map(|w| w.id).collect();
+    assert_eq!(known, [newer.id]);
+    let older = store.history.write(WriteId::from_u128(10)).await;
+    let older = older.expect("the store answers").expect("it is kept");
+    assert_eq!(older.state.name(), "SUPERSEDED");
+    assert!(older.attention.is_some());
+}
+
 /// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh().await` makes a [`Store`].
 #[macro_export]
 macro_rules! lock_repo_cases {
@@ -437,7 +451,7 @@ macro_rules! lock_repo_cases {
         $crate::lock_repo_cases! { $fresh:
             an_unknown_lock_is_none, an_imported_lock_is_the_fold_of_its_events,
             an_import_is_all_or_nothing, a_saved_write_comes_back, a_commit_appends_its_event,
-            a_settled_write_keeps_its_reason, a_stale_save_changes_nothing,
+            a_settled_write_keeps_its_reason, a_superseded_write_is_not_live, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
             a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
             locks_come_in_pages, a_kept_answer_comes_back, a_stale_save_keeps_no_answer,

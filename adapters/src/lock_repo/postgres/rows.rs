@@ -82,13 +82,14 @@ pub(super) const DUE: &str = concat!(
     " FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4"
 );
 
-/// The lock, once for each write that somebody still has to act on; one statement sees one revision.
+/// The lock, once for each live write; one statement sees one revision.
 pub(super) const LOAD: &str = concat!(
     "SELECT l.revision, l.shadow_version, l.state AS fold, ",
     write_columns!("w."),
     "
 FROM locks l LEFT JOIN writes w
   ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
+  AND w.state IN ('PREPARED', 'SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
 WHERE l.id = $1 ORDER BY w.seq"
 );
 

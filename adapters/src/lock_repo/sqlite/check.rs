@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use keywright_shadow::durable::OpenError;
 use rusqlite::{ErrorCode, InterruptHandle};
@@ -68,10 +69,15 @@ impl Check {
 
 impl Drop for Check {
     fn drop(&mut self) {
-        self.interrupt.interrupt();
-        if let Some(thread) = self.thread.take() {
-            // Its panic was printed where it happened.
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // What has not begun yet is not interrupted.
+        while !thread.is_finished() {
+            self.interrupt.interrupt();
+            thread::sleep(Duration::from_millis(1));
         }
+        // Its panic was printed where it happened.
+        let _ = thread.join();
     }
 }

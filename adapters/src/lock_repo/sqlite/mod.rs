@@ -229,9 +229,7 @@ fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoE
         let found = rows::write(conn, write)?;
         found.ok_or_else(|| rows::corrupt_live(id))
     });
-    let mut live: Vec<Write> = live.collect::<Result<_, _>>()?;
-    live.sort_unstable_by_key(|write| write.seq);
-    Ok(Some(row.with(live)))
+    Ok(Some(row.with(live.collect::<Result<_, _>>()?)))
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {

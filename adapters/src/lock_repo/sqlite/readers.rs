@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::rows;
 use super::schema::FORMAT;
 
-/// How many threads read at most; where there are fewer processors, as many as those.
+/// How many threads read: as many as there are processors, within these bounds. With one, a long reading would hold up
+/// all others.
+const FEWEST_THREADS: usize = 2;
 const MOST_THREADS: usize = 4;
 
 /// How many readings may wait. Who comes then waits for room.
@@ -44,7 +46,7 @@ impl Readers {
         };
         let queue = Arc::new(Mutex::new(queue));
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors.min(MOST_THREADS) {
+        for _ in 0..processors.clamp(FEWEST_THREADS, MOST_THREADS) {
             let (conn, queue) = (FORMAT.open_reader(path)?, queue.clone());
             let started = thread::Builder::new()
                 .name("locks-read".into())
@@ -65,8 +67,10 @@ impl Readers {
         let gone = |why: &str| RepoError::Unavailable(why.into());
         let (tell, told) = oneshot::channel();
         let job: Job = Box::new(move |conn| {
-            // Somebody may have given up waiting.
-            let _ = tell.send(conn.and_then(query));
+            // Whoever asked may have given up.
+            if !tell.is_closed() {
+                let _ = tell.send(conn.and_then(query));
+            }
         });
         let jobs = self.threads.jobs.as_ref();
         let jobs = jobs.ok_or_else(|| gone("the store is closed"))?;
@@ -81,9 +85,12 @@ impl Drop for Threads {
     fn drop(&mut self) {
         // Without a sender they end, after what is queued.
         self.jobs = None;
+        let this = thread::current().id();
         for thread in self.threads.drain(..) {
-            // Its panic was printed where it happened.
-            let _ = thread.join();
+            if thread.thread().id() != this {
+                // Its panic was printed where it happened.
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -97,7 +104,12 @@ fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
         };
         let transaction = conn.unchecked_transaction().map_err(rows::unavailable);
         for job in batch {
-            let conn = transaction.as_deref().map_err(Clone::clone);
+            let conn = match &transaction {
+                // An error may have ended it, and without it a reading would be of several moments.
+                Ok(transaction) if transaction.is_autocommit() => Err(rows::ended()),
+                Ok(transaction) => Ok(&**transaction),
+                Err(error) => Err(error.clone()),
+            };
             // A reading that panics must not take the thread along.
             let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
         }

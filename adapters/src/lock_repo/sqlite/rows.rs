@@ -105,6 +105,11 @@ pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
 }
 
+/// The transaction is over.
+pub(super) fn ended() -> RepoError {
+    RepoError::Unavailable("another reading has failed".into())
+}
+
 fn prepare<'a>(conn: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, RepoError> {
     conn.prepare_cached(sql).map_err(unavailable)
 }
@@ -127,7 +132,7 @@ fn all<T>(
 pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, Live)>, RepoError> {
     let mut statement = prepare(
         conn,
-        "SELECT revision, shadow_version, state, live FROM locks WHERE id = ?1",
+        "SELECT saves AS revision, shadow_version, state, live FROM locks WHERE id = ?1",
     )?;
     let row = statement
         .query_row([integer(id.get())?], |row| {
@@ -144,10 +149,7 @@ pub(super) fn live_at(
     id: LockId,
     revision: Revision,
 ) -> Result<Option<Live>, RepoError> {
-    let mut statement = prepare(
-        conn,
-        "SELECT live FROM locks WHERE id = ?1 AND revision = ?2",
-    )?;
+    let mut statement = prepare(conn, "SELECT live FROM locks WHERE id = ?1 AND saves = ?2")?;
     let row = statement
         .query_row([integer(id.get())?, integer(revision.0)?], |row| {
             Ok(live(id, row, 0))
@@ -175,7 +177,7 @@ pub(super) fn locks(
     let after = after.map_or(Ok(0), |id| integer(id.get()))?;
     all(
         conn,
-        "SELECT id, revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
+        "SELECT id, saves AS revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
         named_params! { ":after": after, ":limit": limit },
         |row| {
             let id = columns::read_lock_id(row)?;
@@ -190,8 +192,8 @@ pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError
     let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
     prepare(
         conn,
-        "INSERT INTO locks (id, revision, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET revision = ?2, shadow_version = ?3, state = ?4",
+        "INSERT INTO locks (id, saves, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET saves = ?2, shadow_version = ?3, state = ?4",
     )?
     .execute(params![
         integer(row.lock.id.get())?,
@@ -213,7 +215,7 @@ pub(super) fn move_lock(
 ) -> Result<(), RepoError> {
     prepare(
         conn,
-        "UPDATE locks SET revision = revision + 1, shadow_version = coalesce(?2, shadow_version),
+        "UPDATE locks SET saves = saves + 1, shadow_version = coalesce(?2, shadow_version),
          state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1",
     )?
     .execute(params![

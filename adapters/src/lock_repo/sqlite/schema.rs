@@ -10,17 +10,18 @@ pub(super) const FORMAT: Format = Format {
 };
 
 /// The ids of a lock's live writes, 16 bytes each in the order of their `seq`, stand in its row, so that to save a write
-/// touches no index by locks: each of those lies on a page of its own.
+/// touches no index by locks: each of those lies on a page of its own. A server of an earlier version that still runs must
+/// not go on writing without them: the column that all of its saves name has another name.
 const V3: &str = "
 ALTER TABLE locks ADD COLUMN live BLOB NOT NULL DEFAULT x'';
+ALTER TABLE locks RENAME COLUMN revision TO saves;
 
-UPDATE locks SET live = (
-    SELECT unhex(group_concat(hex(id), '' ORDER BY seq)) FROM writes WHERE lock = locks.id
-    AND (lease_until IS NOT NULL OR attention IS NOT NULL AND state IN ('SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED'))
-) WHERE id IN (
-    SELECT lock FROM writes
-    WHERE lease_until IS NOT NULL OR attention IS NOT NULL AND state IN ('SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
-);
+UPDATE locks SET live = found.live FROM (
+    SELECT lock, unhex(group_concat(hex(id), '' ORDER BY seq)) AS live FROM writes
+    WHERE lease_until IS NOT NULL
+    OR attention IS NOT NULL AND state IN ('SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
+    GROUP BY lock
+) AS found WHERE found.lock = locks.id;
 
 DROP INDEX writes_of_a_lock;
 ";

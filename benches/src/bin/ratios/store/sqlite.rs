@@ -28,7 +28,7 @@ fn bare(folder: &Path) -> f64 {
     let path = folder.join("bare.sqlite");
     std::fs::copy(folder.join("locks.sqlite"), &path).expect("copied");
     let mut conn = Connection::open(&path).expect("a file");
-    conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; DELETE FROM events WHERE version > 1; DELETE FROM writes; UPDATE locks SET revision = 1")
+    conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; DELETE FROM events WHERE version > 1; DELETE FROM writes; UPDATE locks SET saves = 1")
         .expect("emptied");
     let state: String = conn
         .query_row("SELECT state FROM locks WHERE id = 1", [], |row| row.get(0))
@@ -76,7 +76,7 @@ fn id(number: i64) -> [u8; 16] {
 
 fn move_lock(conn: &Connection, lock: i64, state: Option<&str>) {
     conn.prepare_cached(
-        "UPDATE locks SET revision = revision + 1, state = coalesce(?2, state) WHERE id = ?1",
+        "UPDATE locks SET saves = saves + 1, state = coalesce(?2, state) WHERE id = ?1",
     )
     .and_then(|mut s| s.execute(params![lock, state]))
     .expect("moved");
