@@ -35,6 +35,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keywright-adapters",
             "keywright-domain",
             "keywright-loadtest",
+            "keywright-mqtt",
+            "keywright-shadow",
             "keywright-testkit",
         ],
     ),
