@@ -6,7 +6,7 @@ pub(super) const FORMAT: Format = Format {
     application_id: 0x4b57_6c6b, // "KWlk"
     migrations: &[V1, V2, V3],
     exclusive: false,
-    cache_kib: 16000,
+    cache_kib: 2000,
 };
 
 /// The ids of a lock's live writes, 16 bytes each in the order of their `seq`, stand in its row, so that to save a write
