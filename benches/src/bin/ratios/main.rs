@@ -95,7 +95,7 @@ async fn main() {
         whole::rows(&programs).await.iter().for_each(Row::print);
     }
     if is_wanted("store") {
-        store::sqlite().print();
+        store::sqlite().await.print();
         store::postgres().await.print();
     }
     if is_wanted("shadow") {

@@ -12,7 +12,7 @@ use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::many::now;
+use crate::many::{RUNS, now};
 use crate::memory::authorization;
 use crate::whole::{Figures, SERVER_CORE, measure, token};
 use crate::{Programs, Row, Target, median};
@@ -20,7 +20,6 @@ use crate::{Programs, Row, Target, median};
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 const EVENTS: u64 = 10;
-const RUNS: usize = 5;
 
 /// So many locks of the sandbox's user, each with ten events and four keys.
 fn write_locks(path: &Path, locks: u64) -> std::io::Result<()> {
@@ -116,9 +115,8 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
         of_few.push(pressed(programs, few.path(), FEW).await);
         of_many.push(pressed(programs, many.path(), MANY).await);
     }
-    let of = |all: &[Figures], part: fn(&Figures) -> f64| median(all.iter().map(part).collect());
-    let rate = |all: &[Figures]| of(all, |f| f.a_second);
-    let p99 = |all: &[Figures]| of(all, |f| f.p99);
+    let rate = |all: &[Figures]| Figures::median(all, |f| f.a_second);
+    let p99 = |all: &[Figures]| Figures::median(all, |f| f.p99);
     let (fast, slow) = (rate(&of_few), rate(&of_many));
     let (short, long) = (p99(&of_few), p99(&of_many));
     let (few, many) = (

@@ -26,11 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::many::{AT_ONCE, a_second, now};
-use crate::{Row, Target, median, server_core};
+use crate::many::{AT_ONCE, a_second, medians, now, rate};
+use crate::{Row, Target, server_core};
 
 const UPDATES: u64 = 10_000;
-const RUNS: usize = 5;
 const THINGS: u64 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -140,20 +139,14 @@ async fn echoes(mosquitto: &Mosquitto) -> f64 {
             send(number);
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let count = UPDATES as f64;
-    count / start.elapsed().as_secs_f64()
+    rate(UPDATES, start)
 }
 
 pub(crate) async fn mqtt() -> Row {
     let mosquitto = Mosquitto::start();
     server_core(mosquitto.id());
-    let (mut own, mut alone) = (vec![], vec![]);
-    for _ in 0..RUNS {
-        own.push(over_mqtt(&mosquitto).await);
-        alone.push(echoes(&mosquitto).await);
-    }
-    let (own, alone) = (median(own), median(alone));
+    let pair = async || (over_mqtt(&mosquitto).await, echoes(&mosquitto).await);
+    let (own, alone) = medians(pair).await;
     Row {
         what: "shadow updates over MQTT, 64 in flight",
         measured: format!("{own:.0} accepted a second"),
@@ -211,12 +204,7 @@ async fn over_bare_hyper() -> f64 {
 }
 
 pub(crate) async fn aws_sdk() -> Row {
-    let (mut own, mut alone) = (vec![], vec![]);
-    for _ in 0..RUNS {
-        own.push(over_rest().await);
-        alone.push(over_bare_hyper().await);
-    }
-    let (own, alone) = (median(own), median(alone));
+    let (own, alone) = medians(async || (over_rest().await, over_bare_hyper().await)).await;
     Row {
         what: "shadow updates by the AWS SDK over our REST service, 64 in flight",
         measured: format!("{own:.0} accepted a second"),

@@ -15,12 +15,11 @@ use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::many::now;
+use crate::many::{RUNS, now};
 use crate::{Programs, Row, Target, median};
 
 const LOCKS: u64 = 20_000;
 const CONNECTIONS: usize = 64;
-const RUNS: usize = 5;
 const SPAN: Duration = Duration::from_secs(3);
 pub(crate) const SERVER_CORE: Option<&str> = Some("0");
 
@@ -35,6 +34,12 @@ pub(crate) struct Figures {
     pub(crate) a_second: f64,
     /// Microseconds.
     pub(crate) p99: f64,
+}
+
+impl Figures {
+    pub(crate) fn median(all: &[Self], part: fn(&Self) -> f64) -> f64 {
+        median(all.iter().map(part).collect())
+    }
 }
 
 pub(crate) async fn measure(server: &Server, make: &Make) -> Figures {
@@ -147,12 +152,20 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
         over.store(true, Ordering::Relaxed);
         sync_times.push(syncing.join().expect("no panic"));
     }
-    let of = |all: &[Figures], part: fn(&Figures) -> f64| median(all.iter().map(part).collect());
-    let (bare_cpu, memory_cpu) = (of(&bare, |f| f.cpu), of(&memory, |f| f.cpu));
-    let (bare_p99, memory_p99) = (of(&bare, |f| f.p99), of(&memory, |f| f.p99));
-    let added = of(&cold, |f| f.cpu) - memory_cpu;
+    let (bare_cpu, memory_cpu) = (
+        Figures::median(&bare, |f| f.cpu),
+        Figures::median(&memory, |f| f.cpu),
+    );
+    let (bare_p99, memory_p99) = (
+        Figures::median(&bare, |f| f.p99),
+        Figures::median(&memory, |f| f.p99),
+    );
+    let added = Figures::median(&cold, |f| f.cpu) - memory_cpu;
     let verification = median(verifications);
-    let (fast, durable) = (of(&memory, |f| f.a_second), of(&sqlite, |f| f.a_second));
+    let (fast, durable) = (
+        Figures::median(&memory, |f| f.a_second),
+        Figures::median(&sqlite, |f| f.a_second),
+    );
     let sync = median(sync_times);
     #[expect(clippy::cast_precision_loss, reason = "64")]
     let by_syncs = CONNECTIONS as f64 / (2.0 * sync / 1e3);

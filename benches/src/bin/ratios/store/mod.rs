@@ -14,7 +14,6 @@ pub(crate) use postgres::row as postgres;
 pub(crate) use sqlite::row as sqlite;
 
 const LOCKS: u64 = 2_000;
-const RUNS: usize = 5;
 
 /// The `data` of an event of these writes.
 const EVENT_DATA: &str = r#"{"lockId":1,"uuid":"6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11","timestamp":"2026-05-29T12:00:00.000Z","keyUuid":"key","keyIndexNumber":0}"#;

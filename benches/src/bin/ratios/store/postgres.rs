@@ -10,9 +10,9 @@ use keywright_testkit::postgres_server::PostgresServer;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::{EVENT_DATA, LOCKS, RUNS, add_locks, writes};
-use crate::many::a_second;
-use crate::{Row, Target, median, server_core};
+use super::{EVENT_DATA, LOCKS, add_locks, writes};
+use crate::many::{a_second, medians};
+use crate::{Row, Target, server_core};
 
 const WRITES: u64 = 6_000;
 
@@ -111,13 +111,7 @@ async fn run() -> (f64, f64) {
 }
 
 pub(crate) async fn row() -> Row {
-    let (mut own, mut alone) = (vec![], vec![]);
-    for _ in 0..RUNS {
-        let (a, b) = run().await;
-        own.push(a);
-        alone.push(b);
-    }
-    let (own, alone) = (median(own), median(alone));
+    let (own, alone) = medians(run).await;
     Row {
         what: "`LockRepo` on PostgreSQL: load, prepare and commit, 64 at once",
         measured: format!("{own:.0} a second"),

@@ -9,9 +9,9 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use super::{EVENT_DATA, LOCKS, RUNS, add_locks, writes};
-use crate::many::{AT_ONCE, now};
-use crate::{Row, Target, median};
+use super::{EVENT_DATA, LOCKS, add_locks, writes};
+use crate::many::{AT_ONCE, medians, now, rate};
+use crate::{Row, Target};
 
 const WRITES: u64 = 100 * AT_ONCE;
 
@@ -39,7 +39,7 @@ fn bare(folder: &Path) -> f64 {
         let locks = i64::try_from(LOCKS).expect("small");
         let transaction = conn.transaction().expect("a transaction");
         for number in numbers.clone() {
-            move_lock(&transaction, number % locks + 1, None);
+            move_lock(&transaction, number % locks + 1, None, Some(id(number)));
             transaction
                 .prepare_cached("INSERT INTO writes VALUES (?1, ?2, 'uuid', 'thing', 'key', 0, 1, 'alice', 1, 2, NULL, NULL,
                     'PREPARED', NULL, 0, NULL, NULL, ?1, 1, 15000, 15001, NULL)")
@@ -50,7 +50,7 @@ fn bare(folder: &Path) -> f64 {
         let transaction = conn.transaction().expect("a transaction");
         for number in numbers {
             let version = number / locks + 2;
-            move_lock(&transaction, number % locks + 1, Some(&state));
+            move_lock(&transaction, number % locks + 1, Some(&state), None);
             transaction
                 .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, 'KeyWriteRequested', ?4)")
                 .and_then(|mut s| {
@@ -65,39 +65,35 @@ fn bare(folder: &Path) -> f64 {
         }
         transaction.commit().expect("committed");
     }
-    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let count = WRITES as f64;
-    count / start.elapsed().as_secs_f64()
+    rate(WRITES, start)
 }
 
 fn id(number: i64) -> [u8; 16] {
     (u128::from(number.unsigned_abs()) + 1).to_be_bytes()
 }
 
-fn move_lock(conn: &Connection, lock: i64, state: Option<&str>) {
+fn move_lock(conn: &Connection, lock: i64, state: Option<&str>, live: Option<[u8; 16]>) {
     conn.prepare_cached(
-        "UPDATE locks SET saves = saves + 1, state = coalesce(?2, state) WHERE id = ?1",
+        "UPDATE locks SET saves = saves + 1, state = coalesce(?2, state), live = coalesce(?3, live) WHERE id = ?1",
     )
-    .and_then(|mut s| s.execute(params![lock, state]))
+    .and_then(|mut s| s.execute(params![lock, state, live]))
     .expect("moved");
 }
 
-pub(crate) fn row() -> Row {
-    let (mut own, mut alone) = (vec![], vec![]);
-    for _ in 0..RUNS {
-        let folder = TempDir::new().expect("a folder");
-        let path = folder.path().to_owned();
-        // The same thread of a runtime for both, whatever calls this.
-        let measured = std::thread::spawn(move || {
-            let runtime = Builder::new_multi_thread().worker_threads(1).build();
-            let own = runtime.expect("a runtime").block_on(ours(&path));
-            (own, bare(&path))
-        });
-        let (a, b) = measured.join().expect("no panic");
-        own.push(a);
-        alone.push(b);
-    }
-    let (own, alone) = (median(own), median(alone));
+async fn run() -> (f64, f64) {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().to_owned();
+    // The same thread of a runtime for both, whatever calls this.
+    let measured = std::thread::spawn(move || {
+        let runtime = Builder::new_multi_thread().worker_threads(1).build();
+        let own = runtime.expect("a runtime").block_on(ours(&path));
+        (own, bare(&path))
+    });
+    measured.join().expect("no panic")
+}
+
+pub(crate) async fn row() -> Row {
+    let (own, alone) = medians(run).await;
     Row {
         what: "`LockRepo` on SQLite: load, prepare and commit, 64 at once",
         measured: format!("{own:.0} a second"),
