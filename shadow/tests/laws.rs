@@ -68,7 +68,7 @@ proptest! {
             let next = update(&document, desired, reported, n as u64);
             prop_assert_eq!(next.version, document.version + 1);
             for section in [&next.desired, &next.reported] {
-                let (state, metadata) = (section.state.clone().into(), section.metadata.to_object().into());
+                let (state, metadata) = (section.state.clone().into(), json!(section.metadata));
                 prop_assert!(mirrors(&state, &metadata), "{} / {}", state, metadata);
                 prop_assert!(!has_null(&state));
             }

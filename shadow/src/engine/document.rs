@@ -90,7 +90,7 @@ impl Document {
         if state.is_empty() {
             return None;
         }
-        let metadata = self.desired.metadata.project(&state).to_object();
+        let metadata = self.desired.metadata.project(&state);
         Some(json!({
             "version": self.version, "timestamp": now, "state": state, "metadata": metadata,
         }))
@@ -102,7 +102,7 @@ impl Document {
         for (name, section) in [("desired", &self.desired), ("reported", &self.reported)] {
             if !section.state.is_empty() {
                 state.insert(name.into(), section.state.clone().into());
-                metadata.insert(name.into(), section.metadata.to_object().into());
+                metadata.insert(name.into(), json!(section.metadata));
             }
         }
         json!({ "state": state, "metadata": metadata, "version": self.version })

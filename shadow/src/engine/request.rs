@@ -169,7 +169,7 @@ impl Request {
 
     /// The body of the answer to the accepted request.
     pub fn accepted_body(&self, version: u64, now: u64) -> Value {
-        let metadata = Times::of(&self.state, now).to_value();
+        let metadata = Times::of(&self.state, now);
         let mut body = json!({
             "state": self.state, "metadata": metadata, "version": version, "timestamp": now,
         });

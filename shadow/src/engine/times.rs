@@ -3,7 +3,7 @@ use std::fmt;
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Object;
 
@@ -96,26 +96,6 @@ impl MemberTimes {
             Some((name.clone(), part))
         });
         members.collect()
-    }
-
-    /// As JSON.
-    pub fn to_object(&self) -> Object {
-        let members = self
-            .0
-            .iter()
-            .map(|(name, times)| (name.clone(), times.to_value()));
-        members.collect()
-    }
-}
-
-impl Times {
-    /// As JSON.
-    pub fn to_value(&self) -> Value {
-        match self {
-            Self::At(seconds) => Map::from_iter([(TIMESTAMP.to_owned(), (*seconds).into())]).into(),
-            Self::Members(members) => members.to_object().into(),
-            Self::Elements(elements) => elements.iter().map(Self::to_value).collect(),
-        }
     }
 }
 
@@ -229,15 +209,12 @@ mod tests {
         assert_eq!(serde_json::from_str::<Times>(&text).expect("times"), times);
         assert_eq!(
             serde_json::from_str::<Value>(&text).expect("JSON"),
-            times.to_value()
+            json!(times)
         );
         let leaf = json!({ "timestamp": 9 });
-        assert_eq!(times.to_value()["timestamp"], leaf);
-        assert_eq!(times.to_value()["a"]["timestamp"]["timestamp"], leaf);
-        assert_eq!(
-            times.to_value()["a"]["b"],
-            json!([leaf, [leaf], { "c": leaf }])
-        );
+        assert_eq!(json!(times)["timestamp"], leaf);
+        assert_eq!(json!(times)["a"]["timestamp"]["timestamp"], leaf);
+        assert_eq!(json!(times)["a"]["b"], json!([leaf, [leaf], { "c": leaf }]));
     }
 
     #[test]
