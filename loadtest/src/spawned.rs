@@ -67,7 +67,8 @@ pub struct Spawn {
     #[arg(long, value_enum, default_value = "mqtt")]
     pub shadow: Shadow,
     /// What the locks do besides working: offline=5%:20s (that share of them, until then), latency=300ms (of all),
-    /// twice=10% (they report twice), silent=1% (never), card=2%:3s (they need a card), fail=1%:NoSpace.
+    /// late=5%:20s (they report so much later), twice=10% (they report twice), silent=1% (never), card=2%:3s (they need a
+    /// card), fail=1%:NoSpace.
     #[arg(long, value_name = "LIST", default_value = "latency=100ms", value_parser = fleet)]
     pub fleet: Fleet,
 }
@@ -110,6 +111,8 @@ pub fn fleet(text: &str) -> Result<Fleet, String> {
         }
         let behaviour = match (name, value) {
             ("twice" | "silent", None) => name.to_owned(),
+            // Of two latencies in a lock's list the last one counts.
+            ("late", Some(value)) => format!("latency={value}"),
             ("offline" | "card" | "fail", Some(value)) => format!("{name}={value}"),
             _ => return Err(bad()),
         };
@@ -357,4 +360,35 @@ fn wait_for(address: SocketAddr, what: &str) -> Result<(), String> {
         std::thread::sleep(pause);
     }
     Err(format!("{what} does not listen at {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_fleet_differs_in_one_thing() {
+        let fleet = fleet("latency=100ms,late=2%:20s").expect("a fleet");
+        let arguments = fleet.arguments(100);
+        let lists: Vec<&str> = arguments.iter().skip(1).step_by(2).map(|a| &**a).collect();
+        assert_eq!(lists.len(), 3);
+        assert_eq!(lists[0], "all:latency=100ms");
+        for list in &lists[1..] {
+            assert!(list.ends_with(":latency=100ms,latency=20s"), "{list}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_fleet_is_refused() {
+        for text in [
+            "late=2%",
+            "late=2:20s",
+            "silent=1%:20s",
+            "late=200%:1s",
+            "sleepy=1%",
+        ] {
+            let refused = super::fleet(text).expect_err("refused");
+            assert!(!refused.is_empty(), "{text}");
+        }
+    }
 }
