@@ -14,6 +14,10 @@ const BUSY: Duration = Duration::from_secs(2);
 /// tenth of a second.
 const CHECKED_AT_ONCE: u64 = 64 * 1024 * 1024;
 
+/// The bytes of a page of a new file. A commit writes each page that it has touched to the log as a whole, and most touch a few
+/// hundred bytes of each: with SQLite's own 4096 a write takes a tenth longer, and with 1024 files are larger by three quarters.
+const PAGE: u32 = 2048;
+
 /// A file that cannot be used as a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot use {} as {what}: {reason}", path.display())]
@@ -125,6 +129,7 @@ impl Format {
         if self.exclusive {
             conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
         }
+        conn.pragma_update(None, "page_size", PAGE)?;
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         conn.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
