@@ -30,6 +30,14 @@ impl Client {
         }
     }
 
+    /// Connects now, so that the first request need not.
+    ///
+    /// # Errors
+    /// The server is not reached.
+    pub async fn connect(&mut self) -> Result<(), String> {
+        self.connection().await.map(drop)
+    }
+
     /// # Errors
     /// The server was not reached, or the connection broke before the answer was there: what became of the request is
     /// not known.

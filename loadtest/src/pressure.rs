@@ -1,5 +1,6 @@
 //! Plain pressure with one kind of request: as fast as answers come, or at a rate that waits for nobody.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,12 +62,37 @@ pub struct Pressed {
 }
 
 impl Pressed {
+    /// Several spans as one.
+    pub fn all(parts: Vec<Self>) -> Self {
+        let (span, waited) = (
+            parts.iter().map(|part| part.span).sum(),
+            parts.iter().map(|part| part.waited).sum(),
+        );
+        Self {
+            answers: sum(parts.into_iter().map(|part| part.answers)),
+            span,
+            waited,
+        }
+    }
+
     /// Answers of 200 in a second.
     pub fn goodput(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let good = self.answers.of(200) as f64;
         good / self.span.as_secs_f64()
     }
+}
+
+/// Keeps this program awake until it is dropped: it looks for answers again and again instead of sleeping until one comes. On one
+/// machine, waking who sleeps is work of the server's core, which clients elsewhere would not ask of it.
+pub fn awake() -> JoinSet<Infallible> {
+    let mut awake = JoinSet::new();
+    awake.spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+    awake
 }
 
 /// Closed loop: each of so many connections sends its next request when the last one is answered.
@@ -103,50 +129,71 @@ pub async fn closed(
     }
 }
 
-/// Open loop: requests are sent at a rate, whatever became of those before; times count from the moment that a request
-/// was meant for, so that a server which stands still is not spared.
-pub async fn open(
-    server: SocketAddr,
-    make: &Make,
-    next: &Arc<AtomicU64>,
-    connections: usize,
-    rate: f64,
-    span: Duration,
-) -> Pressed {
-    let (arrive, arrived) = async_channel::unbounded::<Instant>();
-    let late = Arc::new(AtomicU64::new(0));
-    let mut clients = JoinSet::new();
-    for _ in 0..connections {
-        let (arrived, make, next) = (arrived.clone(), make.clone(), next.clone());
-        let late = late.clone();
-        clients.spawn(async move {
-            let (mut client, mut answers) = (Client::new(server), Answers::default());
-            while let Ok(meant) = arrived.recv().await {
-                if meant.elapsed() > LATE {
-                    late.fetch_add(1, Ordering::Relaxed);
-                }
-                let request = make(next.fetch_add(1, Ordering::Relaxed));
-                let answer = client.send(request).await.ok();
-                answers.add(answer.map(|a| a.status().as_u16()), meant.elapsed());
-            }
-            answers
-        });
+/// Clients that are connected before the first of them asks for something.
+pub struct Clients(Vec<Client>);
+
+impl Clients {
+    /// # Errors
+    /// The server takes no connection.
+    pub async fn connect(server: SocketAddr, how_many: usize) -> Result<Self, String> {
+        let mut clients = Vec::with_capacity(how_many);
+        for _ in 0..how_many {
+            let mut client = Client::new(server);
+            client.connect().await?;
+            clients.push(client);
+        }
+        Ok(Self(clients))
     }
-    let start = Instant::now();
-    arrivals(rate, span, |meant| {
-        // The receivers live as long as the sender.
-        let _ = arrive.try_send(meant);
-    })
-    .await;
-    drop((arrive, arrived));
-    Pressed {
-        answers: sum(clients.join_all().await),
-        span: start.elapsed(),
-        waited: late.load(Ordering::Relaxed),
+
+    /// Open loop: requests are sent at a rate, whatever became of those before; times count from the moment that a request
+    /// was meant for, so that a server which stands still is not spared.
+    pub async fn open(
+        &mut self,
+        make: &Make,
+        next: &Arc<AtomicU64>,
+        rate: f64,
+        span: Duration,
+    ) -> Pressed {
+        let (arrive, arrived) = async_channel::unbounded::<Instant>();
+        let late = Arc::new(AtomicU64::new(0));
+        let mut asking = JoinSet::new();
+        for mut client in self.0.drain(..) {
+            let (arrived, make, next) = (arrived.clone(), make.clone(), next.clone());
+            let late = late.clone();
+            asking.spawn(async move {
+                let mut answers = Answers::default();
+                while let Ok(meant) = arrived.recv().await {
+                    if meant.elapsed() > LATE {
+                        late.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let request = make(next.fetch_add(1, Ordering::Relaxed));
+                    let answer = client.send(request).await.ok();
+                    answers.add(answer.map(|a| a.status().as_u16()), meant.elapsed());
+                }
+                (client, answers)
+            });
+        }
+        let start = Instant::now();
+        arrivals(rate, span, |meant| {
+            // The receivers live as long as the sender.
+            let _ = arrive.try_send(meant);
+        })
+        .await;
+        drop((arrive, arrived));
+        let mut parts = Vec::new();
+        for (client, answers) in asking.join_all().await {
+            self.0.push(client);
+            parts.push(answers);
+        }
+        Pressed {
+            answers: sum(parts),
+            span: start.elapsed(),
+            waited: late.load(Ordering::Relaxed),
+        }
     }
 }
 
-fn sum(parts: Vec<Answers>) -> Answers {
+fn sum(parts: impl IntoIterator<Item = Answers>) -> Answers {
     let mut all = Answers::default();
     for part in parts {
         all.merge(&part);

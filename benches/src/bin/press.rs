@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_loadtest::pressure;
+use keywright_loadtest::pressure::{self, Clients};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -18,7 +18,11 @@ async fn main() {
     let span = Duration::from_secs(seconds.parse().expect("a number"));
     let pressed = match rate {
         None => pressure::closed(address, &make, &next, connections, span).await,
-        Some(rate) => pressure::open(address, &make, &next, connections, rate, span).await,
+        Some(rate) => {
+            let clients = Clients::connect(address, connections).await;
+            let mut clients = clients.expect("a server");
+            clients.open(&make, &next, rate, span).await
+        }
     };
     println!(
         "{:.0}/s, {:?}, p99 {:?}, {} waited",
