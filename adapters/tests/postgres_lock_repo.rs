@@ -7,7 +7,7 @@ use std::time::Duration;
 use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Save};
 use keywright_domain::rules::{self, Limits};
 use keywright_domain::values::{LockVersion, ShadowVersion, WriteId};
 use keywright_domain::write::{Owner, Write};
@@ -158,6 +158,78 @@ async fn a_second_intent_of_a_lock_is_refused_by_the_database_itself() {
     let saved = repo.save(save).await;
     assert!(matches!(saved, Err(RepoError::Unavailable(_))), "{saved:?}");
     assert_eq!(load(&repo).await, snapshot);
+}
+
+/// The first intent of a lock.
+async fn first_save(repo: &PostgresLockRepo, lock: u64, write: u128) -> Save {
+    let known = repo.load(lock_id(lock)).await.expect("the store answers");
+    prepared(&known.expect("the lock exists"), write, slot("k", None)).1
+}
+
+async fn with_locks(repo: &PostgresLockRepo, locks: u64) {
+    let events = (1..=locks).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
+    repo.import_all(events).await.expect("imported");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_cannot_be_done_takes_none_along_that_goes_with_it() {
+    let database = Fresh::shared().await;
+    let repo = database.open().await;
+    with_locks(&repo, 100).await;
+    // Lock 50 has an intent that this save does not know of.
+    let first = first_save(&repo, 50, 1).await;
+    let bad = Save {
+        revision: first.revision.next(),
+        ..first_save(&repo, 50, 2).await
+    };
+    repo.save(first).await.expect("prepared");
+    let mut saves = Vec::new();
+    for lock in 1..=100 {
+        saves.push(match lock {
+            50 => bad.clone(),
+            _ => first_save(&repo, lock, 100 + u128::from(lock)).await,
+        });
+    }
+    let mut saving = tokio::task::JoinSet::new();
+    for save in saves {
+        let repo = repo.clone();
+        saving.spawn(async move { (save.lock.get(), repo.save(save).await) });
+    }
+    for (lock, saved) in saving.join_all().await {
+        match lock {
+            50 => assert!(matches!(saved, Err(RepoError::Unavailable(_))), "{saved:?}"),
+            _ => assert_eq!(saved, Ok(()), "lock {lock}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_whose_rows_another_holds_hold_up_no_others() {
+    let database = Arc::new(Fresh::shared().await);
+    let repo = database.open().await;
+    with_locks(&repo, 100).await;
+    let holder = database.clone();
+    let holding = tokio::task::spawn_blocking(move || {
+        holder.psql("SELECT FROM locks WHERE id <= 50 FOR UPDATE; SELECT pg_sleep(3)")
+    });
+    let free =
+        "SELECT count(*) FROM (SELECT FROM locks WHERE id <= 50 FOR UPDATE SKIP LOCKED) AS free";
+    while database.psql(free).trim() != "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut waiting = tokio::task::JoinSet::new();
+    for lock in 1..=8 {
+        let save = first_save(&repo, lock, u128::from(lock)).await;
+        let repo = repo.clone();
+        waiting.spawn(async move { repo.save(save).await });
+    }
+    for lock in 51..=100 {
+        let save = first_save(&repo, lock, u128::from(lock)).await;
+        assert_eq!(repo.save(save).await, Ok(()), "lock {lock}");
+    }
+    assert!(waiting.try_join_next().is_none(), "they wait");
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
+    holding.await.expect("it was held");
 }
 
 #[tokio::test(flavor = "multi_thread")]

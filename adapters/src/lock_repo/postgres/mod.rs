@@ -1,10 +1,14 @@
 //! Locks in a PostgreSQL database, which any number of replicas share: nothing else coordinates them.
 //!
-//! A save is one statement, and so one round trip and one transaction. Leases are counted by the database's clock.
+//! A save is one statement, and so one round trip and one transaction; those of several locks that come at once share it, and so do
+//! loads. Leases are counted by the database's clock.
 
 mod import;
 mod rows;
+mod together;
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,27 +16,45 @@ use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing};
 use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
+use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Owner, Write};
 use tokio_postgres::Row;
 
 use super::columns::{
-    Bits, LockRow, STANDING, integer, optional, read_event, read_kept_answer, read_lock_id,
-    read_standing, read_write,
+    Bits, LockRow, STANDING, integer, read_event, read_kept_answer, read_lock_id, read_standing,
+    read_write,
 };
 use crate::database::Database;
-use crate::json;
+use rows::SaveColumns;
+use together::{NoAnswer, Together};
 
-/// Holds locks, their events and their writes in a database. Clones share its connections.
+/// Holds locks, their events and their writes in a database. Clones share its connections. It lives in a runtime of tokio.
 #[derive(Clone)]
 pub struct PostgresLockRepo {
     database: Database,
+    loads: Together<LockId, Loaded>,
+    saves: Together<Arc<Save>, Saved>,
 }
+
+type Loaded = Result<Option<LockSnapshot>, RepoError>;
+
+/// What came of a save among others. `None`: it was not done, and why is found out alone, where it may wait: another one is at its
+/// lock, or the lock has another revision, or one of those that it was together with cannot be done.
+type Saved = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
     /// What stands in this database.
-    pub const fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(database: Database) -> Self {
+        let (loading, saving) = (database.clone(), database.clone());
+        Self {
+            database,
+            loads: Together::new(|_, _| true, move |locks| load(loading.clone(), locks)),
+            saves: Together::new(
+                // A lock has one row to move.
+                |one: &Arc<Save>, other| one.lock != other.lock,
+                move |saves| save_together(saving.clone(), saves),
+            ),
+        }
     }
 
     /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
@@ -54,56 +76,18 @@ impl PostgresLockRepo {
 
 #[async_trait]
 impl LockRepo for PostgresLockRepo {
-    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        let rows = self
-            .database
-            .read(rows::LOAD, &[&integer(lock.get())?])
-            .await?;
-        let Some(first) = rows.first() else {
-            return Ok(None);
-        };
-        let row = LockRow::read(lock, first, "fold")?;
-        // A lock without live writes is one row without one.
-        let live = rows.iter().filter(|row| rows::has_write(row));
-        let live: Result<Vec<Write>, _> = live.map(read_write).collect();
-        Ok(Some(row.with(live?)))
+    async fn load(&self, lock: LockId) -> Loaded {
+        let loaded = self.loads.ask(lock).await;
+        loaded.unwrap_or_else(|no_answer| Err(RepoError::Unavailable(no_answer.to_string())))
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let events = rows::EventColumns::of(&save.events)?;
-        let writes = rows::writes_json(&save.writes)?;
-        let kept = save.kept.as_ref();
-        let name = kept.map(|k| (&k.request.principal, k.request.key.as_str()));
-        let key_index = kept.and_then(|k| k.slot.index).map(KeyIndex::get);
-        let fold = save.folded.map(|lock| json::text(&json::LockState(&lock)));
-        let moved = self
-            .database
-            .change(
-                rows::SAVE,
-                &[
-                    &integer(save.lock.get())?,
-                    &integer(save.revision.0)?,
-                    &optional(save.shadow_version.map(|v| v.0))?,
-                    &fold,
-                    &events.versions,
-                    &events.writes,
-                    &events.types,
-                    &events.data,
-                    &writes,
-                    &name.map(|(principal, _)| principal),
-                    &name.map(|(_, key)| key),
-                    &kept.map(|k| k.slot.key.as_str()),
-                    &optional(key_index)?,
-                    &kept.map(|k| Bits(k.write.as_u128())),
-                    &optional(kept.and_then(|k| k.without_event).map(|v| v.0))?,
-                    &optional(kept.map(|k| k.answered_by.as_millis()))?,
-                    &optional(kept.map(|k| k.until.as_millis()))?,
-                ],
-            )
-            .await?;
-        match moved.first().map(|row| row.get::<_, i64>(0)) {
-            Some(1) => Ok(()),
-            _ => Err(RepoError::Stale),
+        let save = Arc::new(save);
+        match self.saves.ask(save.clone()).await {
+            Ok(Some(saved)) => saved,
+            Ok(None) => save_alone(&self.database, save).await,
+            Err(no_answer @ NoAnswer::Full) => Err(RepoError::Unavailable(no_answer.to_string())),
+            Err(no_answer @ NoAnswer::Lost) => Err(RepoError::Unknown(no_answer.to_string())),
         }
     }
 
@@ -216,6 +200,64 @@ impl LockHistory for PostgresLockRepo {
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         self.import_all(events.into_iter().map(Ok)).await
     }
+}
+
+async fn load(database: Database, locks: Vec<LockId>) -> Vec<Loaded> {
+    let found = async {
+        let ids: Result<Vec<i64>, _> = locks.iter().map(|lock| integer(lock.get())).collect();
+        let rows = database.read(rows::LOAD, &[&ids?]).await?;
+        let mut found: HashMap<i64, Vec<Row>> = HashMap::new();
+        for row in rows {
+            found.entry(row.get("of_lock")).or_default().push(row);
+        }
+        Ok(found)
+    };
+    let found: Result<_, RepoError> = found.await;
+    let loaded = |lock: &LockId| {
+        let found = found.as_ref().map_err(Clone::clone)?;
+        let rows = found.get(&integer(lock.get())?);
+        rows.map(|rows| snapshot(*lock, rows)).transpose()
+    };
+    locks.iter().map(loaded).collect()
+}
+
+/// `rows`: at least one.
+fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
+    let row = LockRow::read(lock, &rows[0], "fold")?;
+    // A lock without live writes is one row without one.
+    let live = rows.iter().filter(|row| rows::has_write(row));
+    let live: Result<Vec<Write>, _> = live.map(read_write).collect();
+    Ok(row.with(live?))
+}
+
+async fn save_alone(database: &Database, save: Arc<Save>) -> Result<(), RepoError> {
+    let moved = moved(database, rows::SAVE, &[save]).await?;
+    if moved.is_empty() {
+        return Err(RepoError::Stale);
+    }
+    Ok(())
+}
+
+async fn save_together(database: Database, saves: Vec<Arc<Save>>) -> Vec<Saved> {
+    let moved = moved(&database, rows::SAVE_TOGETHER, &saves).await;
+    let saved = |save: &Arc<Save>| match &moved {
+        Ok(moved) => moved.contains(&save.lock.get()).then_some(Ok(())),
+        Err(unknown @ RepoError::Unknown(_)) => Some(Err(unknown.clone())),
+        Err(_) => None,
+    };
+    saves.iter().map(saved).collect()
+}
+
+/// The locks whose rows have moved.
+async fn moved(
+    database: &Database,
+    sql: &str,
+    saves: &[Arc<Save>],
+) -> Result<HashSet<u64>, RepoError> {
+    let columns = SaveColumns::of(saves)?;
+    let moved = database.change(sql, &columns.parameters()).await?;
+    let id = |row: &Row| u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+    Ok(moved.iter().map(id).collect())
 }
 
 fn most(limit: usize) -> i64 {

@@ -1,16 +1,18 @@
 //! The statements, and what they bind and read.
 
+use std::sync::Arc;
+
 use keywright_domain::event::RecordedEvent;
-use keywright_domain::ports::RepoError;
-use keywright_domain::values::WriteId;
-use keywright_domain::write::Write;
+use keywright_domain::ports::{RepoError, Save};
+use keywright_domain::rules::KeptAnswer;
+use keywright_domain::values::{KeyIndex, WriteId};
 use serde::{Serialize, Serializer};
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::json;
-use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer};
+use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer, optional};
 
 /// The moment by the database's clock, in milliseconds.
 macro_rules! now {
@@ -82,37 +84,48 @@ pub(super) const DUE: &str = concat!(
     " FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4"
 );
 
-/// The lock, once for each live write; one statement sees one revision.
+/// The locks, each once for each live write; one statement sees one revision.
 pub(super) const LOAD: &str = concat!(
-    "SELECT l.revision, l.shadow_version, l.state AS fold, ",
+    "SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS fold, ",
     write_columns!("w."),
     "
 FROM locks l LEFT JOIN writes w
   ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
   AND w.state IN ('PREPARED', 'SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
-WHERE l.id = $1 ORDER BY w.seq"
+WHERE l.id = ANY ($1) ORDER BY l.id, w.seq"
 );
 
-/// Nothing is appended or put unless the lock's row has moved. Who waits for that row sees it as it is afterwards.
-pub(super) const SAVE: &str = concat!(
-    "
-WITH moved AS (
-  UPDATE locks SET revision = revision + 1, shadow_version = coalesce($3, shadow_version), state = coalesce($4, state)
-  WHERE id = $1 AND revision = $2 RETURNING id
+/// Saves of one lock each. Nothing is appended or put of one whose lock's row has not moved; those that have are returned.
+macro_rules! save {
+    ($locked:literal) => {
+        concat!(
+            "
+WITH asked AS (
+  SELECT l.id, s.shadow_version, s.state
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS s (lock, revision, shadow_version, state)
+  JOIN locks l ON l.id = s.lock AND l.revision = s.revision
+  FOR UPDATE OF l ",
+            $locked,
+            "
+), moved AS (
+  UPDATE locks SET revision = revision + 1, shadow_version = coalesce(asked.shadow_version, locks.shadow_version),
+    state = coalesce(asked.state, locks.state)
+  FROM asked WHERE locks.id = asked.id RETURNING locks.id
 ), appended AS (
   INSERT INTO events (lock, version, write_id, type, data)
-  SELECT moved.id, e.version, e.write_id, e.type, e.data
-  FROM moved, unnest($5::bigint[], $6::uuid[], $7::text[], $8::text[]) AS e (version, write_id, type, data)
+  SELECT e.lock, e.version, e.write_id, e.type, e.data
+  FROM unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::text[]) AS e (lock, version, write_id, type, data)
+  JOIN moved ON moved.id = e.lock
 ), put AS (
   INSERT INTO writes (",
-    write_columns!(""),
-    ")
+            write_columns!(""),
+            ")
   SELECT w.id, w.lock, w.uuid, w.thing, w.key_uuid, w.key_index, w.seq, w.requested_by, w.prepared_at, w.expires_at,
     w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
     w.lease, ",
-    now!(),
-    " + w.lease, w.attention
-  FROM moved, json_populate_recordset(NULL::writes, $9) AS w
+            now!(),
+            " + w.lease, w.attention
+  FROM json_populate_recordset(NULL::writes, $10) AS w JOIN moved ON moved.id = w.lock
   ON CONFLICT (id) DO UPDATE SET
     requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
     ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
@@ -121,15 +134,24 @@ WITH moved AS (
 ), kept AS (
   INSERT INTO kept_answers (lock, principal, idempotency_key, key_uuid, key_index, write_id, without_event, answered_by,
     until)
-  SELECT moved.id, $10::text, $11::text, $12::text, $13::bigint, $14::uuid, $15::bigint, $16::bigint,
-    $17::bigint
-  FROM moved WHERE $11::text IS NOT NULL
+  SELECT k.lock, k.principal, k.idempotency_key, k.key_uuid, k.key_index, k.write_id, k.without_event, k.answered_by,
+    k.until
+  FROM json_populate_recordset(NULL::kept_answers, $11) AS k JOIN moved ON moved.id = k.lock
   ON CONFLICT (lock, principal, idempotency_key) DO UPDATE SET
     key_uuid = excluded.key_uuid, key_index = excluded.key_index, write_id = excluded.write_id,
     without_event = excluded.without_event, answered_by = excluded.answered_by, until = excluded.until
 )
-SELECT count(*) FROM moved"
-);
+SELECT id FROM moved"
+        )
+    };
+}
+
+/// One save. It waits for whoever is at the lock's row, and then sees it as it is afterwards.
+pub(super) const SAVE: &str = save!("");
+
+/// Saves of several locks. It waits for nobody: those whose rows others are at are left out, so that none of the rest waits, and
+/// no two statements wait for each other.
+pub(super) const SAVE_TOGETHER: &str = save!("SKIP LOCKED");
 
 /// Deletes at most `$3` of each, and none that another replica is at. An answer that is kept anew meanwhile has another end, and stays.
 pub(super) const FORGET: &str = "
@@ -185,14 +207,6 @@ pub(super) struct EventColumns {
 }
 
 impl EventColumns {
-    pub(super) fn of(events: &[RecordedEvent]) -> Result<Self, RepoError> {
-        let mut columns = Self::default();
-        for event in events {
-            columns.push(event)?;
-        }
-        Ok(columns)
-    }
-
     pub(super) fn push(&mut self, event: &RecordedEvent) -> Result<(), RepoError> {
         self.versions.push(integer(event.version.0)?);
         self.writes.push(event.write.map(|id| Bits(id.as_u128())));
@@ -202,17 +216,114 @@ impl EventColumns {
     }
 }
 
-/// Writes as one parameter: a JSON array of rows.
-pub(super) fn writes_json(writes: &[Write]) -> Result<Json, RepoError> {
-    let rows: Result<Vec<WriteColumns<'_>>, _> = writes.iter().map(WriteColumns::of).collect();
-    let text = serde_json::to_string(&rows?);
-    text.map(Json)
-        .map_err(|e| RepoError::Unavailable(e.to_string()))
+/// Saves, column by column.
+pub(super) struct SaveColumns {
+    locks: Vec<i64>,
+    revisions: Vec<i64>,
+    shadow_versions: Vec<Option<i64>>,
+    folds: Vec<Option<String>>,
+    event_locks: Vec<i64>,
+    events: EventColumns,
+    writes: Json,
+    kept: Json,
+}
+
+impl SaveColumns {
+    pub(super) fn of(saves: &[Arc<Save>]) -> Result<Self, RepoError> {
+        let mut columns = Self {
+            locks: Vec::with_capacity(saves.len()),
+            revisions: Vec::with_capacity(saves.len()),
+            shadow_versions: Vec::with_capacity(saves.len()),
+            folds: Vec::with_capacity(saves.len()),
+            event_locks: Vec::new(),
+            events: EventColumns::default(),
+            writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(WriteColumns::of))?,
+            kept: Json::of(
+                saves
+                    .iter()
+                    .flat_map(|s| &s.kept)
+                    .map(|k| KeptColumns::of(k)),
+            )?,
+        };
+        for save in saves {
+            let fold = save.folded.as_deref();
+            columns.locks.push(integer(save.lock.get())?);
+            columns.revisions.push(integer(save.revision.0)?);
+            let shadow_version = optional(save.shadow_version.map(|v| v.0))?;
+            columns.shadow_versions.push(shadow_version);
+            let fold = fold.map(|lock| json::text(&json::LockState(lock)));
+            columns.folds.push(fold);
+            for event in &save.events {
+                columns.event_locks.push(integer(event.lock.get())?);
+                columns.events.push(event)?;
+            }
+        }
+        Ok(columns)
+    }
+
+    /// What [`SAVE`] and [`SAVE_TOGETHER`] bind.
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 11] {
+        [
+            &self.locks,
+            &self.revisions,
+            &self.shadow_versions,
+            &self.folds,
+            &self.event_locks,
+            &self.events.versions,
+            &self.events.writes,
+            &self.events.types,
+            &self.events.data,
+            &self.writes,
+            &self.kept,
+        ]
+    }
+}
+
+/// What a kept answer puts in its columns.
+#[derive(Serialize)]
+struct KeptColumns<'a> {
+    lock: i64,
+    principal: &'a str,
+    idempotency_key: &'a str,
+    key_uuid: &'a str,
+    key_index: Option<i64>,
+    write_id: Bits,
+    without_event: Option<i64>,
+    answered_by: i64,
+    until: i64,
+}
+
+impl<'a> KeptColumns<'a> {
+    fn of(kept: &'a KeptAnswer) -> Result<Self, RepoError> {
+        Ok(Self {
+            lock: integer(kept.request.lock.get())?,
+            principal: &kept.request.principal,
+            idempotency_key: kept.request.key.as_str(),
+            key_uuid: kept.slot.key.as_str(),
+            key_index: optional(kept.slot.index.map(KeyIndex::get))?,
+            write_id: Bits(kept.write.as_u128()),
+            without_event: optional(kept.without_event.map(|v| v.0))?,
+            answered_by: integer(kept.answered_by.as_millis())?,
+            until: integer(kept.until.as_millis())?,
+        })
+    }
 }
 
 /// A text that goes as `json`.
 #[derive(Debug)]
 pub(super) struct Json(String);
+
+impl Json {
+    /// An array of rows.
+    fn of<T: Serialize>(
+        rows: impl Iterator<Item = Result<T, RepoError>>,
+    ) -> Result<Self, RepoError> {
+        let rows: Vec<T> = rows.collect::<Result<_, _>>()?;
+        let text = serde_json::to_string(&rows);
+        text.map(Self)
+            .map_err(|e| RepoError::Unavailable(e.to_string()))
+    }
+}
 
 impl ToSql for Json {
     fn to_sql(
