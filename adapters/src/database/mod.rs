@@ -238,20 +238,29 @@ impl Database {
         parameters: &Parameters<'_>,
         lost: fn(String) -> RepoError,
     ) -> Result<Vec<Row>, RepoError> {
-        let unavailable = |error: DatabaseError| RepoError::Unavailable(error.to_string());
-        let mut lent = self.connection().await.map_err(unavailable)?;
-        let client = lent.client();
-        // What cannot be prepared was not done.
-        let prepared = client.prepare_cached(sql).await;
-        let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
-        // The database ends it after that time; this is for a database that says nothing any more.
-        let rows = timeout(self.patience, client.query(&statement, parameters)).await;
-        let rows = match rows {
-            Ok(rows) => rows.map_err(|error| failed(&error, lost)),
-            Err(_) => return Err(lost("no answer in time".into())),
+        let mut sent = false;
+        let asked = async {
+            let lent = self.connection().await;
+            let mut lent = lent.map_err(|e| RepoError::Unavailable(e.to_string()))?;
+            let client = lent.client();
+            // What cannot be prepared was not done.
+            let prepared = client.prepare_cached(sql).await;
+            let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
+            sent = true;
+            let rows = client.query(&statement, parameters).await;
+            lent.give_back();
+            rows.map_err(|error| failed(&error, lost))
         };
-        lent.give_back();
-        rows
+        // The database ends a statement after that time; this is for a database that says nothing any more.
+        let asked = timeout(self.patience, asked).await;
+        asked.unwrap_or_else(|_| {
+            let why = "no answer in time".into();
+            Err(if sent {
+                lost(why)
+            } else {
+                RepoError::Unavailable(why)
+            })
+        })
     }
 }
 
