@@ -205,18 +205,14 @@ async fn a_save_that_cannot_be_done_takes_none_along_that_goes_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_whose_rows_another_holds_hold_up_no_others() {
-    let database = Arc::new(Fresh::shared().await);
+    let database = Fresh::shared().await;
     let repo = database.open().await;
     with_locks(&repo, 100).await;
-    let holder = database.clone();
-    let holding = tokio::task::spawn_blocking(move || {
-        holder.psql("SELECT FROM locks WHERE id <= 50 FOR UPDATE; SELECT pg_sleep(3)")
-    });
-    let free =
-        "SELECT count(*) FROM (SELECT FROM locks WHERE id <= 50 FOR UPDATE SKIP LOCKED) AS free";
-    while database.psql(free).trim() != "0" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let connected = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await;
+    let (other, connection) = connected.expect("connected");
+    let connection = tokio::spawn(connection);
+    let hold = "BEGIN; SELECT FROM locks WHERE id <= 50 FOR UPDATE";
+    other.batch_execute(hold).await.expect("held");
     let mut waiting = tokio::task::JoinSet::new();
     for lock in 1..=8 {
         let save = first_save(&repo, lock, u128::from(lock)).await;
@@ -228,8 +224,71 @@ async fn locks_whose_rows_another_holds_hold_up_no_others() {
         assert_eq!(repo.save(save).await, Ok(()), "lock {lock}");
     }
     assert!(waiting.try_join_next().is_none(), "they wait");
+    other.batch_execute("COMMIT").await.expect("let go");
     assert!(waiting.join_all().await.iter().all(Result::is_ok));
-    holding.await.expect("it was held");
+    drop(other);
+    connection.await.expect("no panic").expect("closed");
+}
+
+/// A hundred saves at once, of which that of lock 50 is stale: what comes of each.
+async fn a_hundred_at_once(repo: &PostgresLockRepo) -> Vec<(u64, Result<(), RepoError>)> {
+    with_locks(repo, 100).await;
+    let mut saves = Vec::new();
+    for lock in 1..=100 {
+        saves.push(first_save(repo, lock, u128::from(lock)).await);
+    }
+    saves[49].revision = saves[49].revision.next();
+    let mut saving = tokio::task::JoinSet::new();
+    for save in saves {
+        let repo = repo.clone();
+        saving.spawn(async move { (save.lock.get(), repo.save(save).await) });
+    }
+    saving.join_all().await
+}
+
+#[tokio::test]
+async fn saves_that_come_at_once_share_a_statement() {
+    let database = Fresh::shared().await;
+    let saved = a_hundred_at_once(&database.open().await).await;
+    for (lock, saved) in saved {
+        let expected = if lock == 50 {
+            Err(RepoError::Stale)
+        } else {
+            Ok(())
+        };
+        assert_eq!(saved, expected, "lock {lock}");
+    }
+    // On one thread all of them wait before the first is sent, 64 of them in one transaction and the rest in another.
+    let transactions = database.psql("SELECT count(DISTINCT xmin::text) FROM writes");
+    assert_eq!(transactions.trim(), "2");
+}
+
+#[tokio::test]
+async fn of_all_that_share_a_statement_it_is_unknown_whether_they_are_done_where_its_connection_breaks()
+ {
+    let database = Arc::new(Fresh::shared().await);
+    let repo = database.open().await;
+    database.psql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
+         CREATE TRIGGER slow BEFORE INSERT ON writes FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let breaking = tokio::task::spawn_blocking(move || {
+        let at_it = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        let mut broken = 0;
+        while broken < 2 {
+            broken += database
+                .psql(at_it)
+                .trim()
+                .parse::<u32>()
+                .expect("a number");
+        }
+    });
+    let saved = a_hundred_at_once(&repo).await;
+    breaking.await.expect("both were broken");
+    let unknown =
+        |saved: &&(u64, Result<(), RepoError>)| matches!(saved.1, Err(RepoError::Unknown(_)));
+    assert_eq!(saved.iter().filter(unknown).count(), 100, "{saved:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -177,7 +177,7 @@ async fn a_file_with_a_damaged_page_is_refused() {
     drop(service);
     let mut bytes = std::fs::read(folder.file()).expect("read");
     // The first page, which says whose file it is, stays.
-    bytes[4096..].fill(0xa5);
+    bytes[2048..].fill(0xa5);
     std::fs::write(folder.file(), bytes).expect("written");
     assert!(!refusal(&folder).await.is_empty());
 }

@@ -216,7 +216,8 @@ impl Database {
         sql: &str,
         parameters: &Parameters<'_>,
     ) -> Result<Vec<Row>, RepoError> {
-        self.query(sql, parameters, RepoError::Unavailable).await
+        let rows = self.query(sql, parameters, RepoError::Unavailable).await;
+        rows.map_err(|failed| failed.error)
     }
 
     /// The rows of a statement that is one transaction.
@@ -228,6 +229,19 @@ impl Database {
         sql: &str,
         parameters: &Parameters<'_>,
     ) -> Result<Vec<Row>, RepoError> {
+        let rows = self.try_change(sql, parameters).await;
+        rows.map_err(|failed| failed.error)
+    }
+
+    /// As [`change`](Self::change).
+    ///
+    /// # Errors
+    /// The same, and whether other values would do.
+    pub(crate) async fn try_change(
+        &self,
+        sql: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Vec<Row>, QueryError> {
         self.query(sql, parameters, RepoError::Unknown).await
     }
 
@@ -237,7 +251,7 @@ impl Database {
         sql: &str,
         parameters: &Parameters<'_>,
         lost: fn(String) -> RepoError,
-    ) -> Result<Vec<Row>, RepoError> {
+    ) -> Result<Vec<Row>, QueryError> {
         let mut sent = false;
         let asked = async {
             let lent = self.connection().await;
@@ -249,19 +263,54 @@ impl Database {
             sent = true;
             let rows = client.query(&statement, parameters).await;
             lent.give_back();
-            rows.map_err(|error| failed(&error, lost))
+            rows.map_err(|error| QueryError {
+                by_values: refuses_values(&error),
+                error: failed(&error, lost),
+            })
         };
         // The database ends a statement after that time; this is for a database that says nothing any more.
         let asked = timeout(self.patience, asked).await;
         asked.unwrap_or_else(|_| {
             let why = "no answer in time".into();
-            Err(if sent {
+            let error = if sent {
                 lost(why)
             } else {
                 RepoError::Unavailable(why)
-            })
+            };
+            Err(error.into())
         })
     }
+}
+
+/// A statement that failed.
+pub(crate) struct QueryError {
+    pub(crate) error: RepoError,
+    /// A value that it was given is why: with others it may be done.
+    pub(crate) by_values: bool,
+}
+
+impl QueryError {
+    pub(crate) const fn by_values(error: RepoError) -> Self {
+        Self {
+            error,
+            by_values: true,
+        }
+    }
+}
+
+impl From<RepoError> for QueryError {
+    fn from(error: RepoError) -> Self {
+        Self {
+            error,
+            by_values: false,
+        }
+    }
+}
+
+/// Data that are none (SQLSTATE class 22), or that break a constraint (23).
+fn refuses_values(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map(SqlState::code);
+    code.is_some_and(|code| matches!(&code[..2], "22" | "23"))
 }
 
 pub(crate) type Parameters<'a> = [&'a (dyn ToSql + Sync)];

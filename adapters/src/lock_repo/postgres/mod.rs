@@ -1,7 +1,7 @@
 //! Locks in a PostgreSQL database, which any number of replicas share: nothing else coordinates them.
 //!
-//! A save is one statement, and so one round trip and one transaction; those of several locks that come at once share it, and so do
-//! loads. Leases are counted by the database's clock.
+//! A save is one statement, and so one round trip and one transaction. Those of several locks that come at once share it, and so do
+//! loads; a save that a shared one leaves out has one of its own. Leases are counted by the database's clock.
 
 mod import;
 mod rows;
@@ -24,9 +24,9 @@ use super::columns::{
     Bits, LockRow, STANDING, integer, read_event, read_kept_answer, read_lock_id, read_standing,
     read_write,
 };
-use crate::database::Database;
+use crate::database::{Database, QueryError};
 use rows::SaveColumns;
-use together::{NoAnswer, Together};
+use together::Together;
 
 /// Holds locks, their events and their writes in a database. Clones share its connections. It lives in a runtime of tokio.
 #[derive(Clone)]
@@ -36,10 +36,13 @@ pub struct PostgresLockRepo {
     saves: Together<Arc<Save>, Saved>,
 }
 
+/// A statement was lost in this process.
+const NO_END: &str = "the statement came to no end";
+
 type Loaded = Result<Option<LockSnapshot>, RepoError>;
 
 /// What came of a save among others. `None`: it was not done, and why is found out alone, where it may wait: another one is at its
-/// lock, or the lock has another revision, or one of those that it was together with cannot be done.
+/// lock, or the lock has another revision, or a value of one of those that it was together with is refused.
 type Saved = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
@@ -78,16 +81,15 @@ impl PostgresLockRepo {
 impl LockRepo for PostgresLockRepo {
     async fn load(&self, lock: LockId) -> Loaded {
         let loaded = self.loads.ask(lock).await;
-        loaded.unwrap_or_else(|no_answer| Err(RepoError::Unavailable(no_answer.to_string())))
+        loaded.unwrap_or_else(|| Err(RepoError::Unavailable(NO_END.into())))
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let save = Arc::new(save);
         match self.saves.ask(save.clone()).await {
-            Ok(Some(saved)) => saved,
-            Ok(None) => save_alone(&self.database, save).await,
-            Err(no_answer @ NoAnswer::Full) => Err(RepoError::Unavailable(no_answer.to_string())),
-            Err(no_answer @ NoAnswer::Lost) => Err(RepoError::Unknown(no_answer.to_string())),
+            Some(Some(saved)) => saved,
+            Some(None) => save_alone(&self.database, save).await,
+            None => Err(RepoError::Unknown(NO_END.into())),
         }
     }
 
@@ -231,7 +233,8 @@ fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
 }
 
 async fn save_alone(database: &Database, save: Arc<Save>) -> Result<(), RepoError> {
-    let moved = moved(database, rows::SAVE, &[save]).await?;
+    let moved = moved(database, rows::SAVE, &[save]).await;
+    let moved = moved.map_err(|failed| failed.error)?;
     if moved.is_empty() {
         return Err(RepoError::Stale);
     }
@@ -242,8 +245,8 @@ async fn save_together(database: Database, saves: Vec<Arc<Save>>) -> Vec<Saved> 
     let moved = moved(&database, rows::SAVE_TOGETHER, &saves).await;
     let saved = |save: &Arc<Save>| match &moved {
         Ok(moved) => moved.contains(&save.lock.get()).then_some(Ok(())),
-        Err(unknown @ RepoError::Unknown(_)) => Some(Err(unknown.clone())),
-        Err(_) => None,
+        Err(failed) if failed.by_values => None,
+        Err(failed) => Some(Err(failed.error.clone())),
     };
     saves.iter().map(saved).collect()
 }
@@ -253,9 +256,9 @@ async fn moved(
     database: &Database,
     sql: &str,
     saves: &[Arc<Save>],
-) -> Result<HashSet<u64>, RepoError> {
-    let columns = SaveColumns::of(saves)?;
-    let moved = database.change(sql, &columns.parameters()).await?;
+) -> Result<HashSet<u64>, QueryError> {
+    let columns = SaveColumns::of(saves).map_err(QueryError::by_values)?;
+    let moved = database.try_change(sql, &columns.parameters()).await?;
     let id = |row: &Row| u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     Ok(moved.iter().map(id).collect())
 }

@@ -149,8 +149,8 @@ SELECT id FROM moved"
 /// One save. It waits for whoever is at the lock's row, and then sees it as it is afterwards.
 pub(super) const SAVE: &str = save!("");
 
-/// Saves of several locks. It waits for nobody: those whose rows others are at are left out, so that none of the rest waits, and
-/// no two statements wait for each other.
+/// Saves of several locks. Those whose rows others are at are left out, so that none of the rest waits for a lock, and no two
+/// statements wait for each other.
 pub(super) const SAVE_TOGETHER: &str = save!("SKIP LOCKED");
 
 /// Deletes at most `$3` of each, and none that another replica is at. An answer that is kept anew meanwhile has another end, and stays.
@@ -246,6 +246,10 @@ impl SaveColumns {
             )?,
         };
         for save in saves {
+            // Rows are joined to the lock that has moved.
+            debug_assert!(save.events.iter().all(|event| event.lock == save.lock));
+            debug_assert!(save.writes.iter().all(|write| write.lock == save.lock));
+            debug_assert!(save.kept.iter().all(|kept| kept.request.lock == save.lock));
             let fold = save.folded.as_deref();
             columns.locks.push(integer(save.lock.get())?);
             columns.revisions.push(integer(save.revision.0)?);

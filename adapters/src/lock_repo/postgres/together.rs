@@ -4,42 +4,38 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// How many statements are under way at once: more than one, so that one whose connection is lost does not hold up all callers. With
-/// more, fewer callers come together in each, and each costs the database nearly as much as one with many.
+/// more, fewer callers come together in each, and the database has as many more statements to run.
 const AT_ONCE: usize = 4;
 
 /// How many callers share a statement.
 const MOST: usize = 64;
 
-/// How many may wait for one.
-const QUEUE: usize = 1024;
+/// How many callers there may be. Who comes then waits for room.
+const CALLERS: usize = 1024;
 
 type Run<J, A> = dyn Fn(Vec<J>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
 
-/// Takes jobs, and has them run together. Clones share it. A job goes on when its caller gives up.
+/// Takes jobs, and has them run together. Clones share it. A job that has begun goes on when its caller gives up.
 pub(super) struct Together<J, A>(Arc<Shared<J, A>>);
 
 struct Shared<J, A> {
+    room: Semaphore,
     state: Mutex<State<J, A>>,
     goes_with: fn(&J, &J) -> bool,
     run: Box<Run<J, A>>,
 }
 
 struct State<J, A> {
-    waiting: VecDeque<(J, oneshot::Sender<A>)>,
+    waiting: VecDeque<Waiting<J, A>>,
     under_way: usize,
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoAnswer {
-    /// Nothing was done.
-    #[error("too many statements wait already")]
-    Full,
-    #[error("the statement came to no end")]
-    Lost,
+struct Waiting<J, A> {
+    job: J,
+    tell: oneshot::Sender<A>,
 }
 
 impl<J, A> Clone for Together<J, A> {
@@ -49,7 +45,7 @@ impl<J, A> Clone for Together<J, A> {
 }
 
 impl<J: Send + 'static, A: Send + 'static> Together<J, A> {
-    /// `run` answers jobs in their order. One that does not go with each before it waits for the next statement.
+    /// `run` answers jobs in their order. Those that do not go with each other run one after the other.
     pub(super) fn new<F>(
         goes_with: fn(&J, &J) -> bool,
         run: impl Fn(Vec<J>) -> F + Send + Sync + 'static,
@@ -58,6 +54,7 @@ impl<J: Send + 'static, A: Send + 'static> Together<J, A> {
         F: Future<Output = Vec<A>> + Send + 'static,
     {
         Self(Arc::new(Shared {
+            room: Semaphore::new(CALLERS),
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 under_way: 0,
@@ -67,16 +64,14 @@ impl<J: Send + 'static, A: Send + 'static> Together<J, A> {
         }))
     }
 
-    /// What comes of a job. It must be called in a runtime of tokio.
-    ///
-    /// # Errors
-    /// Nothing does.
-    pub(super) async fn ask(&self, job: J) -> Result<A, NoAnswer> {
+    /// What comes of a job. `None`: it came to no end. It must be called in a runtime of tokio.
+    pub(super) async fn ask(&self, job: J) -> Option<A> {
+        let _room = self.0.room.acquire().await.ok()?;
         let (tell, told) = oneshot::channel();
-        if self.0.take_in(job, tell)? {
-            tokio::spawn(Worker(Some(self.0.clone())).work());
+        if self.0.take_in(Waiting { job, tell }) {
+            tokio::spawn(work(self.0.clone()));
         }
-        told.await.map_err(|_| NoAnswer::Lost)
+        told.await.ok()
     }
 }
 
@@ -86,35 +81,33 @@ impl<J, A> Shared<J, A> {
     }
 
     /// Whether one more is to work.
-    fn take_in(&self, job: J, tell: oneshot::Sender<A>) -> Result<bool, NoAnswer> {
+    fn take_in(&self, waiting: Waiting<J, A>) -> bool {
         let mut state = self.state();
-        if state.waiting.len() >= QUEUE {
-            return Err(NoAnswer::Full);
-        }
-        state.waiting.push_back((job, tell));
+        state.waiting.push_back(waiting);
         let one_more = state.under_way < AT_ONCE;
         state.under_way += usize::from(one_more);
-        Ok(one_more)
+        one_more
     }
 
     /// What goes in the next statement. `None`: nothing waits, and one less works.
     fn next(&self) -> Option<(Vec<J>, Vec<oneshot::Sender<A>>)> {
         let mut state = self.state();
         let (mut jobs, mut answers) = (Vec::new(), Vec::new());
+        let mut passed_over = Vec::new();
         while jobs.len() < MOST
-            && let Some((next, tell)) = state.waiting.front()
+            && let Some(next) = state.waiting.pop_front()
         {
-            // Who has given up before anything was sent wants nothing more.
-            let given_up = tell.is_closed();
-            if !given_up && !jobs.iter().all(|job| (self.goes_with)(job, next)) {
-                break;
+            if next.tell.is_closed() {
+                // Who has given up before anything was sent wants nothing more.
+            } else if jobs.iter().all(|job| (self.goes_with)(job, &next.job)) {
+                jobs.push(next.job);
+                answers.push(next.tell);
+            } else {
+                passed_over.push(next);
             }
-            if let Some((job, tell)) = state.waiting.pop_front()
-                && !given_up
-            {
-                jobs.push(job);
-                answers.push(tell);
-            }
+        }
+        for first in passed_over.into_iter().rev() {
+            state.waiting.push_front(first);
         }
         if jobs.is_empty() {
             state.under_way -= 1;
@@ -124,30 +117,14 @@ impl<J, A> Shared<J, A> {
     }
 }
 
-/// One of those that work, until nothing waits.
-struct Worker<J, A>(Option<Arc<Shared<J, A>>>);
-
-impl<J, A> Worker<J, A> {
-    async fn work(mut self) {
-        while let Some(shared) = &self.0 {
-            let Some((jobs, answers)) = shared.next() else {
-                self.0 = None;
-                return;
-            };
-            let outcomes = (shared.run)(jobs).await;
-            for (tell, outcome) in answers.into_iter().zip(outcomes) {
-                // That nobody waits for an answer any more is no error.
-                let _ = tell.send(outcome);
-            }
-        }
-    }
-}
-
-impl<J, A> Drop for Worker<J, A> {
-    fn drop(&mut self) {
-        // It ends early where a job panicked, or the runtime ends.
-        if let Some(shared) = &self.0 {
-            shared.state().under_way -= 1;
+/// Works until nothing waits.
+async fn work<J: Send + 'static, A: Send + 'static>(shared: Arc<Shared<J, A>>) {
+    while let Some((jobs, answers)) = shared.next() {
+        // In a task of its own, so that one that panics does not end the work on what waits.
+        let outcomes = tokio::spawn((shared.run)(jobs)).await.unwrap_or_default();
+        for (tell, outcome) in answers.into_iter().zip(outcomes) {
+            // That nobody waits for an answer any more is no error.
+            let _ = tell.send(outcome);
         }
     }
 }
@@ -194,13 +171,20 @@ mod tests {
         let permits = Arc::new(Semaphore::new(0));
         let together = noted(permits.clone());
         let alone = asked(&together, &busy()).await;
-        let waiting = asked(&together, &[3, 4, 3, 5]).await;
-        permits.add_permits(AT_ONCE + 2);
+        let waiting = asked(&together, &[3, 4, 3, 5, 3]).await;
+        permits.add_permits(AT_ONCE + 3);
         let alone = alone.join_all().await;
         assert!(alone.iter().all(|together| together.len() == 1));
         let mut answers = waiting.join_all().await;
         answers.sort();
-        assert_eq!(answers, [[3, 4], [3, 4], [3, 5], [3, 5]]);
+        let then = [
+            vec![3],
+            vec![3],
+            vec![3, 4, 5],
+            vec![3, 4, 5],
+            vec![3, 4, 5],
+        ];
+        assert_eq!(answers, then);
         tokio::task::yield_now().await;
         assert_eq!(together.0.state().under_way, 0);
     }
@@ -220,24 +204,29 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_panics_takes_nobody_else_along() {
-        let permits = Arc::new(Semaphore::new(99));
-        let together = noted(permits);
-        for _ in 0..2 * AT_ONCE {
-            let lost = together.ask(13).await;
-            assert!(matches!(lost, Err(NoAnswer::Lost)), "{lost:?}");
+        let permits = Arc::new(Semaphore::new(0));
+        let together = noted(permits.clone());
+        let mut asking = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let together = together.clone();
+            asking.spawn(async move { together.ask(13).await });
+            tokio::task::yield_now().await;
         }
-        assert_eq!(together.ask(1).await.expect("an answer"), [1]);
+        let waiting = asked(&together, &[1]).await;
+        permits.add_permits(AT_ONCE + 1);
+        assert!(asking.join_all().await.iter().all(Option::is_none));
+        assert_eq!(waiting.join_all().await, [[1]]);
     }
 
     #[tokio::test]
-    async fn no_more_wait_than_may() {
+    async fn who_finds_no_room_waits_for_it() {
         let permits = Arc::new(Semaphore::new(0));
         let together = noted(permits.clone());
-        let jobs: Vec<u32> = (100..).take(AT_ONCE + QUEUE).collect();
+        let jobs: Vec<u32> = (100..).take(CALLERS + 1).collect();
         let asking = asked(&together, &jobs).await;
-        let refused = together.ask(1).await;
-        assert!(matches!(refused, Err(NoAnswer::Full)), "{refused:?}");
-        permits.add_permits(99);
+        let waiting = together.0.state().waiting.len();
+        assert_eq!(waiting, CALLERS - AT_ONCE);
+        permits.add_permits(jobs.len());
         assert_eq!(asking.join_all().await.len(), jobs.len());
     }
 }

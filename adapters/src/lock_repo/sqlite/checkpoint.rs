@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// From this length of the write-ahead log on, the writer itself writes it back: 64 MiB in pages of 2 KiB.
-pub(super) const LONGEST_WAL_PAGES: i64 = 32 * 1024;
+/// From this length of the write-ahead log on, in bytes, the writer itself writes it back.
+pub(super) const LONGEST_WAL: i64 = 64 * 1024 * 1024;
 
 /// How often the log is written back: the longer, the fewer pages in all, and the longer commits wait for those that are
 /// written at once.

@@ -52,7 +52,9 @@ impl SqliteLockRepo {
         let conn = format.open(path)?;
         let refuse = |why: String| format.refuse(path, why);
         // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
-        conn.pragma_update(None, "wal_autocheckpoint", checkpoint::LONGEST_WAL_PAGES)
+        conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
+            .map(|page| checkpoint::LONGEST_WAL / page)
+            .and_then(|pages| conn.pragma_update(None, "wal_autocheckpoint", pages))
             .map_err(|e| refuse(e.to_string()))?;
         let check = format.is_large(path).then(|| Check::start(path));
         let check = check.transpose()?.map(Arc::new);
