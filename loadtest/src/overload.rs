@@ -21,11 +21,17 @@ const CONNECTIONS: usize = 2000;
 /// Requests at once while it is found out roughly what the server can do.
 const AT_ONCE: usize = 64;
 
-/// Of that rough capacity, the rates at which the peak is looked for.
-const RATES: [f64; 5] = [0.8, 0.85, 0.9, 0.95, 1.0];
+/// Of that rough capacity, the rate at which the search for the peak begins, and how much is added each time.
+const SEARCH: (f64, f64) = (0.5, 0.05);
 
-/// How often that rate and twice as much are asked for in turns.
-const TURNS: usize = 3;
+/// How many rates are tried at most.
+const RATES: u32 = 30;
+
+/// A server that answers less of what is asked with 200 does not keep up.
+const KEEPS_UP: f64 = 0.95;
+
+/// How often the rate of the peak and twice as much are asked for in turns.
+const TURNS: usize = 4;
 
 /// How long the first writes go on before it is looked whether each lock has had one.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -42,8 +48,8 @@ pub(crate) struct Overload {
     /// The cores that the server runs on, as for taskset; it is for you to run this on others.
     #[arg(long, value_name = "LIST")]
     server_cores: Option<String>,
-    /// How long each span of pressure is.
-    #[arg(long, value_name = "TIME", default_value = "8s", value_parser = humantime::parse_duration)]
+    /// How long each span at the peak and at twice as much is; those in which the peak is looked for are half as long.
+    #[arg(long, value_name = "TIME", default_value = "4s", value_parser = humantime::parse_duration)]
     span: Duration,
     /// How often everything is measured, on a server of its own each time.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -76,39 +82,19 @@ pub(crate) async fn run(overload: &Overload) -> Result<bool, String> {
             peak,
             twice,
         } = once(overload).await?;
-        let (closed, peak) = (closed.goodput(), peak.goodput());
-        let (answers, ratio) = (&twice.answers, twice.goodput() / peak);
-        let others: u64 =
-            answers.statuses.values().sum::<u64>() - answers.of(200) - answers.of(503);
-        let others = others + answers.broken;
-        let a_second = |count: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            let count = count as f64;
-            count / twice.span.as_secs_f64()
-        };
+        let (answers, ratio) = (&twice.answers, twice.goodput() / peak.goodput());
         println!(
-            "{n:>3}   {closed:>17.0}   {peak:>21.0}   {:>17.0}   {:>5.0}   {:>5.0}   {others:>6}   {ratio:>5.2}   {:>8.0?}",
-            a_second(answers.statuses.values().sum::<u64>() + answers.broken),
+            "{n:>3}   {:>17.0}   {:>21.0}   {:>17.0}   {:>5.0}   {:>5.0}   {:>6}   {ratio:>5.2}   {:>8.0?}",
+            closed.goodput(),
+            peak.goodput(),
+            twice.a_second(twice.sent()),
             twice.goodput(),
-            a_second(answers.of(503)),
+            twice.a_second(answers.of(503)),
+            others(&twice),
             answers.good.at(0.99),
         );
-        if others > 0 {
-            clean = false;
-            println!(
-                "      {:?}, {} connections broke",
-                answers.statuses, answers.broken
-            );
-        }
-        let sent = answers.statuses.values().sum::<u64>() + answers.broken;
-        if twice.waited * 100 > sent {
-            return Err(format!(
-                "{} of {sent} requests were sent late: this machine does not make that load",
-                twice.waited
-            ));
-        }
-        if twice.waited > 0 {
-            println!("      {} requests were sent late", twice.waited);
+        for pressed in [&peak, &twice] {
+            clean &= is_as_asked(pressed)?;
         }
         ratios.push(ratio);
     }
@@ -119,6 +105,33 @@ pub(crate) async fn run(overload: &Overload) -> Result<bool, String> {
         ratios.len()
     );
     Ok(clean && median >= KEPT)
+}
+
+/// Answers that are neither 200 nor 503, and connections that broke.
+fn others(pressed: &Pressed) -> u64 {
+    pressed.sent() - pressed.answers.of(200) - pressed.answers.of(503)
+}
+
+/// Whether nothing but 200 and 503 was answered.
+///
+/// # Errors
+/// It is not what was asked for: requests were sent late.
+fn is_as_asked(pressed: &Pressed) -> Result<bool, String> {
+    let (late, sent) = (pressed.waited, pressed.sent());
+    if late * 100 > sent {
+        return Err(format!(
+            "{late} of {sent} requests were sent late: this machine does not make that load"
+        ));
+    }
+    if late > 0 {
+        println!("      {late} requests were sent late");
+    }
+    let clean = others(pressed) == 0;
+    if !clean {
+        let (statuses, broken) = (&pressed.answers.statuses, pressed.answers.broken);
+        println!("      {statuses:?}, {broken} connections broke");
+    }
+    Ok(clean)
 }
 
 async fn once(overload: &Overload) -> Result<Run, String> {
@@ -136,27 +149,46 @@ async fn once(overload: &Overload) -> Result<Run, String> {
     while next.load(Ordering::Relaxed) < LOCKS {
         pressure::closed(server.address, &first, &next, AT_ONCE, WARM_UP).await;
     }
-    let brief = overload.span / 4;
+    let brief = overload.span / 2;
     let closed = pressure::closed(server.address, &make, &next, AT_ONCE, brief).await;
     if closed.answers.of(200) == 0 {
         return Err("nothing was answered 200".into());
     }
     let mut clients = Clients::connect(server.address, CONNECTIONS).await?;
-    let mut best = (0.0, 0.0);
-    for of_it in RATES {
-        let rate = of_it * closed.goodput();
+    let (mut best, mut peak_rate, mut beyond) = (0.0, 0.0, 0);
+    let (first, step) = SEARCH;
+    for n in 0..RATES {
+        let rate = (first + step * f64::from(n)) * closed.goodput();
         let goodput = clients.open(&make, &next, rate, brief).await.goodput();
-        if goodput > best.1 {
-            best = (rate, goodput);
+        if goodput > best {
+            (best, peak_rate) = (goodput, rate);
+        }
+        // A server may be held up once at any rate; one that does not keep up twice in a row is beyond its peak.
+        beyond = if goodput < KEEPS_UP * rate {
+            beyond + 1
+        } else {
+            0
+        };
+        if beyond == 2 {
+            break;
         }
     }
-    // The best of several is flattered by chance, and a store that grows becomes a little slower: both are measured anew, in turns.
+    if beyond < 2 {
+        return Err(format!(
+            "the server kept up with {peak_rate:.0} a second: its peak was not found"
+        ));
+    }
+    // The best of several is flattered by chance, and a store that grows becomes a little slower: both are measured anew, in turns, of
+    // which every other has them the other way round.
     let (mut peak, mut twice) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
-        let at_best = clients.open(&make, &next, best.0, overload.span / 2).await;
-        let rate = 2.0 * at_best.goodput();
-        peak.push(at_best);
-        twice.push(clients.open(&make, &next, rate, overload.span / 2).await);
+    for turn in 0..TURNS {
+        for at_peak in [turn % 2 == 0, turn % 2 == 1] {
+            let (rate, spans) = match at_peak {
+                true => (peak_rate, &mut peak),
+                false => (2.0 * peak_rate, &mut twice),
+            };
+            spans.push(clients.open(&make, &next, rate, overload.span).await);
+        }
     }
     Ok(Run {
         closed,

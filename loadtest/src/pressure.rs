@@ -75,16 +75,26 @@ impl Pressed {
         }
     }
 
+    /// Requests that were sent.
+    pub fn sent(&self) -> u64 {
+        self.answers.statuses.values().sum::<u64>() + self.answers.broken
+    }
+
+    /// So many of its answers in a second.
+    pub fn a_second(&self, count: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let count = count as f64;
+        count / self.span.as_secs_f64()
+    }
+
     /// Answers of 200 in a second.
     pub fn goodput(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let good = self.answers.of(200) as f64;
-        good / self.span.as_secs_f64()
+        self.a_second(self.answers.of(200))
     }
 }
 
-/// Keeps this program awake until it is dropped: it looks for answers again and again instead of sleeping until one comes. On one
-/// machine, waking who sleeps is work of the server's core, which clients elsewhere would not ask of it.
+/// Keeps one thread of the runtime awake until it is dropped: it looks for answers again and again instead of sleeping until one
+/// comes. On one machine, waking who sleeps is work of the server's core, which clients elsewhere would not ask of it.
 pub fn awake() -> JoinSet<Infallible> {
     let mut awake = JoinSet::new();
     awake.spawn(async {
