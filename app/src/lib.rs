@@ -68,6 +68,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
         Task::ApiKey(command) => commands::api_key::run(command),
         Task::Token(command) => commands::token::run(command),
         Task::Write(command) => commands::write::run(command),
+        Task::HeldKeys(command) => commands::held_keys::run(command),
         #[cfg(feature = "mqtt")]
         Task::Shadow(command) => commands::shadow::serve(command),
         #[cfg(feature = "mqtt")]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::own_client::OwnClient;
-use crate::population::Population;
+use crate::population::{HeldKeys, Population, thing_of};
 use crate::recorder::{Accepted, Record};
 use crate::session::{Ask, Caller, Credential};
 
@@ -23,62 +23,94 @@ pub struct Checked {
     pub writes: usize,
     /// Those that were confirmed.
     pub confirmed: usize,
+    /// Slots of locks that were looked at.
+    pub slots: usize,
     /// What is missing, in words: twenty at most.
     pub missing: Vec<String>,
     /// How much is missing.
     pub missing_count: u64,
 }
 
-/// Reads the events of each lock that was written to.
-///
-/// # Errors
-/// The service does not answer any more.
-pub async fn check(
-    server: SocketAddr,
-    population: &Population,
-    record: &Record,
-) -> Result<Checked, String> {
-    let mut checked = Checked::default();
-    let by_lock = |writes: &[Accepted]| {
-        let mut locks: BTreeMap<u64, Vec<Accepted>> = BTreeMap::new();
-        for write in writes {
-            locks.entry(write.place).or_default().push(write.clone());
-        }
-        locks
-    };
-    let mut confirmed = by_lock(&record.succeeded);
-    let mut client = OwnClient::new(server);
-    for (place, accepted) in by_lock(&record.accepted) {
-        let stream = events(&mut client, population, place).await?;
-        let lock = population.first_lock + place;
-        for write in accepted {
-            checked.writes += 1;
-            // A key is written once, so that its 200 has recorded it, now or under the same Idempotency-Key before.
-            let has_event = match write.version {
-                Some(version) => stream.requested.get(&version) == Some(&write.key),
-                None => false,
-            };
-            if !has_event {
-                checked.miss(format!(
-                    "lock {lock}: {} was answered 200 and has no event",
-                    write.key
-                ));
-            }
-        }
-        for write in confirmed.remove(&place).unwrap_or_default() {
-            checked.confirmed += 1;
-            if !stream.confirmed.contains(&write.key) {
-                checked.miss(format!(
-                    "lock {lock}: {} is confirmed and not in the lock",
-                    write.key
-                ));
-            }
-        }
-    }
-    Ok(checked)
+/// What the events of a lock say. A key is written once.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// The keys of `KeyWriteRequested`, by their versions.
+    requested: BTreeMap<u64, String>,
+    /// The keys of `KeyWriteConfirmed`, and the slots that the lock put them in.
+    confirmed: BTreeSet<(String, u64)>,
 }
 
 impl Checked {
+    /// Reads the events of each lock that was written to, and looks for what was answered. The events by lock, for what else is to be
+    /// looked for.
+    ///
+    /// # Errors
+    /// The service does not answer any more.
+    pub async fn streams(
+        &mut self,
+        server: SocketAddr,
+        population: &Population,
+        record: &Record,
+    ) -> Result<BTreeMap<u64, Stream>, String> {
+        let by_lock = |writes: &[Accepted]| {
+            let mut locks: BTreeMap<u64, Vec<Accepted>> = BTreeMap::new();
+            for write in writes {
+                locks.entry(write.place).or_default().push(write.clone());
+            }
+            locks
+        };
+        let mut confirmed = by_lock(&record.succeeded);
+        let mut client = OwnClient::new(server);
+        let mut streams = BTreeMap::new();
+        for (place, accepted) in by_lock(&record.accepted) {
+            let stream = events(&mut client, population, place).await?;
+            let lock = population.first_lock + place;
+            for write in accepted {
+                self.writes += 1;
+                // Its 200 has recorded it, now or under the same Idempotency-Key before.
+                let has_event = match write.version {
+                    Some(version) => stream.requested.get(&version) == Some(&write.key),
+                    None => false,
+                };
+                if !has_event {
+                    self.miss(format!(
+                        "lock {lock}: {} was answered 200 and has no event",
+                        write.key
+                    ));
+                }
+            }
+            for write in confirmed.remove(&place).unwrap_or_default() {
+                self.confirmed += 1;
+                if !stream.confirmed.iter().any(|(key, _)| *key == write.key) {
+                    self.miss(format!(
+                        "lock {lock}: {} is confirmed and has no event of it",
+                        write.key
+                    ));
+                }
+            }
+            streams.insert(lock, stream);
+        }
+        Ok(streams)
+    }
+
+    /// Looks for each confirmed key in its lock. The memories were read after the events.
+    pub fn held(&mut self, streams: &BTreeMap<u64, Stream>, held: &HeldKeys) {
+        let nothing = BTreeMap::new();
+        for (lock, stream) in streams {
+            let memory = held.get(&thing_of(*lock)).unwrap_or(&nothing);
+            for (slot, (version, key)) in stream.last_confirmed() {
+                self.slots += 1;
+                let found = memory.get(&slot);
+                if !found.is_some_and(|found| stream.is_since(found, version)) {
+                    self.miss(format!(
+                        "lock {lock}: {key} is confirmed, and its slot {slot} holds {}",
+                        found.map_or("nothing", |key| key)
+                    ));
+                }
+            }
+        }
+    }
+
     fn miss(&mut self, what: String) {
         self.missing_count += 1;
         if self.missing.len() < MOST_SHOWN {
@@ -87,11 +119,34 @@ impl Checked {
     }
 }
 
-#[derive(Default)]
-struct Stream {
-    /// The keys of `KeyWriteRequested`, by their versions.
-    requested: BTreeMap<u64, String>,
-    confirmed: BTreeSet<String>,
+impl Stream {
+    /// For each slot, the confirmed key that was requested last, and when: a lock does its writes in that order.
+    fn last_confirmed(&self) -> BTreeMap<u64, (u64, &str)> {
+        let mut last = BTreeMap::new();
+        for (key, slot) in &self.confirmed {
+            let version = self.version(key).unwrap_or_default();
+            let known = last.entry(*slot).or_insert((version, &**key));
+            if version > known.0 {
+                *known = (version, key);
+            }
+        }
+        last
+    }
+
+    /// Whether a key was requested at this version or later: a lock may hold one that it could not report. One that the events do not
+    /// know is not told from one whose 504 is not decided yet.
+    fn is_since(&self, key: &str, version: u64) -> bool {
+        self.version(key)
+            .is_none_or(|requested| requested >= version)
+    }
+
+    fn version(&self, key: &str) -> Option<u64> {
+        let found = self
+            .requested
+            .iter()
+            .find(|(_, requested)| *requested == key);
+        found.map(|(version, _)| *version)
+    }
 }
 
 async fn events(
@@ -111,7 +166,8 @@ async fn events(
                     stream.requested.insert(version, key);
                 }
                 (Some("KeyWriteConfirmed"), _) => {
-                    stream.confirmed.insert(key);
+                    let slot = item["event"]["data"]["keyIndexNumber"].as_u64();
+                    stream.confirmed.extend(slot.map(|slot| (key, slot)));
                 }
                 _ => {}
             }
@@ -146,4 +202,43 @@ async fn read(
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     Err(format!("the events of lock {lock} cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is missed of a lock with these events, whose slot 0 holds a key.
+    fn missing(requested: &[(u64, &str)], confirmed: &[&str], held: Option<&str>) -> u64 {
+        let stream = Stream {
+            requested: requested
+                .iter()
+                .map(|(version, key)| (*version, (*key).to_owned()))
+                .collect(),
+            confirmed: confirmed.iter().map(|key| ((*key).to_owned(), 0)).collect(),
+        };
+        let slots = held.map(|key| (0, key.to_owned())).into_iter().collect();
+        let mut checked = Checked::default();
+        let held = [(thing_of(7), slots)].into();
+        checked.held(&[(7, stream)].into(), &held);
+        checked.missing_count
+    }
+
+    #[test]
+    fn a_confirmed_key_is_in_its_lock_unless_a_later_one_took_its_slot() {
+        let requested = [(3, "first"), (4, "second"), (7, "third")];
+        for (confirmed, held, expected) in [
+            (&["first"][..], Some("first"), 0),
+            (&["first"], Some("second"), 0),
+            (&["second", "first"], Some("second"), 0),
+            (&["second", "first"], Some("first"), 1),
+            (&["second"], Some("first"), 1),
+            (&["second"], None, 1),
+            (&["second"], Some("of a write that is not decided"), 0),
+            (&[], None, 0),
+        ] {
+            let found = missing(&requested, confirmed, held);
+            assert_eq!(found, expected, "{confirmed:?} {held:?}");
+        }
+    }
 }

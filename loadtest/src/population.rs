@@ -1,5 +1,6 @@
 //! Who loads what: locks, the organizations and users that they belong to, and their credentials.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -106,6 +107,14 @@ pub fn of_sandbox(data: &Path, name: &str) -> Result<String, String> {
     value.ok_or_else(|| format!("{} has no {name}", path.display()))
 }
 
+/// The keys that locks have in their memories, by slot, by the locks' things.
+pub type HeldKeys = BTreeMap<String, BTreeMap<u64, String>>;
+
+/// The thing of a lock, as the sandbox names it.
+pub fn thing_of(lock: u64) -> String {
+    format!("demo-lock-{lock}")
+}
+
 /// The program that a population is made with, over a folder of data and a store.
 pub struct Keywright<'a> {
     /// The program.
@@ -172,6 +181,25 @@ impl Keywright<'_> {
         })
     }
 
+    /// What virtual locks have in their own memories, which are kept in the folder of data.
+    ///
+    /// # Errors
+    /// The program refuses; its words are in the text.
+    pub fn held_keys(&self) -> Result<HeldKeys, String> {
+        let answer = self.run(&["held-keys"])?;
+        let mut held = HeldKeys::new();
+        for lock in answer.as_array().into_iter().flatten() {
+            let thing = lock["thing"].as_str().unwrap_or_default().to_owned();
+            let keys = lock["keys"].as_array().into_iter().flatten();
+            let key = |key: &Value| {
+                let (slot, key) = (key["keyIndexNumber"].as_u64()?, key["keyUuid"].as_str()?);
+                Some((slot, key.to_owned()))
+            };
+            held.insert(thing, keys.filter_map(key).collect());
+        }
+        Ok(held)
+    }
+
     fn run(&self, arguments: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(self.binary);
         command.args(arguments).arg("--json");
@@ -201,7 +229,7 @@ fn write_locks(path: &Path, size: Size) -> std::io::Result<()> {
     for n in 0..size.locks {
         let (lock, uuid) = (FIRST_LOCK + n, format!("load-{n}"));
         let created = json!({ "type": "LockCreated", "data": {
-            "lockId": lock, "uuid": uuid, "timestamp": time, "thingName": format!("demo-lock-{lock}"),
+            "lockId": lock, "uuid": uuid, "timestamp": time, "thingName": thing_of(lock),
             "keyCapacity": 100, "ownerId": format!("load-user-{}", n % size.owners.max(1)),
         } });
         let owned = json!({ "type": "OrganizationSet", "data": {

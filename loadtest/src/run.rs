@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::check::check;
+use crate::check::Checked;
 use crate::goose_client::closed_loop;
 use crate::limits::{Finding, Limits, compare, percent, time};
 use crate::open_loop::open_loop;
@@ -101,7 +101,13 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     println!("the load is over; looking for what was answered");
     tokio::time::sleep(SETTLING).await;
     let record = recorder.so_far();
-    let checked = check(target.address, &population, &record).await?;
+    let mut checked = Checked::default();
+    let streams = checked
+        .streams(target.address, &population, &record)
+        .await?;
+    if let Some(spawned) = &target.spawned {
+        checked.held(&streams, &spawned.held_keys()?);
+    }
     let setting = Setting {
         load: match run.rate {
             Some(rate) => format!("open loop, {rate} arrivals a second"),
@@ -140,7 +146,7 @@ struct Target {
     population: Population,
     what: String,
     /// What was started for it, until it is over.
-    _spawned: Option<Spawned>,
+    spawned: Option<Spawned>,
 }
 
 impl Target {
@@ -156,7 +162,7 @@ impl Target {
                     run.size.locks, run.spawn.store, run.spawn.shadow
                 )
                 .to_lowercase(),
-                _spawned: Some(spawned),
+                spawned: Some(spawned),
             });
         }
         let (Some(host), Some(path)) = (&run.host, &run.population) else {
@@ -180,7 +186,7 @@ impl Target {
             address,
             population: Population::read(path)?,
             what: host.clone(),
-            _spawned: None,
+            spawned: None,
         })
     }
 }
@@ -236,8 +242,8 @@ fn say(run: &Summary, findings: &[Finding]) {
         );
     }
     println!(
-        "{} writes checked, {} of them confirmed",
-        run.checked.0, run.checked.1
+        "{} writes checked, {} of them confirmed; {} slots looked at in the locks' own memories",
+        run.checked.0, run.checked.1, run.slots_checked
     );
     for line in run
         .missing_shown

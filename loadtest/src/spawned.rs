@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use crate::population::{FIRST_LOCK, Keywright, Population, Size, forged, of_sandbox};
+use crate::population::{FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, of_sandbox};
 use crate::server::Server;
 
 /// How long a broker may take to listen.
@@ -20,6 +20,9 @@ const NOBODYS_CREDENTIALS: [(&str, &str); 2] = [
     ("AWS_ACCESS_KEY_ID", "nobody"),
     ("AWS_SECRET_ACCESS_KEY", "nothing"),
 ];
+
+/// The folder of locks that run beside the server.
+const SANDBOX: &str = "sandbox";
 
 /// A prime, by whose multiples locks with faults are spread.
 const SPREAD: u64 = 1_000_003;
@@ -164,6 +167,9 @@ pub struct Spawned {
     pub server: Server,
     /// Who loads it.
     pub population: Population,
+    binary: PathBuf,
+    /// Where the locks keep what they hold.
+    memories: PathBuf,
     _helpers: Vec<Helper>,
     _folder: TempDir,
 }
@@ -269,12 +275,33 @@ impl Spawned {
         let last = population.api_keys.last().cloned().unwrap_or_default();
         let path = format!("/locks/{FIRST_LOCK}/details");
         server.wait_for(&path, &format!("X-API-Key: {last}"), &[200, 403])?;
+        let memories = match helpers.is_empty() {
+            true => data.clone(),
+            false => folder.path().join(SANDBOX),
+        };
         Ok(Self {
             server,
             population,
+            binary: binary.clone(),
+            memories,
             _helpers: helpers,
             _folder: folder,
         })
+    }
+}
+
+impl Spawned {
+    /// What the locks hold, by their own memories.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn held_keys(&self) -> Result<HeldKeys, String> {
+        let keywright = Keywright {
+            binary: &self.binary,
+            data: &self.memories,
+            store: None,
+        };
+        keywright.held_keys()
     }
 }
 
@@ -314,7 +341,7 @@ fn sandbox(
     command
         .args(["--locks", locks, "--log-level", "error"])
         .args(fleet);
-    command.arg("--data").arg(folder.join("sandbox"));
+    command.arg("--data").arg(folder.join(SANDBOX));
     helper(command, "keywright sandbox")
 }
 

@@ -124,6 +124,9 @@ pub struct Summary {
     pub differing_repeats: u64,
     /// Writes that were looked for in the end, and how many were confirmed.
     pub checked: (usize, usize),
+    /// Slots that were looked at in the locks' own memories: none where the locks are not ours.
+    #[serde(default)]
+    pub slots_checked: usize,
     /// 200s without an event, and confirmed keys that are not in their lock.
     pub missing: u64,
     /// What they were.
@@ -167,6 +170,7 @@ impl Summary {
             unexpected_shown: record.unexpected.clone(),
             differing_repeats: record.differing_repeats,
             checked: (checked.writes, checked.confirmed),
+            slots_checked: checked.slots,
             missing: checked.missing_count,
             missing_shown: checked.missing.clone(),
             no_place: 0,

@@ -73,6 +73,15 @@ async fn a_lock_that_is_added_while_the_server_runs_can_be_written_to() {
         (&shown["version"], &shown["keys"][0]["uuid"]),
         (&json!(3), &json!("k"))
     );
+    let held = json!({ "thing": "door-500", "keys": [{ "keyUuid": "k", "keyIndexNumber": 2 }] });
+    assert_eq!(json(data, &["held-keys"]), json!([held]));
+    let (_, listed, _) = run(data, &["held-keys"]);
+    assert_eq!(listed, "door-500  2  k\n");
+    let elsewhere = refused(&data.join("elsewhere"), &["held-keys"]);
+    assert!(
+        elsewhere.contains("name another with --data"),
+        "{elsewhere}"
+    );
     let (_, listed, _) = run(data, &["lock", "list", "--after", "124"]);
     assert!(
         listed.contains("door-500") && !listed.contains("demo-lock-123"),

@@ -63,6 +63,10 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
         summary["checked"][1].as_u64().is_some_and(|n| n > 0),
         "{summary}"
     );
+    assert!(
+        summary["slotsChecked"].as_u64().is_some_and(|n| n > 0),
+        "{summary}"
+    );
     assert!(summary["statuses"]["400"].is_u64() || summary["statuses"]["404"].is_u64());
     let page = std::fs::read_to_string(folder.join("report.html")).expect("a page");
     assert!(page.contains("passed") && page.contains("Time to confirm"));

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::api_key::ApiKeyCommand;
+use crate::commands::held_keys::HeldKeysCommand;
 use crate::commands::lock::LockCommand;
 #[cfg(feature = "mqtt")]
 use crate::commands::shadow::{SandboxCommand, ShadowCommand};
@@ -57,6 +58,8 @@ enum Command {
     Token(TokenCommand),
     /// Asks a running server to write a key.
     Write(WriteCommand),
+    /// Prints the keys that virtual locks have in their own memories, beside the program that runs them.
+    HeldKeys(HeldKeysCommand),
     /// Serves device shadows as AWS IoT does, on a broker of your own and over REST.
     #[cfg(feature = "mqtt")]
     Shadow(ShadowCommand),
@@ -128,6 +131,7 @@ pub(crate) enum Task {
     ApiKey(ApiKeyCommand),
     Token(TokenCommand),
     Write(WriteCommand),
+    HeldKeys(HeldKeysCommand),
     #[cfg(feature = "mqtt")]
     Shadow(ShadowCommand),
     #[cfg(feature = "mqtt")]
@@ -169,6 +173,7 @@ pub(crate) fn read() -> Result<Task, String> {
         Some(Command::ApiKey(command)) => Task::ApiKey(command),
         Some(Command::Token(command)) => Task::Token(command),
         Some(Command::Write(command)) => Task::Write(command),
+        Some(Command::HeldKeys(command)) => Task::HeldKeys(command),
         #[cfg(feature = "mqtt")]
         Some(Command::Shadow(command)) => {
             command.check()?;

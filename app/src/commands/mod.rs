@@ -3,6 +3,7 @@
 pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod check_config;
+pub(crate) mod held_keys;
 pub(crate) mod lock;
 #[cfg(feature = "mqtt")]
 pub(crate) mod shadow;
