@@ -34,9 +34,10 @@ use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
 pub(crate) use credentials::check_tokens;
+pub(crate) use device_path::VIRTUAL_LOCKS;
 pub(crate) use device_path::check;
 #[cfg(feature = "mqtt")]
-pub(crate) use device_path::{VIRTUAL_LOCKS, open_shadows, seconds};
+pub(crate) use device_path::{open_shadows, seconds};
 use store::Stores;
 pub(crate) use store::{ApiKeyStore, Store};
 
