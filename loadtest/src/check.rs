@@ -23,8 +23,8 @@ pub struct Checked {
     pub writes: usize,
     /// Those that were confirmed.
     pub confirmed: usize,
-    /// Slots of locks that were looked at.
-    pub slots: usize,
+    /// Slots of locks that were looked at; `None`: the locks are not ours.
+    pub slots: Option<usize>,
     /// What is missing, in words: twenty at most.
     pub missing: Vec<String>,
     /// How much is missing.
@@ -95,11 +95,11 @@ impl Checked {
 
     /// Looks for each confirmed key in its lock. The memories were read after the events.
     pub fn held(&mut self, streams: &BTreeMap<u64, Stream>, held: &HeldKeys) {
-        let nothing = BTreeMap::new();
+        let (nothing, mut slots) = (BTreeMap::new(), 0);
         for (lock, stream) in streams {
             let memory = held.get(&thing_of(*lock)).unwrap_or(&nothing);
             for (slot, (version, key)) in stream.last_confirmed() {
-                self.slots += 1;
+                slots += 1;
                 let found = memory.get(&slot);
                 if !found.is_some_and(|found| stream.is_since(found, version)) {
                     self.miss(format!(
@@ -109,6 +109,7 @@ impl Checked {
                 }
             }
         }
+        self.slots = Some(slots);
     }
 
     fn miss(&mut self, what: String) {

@@ -73,23 +73,16 @@ impl Limits {
                 run.differing_repeats,
             ),
             never("answers that the request may not get", run.unexpected),
-            Finding {
-                what: "writes that were checked".into(),
-                measured: run.checked.0.to_string(),
-                limit: "at least 1".into(),
-                holds: run.checked.0 > 0,
-            },
-            Finding {
-                what: "of them confirmed".into(),
-                measured: run.checked.1.to_string(),
-                limit: "at least 1".into(),
-                holds: run.checked.1 > 0,
-            },
+            some("writes that were checked", run.checked.0),
+            some("of them confirmed", run.checked.1),
             never(
                 "arrivals that the load test itself had no place for",
                 run.no_place,
             ),
         ];
+        let slots = run.slots_checked;
+        findings
+            .extend(slots.map(|slots| some("slots looked at in the locks' own memories", slots)));
         for (what, measured, limit) in [
             ("time to accept, median", run.accept.p50, &self.accept_p50),
             ("time to accept, p99", run.accept.p99, &self.accept_p99),
@@ -143,6 +136,16 @@ impl Limits {
             });
         }
         Ok(findings)
+    }
+}
+
+/// Without any, nothing was checked.
+fn some(what: &str, count: usize) -> Finding {
+    Finding {
+        what: what.into(),
+        measured: count.to_string(),
+        limit: "at least 1".into(),
+        holds: count > 0,
     }
 }
 
@@ -257,13 +260,14 @@ mod tests {
         good.accept.p99 = 100.0;
         assert_eq!(failing(&limits, &good), [""; 0]);
         type Spoil = fn(&mut Summary);
-        let spoiled: [(Spoil, &str); 14] = [
+        let spoiled: [(Spoil, &str); 15] = [
             (|run| run.checked.1 = 0, "of them confirmed"),
             (|run| run.no_place = 1, "no place"),
             (|run| run.missing = 1, "200s without event"),
             (|run| run.differing_repeats = 1, "repeats"),
             (|run| run.unexpected = 1, "may not get"),
             (|run| run.checked.0 = 0, "checked"),
+            (|run| run.slots_checked = Some(0), "memories"),
             (|run| run.accept.p50 = 10.1, "time to accept, median"),
             (|run| run.accept.p99 = 100.1, "time to accept, p99"),
             (|run| run.confirm.p50 = 1000.1, "time to confirm, median"),

@@ -124,9 +124,9 @@ pub struct Summary {
     pub differing_repeats: u64,
     /// Writes that were looked for in the end, and how many were confirmed.
     pub checked: (usize, usize),
-    /// Slots that were looked at in the locks' own memories: none where the locks are not ours.
+    /// Slots that were looked at in the locks' own memories; `None`: the locks are not ours.
     #[serde(default)]
-    pub slots_checked: usize,
+    pub slots_checked: Option<usize>,
     /// 200s without an event, and confirmed keys that are not in their lock.
     pub missing: u64,
     /// What they were.
