@@ -157,14 +157,14 @@ async fn a_restarted_lock_remembers_and_answers_again() {
 #[tokio::test]
 async fn a_lock_that_needs_a_card_says_that_it_waits() {
     let world = World::new();
-    let mut messages = world.service.subscribe_all();
+    let mut announcements = world.service.subscribe_all();
     let _locks = world.start("card=20ms");
     world.write("w1", "k1", None, 1).await;
     assert_eq!(world.settled("w1").await, succeeded(0));
     let mut said = Vec::new();
-    while let Ok(message) = messages.try_recv() {
-        if message.kind == MessageKind::UpdateAccepted {
-            let body = message.body();
+    while let Ok(told) = announcements.try_recv() {
+        if let Some(accepted) = told.message(MessageKind::UpdateAccepted) {
+            let body = accepted.body();
             let status = body.pointer("/state/reported/writeKeyResult/w1/status");
             said.extend(status.and_then(Value::as_str).map(str::to_owned));
         }
@@ -175,15 +175,16 @@ async fn a_lock_that_needs_a_card_says_that_it_waits() {
 #[tokio::test]
 async fn a_lock_that_reports_twice_does_so() {
     let world = World::new();
-    let mut messages = world.service.subscribe_all();
+    let mut announcements = world.service.subscribe_all();
     let _locks = world.start("latency=1ms,twice");
     world.write("w1", "k1", None, 1).await;
     let mut reports = 0;
     while reports < 2 {
-        let message = messages.recv().await.expect("a message");
-        let body = message.body();
+        let told = announcements.recv().await.expect("an announcement");
+        let accepted = told.message(MessageKind::UpdateAccepted);
+        let body = accepted.expect("an update").body();
         let reported = body.pointer("/state/reported/writeKeyResult/w1");
-        reports += usize::from(message.kind == MessageKind::UpdateAccepted && reported.is_some());
+        reports += usize::from(reported.is_some());
     }
 }
 

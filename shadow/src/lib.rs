@@ -23,6 +23,6 @@ mod throttle;
 #[cfg(feature = "durable")]
 pub use durable::OpenError;
 pub use engine::{Limits, Rejected};
-pub use message::{Accepted, Message, MessageKind};
+pub use message::{Accepted, Announcement, Message, MessageKind};
 pub use name::{InvalidName, ShadowName, check_thing_name};
 pub use service::{Record, ServiceConfig, ShadowService};

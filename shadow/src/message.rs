@@ -43,24 +43,31 @@ pub(crate) const UPDATED_WITH_DIFFERENCE: &[MessageKind] = &[
     MessageKind::UpdateDocuments,
 ];
 
-/// One message.
+/// What everyone is told of one change: a message or several, in their order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub struct Announcement {
     /// The thing.
     pub thing: String,
     /// Its shadow.
     pub shadow: ShadowName,
-    /// What it tells.
-    pub kind: MessageKind,
     /// The shadow's version.
     pub version: u64,
+    pub(crate) kinds: &'static [MessageKind],
     pub(crate) said: Said,
 }
 
-impl Message {
-    /// The message itself.
-    pub fn body(&self) -> Value {
-        self.said.body(self.kind)
+impl Announcement {
+    /// The messages.
+    pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
+        let of = self;
+        self.kinds
+            .iter()
+            .map(move |kind| Message { of, kind: *kind })
+    }
+
+    /// The message of this kind, if it is one of them.
+    pub fn message(&self, kind: MessageKind) -> Option<Message<'_>> {
+        self.messages().find(|message| message.kind == kind)
     }
 
     /// Whether it tells of an update that changed what is reported.
@@ -69,6 +76,22 @@ impl Message {
             Said::Update(update) => update.request.reported() != Patch::Keep,
             Said::Body(_) => false,
         }
+    }
+}
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Message<'a> {
+    /// What it is of.
+    pub of: &'a Announcement,
+    /// What it tells.
+    pub kind: MessageKind,
+}
+
+impl Message<'_> {
+    /// The message itself.
+    pub fn body(&self) -> Value {
+        self.of.said.body(self.kind)
     }
 }
 

@@ -18,13 +18,20 @@ impl ShadowName {
     /// # Errors
     /// Not 1 to 64 of `a-z A-Z 0-9 : _ -`. Names that start with `$` are AWS's own.
     pub fn named(name: &str) -> Result<Self, InvalidName> {
-        if is_name(name, 64) {
-            Ok(Self::Named(name.to_owned()))
-        } else {
-            Err(InvalidName(
-                "a shadow name must be 1 to 64 characters of a-z, A-Z, 0-9, :, _ or -",
-            ))
-        }
+        check_shadow_name(name)?;
+        Ok(Self::Named(name.to_owned()))
+    }
+}
+
+/// # Errors
+/// See [`ShadowName::named`].
+pub(crate) fn check_shadow_name(name: &str) -> Result<(), InvalidName> {
+    if is_name(name, 64) {
+        Ok(())
+    } else {
+        Err(InvalidName(
+            "a shadow name must be 1 to 64 characters of a-z, A-Z, 0-9, :, _ or -",
+        ))
     }
 }
 

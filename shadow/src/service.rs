@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 #[cfg(feature = "durable")]
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,9 +11,9 @@ use tokio::sync::broadcast;
 use crate::durable::{GroupCommit, OpenError};
 use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, put_token};
 use crate::message::{
-    Accepted, Message, MessageKind, Said, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
+    Accepted, Announcement, MessageKind, Said, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
 };
-use crate::name::{FullName, ShadowName, check_thing_name};
+use crate::name::{FullName, ShadowName, check_shadow_name, check_thing_name};
 #[cfg(feature = "durable")]
 use crate::store;
 use crate::throttle::Throttle;
@@ -39,12 +39,15 @@ pub struct ShadowService {
 
 /// What requests see, which is what was committed; and who is told when it changes.
 struct Shared {
-    shadows: Mutex<BTreeMap<(String, ShadowName), Record>>,
-    messages: broadcast::Sender<Arc<Message>>,
+    shadows: Mutex<Shadows>,
+    announcements: broadcast::Sender<Arc<Announcement>>,
     throttle: Throttle,
     /// The status that every request is refused with; 0: none.
     refusal: AtomicU16,
 }
+
+/// By the thing and the shadow's name.
+type Shadows = HashMap<(String, ShadowName), Record>;
 
 /// What an accepted request does, to be stored before anyone hears of it.
 #[derive(Clone)]
@@ -72,14 +75,14 @@ pub enum Record {
 /// How long a deleted shadow's version is remembered, in seconds.
 const TOMBSTONE_SECS: u64 = 48 * 3600;
 
-/// How many messages a subscriber may lag behind.
+/// How many announcements a subscriber may lag behind.
 const BACKLOG: usize = 4096;
 
 impl ShadowService {
     /// Shadows that are gone with the process.
     pub fn in_memory(config: ServiceConfig) -> Self {
         Self {
-            shared: Arc::new(Shared::new(BTreeMap::new())),
+            shared: Arc::new(Shared::new(Shadows::new())),
             config,
             #[cfg(feature = "durable")]
             writer: None,
@@ -299,11 +302,13 @@ impl ShadowService {
         let live = shadows
             .iter()
             .filter(|((t, _), r)| t == thing && matches!(r, Record::Live(_)));
-        live.filter_map(|((_, shadow), _)| match shadow {
+        let names = live.filter_map(|((_, shadow), _)| match shadow {
             ShadowName::Named(name) => Some(name.clone()),
             ShadowName::Classic => None,
-        })
-        .collect()
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names
     }
 
     /// What is stored, if the shadow exists.
@@ -349,73 +354,72 @@ impl ShadowService {
             Record::Tombstone { .. } => false,
         };
         let pending = shadows.iter().filter(|(_, record)| differs(record));
-        pending.map(|(key, _)| key.clone()).collect()
+        let mut pending: Vec<_> = pending.map(|(key, _)| key.clone()).collect();
+        pending.sort_unstable();
+        pending
     }
 
-    /// The message that tells of a shadow's difference, if it has one now.
-    pub fn delta_message(&self, thing: &str, shadow: &ShadowName) -> Option<Message> {
+    /// What tells of a shadow's difference, if it has one now.
+    pub fn difference(&self, thing: &str, shadow: &ShadowName) -> Option<Announcement> {
         let document = self.document(thing, shadow)?;
         let delta = document.delta_body((self.config.clock)())?;
-        Some(Message {
+        Some(Announcement {
             thing: thing.to_owned(),
             shadow: shadow.clone(),
-            kind: MessageKind::UpdateDelta,
             version: document.version,
+            kinds: &[MessageKind::UpdateDelta],
             said: Said::Body(delta),
         })
     }
 
     /// Every record, ordered by thing and shadow.
     pub fn dump(&self) -> BTreeMap<(String, ShadowName), Record> {
-        self.shared.shadows().clone()
+        let shadows = self.shared.shadows();
+        let records = shadows.iter();
+        records
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect()
     }
 
-    /// Messages of all shadows from now on. A subscriber that lags far behind misses some, is told so, and
+    /// What is told of all shadows from now on. A subscriber that lags far behind misses some, is told so, and
     /// has to get what it needs.
-    pub fn subscribe_all(&self) -> broadcast::Receiver<Arc<Message>> {
-        self.shared.messages.subscribe()
+    pub fn subscribe_all(&self) -> broadcast::Receiver<Arc<Announcement>> {
+        self.shared.announcements.subscribe()
     }
 }
 
 impl Shared {
-    fn new(shadows: BTreeMap<(String, ShadowName), Record>) -> Self {
+    fn new(shadows: Shadows) -> Self {
         Self {
             shadows: Mutex::new(shadows),
-            messages: broadcast::channel(BACKLOG).0,
+            announcements: broadcast::channel(BACKLOG).0,
             throttle: Throttle::default(),
             refusal: AtomicU16::new(0),
         }
     }
 
     /// Whoever calls this holds the shadows, so that nobody hears of a change and does not see it.
-    fn show(
-        &self,
-        shadows: &mut BTreeMap<(String, ShadowName), Record>,
-        key: (String, ShadowName),
-        change: Change,
-    ) {
+    fn show(&self, shadows: &mut Shadows, key: (String, ShadowName), change: Change) {
         let Change {
             record,
             told,
             answer: Accepted { version, said },
         } = change;
-        if self.messages.receiver_count() > 0 {
-            for kind in told {
-                let message = Message {
-                    thing: key.0.clone(),
-                    shadow: key.1.clone(),
-                    kind: *kind,
-                    version,
-                    said: said.clone(),
-                };
-                // Whoever listened may be gone.
-                let _ = self.messages.send(Arc::new(message));
-            }
+        if self.announcements.receiver_count() > 0 && !told.is_empty() {
+            let announcement = Announcement {
+                thing: key.0.clone(),
+                shadow: key.1.clone(),
+                version,
+                kinds: told,
+                said,
+            };
+            // Whoever listened may be gone.
+            let _ = self.announcements.send(Arc::new(announcement));
         }
         shadows.insert(key, record);
     }
 
-    fn shadows(&self) -> MutexGuard<'_, BTreeMap<(String, ShadowName), Record>> {
+    fn shadows(&self) -> MutexGuard<'_, Shadows> {
         self.shadows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -489,7 +493,7 @@ fn check(thing: &str, shadow: &ShadowName) -> Result<(), Rejected> {
     let invalid = |e: crate::InvalidName| Rejected::new(400, e.to_string(), None);
     check_thing_name(thing).map_err(invalid)?;
     match shadow {
-        ShadowName::Named(name) => ShadowName::named(name).map(|_| ()).map_err(invalid),
+        ShadowName::Named(name) => check_shadow_name(name).map_err(invalid),
         ShadowName::Classic => Ok(()),
     }
 }

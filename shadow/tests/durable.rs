@@ -94,7 +94,7 @@ async fn a_file_opened_again_holds_the_same() {
 async fn updates_at_once_leave_no_gap_and_no_twin() {
     let folder = Folder::new();
     let service = open(&folder).await;
-    let mut messages = service.subscribe_all();
+    let mut announcements = service.subscribe_all();
     let mut tasks = Vec::new();
     for n in 0..64 {
         let service = service.clone();
@@ -111,10 +111,9 @@ async fn updates_at_once_leave_no_gap_and_no_twin() {
     versions.sort_unstable();
     assert_eq!(versions, (1..=64).collect::<Vec<u64>>());
     let mut published = Vec::new();
-    while let Ok(message) = messages.try_recv() {
-        if message.kind == MessageKind::UpdateAccepted {
-            published.push(message.version);
-        }
+    while let Ok(told) = announcements.try_recv() {
+        let accepted = told.message(MessageKind::UpdateAccepted);
+        published.extend(accepted.map(|message| message.of.version));
     }
     assert_eq!(published, versions, "in the order of versions");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keywright_domain::ports::{DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed};
 use keywright_domain::values::{ShadowVersion, ThingName};
-use keywright_shadow::{Message, MessageKind, ShadowName, ShadowService};
+use keywright_shadow::{Announcement, MessageKind, ShadowName, ShadowService};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
@@ -14,7 +14,7 @@ use crate::shadow::document;
 /// The accepted updates of one named shadow that carry results. There is nothing to acknowledge: what
 /// is missed stands on the shadow, and a subscriber that lags is told to read there.
 pub struct InMemoryReports {
-    messages: Mutex<Receiver<Arc<Message>>>,
+    announcements: Mutex<Receiver<Arc<Announcement>>>,
     name: ShadowName,
 }
 
@@ -22,19 +22,19 @@ impl InMemoryReports {
     /// Reports from now on.
     pub fn new(service: &ShadowService, name: ShadowName) -> Self {
         Self {
-            messages: Mutex::new(service.subscribe_all()),
+            announcements: Mutex::new(service.subscribe_all()),
             name,
         }
     }
 
-    fn report(&self, message: &Message) -> Option<DeviceReport> {
-        let accepted = message.kind == MessageKind::UpdateAccepted;
-        if !accepted || message.shadow != self.name || !message.has_reported() {
+    fn report(&self, told: &Announcement) -> Option<DeviceReport> {
+        if told.shadow != self.name || !told.has_reported() {
             return None;
         }
-        let results = document::results(&message.body());
-        let thing = ThingName::new(&message.thing).ok()?;
-        let shadow_version = Some(ShadowVersion(message.version));
+        let accepted = told.message(MessageKind::UpdateAccepted)?;
+        let results = document::results(&accepted.body());
+        let thing = ThingName::new(&told.thing).ok()?;
+        let shadow_version = Some(ShadowVersion(told.version));
         (!results.is_empty()).then_some(DeviceReport {
             thing,
             shadow_version,
@@ -46,11 +46,11 @@ impl InMemoryReports {
 #[async_trait]
 impl DeviceReports for InMemoryReports {
     async fn next(&self) -> Result<ReportStreamItem, ReportsClosed> {
-        let mut messages = self.messages.lock().await;
+        let mut announcements = self.announcements.lock().await;
         loop {
-            match messages.recv().await {
-                Ok(message) => {
-                    if let Some(report) = self.report(&message) {
+            match announcements.recv().await {
+                Ok(told) => {
+                    if let Some(report) = self.report(&told) {
                         return Ok(ReportStreamItem::Report(report, Box::new(|| {})));
                     }
                 }

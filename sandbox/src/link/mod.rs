@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::Broker;
-use keywright_shadow::{Message, MessageKind, ShadowName, ShadowService};
+use keywright_shadow::{Announcement, MessageKind, ShadowName, ShadowService};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -38,7 +38,7 @@ pub(crate) enum News {
 }
 
 pub(crate) enum Deltas {
-    InProcess(Receiver<Arc<Message>>, ShadowName),
+    InProcess(Receiver<Arc<Announcement>>, ShadowName),
     #[cfg(feature = "mqtt")]
     Broker(broker::Deltas),
 }
@@ -64,11 +64,12 @@ impl Deltas {
     /// `None`: nothing more will be heard.
     pub(crate) async fn next(&mut self) -> Option<News> {
         match self {
-            Self::InProcess(messages, shadow) => loop {
-                match messages.recv().await {
-                    Ok(message) => {
-                        if message.kind == MessageKind::UpdateDelta && message.shadow == *shadow {
-                            return Some(News::Of(message.thing.clone()));
+            Self::InProcess(announcements, shadow) => loop {
+                match announcements.recv().await {
+                    Ok(told) => {
+                        let differs = told.message(MessageKind::UpdateDelta).is_some();
+                        if differs && told.shadow == *shadow {
+                            return Some(News::Of(told.thing.clone()));
                         }
                     }
                     Err(RecvError::Lagged(_)) => return Some(News::OfAll),

@@ -17,7 +17,7 @@ use super::disturb::Disturb;
 use super::publisher::{Done, Publisher};
 use super::topic::{Operation, Topic};
 use crate::engine::Rejected;
-use crate::message;
+use crate::message::Announcement;
 use crate::name::ShadowName;
 use crate::service::ShadowService;
 
@@ -110,7 +110,7 @@ async fn attach(
     up: watch::Sender<bool>,
 ) -> AttachError {
     // What is changed while there is no connection is published on the next one.
-    let mut messages = service.subscribe_all();
+    let mut announcements = service.subscribe_all();
     let mut tries = FIRST_TRIES;
     loop {
         // Before each connection: whoever took this one's place while it was away stays.
@@ -118,7 +118,7 @@ async fn attach(
             return AttachError::AnotherService;
         }
         tries = 1;
-        serve(&service, &broker, &options, &mut messages, &up).await;
+        serve(&service, &broker, &options, &mut announcements, &up).await;
         up.send_replace(false);
     }
 }
@@ -167,7 +167,7 @@ async fn serve(
     service: &ShadowService,
     broker: &Broker,
     options: &Options,
-    messages: &mut Receiver<Arc<message::Message>>,
+    announcements: &mut Receiver<Arc<Announcement>>,
     up: &watch::Sender<bool>,
 ) {
     let operations = [Operation::Update, Operation::Get, Operation::Delete].map(Operation::name);
@@ -209,7 +209,7 @@ async fn serve(
     let publisher = Publisher::new(connection, options.disturb.clone());
     up.send_replace(true);
     tokio::select! {
-        () = publisher.run(service, messages, to_publish) => {}
+        () = publisher.run(service, announcements, to_publish) => {}
         _ = over.wait_for(|over| *over) => {}
     }
 }

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::disturb::{Disturb, Fate};
 use super::topic::Topic;
-use crate::message::{self, MessageKind};
+use crate::message::{self, Announcement, MessageKind};
 use crate::name::ShadowName;
 use crate::service::ShadowService;
 
@@ -58,16 +58,13 @@ impl Publisher {
     pub(super) async fn run(
         &self,
         service: &ShadowService,
-        messages: &mut Receiver<Arc<message::Message>>,
+        announcements: &mut Receiver<Arc<Announcement>>,
         mut done: mpsc::Receiver<Done>,
     ) {
-        for _ in 0..messages.len() {
-            let waiting = messages.try_recv();
-            let told = match waiting {
-                Ok(message) if message.kind != MessageKind::UpdateDelta => {
-                    self.tell(&message).await
-                }
-                _ => Some(()),
+        for _ in 0..announcements.len() {
+            let told = match announcements.try_recv() {
+                Ok(waiting) => self.tell_all_but_deltas(&waiting).await,
+                Err(_) => Some(()),
             };
             if told.is_none() {
                 return;
@@ -76,8 +73,8 @@ impl Publisher {
         let mut missed = service.pending();
         loop {
             let told = tokio::select! {
-                message = messages.recv() => match message {
-                    Ok(message) => self.tell(&message).await,
+                announcement = announcements.recv() => match announcement {
+                    Ok(announcement) => self.tell(&announcement).await,
                     Err(RecvError::Lagged(count)) => {
                         missed = after_lag(service, count);
                         Some(())
@@ -85,12 +82,12 @@ impl Publisher {
                     Err(RecvError::Closed) => None,
                 },
                 Some(done) = done.recv() => {
-                    self.end(service, messages, &mut missed, &done).await
+                    self.end(service, announcements, &mut missed, &done).await
                 }
                 () = std::future::ready(()), if !missed.is_empty() => {
                     let next = missed.pop();
-                    match next.and_then(|(thing, shadow)| service.delta_message(&thing, &shadow)) {
-                        Some(delta) => self.tell(&delta).await,
+                    match next.and_then(|(thing, shadow)| service.difference(&thing, &shadow)) {
+                        Some(difference) => self.tell(&difference).await,
                         None => Some(()),
                     }
                 }
@@ -104,14 +101,14 @@ impl Publisher {
     async fn end(
         &self,
         service: &ShadowService,
-        messages: &mut Receiver<Arc<message::Message>>,
+        announcements: &mut Receiver<Arc<Announcement>>,
         missed: &mut Missed,
         done: &Done,
     ) -> Option<()> {
         // Those that wait now; what comes meanwhile has its turn later.
-        for _ in 0..messages.len() {
-            match messages.try_recv() {
-                Ok(message) => self.tell(&message).await?,
+        for _ in 0..announcements.len() {
+            match announcements.try_recv() {
+                Ok(announcement) => self.tell(&announcement).await?,
                 Err(TryRecvError::Lagged(count)) => *missed = after_lag(service, count),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -123,9 +120,25 @@ impl Publisher {
         Some(())
     }
 
-    async fn tell(&self, message: &message::Message) -> Option<()> {
-        let suffix = message.kind.topic_suffix();
-        let topic = Topic::text(&message.thing, &message.shadow, suffix);
+    async fn tell(&self, announcement: &Announcement) -> Option<()> {
+        for message in announcement.messages() {
+            self.publish_message(message).await?;
+        }
+        Some(())
+    }
+
+    async fn tell_all_but_deltas(&self, announcement: &Announcement) -> Option<()> {
+        for message in announcement.messages() {
+            if message.kind != MessageKind::UpdateDelta {
+                self.publish_message(message).await?;
+            }
+        }
+        Some(())
+    }
+
+    async fn publish_message(&self, message: message::Message<'_>) -> Option<()> {
+        let (of, suffix) = (message.of, message.kind.topic_suffix());
+        let topic = Topic::text(&of.thing, &of.shadow, suffix);
         self.publish(&topic, &message.body()).await
     }
 

@@ -52,7 +52,7 @@ async fn run_on(service: &ShadowService, vector: &Value) {
         service.put(thing, &shadow, record).await.expect("stored");
     }
     let before = service.document(thing, &shadow);
-    let mut messages = service.subscribe_all();
+    let mut announcements = service.subscribe_all();
     let body = cases::body(vector);
     let body_of = |accepted: Accepted| accepted.body();
     let answer = match vector["op"].as_str().expect("an operation") {
@@ -75,8 +75,9 @@ async fn run_on(service: &ShadowService, vector: &Value) {
         other => panic!("an operation that is not known: {other}"),
     };
     let mut published = Vec::new();
-    while let Ok(message) = messages.try_recv() {
-        published.push((message.kind.topic_suffix().to_owned(), message.body()));
+    while let Ok(told) = announcements.try_recv() {
+        let messages = told.messages();
+        published.extend(messages.map(|m| (m.kind.topic_suffix().to_owned(), m.body())));
     }
     let answer = match answer {
         Ok(body) => Answer::Accepted(body),
