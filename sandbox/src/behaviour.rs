@@ -1,12 +1,14 @@
 //! How a virtual lock behaves.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
 /// What a virtual lock does with the writes that it finds.
 ///
 /// Its text form lists what differs from the default: `latency=200ms,offline=5s,capacity=4,fail=NoSpace,
-/// twice,silent,card=2s`. `offline=always` and `card=never` are possible, too.
+/// twice,silent,card=2s`. `offline=always` and `card=never` are possible, too. What is only so for a while says when:
+/// `latency=2s@10s-20s,offline@30s-40s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behaviour {
     /// How long it takes to write a key.
@@ -23,6 +25,31 @@ pub struct Behaviour {
     pub silent: bool,
     /// It needs a card to write on.
     pub card: Card,
+    /// What it does otherwise for a while. Of two that say the same thing the last one counts.
+    pub script: Vec<Change>,
+}
+
+/// Something that a virtual lock does for a while. Times count from the first write that any of the virtual locks finds,
+/// so that what is done to them is in step with the load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When it begins.
+    pub from: Duration,
+    /// When it is over.
+    pub until: Duration,
+    what: Trait,
+}
+
+/// One thing that a behaviour says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trait {
+    Latency(Duration),
+    Offline(Offline),
+    Capacity(u64),
+    Fail(String),
+    Twice,
+    Silent,
+    Card(Card),
 }
 
 /// When a virtual lock has no connection.
@@ -57,7 +84,47 @@ impl Default for Behaviour {
             twice: false,
             silent: false,
             card: Card::NotNeeded,
+            script: Vec::new(),
         }
+    }
+}
+
+impl Behaviour {
+    /// How it behaves so long after the first write.
+    pub(crate) fn at(&self, elapsed: Duration) -> Cow<'_, Self> {
+        let mut now = Cow::Borrowed(self);
+        for change in self.script.iter().filter(|change| change.is_on(elapsed)) {
+            now.to_mut().take_on(change.what.clone());
+        }
+        now
+    }
+
+    /// How much longer the script says that it has no connection; zero: it has one.
+    pub(crate) fn offline_for(&self, elapsed: Duration) -> Duration {
+        let offline = |change: &&Change| {
+            change.is_on(elapsed) && matches!(change.what, Trait::Offline(Offline::Always))
+        };
+        let ends = self.script.iter().filter(offline);
+        let ends = ends.map(|change| change.until.saturating_sub(elapsed));
+        ends.max().unwrap_or_default()
+    }
+
+    fn take_on(&mut self, what: Trait) {
+        match what {
+            Trait::Latency(latency) => self.latency = latency,
+            Trait::Offline(offline) => self.offline = offline,
+            Trait::Capacity(capacity) => self.capacity = capacity,
+            Trait::Fail(reason) => self.fail = Some(reason),
+            Trait::Twice => self.twice = true,
+            Trait::Silent => self.silent = true,
+            Trait::Card(card) => self.card = card,
+        }
+    }
+}
+
+impl Change {
+    fn is_on(&self, elapsed: Duration) -> bool {
+        (self.from..self.until).contains(&elapsed)
     }
 }
 
@@ -79,34 +146,58 @@ impl FromStr for Behaviour {
                 part: part.to_owned(),
                 why,
             };
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let time = || {
-                let time = humantime::parse_duration(value);
-                time.map_err(|_| invalid("write times as in 200ms or 5s"))
-            };
-            match (name, value) {
-                ("latency", _) => behaviour.latency = time()?,
-                ("offline", "always") => behaviour.offline = Offline::Always,
-                ("offline", _) => behaviour.offline = Offline::For(time()?),
-                ("capacity", _) => {
-                    let capacity = value.parse();
-                    behaviour.capacity = capacity.map_err(|_| invalid("write it as a number"))?;
-                }
-                ("fail", reason) if !reason.is_empty() => behaviour.fail = Some(reason.to_owned()),
-                ("twice", "") => behaviour.twice = true,
-                ("silent", "") => behaviour.silent = true,
-                ("card", "never") => behaviour.card = Card::Never,
-                ("card", _) => behaviour.card = Card::After(time()?),
-                _ => {
-                    return Err(invalid(
-                        "known are latency=D, offline=D, offline=always, capacity=N, fail=REASON, \
-                         twice, silent, card=D and card=never",
-                    ));
+            match part.split_once('@') {
+                None => behaviour.take_on(always(part).map_err(invalid)?),
+                Some((what, when)) => {
+                    let change = for_a_while(what, when).map_err(invalid)?;
+                    behaviour.script.push(change);
                 }
             }
         }
         Ok(behaviour)
     }
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "write times as in 200ms or 5s")
+}
+
+fn always(part: &str) -> Result<Trait, &'static str> {
+    let (name, value) = part.split_once('=').unwrap_or((part, ""));
+    Ok(match (name, value) {
+        ("latency", _) => Trait::Latency(time(value)?),
+        ("offline", "always") => Trait::Offline(Offline::Always),
+        ("offline", _) => Trait::Offline(Offline::For(time(value)?)),
+        ("capacity", _) => Trait::Capacity(value.parse().map_err(|_| "write it as a number")?),
+        ("fail", reason) if !reason.is_empty() => Trait::Fail(reason.to_owned()),
+        ("twice", "") => Trait::Twice,
+        ("silent", "") => Trait::Silent,
+        ("card", "never") => Trait::Card(Card::Never),
+        ("card", _) => Trait::Card(Card::After(time(value)?)),
+        _ => {
+            return Err(
+                "known are latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D and \
+                 card=never, and for a while offline@10s-20s or any other as latency=2s@10s-20s",
+            );
+        }
+    })
+}
+
+fn for_a_while(what: &str, when: &str) -> Result<Change, &'static str> {
+    let window = when.split_once('-').map(|(from, until)| {
+        let (from, until) = (time(from)?, time(until)?);
+        Ok::<_, &'static str>((from, until))
+    });
+    let (from, until) = window.ok_or("write when as in 10s-20s")??;
+    if from >= until {
+        return Err("it ends before it begins");
+    }
+    let what = match what {
+        "offline" => Trait::Offline(Offline::Always),
+        _ if what.starts_with("offline=") => return Err("write it as offline@10s-20s"),
+        _ => always(what)?,
+    };
+    Ok(Change { from, until, what })
 }
 
 #[cfg(test)]
@@ -124,9 +215,25 @@ mod tests {
             twice: true,
             silent: true,
             card: Card::After(Duration::from_secs(2)),
+            script: Vec::new(),
         };
         assert_eq!(text.parse(), Ok(behaviour));
         assert_eq!("".parse(), Ok(Behaviour::default()));
+    }
+
+    #[test]
+    fn a_script_says_what_is_otherwise_for_a_while() {
+        let text = "latency=1s,latency=5s@10s-20s,twice@15s-30s,offline@40s-50s,offline@45s-60s";
+        let script: Behaviour = text.parse().expect("a behaviour");
+        let at = |secs| script.at(Duration::from_secs(secs));
+        let latencies: Vec<_> = [0, 9, 10, 19, 20].map(|s| at(s).latency.as_secs()).into();
+        assert_eq!(latencies, [1, 1, 5, 5, 1]);
+        assert_eq!(
+            [14, 15, 29, 30].map(|s| at(s).twice),
+            [false, true, true, false]
+        );
+        let offline = |secs| script.offline_for(Duration::from_secs(secs)).as_secs();
+        assert_eq!([39, 40, 44, 45, 59, 60].map(offline), [0, 10, 6, 15, 1, 0]);
     }
 
     #[test]
@@ -139,6 +246,11 @@ mod tests {
             "twice=2",
             "fail",
             "fail=",
+            "offline",
+            "twice@10s",
+            "twice@20s-10s",
+            "twice@soon-later",
+            "offline=5s@10s-20s",
         ] {
             let error = part.parse::<Behaviour>().expect_err(part).to_string();
             assert!(error.contains(part), "{error}");

@@ -12,7 +12,7 @@ mod link;
 mod locks;
 mod memory_file;
 
-pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline};
+pub use behaviour::{Behaviour, Card, Change, InvalidBehaviour, Offline};
 pub use demo::{Demo, DemoLock};
 pub use device::{Entry, LockMemory, Outcome, Task, entries};
 pub use link::Shadows;

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use keywright_shadow::durable::OpenError;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
@@ -39,6 +40,8 @@ struct World {
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     file: MemoryFile,
     memories: Arc<Mutex<HashMap<String, LockMemory>>>,
+    /// When the first of them found a write: there the scripts begin.
+    first_write: Arc<OnceLock<Instant>>,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,6 +67,7 @@ impl VirtualLocks {
             clock,
             file,
             memories: Arc::new(Mutex::new(memories)),
+            first_write: Arc::default(),
         };
         let bells = Bells::default();
         let mut tasks = JoinSet::new();
@@ -99,6 +103,11 @@ impl World {
             done: Vec::new(),
         };
         tasks.spawn(lock.live(bell));
+    }
+
+    /// Since the first write.
+    fn elapsed(&self) -> Option<Duration> {
+        self.first_write.get().map(Instant::elapsed)
     }
 }
 
@@ -145,6 +154,7 @@ impl VirtualLock {
             }
         }
         loop {
+            self.be_online().await;
             match self.step().await {
                 Ok(true) => {}
                 Ok(false) => bell.notified().await,
@@ -156,12 +166,35 @@ impl VirtualLock {
         }
     }
 
+    /// How much longer its script leaves it without a connection.
+    fn offline_for(&self) -> Duration {
+        let elapsed = self.world.elapsed();
+        elapsed.map_or(Duration::ZERO, |elapsed| {
+            self.behaviour.offline_for(elapsed)
+        })
+    }
+
+    async fn be_online(&self) {
+        loop {
+            let span = self.offline_for();
+            if span.is_zero() {
+                return;
+            }
+            info!(thing = self.thing, "virtual lock is offline for {span:?}");
+            tokio::time::sleep(span).await;
+        }
+    }
+
     /// Does the next thing that is asked for; `false`: there is none.
     async fn step(&mut self) -> Result<bool, String> {
         let Some(task) = self.next().await? else {
             return Ok(false);
         };
-        self.run(task).await.map(|()| true)
+        self.world.first_write.get_or_init(Instant::now);
+        if self.offline_for().is_zero() {
+            self.run(task).await?;
+        }
+        Ok(true)
     }
 
     /// Reads the shadow before each write, so that one which was taken off meanwhile is not done.
@@ -177,15 +210,17 @@ impl VirtualLock {
     }
 
     async fn run(&mut self, task: Task) -> Result<(), String> {
+        let elapsed = self.world.elapsed().unwrap_or_default();
+        let behaviour = self.behaviour.at(elapsed).into_owned();
         let (id, result) = match task {
             Task::AnswerAgain(id, result) => (id, result),
             Task::Do(entry) => {
-                self.work_on(&entry).await?;
-                let result = self.settle(&entry).await?;
+                self.work_on(&entry, &behaviour).await?;
+                let result = self.settle(&entry, &behaviour).await?;
                 (entry.id, result)
             }
         };
-        if self.behaviour.silent {
+        if behaviour.silent {
             if self.done.len() >= MOST_DONE {
                 self.done.remove(0);
             }
@@ -194,7 +229,7 @@ impl VirtualLock {
         }
         let answer = device::answer(&id, &result);
         self.report(&answer).await?;
-        if self.behaviour.twice {
+        if behaviour.twice {
             info!(
                 thing = self.thing,
                 write = id,
@@ -205,25 +240,25 @@ impl VirtualLock {
         Ok(())
     }
 
-    async fn work_on(&self, entry: &Entry) -> Result<(), String> {
-        if self.behaviour.card != Card::NotNeeded && !self.behaviour.silent {
+    async fn work_on(&self, entry: &Entry, behaviour: &Behaviour) -> Result<(), String> {
+        if behaviour.card != Card::NotNeeded && !behaviour.silent {
             self.report(&device::in_progress(&entry.id)).await?;
         }
-        let span = match self.behaviour.card {
+        let span = match behaviour.card {
             Card::After(span) => span,
-            Card::NotNeeded | Card::Never => self.behaviour.latency,
+            Card::NotNeeded | Card::Never => behaviour.latency,
         };
         tokio::time::sleep(span).await;
         Ok(())
     }
 
     /// Remembers first and answers then, so that a lock which stops in between does not do it twice.
-    async fn settle(&self, entry: &Entry) -> Result<Outcome, String> {
+    async fn settle(&self, entry: &Entry, behaviour: &Behaviour) -> Result<Outcome, String> {
         let mut memory = guard(&self.world.memories)
             .get(&self.thing)
             .cloned()
             .unwrap_or_default();
-        let result = memory.settle(entry, &self.behaviour);
+        let result = memory.settle(entry, behaviour);
         let kept = self.world.file.keep(&self.thing, &memory).await;
         kept.map_err(|e| e.to_string())?;
         let (write, held) = (&entry.id, memory.keys.len());
@@ -243,6 +278,7 @@ impl VirtualLock {
     }
 
     async fn report(&self, body: &Value) -> Result<(), String> {
+        self.be_online().await;
         self.world.link.update(&self.thing, body).await
     }
 }

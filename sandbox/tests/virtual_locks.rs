@@ -201,3 +201,21 @@ async fn a_thing_without_a_lock_gets_one_if_that_is_wanted() {
     assert_eq!(world.settled("w2").await, succeeded(3));
     assert_eq!(locks.memory("door").keys.len(), 2);
 }
+
+#[tokio::test]
+async fn a_lock_does_otherwise_for_a_while_from_the_first_write_on() {
+    let world = World::new();
+    let _locks = world.start("latency=0s,offline@0s-400ms,fail=NoSpace@400ms-2s");
+    // As long as nothing is asked of it, no time passes for its script.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let start = tokio::time::Instant::now();
+    world.write("w1", "k1", Some(2), 1).await;
+    assert_eq!(
+        world.settled("w1").await,
+        json!({ "status": "FAILED", "reason": "NoSpace" })
+    );
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    tokio::time::sleep_until(start + Duration::from_millis(2100)).await;
+    world.write("w2", "k1", Some(2), 2).await;
+    assert_eq!(world.settled("w2").await, succeeded(2));
+}

@@ -95,7 +95,8 @@ pub(crate) struct Serve {
     /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. What is said of one
     /// lock replaces what is said of all. Known are latency=TIME (300ms unless said otherwise),
     /// offline=TIME and offline=always, capacity=N, fail=REASON, twice (it sends each report twice), silent
-    /// (it never reports), card=TIME (it needs a card, which somebody presents so much later) and card=never.
+    /// (it never reports), card=TIME (it needs a card, which somebody presents so much later) and card=never; and for a
+    /// while, counted from the first write that any lock finds, offline@10s-20s or any other as latency=2s@10s-20s.
     #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour, help_heading = "Sandbox")]
     behaviour: Vec<(Option<u64>, Behaviour)>,
     /// What goes wrong, by the count of the calls or by chance: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,
