@@ -30,8 +30,8 @@ fn attack_a_public_key_for_a_secret() {
         "PUBLIC KEY",
         pair.public_key().as_der().expect("DER").as_ref(),
     );
-    let verifier = JwtVerifier::new(vec![VerificationKey::es256_point(None, point)], settings());
-    let verifier = verifier.expect("a verifier");
+    let key = VerificationKey::es256_point(None, point).expect("a key");
+    let verifier = JwtVerifier::new(vec![key], settings()).expect("a verifier");
     for secret in [point, public.as_bytes()] {
         let key = EncodingKey::from_secret(secret);
         for header in [r#"{"alg":"HS256"}"#, r#"{"alg":"ES256"}"#] {
@@ -80,7 +80,7 @@ fn attack_a_forged_signature() {
 fn attack_an_all_zero_signature() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let key = VerificationKey::es256_point(None, pair.public_key().as_ref());
-    let verifier = JwtVerifier::new(vec![key], settings()).expect("a verifier");
+    let verifier = JwtVerifier::new(vec![key.expect("a key")], settings()).expect("a verifier");
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let message = format!(
         "{}.{}",

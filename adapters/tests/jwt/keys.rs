@@ -68,8 +68,10 @@ fn keys_that_anyone_could_guess_are_not_taken() {
 #[test]
 fn sets_of_keys_that_can_be_confused_are_not_taken() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
-    let public =
-        |id: &str| VerificationKey::es256_point(Some(id.into()), pair.public_key().as_ref());
+    let public = |id: &str| {
+        let key = VerificationKey::es256_point(Some(id.into()), pair.public_key().as_ref());
+        key.expect("a key")
+    };
     let secret = |id| secret_key(id, Algorithm::Hs256);
     let refused = |keys| JwtVerifier::new(keys, settings()).err();
     assert_eq!(refused(vec![]), Some(InvalidKeys::None));

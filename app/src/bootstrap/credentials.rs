@@ -173,7 +173,7 @@ async fn demo_credentials(
         audience: AUDIENCE.into(),
         organization_claim: ORGANIZATION_CLAIM.into(),
     };
-    let point = VerificationKey::es256_point(None, &token_key.public_point());
+    let point = VerificationKey::es256_point(None, &token_key.public_point())?;
     let tokens = JwtVerifier::new(vec![point], settings)?;
     let mut records = stored.read().await?;
     let api_keys = ApiKeys::new(records.clone());

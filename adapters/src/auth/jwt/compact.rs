@@ -29,6 +29,7 @@ pub(super) struct Compact<'a> {
     pub(super) claims: Vec<u8>,
     /// As it was sent, in base64url.
     pub(super) signature: &'a str,
+    pub(super) signature_bytes: Vec<u8>,
 }
 
 impl<'a> Compact<'a> {
@@ -62,7 +63,7 @@ impl<'a> Compact<'a> {
         {
             return Err(Refusal::Header);
         }
-        decode(signature)?;
+        let signature_bytes = decode(signature)?;
         if signature.is_empty() {
             return Err(Refusal::Unsigned);
         }
@@ -72,6 +73,7 @@ impl<'a> Compact<'a> {
             signed: &token[..token.len() - signature.len() - 1],
             claims: decode(claims)?,
             signature,
+            signature_bytes,
         })
     }
 }

@@ -7,11 +7,13 @@ use aws_lc_rs::signature::{
     VerificationAlgorithm,
 };
 use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::verify;
 use jsonwebtoken::jwk::Jwk;
 use keywright_domain::ports::Secret;
 use serde_json::Value;
 
 use super::algorithm::{Algorithm, Family};
+use super::compact::Compact;
 use super::strict_json;
 
 /// Shorter RSA keys can be broken (RFC 7518, section 3.3).
@@ -78,7 +80,30 @@ pub enum InvalidKeys {
 pub struct VerificationKey {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+    key: Key,
+}
+
+/// What signatures are verified with.
+enum Key {
+    /// The library of tokens reads it for each of them.
+    Token(DecodingKey),
+    /// A point of a curve, which has been read once for all of them.
+    Point(ParsedPublicKey),
+}
+
+impl Key {
+    /// `None`: it is no key of that algorithm, such as a point beside its curve.
+    fn of(algorithm: Algorithm, key: DecodingKey) -> Option<Self> {
+        let verification: &'static dyn VerificationAlgorithm = match algorithm {
+            Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
+            Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
+            Algorithm::EdDsa => &ED25519,
+            _ => return Some(Self::Token(key)),
+        };
+        let bytes = key.try_get_as_bytes().ok()?;
+        let point = ParsedPublicKey::new(verification, bytes).ok()?;
+        Some(Self::Point(point))
+    }
 }
 
 impl VerificationKey {
@@ -94,7 +119,7 @@ impl VerificationKey {
         if algorithm.family() != Family::Secret {
             return Err(InvalidKeys::Pem(algorithm));
         }
-        let key = checked_secret(algorithm, secret.expose().as_bytes())?;
+        let key = Key::Token(checked_secret(algorithm, secret.expose().as_bytes())?);
         Ok(Self { id, algorithm, key })
     }
 
@@ -111,22 +136,33 @@ impl VerificationKey {
         };
         let key = key.map_err(|_| InvalidKeys::Pem(algorithm))?;
         let bytes = key.try_get_as_bytes().unwrap_or_default();
-        if !is_public_key(algorithm, bytes) {
-            return Err(InvalidKeys::Pem(algorithm));
-        }
         if algorithm.family() == Family::Rsa && modulus_bits(bytes) < SHORTEST_RSA {
             return Err(InvalidKeys::ShortRsa);
         }
+        let key = Key::of(algorithm, key).ok_or(InvalidKeys::Pem(algorithm))?;
         Ok(Self { id, algorithm, key })
     }
 
     /// ES256 by a point of the curve P-256 in its uncompressed form.
-    pub fn es256_point(id: Option<String>, point: &[u8]) -> Self {
-        let key = DecodingKey::from_ec_der(point);
-        Self {
-            id,
-            algorithm: Algorithm::Es256,
-            key,
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn es256_point(id: Option<String>, point: &[u8]) -> Result<Self, InvalidKeys> {
+        let algorithm = Algorithm::Es256;
+        let key = Key::of(algorithm, DecodingKey::from_ec_der(point));
+        let key = key.ok_or(InvalidKeys::Pem(algorithm))?;
+        Ok(Self { id, algorithm, key })
+    }
+
+    /// Whether the token was signed with this key's other half.
+    pub(super) fn has_signed(&self, token: &Compact<'_>) -> bool {
+        match &self.key {
+            Key::Token(key) => {
+                let signing = self.algorithm.signing();
+                let good = verify(token.signature, token.signed, key, signing);
+                good.unwrap_or(false)
+            }
+            Key::Point(key) => key.verify_sig(token.signed, &token.signature_bytes).is_ok(),
         }
     }
 }
@@ -248,21 +284,18 @@ fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
             .map_err(|_| format!("`{name}` is not base64url"))
     };
     let key = match algorithm.family() {
-        Family::Secret => checked_secret(algorithm, &bytes("k")?).map_err(|e| e.to_string())?,
+        Family::Secret => {
+            let secret = checked_secret(algorithm, &bytes("k")?);
+            Key::Token(secret.map_err(|e| e.to_string())?)
+        }
         Family::Rsa if significant_bits(&bytes("n")?) < SHORTEST_RSA => {
             return Err(InvalidKeys::ShortRsa.to_string());
         }
         _ => {
-            let unusable = |_| format!("the key is none for {algorithm}");
-            let jwk: Jwk = serde_json::from_value(value.clone()).map_err(unusable)?;
             let none = || format!("the key is none for {algorithm}");
+            let jwk: Jwk = serde_json::from_value(value.clone()).map_err(|_| none())?;
             let key = DecodingKey::from_jwk(&jwk).map_err(|_| none())?;
-            let is_rsa = algorithm.family() == Family::Rsa;
-            let bytes = key.try_get_as_bytes().unwrap_or_default();
-            if !is_rsa && !is_public_key(algorithm, bytes) {
-                return Err(none());
-            }
-            key
+            Key::of(algorithm, key).ok_or_else(none)?
         }
     };
     Ok(VerificationKey { id, algorithm, key })
@@ -294,17 +327,6 @@ fn is_repeated(secret: &[u8]) -> bool {
         let (head, tail) = secret.split_at(period);
         tail.chunks(period).all(|chunk| head.starts_with(chunk))
     })
-}
-
-/// Whether these bytes are a public key of that algorithm: a point may lie beside its curve.
-fn is_public_key(algorithm: Algorithm, bytes: &[u8]) -> bool {
-    let verification: &'static dyn VerificationAlgorithm = match algorithm {
-        Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
-        Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
-        Algorithm::EdDsa => &ED25519,
-        _ => return true,
-    };
-    ParsedPublicKey::new(verification, bytes).is_ok()
 }
 
 /// The size of an RSA key in PKCS#1: a sequence whose first integer is the modulus.
