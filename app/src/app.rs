@@ -52,10 +52,12 @@ impl App {
 
     /// What comes of something before that moment; `None`: nothing, and it has been given up.
     pub(crate) async fn by<T>(&self, deadline: Tick, work: impl Future<Output = T>) -> Option<T> {
+        // Lazily: what does not have to wait needs no timer.
+        let over = async { self.timer.sleep_until(deadline).await };
         tokio::select! {
             biased;
             outcome = work => Some(outcome),
-            () = self.timer.sleep_until(deadline) => None,
+            () = over => None,
         }
     }
 }

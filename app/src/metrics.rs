@@ -4,11 +4,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::ports::Standing;
 use keywright_domain::rules::{Finding, Ignored};
 use keywright_domain::values::Timestamp;
-use keywright_domain::write::Write;
 use keywright_domain::{Audited, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -18,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::bootstrap::{Call, Observer};
+use crate::bootstrap::{Call, Observer, Recorded};
 
 type Label = (&'static str, &'static str);
 
@@ -257,19 +255,12 @@ impl Observer for Metrics {
             .observe(seconds);
     }
 
-    fn saved(&self, events: &[RecordedEvent], writes: &[Write]) {
-        for recorded in events {
-            let name = recorded.event.name();
-            self.events.get_or_create(&[("event", name)]).inc();
-            let late = match &recorded.event {
-                LockEvent::KeyWriteConfirmed { late, .. }
-                | LockEvent::KeyWriteFailed { late, .. } => *late,
-                _ => continue,
-            };
-            self.late.inc_by(u64::from(late));
-            let write = writes.iter().find(|w| Some(w.id) == recorded.write);
-            if let Some(requested) = write.and_then(|w| w.requested) {
-                let took = recorded.time.since(requested.time);
+    fn recorded(&self, recorded: Recorded) {
+        let label = ("event", recorded.event);
+        self.events.get_or_create(&[label]).inc();
+        if let Some(settled) = recorded.settled {
+            self.late.inc_by(u64::from(settled.late));
+            if let Some(took) = settled.took {
                 self.confirmed.observe(took.as_secs_f64());
             }
         }

@@ -58,7 +58,10 @@ pub(crate) async fn run(
             let app = app.clone();
             let serve = service_fn(move |request| {
                 let app = app.clone();
-                async move { Ok::<_, Infallible>(http::answer(&app, peer, request).await) }
+                // Boxed: a connection has room for the future of its service also while it is idle.
+                Box::pin(
+                    async move { Ok::<_, Infallible>(http::answer(&app, peer, request).await) },
+                )
             });
             let served = connection.serve_connection(TokioIo::new(stream), serve);
             let served = graceful.watch(served);

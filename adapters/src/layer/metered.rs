@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::RecordedEvent;
+use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{
     LockRepo, RepoError, Save, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
@@ -32,8 +32,44 @@ pub struct Call {
 pub trait Observer: Send + Sync {
     /// A call has ended.
     fn called(&self, call: Call);
-    /// A save was taken that recorded these events, and left these writes as they are here.
-    fn saved(&self, events: &[RecordedEvent], writes: &[Write]);
+    /// A save was taken that recorded this.
+    fn recorded(&self, event: Recorded);
+}
+
+/// One event that was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its type.
+    pub event: &'static str,
+    /// The lock's own word on a write, where it is that.
+    pub settled: Option<Settled>,
+}
+
+/// The lock's own word on a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// It came after the write had ended otherwise.
+    pub late: bool,
+    /// From the event of its request on, where there is one.
+    pub took: Option<Duration>,
+}
+
+impl Recorded {
+    fn of(recorded: &RecordedEvent, writes: &[Write]) -> Self {
+        let late = match &recorded.event {
+            LockEvent::KeyWriteConfirmed { late, .. } | LockEvent::KeyWriteFailed { late, .. } => {
+                Some(*late)
+            }
+            _ => None,
+        };
+        let write = writes.iter().find(|w| Some(w.id) == recorded.write);
+        let requested = write.and_then(|w| w.requested);
+        let took = requested.map(|r| recorded.time.since(r.time));
+        Self {
+            event: recorded.event.name(),
+            settled: late.map(|late| Settled { late, took }),
+        }
+    }
 }
 
 /// Tells of the calls of a port.
@@ -147,13 +183,14 @@ impl LockRepo for Metered<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        // Most saves record nothing.
-        let news = (!save.events.is_empty()).then(|| (save.events.clone(), save.writes.clone()));
+        let events = save.events.iter();
+        let news: Vec<_> = events.map(|e| Recorded::of(e, &save.writes)).collect();
         let under_way = self.begin("store", "save");
         let answer = self.inner.save(save).await;
         under_way.end(of_store(&answer));
-        if let (Ok(()), Some((events, writes))) = (&answer, news) {
-            self.observer.saved(&events, &writes);
+        if answer.is_ok() {
+            news.into_iter()
+                .for_each(|event| self.observer.recorded(event));
         }
         answer
     }

@@ -11,7 +11,7 @@ mod watched;
 pub use faults::{Fault, FaultPlan, Faults, InvalidFault, Operation};
 pub use faulty_lock_repo::FaultyLockRepo;
 pub use faulty_shadow::FaultyShadow;
-pub use metered::{Call, Metered, Observer};
+pub use metered::{Call, Metered, Observer, Recorded, Settled};
 pub use timeout::Timeout;
 pub use traced::{TracedLockRepo, TracedShadow};
 pub use watched::Watched;

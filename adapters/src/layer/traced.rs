@@ -13,7 +13,7 @@ use keywright_domain::ports::{
 use keywright_domain::values::{ClientToken, KeyIndex, LockId, ShadowVersion, ThingName, WriteId};
 use keywright_domain::write::{Owner, Write, WriteState};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, enabled, info, warn};
 
 /// Logs what a shadow is asked and answers: failures as warnings, the rest for those who look for a fault.
 #[derive(Clone)]
@@ -107,11 +107,13 @@ impl LockRepo for TracedLockRepo {
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let (start, lock) = (Instant::now(), save.lock);
-        let (events, writes) = (save.events.clone(), save.writes.clone());
+        let steps = enabled!(Level::INFO).then(|| (save.events.clone(), save.writes.clone()));
         let answer = self.inner.save(save).await;
         let micros = since(start);
         match &answer {
-            Ok(()) => self.log_steps(&events, &writes),
+            Ok(()) => steps
+                .iter()
+                .for_each(|(events, writes)| self.log_steps(events, writes)),
             Err(RepoError::Stale) => debug!(%lock, micros, "lock has changed, deciding again"),
             Err(error) => warn!(%lock, %error, micros, "lock not saved"),
         }

@@ -48,7 +48,7 @@ pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed, write_
 pub(crate) use keywright_adapters::auth::JwtVerifier;
 
 /// Who is told of what goes through the ports.
-pub(crate) use keywright_adapters::layer::{Call, Observer};
+pub(crate) use keywright_adapters::layer::{Call, Observer, Recorded};
 
 /// What takes in the reports that are brought over HTTP.
 pub(crate) use keywright_adapters::reports::{HttpReports, Undelivered};

@@ -1,7 +1,10 @@
 //! Writing a key, and taking a write back.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::Request;
@@ -103,29 +106,38 @@ pub(super) async fn withdraw(
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
-/// Runs a use case in a task of its own, which goes on when the client hangs up, and which has the place until then. It is
-/// boxed at once: a connection has room for the whole future that answers a request, also while it is idle.
+/// Runs a use case that goes on when its client hangs up, and which has the place until it is over: what has to wait for
+/// something does so in a task of its own.
 ///
 /// # Errors
 /// 500 where it panicked.
 async fn run<T: Send + 'static>(
     app: &App,
     place: Place,
-    use_case: Pin<Box<dyn Future<Output = T> + Send>>,
+    mut use_case: Pin<Box<dyn Future<Output = T> + Send>>,
 ) -> Result<T, Failure> {
+    let first = poll_fn(|cx| Poll::Ready(unless_it_panics(|| use_case.as_mut().poll(cx)))).await?;
+    if let Poll::Ready(outcome) = first {
+        return Ok(outcome);
+    }
     let task = async move {
         let outcome = use_case.await;
         drop(place);
         outcome
     };
-    app.work
-        .tasks
-        .spawn(task.in_current_span())
-        .await
-        .map_err(|error| {
-            error!(%error, "a use case did not come to its end");
-            Failure::Internal
-        })
+    let task = app.work.tasks.spawn(task.in_current_span());
+    task.await.map_err(|error| {
+        error!(%error, "a use case did not come to its end");
+        Failure::Internal
+    })
+}
+
+/// What panicked is not looked at again.
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
+        error!("a use case did not come to its end");
+        Failure::Internal
+    })
 }
 
 /// The write once it has come to its end, or as it is after `span`; `None` where the store does not say.

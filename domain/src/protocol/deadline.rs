@@ -14,11 +14,13 @@ pub(super) async fn bounded<T>(
     deadline: Tick,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut end = timer.sleep_until(deadline);
+    // What does not have to wait needs no timer.
+    let mut end = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
+        let end = end.get_or_insert_with(|| timer.sleep_until(deadline));
         end.as_mut().poll(cx).map(|()| None)
     })
     .await
