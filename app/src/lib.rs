@@ -15,6 +15,7 @@ mod settings;
 mod signals;
 mod workers;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
@@ -89,7 +90,10 @@ pub fn run(wiring: &Wiring) -> ExitCode {
 
 fn start(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
     logging::start(settings.log, settings.log_level);
+    // A thread for each core that this process may use, whatever the environment says of tokio's.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
         .enable_all()
         .build()?;
     runtime.block_on(serve(settings, wiring))
