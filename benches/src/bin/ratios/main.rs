@@ -2,6 +2,7 @@
 //! core 1. What is fast is measured in turn with what is beside it, five times, and the medians count; memory and the start
 //! are measured once.
 
+mod details;
 mod many;
 mod memory;
 mod million;
@@ -15,7 +16,7 @@ use std::process::Command;
 
 /// One line of the table.
 pub(crate) struct Row {
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     pub(crate) measured: String,
     pub(crate) beside: String,
     /// What is held against the target.
@@ -91,10 +92,15 @@ async fn main() {
     if is_wanted("rules") {
         rules::row().print();
     }
+    if is_wanted("details") {
+        let criterion = programs.folder.with_file_name("criterion");
+        details::rows(&criterion).iter().for_each(Row::print);
+    }
     if is_wanted("whole") {
         whole::rows(&programs).await.iter().for_each(Row::print);
     }
     if is_wanted("store") {
+        store::memory().await.print();
         store::sqlite().await.print();
         store::postgres().await.print();
     }

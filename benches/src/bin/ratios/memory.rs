@@ -82,21 +82,21 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let cores = String::from_utf8(cores.unwrap_or_default()).unwrap_or_default();
     vec![
         Row {
-            what: "resident memory, idle",
+            what: "resident memory, idle".into(),
             measured: format!("{idle:.1} MiB"),
             beside: format!("{} cores", cores.trim()),
             figure: idle,
             target: Target::AtMost(20.0),
         },
         Row {
-            what: "resident memory of a lock in the memory store",
+            what: "resident memory of a lock in the memory store".into(),
             measured: format!("{lock:.0} B"),
             beside: format!("{LOCKS} locks"),
             figure: lock,
             target: Target::AtMost(400.0),
         },
         Row {
-            what: "resident memory of an idle connection",
+            what: "resident memory of an idle connection".into(),
             measured: format!("{connection:.1} KiB"),
             beside: format!("{CONNECTIONS} connections"),
             figure: connection,

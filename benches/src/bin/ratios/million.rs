@@ -125,21 +125,21 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     );
     vec![
         Row {
-            what: "WriteKey over HTTP on SQLite: a thousand locks beside a million with ten million events",
+            what: "WriteKey over HTTP on SQLite: a thousand locks beside a million with ten million events".into(),
             measured: format!("{few}: {fast:.0} a second"),
             beside: format!("{many}: {slow:.0}"),
             figure: fast / slow,
             target: Target::AtMost(1.2),
         },
         Row {
-            what: "the same: p99 at 64 connections",
+            what: "the same: p99 at 64 connections".into(),
             measured: format!("{many}: {long:.0} µs"),
             beside: format!("{few}: {short:.0} µs"),
             figure: long / short,
             target: Target::AtMost(1.2),
         },
         Row {
-            what: "from start to the first 200, a million locks with ten million events",
+            what: "from start to the first 200, a million locks with ten million events".into(),
             measured: format!("{first:.0} ms"),
             beside: String::new(),
             figure: first,

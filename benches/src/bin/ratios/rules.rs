@@ -45,7 +45,7 @@ pub(crate) fn row() -> Row {
     });
     let nanos = median(rounds.collect());
     Row {
-        what: "`decide` and `apply`, a lock with 100 keys and 16 open writes",
+        what: "`decide` and `apply`, a lock with 100 keys and 16 open writes".into(),
         measured: format!("{nanos:.0} ns"),
         beside: "1 µs".into(),
         figure: nanos / 1000.0,

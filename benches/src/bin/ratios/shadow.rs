@@ -148,7 +148,7 @@ pub(crate) async fn mqtt() -> Row {
     let pair = async || (over_mqtt(&mosquitto).await, echoes(&mosquitto).await);
     let (own, alone) = medians(pair).await;
     Row {
-        what: "shadow updates over MQTT, 64 in flight",
+        what: "shadow updates over MQTT, 64 in flight".into(),
         measured: format!("{own:.0} accepted a second"),
         beside: format!("a message and its echo: {alone:.0}"),
         figure: own / alone,
@@ -206,7 +206,7 @@ async fn over_bare_hyper() -> f64 {
 pub(crate) async fn aws_sdk() -> Row {
     let (own, alone) = medians(async || (over_rest().await, over_bare_hyper().await)).await;
     Row {
-        what: "shadow updates by the AWS SDK over our REST service, 64 in flight",
+        what: "shadow updates by the AWS SDK over our REST service, 64 in flight".into(),
         measured: format!("{own:.0} accepted a second"),
         beside: format!("bare hyper, both ends: {alone:.0}"),
         figure: own / alone,

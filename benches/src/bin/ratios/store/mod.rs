@@ -1,5 +1,6 @@
 //! What a store adds to its database: load, prepare and commit, beside the same rows without a store.
 
+mod memory;
 mod postgres;
 mod sqlite;
 
@@ -10,6 +11,7 @@ use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
 use crate::many;
 
+pub(crate) use memory::row as memory;
 pub(crate) use postgres::row as postgres;
 pub(crate) use sqlite::row as sqlite;
 

@@ -113,7 +113,7 @@ async fn run() -> (f64, f64) {
 pub(crate) async fn row() -> Row {
     let (own, alone) = medians(run).await;
     Row {
-        what: "`LockRepo` on PostgreSQL: load, prepare and commit, 64 at once",
+        what: "`LockRepo` on PostgreSQL: load, prepare and commit, 64 at once".into(),
         measured: format!("{own:.0} a second"),
         beside: format!("two bare transactions of the same rows: {alone:.0}"),
         figure: own / alone,

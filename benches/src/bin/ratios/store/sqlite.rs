@@ -95,7 +95,7 @@ async fn run() -> (f64, f64) {
 pub(crate) async fn row() -> Row {
     let (own, alone) = medians(run).await;
     Row {
-        what: "`LockRepo` on SQLite: load, prepare and commit, 64 at once",
+        what: "`LockRepo` on SQLite: load, prepare and commit, 64 at once".into(),
         measured: format!("{own:.0} a second"),
         beside: format!("SQLite alone, the same rows in batches of 64: {alone:.0}"),
         figure: own / alone,
