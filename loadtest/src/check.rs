@@ -29,29 +29,28 @@ pub struct Checked {
     pub missing: Vec<String>,
     /// How much is missing.
     pub missing_count: u64,
+    /// Why not all could be looked at; `None`: all was.
+    pub given_up: Option<String>,
 }
 
 /// What the events of a lock say. A key is written once.
 #[derive(Debug, Default)]
 pub struct Stream {
-    /// The keys of `KeyWriteRequested`, by their versions.
-    requested: BTreeMap<u64, String>,
+    /// The versions of `KeyWriteRequested`, by their keys.
+    requested: BTreeMap<String, u64>,
     /// The keys of `KeyWriteConfirmed`, and the slots that the lock put them in.
     confirmed: BTreeSet<(String, u64)>,
 }
 
 impl Checked {
-    /// Reads the events of each lock that was written to, and looks for what was answered. The events by lock, for what else is to be
-    /// looked for.
-    ///
-    /// # Errors
-    /// The service does not answer any more.
+    /// Reads the events of each lock that was written to, and looks for what was answered. The events by lock, for what
+    /// else is to be looked for. It is given up when the service does not answer any more.
     pub async fn streams(
         &mut self,
         server: SocketAddr,
         population: &Population,
         record: &Record,
-    ) -> Result<BTreeMap<u64, Stream>, String> {
+    ) -> BTreeMap<u64, Stream> {
         let by_lock = |writes: &[Accepted]| {
             let mut locks: BTreeMap<u64, Vec<Accepted>> = BTreeMap::new();
             for write in writes {
@@ -63,13 +62,19 @@ impl Checked {
         let mut client = OwnClient::new(server);
         let mut streams = BTreeMap::new();
         for (place, accepted) in by_lock(&record.accepted) {
-            let stream = events(&mut client, population, place).await?;
+            let stream = match events(&mut client, population, place).await {
+                Ok(stream) => stream,
+                Err(why) => {
+                    self.given_up = Some(why);
+                    break;
+                }
+            };
             let lock = population.first_lock + place;
             for write in accepted {
                 self.writes += 1;
                 // Its 200 has recorded it, now or under the same Idempotency-Key before.
                 let has_event = match write.version {
-                    Some(version) => stream.requested.get(&version) == Some(&write.key),
+                    Some(version) => stream.version(&write.key) == Some(version),
                     None => false,
                 };
                 if !has_event {
@@ -90,18 +95,29 @@ impl Checked {
             }
             streams.insert(lock, stream);
         }
-        Ok(streams)
+        streams
     }
 
-    /// Looks for each confirmed key in its lock. The memories were read after the events.
-    pub fn held(&mut self, streams: &BTreeMap<u64, Stream>, held: &HeldKeys) {
+    /// Looks for each confirmed key in its lock. The memories were read after the events. `undecided` are keys of which
+    /// nobody knows whether they were written.
+    pub fn held(
+        &mut self,
+        streams: &BTreeMap<u64, Stream>,
+        held: &HeldKeys,
+        undecided: &BTreeSet<String>,
+    ) {
         let (nothing, mut slots) = (BTreeMap::new(), 0);
         for (lock, stream) in streams {
             let memory = held.get(&thing_of(*lock)).unwrap_or(&nothing);
             for (slot, (version, key)) in stream.last_confirmed() {
                 slots += 1;
                 let found = memory.get(&slot);
-                if !found.is_some_and(|found| stream.is_since(found, version)) {
+                // A lock may hold a later key that it could not report.
+                let may_be = |found: &String| match stream.version(found) {
+                    Some(requested) => requested >= version,
+                    None => undecided.contains(found),
+                };
+                if !found.is_some_and(may_be) {
                     self.miss(format!(
                         "lock {lock}: {key} is confirmed, and its slot {slot} holds {}",
                         found.map_or("nothing", |key| key)
@@ -134,19 +150,8 @@ impl Stream {
         last
     }
 
-    /// Whether a key was requested at this version or later: a lock may hold one that it could not report. One that the events do not
-    /// know is not told from one whose 504 is not decided yet.
-    fn is_since(&self, key: &str, version: u64) -> bool {
-        self.version(key)
-            .is_none_or(|requested| requested >= version)
-    }
-
     fn version(&self, key: &str) -> Option<u64> {
-        let found = self
-            .requested
-            .iter()
-            .find(|(_, requested)| *requested == key);
-        found.map(|(version, _)| *version)
+        self.requested.get(key).copied()
     }
 }
 
@@ -164,7 +169,7 @@ async fn events(
             let key = key.unwrap_or_default().to_owned();
             match (item["type"].as_str(), item["version"].as_u64()) {
                 (Some("KeyWriteRequested"), Some(version)) => {
-                    stream.requested.insert(version, key);
+                    stream.requested.insert(key, version);
                 }
                 (Some("KeyWriteConfirmed"), _) => {
                     let slot = item["event"]["data"]["keyIndexNumber"].as_u64();
@@ -214,14 +219,15 @@ mod tests {
         let stream = Stream {
             requested: requested
                 .iter()
-                .map(|(version, key)| (*version, (*key).to_owned()))
+                .map(|(version, key)| ((*key).to_owned(), *version))
                 .collect(),
             confirmed: confirmed.iter().map(|key| ((*key).to_owned(), 0)).collect(),
         };
         let slots = held.map(|key| (0, key.to_owned())).into_iter().collect();
         let mut checked = Checked::default();
         let held = [(thing_of(7), slots)].into();
-        checked.held(&[(7, stream)].into(), &held);
+        let undecided = ["of a write that is not decided".to_owned()].into();
+        checked.held(&[(7, stream)].into(), &held, &undecided);
         checked.missing_count
     }
 
@@ -236,6 +242,7 @@ mod tests {
             (&["second"], Some("first"), 1),
             (&["second"], None, 1),
             (&["second"], Some("of a write that is not decided"), 0),
+            (&["second"], Some("nobody's"), 1),
             (&[], None, 0),
         ] {
             let found = missing(&requested, confirmed, held);

@@ -1,12 +1,15 @@
 //! Goose's client and its users, for the closed loop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use goose::config::GooseConfiguration;
 use goose::prelude::*;
+use tokio::time::Instant;
 
+use crate::own_client::OwnClient;
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
@@ -15,7 +18,11 @@ use crate::session::{Answer, Ask, Caller, Credential, Session};
 /// How long somebody does nothing before doing the next thing.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-struct OfGoose<'a>(&'a mut GooseUser);
+struct OfGoose<'a> {
+    user: &'a mut GooseUser,
+    /// Goose's users ask one thing after the other; what they ask at once goes out by our own client.
+    at_once: OwnClient,
+}
 
 impl OfGoose<'_> {
     async fn send(&mut self, ask: &Ask) -> Result<Option<Answer>, Box<TransactionError>> {
@@ -23,7 +30,7 @@ impl OfGoose<'_> {
             "GET" => GooseMethod::Get,
             _ => GooseMethod::Post,
         };
-        let mut request = self.0.get_request_builder(&method, &ask.path)?;
+        let mut request = self.user.get_request_builder(&method, &ask.path)?;
         request = match &ask.credential {
             Credential::Token(token) => request.header("Authorization", format!("Bearer {token}")),
             Credential::ApiKey(key) => request.header("X-API-Key", key),
@@ -40,7 +47,7 @@ impl OfGoose<'_> {
             .name(ask.name)
             .set_request_builder(request)
             .build();
-        let Ok(answer) = self.0.request(request).await?.response else {
+        let Ok(answer) = self.user.request(request).await?.response else {
             return Ok(None);
         };
         let location = answer.headers().get("location");
@@ -58,6 +65,10 @@ impl Caller for OfGoose<'_> {
         self.send(ask).await.ok().flatten()
     }
 
+    async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)> {
+        self.at_once.call_all(asks).await
+    }
+
     async fn call_and_hang_up(&mut self, ask: &Ask, after: Duration) {
         let _ = tokio::time::timeout(after, self.send(ask)).await;
     }
@@ -68,7 +79,7 @@ impl Caller for OfGoose<'_> {
 /// # Errors
 /// Goose's own.
 pub async fn closed_loop(
-    url: &str,
+    server: SocketAddr,
     users: usize,
     span: Duration,
     population: &Arc<Population>,
@@ -76,7 +87,8 @@ pub async fn closed_loop(
 ) -> Result<(), GooseError> {
     let seconds = usize::try_from(span.as_secs().max(1)).unwrap_or(usize::MAX);
     let mut attack = GooseAttack::initialize_with_config(GooseConfiguration::default())?;
-    attack = *attack.set_default(GooseDefault::Host, url)?;
+    let url = format!("http://{server}");
+    attack = *attack.set_default(GooseDefault::Host, &*url)?;
     attack = *attack.set_default(GooseDefault::Users, users)?;
     attack = *attack.set_default(GooseDefault::IncreaseTime, 1_usize)?;
     attack = *attack.set_default(GooseDefault::RunTime, seconds)?;
@@ -88,7 +100,8 @@ pub async fn closed_loop(
         let live: TransactionFunction = Arc::new(move |user| {
             let (population, recorder) = (population.clone(), recorder.clone());
             Box::pin(async move {
-                let mut caller = OfGoose(user);
+                let at_once = OwnClient::new(server);
+                let mut caller = OfGoose { user, at_once };
                 let mut session = Session {
                     caller: &mut caller,
                     population: &population,

@@ -5,6 +5,7 @@ mod arrivals;
 pub mod check;
 mod cli;
 pub mod figures;
+pub mod fleet;
 pub mod goose_client;
 pub mod http;
 pub mod limits;

@@ -1,33 +1,55 @@
 //! What a run must keep to, and whether it does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::summary::{Setting, Summary};
+use crate::summary::{Percentiles, Setting, Summary};
 
-/// By how much a figure may be worse than an earlier run's before it counts: runs on one machine differ as much.
-const NOISE: f64 = 1.5;
-
-/// Milliseconds that make no difference, beside that factor.
+/// Milliseconds, and parts of all, that make no difference to an earlier run, whatever the factor.
 const SLACK: f64 = 5.0;
+const SLACK_SHARE: f64 = 0.005;
 
 /// The limits of one environment. What is left out is not looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    accept_p50: Option<String>,
-    accept_p99: Option<String>,
-    confirm_p50: Option<String>,
-    confirm_p99: Option<String>,
+    accept_p50: Option<Time>,
+    accept_p90: Option<Time>,
+    accept_p99: Option<Time>,
+    accept_p999: Option<Time>,
+    accept_max: Option<Time>,
+    confirm_p50: Option<Time>,
+    confirm_p90: Option<Time>,
+    confirm_p99: Option<Time>,
+    confirm_p999: Option<Time>,
+    confirm_max: Option<Time>,
     min_writes_per_second: Option<f64>,
     max_unconfirmed_share: Option<f64>,
+    max_late_share: Option<f64>,
     max_turned_away_share: Option<f64>,
     max_error_share: Option<f64>,
 }
 
+/// A time as people write it: `250ms`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Time(Duration);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let time = humantime::parse_duration(&text);
+        time.map(Self)
+            .map_err(|e| format!("`{text}`: {e}; write times as in 250ms or 2s"))
+    }
+}
+
 /// One thing that was held against its limit.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What it is.
     pub what: String,
@@ -39,6 +61,30 @@ pub struct Finding {
     pub holds: bool,
 }
 
+/// One of several figures of the same kind, such as a percentile or a share.
+type Part<T> = (&'static str, fn(&T) -> f64);
+
+const PERCENTILES: [Part<Percentiles>; 5] = [
+    ("median", |times| times.p50),
+    ("p90", |times| times.p90),
+    ("p99", |times| times.p99),
+    ("p99.9", |times| times.p999),
+    ("longest", |times| times.max),
+];
+
+const SHARES: [Part<Summary>; 4] = [
+    ("writes not confirmed within 30 s", |run| {
+        run.unconfirmed_share
+    }),
+    ("late reports of locks", |run| run.late_share),
+    ("requests turned away (429, 503)", |run| {
+        run.turned_away_share
+    }),
+    ("errors (other 5xx, broken connections)", |run| {
+        run.error_share
+    }),
+];
+
 impl Limits {
     /// Those of an environment, each a table in a file.
     ///
@@ -47,8 +93,7 @@ impl Limits {
     pub fn read(path: &Path, environment: &str) -> Result<Self, String> {
         let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
         let text = std::fs::read_to_string(path).map_err(|e| at(&e))?;
-        let mut all: std::collections::BTreeMap<String, Self> =
-            toml::from_str(&text).map_err(|e| at(&e))?;
+        let mut all: BTreeMap<String, Self> = toml::from_str(&text).map_err(|e| at(&e))?;
         let known: Vec<String> = all.keys().cloned().collect();
         all.remove(environment).ok_or_else(|| {
             at(&format!(
@@ -58,49 +103,38 @@ impl Limits {
         })
     }
 
-    /// Holds a run against them, and against what must always be.
-    ///
-    /// # Errors
-    /// A time is none.
-    pub fn judge(&self, run: &Summary) -> Result<Vec<Finding>, String> {
-        let mut findings = vec![
-            never(
-                "200s without event, confirmed keys not in their lock",
-                run.missing,
-            ),
-            never(
-                "repeats under one Idempotency-Key answered otherwise",
-                run.differing_repeats,
-            ),
-            never("answers that the request may not get", run.unexpected),
-            some("writes that were checked", run.checked.0),
-            some("of them confirmed", run.checked.1),
-            never(
-                "arrivals that the load test itself had no place for",
-                run.no_place,
-            ),
+    fn times(&self) -> [(&'static str, [Option<Time>; 5]); 2] {
+        let accept = [
+            self.accept_p50,
+            self.accept_p90,
+            self.accept_p99,
+            self.accept_p999,
+            self.accept_max,
         ];
-        let slots = run.slots_checked;
-        findings
-            .extend(slots.map(|slots| some("slots looked at in the locks' own memories", slots)));
-        for (what, measured, limit) in [
-            ("time to accept, median", run.accept.p50, &self.accept_p50),
-            ("time to accept, p99", run.accept.p99, &self.accept_p99),
-            (
-                "time to confirm, median",
-                run.confirm.p50,
-                &self.confirm_p50,
-            ),
-            ("time to confirm, p99", run.confirm.p99, &self.confirm_p99),
-        ] {
-            let Some(limit) = limit else { continue };
-            let most = humantime::parse_duration(limit).map_err(|e| format!("{what}: {e}"))?;
-            findings.push(Finding {
-                what: what.into(),
-                measured: time(measured),
-                limit: format!("at most {limit}"),
-                holds: measured <= most.as_secs_f64() * 1000.0,
-            });
+        let confirm = [
+            self.confirm_p50,
+            self.confirm_p90,
+            self.confirm_p99,
+            self.confirm_p999,
+            self.confirm_max,
+        ];
+        [("accept", accept), ("confirm", confirm)]
+    }
+
+    /// Holds a run against them, and against what must always be.
+    pub fn judge(&self, run: &Summary) -> Vec<Finding> {
+        let mut findings = always(run);
+        for (kind, limits) in self.times() {
+            let times = times_of(run, kind);
+            for ((name, of), limit) in PERCENTILES.iter().zip(limits) {
+                let Some(Time(most)) = limit else { continue };
+                findings.push(Finding {
+                    what: format!("time to {kind}, {name}"),
+                    measured: time(of(times)),
+                    limit: format!("at most {}", humantime::format_duration(most)),
+                    holds: of(times) <= most.as_secs_f64() * 1000.0,
+                });
+            }
         }
         if let Some(least) = self.min_writes_per_second {
             findings.push(Finding {
@@ -110,33 +144,61 @@ impl Limits {
                 holds: run.writes_per_second >= least,
             });
         }
-        for (what, measured, most) in [
-            (
-                "writes not confirmed within 30 s",
-                run.unconfirmed_share,
-                self.max_unconfirmed_share,
-            ),
-            (
-                "requests turned away (429, 503)",
-                run.turned_away_share,
-                self.max_turned_away_share,
-            ),
-            (
-                "errors (other 5xx, broken connections)",
-                run.error_share,
-                self.max_error_share,
-            ),
-        ] {
+        let shares = [
+            self.max_unconfirmed_share,
+            self.max_late_share,
+            self.max_turned_away_share,
+            self.max_error_share,
+        ];
+        for ((what, of), most) in SHARES.iter().zip(shares) {
             let Some(most) = most else { continue };
             findings.push(Finding {
-                what: what.into(),
-                measured: percent(measured),
+                what: (*what).into(),
+                measured: percent(of(run)),
                 limit: format!("at most {}", percent(most)),
-                holds: measured <= most,
+                holds: of(run) <= most,
             });
         }
-        Ok(findings)
+        findings
     }
+}
+
+fn times_of<'a>(run: &'a Summary, kind: &str) -> &'a Percentiles {
+    match kind {
+        "accept" => &run.accept,
+        _ => &run.confirm,
+    }
+}
+
+/// What no environment may leave out.
+fn always(run: &Summary) -> Vec<Finding> {
+    let given_up = run.given_up.as_deref();
+    let mut findings = vec![
+        Finding {
+            what: "the service answers when all is over".into(),
+            measured: given_up.unwrap_or("it does").into(),
+            limit: "it does".into(),
+            holds: given_up.is_none(),
+        },
+        never(
+            "200s without event, confirmed keys not in their lock",
+            run.missing,
+        ),
+        never(
+            "repeats under one Idempotency-Key answered otherwise",
+            run.differing_repeats,
+        ),
+        never("answers that the request may not get", run.unexpected),
+        some("writes that were checked", run.writes_checked),
+        some("of them confirmed", run.confirmed_checked),
+        never(
+            "arrivals that the load test itself had no place for",
+            run.no_place,
+        ),
+    ];
+    let slots = run.slots_checked;
+    findings.extend(slots.map(|slots| some("slots looked at in the locks' own memories", slots)));
+    findings
 }
 
 /// Without any, nothing was checked.
@@ -158,39 +220,31 @@ fn never(what: &str, count: u64) -> Finding {
     }
 }
 
-/// Holds a run against an earlier one: what is worse by more than runs differ by themselves.
-pub fn compare(run: &Summary, earlier: &Summary) -> Vec<Finding> {
-    let times = [
-        (
-            "time to accept, median, against the baseline",
-            run.accept.p50,
-            earlier.accept.p50,
-        ),
-        (
-            "time to accept, p99, against the baseline",
-            run.accept.p99,
-            earlier.accept.p99,
-        ),
-        (
-            "time to confirm, median, against the baseline",
-            run.confirm.p50,
-            earlier.confirm.p50,
-        ),
-        (
-            "time to confirm, p99, against the baseline",
-            run.confirm.p99,
-            earlier.confirm.p99,
-        ),
-    ];
-    let mut findings: Vec<Finding> = times
-        .into_iter()
-        .map(|(what, now, then)| Finding {
-            what: what.into(),
-            measured: time(now),
-            limit: format!("at most {NOISE} times {} and {SLACK} ms", time(then)),
-            holds: now <= then * NOISE + SLACK,
-        })
-        .collect();
+/// Holds a run against an earlier one: what is worse by more than runs differ by themselves, which is said as a factor.
+pub fn compare(run: &Summary, earlier: &Summary, noise: f64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for kind in ["accept", "confirm"] {
+        let (now, then) = (times_of(run, kind), times_of(earlier, kind));
+        // What is rarer differs by more from run to run.
+        for (name, of) in &PERCENTILES[..3] {
+            findings.push(Finding {
+                what: format!("time to {kind}, {name}, against the baseline"),
+                measured: time(of(now)),
+                limit: format!("at most {noise} times {} and {SLACK} ms", time(of(then))),
+                holds: of(now) <= of(then) * noise + SLACK,
+            });
+        }
+    }
+    for (what, of) in SHARES {
+        let (now, then) = (of(run), of(earlier));
+        let slack = percent(SLACK_SHARE);
+        findings.push(Finding {
+            what: format!("{what}, against the baseline"),
+            measured: percent(now),
+            limit: format!("at most {noise} times {} and {slack}", percent(then)),
+            holds: now <= then * noise + SLACK_SHARE,
+        });
+    }
     let made = |run: &Summary| {
         let Setting {
             load,
@@ -210,8 +264,8 @@ pub fn compare(run: &Summary, earlier: &Summary) -> Vec<Finding> {
     findings.push(Finding {
         what: "writes in a second, against the baseline".into(),
         measured: format!("{now:.1}"),
-        limit: format!("at least {then:.1} / {NOISE}"),
-        holds: now >= then / NOISE,
+        limit: format!("at least {then:.1} / {noise}"),
+        holds: now >= then / noise,
     });
     findings
 }
@@ -241,32 +295,41 @@ mod tests {
     }
 
     fn failing(limits: &Limits, run: &Summary) -> Vec<String> {
-        let findings = limits.judge(run).expect("limits");
+        let findings = limits.judge(run);
         let failing = findings.into_iter().filter(|finding| !finding.holds);
         failing.map(|finding| finding.what).collect()
     }
 
     #[test]
     fn each_limit_is_held_against_its_figure() {
-        let text = "[ci]\naccept_p50 = \"10ms\"\naccept_p99 = \"100ms\"\nconfirm_p50 = \"1s\"\n\
-            confirm_p99 = \"2s\"\nmin_writes_per_second = 10\nmax_unconfirmed_share = 0.1\n\
+        let text = "[ci]\naccept_p50 = \"10ms\"\naccept_p90 = \"50ms\"\naccept_p99 = \"100ms\"\n\
+            accept_p999 = \"200ms\"\naccept_max = \"300ms\"\nconfirm_p50 = \"1s\"\nconfirm_p99 = \"2s\"\n\
+            confirm_p999 = \"3s\"\nconfirm_max = \"4s\"\nmax_late_share = 0.1\nmin_writes_per_second = 10\nmax_unconfirmed_share = 0.1\n\
             max_turned_away_share = 0.1\nmax_error_share = 0.1\n";
         let limits = limits(text).expect("limits");
         let mut good = Summary {
-            checked: (2, 1),
+            writes_checked: 2,
+            confirmed_checked: 1,
             writes_per_second: 10.0,
             ..Summary::default()
         };
         good.accept.p99 = 100.0;
         assert_eq!(failing(&limits, &good), [""; 0]);
         type Spoil = fn(&mut Summary);
-        let spoiled: [(Spoil, &str); 15] = [
-            (|run| run.checked.1 = 0, "of them confirmed"),
+        let spoiled: [(Spoil, &str); 22] = [
+            (|run| run.confirmed_checked = 0, "of them confirmed"),
             (|run| run.no_place = 1, "no place"),
+            (|run| run.given_up = Some("no".into()), "when all is over"),
             (|run| run.missing = 1, "200s without event"),
+            (|run| run.accept.p90 = 50.1, "time to accept, p90"),
+            (|run| run.accept.p999 = 200.1, "time to accept, p99.9"),
+            (|run| run.accept.max = 300.1, "time to accept, longest"),
+            (|run| run.confirm.p999 = 3000.1, "time to confirm, p99.9"),
+            (|run| run.confirm.max = 4000.1, "time to confirm, longest"),
+            (|run| run.late_share = 0.11, "late"),
             (|run| run.differing_repeats = 1, "repeats"),
             (|run| run.unexpected = 1, "may not get"),
-            (|run| run.checked.0 = 0, "checked"),
+            (|run| run.writes_checked = 0, "checked"),
             (|run| run.slots_checked = Some(0), "memories"),
             (|run| run.accept.p50 = 10.1, "time to accept, median"),
             (|run| run.accept.p99 = 100.1, "time to accept, p99"),
@@ -294,12 +357,11 @@ mod tests {
             ("[laptop]\n", "there are laptop"),
             ("[ci]\naccept_p98 = \"1s\"\n", "accept_p98"),
             ("[ci\n", "expected"),
+            ("[ci]\naccept_p50 = \"soon\"\n", "write times as in 250ms"),
         ] {
             let error = limits(text).expect_err(text);
             assert!(error.contains(part), "{error}");
         }
-        let limits = limits("[ci]\naccept_p50 = \"soon\"\n").expect("a file");
-        assert!(limits.judge(&Summary::default()).is_err());
     }
 
     #[test]
@@ -308,9 +370,15 @@ mod tests {
         (earlier.accept.p50, earlier.writes_per_second) = (100.0, 90.0);
         let mut run = earlier.clone();
         (run.accept.p50, run.writes_per_second) = (154.0, 60.0);
-        assert!(compare(&run, &earlier).iter().all(|finding| finding.holds));
+        assert!(
+            compare(&run, &earlier, 1.5)
+                .iter()
+                .all(|finding| finding.holds)
+        );
         (run.accept.p50, run.writes_per_second) = (156.0, 59.0);
-        let worse = compare(&run, &earlier);
-        assert_eq!(worse.iter().filter(|finding| !finding.holds).count(), 2);
+        run.error_share = 0.006;
+        let worse = compare(&run, &earlier, 1.5);
+        assert_eq!(worse.iter().filter(|finding| !finding.holds).count(), 3);
+        assert!(compare(&run, &earlier, 1.6).len() > 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -46,6 +46,9 @@ pub struct Population {
     pub tokens: Vec<String>,
     /// A token that nobody has signed.
     pub forged_token: String,
+    /// A token that was good once, where one could be made.
+    #[serde(default)]
+    pub expired_token: Option<String>,
 }
 
 impl Population {
@@ -63,9 +66,12 @@ impl Population {
         // It is full of credentials.
         let mut file = fs::OpenOptions::new();
         file.create(true).write(true).truncate(true).mode(0o600);
-        let written = file
-            .open(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()));
+        let private = fs::Permissions::from_mode(0o600);
+        let written = file.open(path).and_then(|mut file| {
+            // A file that was there already keeps its mode.
+            file.set_permissions(private)?;
+            file.write_all(text.as_bytes())
+        });
         written.map_err(|e| format!("{}: {e}", path.display()))
     }
 
@@ -152,10 +158,6 @@ impl Keywright<'_> {
     /// # Errors
     /// The program refuses; its words are in the text.
     pub fn make_credentials(&self, size: Size) -> Result<Population, String> {
-        let text = |answer: &Value, name: &str| {
-            let text = answer[name].as_str().map(str::to_owned);
-            text.ok_or_else(|| format!("keywright did not answer with `{name}`"))
-        };
         let mut api_keys = Vec::new();
         for n in 0..size.organizations {
             let organization = format!("load-org-{n}");
@@ -177,8 +179,18 @@ impl Keywright<'_> {
             locks: size.locks,
             api_keys,
             forged_token: forged(tokens.first().map_or("", String::as_str)),
+            expired_token: Some(self.expired_token()?),
             tokens,
         })
+    }
+
+    /// A token that was good once.
+    ///
+    /// # Errors
+    /// The program refuses; its words are in the text.
+    pub fn expired_token(&self) -> Result<String, String> {
+        let answer = self.run(&["token", "--expired"])?;
+        text(&answer, "token")
     }
 
     /// What virtual locks have in their own memories, which are kept in the folder of data.
@@ -215,6 +227,11 @@ impl Keywright<'_> {
         }
         Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
+}
+
+fn text(answer: &Value, name: &str) -> Result<String, String> {
+    let text = answer[name].as_str().map(str::to_owned);
+    text.ok_or_else(|| format!("keywright did not answer with `{name}`"))
 }
 
 /// The same under a signature that is none.

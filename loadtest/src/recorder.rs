@@ -1,6 +1,6 @@
 //! What happens during a load test, second by second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,10 @@ pub struct Accepted {
     pub key: String,
     /// The version of its event; `None`: nothing new was recorded.
     pub version: Option<u64>,
+    /// When it was sent, or in an open loop was meant to be sent.
+    pub meant: Instant,
+    /// When its 200 was there.
+    pub answered: Instant,
 }
 
 /// What happened in one second.
@@ -35,6 +39,12 @@ pub struct Second {
 pub struct Record {
     /// From the start on.
     pub seconds: Vec<Second>,
+    /// Until writes were answered 200, in all.
+    pub accept: Times,
+    /// Until locks had settled writes, by the service's word, in all.
+    pub confirm: Times,
+    /// Until a client that looks again and again saw that, counted from when its write was meant to be sent.
+    pub seen: Times,
     /// Writes that were followed and not settled in time.
     pub unconfirmed: u64,
     /// Writes that a lock reported on when they had ended otherwise.
@@ -49,8 +59,19 @@ pub struct Record {
     pub accepted: Vec<Accepted>,
     /// Keys of which their locks' writes say SUCCEEDED.
     pub succeeded: Vec<Accepted>,
+    /// Keys of which nobody knows whether they were written: the connection broke, or the answer was a 504.
+    pub undecided: BTreeSet<String>,
     /// Repeats under one Idempotency-Key that were not answered as the first was.
     pub differing_repeats: u64,
+}
+
+/// How many there were, and the time within which 99 of 100 were.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Writes that were answered 200.
+    pub accepted: (u64, Duration),
+    /// Writes that their locks have settled.
+    pub settled: (u64, Duration),
 }
 
 /// How many unexpected answers are shown.
@@ -89,16 +110,26 @@ impl Recorder {
     }
 
     /// A write was answered 200.
-    pub fn accepted(&self, accepted: Accepted, took: Duration) {
+    pub fn accepted(&self, accepted: Accepted) {
+        let took = accepted.answered - accepted.meant;
         let mut record = self.record();
         self.second(&mut record).accept.add(took);
+        record.accept.add(took);
         record.accepted.push(accepted);
+    }
+
+    /// Nobody knows what became of the write of this key.
+    pub fn undecided(&self, key: &str) {
+        self.record().undecided.insert(key.to_owned());
     }
 
     /// A write has come to its end, so long after it was requested.
     pub fn settled(&self, write: Accepted, succeeded: bool, took: Duration) {
+        let seen = write.meant.elapsed();
         let mut record = self.record();
         self.second(&mut record).confirm.add(took);
+        record.confirm.add(took);
+        record.seen.add(seen);
         match succeeded {
             true => record.succeeded.push(write),
             false => record.failed += 1,
@@ -129,9 +160,19 @@ impl Recorder {
         self.record().differing_repeats += 1;
     }
 
-    /// All of it, up to now.
-    pub fn so_far(&self) -> Record {
-        self.record().clone()
+    /// How far it is. Whoever is measured waits for this, so it is little.
+    pub fn progress(&self) -> Progress {
+        let record = self.record();
+        let of = |times: &Times| (times.count(), times.at(0.99));
+        Progress {
+            accepted: of(&record.accept),
+            settled: of(&record.confirm),
+        }
+    }
+
+    /// All of it, up to now; what comes later is noted in vain.
+    pub fn take(&self) -> Record {
+        std::mem::take(&mut self.record())
     }
 
     fn second<'a>(&self, record: &'a mut Record) -> &'a mut Second {
@@ -148,29 +189,11 @@ impl Recorder {
 }
 
 impl Record {
-    /// Until writes were accepted, in all.
-    pub fn accept(&self) -> Times {
-        self.all(|second| &second.accept)
-    }
-
-    /// Until writes were confirmed, in all.
-    pub fn confirm(&self) -> Times {
-        self.all(|second| &second.confirm)
-    }
-
     /// Answers by status, in all.
     pub fn statuses(&self) -> BTreeMap<u16, u64> {
         let mut all = BTreeMap::new();
         for (status, n) in self.seconds.iter().flat_map(|second| &second.statuses) {
             *all.entry(*status).or_default() += n;
-        }
-        all
-    }
-
-    fn all(&self, of: impl Fn(&Second) -> &Times) -> Times {
-        let mut all = Times::default();
-        for second in &self.seconds {
-            all.merge(of(second));
         }
         all
     }

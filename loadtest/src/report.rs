@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::limits::{Finding, percent, time};
-use crate::summary::{Buckets, Percentiles, Summary};
+use crate::summary::{Buckets, Fault, Percentiles, Summary};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 190.0;
@@ -18,9 +18,8 @@ type Line<'a> = (&'a str, &'a str, Vec<Option<f64>>);
 type Part = fn(&Percentiles) -> f64;
 
 /// The page.
-pub fn html(run: &Summary, findings: &[Finding]) -> String {
-    let holds = findings.iter().all(|finding| finding.holds);
-    let (class, word) = if holds {
+pub fn html(run: &Summary) -> String {
+    let (class, word) = if run.passed {
         ("good", "passed")
     } else {
         ("bad", "failed")
@@ -39,23 +38,25 @@ pub fn html(run: &Summary, findings: &[Finding]) -> String {
         escape(&setting.place),
     );
     tiles(&mut page, run);
-    verdict(&mut page, findings);
+    verdict(&mut page, &run.verdict);
     let seconds = run.moments.len();
     let of =
         |value: fn(&crate::summary::Moment) -> Option<f64>| run.moments.iter().map(value).collect();
     page.push_str("<section><h2>Second by second</h2>");
-    faults(&mut page, &setting.fleet, seconds, run.seconds);
+    faults(&mut page, &setting.faults, seconds, run.seconds);
+    let windows = windows(&setting.faults, seconds);
+    let mut chart = |title, lines: &[Line<'_>], scale| {
+        chart(&mut page, title, lines, scale, &windows);
+    };
     chart(
-        &mut page,
         "Writes accepted, and answers other than 200, in each second",
         &[
             ("writes accepted", "a", of(|m| Some(number(m.writes)))),
-            ("other answers", "c", of(|m| Some(number(m.others)))),
+            ("other answers", "c", of(|m| Some(number(m.others())))),
         ],
         Scale::Linear,
     );
     chart(
-        &mut page,
         "Time to accept",
         &[
             ("median", "a", of(|m| measured(&m.accept, m.accept.p50))),
@@ -64,7 +65,6 @@ pub fn html(run: &Summary, findings: &[Finding]) -> String {
         Scale::Time,
     );
     chart(
-        &mut page,
         "Time to confirm, by the second in which it was seen",
         &[
             ("median", "a", of(|m| measured(&m.confirm, m.confirm.p50))),
@@ -126,36 +126,42 @@ fn verdict(page: &mut String, findings: &[Finding]) {
 }
 
 /// The fault script over the charts' own axis of time.
-fn faults(page: &mut String, fleet: &str, seconds: usize, load: f64) {
-    let parts: Vec<&str> = fleet.split(',').filter(|part| !part.is_empty()).collect();
+fn faults(page: &mut String, faults: &[Fault], seconds: usize, load: f64) {
     #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let height = 20.0 * (parts.len() as f64 + 1.0) + 4.0;
+    let height = 20.0 * (faults.len() as f64 + 1.0) + 4.0;
     let _ = write!(
         page,
         "<figure><figcaption>What was done to it</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">"
     );
-    let mut band = |row: f64, label: &str, class: &str, end: f64| {
-        let (x, y) = (at(0.0, seconds), row * 20.0 + 2.0);
-        let width = at(end.min(number(seconds as u64)), seconds) - x;
+    let mut band = |row: f64, label: &str, class: &str, from: f64, until: f64| {
+        let (x, end) = (at(from, seconds), at(until, seconds));
+        let y = row * 20.0 + 2.0;
+        // A label that would leave the picture stands before the end of its band.
+        let (anchor, label_x) = match x > WIDTH / 2.0 {
+            true => ("end", end - 6.0),
+            false => ("start", x + 6.0),
+        };
         let _ = write!(
             page,
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"16\" rx=\"3\" class=\"{class}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" class=\"in\">{}</text>",
-            x + 6.0,
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"16\" rx=\"3\" class=\"{class}\"/>\
+             <text x=\"{label_x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" class=\"in\">{}</text>",
+            end - x,
             y + 12.0,
             escape(label)
         );
     };
-    band(0.0, "load", "load", load);
-    for (row, part) in (1_u32..).zip(&parts) {
-        let until = part
-            .strip_prefix("offline=")
-            .and_then(|value| value.split(':').nth(1));
-        let until = until.and_then(|time| humantime::parse_duration(time).ok());
-        let end = until.map_or(load, |time| time.as_secs_f64());
-        band(f64::from(row), part, "fault", end);
+    band(0.0, "load", "load", 0.0, load);
+    for (row, fault) in (1_u32..).zip(faults) {
+        let until = fault.until.unwrap_or(load);
+        band(f64::from(row), &fault.what, "fault", fault.from, until);
     }
     page.push_str("</svg></figure>");
+}
+
+/// Where charts are shaded: from, to.
+fn windows(faults: &[Fault], seconds: usize) -> Vec<(f64, f64)> {
+    let window = |fault: &Fault| Some((at(fault.from, seconds), at(fault.until?, seconds)));
+    faults.iter().filter_map(window).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,10 +173,11 @@ enum Scale {
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of a load test")]
 fn at(second: f64, seconds: usize) -> f64 {
-    LEFT + second / (seconds.max(2) - 1) as f64 * (WIDTH - LEFT - RIGHT)
+    let last = (seconds.max(2) - 1) as f64;
+    LEFT + second.min(last) / last * (WIDTH - LEFT - RIGHT)
 }
 
-fn chart(page: &mut String, title: &str, lines: &[Line<'_>], scale: Scale) {
+fn chart(page: &mut String, title: &str, lines: &[Line<'_>], scale: Scale, windows: &[(f64, f64)]) {
     let values = || {
         lines
             .iter()
@@ -203,6 +210,14 @@ fn chart(page: &mut String, title: &str, lines: &[Line<'_>], scale: Scale) {
             .collect::<Vec<_>>()
             .join(" ")
     );
+    for (from, until) in windows {
+        let _ = write!(
+            page,
+            "<rect x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{}\" class=\"window\"/>",
+            until - from,
+            HEIGHT - TOP - BOTTOM
+        );
+    }
     let marks: Vec<(f64, String)> = match scale {
         Scale::Linear => {
             let step = step(top / 4.0);
@@ -326,7 +341,7 @@ fn histogram(page: &mut String, title: &str, buckets: &Buckets) {
 
 fn tables(page: &mut String, run: &Summary) {
     page.push_str(
-        "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm</tr>",
+        "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm<th>see it</tr>",
     );
     let rows: [(&str, Part); 5] = [
         ("median", |p| p.p50),
@@ -338,15 +353,16 @@ fn tables(page: &mut String, run: &Summary) {
     for (name, of) in rows {
         let _ = write!(
             page,
-            "<tr><td>{name}<td class=\"n\">{}<td class=\"n\">{}</tr>",
+            "<tr><td>{name}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr>",
             time(of(&run.accept)),
-            time(of(&run.confirm))
+            time(of(&run.confirm)),
+            time(of(&run.seen))
         );
     }
     let _ = write!(
         page,
-        "<tr><td>writes<td class=\"n\">{}<td class=\"n\">{}</tr></table></div><div><h2>Answers</h2><table>",
-        run.accept.count, run.confirm.count
+        "<tr><td>writes<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr></table></div><div><h2>Answers</h2><table>",
+        run.accept.count, run.confirm.count, run.seen.count
     );
     for (status, n) in &run.statuses {
         let name = match status {
@@ -388,7 +404,7 @@ border:1px solid var(--rule);border-radius:10px;padding:14px 16px}.tiles b{displ
 .tiles span{color:var(--dim);font-size:12.5px}section{margin-top:16px}figure{margin:0 0 14px}figcaption{font-size:13.5px;color:var(--dim);margin:4px 0}\
 svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule);fill:none}text{font:11px system-ui,sans-serif;fill:var(--dim)}.y{text-anchor:end}\
 .x{text-anchor:middle}.in{fill:var(--fg)}.line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}.line.a{stroke:var(--a)}\
-.line.b{stroke:var(--b)}.line.c{stroke:var(--c)}.bar{fill:var(--a)}.load{fill:var(--a);opacity:.22}.fault{fill:var(--b);opacity:.28}\
+.line.b{stroke:var(--b)}.line.c{stroke:var(--c)}.bar{fill:var(--a)}.load{fill:var(--a);opacity:.22}.fault{fill:var(--b);opacity:.28}.window{fill:var(--b);opacity:.09}\
 .key{float:right}.key i{display:inline-block;width:14px;height:3px;margin:0 5px 3px 12px;border-radius:2px}i.a{background:var(--a)}\
 i.b{background:var(--b)}i.c{background:var(--c)}table{border-collapse:collapse;width:100%;font-size:14px}td,th{text-align:left;padding:5px 8px;\
 border-top:1px solid var(--rule)}th{color:var(--dim);font-weight:500;border-top:0}.n{font-variant-numeric:tabular-nums}\

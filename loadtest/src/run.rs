@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::check::Checked;
+use crate::fleet::Fleet;
 use crate::goose_client::closed_loop;
-use crate::limits::{Finding, Limits, compare, percent, time};
+use crate::limits::{Limits, compare, percent, time};
 use crate::open_loop::open_loop;
 use crate::population::{Population, Size};
-use crate::recorder::Recorder;
+use crate::recorder::{Progress, Recorder};
 use crate::report;
 use crate::spawned::{Spawn, Spawned};
 use crate::summary::{Setting, Summary};
@@ -59,6 +60,9 @@ pub(crate) struct Run {
     /// An earlier run's JSON, against which this one is held.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
+    /// By what factor it may be worse than that: by so much two runs of the same differ.
+    #[arg(long, value_name = "FACTOR", default_value = "1.5")]
+    noise: f64,
     /// Where the report goes, as a page and, beside it, as JSON.
     #[arg(long, value_name = "FILE", default_value = "loadtest.html")]
     report: PathBuf,
@@ -90,8 +94,7 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     let no_place = match run.rate {
         Some(rate) => open_loop(target.address, rate, run.span, &population, &recorder).await,
         None => {
-            let url = format!("http://{}", target.address);
-            let load = closed_loop(&url, run.users, run.span, &population, &recorder);
+            let load = closed_loop(target.address, run.users, run.span, &population, &recorder);
             load.await.map_err(|e| e.to_string())?;
             0
         }
@@ -100,14 +103,16 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     telling.abort();
     println!("the load is over; looking for what was answered");
     tokio::time::sleep(SETTLING).await;
-    let record = recorder.so_far();
+    let record = recorder.take();
     let mut checked = Checked::default();
-    let streams = checked
-        .streams(target.address, &population, &record)
-        .await?;
+    let streams = checked.streams(target.address, &population, &record).await;
     if let Some(spawned) = &target.spawned {
-        checked.held(&streams, &spawned.held_keys()?);
+        match spawned.held_keys() {
+            Ok(held) => checked.held(&streams, &held, &record.undecided),
+            Err(why) => checked.given_up = Some(why),
+        }
     }
+    let fleet = run.spawn.spawn.then_some(&run.spawn.fleet);
     let setting = Setting {
         load: match run.rate {
             Some(rate) => format!("open loop, {rate} arrivals a second"),
@@ -115,29 +120,28 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
         },
         place: place(),
         service: target.what,
-        fleet: if run.spawn.spawn {
-            run.spawn.fleet.text.clone()
-        } else {
-            "not ours".into()
-        },
+        fleet: fleet.map_or("not ours", |fleet| &fleet.text).to_owned(),
+        faults: fleet.map(Fleet::faults).unwrap_or_default(),
     };
     let mut summary = Summary::of(setting, &record, &checked, span);
     summary.no_place = no_place;
-    let mut findings = limits.judge(&summary)?;
+    summary.verdict = limits.judge(&summary);
     if let Some(earlier) = &baseline {
-        findings.extend(compare(&summary, earlier));
+        let compared = compare(&summary, earlier, run.noise);
+        summary.verdict.extend(compared);
     }
-    write(&run.report, &report::html(&summary, &findings))?;
+    summary.passed = summary.verdict.iter().all(|finding| finding.holds);
+    write(&run.report, &report::html(&summary))?;
     let json = serde_json::to_string_pretty(&summary).map_err(|e| e.to_string())?;
     let json_path = run.report.with_extension("json");
     write(&json_path, &json)?;
-    say(&summary, &findings);
+    say(&summary);
     println!(
         "\nreport: {} and {}",
         run.report.display(),
         json_path.display()
     );
-    Ok(findings.iter().all(|finding| finding.holds))
+    Ok(summary.passed)
 }
 
 /// What is loaded.
@@ -199,21 +203,20 @@ async fn tell(recorder: Arc<Recorder>, span: Duration) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let record = recorder.so_far();
-        let (accept, confirm) = (record.accept(), record.confirm());
+        let Progress { accepted, settled } = recorder.progress();
         println!(
             "{:>4} s of {}: {} writes accepted, p99 {}; {} settled by their locks, p99 {}",
             start.elapsed().as_secs(),
             humantime::format_duration(span),
-            accept.count(),
-            time(accept.at(0.99).as_secs_f64() * 1000.0),
-            confirm.count(),
-            time(confirm.at(0.99).as_secs_f64() * 1000.0),
+            accepted.0,
+            time(accepted.1.as_secs_f64() * 1000.0),
+            settled.0,
+            time(settled.1.as_secs_f64() * 1000.0),
         );
     }
 }
 
-fn say(run: &Summary, findings: &[Finding]) {
+fn say(run: &Summary) {
     println!("\n{}; {}", run.setting.load, run.setting.service);
     println!(
         "{:.1} writes and {:.0} requests a second; {} not confirmed, {} late, {} refused by locks, {} turned away, {} errors",
@@ -225,7 +228,12 @@ fn say(run: &Summary, findings: &[Finding]) {
         percent(run.turned_away_share),
         percent(run.error_share),
     );
-    for (what, times) in [("accept", &run.accept), ("confirm", &run.confirm)] {
+    let times = [
+        ("accept", &run.accept),
+        ("confirm", &run.confirm),
+        ("see it", &run.seen),
+    ];
+    for (what, times) in times {
         println!(
             "time to {what:<8} median {:>9}  p90 {:>9}  p99 {:>9}  p99.9 {:>9}  longest {:>9}",
             time(times.p50),
@@ -243,7 +251,7 @@ fn say(run: &Summary, findings: &[Finding]) {
     }
     println!(
         "{} writes checked, {} of them confirmed",
-        run.checked.0, run.checked.1
+        run.writes_checked, run.confirmed_checked
     );
     for line in run
         .missing_shown
@@ -254,17 +262,17 @@ fn say(run: &Summary, findings: &[Finding]) {
         println!("  {line}");
     }
     println!();
-    for finding in findings {
+    for finding in &run.verdict {
         let word = if finding.holds { "ok  " } else { "FAIL" };
         println!(
             "{word}  {}: {} ({})",
             finding.what, finding.measured, finding.limit
         );
     }
-    let failed = findings.iter().filter(|finding| !finding.holds).count();
+    let failed = run.verdict.iter().filter(|finding| !finding.holds).count();
     match failed {
         0 => println!("passed"),
-        n => println!("failed: {n} of {}", findings.len()),
+        n => println!("failed: {n} of {}", run.verdict.len()),
     }
 }
 

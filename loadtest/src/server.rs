@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long a server is waited for, and how often it is asked meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A running `keywright`, killed when it is dropped.
@@ -66,12 +68,16 @@ impl Server {
             .spawn()
             .map_err(|e| format!("cannot run {}: {e}", binary.display()))?;
         let stdout = child.stdout.take().ok_or("it has no output")?;
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| line.split("http://").nth(1)?.trim().parse().ok());
-        // From here on it says nothing more there.
-        match address {
-            Some(address) => Ok(Self { child, address }),
-            None => {
+        let (tell, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            let address = lines.find_map(|line| line.split("http://").nth(1)?.trim().parse().ok());
+            // From here on it says nothing more there; whoever started it may have given up.
+            let _ = address.map(|address| tell.send(address));
+        });
+        match said.recv_timeout(START) {
+            Ok(address) => Ok(Self { child, address }),
+            Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(format!("{} did not start", binary.display()))

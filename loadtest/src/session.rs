@@ -60,9 +60,25 @@ pub trait Caller: Send {
     /// `None`: the connection broke before the answer was there.
     async fn call(&mut self, ask: &Ask) -> Option<Answer>;
 
+    /// Sends them all at once. For each the answer, as there, and when it was there.
+    async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)>;
+
     /// Sends it and hangs up after this time, whether there was an answer or not.
     async fn call_and_hang_up(&mut self, ask: &Ask, after: Duration);
 }
+
+/// A request to write a key that nobody has had.
+pub struct KeyWrite {
+    /// It.
+    pub ask: Ask,
+    /// The lock's place in the population.
+    pub place: u64,
+    /// The key.
+    pub key: String,
+}
+
+/// A write that was accepted: where it is, and what is known of it.
+pub type Sent = (String, Accepted);
 
 /// One persona at work.
 pub struct Session<'a> {
@@ -80,28 +96,56 @@ impl Session<'_> {
     /// Asks, and notes how it is answered.
     pub async fn ask(&mut self, ask: &Ask) -> Option<Answer> {
         let answer = self.caller.call(ask).await;
-        let status = answer.as_ref().map(|answer| answer.status);
-        self.recorder.answered(ask.name, status, ask.expected);
+        self.note(ask, answer.as_ref());
         answer
     }
 
-    /// Writes a key, and notes how long that took. `Some`: where the write is, if it was accepted.
-    pub async fn write(&mut self, ask: &Ask, place: u64, key: &str) -> Option<(String, Accepted)> {
-        let start = self.meant.take().unwrap_or_else(Instant::now);
-        let answer = self.ask(ask).await?;
-        if answer.status != 200 {
-            return None;
+    fn note(&self, ask: &Ask, answer: Option<&Answer>) {
+        let status = answer.map(|answer| answer.status);
+        self.recorder.answered(ask.name, status, ask.expected);
+    }
+
+    /// Writes a key, and notes how long that took. `Some`: it was accepted.
+    pub async fn write(&mut self, write: &KeyWrite) -> Option<Sent> {
+        let meant = self.meant.take().unwrap_or_else(Instant::now);
+        let answer = self.caller.call(&write.ask).await;
+        self.sent(write, meant, (answer, Instant::now()))
+    }
+
+    /// Writes keys to several locks at once. Those that were accepted.
+    pub async fn write_all(&mut self, writes: &[KeyWrite]) -> Vec<Sent> {
+        let meant = self.meant.take().unwrap_or_else(Instant::now);
+        let asks: Vec<Ask> = writes.iter().map(|write| write.ask.clone()).collect();
+        let answers = self.caller.call_all(&asks).await;
+        let answered = writes.iter().zip(answers);
+        answered
+            .filter_map(|(write, answer)| self.sent(write, meant, answer))
+            .collect()
+    }
+
+    fn sent(
+        &self,
+        write: &KeyWrite,
+        meant: Instant,
+        (answer, answered): (Option<Answer>, Instant),
+    ) -> Option<Sent> {
+        let KeyWrite { ask, place, key } = write;
+        self.note(ask, answer.as_ref());
+        let status = answer.as_ref().map(|answer| answer.status);
+        if matches!(status, None | Some(504)) {
+            self.recorder.undecided(key);
         }
+        let answer = answer.filter(|answer| answer.status == 200)?;
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let version = body["event"].is_object().then(|| body["version"].as_u64());
         let accepted = Accepted {
-            place,
-            key: key.to_owned(),
-            version: body["event"]
-                .is_object()
-                .then(|| body["version"].as_u64())
-                .flatten(),
+            place: *place,
+            key: key.clone(),
+            version: version.flatten(),
+            meant,
+            answered,
         };
-        self.recorder.accepted(accepted.clone(), start.elapsed());
+        self.recorder.accepted(accepted.clone());
         let Some(location) = answer.location else {
             let what = format!("{}: a 200 without Location", ask.name);
             self.recorder.unexpected(what);
@@ -110,9 +154,23 @@ impl Session<'_> {
         Some((location, accepted))
     }
 
-    /// Looks at a write now and then until the lock has settled it.
-    pub async fn follow(&mut self, location: &str, write: Accepted, credential: &Credential) {
-        let start = Instant::now();
+    /// Looks at writes now and then until their locks have settled them.
+    pub async fn follow(&mut self, mut open: Vec<Sent>, credential: &Credential) {
+        while !open.is_empty() {
+            sleep(LOOK_EVERY).await;
+            for (location, write) in std::mem::take(&mut open) {
+                if self.is_over(&location, &write, credential).await {
+                    continue;
+                }
+                match write.answered.elapsed() < LOOK_FOR {
+                    true => open.push((location, write)),
+                    false => self.recorder.unconfirmed(1),
+                }
+            }
+        }
+    }
+
+    async fn is_over(&mut self, location: &str, write: &Accepted, credential: &Credential) -> bool {
         let look = Ask {
             name: "read a write",
             method: "GET",
@@ -122,27 +180,24 @@ impl Session<'_> {
             body: None,
             expected: &[200],
         };
-        while start.elapsed() < LOOK_FOR {
-            sleep(LOOK_EVERY).await;
-            let Some(answer) = self.ask(&look).await else {
-                continue;
-            };
-            let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            if let Some(took) = settled_after(&status) {
-                if status["late"] == true {
-                    self.recorder.late();
-                }
-                match status["state"].as_str() {
-                    Some("SUCCEEDED") => self.recorder.settled(write, true, took),
-                    Some("FAILED") => self.recorder.settled(write, false, took),
-                    // Somebody else has written to the same slot.
-                    Some("SUPERSEDED") => {}
-                    _ => self.recorder.unconfirmed(1),
-                }
-                return;
-            }
+        let Some(answer) = self.ask(&look).await else {
+            return false;
+        };
+        let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let Some(took) = settled_after(&status) else {
+            return false;
+        };
+        if status["late"] == true {
+            self.recorder.late();
         }
-        self.recorder.unconfirmed(1);
+        match status["state"].as_str() {
+            Some("SUCCEEDED") => self.recorder.settled(write.clone(), true, took),
+            Some("FAILED") => self.recorder.settled(write.clone(), false, took),
+            // Somebody else has written to the same slot.
+            Some("SUPERSEDED") => {}
+            _ => self.recorder.unconfirmed(1),
+        }
+        true
     }
 }
 
@@ -160,10 +215,10 @@ fn settled_after(status: &Value) -> Option<Duration> {
 pub fn write_key(
     population: &Population,
     place: u64,
-    (key, index): (&str, u64),
+    (key, index): (String, u64),
     credential: &Credential,
-) -> Ask {
-    Ask {
+) -> KeyWrite {
+    let ask = Ask {
         name: "write a key",
         method: "POST",
         path: format!("/locks/{}/WriteKey", population.first_lock + place),
@@ -173,7 +228,8 @@ pub fn write_key(
             "{{\"keyUuid\":\"{key}\",\"keyIndexNumber\":{index}}}"
         )),
         expected: &[200],
-    }
+    };
+    KeyWrite { ask, place, key }
 }
 
 #[cfg(test)]
@@ -193,6 +249,14 @@ mod tests {
             })
         }
 
+        async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)> {
+            let mut answers = Vec::new();
+            for ask in asks {
+                answers.push((self.call(ask).await, Instant::now()));
+            }
+            answers
+        }
+
         async fn call_and_hang_up(&mut self, _: &Ask, _: Duration) {}
     }
 
@@ -204,6 +268,7 @@ mod tests {
             api_keys: vec!["key".into()],
             tokens: vec!["token".into()],
             forged_token: "forged".into(),
+            expired_token: None,
         };
         let (recorder, mut caller) = (Arc::new(Recorder::default()), Prompt);
         let late = Duration::from_millis(300);
@@ -214,9 +279,14 @@ mod tests {
             meant: Instant::now().checked_sub(late),
         };
         let credential = Credential::ApiKey("key".into());
-        let ask = write_key(&population, 0, ("k", 1), &credential);
-        let (_, write) = session.write(&ask, 0, "k").await.expect("accepted");
-        assert_eq!(write.version, Some(7));
-        assert!(recorder.so_far().accept().at(1.0) >= late);
+        let write = || write_key(&population, 0, ("k".into(), 1), &credential);
+        let (_, accepted) = session.write(&write()).await.expect("accepted");
+        assert_eq!(accepted.version, Some(7));
+        session.meant = Instant::now().checked_sub(late);
+        assert_eq!(session.write_all(&[write(), write()]).await.len(), 2);
+        let times = recorder.take().accept;
+        assert_eq!(times.count(), 3);
+        // They are kept to three digits.
+        assert!(times.at(0.0) >= late * 99 / 100, "{:?}", times.at(0.0));
     }
 }

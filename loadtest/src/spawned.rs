@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
+use crate::fleet::{self, Fleet};
 use crate::population::{FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, of_sandbox};
 use crate::server::Server;
 
@@ -23,9 +24,6 @@ const NOBODYS_CREDENTIALS: [(&str, &str); 2] = [
 
 /// The folder of locks that run beside the server.
 const SANDBOX: &str = "sandbox";
-
-/// A prime, by whose multiples locks with faults are spread.
-const SPREAD: u64 = 1_000_003;
 
 /// Where locks are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,102 +61,18 @@ pub struct Spawn {
     /// Where it keeps locks.
     #[arg(long, value_enum, default_value = "sqlite")]
     pub store: Store,
-    /// The database, for --store postgres.
+    /// The database, for --store postgres: an empty one, for the locks of an earlier run are gone.
     #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
     /// Where the shadows are.
     #[arg(long, value_enum, default_value = "mqtt")]
     pub shadow: Shadow,
-    /// What the locks do besides working: offline=5%:20s (that share of them, until then), latency=300ms (of all),
-    /// late=5%:20s (they report so much later), twice=10% (they report twice), silent=1% (never), card=2%:3s (they need a
-    /// card), fail=1%:NoSpace.
-    #[arg(long, value_name = "LIST", default_value = "latency=100ms", value_parser = fleet)]
+    /// What the locks do besides working: latency=300ms (of all), late=5%:20s (that share of them reports so much later),
+    /// twice=10% (they report twice), silent=1% (never), card=2%:3s (they need a card), fail=1%:NoSpace; and for a while,
+    /// counted from the first write: offline=10%@20s-30s, or any other, as latency=2s@40s-45s. offline=5%:20s is
+    /// offline=5%@0s-20s.
+    #[arg(long, value_name = "LIST", default_value = "latency=100ms", value_parser = fleet::read)]
     pub fleet: Fleet,
-}
-
-/// The script of faults of the locks.
-#[derive(Clone, Debug, Default)]
-pub struct Fleet {
-    /// As it was written.
-    pub text: String,
-    parts: Vec<(f64, String)>,
-}
-
-/// Reads it.
-///
-/// # Errors
-/// A part is none; the text says which.
-pub fn fleet(text: &str) -> Result<Fleet, String> {
-    let mut fleet = Fleet {
-        text: text.to_owned(),
-        parts: Vec::new(),
-    };
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        let bad = || format!("`{part}`: write it as latency=300ms, twice=10% or offline=5%:20s");
-        let (name, value) = part.split_once('=').ok_or_else(bad)?;
-        if name == "latency" {
-            fleet.parts.push((1.0, format!("latency={value}")));
-            continue;
-        }
-        let (share, value) = match value.split_once(':') {
-            Some((share, value)) => (share, Some(value)),
-            None => (value, None),
-        };
-        let share: f64 = share
-            .strip_suffix('%')
-            .ok_or_else(bad)?
-            .parse()
-            .map_err(|_| bad())?;
-        if !(0.0..=100.0).contains(&share) {
-            return Err(bad());
-        }
-        let behaviour = match (name, value) {
-            ("twice" | "silent", None) => name.to_owned(),
-            // Of two latencies in a lock's list the last one counts.
-            ("late", Some(value)) => format!("latency={value}"),
-            ("offline" | "card" | "fail", Some(value)) => format!("{name}={value}"),
-            _ => return Err(bad()),
-        };
-        fleet.parts.push((share / 100.0, behaviour));
-    }
-    Ok(fleet)
-}
-
-impl Fleet {
-    /// What is said to the program that runs the locks.
-    fn arguments(&self, locks: u64) -> Vec<String> {
-        let of_all = |(share, _): &&(f64, String)| *share >= 1.0;
-        let all: Vec<&str> = self
-            .parts
-            .iter()
-            .filter(of_all)
-            .map(|(_, b)| &**b)
-            .collect();
-        let all = if all.is_empty() {
-            vec!["latency=100ms"]
-        } else {
-            all
-        };
-        let mut arguments = vec!["--behaviour".to_owned(), format!("all:{}", all.join(","))];
-        let mut next = 0;
-        for (share, behaviour) in self.parts.iter().filter(|part| !of_all(part)) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_precision_loss,
-                clippy::cast_sign_loss,
-                reason = "a share of at most a million locks"
-            )]
-            let count = (locks as f64 * share).round() as u64;
-            for n in next..(next + count).min(locks) {
-                // Spread over all, popular or not.
-                let lock = FIRST_LOCK + n * SPREAD % locks;
-                let list = [all.join(","), behaviour.clone()].join(",");
-                arguments.extend(["--behaviour".to_owned(), format!("{lock}:{list}")]);
-            }
-            next += count;
-        }
-        arguments
-    }
 }
 
 /// All that was started, ended when it is dropped.
@@ -207,7 +121,10 @@ impl Spawned {
             store,
         };
         if spawn.store != Store::Memory {
-            keywright.add_locks(size)?;
+            keywright.add_locks(size).map_err(|why| match spawn.store {
+                Store::Postgres => format!("{why}; --postgres must name an empty database"),
+                _ => why,
+            })?;
         }
         let fleet = spawn.fleet.arguments(size.locks);
         let locks = size.locks.to_string();
@@ -268,7 +185,7 @@ impl Spawned {
         let server = Server::start_with(&binary, &data, None, &arguments, variables)?;
         server.wait_for("/readyz", "Accept: */*", &[200])?;
         let population = match spawn.store {
-            Store::Memory => of_the_sandbox(&data, size)?,
+            Store::Memory => of_the_sandbox(&keywright, size)?,
             _ => keywright.make_credentials(size)?,
         };
         // The server takes keys over that were issued beside it, the last one last.
@@ -318,13 +235,15 @@ fn beside_this_one() -> Result<PathBuf, String> {
 }
 
 /// All locks are the demo user's and the demo organization's.
-fn of_the_sandbox(data: &Path, size: Size) -> Result<Population, String> {
+fn of_the_sandbox(keywright: &Keywright<'_>, size: Size) -> Result<Population, String> {
+    let data = keywright.data;
     let token = of_sandbox(data, "KEYWRIGHT_TOKEN")?;
     Ok(Population {
         first_lock: FIRST_LOCK,
         locks: size.locks,
         api_keys: vec![of_sandbox(data, "KEYWRIGHT_API_KEY")?],
         forged_token: forged(&token),
+        expired_token: Some(keywright.expired_token()?),
         tokens: vec![token],
     })
 }
@@ -387,35 +306,4 @@ fn wait_for(address: SocketAddr, what: &str) -> Result<(), String> {
         std::thread::sleep(pause);
     }
     Err(format!("{what} does not listen at {address}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_of_the_fleet_differs_in_one_thing() {
-        let fleet = fleet("latency=100ms,late=2%:20s").expect("a fleet");
-        let arguments = fleet.arguments(100);
-        let lists: Vec<&str> = arguments.iter().skip(1).step_by(2).map(|a| &**a).collect();
-        assert_eq!(lists.len(), 3);
-        assert_eq!(lists[0], "all:latency=100ms");
-        for list in &lists[1..] {
-            assert!(list.ends_with(":latency=100ms,latency=20s"), "{list}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_part_of_a_fleet_is_refused() {
-        for text in [
-            "late=2%",
-            "late=2:20s",
-            "silent=1%:20s",
-            "late=200%:1s",
-            "sleepy=1%",
-        ] {
-            let refused = super::fleet(text).expect_err("refused");
-            assert!(!refused.is_empty(), "{text}");
-        }
-    }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Checked;
 use crate::figures::Times;
+use crate::limits::Finding;
 use crate::recorder::{Record, Second};
 
 /// How a run was made.
@@ -21,6 +22,21 @@ pub struct Setting {
     pub service: String,
     /// The script of faults of its locks.
     pub fleet: String,
+    /// The same by time.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+/// One thing that was done to the locks, in seconds from the first write on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// As it stands in the script.
+    pub what: String,
+    /// When it began.
+    pub from: f64,
+    /// When it was over; `None`: with the load.
+    pub until: Option<f64>,
 }
 
 /// Milliseconds within which so many of a hundred were done.
@@ -65,8 +81,8 @@ fn millis(time: Duration) -> f64 {
 pub struct Moment {
     /// Writes that were accepted.
     pub writes: u64,
-    /// Answers that were no success, and broken connections; wrong requests of careless clients are among them.
-    pub others: u64,
+    /// Answers by status; 0 are connections that broke. Wrong requests of careless clients are among them.
+    pub statuses: BTreeMap<u16, u64>,
     /// Until writes were accepted.
     pub accept: Percentiles,
     /// Until they were confirmed.
@@ -75,13 +91,18 @@ pub struct Moment {
 
 impl Moment {
     fn of(second: &Second) -> Self {
-        let bad = second.statuses.iter().filter(|(status, _)| **status != 200);
         Self {
             writes: second.accept.count(),
-            others: bad.map(|(_, n)| n).sum(),
+            statuses: second.statuses.clone(),
             accept: Percentiles::of(&second.accept),
             confirm: Percentiles::of(&second.confirm),
         }
+    }
+
+    /// Answers that were no success, and broken connections.
+    pub fn others(&self) -> u64 {
+        let others = self.statuses.iter().filter(|(status, _)| **status != 200);
+        others.map(|(_, n)| n).sum()
     }
 }
 
@@ -90,8 +111,12 @@ pub type Buckets = Vec<(f64, u64)>;
 
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Summary {
+    /// Whether it kept to its limits.
+    pub passed: bool,
+    /// What was held against them.
+    pub verdict: Vec<Finding>,
     /// How the run was made.
     pub setting: Setting,
     /// Seconds for which load was made.
@@ -104,6 +129,8 @@ pub struct Summary {
     pub accept: Percentiles,
     /// From when the service took the write up to the lock's own word, SUCCEEDED or FAILED, by the service's clock.
     pub confirm: Percentiles,
+    /// From when a write was meant to be sent until its client saw that it was settled, which looks every 200 ms.
+    pub seen: Percentiles,
     /// Answers by status; 0 are connections that broke.
     pub statuses: BTreeMap<u16, u64>,
     /// Of the writes that were followed, those that were not settled within 30 s.
@@ -122,10 +149,13 @@ pub struct Summary {
     pub unexpected_shown: Vec<String>,
     /// Repeats under one Idempotency-Key that were answered otherwise.
     pub differing_repeats: u64,
-    /// Writes that were looked for in the end, and how many were confirmed.
-    pub checked: (usize, usize),
+    /// Why not all could be looked at in the end; `None`: all was.
+    pub given_up: Option<String>,
+    /// Writes that were looked for in the end.
+    pub writes_checked: usize,
+    /// Those of them that were confirmed.
+    pub confirmed_checked: usize,
     /// Slots that were looked at in the locks' own memories; `None`: the locks are not ours.
-    #[serde(default)]
     pub slots_checked: Option<usize>,
     /// 200s without an event, and confirmed keys that are not in their lock.
     pub missing: u64,
@@ -144,7 +174,9 @@ pub struct Summary {
 impl Summary {
     /// Of what was recorded and checked, `span` being how long load was made.
     pub fn of(setting: Setting, record: &Record, checked: &Checked, span: Duration) -> Self {
-        let (accept, confirm) = (record.accept(), record.confirm());
+        let Record {
+            accept, confirm, ..
+        } = record;
         let statuses = record.statuses();
         let count = |wanted: &dyn Fn(u16) -> bool| -> u64 {
             let found = statuses.iter().filter(|(status, _)| wanted(**status));
@@ -154,13 +186,26 @@ impl Summary {
         let turned_away = count(&|status| matches!(status, 429 | 503));
         let errors = count(&|status| status == 0 || (status >= 500 && status != 503));
         let settled = confirm.count();
+        // Those that are there at the end are waited for; what is answered then says nothing of the load.
+        let seconds = span.as_secs().max(1);
+        let under_load = || {
+            let whole = usize::try_from(seconds).unwrap_or(usize::MAX);
+            record.seconds.iter().take(whole)
+        };
+        let accepted = under_load().map(|second| second.accept.count()).sum();
+        let answered = under_load()
+            .flat_map(|second| second.statuses.values())
+            .sum();
         Self {
+            passed: false,
+            verdict: Vec::new(),
             setting,
             seconds: span.as_secs_f64(),
-            writes_per_second: ratio(accept.count(), 1) / span.as_secs_f64(),
-            requests_per_second: ratio(all, 1) / span.as_secs_f64(),
-            accept: Percentiles::of(&accept),
-            confirm: Percentiles::of(&confirm),
+            writes_per_second: ratio(accepted, seconds),
+            requests_per_second: ratio(answered, seconds),
+            accept: Percentiles::of(accept),
+            confirm: Percentiles::of(confirm),
+            seen: Percentiles::of(&record.seen),
             unconfirmed_share: ratio(record.unconfirmed, settled + record.unconfirmed),
             late_share: ratio(record.late, settled),
             refused_by_locks_share: ratio(record.failed, settled),
@@ -169,7 +214,9 @@ impl Summary {
             unexpected: record.unexpected_count,
             unexpected_shown: record.unexpected.clone(),
             differing_repeats: record.differing_repeats,
-            checked: (checked.writes, checked.confirmed),
+            given_up: checked.given_up.clone(),
+            writes_checked: checked.writes,
+            confirmed_checked: checked.confirmed,
             slots_checked: checked.slots,
             missing: checked.missing_count,
             missing_shown: checked.missing.clone(),

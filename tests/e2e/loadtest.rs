@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use keywright_testkit::postgres_server::PostgresServer;
 use keywright_tests::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,7 +27,10 @@ fn run(folder: &Path, limits: &str, arguments: &[&str]) -> Output {
 }
 
 fn spawned(folder: &Path, limits: &str, binary: &str, more: &[&str]) -> Output {
-    let mut arguments = vec!["--spawn", "--binary", binary, "--shadow", "memory"];
+    let mut arguments = vec!["--spawn", "--binary", binary];
+    if !more.contains(&"--shadow") {
+        arguments.extend(["--shadow", "memory"]);
+    }
     arguments.extend(["--locks", "20", "--organizations", "2", "--owners", "4"]);
     arguments.extend(["--fleet", "latency=20ms", "--users", "6", "--span", "4s"]);
     arguments.extend(more);
@@ -56,11 +60,11 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     assert!(said(&good).ends_with("report.json\n") && said(&good).contains("\npassed\n"));
     let summary = report(folder);
     assert!(
-        summary["checked"][0].as_u64().is_some_and(|n| n > 5),
+        summary["writesChecked"].as_u64().is_some_and(|n| n > 5),
         "{summary}"
     );
     assert!(
-        summary["checked"][1].as_u64().is_some_and(|n| n > 0),
+        summary["confirmedChecked"].as_u64().is_some_and(|n| n > 0),
         "{summary}"
     );
     assert!(
@@ -105,7 +109,7 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
             1,
             "FAIL  writes in a second, against the baseline",
         ),
-        ("accept_p99 = \"soon\"", &[], 2, "time to accept, p99"),
+        ("accept_p99 = \"soon\"", &[], 2, "write times as in"),
         ("accept_p98 = \"1s\"", &[], 2, "accept_p98"),
     ] {
         let output = spawned(folder, limits, BINARY, more);
@@ -128,6 +132,71 @@ fn a_server_that_loses_one_event_is_found_out() {
     );
 }
 
+/// Who loads a server that runs already; answers where it is.
+fn hosted(folder: &Path, program: &Program) -> String {
+    let population = json!({
+        "firstLock": 1001, "locks": 40, "apiKeys": [program.api_key], "tokens": [program.token],
+        "forgedToken": "not.a.token",
+    });
+    let file = folder.join("population.json");
+    std::fs::write(file, population.to_string()).expect("written");
+    format!("http://{}", program.address)
+}
+
+#[test]
+fn a_server_that_dies_under_load_fails_with_a_report() {
+    let (folder, data) = (
+        TempDir::new().expect("a folder"),
+        TempDir::new().expect("a folder"),
+    );
+    let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
+    let host = hosted(folder.path(), &program);
+    let killing = std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(2));
+        program.kill();
+    });
+    let arguments = ["--host", &host, "--population", "population.json"];
+    let more = ["--rate", "10", "--span", "4s"];
+    let output = run(folder.path(), "", &[&arguments[..], &more[..]].concat());
+    killing.join().expect("killed");
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("FAIL  the service answers when all is over"),
+        "{said}"
+    );
+    let summary = report(folder.path());
+    assert_eq!(summary["passed"], false);
+    let last = summary["moments"].as_array().and_then(|all| all.last());
+    assert!(
+        last.is_some_and(|last| last["statuses"]["0"].is_u64()),
+        "{summary}"
+    );
+}
+
+#[test]
+fn each_set_of_adapters_can_be_loaded() {
+    let server = PostgresServer::shared();
+    let database = server.database();
+    for adapters in [
+        &["--store", "memory", "--shadow", "volatile"][..],
+        &["--shadow", "rest"],
+        &["--shadow", "mqtt"],
+        &["--store", "postgres", "--postgres", &database],
+    ] {
+        let folder = TempDir::new().expect("a folder");
+        let output = spawned(folder.path(), "", BINARY, adapters);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{adapters:?}: {}",
+            said(&output)
+        );
+        let slots = report(folder.path())["slotsChecked"].as_u64();
+        assert!(slots.is_some_and(|slots| slots > 0), "{adapters:?}");
+    }
+}
+
 #[test]
 fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     let (folder, data) = (
@@ -135,15 +204,12 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
         TempDir::new().expect("a folder"),
     );
     let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
-    let population = json!({
-        "firstLock": 1001, "locks": 40, "apiKeys": [program.api_key], "tokens": [program.token],
-        "forgedToken": "not.a.token",
-    });
-    let file = folder.path().join("population.json");
-    std::fs::write(file, population.to_string()).expect("written");
-    let host = format!("http://{}", program.address);
+    let host = hosted(folder.path(), &program);
     let arguments = ["--host", &host, "--population", "population.json"];
-    let limits = "accept_p99 = \"100ms\"";
+    // Those of a release.
+    let limits = include_str!("../../loadtest/limits.toml");
+    let limits = limits.split("[default]").nth(1).expect("a table");
+    let limits = limits.split('[').next().expect("its lines");
     let over = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -12,6 +12,8 @@ use crate::bootstrap::{Error, TOKEN_KEY, now};
 use crate::cli::Place;
 use crate::demo_credentials::{Bearer, TokenKey};
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Whose token it is.
 #[derive(Args)]
 pub(crate) struct TokenCommand {
@@ -24,6 +26,9 @@ pub(crate) struct TokenCommand {
     /// How long it is good.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     expires_in: Duration,
+    /// Instead one that was good until an hour ago, to see what it is answered.
+    #[arg(long, conflicts_with = "expires_in")]
+    expired: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -38,7 +43,11 @@ pub(crate) fn run(command: TokenCommand) -> Result<(), Error> {
         user: command.user.as_str(),
         organization: command.organization.as_ref().map(OrganizationId::as_str),
     };
-    let token = TokenKey::open(&path)?.sign(bearer, now().as_secs(), command.expires_in)?;
+    let (issued_at, expires_in) = match command.expired {
+        false => (now().as_secs(), command.expires_in),
+        true => (now().as_secs().saturating_sub(2 * HOUR.as_secs()), HOUR),
+    };
+    let token = TokenKey::open(&path)?.sign(bearer, issued_at, expires_in)?;
     print(command.place.json, &json!({ "token": token }), || {
         token.clone()
     });

@@ -5,7 +5,7 @@ pub(super) async fn live(session: &mut Session<'_>) {
     let population = session.population;
     let place = population.any_lock();
     let credential = Credential::Token(population.token_of(place).to_owned());
-    let right = write_key(population, place, (&new_key(), any_slot()), &credential);
+    let right = write_key(population, place, (new_key(), any_slot()), &credential).ask;
     let not_json = Ask {
         name: "a body that is no JSON",
         body: Some("{\"keyUuid\":".into()),
@@ -40,6 +40,12 @@ pub(super) async fn live(session: &mut Session<'_>) {
         ..right.clone()
     };
     let mut wrong = vec![not_json, no_lock, no_number, too_large, forged];
+    wrong.extend(population.expired_token.clone().map(|token| Ask {
+        name: "a token that is no longer good",
+        credential: Credential::Token(token),
+        expected: &[401],
+        ..right.clone()
+    }));
     if population.tokens.len() > 1 {
         wrong.push(Ask {
             name: "somebody else's lock",

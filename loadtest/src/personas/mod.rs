@@ -15,7 +15,7 @@ const SLOTS: u64 = 100;
 /// Somebody who does something and is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persona {
-    /// Moves a building in: writes to many locks at once.
+    /// Moves a building in: writes to ten locks at once.
     PropertyManager,
     /// Writes one key, and looks until it is there.
     Resident,

@@ -11,19 +11,26 @@ const TRIES: u32 = 8;
 pub(super) async fn live(session: &mut Session<'_>) {
     let place = session.population.any_lock();
     let credential = Credential::ApiKey(session.population.api_key_of(place).to_owned());
-    let key = new_key();
-    let mut ask = write_key(session.population, place, (&key, any_slot()), &credential);
-    ask.idempotency_key = Some(format!("retry-{key}"));
+    let mut write = write_key(
+        session.population,
+        place,
+        (new_key(), any_slot()),
+        &credential,
+    );
+    write.ask.idempotency_key = Some(format!("retry-{}", write.key));
     // 409: the first try is still running.
-    ask.expected = &[200, 409];
+    write.ask.expected = &[200, 409];
     if fastrand::bool() {
         let after = Duration::from_micros(fastrand::u64(0..20_000));
-        session.caller.call_and_hang_up(&ask, after).await;
+        session.caller.call_and_hang_up(&write.ask, after).await;
+        session.recorder.undecided(&write.key);
+        // What it has waited for is its own doing.
+        session.meant = None;
     }
     for n in 0..TRIES {
-        if let Some((location, write)) = session.write(&ask, place, &key).await {
-            repeat(session, &ask, &write.version).await;
-            session.follow(&location, write, &credential).await;
+        if let Some(sent) = session.write(&write).await {
+            repeat(session, &write.ask, &sent.1.version).await;
+            session.follow(vec![sent], &credential).await;
             return;
         }
         tokio::time::sleep(Duration::from_millis(100 << n.min(5))).await;
