@@ -15,6 +15,7 @@ async fn main() {
     let make = pressure::writes(&token, 20_000);
     let (address, next) = (address.parse().expect("an address"), Arc::default());
     let connections = connections.parse().expect("a number");
+    let _awake = pressure::awake();
     let span = Duration::from_secs(seconds.parse().expect("a number"));
     let pressed = match rate {
         None => pressure::closed(address, &make, &next, connections, span).await,

@@ -1,7 +1,6 @@
 //! What the service holds in memory.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use keywright_loadtest::population::of_sandbox;
@@ -78,13 +77,11 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (none, many) = (in_memory(programs, 0), in_memory(programs, LOCKS));
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let lock = (many - none) * 1024.0 / LOCKS as f64;
-    let cores = Command::new("nproc").output().map(|o| o.stdout);
-    let cores = String::from_utf8(cores.unwrap_or_default()).unwrap_or_default();
     vec![
         Row {
             what: "resident memory, idle".into(),
             measured: format!("{idle:.1} MiB"),
-            beside: format!("{} cores", cores.trim()),
+            beside: "a server on one core".into(),
             figure: idle,
             target: Target::AtMost(20.0),
         },
