@@ -137,7 +137,7 @@ fn faults(page: &mut String, faults: &[Fault], seconds: usize, load: f64) {
         let (x, end) = (at(from, seconds), at(until, seconds));
         let y = row * 20.0 + 2.0;
         // A label that would leave the picture stands before the end of its band.
-        let (anchor, label_x) = match x > WIDTH / 2.0 {
+        let (anchor, label_x) = match x > WIDTH * 0.7 {
             true => ("end", end - 6.0),
             false => ("start", x + 6.0),
         };

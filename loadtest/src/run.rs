@@ -57,10 +57,11 @@ pub(crate) struct Run {
     /// Which of them.
     #[arg(long, value_name = "NAME", default_value = "default")]
     environment: String,
-    /// An earlier run's JSON, against which this one is held.
-    #[arg(long, value_name = "FILE")]
-    baseline: Option<PathBuf>,
-    /// By what factor it may be worse than that: by so much two runs of the same differ.
+    /// The JSON of earlier runs, separated by commas, against which this one is held: it may be worse than the worst of them by
+    /// as much as they differ.
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    baseline: Vec<PathBuf>,
+    /// By what factor it may be worse than a single earlier run, which does not say how much runs differ.
     #[arg(long, value_name = "FACTOR", default_value = "1.5")]
     noise: f64,
     /// Where the report goes, as a page and, beside it, as JSON.
@@ -77,7 +78,8 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
         Some(path) => Limits::read(path, &run.environment)?,
         None => Limits::default(),
     };
-    let baseline = run.baseline.as_deref().map(read_summary).transpose()?;
+    let earlier = run.baseline.iter().map(|path| read_summary(path));
+    let earlier: Vec<Summary> = earlier.collect::<Result<_, _>>()?;
     if run.span.is_zero() {
         return Err("--span must be more than zero".into());
     }
@@ -126,10 +128,8 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     let mut summary = Summary::of(setting, &record, &checked, span);
     summary.no_place = no_place;
     summary.verdict = limits.judge(&summary);
-    if let Some(earlier) = &baseline {
-        let compared = compare(&summary, earlier, run.noise);
-        summary.verdict.extend(compared);
-    }
+    let compared = compare(&summary, &earlier, run.noise);
+    summary.verdict.extend(compared);
     summary.passed = summary.verdict.iter().all(|finding| finding.holds);
     write(&run.report, &report::html(&summary))?;
     let json = serde_json::to_string_pretty(&summary).map_err(|e| e.to_string())?;
