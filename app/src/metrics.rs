@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::bootstrap::{Call, Observer, Recorded};
 
@@ -39,6 +39,13 @@ const LONG: [f64; 12] = [
 
 fn short() -> Histogram {
     Histogram::new(SHORT)
+}
+
+/// A new one, in its place among all.
+fn counted<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// All of them. The names and what each means stand in docs/operating.md, too.
@@ -66,45 +73,19 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("keywright");
-        let requests = Family::default();
-        registry.register(
-            "http_requests",
-            "Requests that were answered",
-            requests.clone(),
-        );
-        let accepted = short();
-        registry.register_with_unit(
+        let mut seconds = |name: &str, help: &str, histogram: Histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+            histogram
+        };
+        let accepted = seconds(
             "accept",
             "From a request to write a key to its 200: the shadow has it, and it is durable",
-            Unit::Seconds,
-            accepted.clone(),
+            short(),
         );
-        let confirmed = Histogram::new(LONG);
-        registry.register_with_unit(
+        let confirmed = seconds(
             "confirm",
             "From that 200 to the lock's own word that it is done or failed",
-            Unit::Seconds,
-            confirmed.clone(),
-        );
-        let events = Family::default();
-        registry.register("events", "Events that were recorded", events.clone());
-        let late = Counter::default();
-        registry.register(
-            "late_reports",
-            "Reports of locks on writes that had ended otherwise",
-            late.clone(),
-        );
-        let reports = Family::default();
-        registry.register(
-            "reports",
-            "What came of results that locks reported",
-            reports.clone(),
-        );
-        let calls = Family::default();
-        registry.register(
-            "port_calls",
-            "Calls of the shadows and of the store of locks",
-            calls.clone(),
+            Histogram::new(LONG),
         );
         let call_seconds = Family::new_with_constructor(short as fn() -> Histogram);
         registry.register_with_unit(
@@ -113,22 +94,6 @@ impl Metrics {
             Unit::Seconds,
             call_seconds.clone(),
         );
-        let findings = Family::<[Label; 1], Counter>::default();
-        registry.register(
-            "audit_findings",
-            "What differed between shadows and writes",
-            findings.clone(),
-        );
-        for name in Finding::NAMES {
-            // A series that is there from the start shows its first increase.
-            drop(findings.get_or_create(&[("finding", name)]));
-        }
-        let open_intents = Gauge::default();
-        registry.register(
-            "open_intents",
-            "Writes whose outcome is not known yet, in the whole store",
-            open_intents.clone(),
-        );
         let oldest_intent = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
             "oldest_intent_age",
@@ -136,49 +101,70 @@ impl Metrics {
             Unit::Seconds,
             oldest_intent.clone(),
         );
-        let contradictions = Counter::default();
-        registry.register(
-            "contradictions",
-            "Results of locks that name no write which was sent to them, however they were found",
-            contradictions.clone(),
-        );
-        let open_writes = Gauge::default();
-        registry.register(
-            "open_writes",
-            "Writes that locks have not settled yet, in the whole store",
-            open_writes.clone(),
-        );
-        let unconfirmed = Gauge::default();
-        registry.register(
-            "unconfirmed_writes",
-            "Those of them that were sent longer than --confirm-within ago",
-            unconfirmed.clone(),
-        );
-        let shed = Family::default();
-        registry.register(
-            "shed_requests",
-            "Requests that were turned away because too much was in progress",
-            shed.clone(),
-        );
-        Self {
-            registry,
-            requests,
+        let metrics = Self {
+            requests: counted(
+                &mut registry,
+                "http_requests",
+                "Requests that were answered",
+            ),
             accepted,
             confirmed,
-            events,
-            late,
-            reports,
-            calls,
+            events: counted(&mut registry, "events", "Events that were recorded"),
+            late: counted(
+                &mut registry,
+                "late_reports",
+                "Reports of locks on writes that had ended otherwise",
+            ),
+            reports: counted(
+                &mut registry,
+                "reports",
+                "What came of results that locks reported",
+            ),
+            calls: counted(
+                &mut registry,
+                "port_calls",
+                "Calls of the shadows and of the store of locks",
+            ),
             call_seconds,
-            findings,
-            open_intents,
+            findings: counted(
+                &mut registry,
+                "audit_findings",
+                "What differed between shadows and writes",
+            ),
+            open_intents: counted(
+                &mut registry,
+                "open_intents",
+                "Writes whose outcome is not known yet, in the whole store",
+            ),
             oldest_intent,
             oldest_since: Mutex::default(),
-            contradictions,
-            open_writes,
-            unconfirmed,
-            shed,
+            contradictions: counted(
+                &mut registry,
+                "contradictions",
+                "Results of locks that name no write which was sent to them, however they were found",
+            ),
+            open_writes: counted(
+                &mut registry,
+                "open_writes",
+                "Writes that locks have not settled yet, in the whole store",
+            ),
+            unconfirmed: counted(
+                &mut registry,
+                "unconfirmed_writes",
+                "Those of them that were sent longer than --confirm-within ago",
+            ),
+            shed: counted(
+                &mut registry,
+                "shed_requests",
+                "Requests that were turned away because too much was in progress",
+            ),
+            registry,
+        };
+        for name in Finding::NAMES {
+            // A series that is there from the start shows its first increase.
+            drop(metrics.findings.get_or_create(&[("finding", name)]));
         }
+        metrics
     }
 
     /// As Prometheus reads it (OpenMetrics 1.0).
