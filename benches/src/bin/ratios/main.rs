@@ -32,7 +32,8 @@ pub(crate) enum Target {
 }
 
 impl Row {
-    fn print(&self) {
+    /// With the command that measures it again.
+    fn print(&self, part: &str) {
         let (target, holds) = match self.target {
             Target::AtLeast(least) => (format!("≥ {least}"), self.figure >= least),
             Target::AtMost(most) => (format!("≤ {most}"), self.figure <= most),
@@ -44,7 +45,7 @@ impl Row {
             (_, false) => "not reached",
         };
         println!(
-            "| {} | {} | {} | {:.2} | {target} | {word} |",
+            "| {} | {} | {} | {:.2} | {target} | {word} | `scripts/bench {part}` |",
             self.what, self.measured, self.beside, self.figure
         );
     }
@@ -86,32 +87,32 @@ async fn main() {
         folder: this.parent().map(Path::to_owned).expect("a folder"),
     };
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
-    println!("| figure | measured | beside it | ratio | target | |");
-    println!("|---|---|---|---|---|---|");
-    if is_wanted("rules") {
-        rules::row().print();
+    println!("| figure | measured | beside it | ratio | target | | command |");
+    println!("|---|---|---|---|---|---|---|");
+    for part in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == part) {
+            let rows = rows(part, &programs).await;
+            rows.iter().for_each(|row| row.print(part));
+        }
     }
-    if is_wanted("details") {
-        let criterion = programs.folder.with_file_name("criterion");
-        details::rows(&criterion).iter().for_each(Row::print);
-    }
-    if is_wanted("whole") {
-        whole::rows(&programs).await.iter().for_each(Row::print);
-    }
-    if is_wanted("store") {
-        store::memory().await.print();
-        store::sqlite().await.print();
-        store::postgres().await.print();
-    }
-    if is_wanted("shadow") {
-        shadow::mqtt().await.print();
-        shadow::aws_sdk().await.print();
-    }
-    if is_wanted("million") {
-        million::rows(&programs).await.iter().for_each(Row::print);
-    }
-    if is_wanted("memory") {
-        memory::rows(&programs).await.iter().for_each(Row::print);
+}
+
+const PARTS: [&str; 7] = [
+    "rules", "details", "whole", "store", "shadow", "million", "memory",
+];
+
+async fn rows(part: &str, programs: &Programs) -> Vec<Row> {
+    match part {
+        "rules" => vec![rules::row()],
+        "details" => details::rows(&programs.folder.with_file_name("criterion")),
+        "whole" => whole::rows(programs).await,
+        "store" => vec![
+            store::memory().await,
+            store::sqlite().await,
+            store::postgres().await,
+        ],
+        "shadow" => vec![shadow::mqtt().await, shadow::aws_sdk().await],
+        "million" => million::rows(programs).await,
+        _ => memory::rows(programs).await,
     }
 }
