@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::summary::{Percentiles, Setting, Summary};
 
+/// By what part of the worst of several earlier runs a run may be worse in any case: two that happen to agree say little.
+const LEAST_NOISE: f64 = 0.2;
+
 /// Milliseconds, and parts of all, that make no difference to an earlier run, whatever the factor.
 const SLACK: f64 = 5.0;
 const SLACK_SHARE: f64 = 0.005;
@@ -234,7 +237,7 @@ pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
         );
         match earlier.len() {
             1 => worst * noise,
-            _ => worst + (worst - best),
+            _ => worst + (worst - best).max(worst * LEAST_NOISE),
         }
     };
     let mut findings = Vec::new();
@@ -321,7 +324,7 @@ mod tests {
     #[test]
     fn each_limit_is_held_against_its_figure() {
         let text = "[ci]\naccept_p50 = \"10ms\"\naccept_p90 = \"50ms\"\naccept_p99 = \"100ms\"\n\
-            accept_p999 = \"200ms\"\naccept_max = \"300ms\"\nconfirm_p50 = \"1s\"\nconfirm_p99 = \"2s\"\n\
+            accept_p999 = \"200ms\"\naccept_max = \"300ms\"\nconfirm_p50 = \"1s\"\nconfirm_p90 = \"1500ms\"\nconfirm_p99 = \"2s\"\n\
             confirm_p999 = \"3s\"\nconfirm_max = \"4s\"\nmax_late_share = 0.1\nmin_writes_per_second = 10\nmax_unconfirmed_share = 0.1\n\
             max_turned_away_share = 0.1\nmax_error_share = 0.1\n";
         let limits = limits(text).expect("limits");
@@ -334,7 +337,7 @@ mod tests {
         good.accept.p99 = 100.0;
         assert_eq!(failing(&limits, &good), [""; 0]);
         type Spoil = fn(&mut Summary);
-        let spoiled: [(Spoil, &str); 22] = [
+        let spoiled: [(Spoil, &str); 23] = [
             (|run| run.confirmed_checked = 0, "of them confirmed"),
             (|run| run.no_place = 1, "no place"),
             (|run| run.given_up = Some("no".into()), "when all is over"),
@@ -342,6 +345,7 @@ mod tests {
             (|run| run.accept.p90 = 50.1, "time to accept, p90"),
             (|run| run.accept.p999 = 200.1, "time to accept, p99.9"),
             (|run| run.accept.max = 300.1, "time to accept, longest"),
+            (|run| run.confirm.p90 = 1500.1, "time to confirm, p90"),
             (|run| run.confirm.p999 = 3000.1, "time to confirm, p99.9"),
             (|run| run.confirm.max = 4000.1, "time to confirm, longest"),
             (|run| run.late_share = 0.11, "late"),
@@ -395,13 +399,19 @@ mod tests {
         let failing = |findings: Vec<Finding>| findings.iter().filter(|f| !f.holds).count();
         assert_eq!(failing(compare(&run, one, 1.5)), 3);
         assert_eq!(failing(compare(&run, one, 1.6)), 1, "the share of errors");
-        // Two that differ by a tenth: a tenth more than the worse one is noise, and what is beyond is none.
+        // Two that differ by 40: so much more than the worse one is noise, and what is beyond is none.
         let mut other = earlier.clone();
-        other.accept.p50 = 110.0;
+        other.accept.p50 = 140.0;
         let both = [earlier.clone(), other];
-        (run.accept.p50, run.writes_per_second, run.error_share) = (124.0, 90.0, 0.0);
+        (run.accept.p50, run.writes_per_second, run.error_share) = (184.0, 90.0, 0.0);
         assert_eq!(failing(compare(&run, &both, 1.5)), 0);
-        run.accept.p50 = 126.0;
+        run.accept.p50 = 186.0;
         assert_eq!(failing(compare(&run, &both, 1.5)), 1);
+        // Two that agree: a fifth.
+        let both = [earlier.clone(), earlier.clone()];
+        (run.accept.p50, run.writes_per_second) = (124.0, 76.0);
+        assert_eq!(failing(compare(&run, &both, 1.5)), 0);
+        (run.accept.p50, run.writes_per_second) = (126.0, 74.0);
+        assert_eq!(failing(compare(&run, &both, 1.5)), 2);
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME", default_value = "default")]
     environment: String,
     /// The JSON of earlier runs, separated by commas, against which this one is held: it may be worse than the worst of them by
-    /// as much as they differ.
+    /// as much as they differ, and by a fifth in any case.
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     baseline: Vec<PathBuf>,
     /// By what factor it may be worse than a single earlier run, which does not say how much runs differ.
@@ -114,11 +114,12 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
             Err(why) => checked.given_up = Some(why),
         }
     }
+    let long = humantime::format_duration(run.span);
     let fleet = run.spawn.spawn.then_some(&run.spawn.fleet);
     let setting = Setting {
         load: match run.rate {
-            Some(rate) => format!("open loop, {rate} arrivals a second"),
-            None => format!("closed loop, {} users", run.users),
+            Some(rate) => format!("open loop, {rate} arrivals a second for {long}"),
+            None => format!("closed loop, {} users for {long}", run.users),
         },
         place: place(),
         service: target.what,

@@ -215,7 +215,7 @@ async fn a_lock_does_otherwise_for_a_while_from_the_first_write_on() {
         json!({ "status": "FAILED", "reason": "NoSpace" })
     );
     assert!(start.elapsed() >= Duration::from_millis(400));
-    tokio::time::sleep_until(start + Duration::from_millis(2100)).await;
+    tokio::time::sleep_until(start + Duration::from_millis(2600)).await;
     world.write("w2", "k1", Some(2), 2).await;
     assert_eq!(world.settled("w2").await, succeeded(2));
 }

@@ -99,6 +99,35 @@ async fn a_request_s_time_runs_from_its_arrival() {
 }
 
 #[tokio::test]
+async fn a_use_case_that_panics_is_a_500_and_leaves_nothing_behind() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let program = env!("CARGO_BIN_EXE_keywright-panicking");
+    // One place for all: whoever panicked has left it.
+    let alone = [
+        "--store",
+        "memory",
+        "--shadow",
+        "volatile",
+        "--virtual-locks",
+        "off",
+        "--max-in-flight",
+        "1",
+    ];
+    let program = keywright_tests::Program::start(program, folder.path(), &alone);
+    for (slot, expected) in [(1, 500), (2, 500), (1, 500), (0, 200)] {
+        let body = serde_json::json!({ "keyUuid": "k", "keyIndexNumber": slot });
+        let answer = program.write_key(LOCK, &body).send().await;
+        assert_eq!(answer.status, expected, "{slot}: {}", answer.text);
+    }
+    let log = program.log();
+    assert_eq!(log.matches("did not come to its end").count(), 3, "{log}");
+    assert!(
+        log.contains("at once") && log.contains("after a while"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_at_each_step_leaves_the_books_balanced() {
     let mut arguments = vec!["--faults", "put@1-=delay:150ms", "--virtual-locks", "off"];
     arguments.extend(FAST);

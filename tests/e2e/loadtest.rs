@@ -32,7 +32,9 @@ fn spawned(folder: &Path, limits: &str, binary: &str, more: &[&str]) -> Output {
         arguments.extend(["--shadow", "memory"]);
     }
     arguments.extend(["--locks", "20", "--organizations", "2", "--owners", "4"]);
-    arguments.extend(["--fleet", "latency=20ms", "--users", "6", "--span", "4s"]);
+    // In the third second all are slow.
+    let fleet = "latency=20ms,twice=10%,latency=500ms@2s-3s";
+    arguments.extend(["--fleet", fleet, "--users", "6", "--span", "4s"]);
     arguments.extend(more);
     run(folder, limits, &arguments)
 }
@@ -192,8 +194,16 @@ fn each_set_of_adapters_can_be_loaded() {
             "{adapters:?}: {}",
             said(&output)
         );
-        let slots = report(folder.path())["slotsChecked"].as_u64();
+        let summary = report(folder.path());
+        let slots = summary["slotsChecked"].as_u64();
         assert!(slots.is_some_and(|slots| slots > 0), "{adapters:?}");
+        let slow = &summary["setting"]["faults"][2];
+        assert_eq!((&slow["from"], &slow["until"]), (&json!(2.0), &json!(3.0)));
+        let longest = summary["confirm"]["max"].as_f64();
+        assert!(
+            longest.is_some_and(|ms| ms >= 500.0),
+            "{adapters:?}: {longest:?}"
+        );
     }
 }
 
@@ -220,7 +230,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
                 std::thread::sleep(Duration::from_millis(4800));
             }
         });
-        let more = ["--rate", "20", "--span", "11s"];
+        let more = ["--rate", "20", "--span", "16s"];
         let output = run(folder.path(), limits, &[&arguments[..], &more[..]].concat());
         over.store(true, Ordering::Relaxed);
         output
@@ -228,6 +238,18 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("FAIL  time to accept, p99"), "{said}");
+    // It is the stalls: some seconds have a write that waited for most of one, and most seconds have none that took so long.
+    let summary = report(folder.path());
+    let moments = summary["moments"].as_array().expect("seconds");
+    let p99s = moments.iter().map(|second| &second["accept"]["p99"]);
+    let mut p99s: Vec<f64> = p99s
+        .filter_map(Value::as_f64)
+        .filter(|p99| *p99 > 0.0)
+        .collect();
+    p99s.sort_by(f64::total_cmp);
+    let stalled = p99s.iter().filter(|p99| **p99 >= 120.0).count();
+    assert!(stalled >= 2, "{p99s:?}");
+    assert!(p99s[p99s.len() / 2] < 100.0, "{p99s:?}");
     // Others are loaded only if that is said.
     let refused = run(
         folder.path(),

@@ -224,32 +224,46 @@ async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
     std::fs::set_permissions(&script, mode).expect("runnable");
     let script = script.to_str().expect("a path");
     let mut program = Program::start(script, folder.path(), &["--virtual-locks", "off"]);
-    let mut answered = 0;
+    let (mut answered, mut written) = (0, Vec::new());
     let status = loop {
         if let Some(status) = program.ended() {
             break status;
         }
         assert!(answered < 4000, "it goes on for ever");
-        let body = json!({ "keyUuid": format!("k{answered}"), "keyIndexNumber": answered % 4 });
+        let key = format!("k{answered}");
+        let body = json!({ "keyUuid": key, "keyIndexNumber": answered % 4 });
         let Ok(mut connection) = keywright_tests::Connection::open(program.address).await else {
             continue;
         };
-        if connection
-            .send(program.write_key(LOCK, &body))
-            .await
-            .is_ok()
-        {
+        if let Ok(answer) = connection.send(program.write_key(LOCK, &body)).await {
             answered += 1;
+            let version = answer.body["version"].as_u64();
+            written.extend((answer.status == 200).then_some((version, key)));
         }
     };
     let log = program.log();
     assert_eq!(status.code(), Some(1), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
     assert!(
         log.contains("can no longer be written") && log.contains("start again"),
         "{log}"
     );
     let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
     assert_eq!(program.get("/readyz").send().await.status, 200);
+    // No 200 is lost.
+    assert!(written.len() > 5, "{written:?}");
+    for (version, key) in written {
+        let version = version.expect("a version");
+        let page = program.get(&format!(
+            "/locks/{LOCK}/events?page={}",
+            version.div_ceil(10)
+        ));
+        let page = page.send().await.body;
+        let events = page["events"].as_array().expect("events");
+        let event = events.iter().find(|event| event["version"] == version);
+        let event = event.unwrap_or_else(|| panic!("{key} has no event {version}"));
+        assert_eq!(event["event"]["data"]["keyUuid"], key);
+    }
 }
 
 #[tokio::test]

@@ -132,10 +132,10 @@ async fn run<T: Send + 'static>(
     })
 }
 
-/// What panicked is not looked at again.
+/// What panicked is not looked at again. Its words are on standard error, as those of every panic.
 fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        error!("a use case did not come to its end");
+        error!("a use case did not come to its end: it panicked");
         Failure::Internal
     })
 }

@@ -34,7 +34,7 @@ type Missed = Vec<(String, ShadowName)>;
 
 /// When the service was too fast for the broker, what it said is lost, and each difference has to be told again.
 fn after_lag(service: &ShadowService, count: u64) -> Missed {
-    error!(count, "messages of shadows were not published in time");
+    error!(count, "changes of shadows were not published in time");
     service.pending()
 }
 

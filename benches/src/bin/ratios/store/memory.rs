@@ -8,6 +8,7 @@ use keywright_adapters::time::TokioTimer;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::rules::{self, Limits};
 use keywright_domain::values::{Revision, ShadowVersion};
+use keywright_domain::write::Write;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
 use super::{LOCKS, add_locks, writes};
@@ -39,9 +40,10 @@ fn bare() -> f64 {
         let (limits, version) = (Limits::default(), ShadowVersion(number + 2));
         let (sent, save) = rules::commit(&known, &write, version, &[], &limits, NOW);
         known.revision = known.revision.next();
-        known.lock = *save.folded.expect("an event");
-        known.unfinished.pop();
+        let superseded = |w: &Write| save.writes.iter().any(|saved| saved.id == w.id);
+        known.unfinished.retain(|write| !superseded(write));
         known.unfinished.push(sent);
+        known.lock = *save.folded.expect("an event");
         map.lock().expect("no panic").insert(lock, known);
     }
     rate(WRITES, start)

@@ -1,0 +1,43 @@
+//! Keywright with a store that panics over the second slot at once, and over the third one after it had to wait.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keywright_app::Wiring;
+use keywright_domain::lock::LockSnapshot;
+use keywright_domain::ports::{LockRepo, RepoError, Save};
+use keywright_domain::values::{KeyIndex, LockId};
+use keywright_domain::write::{Owner, Write};
+
+struct Panicking(Arc<dyn LockRepo>);
+
+#[async_trait]
+impl LockRepo for Panicking {
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        self.0.load(lock).await
+    }
+
+    async fn save(&self, save: Save) -> Result<(), RepoError> {
+        let slot = save.writes.first().and_then(|write| write.slot.index);
+        match slot.map(KeyIndex::get) {
+            Some(1) => panic!("at once"),
+            Some(2) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                panic!("after a while")
+            }
+            _ => self.0.save(save).await,
+        }
+    }
+
+    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(owner, lease).await
+    }
+}
+
+fn main() -> ExitCode {
+    keywright_app::run(&Wiring {
+        around_locks: |inner| Arc::new(Panicking(inner)),
+    })
+}
