@@ -11,9 +11,6 @@ const SPREAD: u64 = 1_000_003;
 /// What all locks do that nothing else is said of.
 const LATENCY: &str = "latency=100ms";
 
-/// Longer than any load.
-const ALL_THE_TIME: &str = "0s-1000d";
-
 /// What is done to the locks, and to how many of them.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
@@ -76,13 +73,10 @@ fn part(text: &str) -> Result<Part, String> {
         .ok_or_else(bad)?;
     let (what, when) = match (name, value, when) {
         ("twice" | "silent", None, when) => (name.to_owned(), when.map(str::to_owned)),
-        ("latency", Some(value), when) => (format!("latency={value}"), when.map(str::to_owned)),
-        // Of several latencies the last one counts that is on, and a lock's own stand last; without a time it would be none
-        // of those that are.
-        ("late", Some(value), when) => (
-            format!("latency={value}"),
-            Some(when.unwrap_or(ALL_THE_TIME).to_owned()),
-        ),
+        // Of several latencies the last one counts, and a lock's own stand last.
+        ("latency" | "late", Some(value), when) => {
+            (format!("latency={value}"), when.map(str::to_owned))
+        }
         ("card" | "fail", Some(value), when) => {
             (format!("{name}={value}"), when.map(str::to_owned))
         }
@@ -92,7 +86,6 @@ fn part(text: &str) -> Result<Part, String> {
     };
     let window = match &when {
         None => None,
-        Some(when) if when == ALL_THE_TIME => None,
         Some(when) => Some(window(when).ok_or_else(bad)?),
     };
     let behaviour = match when {
@@ -175,7 +168,7 @@ mod tests {
         assert_eq!(lists[0], "all:latency=100ms,latency=300ms");
         for list in &lists[1..] {
             assert!(
-                list.ends_with(":latency=100ms,latency=300ms,latency=20s@0s-1000d"),
+                list.ends_with(":latency=100ms,latency=300ms,latency=20s"),
                 "{list}"
             );
         }

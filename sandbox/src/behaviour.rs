@@ -8,7 +8,7 @@ use std::time::Duration;
 ///
 /// Its text form lists what differs from the default: `latency=200ms,offline=5s,capacity=4,fail=NoSpace,
 /// twice,silent,card=2s`. `offline=always` and `card=never` are possible, too. What is only so for a while says when:
-/// `latency=2s@10s-20s,offline@30s-40s`.
+/// `latency=2s@10s-20s,offline@30s-40s`. Of what is said of the same thing the last one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behaviour {
     /// How long it takes to write a key.
@@ -25,7 +25,7 @@ pub struct Behaviour {
     pub silent: bool,
     /// It needs a card to write on.
     pub card: Card,
-    /// What it does otherwise for a while. Of two that say the same thing the last one counts.
+    /// What it does otherwise for a while.
     pub script: Vec<Change>,
 }
 
@@ -147,7 +147,14 @@ impl FromStr for Behaviour {
                 why,
             };
             match part.split_once('@') {
-                None => behaviour.take_on(always(part).map_err(invalid)?),
+                None => {
+                    let what = always(part).map_err(invalid)?;
+                    let of_the_same = |change: &Change| {
+                        std::mem::discriminant(&change.what) == std::mem::discriminant(&what)
+                    };
+                    behaviour.script.retain(|change| !of_the_same(change));
+                    behaviour.take_on(what);
+                }
                 Some((what, when)) => {
                     let change = for_a_while(what, when).map_err(invalid)?;
                     behaviour.script.push(change);
@@ -234,6 +241,14 @@ mod tests {
         );
         let offline = |secs| script.offline_for(Duration::from_secs(secs)).as_secs();
         assert_eq!([39, 40, 44, 45, 59, 60].map(offline), [0, 10, 6, 15, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_said_last_counts_whether_for_a_while_or_not() {
+        let text = "latency=1s,latency=2s@0s-9s,twice@0s-9s,latency=3s";
+        let behaviour: Behaviour = text.parse().expect("a behaviour");
+        let now = behaviour.at(Duration::from_secs(5));
+        assert_eq!((now.latency, now.twice), (Duration::from_secs(3), true));
     }
 
     #[test]
