@@ -77,8 +77,13 @@ pub struct KeyWrite {
     pub key: String,
 }
 
-/// A write that was accepted: where it is, and what is known of it.
-pub type Sent = (String, Accepted);
+/// A write that was accepted.
+pub struct Sent {
+    /// Where its status is.
+    pub location: String,
+    /// What is known of it.
+    pub write: Accepted,
+}
 
 /// One persona at work.
 pub struct Session<'a> {
@@ -138,43 +143,44 @@ impl Session<'_> {
         let answer = answer.filter(|answer| answer.status == 200)?;
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let version = body["event"].is_object().then(|| body["version"].as_u64());
-        let accepted = Accepted {
+        let write = Accepted {
             place: *place,
             key: key.clone(),
             version: version.flatten(),
             meant,
             answered,
         };
-        self.recorder.accepted(accepted.clone());
+        self.recorder.accepted(write.clone());
         let Some(location) = answer.location else {
             let what = format!("{}: a 200 without Location", ask.name);
             self.recorder.unexpected(what);
             return None;
         };
-        Some((location, accepted))
+        Some(Sent { location, write })
     }
 
     /// Looks at writes now and then until their locks have settled them.
     pub async fn follow(&mut self, mut open: Vec<Sent>, credential: &Credential) {
         while !open.is_empty() {
             sleep(LOOK_EVERY).await;
-            for (location, write) in std::mem::take(&mut open) {
-                if self.is_over(&location, &write, credential).await {
+            for sent in std::mem::take(&mut open) {
+                if self.is_over(&sent, credential).await {
                     continue;
                 }
-                match write.answered.elapsed() < LOOK_FOR {
-                    true => open.push((location, write)),
+                match sent.write.answered.elapsed() < LOOK_FOR {
+                    true => open.push(sent),
                     false => self.recorder.unconfirmed(1),
                 }
             }
         }
     }
 
-    async fn is_over(&mut self, location: &str, write: &Accepted, credential: &Credential) -> bool {
+    async fn is_over(&mut self, sent: &Sent, credential: &Credential) -> bool {
+        let Sent { location, write } = sent;
         let look = Ask {
             name: "read a write",
             method: "GET",
-            path: location.to_owned(),
+            path: location.clone(),
             credential: credential.clone(),
             idempotency_key: None,
             body: None,
@@ -280,12 +286,13 @@ mod tests {
         };
         let credential = Credential::ApiKey("key".into());
         let write = || write_key(&population, 0, ("k".into(), 1), &credential);
-        let (_, accepted) = session.write(&write()).await.expect("accepted");
-        assert_eq!(accepted.version, Some(7));
+        let sent = session.write(&write()).await.expect("accepted");
+        assert_eq!(sent.write.version, Some(7));
         session.meant = Instant::now().checked_sub(late);
         assert_eq!(session.write_all(&[write(), write()]).await.len(), 2);
         let times = recorder.take().accept;
         assert_eq!(times.count(), 3);
+        assert!(times.at(1.0) >= late, "{:?}", times.at(1.0));
         // They are kept to three digits.
         assert!(times.at(0.0) >= late * 99 / 100, "{:?}", times.at(0.0));
     }

@@ -29,7 +29,7 @@ pub(super) async fn live(session: &mut Session<'_>) {
     }
     for n in 0..TRIES {
         if let Some(sent) = session.write(&write).await {
-            repeat(session, &write.ask, &sent.1.version).await;
+            repeat(session, &write.ask, &sent.write.version).await;
             session.follow(vec![sent], &credential).await;
             return;
         }
