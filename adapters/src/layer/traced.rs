@@ -111,9 +111,11 @@ impl LockRepo for TracedLockRepo {
         let answer = self.inner.save(save).await;
         let micros = since(start);
         match &answer {
-            Ok(()) => steps
-                .iter()
-                .for_each(|(events, writes)| self.log_steps(events, writes)),
+            Ok(()) => {
+                if let Some((events, writes)) = steps {
+                    self.log_steps(&events, &writes);
+                }
+            }
             Err(RepoError::Stale) => debug!(%lock, micros, "lock has changed, deciding again"),
             Err(error) => warn!(%lock, %error, micros, "lock not saved"),
         }

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::disturb::{Disturb, Fate};
 use super::topic::Topic;
-use crate::message::{self, Announcement, MessageKind};
+use crate::message::{Announcement, MessageKind};
 use crate::name::ShadowName;
 use crate::service::ShadowService;
 
@@ -63,7 +63,10 @@ impl Publisher {
     ) {
         for _ in 0..announcements.len() {
             let told = match announcements.try_recv() {
-                Ok(waiting) => self.tell_all_but_deltas(&waiting).await,
+                Ok(waiting) => {
+                    let but_deltas = |kind| kind != MessageKind::UpdateDelta;
+                    self.tell_those(&waiting, but_deltas).await
+                }
                 Err(_) => Some(()),
             };
             if told.is_none() {
@@ -121,25 +124,20 @@ impl Publisher {
     }
 
     async fn tell(&self, announcement: &Announcement) -> Option<()> {
-        for message in announcement.messages() {
-            self.publish_message(message).await?;
-        }
-        Some(())
+        self.tell_those(announcement, |_| true).await
     }
 
-    async fn tell_all_but_deltas(&self, announcement: &Announcement) -> Option<()> {
-        for message in announcement.messages() {
-            if message.kind != MessageKind::UpdateDelta {
-                self.publish_message(message).await?;
-            }
+    async fn tell_those(
+        &self,
+        announcement: &Announcement,
+        wanted: fn(MessageKind) -> bool,
+    ) -> Option<()> {
+        let Announcement { thing, shadow, .. } = announcement;
+        for message in announcement.messages().filter(|m| wanted(m.kind)) {
+            let topic = Topic::text(thing, shadow, message.kind.topic_suffix());
+            self.publish(&topic, &message.body()).await?;
         }
         Some(())
-    }
-
-    async fn publish_message(&self, message: message::Message<'_>) -> Option<()> {
-        let (of, suffix) = (message.of, message.kind.topic_suffix());
-        let topic = Topic::text(&of.thing, &of.shadow, suffix);
-        self.publish(&topic, &message.body()).await
     }
 
     async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
