@@ -72,6 +72,10 @@ fn sets_of_keys_that_can_be_confused_are_not_taken() {
         let key = VerificationKey::es256_point(Some(id.into()), pair.public_key().as_ref());
         key.expect("a key")
     };
+    let mut beside = pair.public_key().as_ref().to_vec();
+    beside[64] ^= 1;
+    let beside = VerificationKey::es256_point(None, &beside).err();
+    assert_eq!(beside, Some(InvalidKeys::Point(Algorithm::Es256)));
     let secret = |id| secret_key(id, Algorithm::Hs256);
     let refused = |keys| JwtVerifier::new(keys, settings()).err();
     assert_eq!(refused(vec![]), Some(InvalidKeys::None));

@@ -54,6 +54,9 @@ pub enum InvalidKeys {
     /// It is none for that algorithm.
     #[error("the key is not a public key for {0} in PEM")]
     Pem(Algorithm),
+    /// It lies beside its curve, or is written otherwise.
+    #[error("the bytes are no uncompressed point of the curve of {0}")]
+    Point(Algorithm),
     /// The file is no set of keys.
     #[error("the file is no JWKS: an object with a list `keys` is expected")]
     Jwks,
@@ -150,7 +153,7 @@ impl VerificationKey {
     pub fn es256_point(id: Option<String>, point: &[u8]) -> Result<Self, InvalidKeys> {
         let algorithm = Algorithm::Es256;
         let key = Key::of(algorithm, DecodingKey::from_ec_der(point));
-        let key = key.ok_or(InvalidKeys::Pem(algorithm))?;
+        let key = key.ok_or(InvalidKeys::Point(algorithm))?;
         Ok(Self { id, algorithm, key })
     }
 

@@ -117,11 +117,11 @@ impl JwtVerifier {
         token: &[u8],
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
-        let compact = Compact::parse(token)?;
+        let mut compact = Compact::parse(token)?;
         if keys.is_empty() {
             return Err(Refusal::NoKeys);
         }
-        let key = keys.find(compact.key_id.clone());
+        let key = keys.find(compact.key_id.take());
         let key = key.ok_or(Refusal::UnknownKey)?;
         if compact.algorithm != key.algorithm.name() {
             return Err(Refusal::WrongAlgorithm);
