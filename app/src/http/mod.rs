@@ -136,3 +136,17 @@ async fn dispatch(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_answers_a_request_is_small_because_it_is_allocated_for_each() {
+        fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(|app: &'static Arc<App>, source, request| answer(app, source, request));
+        assert!(size < 4 * 1024, "{size} bytes");
+    }
+}
