@@ -10,36 +10,43 @@ const ALGORITHMS: [&str; 8] = [
     "HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "ES384", "EdDSA",
 ];
 
-/// The median of a benchmark in microseconds; `None`: it was not run.
-fn micros(folder: &Path, group: &str, bench: &str) -> Option<f64> {
+/// The median of a benchmark in microseconds.
+fn micros(folder: &Path, group: &str, bench: &str) -> f64 {
     let path = folder.join(group).join(bench).join("new/estimates.json");
-    let estimates: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    Some(estimates["median"]["point_estimate"].as_f64()? / 1000.0)
+    let estimates = std::fs::read(&path).unwrap_or_else(|e| {
+        panic!(
+            "{}: {e}; scripts/bench runs criterion first",
+            path.display()
+        )
+    });
+    let estimates: Value = serde_json::from_slice(&estimates).expect("JSON");
+    let nanos = &estimates["median"]["point_estimate"];
+    nanos.as_f64().expect("a median") / 1000.0
 }
 
-fn token(folder: &Path, algorithm: &str) -> Option<Row> {
+fn token(folder: &Path, algorithm: &str) -> Row {
     let micros = |bench| micros(folder, algorithm, bench);
-    let (cold, known) = (micros("never seen")?, micros("remembered")?);
-    let alone = micros("the signature alone")?;
-    Some(Row {
+    let (cold, known) = (micros("never seen"), micros("remembered"));
+    let alone = micros("the signature alone");
+    Row {
         what: format!("a token by {algorithm}, never seen before"),
         measured: format!("{cold:.2} µs; remembered {known:.2} µs"),
         beside: format!("its signature alone {alone:.2} µs"),
         figure: cold / alone,
         target: Target::None,
-    })
+    }
 }
 
-fn body(folder: &Path, what: &str, group: &str, bench: &str) -> Option<Row> {
-    let ours = micros(folder, group, bench)?;
-    let alone = micros(folder, group, "serde_json alone")?;
-    Some(Row {
+fn body(folder: &Path, what: &str, group: &str, bench: &str) -> Row {
+    let ours = micros(folder, group, bench);
+    let alone = micros(folder, group, "serde_json alone");
+    Row {
         what: what.into(),
         measured: format!("{ours:.2} µs"),
         beside: format!("serde_json alone {alone:.2} µs"),
         figure: ours / alone,
         target: Target::None,
-    })
+    }
 }
 
 /// `folder` is criterion's.
@@ -51,5 +58,5 @@ pub(crate) fn rows(folder: &Path) -> Vec<Row> {
         body(folder, read, "the body of a request", "its key and slot"),
         body(folder, built, "the body of a 200", "from what was written"),
     ];
-    tokens.chain(bodies).flatten().collect()
+    tokens.chain(bodies).collect()
 }
