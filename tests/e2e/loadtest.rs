@@ -134,32 +134,34 @@ fn a_server_that_loses_one_event_is_found_out() {
     );
 }
 
-/// Who loads a server that runs already; answers where it is.
-fn hosted(folder: &Path, program: &Program) -> String {
+/// A server that runs already, and the folder of who loads it.
+fn hosted() -> (Program, [TempDir; 2]) {
+    let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let program = Program::start(BINARY, folders[1].path(), &["--locks", "40"]);
     let population = json!({
         "firstLock": 1001, "locks": 40, "apiKeys": [program.api_key], "tokens": [program.token],
         "forgedToken": "not.a.token",
     });
-    let file = folder.join("population.json");
+    let file = folders[0].path().join("population.json");
     std::fs::write(file, population.to_string()).expect("written");
-    format!("http://{}", program.address)
+    (program, folders)
+}
+
+fn run_on(host: &str, folder: &Path, limits: &str, more: &[&str]) -> Output {
+    let host = ["--host", host, "--population", "population.json"];
+    run(folder, limits, &[&host, more].concat())
 }
 
 #[test]
 fn a_server_that_dies_under_load_fails_with_a_report() {
-    let (folder, data) = (
-        TempDir::new().expect("a folder"),
-        TempDir::new().expect("a folder"),
-    );
-    let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
-    let host = hosted(folder.path(), &program);
+    let (program, [folder, _data]) = hosted();
+    let host = format!("http://{}", program.address);
     let killing = std::thread::spawn(|| {
         std::thread::sleep(Duration::from_secs(2));
         program.kill();
     });
-    let arguments = ["--host", &host, "--population", "population.json"];
     let more = ["--rate", "10", "--span", "4s"];
-    let output = run(folder.path(), "", &[&arguments[..], &more[..]].concat());
+    let output = run_on(&host, folder.path(), "", &more);
     killing.join().expect("killed");
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -209,13 +211,8 @@ fn each_set_of_adapters_can_be_loaded() {
 
 #[test]
 fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
-    let (folder, data) = (
-        TempDir::new().expect("a folder"),
-        TempDir::new().expect("a folder"),
-    );
-    let program = Program::start(BINARY, data.path(), &["--locks", "40"]);
-    let host = hosted(folder.path(), &program);
-    let arguments = ["--host", &host, "--population", "population.json"];
+    let (program, [folder, _data]) = hosted();
+    let host = format!("http://{}", program.address);
     // Those of a release.
     let limits = include_str!("../../loadtest/limits.toml");
     let limits = limits.split("[default]").nth(1).expect("a table");
@@ -231,7 +228,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
             }
         });
         let more = ["--rate", "20", "--span", "16s"];
-        let output = run(folder.path(), limits, &[&arguments[..], &more[..]].concat());
+        let output = run_on(&host, folder.path(), limits, &more);
         over.store(true, Ordering::Relaxed);
         output
     });
@@ -251,16 +248,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     assert!(stalled >= 2, "{p99s:?}");
     assert!(p99s[p99s.len() / 2] < 100.0, "{p99s:?}");
     // Others are loaded only if that is said.
-    let refused = run(
-        folder.path(),
-        "",
-        &[
-            "--host",
-            "http://192.0.2.1:80",
-            "--population",
-            "population.json",
-        ],
-    );
+    let refused = run_on("http://192.0.2.1:80", folder.path(), "", &[]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--allow-remote"));
 }
