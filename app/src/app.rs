@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::bootstrap::{Error, HttpReports, JwtVerifier};
 use crate::metrics::Metrics;
-use crate::settings::Bounds;
+use crate::settings::{Bounds, CorsOrigins};
 
 pub(crate) struct App {
     pub(crate) writes: Arc<KeyWrites>,
@@ -33,6 +33,7 @@ pub(crate) struct App {
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) ids: Arc<dyn IdGenerator>,
     pub(crate) bounds: Bounds,
+    pub(crate) cors: CorsOrigins,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Admission,
     pub(crate) work: Work,
@@ -122,6 +123,7 @@ impl Ingest {
 pub(crate) struct Work {
     /// Their tasks, which go on when their client has hung up, and are awaited at the end.
     pub(crate) tasks: TaskTracker,
+    stopping: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -129,12 +131,23 @@ impl Work {
     pub(crate) fn new() -> Self {
         Self {
             tasks: TaskTracker::new(),
+            stopping: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// From now on the service is not ready for new work, and nobody waits for a lock any more.
+    /// From now on the service is not ready for new work, so that balancers send it elsewhere; what comes is still done.
+    pub(crate) fn announce_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// From now on no new work comes, and nobody waits for a lock any more.
     pub(crate) fn drain(&self) {
+        self.announce_stop();
         self.draining.store(true, Ordering::Relaxed);
         self.tasks.close();
     }

@@ -6,6 +6,7 @@ mod app;
 mod bootstrap;
 mod cli;
 mod commands;
+mod connection;
 mod demo_credentials;
 mod http;
 mod logging;
@@ -13,6 +14,7 @@ mod metrics;
 mod server;
 mod settings;
 mod signals;
+mod startup;
 mod workers;
 
 use std::num::NonZero;
@@ -24,7 +26,7 @@ pub use bootstrap::Wiring;
 use cli::Task;
 pub use http::wire;
 use settings::Settings;
-use signals::Signals;
+use signals::{Signals, Stop};
 
 /// The exit code of settings that cannot be used, as of the command line's own errors.
 const INVALID_SETTINGS: u8 = 2;
@@ -108,7 +110,8 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
     let url = format!("http://{}", listener.local_addr()?);
     let mut wired = tokio::select! {
         wired = bootstrap::wire(settings, wiring, &url) => wired?,
-        () = signals.next() => return Ok(()),
+        () = startup::answer_health_checks(&listener) => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     if settings.sandbox.demo && !address.ip().is_loopback() {
         tracing::warn!(%address, "the sandbox is open to others, and so are its demo credentials");
@@ -117,18 +120,20 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
     let _ = std::io::Write::write_all(&mut std::io::stdout(), wired.banner.as_bytes());
     let (app, mut broken) = (wired.app.clone(), None);
     let stop = async {
-        tokio::select! {
-            () = signals.next() => {}
-            what = wired.broken() => broken = Some(what),
-        }
-        // Whoever asks twice does not want to wait.
+        let stop = tokio::select! {
+            stop = signals.next() => stop,
+            what = wired.broken() => {
+                broken = Some(what);
+                Stop::Now
+            }
+        };
+        // A second signal ends the process without waiting.
         tokio::spawn(async move {
             signals.next().await;
-            eprintln!(
-                "keywright: stopped at once; what was in progress is taken up at the next start"
-            );
+            tracing::warn!("stopped at once; what was in progress is taken up at the next start");
             std::process::exit(1);
         });
+        stop
     };
     server::run(listener, app, settings, stop).await;
     match broken {

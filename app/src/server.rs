@@ -10,72 +10,50 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
+use crate::connection::{ClientStream, ConnectionState};
 use crate::http::{self, ParserAnswers};
 use crate::settings::Settings;
+use crate::signals::Stop;
 
 /// How long to wait when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a connection without a place looks for an idle one that can make room.
+const EVICTION_PAUSE: Duration = Duration::from_millis(50);
+
 /// How much longer than a request draining may take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
-/// Serves until `stop` ends; then takes no more connections, lets requests and use cases come to their end,
-/// and gives up on those that take longer than a request may.
+/// Serves until `stop` ends. Then it takes requests for [`Settings::drain_delay`] more while `/readyz` answers 503, unless
+/// it was told to stop at once; after that it takes no more connections, lets requests and use cases come to their
+/// end, and gives up on those that take longer than a request may.
 pub(crate) async fn run(
     listener: TcpListener,
     app: Arc<App>,
     settings: &Settings,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Stop>,
 ) {
-    let bounds = settings.bounds;
-    let mut connection = http1::Builder::new();
-    connection
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.header_time)
-        .max_buf_size(bounds.headers)
-        .keep_alive(true);
-    let places = Arc::new(Semaphore::new(bounds.connections));
     let graceful = GracefulShutdown::new();
-    let accept_all = async {
-        loop {
-            // The semaphore is never closed.
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
-            };
-            let (stream, peer) = match accept(&listener).await {
-                Some(accepted) => accepted,
-                None => continue,
-            };
-            // A client that does not read what it asked for is given up, too.
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(bounds.write_time));
-            let stream = ParserAnswers::new(Box::pin(stream), app.clone());
-            let app = app.clone();
-            let serve = service_fn(move |request| {
-                let app = app.clone();
-                // Boxed: a connection has room for the future of its service also while it is idle.
-                Box::pin(
-                    async move { Ok::<_, Infallible>(http::answer(&app, peer, request).await) },
-                )
-            });
-            let served = connection.serve_connection(TokioIo::new(stream), serve);
-            let served = graceful.watch(served);
-            tokio::spawn(async move {
-                let _place = place;
-                if let Err(error) = served.await {
-                    debug!(%error, "a connection ended early");
-                }
-            });
+    {
+        let mut accepting = std::pin::pin!(accept_all(&listener, &app, &graceful));
+        let stop = tokio::select! {
+            stop = stop => stop,
+            () = &mut accepting => return,
+        };
+        app.work.announce_stop();
+        if stop == Stop::AfterDrainDelay && !settings.drain_delay.is_zero() {
+            info!(delay = ?settings.drain_delay, "stopping: not ready any more, requests are taken for the drain delay");
+            tokio::select! {
+                () = tokio::time::sleep(settings.drain_delay) => {}
+                () = accepting => {}
+            }
         }
-    };
-    tokio::select! {
-        () = stop => {}
-        () = accept_all => {}
     }
     drop(listener);
     app.work.drain();
@@ -88,6 +66,100 @@ pub(crate) async fn run(
     match tokio::time::timeout(patience, finish).await {
         Ok(()) => info!("stopped"),
         Err(_) => warn!("stopped before all was finished; writes are taken up at the next start"),
+    }
+}
+
+async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulShutdown) {
+    let bounds = app.bounds;
+    let mut parser = http1::Builder::new();
+    parser
+        .timer(TokioTimer::new())
+        // The stream has deadlines of its own, which tell an idle connection from a slow head.
+        .header_read_timeout(None)
+        .max_buf_size(bounds.headers)
+        .half_close(true)
+        .keep_alive(true);
+    let mut places = Places::new(bounds.connections);
+    loop {
+        let Some((stream, peer)) = accept(listener).await else {
+            continue;
+        };
+        let Some(place) = places.take().await else {
+            return;
+        };
+        let state = Arc::new(ConnectionState::new());
+        // A client that does not read what it asked for is given up, too.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(bounds.write_time));
+        let stream = ClientStream::new(Box::pin(stream), state.clone(), &bounds);
+        let stream = ParserAnswers::new(stream, app.clone(), state.clone());
+        let (app, connection) = (app.clone(), state.clone());
+        let serve = service_fn(move |request| {
+            let (app, connection) = (app.clone(), connection.clone());
+            // Boxed: a connection has room for the future of its service also while it is idle.
+            Box::pin(async move {
+                Ok::<_, Infallible>(http::answer(&app, &connection, peer, request).await)
+            })
+        });
+        let served = parser.serve_connection(TokioIo::new(stream), serve);
+        let served = graceful.watch(served);
+        let task = tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = served.await {
+                debug!(%error, "a connection ended early");
+            }
+        });
+        places.open.push((state, task.abort_handle()));
+    }
+}
+
+/// At most so many connections at once.
+struct Places {
+    free: Arc<Semaphore>,
+    cap: usize,
+    /// Those that were accepted; some of them may have ended since.
+    open: Vec<(Arc<ConnectionState>, AbortHandle)>,
+}
+
+impl Places {
+    fn new(cap: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(cap)),
+            cap,
+            open: Vec::new(),
+        }
+    }
+
+    /// A place for a connection. Where none is free, the connection that has been idle for longest is closed; where all
+    /// of them are busy, one of them is waited for. `None`: never, since the semaphore is not closed.
+    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        if self.open.len() >= 2 * self.cap {
+            self.open.retain(|(_, task)| !task.is_finished());
+        }
+        loop {
+            if let Ok(place) = self.free.clone().try_acquire_owned() {
+                return Some(place);
+            }
+            self.evict_longest_idle();
+            let waiting = self.free.clone().acquire_owned();
+            if let Ok(place) = tokio::time::timeout(EVICTION_PAUSE, waiting).await {
+                return place.ok();
+            }
+        }
+    }
+
+    fn evict_longest_idle(&mut self) {
+        self.open.retain(|(_, task)| !task.is_finished());
+        let idle = self
+            .open
+            .iter()
+            .filter_map(|(state, task)| Some((state.idle_since()?, state, task)));
+        if let Some((_, state, task)) = idle.min_by_key(|(since, ..)| *since)
+            // A request that has just begun on it is served.
+            && state.evict()
+        {
+            task.abort();
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) struct Settings {
     /// How long the protocol waits for what.
     pub(crate) protocol: keywright_domain::Settings,
     pub(crate) bounds: Bounds,
+    /// Which pages of other origins may use the service from a browser.
+    pub(crate) cors: CorsOrigins,
+    /// How long requests are still taken after SIGTERM, while `/readyz` answers 503.
+    pub(crate) drain_delay: Duration,
     /// Tokens of one's own issuer, besides the sandbox's or instead of them.
     pub(crate) tokens: Option<Tokens>,
     /// Where the shadows of locks are, and by which name.
@@ -224,13 +228,15 @@ pub(crate) struct Bounds {
     pub(crate) body: usize,
     /// Bytes of a request's line and headers.
     pub(crate) headers: usize,
-    /// Until the headers are there, also on a connection that sends nothing.
+    /// Until the first byte of a connection is there, and from a head's first byte to its end.
     pub(crate) header_time: Duration,
+    /// How long a connection is kept on which no request is in progress.
+    pub(crate) keep_alive: Duration,
     /// Until the body is there.
     pub(crate) body_time: Duration,
     /// Until a client has taken in what it is sent.
     pub(crate) write_time: Duration,
-    /// Connections at once; who comes then waits in the system's queue.
+    /// Connections at once. For a further one the longest idle one is closed; if none is idle, it waits.
     pub(crate) connections: usize,
     /// Requests about locks at once.
     pub(crate) in_flight: usize,
@@ -248,6 +254,7 @@ impl Default for Bounds {
             body: 4 * 1024,
             headers: 16 * 1024,
             header_time: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(75),
             body_time: Duration::from_secs(5),
             write_time: Duration::from_secs(10),
             connections: 4096,
@@ -257,6 +264,42 @@ impl Default for Bounds {
             start_time: Duration::from_millis(100),
         }
     }
+}
+
+/// The origins whose pages may call the service from a browser (the Fetch standard's CORS protocol).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CorsOrigins {
+    /// Every origin (`*`).
+    pub(crate) any: bool,
+    /// Every origin on this machine's loopback, whatever its scheme and port.
+    pub(crate) loopback: bool,
+    /// Origins as browsers send them: `https://app.example`.
+    pub(crate) listed: Vec<String>,
+}
+
+impl CorsOrigins {
+    /// Whether pages of no other origin may call the service.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether pages of this origin may call the service.
+    pub(crate) fn allows(&self, origin: &str) -> bool {
+        self.any
+            || self.listed.iter().any(|listed| listed == origin)
+            || self.loopback && is_loopback(origin)
+    }
+}
+
+fn is_loopback(origin: &str) -> bool {
+    let Ok(uri) = origin.parse::<hyper::Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address = address.parse::<std::net::IpAddr>();
+    uri.scheme().is_some()
+        && (host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback()))
 }
 
 /// The demo world.

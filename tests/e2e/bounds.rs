@@ -216,15 +216,118 @@ async fn a_client_that_does_not_read_is_given_up() {
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_a_place() {
-    let world = World::new(&["--virtual-locks", "off", "--max-connections", "2"]);
-    let (one, two) = (connect(&world).await, connect(&world).await);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut arguments = vec!["--virtual-locks", "off", "--max-connections", "2"];
+    arguments.extend(["--faults", "load@1-2=delay:2s"]);
+    arguments.extend(BRISK);
+    let world = World::new(&arguments);
+    let busy = || tokio::spawn(world.program.get("/locks/123/details").send());
+    let (one, two) = (busy(), busy());
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let third = tokio::spawn(world.program.get("/healthz").send());
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!third.is_finished(), "there is no place yet");
-    drop(one);
+    assert!(
+        !third.is_finished() && !one.is_finished(),
+        "both places are taken"
+    );
     assert_eq!(third.await.expect("answered").status, 200);
-    drop(two);
+    for busy in [one, two] {
+        assert_eq!(busy.await.expect("answered").status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_makes_room_for_a_new_one() {
+    let world = World::new(&["--virtual-locks", "off", "--max-connections", "3"]);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let open = keywright_tests::Connection::open(world.program.address).await;
+        let mut open = open.expect("a connection");
+        let answer = open.send(world.program.get("/healthz")).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+        kept.push(open);
+    }
+    let again = kept[0].send(world.program.get("/healthz")).await;
+    assert_eq!(
+        again.expect("an answer").status,
+        200,
+        "it is idle for the shortest time now"
+    );
+    assert_eq!(world.program.get("/healthz").send().await.status, 200);
+    let closed = kept[1].send(world.program.get("/healthz")).await;
+    assert!(closed.is_err(), "{closed:?}");
+    for open in [0, 2] {
+        let answer = kept[open].send(world.program.get("/healthz")).await;
+        assert_eq!(answer.expect("an answer").status, 200, "{open} is kept");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_slow_head() {
+    let world = World::new(&["--virtual-locks", "off", "--keep-alive", "8s"]);
+    let mut kept = keywright_tests::Connection::open(world.program.address)
+        .await
+        .expect("a connection");
+    let mut ask = async |what: &str| {
+        let answer = kept.send(world.program.get("/healthz")).await;
+        answer
+            .map(|answer| answer.status)
+            .map_err(|error| format!("{what}: {error}"))
+    };
+    assert_eq!(ask("at once").await, Ok(200));
+    // Longer than a head may take.
+    tokio::time::sleep(Duration::from_millis(6500)).await;
+    assert_eq!(ask("after a while").await, Ok(200));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(ask("too late").await.is_err());
+    // The next head on a kept connection has the time of a head, not that of an idle connection.
+    let mut slow = connect(&world).await;
+    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    slow.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.expect("an answer");
+    slow.write_all(b"GET /healthz HT").await.expect("sent");
+    let (_, took) = until_closed(slow).await;
+    assert!(took < Duration::from_millis(7500), "{took:?}");
+}
+
+#[tokio::test]
+async fn an_early_refusal_of_a_large_body_can_be_read() {
+    let world = World::silent();
+    for (what, framing) in [
+        ("a length", "Content-Length: 150000"),
+        ("chunks", "Transfer-Encoding: chunked"),
+    ] {
+        for path in ["/nowhere", "/locks/123/WriteKey"] {
+            let mut stream = connect(&world).await;
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            // The answer is there before the body is.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            for _ in 0..30 {
+                let piece = " ".repeat(5000);
+                let piece = match framing.contains("chunked") {
+                    true => format!("1388\r\n{piece}\r\n"),
+                    false => piece,
+                };
+                stream
+                    .write_all(piece.as_bytes())
+                    .await
+                    .expect("the server still reads");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let (answer, _) = until_closed(stream).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 4"),
+                "{what} at {path}: {answer}"
+            );
+            assert!(
+                answer.contains("\"success\":false"),
+                "{what} at {path}: {answer}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

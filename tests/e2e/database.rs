@@ -39,6 +39,49 @@ async fn is_ready(program: &Program) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_answered_while_the_database_is_waited_for() {
+    let (server, url) = database().await;
+    let stopping = server.clone();
+    blocking(move || stopping.stop("fast")).await;
+    let folder = TempDir::new().expect("a folder");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("its address");
+    drop(free);
+    let mut waiting = Command::new(BINARY)
+        .args(["serve", "--listen", &address.to_string(), "--data"])
+        .arg(folder.path())
+        .args(arguments(&url))
+        .args(["--drain-delay", "0s"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program is there");
+    let ask = |path: &'static str| async move {
+        let mut connection = keywright_tests::Connection::open(address).await.ok()?;
+        let request = keywright_tests::Request::new(address, "GET", path);
+        connection.send(request).await.ok()
+    };
+    let alive = eventually("it is alive", || ask("/healthz")).await;
+    assert_eq!(alive.status, 200, "{alive:?}");
+    for path in ["/readyz", "/locks/123/details"] {
+        let refused = ask(path).await.expect("an answer");
+        assert_eq!(
+            (refused.status, refused.header("retry-after")),
+            (503, Some("1")),
+            "{refused:?}"
+        );
+    }
+    let starting = server.clone();
+    blocking(move || starting.restart()).await;
+    eventually("it is ready", || async {
+        (ask("/readyz").await?.status == 200).then_some(())
+    })
+    .await;
+    waiting.kill().expect("it is running");
+    waiting.wait().expect("it has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     let (server, url) = database().await;
     let folder = TempDir::new().expect("a folder");

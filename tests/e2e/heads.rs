@@ -96,8 +96,11 @@ async fn a_target_that_is_absolute_or_malformed() {
     let before = world.books().await.dump();
     let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
     for (target, says) in [
-        ("http://a/locks/123/WriteKey", "must be a path"),
-        ("https://evil.example/locks/123/WriteKey", "must be a path"),
+        (
+            "https://evil.example/locks/123/WriteKey",
+            "must name the same host",
+        ),
+        ("ftp://a/locks/123/WriteKey", "must name the same host"),
         ("locks/123/WriteKey", "not a valid HTTP/1.1 request"),
         ("a:80", "must be a path"),
         ("*", "must be a path"),
@@ -113,7 +116,9 @@ async fn a_target_that_is_absolute_or_malformed() {
         "//locks/123/WriteKey",
         "/./locks/123/WriteKey",
         "/locks/123/../124/details",
-        "/%6cocks/123/details",
+        "/locks/123/%2e%2e/124/details",
+        "/locks%2f123/WriteKey",
+        "/locks/123/WriteKey%2F",
     ] {
         let line = format!("POST {path} HTTP/1.1");
         let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
@@ -126,27 +131,37 @@ async fn a_target_that_is_absolute_or_malformed() {
 async fn a_body_whose_end_is_not_clear() {
     let world = World::silent();
     let before = world.books().await.dump();
-    let chunked = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
+    let chunked = chunked(BODY);
     let length = BODY.len();
     for (headers, body, says) in [
         (
-            "Transfer-Encoding: chunked\r\n".to_owned(),
-            chunked.as_str(),
-            "Content-Length",
-        ),
-        (
-            "Transfer-Encoding: gzip, chunked\r\n".to_owned(),
-            &chunked,
-            "Content-Length",
-        ),
-        (
             format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
+            chunked.as_str(),
+            "not with both",
+        ),
+        (
+            format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
             &chunked,
-            "Content-Length",
+            "not with both",
+        ),
+        (
+            "Transfer-Encoding: chunked, chunked\r\n".to_owned(),
+            &chunked,
+            "named once",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n".to_owned(),
+            &chunked,
+            "named once",
         ),
         (
             "Transfer-Encoding: identity\r\n".to_owned(),
             BODY,
+            "valid HTTP/1.1",
+        ),
+        (
+            "Transfer-Encoding: xchunked\r\n".to_owned(),
+            &chunked,
             "valid HTTP/1.1",
         ),
         (
@@ -174,7 +189,174 @@ async fn a_body_whose_end_is_not_clear() {
         .await;
         assert_refused(&headers, &answer, 400, says);
     }
+    let unknown = "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n";
+    let answer = raw(&world, &request(&world, LINE, unknown, &chunked)).await;
+    assert_refused(unknown, &answer, 501, "chunked");
     assert_eq!(world.books().await.dump(), before);
+}
+
+fn chunked(body: &str) -> String {
+    format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+}
+
+#[tokio::test]
+async fn a_length_that_hides_behind_another_request() {
+    let world = World::silent();
+    // The second of two requests that come in one piece has both framings.
+    let token = &world.program.token;
+    let first = "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    let second = format!(
+        "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        chunked(BODY)
+    );
+    let before = world.books().await.dump();
+    let answers = raw(&world, format!("{first}{second}").as_bytes()).await;
+    let (found, refused) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
+    assert!(found.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert_refused("the second", refused, 400, "not with both");
+    assert_eq!(world.books().await.dump(), before);
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_is_malformed_or_too_large() {
+    let world = World::silent();
+    let before = world.books().await.dump();
+    let headers = "Host: a\r\nTransfer-Encoding: chunked\r\n";
+    for (body, status) in [
+        (format!("1{:016x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        (format!("{:x}\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        (format!("{:x};a=\n\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        (format!("+{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        (format!("-1\r\n{BODY}\r\n0\r\n\r\n"), 400),
+        (format!("x\r\n{BODY}\r\n0\r\n\r\n"), 400),
+        (format!("2\r\n{BODY}\r\n0\r\n\r\n"), 400),
+        (
+            format!(
+                "{}0\r\n\r\n",
+                format!("64\r\n{}\r\n", " ".repeat(100)).repeat(50)
+            ),
+            413,
+        ),
+        (format!("fffffffffffffff\r\n{BODY}"), 408),
+    ] {
+        let answer = raw(&world, &request(&world, LINE, headers, &body)).await;
+        assert_refused(&body, &answer, status, "body");
+    }
+    // Trailers are read within a bound, and ignored.
+    let trailers = format!(
+        "{:x}\r\n{BODY}\r\n0\r\nX: {}\r\n\r\n",
+        BODY.len(),
+        "x".repeat(64 * 1024)
+    );
+    let answer = raw(&world, &request(&world, LINE, headers, &trailers)).await;
+    assert_refused("trailers", &answer, 400, "body");
+    assert_eq!(world.books().await.dump(), before);
+    let trailer = format!("{:x}\r\n{BODY}\r\n0\r\nkeyUuid: other\r\n\r\n", BODY.len());
+    let answer = raw(&world, &request(&world, LINE, headers, &trailer)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\"keyUuid\":\"k\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_path_whose_plain_letters_are_encoded_and_a_target_in_absolute_form() {
+    let world = World::silent();
+    for target in [
+        "/locks/%31%32%33/WriteKey",
+        "/%6cocks/123/Write%4bey",
+        "http://a/locks/123/WriteKey",
+        "https://A/locks/123/WriteKey",
+    ] {
+        let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
+        let line = format!("POST {target} HTTP/1.1");
+        let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{target}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_found_by_its_id_in_upper_case() {
+    let world = World::silent();
+    let id = world.write("k", None).await.write_id();
+    let path = format!("/locks/{LOCK}/writes/{}", id.to_uppercase());
+    let found = world.program.get(&path).send().await;
+    assert_eq!((found.status, &found.body["id"]), (200, &json!(id)));
+    let withdrawn = world
+        .program
+        .request("DELETE", &path)
+        .bearer(&world.program.token);
+    assert_eq!(withdrawn.send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_with_a_content_coding_or_a_byte_order_mark() {
+    let world = World::silent();
+    let send = |coding: &str, body: &str| {
+        let request = world.program.write_key(LOCK, &json!({}));
+        request.header("Content-Encoding", coding).body(body).send()
+    };
+    for coding in ["gzip", "br", "identity, gzip", "x"] {
+        let refused = send(coding, BODY).await;
+        assert_eq!(
+            (refused.status, refused.header("accept-encoding")),
+            (415, Some("identity"))
+        );
+        let message = refused.body["message"].as_str().expect("a message");
+        assert!(message.contains("Content-Encoding"), "{message}");
+    }
+    for coding in ["identity", "", "Identity"] {
+        assert_eq!(send(coding, BODY).await.status, 200, "{coding}");
+    }
+    assert_eq!(
+        send("identity", &format!("\u{feff}{BODY}")).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_shuts_its_writing_side_down_is_answered() {
+    let world = World::silent();
+    let mut stream = TcpStream::connect(world.program.address)
+        .await
+        .expect("a connection");
+    let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
+    let bytes = request(&world, LINE, &headers, BODY);
+    stream.write_all(&bytes).await.expect("sent");
+    stream.shutdown().await.expect("shut down");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn http_2_without_negotiation_is_refused_in_http_2() {
+    let world = World::silent();
+    let mut stream = TcpStream::connect(world.program.address)
+        .await
+        .expect("a connection");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(preface).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("it closes");
+    assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS");
+    assert_eq!(
+        (answer[12], &answer[22..26]),
+        (7, &b"\0\0\0\x0d"[..]),
+        "GOAWAY, HTTP_1_1_REQUIRED"
+    );
+    // Node.js shows what its HTTP/2 library understood.
+    let script = format!(
+        "const session = require('http2').connect('http://{}');
+         session.on('error', () => {{}});
+         session.on('goaway', (code, _, text) => {{ console.log(code, String(text)); process.exit(); }});
+         session.request({{':path': '/healthz'}}).on('error', () => {{}});",
+        world.program.address
+    );
+    let node = std::process::Command::new("node")
+        .args(["-e", &script])
+        .output();
+    let said = String::from_utf8(node.expect("Node.js runs").stdout).expect("text");
+    assert_eq!(said, "13 HTTP/1.1 required\n");
 }
 
 #[tokio::test]
@@ -255,7 +437,6 @@ async fn a_body_that_is_no_utf_8() {
     for body in [
         &b"{\"keyUuid\":\"\xff\"}"[..],
         b"{\"keyUuid\":\"\xc0\xaf\"}",
-        b"\xef\xbb\xbf{\"keyUuid\":\"k\"}",
         b"\xff\xfe{\x00",
     ] {
         let headers = format!("Host: a\r\nContent-Length: {}\r\n", body.len());

@@ -10,6 +10,7 @@ mod credentials;
 mod database;
 mod faults;
 mod heads;
+mod http_clients;
 mod issuer;
 mod kill;
 mod loadtest;

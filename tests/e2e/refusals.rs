@@ -212,14 +212,14 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             get("/locks/123/WriteKey"),
             405,
             "Method Not Allowed",
-            "POST",
+            "POST, OPTIONS",
         ),
         case(
             "a wrong method of a write",
             program.request("POST", "/locks/123/writes/7"),
             405,
             "Method Not Allowed",
-            "GET, HEAD, DELETE",
+            "GET, HEAD, DELETE, OPTIONS",
         ),
         case(
             "a large body",

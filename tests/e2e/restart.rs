@@ -389,3 +389,43 @@ async fn what_is_in_memory_only_is_gone_with_the_process() {
     let version = |answer: &keywright_tests::Answer| answer.body["version"].clone();
     assert_eq!(version(&again), version(&written), "it starts anew");
 }
+
+#[tokio::test]
+async fn after_sigterm_requests_are_taken_for_the_drain_delay_while_it_is_not_ready() {
+    let world = World::new(&["--virtual-locks", "off", "--drain-delay", "4s"]);
+    let ready = || world.program.request("GET", "/readyz").send();
+    assert_eq!(ready().await.status, 200);
+    world.program.terminate();
+    let refused = eventually("it is not ready", || async {
+        let answer = ready().await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert!(refused.text.contains("being stopped"), "{refused:?}");
+    let written = world.write("while it drains", None).await;
+    assert_eq!(
+        (written.status, written.header("connection")),
+        (200, Some("close")),
+        "{written:?}"
+    );
+    let World { mut program, .. } = world;
+    for _ in 0..1500 {
+        if program.ended().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let ended = program.ended().expect("it ends by itself");
+    assert!(ended.success(), "{}", program.log());
+}
+
+#[tokio::test]
+async fn sighup_changes_nothing() {
+    let world = World::silent();
+    world.program.signal("HUP");
+    eventually("it is logged", || async {
+        world.program.log().contains("SIGHUP").then_some(())
+    })
+    .await;
+    assert_eq!(world.write("k", None).await.status, 200);
+}

@@ -227,6 +227,10 @@ fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
+    if is_server(arguments) && !arguments.contains(&"--drain-delay") {
+        // No balancer has to notice that a test's server stops.
+        command.args(["--drain-delay", "0s"]);
+    }
     command
         .arg("--data")
         .arg(folder)
@@ -235,6 +239,12 @@ fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// Options alone are those of the server; `check-config` and `audit` have the same ones.
+fn is_server(arguments: &[&str]) -> bool {
+    let first = arguments.first().copied().unwrap_or("serve");
+    first.starts_with("--") || first == "serve"
 }
 
 /// `VmRSS` of a process, in kilobytes.

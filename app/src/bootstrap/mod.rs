@@ -188,6 +188,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         timer,
         ids,
         bounds: settings.bounds,
+        cors: settings.cors.clone(),
         metrics,
         admission: Admission::new(&settings.bounds),
         work: Work::new(),

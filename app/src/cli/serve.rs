@@ -13,10 +13,11 @@ use keywright_sandbox::{Behaviour, Demo};
 use super::device_path::DevicePath;
 use super::store::StoreArgs;
 use super::values::{
-    LogLines, Switch, address, algorithm, behaviour, claim, count, positive, time,
+    LogLines, Switch, address, algorithm, behaviour, claim, cors_origins, count, positive, time,
 };
 use crate::settings::{
-    Behaviours, Bounds, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice, TokenKeys, Tokens,
+    Behaviours, Bounds, CorsOrigins, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice,
+    TokenKeys, Tokens,
 };
 
 /// Where everything is kept, unless said otherwise.
@@ -149,9 +150,21 @@ pub(crate) struct Serve {
     /// How many writes of a lock may be open at once.
     #[arg(long, value_name = "N", default_value = "16", help_heading = "Limits")]
     max_open_writes: usize,
-    /// How many connections are served at once; further ones wait.
+    /// How many connections are served at once. For a further one the connection that has been idle for longest is
+    /// closed; if none is idle, it waits.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = positive, help_heading = "Limits")]
     max_connections: usize,
+    /// How long an idle connection is kept. A load balancer in front must close its idle connections sooner.
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = time, help_heading = "Limits")]
+    keep_alive: Duration,
+    /// How long requests are still taken after SIGTERM, while GET /readyz answers 503 so that balancers send new ones
+    /// elsewhere. SIGINT (Ctrl-C) does not wait.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = time, help_heading = "Limits")]
+    drain_delay: Duration,
+    /// The origins whose pages may call the service from a browser, separated by commas: https://app.example, or *
+    /// for every one, loopback for those on this machine, none [default: loopback with the sandbox, else none].
+    #[arg(long, value_name = "ORIGINS", value_parser = cors_origins)]
+    cors_origins: Option<CorsOrigins>,
     /// How many requests about locks are in progress at once; further ones are answered 503 when none of these ends
     /// within 100 ms.
     #[arg(long, value_name = "N", default_value = "512", value_parser = positive, help_heading = "Limits")]
@@ -187,6 +200,9 @@ impl Serve {
             ..keywright_domain::Settings::default()
         };
         protocol.check().map_err(|e| e.to_string())?;
+        if self.keep_alive.is_zero() {
+            return Err("--keep-alive must be more than zero".into());
+        }
         let demo = Demo {
             more_locks: self.locks,
         };
@@ -248,6 +264,7 @@ impl Serve {
             protocol,
             bounds: Bounds {
                 connections: self.max_connections,
+                keep_alive: self.keep_alive,
                 in_flight: self.max_in_flight,
                 failures: self.max_failures,
                 share: self
@@ -255,6 +272,11 @@ impl Serve {
                     .unwrap_or(self.max_in_flight.div_ceil(2)),
                 ..Bounds::default()
             },
+            cors: self.cors_origins.unwrap_or(CorsOrigins {
+                loopback: sandbox,
+                ..CorsOrigins::default()
+            }),
+            drain_delay: self.drain_delay,
             shadow,
             shadow_name,
             reports,

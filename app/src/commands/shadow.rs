@@ -207,7 +207,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
         let mut front = Attached::start(service.clone(), broker.clone(), options);
         tokio::select! {
             up = front.wait_until_up() => up?,
-            () = signals.next() => return Ok(()),
+            _ = signals.next() => return Ok(()),
         }
         banner += &format!("\n  broker  {url}");
         if disturbed {
@@ -228,7 +228,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
         }
     };
     tokio::select! {
-        () = signals.next() => {}
+        _ = signals.next() => {}
         () = service.ended() => return Err("the store of shadows can no longer be written; start again".into()),
         why = lost => return Err(why.into()),
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use keywright_adapters::json::EventData;
 use keywright_domain::Written;
@@ -31,6 +31,16 @@ pub(super) fn to_json(body: &impl Serialize) -> Vec<u8> {
 
 pub(super) fn ok(body: &impl Serialize) -> Answer {
     json(StatusCode::OK, to_json(body))
+}
+
+/// The answer to `OPTIONS` of a path with these methods.
+pub(super) fn options(methods: &'static str) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    answer
 }
 
 /// What Prometheus reads (OpenMetrics 1.0).

@@ -35,6 +35,9 @@ pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Ans
         info!("a report was refused: it does not carry the secret of --reports-secret");
         return Err(Failure::Unauthorized);
     }
+    if request::is_encoded(request.headers()) {
+        return Err(Failure::EncodedBody);
+    }
     let body = request::body_of(app, request.into_body(), LARGEST).await?;
     if confirms {
         return confirm(ingest, &body);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{
-    ALLOW, CONNECTION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use keywright_domain::ports::{AuthError, RepoError};
 use keywright_domain::reason::FailureReason;
@@ -33,6 +34,10 @@ pub(super) enum Failure {
     NotFound,
     MethodNotAllowed(&'static str),
     BodyTooSlow,
+    /// The body has a transfer coding beside `chunked`.
+    UnknownTransferCoding,
+    /// The body is compressed.
+    EncodedBody,
     NotProvisioned,
     /// The write to take back is over, and how.
     AlreadyEnded(&'static str),
@@ -136,6 +141,14 @@ impl Failure {
                 S::PAYLOAD_TOO_LARGE,
                 format!("The body may have {most} bytes at most").into(),
             ),
+            Self::UnknownTransferCoding => fixed(
+                S::NOT_IMPLEMENTED,
+                "The only transfer coding that is supported is chunked",
+            ),
+            Self::EncodedBody => fixed(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "The body must not be compressed; send it without Content-Encoding",
+            ),
             Self::NotJson => fixed(
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "The body must be JSON; send it with Content-Type: application/json",
@@ -211,10 +224,12 @@ impl Failure {
             Self::Undecided(write) | Self::AfterUndecided(write) => {
                 (RETRY_AFTER, seconds(write.within))
             }
+            Self::EncodedBody => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             // What is left of the body is not read.
-            Self::BodyTooSlow | Self::BodyTooLarge(_) | Self::Unframed(_) => {
-                (CONNECTION, HeaderValue::from_static("close"))
-            }
+            Self::BodyTooSlow
+            | Self::BodyTooLarge(_)
+            | Self::Unframed(_)
+            | Self::UnknownTransferCoding => (CONNECTION, HeaderValue::from_static("close")),
             _ => return None,
         })
     }

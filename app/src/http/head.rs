@@ -1,26 +1,74 @@
-//! What is wrong with a request before anyone looks at what it asks for (RFC 9112).
+//! What is wrong with a request's head, whatever it asks for (RFC 9112).
 
-use hyper::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
-use hyper::{Request, Version};
+use hyper::{Method, Request, Version};
 
 use super::failure::Failure;
 
+/// Checks the request target, the framing of the body, and `Host`. `hides_length`: the request has a `Content-Length` that
+/// the parser does not show.
+///
 /// # Errors
-/// 400 that says what to change.
-pub(super) fn check<B>(request: &Request<B>) -> Result<(), Failure> {
-    let bad = |text: &'static str| Err(Failure::Unframed(text.into()));
-    let target = request.uri();
-    if target.authority().is_some() || !target.path().starts_with('/') {
-        return bad("The request target must be a path such as /locks/123/WriteKey");
-    }
-    if request.headers().contains_key(TRANSFER_ENCODING) {
-        return bad("The body is small; send it with Content-Length and without Transfer-Encoding");
-    }
-    check_host(request.headers(), request.version())
+/// 400 or 501 that says what to change; the connection is closed.
+pub(super) fn check<B>(request: &Request<B>, hides_length: bool) -> Result<(), Failure> {
+    let headers = request.headers();
+    check_framing(headers, hides_length)?;
+    check_host(headers, request.version())?;
+    check_target(request)
 }
 
-/// Whoever asks by HTTP/1.1 names the host, once.
+fn bad(text: &'static str) -> Result<(), Failure> {
+    Err(Failure::Unframed(text.into()))
+}
+
+/// A path, the same in absolute form (section 3.2.2), or `OPTIONS *`. A server that took a proxy's request for another host
+/// would answer for that host, so that the target must name the host that `Host` names.
+fn check_target<B>(request: &Request<B>) -> Result<(), Failure> {
+    let target = request.uri();
+    let is_for_all = target.path() == "*" && *request.method() == Method::OPTIONS;
+    if !target.path().starts_with('/') && !is_for_all {
+        return bad("The request target must be a path such as /locks/123/WriteKey");
+    }
+    let Some(authority) = target.authority() else {
+        return Ok(());
+    };
+    let host = request.headers().get(HOST).map(|host| host.as_bytes());
+    let is_same = |host: &[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
+    let is_http = matches!(target.scheme_str(), Some("http" | "https"));
+    if !is_http || !host.is_some_and(is_same) {
+        return bad("A request target in absolute form must name the same host as the header Host");
+    }
+    Ok(())
+}
+
+/// A body has a `Content-Length`, or `Transfer-Encoding: chunked` and nothing else (section 6.3): where two readers of one
+/// request could find two ends of it, one of them can be made to read another request from it.
+fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), Failure> {
+    let mut codings = headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .peekable();
+    if codings.peek().is_none() {
+        return Ok(());
+    }
+    if hides_length || headers.contains_key(CONTENT_LENGTH) {
+        return bad(
+            "Send the body with Content-Length or with Transfer-Encoding: chunked, not with both",
+        );
+    }
+    let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let (chunked, others): (Vec<&[u8]>, Vec<&[u8]>) = codings.partition(is_chunked);
+    match (chunked.len(), others.is_empty()) {
+        (1, true) => Ok(()),
+        (_, true) => bad("The transfer coding chunked must be named once"),
+        _ => Err(Failure::UnknownTransferCoding),
+    }
+}
+
+/// An HTTP/1.1 request names the host, once.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Failure> {
     let mut hosts = headers.get_all(HOST).iter();
     let valid = match (hosts.next(), hosts.next()) {
@@ -28,11 +76,12 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Failure> {
         (Some(host), None) => is_host(host.as_bytes()),
         (Some(_), Some(_)) => false,
     };
-    if valid {
-        return Ok(());
+    match valid {
+        true => Ok(()),
+        false => {
+            bad("The header Host must be sent once, as a name or address with or without a port")
+        }
     }
-    let text = "The header Host must be sent once, as a name or address with or without a port";
-    Err(Failure::Unframed(text.into()))
 }
 
 fn is_host(host: &[u8]) -> bool {
@@ -64,5 +113,60 @@ mod tests {
         ] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
+    }
+
+    fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn a_body_has_one_framing() {
+        let framed = |codings: &[&str], hides_length| {
+            let mut headers = vec![("Host", "a")];
+            headers.extend(codings.iter().map(|coding| ("Transfer-Encoding", *coding)));
+            check(&request("POST", "/", &headers), hides_length)
+        };
+        assert!(framed(&[], false).is_ok());
+        assert!(framed(&["chunked"], false).is_ok());
+        assert!(framed(&["Chunked"], false).is_ok());
+        assert!(matches!(
+            framed(&["chunked"], true),
+            Err(Failure::Unframed(_))
+        ));
+        for twice in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
+            assert!(matches!(framed(twice, false), Err(Failure::Unframed(_))));
+        }
+        for other in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["identity"],
+            &["xchunked"],
+            &[""],
+        ] {
+            let refused = framed(other, false);
+            assert!(
+                matches!(refused, Err(Failure::UnknownTransferCoding)),
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_names_the_host_of_the_request() {
+        let accepted = |method, target, host| {
+            check(&request(method, target, &[("Host", host)]), false).is_ok()
+        };
+        assert!(accepted("GET", "/healthz", "a"));
+        assert!(accepted("GET", "http://a:8787/healthz", "A:8787"));
+        assert!(accepted("GET", "https://a/healthz", "a"));
+        assert!(accepted("OPTIONS", "*", "a"));
+        assert!(!accepted("GET", "*", "a"));
+        assert!(!accepted("GET", "http://b/healthz", "a"));
+        assert!(!accepted("GET", "ftp://a/healthz", "a"));
+        assert!(!accepted("CONNECT", "a:80", "a:80"));
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP contract: what is asked, of whom, and what is answered.
 
 mod answer;
+mod cors;
 mod device_reports;
 mod docs;
 mod failure;
@@ -18,13 +19,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use keywright_domain::values::Tick;
+use tokio::time::Instant;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::app::App;
+use crate::connection::ConnectionState;
+use cors::Cors;
 use failure::Failure;
 pub(crate) use parser_answers::ParserAnswers;
 use route::Route;
@@ -37,37 +41,85 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LOGGED_PATH: usize = 128;
 
 /// Answers one request, whatever it is. Its id stands in each log line and in the answer.
-pub(crate) async fn answer(app: &Arc<App>, source: IpAddr, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(
+    app: &Arc<App>,
+    connection: &ConnectionState,
+    client: IpAddr,
+    request: Request<Incoming>,
+) -> Answer {
+    let start = Instant::now();
+    let headers = request.headers();
+    let hides_length = connection.begin_request(headers.contains_key(CONTENT_LENGTH));
+    let has_body = !request.body().is_end_stream();
+    let cors = Cors::of(headers, &app.cors);
+    // A request without credentials does not count as a failed attempt.
+    let has_credentials = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
     let id = request_id(app, &request);
     let span = info_span!("request", id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let found = route::find(&method, &path);
-    // Whoever asks for what is not served chooses no label.
-    let name = found.as_ref().map_or("other", Route::name);
+    let decoded = route::decode(&path);
+    let found = match &decoded {
+        Ok(path) => route::find(&method, path),
+        Err(_) => Err(Failure::NotFound),
+    };
+    // Unknown routes share one label, so that clients cannot create time series.
+    let route = found.as_ref().map_or("other", Route::name);
     let quiet = matches!(found, Ok(Route::Health | Route::Ready | Route::Metrics));
-    // Who sends none at all is guessing none.
-    let headers = request.headers();
-    let guesses = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
+    let methods = match found {
+        Ok(Route::Options(methods)) => Some(methods),
+        _ => None,
+    };
     let deadline = app.deadline();
-    let mut answer = dispatch(app, found, request, deadline)
-        .instrument(span.clone())
-        .await
-        .unwrap_or_else(|failure| match failure {
-            Failure::Unauthorized if guesses && app.admission.failed(source) => {
-                app.metrics.shed("failed_credentials");
-                Failure::TooManyFailures.into_answer()
-            }
-            failure => failure.into_answer(),
-        });
-    let status = answer.status().as_u16();
-    app.metrics.answered(name, status);
+    let answering = async {
+        head::check(&request, hides_length)?;
+        dispatch(app, found?, request, deadline).await
+    };
+    let mut answer =
+        answering
+            .instrument(span.clone())
+            .await
+            .unwrap_or_else(|failure| match failure {
+                Failure::Unauthorized if has_credentials && app.admission.failed(client) => {
+                    app.metrics.shed("failed_credentials");
+                    Failure::TooManyFailures.into_answer()
+                }
+                failure => failure.into_answer(),
+            });
+    let status = answer.status();
+    // An error may be known before the body is read to its end.
+    if has_body && !status.is_success() {
+        connection.leave_body_unread();
+    }
+    let status = status.as_u16();
+    app.metrics.answered(route, status);
     if !quiet {
-        span.in_scope(|| info!(status, "{method} {}", start_of(&path)));
+        let duration_ms = start.elapsed().as_micros() as f64 / 1000.0;
+        let path = start_of(&path);
+        span.in_scope(|| info!(%method, path, route, status, duration_ms, %client, "answered"));
     }
+    let headers = answer.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
-        answer.headers_mut().insert(REQUEST_ID, id);
+        headers.insert(REQUEST_ID, id);
     }
+    cors.apply(headers, methods);
+    if app.work.is_stopping() {
+        // A balancer that reuses the connection would find it closed soon.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    connection.end_request();
     answer
+}
+
+/// Answers a request while the service is still being set up: the process is alive, and takes no work.
+pub(crate) fn answer_at_start<B>(request: &Request<B>) -> Answer {
+    match route::find(request.method(), request.uri().path()) {
+        Ok(Route::Health) => health(),
+        _ => Failure::NotReady("The service is starting").into_answer(),
+    }
+}
+
+fn health() -> Answer {
+    answer::ok(&serde_json::json!({ "status": "ok" }))
 }
 
 /// The client's own id where it is harmless, else a new one.
@@ -111,13 +163,13 @@ async fn by<T>(
 
 async fn dispatch(
     app: &Arc<App>,
-    found: Result<Route<'_>, Failure>,
+    route: Route<'_>,
     request: Request<Incoming>,
     deadline: Tick,
 ) -> Result<Answer, Failure> {
-    head::check(&request)?;
-    match found? {
-        Route::Health => Ok(answer::ok(&serde_json::json!({ "status": "ok" }))),
+    match route {
+        Route::Health => Ok(health()),
+        Route::Options(methods) => Ok(answer::options(methods)),
         Route::Ready => reads::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
@@ -146,7 +198,10 @@ mod tests {
         fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
             std::mem::size_of::<F>()
         }
-        let size = size(|app: &'static Arc<App>, source, request| answer(app, source, request));
+        let connection: &'static ConnectionState = Box::leak(Box::new(ConnectionState::new()));
+        let size = size(|app: &'static Arc<App>, client, request| {
+            answer(app, connection, client, request)
+        });
         assert!(size < 4 * 1024, "{size} bytes");
     }
 }

@@ -16,20 +16,23 @@ use tracing::info;
 use super::failure::Failure;
 use super::new_request_id;
 use crate::app::App;
+use crate::connection::ConnectionState;
 
 /// A connection on which the parser's answers have our shape.
 pub(crate) struct ParserAnswers<S> {
     stream: S,
     app: Arc<App>,
+    connection: Arc<ConnectionState>,
     /// What goes out instead of what the parser gave, and how much of it is gone.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> ParserAnswers<S> {
-    pub(crate) const fn new(stream: S, app: Arc<App>) -> Self {
+    pub(crate) const fn new(stream: S, app: Arc<App>, connection: Arc<ConnectionState>) -> Self {
         Self {
             stream,
             app,
+            connection,
             instead: None,
         }
     }
@@ -83,7 +86,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ParserAnswers<S> {
         let this = &mut *self;
         if this.instead.is_none() {
             match replacement(bytes, &this.app) {
-                Some(answer) => this.instead = Some((answer, 0)),
+                Some(answer) => {
+                    this.connection.leave_body_unread();
+                    this.instead = Some((answer, 0));
+                }
                 None => return Pin::new(&mut this.stream).poll_write(cx, bytes),
             }
         }

@@ -12,7 +12,7 @@ use crate::app::App;
 /// `GET /readyz`: the store answers, what the shadows need is connected, tokens can be verified, and the service is not
 /// being stopped.
 pub(super) fn ready(app: &App) -> Result<Answer, Failure> {
-    if app.work.is_draining() {
+    if app.work.is_stopping() {
         return Err(Failure::NotReady("The service is being stopped"));
     }
     if !app.connected.iter().all(|up| *up.borrow()) {

@@ -120,9 +120,10 @@ fn lock_id(text: &str) -> Result<LockId, Failure> {
 }
 
 /// # Errors
-/// 404: no write has an id of another form.
+/// 404: no write has an id of another form. Upper-case digits are read, too (RFC 9562, section 4).
 pub(super) fn write_id(text: &str) -> Result<WriteId, Failure> {
-    text.parse().map_err(|_| Failure::NotFound)
+    let id = text.to_ascii_lowercase().parse();
+    id.map_err(|_| Failure::NotFound)
 }
 
 /// One parameter of the query, as it was sent.
@@ -179,6 +180,9 @@ pub(super) async fn key_slot(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<KeySlot, Failure> {
+    if is_encoded(headers) {
+        return Err(Failure::EncodedBody);
+    }
     if !is_json(headers) {
         return Err(Failure::NotJson);
     }
@@ -190,8 +194,16 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media_type = value.unwrap_or_default().split(';').next();
     media_type.is_some_and(|m| m.trim().eq_ignore_ascii_case("application/json"))
-        // Nothing is unpacked here.
-        && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Whether the body has a content coding other than `identity` (RFC 9110, section 8.4). Nothing is decompressed here.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    codings.any(|coding| {
+        let coding = coding.trim_ascii();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
+    })
 }
 
 /// A body of `most` bytes at most.
@@ -207,7 +219,10 @@ pub(super) async fn body_of(app: &App, body: Incoming, most: usize) -> Result<By
     match tokio::time::timeout(app.bounds.body_time, collecting).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Failure::BadRequest("The body ended early".into())),
+        // The connection was lost, or a chunk has no valid size or end: where the body ends is not known.
+        Ok(Err(_)) => Err(Failure::Unframed(
+            "The body ended early or is not validly chunked".into(),
+        )),
         Err(_) => Err(Failure::BodyTooSlow),
     }
 }
@@ -228,6 +243,8 @@ fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::
 
 pub(super) fn slot_of(body: &[u8]) -> Result<KeySlot, Failure> {
     let bad = |text: &'static str| Failure::BadRequest(text.into());
+    // A byte order mark is ignored (RFC 8259, section 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // serde would read a list as the members in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad(
@@ -294,6 +311,7 @@ mod tests {
                 r#" {"keyUuid":"example_string","keyIndexNumber":0} "#,
                 Some(0),
             ),
+            ("\u{feff}{\"keyUuid\":\"example_string\"}", None),
             (
                 r#"{"keyIndexNumber":2.0,"keyUuid":"example_string"}"#,
                 Some(2),

@@ -1,6 +1,9 @@
 //! Which request is meant.
 
+use std::borrow::Cow;
+
 use hyper::Method;
+use percent_encoding::percent_decode_str;
 
 use super::failure::Failure;
 
@@ -20,6 +23,8 @@ pub(super) enum Route<'a> {
     Writes(&'a str),
     Write(&'a str, &'a str),
     Withdraw(&'a str, &'a str),
+    /// `OPTIONS` of a path, with the methods that the path has.
+    Options(&'static str),
 }
 
 impl Route<'_> {
@@ -39,13 +44,40 @@ impl Route<'_> {
             Self::Writes(_) => "/locks/{id}/writes",
             Self::Write(..) => "/locks/{id}/writes/{writeId}",
             Self::Withdraw(..) => "DELETE /locks/{id}/writes/{writeId}",
+            Self::Options(_) => "OPTIONS",
         }
+    }
+}
+
+/// The path with its percent-encoding undone (RFC 3986, section 6.2.2.2). An encoded slash or dot segment stays what it is: data
+/// that no route has, so that it cannot lead to another route than a proxy in front has seen.
+///
+/// # Errors
+/// 404 for a path that cannot be one of a route.
+pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, Failure> {
+    if !path.contains('%') {
+        return Ok(path.into());
+    }
+    let segments = path.split('/').map(|segment| {
+        let decoded = percent_decode_str(segment).decode_utf8();
+        decoded.map_err(|_| Failure::NotFound)
+    });
+    let segments = segments.collect::<Result<Vec<_>, _>>()?;
+    match segments
+        .iter()
+        .any(|s| s.contains('/') || matches!(&**s, "." | ".."))
+    {
+        true => Err(Failure::NotFound),
+        false => Ok(segments.join("/").into()),
     }
 }
 
 /// # Errors
 /// 404 for a path that is not served, 405 for a method that its path does not have.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Failure> {
+    if path == "*" && *method == Method::OPTIONS {
+        return Ok(Route::Options("GET, HEAD, POST, DELETE, OPTIONS"));
+    }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     let parts = [(); 5].map(|()| parts.next());
     let (route, allowed) = match parts {
@@ -66,13 +98,56 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
         },
         _ => return Err(Failure::NotFound),
     };
-    // Whoever may GET may ask for the head of the answer alone; the server leaves the body away.
+    // A GET route also answers HEAD; the server leaves the body away.
     if method.as_str() == allowed || *method == Method::HEAD && allowed == "GET" {
         return Ok(route);
     }
-    Err(Failure::MethodNotAllowed(match route {
-        Route::Write(..) => "GET, HEAD, DELETE",
-        _ if allowed == "GET" => "GET, HEAD",
-        _ => allowed,
-    }))
+    let allowed = match route {
+        Route::Write(..) => "GET, HEAD, DELETE, OPTIONS",
+        _ if allowed == "GET" => "GET, HEAD, OPTIONS",
+        _ => "POST, OPTIONS",
+    };
+    match *method {
+        Method::OPTIONS => Ok(Route::Options(allowed)),
+        _ => Err(Failure::MethodNotAllowed(allowed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoding_is_undone_but_for_slashes_and_dot_segments() {
+        for (path, decoded) in [
+            ("/locks/123/details", "/locks/123/details"),
+            ("/locks/%31%32%33/details", "/locks/123/details"),
+            ("/%6cocks/1%20/details", "/locks/1 /details"),
+            ("/locks/%zz", "/locks/%zz"),
+        ] {
+            assert_eq!(decode(path).expect(path), decoded);
+        }
+        for path in [
+            "/locks/1%2fdetails",
+            "/locks/%2e%2E/details",
+            "/%2E/healthz",
+            "/locks/%ff",
+        ] {
+            assert!(matches!(decode(path), Err(Failure::NotFound)), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_path_names_its_methods() {
+        let allowed = |path| match find(&Method::OPTIONS, path) {
+            Ok(Route::Options(allowed)) => allowed,
+            _ => panic!("{path} does not answer OPTIONS"),
+        };
+        assert_eq!(allowed("/healthz"), "GET, HEAD, OPTIONS");
+        assert_eq!(allowed("/locks/1/WriteKey"), "POST, OPTIONS");
+        assert_eq!(allowed("/locks/1/writes/2"), "GET, HEAD, DELETE, OPTIONS");
+        assert!(allowed("*").contains("OPTIONS"));
+        let unknown = find(&Method::OPTIONS, "/nowhere");
+        assert!(matches!(unknown, Err(Failure::NotFound)));
+    }
 }

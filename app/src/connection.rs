@@ -1,0 +1,426 @@
+//! One client connection below the HTTP parser: its deadlines, framing that the parser does not report, and its close.
+//!
+//! hyper has one timer for a request head, which also runs while a connection is idle. Here they are two: an idle
+//! connection is kept for [`Bounds::keep_alive`], the first byte and each head have [`Bounds::header_time`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tracing::info;
+
+use crate::settings::Bounds;
+
+/// How much of an unread request body is read and discarded before the connection is closed, and for how long. Closing a
+/// socket with unread bytes resets it, and the client may lose the answer.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// The start of an HTTP/2 connection whose client did not ask first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What such a client gets: an empty SETTINGS frame, and a GOAWAY frame with the error HTTP_1_1_REQUIRED.
+const HTTP2_REFUSAL: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
+    \x00\x00\x19\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0dHTTP/1.1 required";
+
+/// Where a connection is in its exchange of requests and answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Nothing of the next request has arrived.
+    Idle,
+    /// A head has begun.
+    Head,
+    /// A handler has the request.
+    Request,
+    /// The handler has answered; the answer may still be on its way out.
+    Answered,
+    /// The connection was chosen to make room for another one. It serves no further request.
+    Evicted,
+}
+
+impl Phase {
+    const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Idle,
+            1 => Self::Head,
+            2 => Self::Request,
+            3 => Self::Answered,
+            _ => Self::Evicted,
+        }
+    }
+}
+
+/// What the stream, the request handler and the accept loop know of one connection together.
+pub(crate) struct ConnectionState {
+    accepted: Instant,
+    phase: AtomicU8,
+    /// Milliseconds from `accepted` to the moment at which the connection became idle.
+    idle_since: AtomicU64,
+    /// `Content-Length` lines that have arrived and belong to no request yet.
+    content_lengths: AtomicU32,
+    /// Whether an answer was given without reading its request to the end.
+    unread_body: AtomicBool,
+}
+
+impl ConnectionState {
+    pub(crate) fn new() -> Self {
+        Self {
+            accepted: Instant::now(),
+            phase: AtomicU8::new(Phase::Idle as u8),
+            idle_since: AtomicU64::new(0),
+            content_lengths: AtomicU32::new(0),
+            unread_body: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that a handler has the request. `has_length`: its headers, as the parser shows them, have a `Content-Length`.
+    ///
+    /// Answers whether a `Content-Length` arrived that the parser does not show: it drops that header from a request which
+    /// also has `Transfer-Encoding`. A pipelined later request may be taken for it; no client pipelines a chunked body.
+    pub(crate) fn begin_request(&self, has_length: bool) -> bool {
+        self.set_phase(Phase::Request);
+        self.unread_body.store(false, Ordering::Relaxed);
+        if !has_length {
+            return self.content_lengths.load(Ordering::Relaxed) > 0;
+        }
+        let one_less = |n: u32| n.checked_sub(1);
+        let _ = self
+            .content_lengths
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        false
+    }
+
+    /// Notes that the handler has answered.
+    pub(crate) fn end_request(&self) {
+        self.set_phase(Phase::Answered);
+    }
+
+    /// Notes that the answer does not wait for the rest of the request.
+    pub(crate) fn leave_body_unread(&self) {
+        self.unread_body.store(true, Ordering::Relaxed);
+    }
+
+    /// The moment since which nothing of a request has arrived; `None` while there is one.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let idle = self.phase() == Phase::Idle;
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+        idle.then(|| self.accepted + since)
+    }
+
+    /// Marks an idle connection so that it serves no further request; `false` if a request has begun meanwhile.
+    pub(crate) fn evict(&self) -> bool {
+        self.leave_idle(Phase::Evicted)
+    }
+
+    fn leave_idle(&self, next: Phase) -> bool {
+        let (from, to) = (Phase::Idle as u8, next as u8);
+        let changed = self
+            .phase
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        changed.is_ok()
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Acquire))
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn become_idle(&self) {
+        let since = self.accepted.elapsed().as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        self.idle_since.store(since, Ordering::Relaxed);
+        self.set_phase(Phase::Idle);
+    }
+}
+
+/// A client's byte stream with the deadlines of [`Bounds`].
+pub(crate) struct ClientStream<S> {
+    stream: S,
+    state: Arc<ConnectionState>,
+    header_time: Duration,
+    keep_alive: Duration,
+    head_began: Instant,
+    has_served: bool,
+    /// The last write found no room.
+    is_write_blocked: bool,
+    /// The parser is told that the client has closed.
+    has_ended: bool,
+    lines: ContentLengthLines,
+    /// Made when it is first needed. It may fire early, and is then set again.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that may still be discarded, once the writing side is shut down.
+    lingering: Option<usize>,
+}
+
+impl<S> ClientStream<S> {
+    pub(crate) fn new(stream: S, state: Arc<ConnectionState>, bounds: &Bounds) -> Self {
+        Self {
+            head_began: state.accepted,
+            stream,
+            state,
+            header_time: bounds.header_time,
+            keep_alive: bounds.keep_alive,
+            has_served: false,
+            is_write_blocked: false,
+            has_ended: false,
+            lines: ContentLengthLines::default(),
+            timer: None,
+            lingering: None,
+        }
+    }
+
+    /// When the connection is given up if no byte arrives until then.
+    fn read_deadline(&mut self) -> Option<Instant> {
+        match self.state.phase() {
+            Phase::Answered if !self.is_write_blocked => {
+                self.has_served = true;
+                self.state.become_idle();
+                Some(Instant::now() + self.keep_alive)
+            }
+            Phase::Idle => {
+                let patience = match self.has_served {
+                    true => self.keep_alive,
+                    false => self.header_time,
+                };
+                self.state.idle_since().map(|since| since + patience)
+            }
+            Phase::Head => Some(self.head_began + self.header_time),
+            // Bodies and answers have deadlines of their own.
+            Phase::Request | Phase::Answered | Phase::Evicted => None,
+        }
+    }
+
+    /// Whether `deadline` has passed; else the task is woken when it has.
+    fn is_over(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            timer.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// Takes note of bytes that have arrived; `false`: the parser must not see them.
+    fn accept_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
+        match self.state.phase() {
+            Phase::Idle if !self.has_served && bytes.starts_with(HTTP2_PREFACE) => {
+                info!("a client spoke HTTP/2 without asking for it, and was told to use HTTP/1.1");
+                // The socket is new and has room for it; a client that loses it still sees the connection closed.
+                let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSAL);
+                self.state.leave_body_unread();
+                return false;
+            }
+            Phase::Idle => {
+                if !self.state.leave_idle(Phase::Head) {
+                    return false;
+                }
+                self.head_began = Instant::now();
+            }
+            Phase::Answered => {
+                self.has_served = true;
+                self.state.set_phase(Phase::Head);
+                self.head_began = Instant::now();
+            }
+            Phase::Evicted => return false,
+            Phase::Head | Phase::Request => {}
+        }
+        let lengths = self.lines.count(bytes);
+        if lengths > 0 {
+            self.state
+                .content_lengths
+                .fetch_add(lengths, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                let bytes = &buffer.filled()[before..];
+                if !bytes.is_empty() && !this.accept_bytes(cx, bytes) {
+                    buffer.set_filled(before);
+                    this.has_ended = true;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let deadline = this.read_deadline();
+                if deadline.is_some_and(|deadline| this.is_over(cx, deadline)) {
+                    this.has_ended = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.is_write_blocked = written.is_pending();
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Shuts the writing side down; where a request was not read to its end, discards some of the rest, so that the client
+    /// can read the answer.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.state.unread_body.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            this.timer = Some(Box::pin(tokio::time::sleep(LINGER_TIME)));
+            this.lingering = Some(LINGER_BYTES);
+        }
+        let mut discarded = [0; 4096];
+        while let Some(left) = this.lingering.filter(|left| *left > 0) {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    this.lingering = Some(left.saturating_sub(buffer.filled().len()));
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    if let Some(timer) = &mut this.timer {
+                        ready!(timer.as_mut().poll(cx));
+                    }
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Finds lines that begin with `Content-Length:` in bytes that arrive in pieces.
+///
+/// A JSON body cannot contain one: a line break inside of it stands between two tokens, and none begins with a letter C.
+struct ContentLengthLines {
+    /// How much of the name the current line has matched; `None`: it begins otherwise.
+    matched: Option<usize>,
+}
+
+impl Default for ContentLengthLines {
+    fn default() -> Self {
+        Self { matched: Some(0) }
+    }
+}
+
+impl ContentLengthLines {
+    const NAME: &[u8] = b"content-length:";
+
+    fn count(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut found = 0;
+        while !bytes.is_empty() {
+            if let Some(matched) = self.matched {
+                let rest = &Self::NAME[matched..];
+                let length = rest.len().min(bytes.len());
+                if bytes[..length].eq_ignore_ascii_case(&rest[..length]) {
+                    bytes = &bytes[length..];
+                    self.matched = Some(matched + length);
+                    if length < rest.len() {
+                        return found;
+                    }
+                    found += 1;
+                }
+                self.matched = None;
+            }
+            let Some(end) = memchr(b'\n', bytes) else {
+                return found;
+            };
+            bytes = &bytes[end + 1..];
+            self.matched = Some(0);
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_content_length_lines_in_any_pieces() {
+        let text = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 3\r\n\r\n{\n}\
+            POST / HTTP/1.1\r\nX-Content-Length: 1\r\nContent-Length:7\r\nContent-Lengths: 2\r\n\r\n";
+        for piece in 1..text.len() {
+            let mut lines = ContentLengthLines::default();
+            let found: u32 = text.chunks(piece).map(|bytes| lines.count(bytes)).sum();
+            assert_eq!(found, 2, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_is_found_also_behind_other_requests() {
+        let state = ConnectionState::new();
+        // Two requests have arrived, each with a length, and the parser does not show that of the second one.
+        state.content_lengths.store(2, Ordering::Relaxed);
+        assert!(!state.begin_request(true));
+        assert!(state.begin_request(false));
+        let state = ConnectionState::new();
+        assert!(!state.begin_request(false));
+    }
+
+    #[test]
+    fn a_busy_connection_is_not_evicted() {
+        let state = ConnectionState::new();
+        state.begin_request(false);
+        assert!(!state.evict());
+        assert_eq!(state.idle_since(), None);
+        state.end_request();
+        assert!(!state.evict(), "its answer may be on the way");
+        state.become_idle();
+        assert!(state.idle_since().is_some());
+        assert!(state.evict());
+        assert!(!state.leave_idle(Phase::Head), "it takes no request");
+    }
+
+    #[test]
+    fn the_http_2_refusal_has_frames_of_the_stated_lengths() {
+        let (settings, goaway) = HTTP2_REFUSAL.split_at(9);
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        let length = usize::from(goaway[2]);
+        assert_eq!(goaway.len(), 9 + length);
+    }
+}
