@@ -2,6 +2,7 @@
 
 mod audit;
 mod aws;
+mod balancers;
 mod bounds;
 mod campaign;
 mod commands;

@@ -221,6 +221,11 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     fn start(upstreams: &[SocketAddr]) -> Self {
+        Self::keeping(upstreams, "60s")
+    }
+
+    /// One that keeps its idle connections to the servers for that time.
+    pub(crate) fn keeping(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Self {
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = listener.local_addr().expect("an address");
@@ -240,7 +245,7 @@ impl Nginx {
                   access_log off;
                   client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f;
                   uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-                  upstream replicas {{ {servers} keepalive 32; keepalive_timeout 4s; }}
+                  upstream replicas {{ {servers} keepalive 32; keepalive_timeout {keepalive_timeout}; }}
                   server {{
                     listen {address};
                     error_page 502 504 =504 @lost;
