@@ -84,6 +84,15 @@ fn cases() -> Vec<Case> {
     let rsa_public = DecodingKey::from_rsa_pem(rsa_pem.as_bytes()).expect("a key");
     let rsa_private = pem("PRIVATE KEY", rsa.as_der().expect("DER").as_ref());
     let rsa_signer = EncodingKey::from_rsa_pem(rsa_private.as_bytes()).expect("a key");
+    let of_rsa = |algorithm, signing| {
+        key(
+            algorithm,
+            signing,
+            rsa_signer.clone(),
+            rsa_der.as_ref(),
+            Bare::Token(rsa_public.clone()),
+        )
+    };
     let es256_signer = EncodingKey::from_ec_der(es256.to_pkcs8v1().expect("DER").as_ref());
     let es384_signer = EncodingKey::from_ec_der(es384.to_pkcs8v1().expect("DER").as_ref());
     let ed_signer = EncodingKey::from_ed_der(ed.to_pkcs8().expect("DER").as_ref());
@@ -91,20 +100,12 @@ fn cases() -> Vec<Case> {
         secret(Algorithm::Hs256, Signing::HS256),
         secret(Algorithm::Hs384, Signing::HS384),
         secret(Algorithm::Hs512, Signing::HS512),
-        key(
-            Algorithm::Rs256,
-            Signing::RS256,
-            rsa_signer.clone(),
-            rsa_der.as_ref(),
-            Bare::Token(rsa_public.clone()),
-        ),
-        key(
-            Algorithm::Ps256,
-            Signing::PS256,
-            rsa_signer,
-            rsa_der.as_ref(),
-            Bare::Token(rsa_public),
-        ),
+        of_rsa(Algorithm::Rs256, Signing::RS256),
+        of_rsa(Algorithm::Rs384, Signing::RS384),
+        of_rsa(Algorithm::Rs512, Signing::RS512),
+        of_rsa(Algorithm::Ps256, Signing::PS256),
+        of_rsa(Algorithm::Ps384, Signing::PS384),
+        of_rsa(Algorithm::Ps512, Signing::PS512),
         key(
             Algorithm::Es256,
             Signing::ES256,

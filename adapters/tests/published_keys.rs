@@ -93,6 +93,38 @@ async fn a_new_key_is_looked_for_when_a_token_names_it() {
 }
 
 #[tokio::test]
+async fn requests_name_their_program_and_what_they_accept() {
+    let followed = Followed::new().await;
+    let head = followed.issuer.last_request().to_ascii_lowercase();
+    let version = env!("CARGO_PKG_VERSION");
+    for header in [
+        format!("\r\nuser-agent: keywright/{version}\r\n"),
+        "\r\naccept: application/jwk-set+json, application/json\r\n".into(),
+    ] {
+        assert!(head.contains(&header), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_without_a_kid_is_looked_for_when_no_old_one_fits() {
+    let followed = Followed::new().await;
+    let publish_without_kid = |name: &str| {
+        let mut key = followed.issuer.key(name);
+        key["kid"] = Value::Null;
+        followed.issuer.publish_set(json!({ "keys": [key] }));
+    };
+    publish_without_kid("one");
+    assert!(followed.keys.refresh().await.expect("asked"));
+    assert_eq!(followed.accepts("one").await, Ok(()));
+    publish_without_kid("two");
+    pass(APART).await;
+    assert_eq!(followed.accepts("two").await, Ok(()));
+    assert_eq!(followed.issuer.asked(), 3);
+    assert_eq!(followed.accepts("three").await, Err(Refusal::Forged));
+    assert_eq!(followed.issuer.asked(), 3, "once in a while");
+}
+
+#[tokio::test]
 async fn whoever_comes_while_the_issuer_is_asked_has_its_answer_too() {
     let followed = Arc::new(Followed::new().await);
     followed.issuer.publish(&["one", "two"]);

@@ -41,6 +41,8 @@ struct Shared {
     published: Mutex<Value>,
     answering: Mutex<Answering>,
     asked: AtomicUsize,
+    /// The head of the last request.
+    head: Mutex<String>,
 }
 
 /// The issuer, as long as it is not dropped.
@@ -61,6 +63,7 @@ impl Issuer {
             published: Mutex::new(json!({ "keys": [] })),
             answering: Mutex::new(Answering::Keys),
             asked: AtomicUsize::new(0),
+            head: Mutex::default(),
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
         let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
@@ -120,6 +123,11 @@ impl Issuer {
         self.shared.asked.load(Ordering::SeqCst)
     }
 
+    /// The request line and the headers of the last request.
+    pub fn last_request(&self) -> String {
+        lock(&self.shared.head).clone()
+    }
+
     /// The key of that name as it is published.
     pub fn key(&self, name: &str) -> Value {
         let mut pairs = lock(&self.shared.pairs);
@@ -162,6 +170,7 @@ async fn serve(
             return Ok(());
         }
     }
+    *lock(&shared.head) = String::from_utf8_lossy(&request).into_owned();
     shared.asked.fetch_add(1, Ordering::SeqCst);
     let answering = lock(&shared.answering).clone();
     let (status, body) = match answering {

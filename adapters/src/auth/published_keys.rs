@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::{ACCEPT, USER_AGENT};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -33,6 +34,9 @@ const MOST_WAITING: usize = 64;
 
 /// The first pause after the issuer was not reached; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Some hosts refuse requests that do not name their program.
+const PROGRAM: &str = concat!("keywright/", env!("CARGO_PKG_VERSION"));
 
 /// The URL is none from which keys can be had safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +107,11 @@ impl JwksUrl {
     }
 
     async fn get(&self) -> Result<Bytes, String> {
-        let answer = self.client.get(self.url.clone()).await;
+        let request = hyper::Request::get(self.url.clone())
+            .header(USER_AGENT, PROGRAM)
+            .header(ACCEPT, "application/jwk-set+json, application/json");
+        let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
+        let answer = self.client.request(request).await;
         let answer = answer.map_err(|error| with_sources(&error))?;
         if answer.status() != hyper::StatusCode::OK {
             return Err(format!("it answers {}", answer.status()));
@@ -204,7 +212,7 @@ impl PublishedKeys {
         self.verifier.replace_keys(keys)
     }
 
-    /// Verifies a token. One of an unknown key is looked at again once the issuer has been asked, which happens once in
+    /// Verifies a token. One of an unknown key, which a forged one may be where keys have no `kid`, is looked at again once the issuer has been asked, which happens once in
     /// ten seconds for all of them together.
     ///
     /// # Errors
@@ -215,7 +223,12 @@ impl PublishedKeys {
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
         let first = self.verifier.verify(token, now);
-        if !matches!(first, Err(Refusal::UnknownKey | Refusal::NoKeys)) {
+        let of_a_newer_key = match first {
+            Err(Refusal::UnknownKey | Refusal::NoKeys) => true,
+            Err(Refusal::Forged) => self.verifier.has_unnamed_keys(),
+            _ => false,
+        };
+        if !of_a_newer_key {
             return first;
         }
         let place = self.waiting.try_acquire();

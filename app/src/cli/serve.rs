@@ -61,7 +61,7 @@ pub(crate) struct Serve {
         conflicts_with = "jwks"
     )]
     token_key: Option<PathBuf>,
-    /// What that key is for: HS256, HS384, HS512, RS256, PS256, ES256, ES384 or EdDSA.
+    /// What that key is for: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA (Ed25519).
     #[arg(long, value_name = "NAME", default_value = "ES256", value_parser = algorithm, help_heading = "Credentials")]
     token_algorithm: Algorithm,
     /// Who must have issued tokens (`iss`).

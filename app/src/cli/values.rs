@@ -110,9 +110,11 @@ pub(super) fn claim(name: &str) -> Result<String, &'static str> {
     }
 }
 
-pub(super) fn algorithm(name: &str) -> Result<Algorithm, &'static str> {
-    name.parse()
-        .map_err(|()| "known are HS256, HS384, HS512, RS256, PS256, ES256, ES384 and EdDSA")
+pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
+    name.parse().map_err(|()| {
+        let names: Vec<&str> = Algorithm::names().collect();
+        format!("known are {}", names.join(", "))
+    })
 }
 
 pub(super) fn positive(text: &str) -> Result<usize, &'static str> {

@@ -67,7 +67,8 @@ pub(super) fn document(host: &str, bounds: &Bounds) -> Value {
             "securitySchemes": {
                 "BearerAuth": {
                     "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                    "description": "Identifies a user (`sub`) or a service of an organization",
+                    "description": "Identifies a user (`sub`) or a service of an organization. Signed with HS256, HS384, HS512, RS256, \
+                        RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA (Ed25519)",
                 },
                 "ApiKeyAuth": {
                     "type": "apiKey", "in": "header", "name": "X-API-Key",

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use jsonwebtoken::Algorithm as Signing;
 
-/// The algorithms that tokens may be signed with (RFC 7518, RFC 8037).
+/// The algorithms that tokens may be signed with (RFC 7518, RFC 8037, RFC 9864).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -14,8 +14,16 @@ pub enum Algorithm {
     Hs512,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
     /// RSASSA-PSS with SHA-256.
     Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
     /// ECDSA on P-256 with SHA-256.
     Es256,
     /// ECDSA on P-384 with SHA-384.
@@ -33,24 +41,33 @@ pub(super) enum Family {
     Edwards,
 }
 
-/// The one table of names.
-const NAMES: [(&str, Algorithm, Signing, Family); 8] = [
-    ("HS256", Algorithm::Hs256, Signing::HS256, Family::Secret),
-    ("HS384", Algorithm::Hs384, Signing::HS384, Family::Secret),
-    ("HS512", Algorithm::Hs512, Signing::HS512, Family::Secret),
-    ("RS256", Algorithm::Rs256, Signing::RS256, Family::Rsa),
-    ("PS256", Algorithm::Ps256, Signing::PS256, Family::Rsa),
-    ("ES256", Algorithm::Es256, Signing::ES256, Family::Elliptic),
-    ("ES384", Algorithm::Es384, Signing::ES384, Family::Elliptic),
-    ("EdDSA", Algorithm::EdDsa, Signing::EdDSA, Family::Edwards),
+/// The one table of names. The first name of an algorithm is its own, a further one says the same.
+const NAMES: [(&str, Algorithm, Family); 13] = [
+    ("HS256", Algorithm::Hs256, Family::Secret),
+    ("HS384", Algorithm::Hs384, Family::Secret),
+    ("HS512", Algorithm::Hs512, Family::Secret),
+    ("RS256", Algorithm::Rs256, Family::Rsa),
+    ("RS384", Algorithm::Rs384, Family::Rsa),
+    ("RS512", Algorithm::Rs512, Family::Rsa),
+    ("PS256", Algorithm::Ps256, Family::Rsa),
+    ("PS384", Algorithm::Ps384, Family::Rsa),
+    ("PS512", Algorithm::Ps512, Family::Rsa),
+    ("ES256", Algorithm::Es256, Family::Elliptic),
+    ("ES384", Algorithm::Es384, Family::Elliptic),
+    ("EdDSA", Algorithm::EdDsa, Family::Edwards),
+    // RFC 9864 names the curve, too.
+    ("Ed25519", Algorithm::EdDsa, Family::Edwards),
 ];
 
 impl Algorithm {
-    fn row(self) -> (&'static str, Signing, Family) {
+    /// The names by which algorithms are known, each once.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|row| row.0)
+    }
+
+    fn row(self) -> (&'static str, Family) {
         let row = NAMES.iter().find(|row| row.1 == self);
-        row.map_or(("HS256", Signing::HS256, Family::Secret), |row| {
-            (row.0, row.2, row.3)
-        })
+        row.map_or(("HS256", Family::Secret), |row| (row.0, row.2))
     }
 
     /// The name in a token's header.
@@ -58,12 +75,17 @@ impl Algorithm {
         self.row().0
     }
 
-    pub(super) fn signing(self) -> Signing {
+    pub(super) fn family(self) -> Family {
         self.row().1
     }
 
-    pub(super) fn family(self) -> Family {
-        self.row().2
+    /// What the library calls an algorithm of [`Family::Secret`].
+    pub(super) const fn hmac(self) -> Signing {
+        match self {
+            Self::Hs384 => Signing::HS384,
+            Self::Hs512 => Signing::HS512,
+            _ => Signing::HS256,
+        }
     }
 
     /// The shortest secret in bytes: the length of the hash (RFC 7518, section 3.2).

@@ -1,6 +1,7 @@
 //! The keys that tokens are verified with, and why some are not taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
@@ -8,16 +9,14 @@ use aws_lc_rs::signature::{
 };
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::verify;
-use jsonwebtoken::jwk::Jwk;
 use keywright_domain::ports::Secret;
-use serde_json::Value;
 
 use super::algorithm::{Algorithm, Family};
 use super::compact::Compact;
-use super::strict_json;
+use super::rsa;
 
-/// Shorter RSA keys can be broken (RFC 7518, section 3.3).
-const SHORTEST_RSA: usize = 2048;
+/// How many keys may have no `kid`: a token that could be of any of them is verified with each.
+const MAX_UNNAMED: usize = 8;
 
 /// Secrets of examples and tutorials, that everybody tries first.
 const WELL_KNOWN: [&str; 5] = [
@@ -49,8 +48,23 @@ pub enum InvalidKeys {
     #[error("the shared secret looks like the file of a public key; name its own algorithm")]
     PublicSecret,
     /// Too short to be safe.
-    #[error("an RSA key must have at least {SHORTEST_RSA} bits")]
+    #[error("an RSA key must have at least {} bits", rsa::MIN_BITS)]
     ShortRsa,
+    /// Too long to be verified with.
+    #[error("an RSA key must have at most {} bits", rsa::MAX_BITS)]
+    LongRsa,
+    /// Anyone could forge signatures, or no signature could be verified.
+    #[error("the exponent of an RSA key must be an odd number from 3 to 2^33")]
+    RsaExponent,
+    /// Its private half can be computed from it.
+    #[error(
+        "the RSA key has the fingerprint of ROCA (CVE-2017-15361): a faulty chip made it, and its private half can be \
+         computed from its public one; make a new key by other means"
+    )]
+    Roca,
+    /// It is not a public key of that algorithm.
+    #[error("the key is none for {0}")]
+    Key(Algorithm),
     /// It is none for that algorithm.
     #[error("the key is not a public key for {0} in PEM")]
     Pem(Algorithm),
@@ -69,44 +83,29 @@ pub enum InvalidKeys {
         why: String,
     },
     /// Which one is meant?
-    #[error("two keys have the kid `{0}`")]
+    #[error("two keys have the kid `{0}` and the same algorithm")]
     DuplicateKeyId(String),
-    /// With several keys, each needs a name.
-    #[error("with more than one key, each must have a kid")]
-    MissingKeyId,
+    /// Each token that may be of any of them is verified with each.
+    #[error("at most {MAX_UNNAMED} keys may have no kid")]
+    TooManyUnnamed,
     /// A public key could be taken for a secret.
     #[error("shared secrets and public keys must not stand in one set")]
     Mixed,
 }
 
-/// One key. It alone decides the algorithm.
+/// One key. It alone decides the algorithm. Clones share it.
+#[derive(Clone)]
 pub struct VerificationKey {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
-    key: Key,
+    key: Arc<Key>,
 }
 
 /// What signatures are verified with.
 enum Key {
-    /// The library of tokens reads it for each of them.
-    Token(DecodingKey),
-    /// A point of a curve, which has been read once for all of them.
-    Point(ParsedPublicKey),
-}
-
-impl Key {
-    /// `None`: it is no key of that algorithm, such as a point beside its curve.
-    fn of(algorithm: Algorithm, key: DecodingKey) -> Option<Self> {
-        let verification: &'static dyn VerificationAlgorithm = match algorithm {
-            Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
-            Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
-            Algorithm::EdDsa => &ED25519,
-            _ => return Some(Self::Token(key)),
-        };
-        let bytes = key.try_get_as_bytes().ok()?;
-        let point = ParsedPublicKey::new(verification, bytes).ok()?;
-        Some(Self::Point(point))
-    }
+    Secret(DecodingKey),
+    /// Parsed once for all tokens.
+    Public(ParsedPublicKey),
 }
 
 impl VerificationKey {
@@ -122,28 +121,28 @@ impl VerificationKey {
         if algorithm.family() != Family::Secret {
             return Err(InvalidKeys::Pem(algorithm));
         }
-        let key = Key::Token(checked_secret(algorithm, secret.expose().as_bytes())?);
-        Ok(Self { id, algorithm, key })
+        Self::secret_bytes(id, algorithm, secret.expose().as_bytes())
     }
 
     /// A public key in PEM.
     ///
     /// # Errors
-    /// It is none for that algorithm, or too short.
+    /// It is none for that algorithm, or not a safe one.
     pub fn pem(id: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Self, InvalidKeys> {
+        let none = || InvalidKeys::Pem(algorithm);
         let key = match algorithm.family() {
-            Family::Secret => return Err(InvalidKeys::Pem(algorithm)),
+            Family::Secret => return Err(none()),
             Family::Rsa => DecodingKey::from_rsa_pem(pem),
             Family::Elliptic => DecodingKey::from_ec_pem(pem),
             Family::Edwards => DecodingKey::from_ed_pem(pem),
         };
-        let key = key.map_err(|_| InvalidKeys::Pem(algorithm))?;
-        let bytes = key.try_get_as_bytes().unwrap_or_default();
-        if algorithm.family() == Family::Rsa && modulus_bits(bytes) < SHORTEST_RSA {
-            return Err(InvalidKeys::ShortRsa);
+        let key = key.map_err(|_| none())?;
+        let bytes = key.try_get_as_bytes().map_err(|_| none())?;
+        if algorithm.family() == Family::Rsa {
+            let (modulus, exponent) = rsa::components(bytes).ok_or_else(none)?;
+            return Self::rsa(id, algorithm, modulus, exponent);
         }
-        let key = Key::of(algorithm, key).ok_or(InvalidKeys::Pem(algorithm))?;
-        Ok(Self { id, algorithm, key })
+        Self::point(id, algorithm, bytes).map_err(|_| none())
     }
 
     /// ES256 by a point of the curve P-256 in its uncompressed form.
@@ -152,156 +151,63 @@ impl VerificationKey {
     /// It is none.
     pub fn es256_point(id: Option<String>, point: &[u8]) -> Result<Self, InvalidKeys> {
         let algorithm = Algorithm::Es256;
-        let key = Key::of(algorithm, DecodingKey::from_ec_der(point));
-        let key = key.ok_or(InvalidKeys::Point(algorithm))?;
-        Ok(Self { id, algorithm, key })
+        Self::point(id, algorithm, point).map_err(|_| InvalidKeys::Point(algorithm))
+    }
+
+    pub(super) fn secret_bytes(
+        id: Option<String>,
+        algorithm: Algorithm,
+        secret: &[u8],
+    ) -> Result<Self, InvalidKeys> {
+        let key = Key::Secret(checked_secret(algorithm, secret)?);
+        Ok(Self::new(id, algorithm, key))
+    }
+
+    pub(super) fn rsa(
+        id: Option<String>,
+        algorithm: Algorithm,
+        modulus: &[u8],
+        exponent: &[u8],
+    ) -> Result<Self, InvalidKeys> {
+        let key = rsa::read(algorithm, modulus, exponent)?;
+        Ok(Self::new(id, algorithm, Key::Public(key)))
+    }
+
+    /// A point of the algorithm's curve.
+    pub(super) fn point(
+        id: Option<String>,
+        algorithm: Algorithm,
+        point: &[u8],
+    ) -> Result<Self, InvalidKeys> {
+        let verification: &'static dyn VerificationAlgorithm = match algorithm {
+            Algorithm::Es384 => &ECDSA_P384_SHA384_FIXED,
+            Algorithm::EdDsa => &ED25519,
+            _ => &ECDSA_P256_SHA256_FIXED,
+        };
+        let key = ParsedPublicKey::new(verification, point);
+        let key = key.map_err(|_| InvalidKeys::Key(algorithm))?;
+        Ok(Self::new(id, algorithm, Key::Public(key)))
+    }
+
+    fn new(id: Option<String>, algorithm: Algorithm, key: Key) -> Self {
+        Self {
+            id,
+            algorithm,
+            key: Arc::new(key),
+        }
     }
 
     /// Whether the token was signed with this key's other half.
     pub(super) fn has_signed(&self, token: &Compact<'_>) -> bool {
-        match &self.key {
-            Key::Token(key) => {
-                let signing = self.algorithm.signing();
+        match &*self.key {
+            Key::Secret(key) => {
+                let signing = self.algorithm.hmac();
                 let good = verify(token.signature, token.signed, key, signing);
                 good.unwrap_or(false)
             }
-            Key::Point(key) => key.verify_sig(token.signed, &token.signature_bytes).is_ok(),
+            Key::Public(key) => key.verify_sig(token.signed, &token.signature_bytes).is_ok(),
         }
     }
-}
-
-/// The keys of a JSON Web Key Set (RFC 7517). Each must have `alg`, or be of a kind that has only one.
-///
-/// # Errors
-/// See [`InvalidKeys`]: a set with one bad key is not used at all.
-pub fn read_jwks(text: &[u8]) -> Result<Vec<VerificationKey>, InvalidKeys> {
-    let set = strict_json::object(text).ok_or(InvalidKeys::Jwks)?;
-    let keys = set.get("keys").and_then(Value::as_array);
-    let keys = keys.ok_or(InvalidKeys::Jwks)?.iter().enumerate();
-    keys.map(|(at, key)| read_jwk(key).map_err(|why| InvalidKeys::Jwk { at, why }))
-        .collect()
-}
-
-/// The keys of a set that an issuer publishes for everybody, and what is to be said of those that are left out: keys for
-/// other purposes and of other algorithms may stand beside them (RFC 7517, section 5). An RSA key without `alg` is one
-/// for RS256, as OpenID Connect has it.
-///
-/// # Errors
-/// It is no set, or holds no key that can be used.
-pub fn read_published_jwks(
-    text: &[u8],
-) -> Result<(Vec<VerificationKey>, Vec<InvalidKeys>), InvalidKeys> {
-    let set = strict_json::object(text).ok_or(InvalidKeys::Jwks)?;
-    let keys = set.get("keys").and_then(Value::as_array);
-    let (mut used, mut left_out) = (Vec::new(), Vec::new());
-    for (at, key) in keys.ok_or(InvalidKeys::Jwks)?.iter().enumerate() {
-        let mut key = key.clone();
-        if key["kty"] == "RSA" && key.get("alg").is_none() {
-            key["alg"] = "RS256".into();
-        }
-        let read = match key["kty"] == "oct" {
-            true => Err("it is a shared secret, which everybody has seen now".into()),
-            false => read_jwk(&key),
-        };
-        match read {
-            Ok(key) => used.push(key),
-            Err(why) => left_out.push(InvalidKeys::Jwk { at, why }),
-        }
-    }
-    // A token must say which of several is meant, and a name stand for one.
-    let several = used.len() > 1;
-    let mut names = HashSet::new();
-    used.retain(|key| {
-        let named = key.id.is_some() || !several;
-        let first = key.id.is_none() || names.insert(key.id.clone());
-        match (named, first) {
-            (false, _) => left_out.push(InvalidKeys::MissingKeyId),
-            (_, false) => left_out.push(InvalidKeys::DuplicateKeyId(
-                key.id.clone().unwrap_or_default(),
-            )),
-            _ => {}
-        }
-        named && first
-    });
-    match left_out.first() {
-        Some(why) if used.is_empty() => Err(why.clone()),
-        _ => Ok((used, left_out)),
-    }
-}
-
-fn read_jwk(value: &Value) -> Result<VerificationKey, String> {
-    let text = |name: &str| match value.get(name) {
-        None => Ok(None),
-        Some(found) => found
-            .as_str()
-            .map(Some)
-            .ok_or(format!("`{name}` is no text")),
-    };
-    let id = text("kid")?.map(str::to_owned);
-    if value.get("d").is_some() {
-        return Err("it is a private key, which is known to others now; make a new one, and put its public half here".into());
-    }
-    if text("use")?.is_some_and(|it| it != "sig") {
-        return Err("`use` is not `sig`".into());
-    }
-    if let Some(operations) = value.get("key_ops") {
-        let verifies = operations
-            .as_array()
-            .is_some_and(|o| o.iter().any(|o| o == "verify"));
-        if !verifies {
-            return Err("`key_ops` has no `verify`".into());
-        }
-    }
-    let (kind, curve) = (text("kty")?.unwrap_or_default(), text("crv")?);
-    let algorithm = match (text("alg")?, kind, curve) {
-        (Some(name), ..) => name
-            .parse()
-            .map_err(|()| format!("`alg` {name} is not one that is verified here"))?,
-        (None, "EC", Some("P-256")) => Algorithm::Es256,
-        (None, "EC", Some("P-384")) => Algorithm::Es384,
-        (None, "OKP", Some("Ed25519")) => Algorithm::EdDsa,
-        _ => return Err("`alg` is missing".into()),
-    };
-    let fits = match algorithm.family() {
-        Family::Secret => kind == "oct",
-        Family::Rsa => kind == "RSA",
-        Family::Elliptic => {
-            let expected = if algorithm == Algorithm::Es256 {
-                "P-256"
-            } else {
-                "P-384"
-            };
-            kind == "EC" && curve == Some(expected)
-        }
-        Family::Edwards => kind == "OKP" && curve == Some("Ed25519"),
-    };
-    if !fits {
-        return Err(format!("the key is none for {algorithm}"));
-    }
-    let bytes = |name: &str| {
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-        let text = text(name)?.ok_or(format!("`{name}` is missing"))?;
-        engine
-            .decode(text)
-            .map_err(|_| format!("`{name}` is not base64url"))
-    };
-    let key = match algorithm.family() {
-        Family::Secret => {
-            let secret = checked_secret(algorithm, &bytes("k")?);
-            Key::Token(secret.map_err(|e| e.to_string())?)
-        }
-        Family::Rsa if significant_bits(&bytes("n")?) < SHORTEST_RSA => {
-            return Err(InvalidKeys::ShortRsa.to_string());
-        }
-        _ => {
-            let none = || format!("the key is none for {algorithm}");
-            let jwk: Jwk = serde_json::from_value(value.clone()).map_err(|_| none())?;
-            let key = DecodingKey::from_jwk(&jwk).map_err(|_| none())?;
-            Key::of(algorithm, key).ok_or_else(none)?
-        }
-    };
-    Ok(VerificationKey { id, algorithm, key })
 }
 
 fn checked_secret(algorithm: Algorithm, secret: &[u8]) -> Result<DecodingKey, InvalidKeys> {
@@ -332,41 +238,12 @@ fn is_repeated(secret: &[u8]) -> bool {
     })
 }
 
-/// The size of an RSA key in PKCS#1: a sequence whose first integer is the modulus.
-fn modulus_bits(der: &[u8]) -> usize {
-    let modulus = der_value(der, 0x30).and_then(|sequence| der_value(sequence, 0x02));
-    modulus.map_or(0, significant_bits)
-}
-
-/// What stands in the DER element that `bytes` start with, if it has this tag.
-fn der_value(bytes: &[u8], tag: u8) -> Option<&[u8]> {
-    let (&found, rest) = bytes.split_first()?;
-    let (&length, rest) = rest.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            let length = digits
-                .iter()
-                .fold(0, |n, digit| n << 8 | usize::from(*digit));
-            (length, rest)
-        }
-        _ => return None,
-    };
-    (found == tag).then(|| rest.get(..length)).flatten()
-}
-
-fn significant_bits(number: &[u8]) -> usize {
-    let zeros = number.iter().take_while(|byte| **byte == 0).count();
-    let rest = &number[zeros..];
-    rest.first()
-        .map_or(0, |first| rest.len() * 8 - first.leading_zeros() as usize)
-}
-
-/// Keys by their names.
+/// Keys by `kid` and algorithm (RFC 7517, section 4.5).
 #[derive(Default)]
 pub(super) struct KeySet {
-    keys: HashMap<Option<String>, VerificationKey>,
+    named: HashMap<String, Vec<VerificationKey>>,
+    /// Keys without a `kid`.
+    unnamed: Vec<VerificationKey>,
 }
 
 impl KeySet {
@@ -378,35 +255,54 @@ impl KeySet {
         if secrets != 0 && secrets != keys.len() {
             return Err(InvalidKeys::Mixed);
         }
-        if keys.len() > 1 && keys.iter().any(|k| k.id.is_none()) {
-            return Err(InvalidKeys::MissingKeyId);
-        }
-        let mut named = HashMap::new();
+        let mut set = Self::default();
         for key in keys {
-            let id = key.id.clone();
-            if named.insert(id.clone(), key).is_some() {
-                return Err(InvalidKeys::DuplicateKeyId(id.unwrap_or_default()));
-            }
+            set.add(key)?;
         }
-        if named.is_empty() {
+        if set.is_empty() {
             return Err(InvalidKeys::None);
         }
-        Ok(Self { keys: named })
+        Ok(set)
+    }
+
+    pub(super) fn add(&mut self, key: VerificationKey) -> Result<(), InvalidKeys> {
+        let Some(id) = key.id.clone() else {
+            if self.unnamed.len() == MAX_UNNAMED {
+                return Err(InvalidKeys::TooManyUnnamed);
+            }
+            self.unnamed.push(key);
+            return Ok(());
+        };
+        let of_that_name = self.named.entry(id.clone()).or_default();
+        if of_that_name.iter().any(|k| k.algorithm == key.algorithm) {
+            return Err(InvalidKeys::DuplicateKeyId(id));
+        }
+        of_that_name.push(key);
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.named.is_empty() && self.unnamed.is_empty()
     }
 
-    /// The key that a token names. Without a name, or where the only key has none, it is the only one.
-    pub(super) fn find(&self, id: Option<String>) -> Option<&VerificationKey> {
-        let only = || self.keys.values().next().filter(|_| self.keys.len() == 1);
-        match id {
-            None => only(),
-            Some(id) => match self.keys.get(&Some(id)) {
-                Some(key) => Some(key),
-                None => only().filter(|key| key.id.is_none()),
-            },
+    /// Whether there is a key without a `kid`.
+    pub(super) fn has_unnamed(&self) -> bool {
+        !self.unnamed.is_empty()
+    }
+
+    /// The keys that a token with this `kid` may have been signed with, of any algorithm: those of that name; where there
+    /// is none, those without a name. A token without `kid` was signed with one without a name, or with the only key
+    /// there is.
+    pub(super) fn candidates(&self, id: Option<&str>) -> &[VerificationKey] {
+        if let Some(named) = id.and_then(|id| self.named.get(id)) {
+            return named;
+        }
+        let mut named = self.named.values();
+        match (named.next(), named.next()) {
+            (Some(only), None) if id.is_none() && only.len() == 1 && self.unnamed.is_empty() => {
+                only
+            }
+            _ => &self.unnamed,
         }
     }
 }

@@ -4,8 +4,10 @@
 mod algorithm;
 mod claims;
 mod compact;
+mod jwks;
 mod keys;
 mod refusal;
+mod rsa;
 mod strict_json;
 
 use std::sync::{PoisonError, RwLock};
@@ -17,8 +19,9 @@ use quick_cache::sync::Cache;
 
 pub use algorithm::Algorithm;
 use compact::Compact;
+pub use jwks::{read_jwks, read_published_jwks};
 use keys::KeySet;
-pub use keys::{InvalidKeys, VerificationKey, read_jwks, read_published_jwks};
+pub use keys::{InvalidKeys, VerificationKey};
 pub use refusal::Refusal;
 
 /// How many verified tokens are remembered.
@@ -78,6 +81,12 @@ impl JwtVerifier {
         !keys.is_empty()
     }
 
+    /// Whether there is a key without a `kid`: a forged token may then be one of a newer such key.
+    pub fn has_unnamed_keys(&self) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.has_unnamed()
+    }
+
     /// From now on only tokens of these keys are good.
     ///
     /// # Errors
@@ -117,16 +126,21 @@ impl JwtVerifier {
         token: &[u8],
         now: Timestamp,
     ) -> Result<Verified, Refusal> {
-        let mut compact = Compact::parse(token)?;
+        let compact = Compact::parse(token)?;
         if keys.is_empty() {
             return Err(Refusal::NoKeys);
         }
-        let key = keys.find(compact.key_id.take());
-        let key = key.ok_or(Refusal::UnknownKey)?;
-        if compact.algorithm != key.algorithm.name() {
+        let candidates = keys.candidates(compact.key_id.as_deref());
+        if candidates.is_empty() {
+            return Err(Refusal::UnknownKey);
+        }
+        let algorithm = compact.algorithm.parse();
+        let of_algorithm = candidates.iter().filter(|k| algorithm == Ok(k.algorithm));
+        let mut of_algorithm = of_algorithm.peekable();
+        if of_algorithm.peek().is_none() {
             return Err(Refusal::WrongAlgorithm);
         }
-        if !key.has_signed(&compact) {
+        if !of_algorithm.any(|key| key.has_signed(&compact)) {
             return Err(Refusal::Forged);
         }
         claims::read(&compact.claims, &self.settings, now.as_secs())

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::{Row, Target};
 
-const ALGORITHMS: [&str; 8] = [
-    "HS256", "HS384", "HS512", "RS256", "PS256", "ES256", "ES384", "EdDSA",
+const ALGORITHMS: [&str; 12] = [
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+    "ES384", "EdDSA",
 ];
 
 /// The median of a benchmark in microseconds.
