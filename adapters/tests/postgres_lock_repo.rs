@@ -13,8 +13,9 @@ use keywright_domain::values::{LockVersion, ShadowVersion, WriteId};
 use keywright_domain::write::{Owner, Write};
 use keywright_testkit::lock_repo::{Passing, Store};
 use keywright_testkit::lock_repo_cases;
-use keywright_testkit::postgres_server::PostgresServer;
+use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
+use keywright_testkit::tcp_proxy::{Passage, TcpProxy};
 
 /// What a statement may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,9 +52,7 @@ impl Fresh {
     }
 
     async fn try_open(&self) -> Result<PostgresLockRepo, DatabaseError> {
-        let settings = DatabaseSettings::new(&self.url).expect("a URL");
-        let database = Database::connect(&settings, PATIENCE).await?;
-        Ok(PostgresLockRepo::new(database))
+        open_at(&self.url).await
     }
 
     async fn refusal(&self) -> String {
@@ -61,6 +60,12 @@ impl Fresh {
         assert!(matches!(refused, DatabaseError::Unfit(_)), "{refused:?}");
         refused.to_string()
     }
+}
+
+async fn open_at(url: &str) -> Result<PostgresLockRepo, DatabaseError> {
+    let settings = DatabaseSettings::new(url).expect("a URL");
+    let database = Database::connect(&settings, PATIENCE).await?;
+    Ok(PostgresLockRepo::new(database))
 }
 
 /// The database's clock is nobody's to move; that leases ended sooner comes to the same.
@@ -509,4 +514,187 @@ async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
     let earlier = [(acme.sha256, Timestamp::from_millis(1))].into();
     keys.note_used(&earlier).await.expect("noted");
     assert_eq!(keys.last_used().await, Ok(used));
+}
+
+async fn pooler(database: &Fresh, mode: &'static str) -> PgBouncer {
+    let server = database.server.clone();
+    let started = tokio::task::spawn_blocking(move || PgBouncer::start(&server, mode));
+    started.await.expect("it starts")
+}
+
+/// Saves at once, each of a lock of its own from 1 to `locks`.
+async fn saves_at_once(repo: &PostgresLockRepo, locks: u64) -> Vec<Result<(), RepoError>> {
+    let mut saving = tokio::task::JoinSet::new();
+    for lock in 1..=locks {
+        let save = first_save(repo, lock, 100 + u128::from(lock)).await;
+        let repo = repo.clone();
+        saving.spawn(async move { repo.save(save).await });
+    }
+    saving.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_shares_sessions_is_refused_by_name_and_mode() {
+    let database = Fresh::shared().await;
+    for mode in ["transaction", "statement"] {
+        let pooler = pooler(&database, mode).await;
+        let url = pooler.url(database.name());
+        // One alone, and several replicas that start at once.
+        for replicas in [1, 6] {
+            let starting = (0..replicas).map(|_| {
+                let url = url.clone();
+                tokio::spawn(async move { open_at(&url).await.err() })
+            });
+            for refused in starting.collect::<Vec<_>>() {
+                let refused = refused.await.expect("no panic").expect("refused");
+                let text = refused.to_string();
+                assert!(matches!(refused, DatabaseError::Unfit(_)), "{text}");
+                assert!(
+                    text.contains("PgBouncer with pool_mode=transaction")
+                        && text.contains("set pool_mode=session"),
+                    "{mode}: {text}"
+                );
+            }
+        }
+    }
+    let tables = database.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
+    assert_eq!(tables, "0", "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_of_sessions_serves() {
+    let database = Fresh::shared().await;
+    let pooler = pooler(&database, "session").await;
+    let repo = open_at(&pooler.url(database.name()))
+        .await
+        .expect("a store");
+    with_locks(&repo, 50).await;
+    for saved in saves_at_once(&repo, 50).await {
+        assert_eq!(saved, Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stricter_isolation_of_the_database_does_not_make_saves_fail() {
+    let database = Fresh::shared().await;
+    for level in ["serializable", "repeatable read"] {
+        let name = database.name();
+        database.psql(&format!(
+            "ALTER DATABASE {name} SET default_transaction_isolation = '{level}'"
+        ));
+        let repo = database.open().await;
+        with_locks(&repo, 21).await;
+        let saved = saves_at_once(&repo, 20).await;
+        assert!(saved.iter().all(Result::is_ok), "{level}: {saved:?}");
+        // Somebody else is about to move the lock: the save waits, and finds it moved.
+        let save = first_save(&repo, 21, 500).await;
+        let (server, name) = (database.server.clone(), name.to_owned());
+        let moving = tokio::task::spawn_blocking(move || {
+            server.psql(
+                &name,
+                "UPDATE locks SET revision = revision + 1 WHERE id = 21; SELECT pg_sleep(1)",
+            )
+        });
+        let sleeping = "SELECT count(*) FROM pg_stat_activity \
+                        WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        while database.psql(sleeping) != "1" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(repo.save(save).await, Err(RepoError::Stale), "{level}");
+        moving.await.expect("no panic").expect("it is moved");
+        database.psql("TRUNCATE locks, events, writes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
+    let (primary, standby) = tokio::task::spawn_blocking(|| {
+        let primary = PostgresServer::start();
+        let standby = primary.standby();
+        (Arc::new(primary), Arc::new(standby))
+    })
+    .await
+    .expect("servers");
+    let database = Fresh::new(primary.clone()).await;
+    let failed_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (switch, addresses) = (failed_over.clone(), [primary.address(), standby.address()]);
+    let choose = move || addresses[usize::from(switch.load(std::sync::atomic::Ordering::SeqCst))];
+    let name = TcpProxy::start_to(choose, |_, _| Passage::Clear).await;
+    let url = format!("postgres://keywright@{}/{}", name.address, database.name());
+    let repo = open_at(&url).await.expect("a store");
+    with_locks(&repo, 3).await;
+    repo.save(first_save(&repo, 1, 1).await)
+        .await
+        .expect("it is the primary");
+    let unsaved = first_save(&repo, 2, 2).await;
+
+    failed_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    let stopping = primary.clone();
+    let stopped = tokio::task::spawn_blocking(move || stopping.stop("fast"));
+    stopped.await.expect("it stops");
+    for _ in 0..3 {
+        let refused = repo.save(unsaved.clone()).await;
+        assert!(
+            matches!(
+                refused,
+                Err(RepoError::Unavailable(_) | RepoError::Unknown(_))
+            ),
+            "{refused:?}"
+        );
+    }
+    let read = repo.load(lock_id(1)).await;
+    let text = read.expect_err("a standby is not used").to_string();
+    assert!(text.contains("takes no writes"), "{text}");
+    assert_eq!(open_at(&url).await.err(), Some(DatabaseError::ReadOnly));
+
+    failed_over.store(false, std::sync::atomic::Ordering::SeqCst);
+    let starting = primary.clone();
+    let started = tokio::task::spawn_blocking(move || starting.restart());
+    started.await.expect("it starts");
+    repo.save(unsaved).await.expect("the primary is back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_a_server_that_became_read_only_are_closed() {
+    let server = tokio::task::spawn_blocking(PostgresServer::start).await;
+    let database = Fresh::new(Arc::new(server.expect("a server"))).await;
+    // Its owner takes a standby for reading, too: then only the refusal itself tells.
+    let repo = open_at(&format!("{}?target_session_attrs=any", database.url))
+        .await
+        .expect("a store");
+    with_locks(&repo, 3).await;
+    let save = first_save(&repo, 1, 1).await;
+    let sessions = || {
+        database.psql(
+            "SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity \
+             WHERE application_name = 'keywright' AND datname = current_database()",
+        )
+    };
+    let before = sessions();
+    let read_only = |on: &str| {
+        let server = &database.server;
+        let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+        server.psql("postgres", &set).expect("set");
+        server
+            .psql("postgres", "SELECT pg_reload_conf()")
+            .expect("reloaded");
+    };
+    read_only("on");
+    // The server takes the setting over a little later.
+    while database.psql("SHOW default_transaction_read_only") != "on" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = repo.save(save.clone()).await;
+    let refused = refused.expect_err("it is read-only").to_string();
+    assert!(refused.contains("read-only"), "{refused}");
+    while sessions()
+        .split(',')
+        .any(|pid| before.split(',').any(|b| b == pid && !pid.is_empty()))
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    read_only("off");
+    while repo.save(save.clone()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

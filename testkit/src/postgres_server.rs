@@ -5,7 +5,7 @@
     reason = "a test that cannot start its database fails"
 )]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -20,7 +20,7 @@ pub struct PostgresServer {
     folder: TempDir,
     port: u16,
     /// What its settings say besides.
-    settings: &'static str,
+    settings: String,
     databases: AtomicU32,
     child: Mutex<Option<Child>>,
 }
@@ -61,7 +61,7 @@ impl PostgresServer {
         Self::with("")
     }
 
-    fn with(settings: &'static str) -> Self {
+    fn with(settings: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -74,10 +74,32 @@ impl PostgresServer {
             .output()
             .expect("PostgreSQL is installed: scripts/test does that");
         succeeded("initdb", &made);
+        Self::run_in(folder, settings)
+    }
+
+    /// A server that follows this one, and takes no writes.
+    pub fn standby(&self) -> Self {
+        let folder = TempDir::new().unwrap();
+        give_to_user(folder.path());
+        let made = program("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .arg(format!("--dbname=postgres://keywright@{}/", self.address()))
+            .arg("-D")
+            .arg(folder.path().join("data"))
+            .output();
+        succeeded("pg_basebackup", &made.unwrap());
+        let connection = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=keywright'\n",
+            self.port
+        );
+        Self::run_in(folder, &format!("{}{connection}", self.settings))
+    }
+
+    fn run_in(folder: TempDir, settings: &str) -> Self {
         let mut server = Self {
             folder,
             port: 0,
-            settings,
+            settings: settings.to_owned(),
             databases: AtomicU32::new(0),
             child: Mutex::new(None),
         };
@@ -91,6 +113,11 @@ impl PostgresServer {
             }
         }
         panic!("PostgreSQL does not start");
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     fn data(&self) -> PathBuf {
@@ -201,6 +228,70 @@ impl Drop for PostgresServer {
     }
 }
 
+/// PgBouncer in front of a server, stopped when it is dropped.
+pub struct PgBouncer {
+    _folder: TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl PgBouncer {
+    /// In one of its modes: `session`, `transaction` or `statement`.
+    pub fn start(server: &PostgresServer, mode: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        give_to_user(folder.path());
+        let file = folder.path().join("pgbouncer.ini");
+        // A port that was free may be taken before it has it.
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            drop(listener);
+            let settings = format!(
+                "[databases]\n* = host=127.0.0.1 port={} user=keywright\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                 listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n",
+                server.port
+            );
+            std::fs::write(&file, settings).unwrap();
+            let path = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"];
+            let path = { path }.into_iter().find(|path| Path::new(path).exists());
+            let mut child = as_user(Command::new(path.unwrap_or("pgbouncer")))
+                .arg(&file)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("PgBouncer is installed: scripts/test does that");
+            for _ in 0..1000 {
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self {
+                        _folder: folder,
+                        port,
+                        child,
+                    };
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("PgBouncer does not start");
+    }
+
+    /// The URL of a database by way of it.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://keywright@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// One of PostgreSQL's programs, as a user who may run it.
 fn program(name: &str) -> Command {
     // Debian keeps most of them where no path leads.
@@ -211,7 +302,11 @@ fn program(name: &str) -> Command {
     versions.sort_unstable();
     let found = versions.iter().rev().map(|v| v.join("bin").join(name));
     let found = { found }.find(|path| path.exists());
-    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
+    as_user(Command::new(found.unwrap_or_else(|| name.into())))
+}
+
+/// As a user who may run it.
+fn as_user(mut command: Command) -> Command {
     command.current_dir("/").stdin(Stdio::null());
     if let Some((user, group)) = *user() {
         command.uid(user).gid(group);

@@ -51,13 +51,21 @@ impl TcpProxy {
         server: SocketAddr,
         rule: impl Fn(Heading, &[u8]) -> Passage + Send + Sync + 'static,
     ) -> Self {
+        Self::start_to(move || server, rule).await
+    }
+
+    /// As [`start`](Self::start), to the server that `choose` names for each new connection.
+    pub async fn start_to(
+        choose: impl Fn() -> SocketAddr + Send + Sync + 'static,
+        rule: impl Fn(Heading, &[u8]) -> Passage + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (mut tasks, rule) = (JoinSet::new(), Arc::new(rule) as Rule);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass_both_ways(client, server, rule.clone()));
+                connections.spawn(pass_both_ways(client, choose(), rule.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_testkit::postgres_server::PostgresServer;
+use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_tests::{Answer, Program};
 use serde_json::json;
 use tempfile::TempDir;
@@ -138,6 +138,63 @@ async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
         names, expected,
         "nothing was lost, and nothing came of the 503"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_becomes_read_only_makes_the_server_unready_until_it_takes_writes_again() {
+    let (server, url) = database().await;
+    let folder = TempDir::new().expect("a folder");
+    let program = Program::start(BINARY, folder.path(), &arguments(&url));
+    assert_eq!(write(&program, "before").await.status, 200);
+    let set_read_only = async |on: &'static str| {
+        let server = server.clone();
+        blocking(move || {
+            let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+            server.psql("postgres", &set).expect("set");
+            let reload = "SELECT pg_reload_conf()";
+            server.psql("postgres", reload).expect("reloaded");
+        })
+        .await;
+    };
+    set_read_only("on").await;
+    eventually("it is not ready", || async {
+        (!is_ready(&program).await).then_some(())
+    })
+    .await;
+    let refused = write(&program, "meanwhile").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let log = program.log();
+    assert!(log.contains("read-only"), "{log}");
+
+    set_read_only("off").await;
+    eventually("it is ready", || async {
+        is_ready(&program).await.then_some(())
+    })
+    .await;
+    assert_eq!(write(&program, "after").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_shares_sessions_is_named_when_the_server_starts() {
+    let (server, url) = database().await;
+    let name = url.rsplit('/').next().unwrap_or_default().to_owned();
+    let url = async |mode: &'static str| {
+        let server = server.clone();
+        let pooler = blocking(move || PgBouncer::start(&server, mode)).await;
+        let url = pooler.url(&name);
+        (pooler, url)
+    };
+    let folder = TempDir::new().expect("a folder");
+    let (_pooler, shared) = url("transaction").await;
+    let (ended, text) = Program::fail(BINARY, folder.path(), &["--store", &shared]);
+    assert_eq!(ended, Some(1), "{text}");
+    assert!(
+        text.contains("PgBouncer") && text.contains("pool_mode=transaction"),
+        "{text}"
+    );
+    let (_pooler, of_sessions) = url("session").await;
+    let program = Program::start(BINARY, folder.path(), &arguments(&of_sessions));
+    assert_eq!(write(&program, "by-way-of-it").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

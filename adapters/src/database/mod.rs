@@ -1,6 +1,7 @@
 //! A PostgreSQL database that several replicas share, for more than one port: its connections, its schema, and what
 //! its errors mean.
 
+mod pooler;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use deadpool_postgres::{
 };
 use keywright_domain::ports::RepoError;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row};
@@ -40,6 +41,9 @@ pub enum DatabaseError {
     /// It does not answer; it may do so later.
     #[error("the database does not answer: {0}")]
     Unreachable(String),
+    /// It answers, and takes no writes; it may do so later.
+    #[error("the database takes no writes: it is a standby, or is set to be read-only")]
+    ReadOnly,
     /// It answers, and cannot be used.
     #[error("the database cannot be used: {0}")]
     Unfit(String),
@@ -47,6 +51,9 @@ pub enum DatabaseError {
 
 impl DatabaseError {
     pub(crate) fn of(error: tokio_postgres::Error) -> Self {
+        if is_read_only(&error) {
+            return Self::ReadOnly;
+        }
         let said = error.as_db_error().map(|e| e.code().clone());
         let passing = |code: &SqlState| matches!(&code.code()[..2], "53" | "57" | "58" | "08");
         match said {
@@ -61,6 +68,23 @@ impl DatabaseError {
             other => Self::Unreachable(other.to_string()),
         }
     }
+}
+
+impl DatabaseError {
+    /// Whether it may be gone later, without anybody changing the settings.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::ReadOnly)
+    }
+}
+
+/// Whether the server has said so, or the library has asked it before it let the connection be used.
+fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref());
+    let kind = source.map(std::io::Error::kind);
+    let refused_by_library = error.as_db_error().is_none()
+        && kind == Some(std::io::ErrorKind::PermissionDenied)
+        && describe(error).contains("does not allow writes");
+    refused_by_library || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 impl DatabaseSettings {
@@ -90,6 +114,10 @@ impl DatabaseSettings {
         });
         if !local && !url.contains("sslmode=") {
             config.ssl_mode(SslMode::Require);
+        }
+        // A standby answers reads, and would be kept for good where a name leads to it for a while.
+        if !url.contains("target_session_attrs=") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config
             .application_name("keywright")
@@ -130,23 +158,29 @@ impl DatabaseSettings {
         format!("{host}:{port}/{}", name.unwrap_or_default())
     }
 
+    fn tls(&self) -> Result<MakeRustlsConnect, DatabaseError> {
+        let tls = tls::client_config(self.ca.as_deref()).map_err(DatabaseError::Unfit)?;
+        Ok(MakeRustlsConnect::new(tls))
+    }
+
     /// `patience`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
     /// for any more does not hold others up.
     fn pool(&self, patience: Duration) -> Result<Pool, DatabaseError> {
         let manager_config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let tls = tls::client_config(self.ca.as_deref()).map_err(DatabaseError::Unfit)?;
-        let tls = MakeRustlsConnect::new(tls);
-        let manager = Manager::from_config(self.config.clone(), tls, manager_config);
+        let manager = Manager::from_config(self.config.clone(), self.tls()?, manager_config);
         let millis = patience.as_millis();
-        let bounds = format!(
-            "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}"
+        // A save waits for the lock's row and then sees it as it is. At a stricter level, which a database may have as its
+        // default, it would fail instead.
+        let session = format!(
+            "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}; \
+             SET default_transaction_isolation = 'read committed'"
         );
         let set = Hook::async_fn(move |client: &mut ClientWrapper, _| {
-            let bounds = bounds.clone();
+            let session = session.clone();
             Box::pin(async move {
-                let set = client.batch_execute(&bounds).await;
+                let set = client.batch_execute(&session).await;
                 set.map_err(HookError::Backend)
             })
         });
@@ -184,7 +218,11 @@ impl Database {
             patience,
         };
         // To make an index may take long; to say something does not.
-        let checked = timeout(SILENT, database.check()).await;
+        let checked = timeout(SILENT, async {
+            pooler::refuse_shared_sessions(&settings.config, settings.tls()?).await?;
+            database.check().await
+        });
+        let checked = checked.await;
         let mut lent =
             checked.map_err(|_| DatabaseError::Unreachable("no answer in time".into()))??;
         schema::migrate(lent.client()).await?;
@@ -259,10 +297,17 @@ impl Database {
             let client = lent.client();
             // What cannot be prepared was not done.
             let prepared = client.prepare_cached(sql).await;
-            let statement = prepared.map_err(|e| RepoError::Unavailable(describe(&e)))?;
+            let statement = prepared.map_err(|e| {
+                self.leave_if_unusable(&e);
+                RepoError::Unavailable(describe(&e))
+            })?;
             sent = true;
             let rows = client.query(&statement, parameters).await;
-            lent.give_back();
+            match &rows {
+                // The connection is closed.
+                Err(error) if self.leave_if_unusable(error) => {}
+                _ => lent.give_back(),
+            }
             rows.map_err(|error| QueryError {
                 by_values: refuses_values(&error),
                 error: failed(&error, lost),
@@ -280,6 +325,33 @@ impl Database {
             Err(error.into())
         })
     }
+}
+
+impl Database {
+    /// Closes the idle connections where an error says that their sessions are of no use any more; answers whether it does.
+    /// A new connection is made to a server that takes writes, or not at all.
+    fn leave_if_unusable(&self, error: &tokio_postgres::Error) -> bool {
+        let unusable = error.code().is_some_and(leaves_sessions_unusable);
+        if unusable {
+            tracing::warn!(
+                error = describe(error),
+                "connections to the database are closed: their sessions cannot be used any more"
+            );
+            self.pool.retain(|_, _| false);
+        }
+        unusable
+    }
+}
+
+/// The server has become read-only, a standby for instance; or a prepared statement is not the session's, as behind a pooler
+/// that shares sessions among its clients.
+fn leaves_sessions_unusable(code: &SqlState) -> bool {
+    [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        SqlState::DUPLICATE_PSTATEMENT,
+    ]
+    .contains(code)
 }
 
 /// A statement that failed.

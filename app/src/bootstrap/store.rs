@@ -155,7 +155,7 @@ async fn wait_for(settings: &DatabaseSettings, patience: Duration) -> Result<Dat
     loop {
         match Database::connect(settings, patience).await {
             Ok(database) => return Ok(database),
-            Err(error @ DatabaseError::Unreachable(_)) if Instant::now() < until => {
+            Err(error) if error.is_passing() && Instant::now() < until => {
                 tracing::warn!(database = settings.place(), %error, "waiting for the database");
             }
             Err(error) => return Err(at(settings, &error).into()),
