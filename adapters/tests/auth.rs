@@ -7,7 +7,7 @@ use std::time::Duration;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use keywright_adapters::auth::*;
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::principal::{CredentialName, Identity, Principal, Proof};
 use keywright_domain::values::{OrganizationId, UserId};
 use keywright_testkit::ManualClock;
 use keywright_testkit::samples::NOW;
@@ -57,11 +57,20 @@ fn an_api_key_is_known_by_its_hash_until_it_expires() {
         expiring.record(Identity::EveryOrganization, Some(NOW)),
     ]);
     let verify = |key: &str, now| keys.verify(&Secret::new(key), now);
-    assert_eq!(verify(acme.expose(), NOW), Ok(organization("acme")));
+    let proof = |key: &ApiKey, identity| Proof {
+        identity,
+        credential: Some(CredentialName::ApiKey(
+            key.record(organization("acme"), None).shown,
+        )),
+    };
+    assert_eq!(
+        verify(acme.expose(), NOW),
+        Ok(proof(&acme, organization("acme")))
+    );
     let before = keywright_domain::values::Timestamp::from_millis(NOW.as_millis() - 1);
     assert_eq!(
         verify(expiring.expose(), before),
-        Ok(Identity::EveryOrganization)
+        Ok(proof(&expiring, Identity::EveryOrganization))
     );
     for key in [
         expiring.expose(),
@@ -137,7 +146,18 @@ async fn of_two_credentials_both_must_be_good() {
         let auth = &auth;
         async move { auth.authenticate(&Credentials { bearer, api_key }).await }
     };
-    let (alice, acme) = (user("alice"), organization("acme"));
+    let alice = Proof {
+        identity: user("alice"),
+        credential: Some(CredentialName::Subject(
+            UserId::new("alice").expect("an id"),
+        )),
+    };
+    let acme = Proof {
+        identity: organization("acme"),
+        credential: Some(CredentialName::ApiKey(
+            key.record(organization("acme"), None).shown,
+        )),
+    };
     assert_eq!(ask(&token, &None).await, Ok(Principal::of(alice.clone())));
     assert_eq!(ask(&None, &api_key).await, Ok(Principal::of(acme.clone())));
     assert_eq!(
@@ -158,6 +178,53 @@ async fn of_two_credentials_both_must_be_good() {
         ask(&token, &api_key).await.is_err(),
         "the token has expired"
     );
+}
+
+#[tokio::test]
+async fn credentials_of_one_organization_are_told_apart_without_a_secret() {
+    let (first, second) = (ApiKey::generate(), ApiKey::generate());
+    let acme = organization("acme");
+    let keys = [&first, &second].map(|key| key.record(acme.clone(), None));
+    let tokens = Some(Tokens::Known(Arc::new(verifier())));
+    let clock = Arc::new(ManualClock::at(NOW));
+    let auth = CredentialAuth::new(tokens, Some(ApiKeys::new(keys)), clock);
+    let service = |subject: &str| {
+        let mut claims = claims();
+        claims["org"] = "acme".into();
+        claims["sub"] = subject.into();
+        Some(sign(&claims))
+    };
+    let ask = async |bearer: Option<Secret>, key: Option<&ApiKey>| {
+        let api_key = key.map(|key| Secret::new(key.expose()));
+        let asked = auth.authenticate(&Credentials { bearer, api_key }).await;
+        asked.expect("let in")
+    };
+    let shown = |key: &ApiKey| {
+        let text = key.expose();
+        format!("org:acme,key:{}…{}", &text[..8], &text[46..])
+    };
+    let (reader, writer) = (
+        ask(service("reader"), None).await,
+        ask(service("writer"), None).await,
+    );
+    assert_eq!(reader.to_string(), "org:acme,sub:reader");
+    assert_eq!(writer.to_string(), "org:acme,sub:writer");
+    let by_key = [
+        ask(None, Some(&first)).await,
+        ask(None, Some(&second)).await,
+    ];
+    assert_eq!(by_key[0].to_string(), shown(&first));
+    assert_eq!(by_key[1].to_string(), shown(&second));
+    let both = ask(service("writer"), Some(&first)).await;
+    assert_eq!(both.to_string(), format!("{writer}+{}", shown(&first)));
+    let alice = ask(Some(sign(&claims())), None).await;
+    assert_eq!(alice.to_string(), "user:alice");
+    // What is allowed to an organization, and kept for it, is so for all of its credentials.
+    for principal in [&reader, &writer, &by_key[0], &by_key[1]] {
+        assert_eq!(principal.scope(), "org:acme");
+        assert!(principal.identities().eq([&acme]));
+    }
+    assert_eq!(both.scope(), "org:acme+org:acme");
 }
 
 #[tokio::test]

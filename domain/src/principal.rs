@@ -27,33 +27,81 @@ impl fmt::Display for Identity {
     }
 }
 
+/// A credential that was found good: the identity that it proves, and what tells it from other credentials of the same
+/// identity. Rules look at the identity only; the rest is for logs and audits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// What it proves.
+    pub identity: Identity,
+    /// Which credential it was, where the adapter knows it.
+    pub credential: Option<CredentialName>,
+}
+
+/// The name of a credential. It holds no part that lets anybody in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialName {
+    /// The subject (`sub`) of a token.
+    Subject(UserId),
+    /// The characters of an API key that may be shown: the first 8 and the last 4.
+    ApiKey(String),
+}
+
+impl From<Identity> for Proof {
+    /// By a credential without a name.
+    fn from(identity: Identity) -> Self {
+        Self {
+            identity,
+            credential: None,
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    /// The identity, then `,sub:…` or `,key:…`. The subject of a user's token is the user.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.identity.fmt(f)?;
+        match (&self.credential, &self.identity) {
+            (None, _) | (Some(CredentialName::Subject(_)), Identity::User(_)) => Ok(()),
+            (Some(CredentialName::Subject(subject)), _) => write!(f, ",sub:{subject}"),
+            (Some(CredentialName::ApiKey(shown)), _) => write!(f, ",key:{shown}"),
+        }
+    }
+}
+
 /// Who asks: what their credentials prove, one identity for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    first: Identity,
-    second: Option<Identity>,
+    first: Proof,
+    second: Option<Proof>,
 }
 
 impl Principal {
     /// Someone with one credential.
-    pub const fn of(identity: Identity) -> Self {
+    pub fn of(proof: impl Into<Proof>) -> Self {
         Self {
-            first: identity,
+            first: proof.into(),
             second: None,
         }
     }
 
     /// Someone with a token and an API key, both valid.
-    pub const fn of_both(token: Identity, api_key: Identity) -> Self {
+    pub fn of_both(token: impl Into<Proof>, api_key: impl Into<Proof>) -> Self {
         Self {
-            first: token,
-            second: Some(api_key),
+            first: token.into(),
+            second: Some(api_key.into()),
         }
     }
 
     /// The identities, one or two.
     pub fn identities(&self) -> impl Iterator<Item = &Identity> {
-        std::iter::once(&self.first).chain(&self.second)
+        let proofs = std::iter::once(&self.first).chain(&self.second);
+        proofs.map(|proof| &proof.identity)
+    }
+
+    /// The identities, joined by `+`: the same text for all credentials of the same identities.
+    pub fn scope(&self) -> String {
+        let identities: Vec<String> = self.identities().map(Identity::to_string).collect();
+        identities.join("+")
     }
 
     /// Whether any one identity alone may touch the lock (HTTP contract, Credentials): an
@@ -73,7 +121,7 @@ impl Principal {
 }
 
 impl fmt::Display for Principal {
-    /// For audits: its identities, joined by `+`.
+    /// For logs and audits: its credentials' proofs, joined by `+`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.first.fmt(f)?;
         match &self.second {

@@ -5,12 +5,13 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::auth::ApiKey;
 use keywright_adapters::time::SystemClock;
+use keywright_domain::event::RecordedEvent;
 use keywright_domain::ports::Clock;
 use keywright_domain::principal::Identity;
 use keywright_domain::values::{OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
-use crate::world::{FOREIGN, LOCK, World};
+use crate::world::{FOREIGN, LOCK, World, eventually};
 
 /// Owned by alice, and by the organization acme.
 const BOTH: u64 = 201;
@@ -234,6 +235,75 @@ async fn credentials_crossed_with_locks() {
             assert_eq!(answer.status, 200, "{who}, lock {lock}: {answer:?}");
             assert_eq!(answer.body["event"]["type"], "KeyWriteRequested");
         }
+    }
+}
+
+/// In the log, and in the store beside the write that an event belongs to.
+#[tokio::test]
+async fn who_asked_is_recorded_by_subject_and_by_api_key() {
+    let office = office().await;
+    let service = |subject: &str| {
+        office
+            .issuer
+            .token(&json!({ "sub": subject, "org": "acme" }))
+    };
+    let (acme, every) = (office.acme.expose(), office.every.expose());
+    let shown = |key: &str| format!("{}…{}", &key[..8], &key[46..]);
+    let mut written = Vec::new();
+    for (index, (token, key, by)) in [
+        (
+            Some(service("reader")),
+            None,
+            "org:acme,sub:reader".to_owned(),
+        ),
+        (
+            Some(service("writer")),
+            None,
+            "org:acme,sub:writer".to_owned(),
+        ),
+        (None, Some(acme), format!("org:acme,key:{}", shown(acme))),
+        (None, Some(every), format!("org:*,key:{}", shown(every))),
+        (
+            Some(office.issuer.token(&json!({ "sub": "alice" }))),
+            Some(acme),
+            format!("user:alice+org:acme,key:{}", shown(acme)),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = json!({ "keyUuid": "key", "keyIndexNumber": index });
+        let mut request = office.world.program.write_key(BOTH, &body);
+        request = request.without("Authorization").without("X-API-Key");
+        if let Some(token) = token {
+            request = request.bearer(&token);
+        }
+        if let Some(key) = key {
+            request = request.header("X-API-Key", key);
+        }
+        let answer = request.send().await;
+        assert_eq!(answer.status, 200, "{by}: {answer:?}");
+        written.push((answer.write_id(), by));
+    }
+    let books = office.world.books().await;
+    let stream = books.stream(BOTH).await;
+    for (id, by) in written {
+        let of_write = |line: &&str| line.contains("PREPARED") && line.contains(&id);
+        let said = eventually("it is logged", || async {
+            let log = office.world.program.log();
+            log.lines().find(of_write).map(str::to_owned)
+        });
+        let said = said.await;
+        assert!(said.contains(&format!("by=\"{by}\"")), "{by}: {said}");
+        let id = id.parse().expect("a write's id");
+        assert_eq!(books.write(id).await.requested_by, by);
+        let cause = |event: &&RecordedEvent| event.write == Some(id);
+        let event = stream.iter().find(cause).expect("an event");
+        assert_eq!(event.event.name(), "KeyWriteRequested");
+    }
+    let log = office.world.program.log();
+    for secret in [&acme[8..46], &every[8..46]] {
+        assert!(!log.contains(secret) && !books.dump().contains(secret));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use keywright_domain::ports::{AuthError, Secret};
-use keywright_domain::principal::Identity;
+use keywright_domain::principal::{CredentialName, Identity, Proof};
 use keywright_domain::values::Timestamp;
 
 const PREFIX: &str = "kwk_";
@@ -140,7 +140,7 @@ impl ApiKeys {
 
     /// # Errors
     /// [`AuthError::Refused`]: malformed, unknown or expired.
-    pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Identity, AuthError> {
+    pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Proof, AuthError> {
         let hash = ApiKey::parse(key.expose())?.sha256();
         let mut candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
         let known = candidates
@@ -152,7 +152,10 @@ impl ApiKeys {
         known
             .last_used
             .fetch_max(now.as_millis(), Ordering::Relaxed);
-        Ok(known.record.identity.clone())
+        Ok(Proof {
+            identity: known.record.identity.clone(),
+            credential: Some(CredentialName::ApiKey(known.record.shown.clone())),
+        })
     }
 
     /// When each key was last good, by its hash; those that were not used are left out.

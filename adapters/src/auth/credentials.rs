@@ -2,7 +2,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::principal::{CredentialName, Principal, Proof};
 use keywright_domain::values::Timestamp;
 
 #[cfg(feature = "jwks-url")]
@@ -46,11 +46,14 @@ impl CredentialAuth {
         }
     }
 
-    async fn bearer(&self, token: &Secret, now: Timestamp) -> Result<Identity, AuthError> {
+    async fn bearer(&self, token: &Secret, now: Timestamp) -> Result<Proof, AuthError> {
         let refused = AuthError::Refused("tokens are not accepted here");
         let tokens = self.tokens.as_ref().ok_or(refused)?;
         let verified = tokens.verify(token.expose().as_bytes(), now).await?;
-        Ok(verified.identity)
+        Ok(Proof {
+            identity: verified.identity,
+            credential: Some(CredentialName::Subject(verified.subject)),
+        })
     }
 
     /// When each API key was last good since it was read.

@@ -3,7 +3,7 @@ use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::principal::{Identity, Principal, Proof};
 
 use super::principal;
 
@@ -27,18 +27,19 @@ impl InMemoryAuth {
         known.remove(credential);
     }
 
-    fn identity(&self, credential: &Secret) -> Result<Identity, AuthError> {
+    fn proof(&self, credential: &Secret) -> Result<Proof, AuthError> {
         let known = self.known.read().unwrap_or_else(|e| e.into_inner());
         let identity = known.get(credential.expose()).cloned();
-        identity.ok_or(AuthError::Refused("unknown credential"))
+        let identity = identity.ok_or(AuthError::Refused("unknown credential"));
+        identity.map(Proof::from)
     }
 }
 
 #[async_trait]
 impl AuthPort for InMemoryAuth {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
-        let token = credentials.bearer.as_ref().map(|c| self.identity(c));
-        let api_key = credentials.api_key.as_ref().map(|c| self.identity(c));
+        let token = credentials.bearer.as_ref().map(|c| self.proof(c));
+        let api_key = credentials.api_key.as_ref().map(|c| self.proof(c));
         principal(token, api_key)
     }
 }

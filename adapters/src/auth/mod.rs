@@ -34,12 +34,12 @@ pub use memory::InMemoryAuth;
 pub use published_keys::{InvalidJwksUrl, JwksUnavailable, JwksUrl, PublishedKeys};
 
 use keywright_domain::ports::AuthError;
-use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::principal::{Principal, Proof};
 
 /// Who asks, by what each credential that was sent proves: all of them must be good.
 fn principal(
-    token: Option<Result<Identity, AuthError>>,
-    api_key: Option<Result<Identity, AuthError>>,
+    token: Option<Result<Proof, AuthError>>,
+    api_key: Option<Result<Proof, AuthError>>,
 ) -> Result<Principal, AuthError> {
     match (token, api_key) {
         (None, None) => Err(AuthError::Refused("no credentials were sent")),

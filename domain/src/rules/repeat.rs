@@ -14,7 +14,7 @@ use super::draft::Draft;
 pub struct RequestName {
     /// The lock.
     pub lock: LockId,
-    /// Who asks.
+    /// Who asks, by identities: another credential of the same identity may repeat a request.
     pub principal: String,
     /// The client's key.
     pub key: IdempotencyKey,
@@ -25,7 +25,7 @@ impl RequestName {
     pub fn new(lock: LockId, principal: &Principal, key: IdempotencyKey) -> Self {
         Self {
             lock,
-            principal: principal.to_string(),
+            principal: principal.scope(),
             key,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keywright_adapters::layer::Fault;
 use keywright_domain::invariants as holds;
-use keywright_domain::principal::Principal;
+use keywright_domain::principal::{CredentialName, Identity, Principal, Proof};
 use keywright_domain::rules::{Rejection, WriteKey};
 use keywright_domain::values::IdempotencyKey;
 use keywright_domain::{Terms, WriteError, Written};
@@ -79,6 +79,26 @@ async fn a_name_counts_for_one_principal_and_one_command() {
     let super_key = Principal::of(keywright_domain::principal::Identity::EveryOrganization);
     let theirs = ask_as(&world, &super_key, "name", "other", 3).await;
     assert_ne!(theirs.expect("written").write, first.write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_counts_for_all_credentials_of_one_identity() {
+    let world = World::new().await;
+    let by_key = |shown: &str| {
+        Principal::of(Proof {
+            identity: Identity::EveryOrganization,
+            credential: Some(CredentialName::ApiKey(shown.into())),
+        })
+    };
+    let (old, new) = (by_key("kwk_aaaa…1111"), by_key("kwk_bbbb…2222"));
+    let first = ask_as(&world, &old, "name", "key", 2).await;
+    let first = first.expect("written");
+    let write = world.stored(first.write).await;
+    assert_eq!(
+        write.expect("a write").requested_by,
+        "org:*,key:kwk_aaaa…1111"
+    );
+    assert_eq!(ask_as(&world, &new, "name", "key", 2).await, Ok(first));
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ pub(super) fn read(claims: &[u8], settings: &JwtSettings, now: u64) -> Result<Ve
     }
     let subject = UserId::new(text("sub").unwrap_or_default()).map_err(|_| Refusal::Subject)?;
     let identity = match claims.get(&settings.organization_claim) {
-        None => Identity::User(subject),
+        None => Identity::User(subject.clone()),
         Some(organization) => {
             let organization = organization.as_str().unwrap_or_default();
             let organization = OrganizationId::new(organization);
@@ -48,6 +48,7 @@ pub(super) fn read(claims: &[u8], settings: &JwtSettings, now: u64) -> Result<Ve
     };
     Ok(Verified {
         identity,
+        subject,
         expires_at,
     })
 }

@@ -14,7 +14,7 @@ use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use keywright_domain::principal::Identity;
-use keywright_domain::values::Timestamp;
+use keywright_domain::values::{Timestamp, UserId};
 use quick_cache::sync::Cache;
 
 pub use algorithm::Algorithm;
@@ -43,6 +43,8 @@ pub struct JwtSettings {
 pub struct Verified {
     /// Who its bearer is.
     pub identity: Identity,
+    /// `sub`: of an organization's tokens, what tells one bearer from another.
+    pub subject: UserId,
     /// In epoch seconds, with the leeway: from then on it proves nothing.
     pub expires_at: u64,
 }
