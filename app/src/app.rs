@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_domain::KeyWrites;
-use keywright_domain::ports::{AuthPort, Clock, IdGenerator, LockHistory, Timer};
+use keywright_domain::ports::{AuthPort, Clock, IdGenerator, Timer};
 use keywright_domain::values::Tick;
 use keywright_domain::write::Write;
 use tokio::sync::{broadcast, watch};
@@ -25,8 +25,6 @@ pub(crate) struct App {
     pub(crate) auth: Arc<dyn AuthPort>,
     /// What verifies the tokens of one's own issuer.
     pub(crate) tokens: Option<Arc<JwtVerifier>>,
-    /// For those who wait for a write to settle.
-    pub(crate) history: Arc<dyn LockHistory>,
     /// Tells of each write that this process saves.
     pub(crate) saved: broadcast::Sender<Arc<Write>>,
     pub(crate) clock: Arc<dyn Clock>,

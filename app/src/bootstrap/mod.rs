@@ -169,7 +169,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         workers.spawn(workers::audit(writes, history.clone(), metrics, every));
     }
     let (tell, store_answers) = watch::channel(true);
-    workers.spawn(workers::watch_store(history.clone(), tell));
+    workers.spawn(workers::watch_store(history, tell));
     let_in.follow(&mut workers);
     if let Some(watching) = path.watching {
         workers.spawn(watching);
@@ -182,7 +182,6 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         writes,
         auth,
         tokens,
-        history,
         saved,
         clock,
         timer,

@@ -363,6 +363,7 @@ impl Failure {
             within: lease,
         };
         match error {
+            WithdrawError::Rejected(rejection) => rejection.into(),
             WithdrawError::NotFound => Self::NotFound,
             WithdrawError::Busy => Self::Busy,
             WithdrawError::Prepared => Self::AfterUndecided(undecided),

@@ -11,11 +11,12 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use keywright_domain::Terms;
+use keywright_domain::principal::Principal;
 use keywright_domain::rules::WriteKey;
-use keywright_domain::values::{Tick, WriteId};
+use keywright_domain::values::{LockId, Tick, WriteId};
 use keywright_domain::write::Write;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::answer::{self, Success, WriteStatus, location};
@@ -27,8 +28,8 @@ use crate::app::App;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How often the store is asked for what another process may have recorded.
-const OTHERS: Duration = Duration::from_millis(200);
+/// How often a request that waits for a lock looks whether the service is being stopped.
+const DRAIN_POLL: Duration = Duration::from_millis(200);
 
 /// `POST /locks/{id}/WriteKey`.
 pub(super) async fn write_key(
@@ -59,7 +60,8 @@ pub(super) async fn write_key(
     };
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let writing = async move { writes.write_key_on(&command, &principal, terms).await };
+    let caller = principal.clone();
+    let writing = async move { writes.write_key_on(&command, &caller, terms).await };
     let written = run(app, place, Box::pin(writing)).await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
 
@@ -69,7 +71,7 @@ pub(super) async fn write_key(
 
     // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
     let outcome = match wait {
-        Some(span) => settled(app, written.write, span).await,
+        Some(span) => settled(app, (lock, written.write), &principal, span).await,
         None => None,
     };
     let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
@@ -97,10 +99,8 @@ pub(super) async fn withdraw(
         share: _share,
     } = by(app, deadline, request::asked(app, request.headers(), lock)).await?;
     let write = request::write_id(write)?;
-    let known = async { Ok(app.writes.read_write(lock, write, &principal).await?) };
-    by(app, deadline, known).await?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
-    let withdrawing = async move { writes.withdraw_by(write, deadline).await };
+    let withdrawing = async move { writes.withdraw_by(lock, write, &principal, deadline).await };
     let withdrawn = run(app, place, Box::pin(withdrawing)).await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
@@ -140,31 +140,43 @@ fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
     })
 }
 
-/// The write once it has come to its end, or as it is after `span`; `None` where the store does not say.
-async fn settled(app: &App, id: WriteId, span: Duration) -> Option<Write> {
-    let deadline = Instant::now() + span;
-    let mut saved = app.saved.subscribe();
-    loop {
-        let write = app.history.write(id).await.ok().flatten();
-        let over = write.as_ref().is_some_and(|w| w.settled_at().is_some());
-        if over || Instant::now() >= deadline || app.work.is_draining() {
-            return write;
+/// The write once it has come to its end, or as it is after `span` or when the service is being stopped; `None` where the
+/// store does not say.
+async fn settled(
+    app: &App,
+    (lock, id): (LockId, WriteId),
+    principal: &Principal,
+    span: Duration,
+) -> Option<Write> {
+    let until = app.timer.tick().after(span);
+    let changed = || saved(app, id);
+    let waiting = app
+        .writes
+        .wait_for_write(lock, id, principal, until, changed);
+    let draining = async {
+        while !app.work.is_draining() {
+            tokio::time::sleep(DRAIN_POLL).await;
         }
-        let ours = async {
-            loop {
-                match saved.recv().await {
-                    Ok(write) if write.id != id => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => return,
-                    // The sender lives as long as the app.
-                    Err(RecvError::Closed) => std::future::pending().await,
-                }
+    };
+    let write = tokio::select! {
+        biased;
+        write = waiting => write,
+        () = draining => app.writes.read_write(lock, id, principal).await,
+    };
+    write.ok()
+}
+
+/// Completes when this process saves that write. It listens from the moment when it is made.
+fn saved(app: &App, id: WriteId) -> impl Future<Output = ()> + use<> {
+    let mut saved = app.saved.subscribe();
+    async move {
+        loop {
+            match saved.recv().await {
+                Ok(write) if write.id != id => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => return,
+                // The sender lives as long as the app.
+                Err(RecvError::Closed) => std::future::pending().await,
             }
-        };
-        // Whichever comes first, the store is asked again.
-        let until = deadline.min(Instant::now() + OTHERS);
-        tokio::select! {
-            () = ours => {}
-            () = sleep_until(until) => {}
         }
     }
 }

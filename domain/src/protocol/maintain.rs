@@ -4,15 +4,17 @@
 use std::pin::pin;
 
 use super::deadline::bounded;
+use super::read::ReadError;
 use super::settle::SettleError;
 use super::write_key::reason_of;
 use super::{KeyWrites, Tokens};
 use crate::ports::{
     DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot, Standing,
 };
+use crate::principal::Principal;
 use crate::reason::FailureReason;
-use crate::rules::{self, Ending};
-use crate::values::{ShadowVersion, ThingName, Tick, Timestamp, WriteId};
+use crate::rules::{self, Ending, Rejection};
+use crate::values::{LockId, ShadowVersion, ThingName, Tick, Timestamp, WriteId};
 use crate::write::{Write, WriteState};
 
 /// What one round of maintenance did.
@@ -30,7 +32,10 @@ pub struct Maintained {
 /// Why a write was not taken back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WithdrawError {
-    /// No such write.
+    /// Rule 1 stands against it. Nothing happened.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The lock has no such write.
     #[error("the write does not exist")]
     NotFound,
     /// Other writes of the lock are in progress. Nothing happened.
@@ -51,6 +56,16 @@ pub enum WithdrawError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] RepoError),
+}
+
+impl From<ReadError> for WithdrawError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rejected(rejection) => Self::Rejected(rejection),
+            ReadError::WriteNotFound => Self::NotFound,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// What was attended to, and with which success.
@@ -141,27 +156,39 @@ impl KeyWrites {
         self.ports.history.standing(sent_before).await
     }
 
-    /// Takes an open write back: off the shadow, then WITHDRAWN. One that was taken back before is answered
-    /// as it is. A lock that is at the write already may finish it all the same, and its report is then
-    /// recorded as late.
+    /// Takes an open write of the lock back: off the shadow, then WITHDRAWN. One that was taken back before is
+    /// answered as it is. A lock that is at the write already may finish it all the same, and its report is then
+    /// recorded as late. The principal needs the same access as for writing a key.
     ///
     /// # Errors
     /// See [`WithdrawError`].
-    pub async fn withdraw(&self, id: WriteId) -> Result<Write, WithdrawError> {
-        self.withdraw_by(id, self.deadline(self.settings.request))
-            .await
+    pub async fn withdraw(
+        &self,
+        lock: LockId,
+        id: WriteId,
+        principal: &Principal,
+    ) -> Result<Write, WithdrawError> {
+        let deadline = self.deadline(self.settings.request);
+        self.withdraw_by(lock, id, principal, deadline).await
     }
 
     /// As [`KeyWrites::withdraw`], for a request that is to be answered by this moment.
     ///
     /// # Errors
     /// See [`WithdrawError`].
-    pub async fn withdraw_by(&self, id: WriteId, deadline: Tick) -> Result<Write, WithdrawError> {
+    pub async fn withdraw_by(
+        &self,
+        lock: LockId,
+        id: WriteId,
+        principal: &Principal,
+        deadline: Tick,
+    ) -> Result<Write, WithdrawError> {
         let deadline = self.request_deadline(Some(deadline));
         let timer = &*self.ports.timer;
-        let found = bounded(timer, deadline, pin!(self.ports.history.write(id))).await;
-        let found = found.unwrap_or(Err(RepoError::Unavailable("no answer in time".into())))?;
-        let found = found.ok_or(WithdrawError::NotFound)?;
+        let permitted = self.read_write(lock, id, principal);
+        let found = bounded(timer, deadline, pin!(permitted)).await;
+        let no_answer = || ReadError::Store(RepoError::Unavailable("no answer in time".into()));
+        let found = found.unwrap_or_else(|| Err(no_answer()))?;
         let ended = bounded(timer, deadline, pin!(self.end(&found, Ending::Withdrawn))).await;
         match ended.unwrap_or(Err(WithdrawError::Undecided)) {
             Err(WithdrawError::AlreadyEnded(write))

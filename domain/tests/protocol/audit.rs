@@ -63,7 +63,7 @@ async fn an_entry_that_nobody_gave_out_is_taken_off() {
 async fn an_entry_of_a_write_that_is_over_is_taken_off() {
     let world = World::new().await;
     let over = world.write("key", Some(2)).await.expect("written").write;
-    world.writes.withdraw(over).await.expect("withdrawn");
+    world.withdraw(over).await.expect("withdrawn");
     world
         .tamper(json!({ "desired": { "writeKey": entry(over) } }))
         .await;

@@ -196,7 +196,7 @@ async fn recorded_results_are_cleared_with_the_next_write_or_by_the_sweep() {
         if next_write {
             let other = world.write("other", Some(3)).await.expect("written");
             assert!(world.shadow().expect("a shadow").results.is_empty());
-            world.writes.withdraw(other.write).await.expect("withdrawn");
+            world.withdraw(other.write).await.expect("withdrawn");
         } else {
             world.clock.advance(Duration::from_secs(61));
             world.maintain().await;
@@ -211,14 +211,10 @@ async fn recorded_results_are_cleared_with_the_next_write_or_by_the_sweep() {
 async fn a_withdrawn_write_is_off_the_shadow_and_a_settled_one_cannot_be_withdrawn() {
     let world = World::new().await;
     let written = world.write("key", Some(2)).await.expect("written");
-    let ended = world
-        .writes
-        .withdraw(written.write)
-        .await
-        .expect("withdrawn");
+    let ended = world.withdraw(written.write).await.expect("withdrawn");
     assert_eq!(ended.state.name(), "WITHDRAWN");
     world.check_at_rest().await;
-    let again = world.writes.withdraw(written.write).await;
+    let again = world.withdraw(written.write).await;
     assert_eq!(again, Ok(ended), "asked again, it is answered as it is");
     let names = world.names().await;
     assert_eq!(names.last(), Some(&"KeyWriteWithdrawn"));
@@ -226,12 +222,12 @@ async fn a_withdrawn_write_is_off_the_shadow_and_a_settled_one_cannot_be_withdra
     let settled = world.write("other", Some(3)).await.expect("written").write;
     let report = world.report(settled, succeeded()).await;
     settle(&world, &report).await;
-    let late = world.writes.withdraw(settled).await;
+    let late = world.withdraw(settled).await;
     assert!(
         matches!(late, Err(WithdrawError::AlreadyEnded(_))),
         "{late:?}"
     );
-    let unknown = world.writes.withdraw(WriteId::from_u128(404)).await;
+    let unknown = world.withdraw(WriteId::from_u128(404)).await;
     assert_eq!(unknown, Err(WithdrawError::NotFound));
 }
 
@@ -362,7 +358,7 @@ async fn what_an_ended_write_leaves_on_the_shadow_is_taken_off() {
         world.report(old, at_it.clone()).await;
         match ending {
             "superseded" => drop(world.write("new", Some(2)).await.expect("written")),
-            "withdrawn" => drop(world.writes.withdraw(old).await.expect("withdrawn")),
+            "withdrawn" => drop(world.withdraw(old).await.expect("withdrawn")),
             _ => world.clock.advance(Duration::from_secs(49 * 3600)),
         }
         world.maintain().await;
@@ -406,7 +402,7 @@ async fn a_late_result_that_nobody_delivered_is_found_by_the_last_look() {
 async fn an_early_look_does_not_spare_the_last_one() {
     let world = World::new().await;
     let id = world.write("key", Some(2)).await.expect("written").write;
-    world.writes.withdraw(id).await.expect("withdrawn");
+    world.withdraw(id).await.expect("withdrawn");
     world.clock.advance(Duration::from_secs(5));
     world.writes.look_at_all(None, 9).await.expect("looked");
     // The lock was at it, and says so to nobody who listens.
@@ -501,7 +497,7 @@ async fn a_withdrawal_whose_own_save_was_not_answered_is_one() {
     let id = world.write("key", Some(2)).await.expect("written").write;
     for _ in 0..2 {
         world.trouble_at([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
-        let withdrawn = world.writes.withdraw(id).await.expect("withdrawn");
+        let withdrawn = world.withdraw(id).await.expect("withdrawn");
         assert_eq!(
             withdrawn.state.name(),
             "WITHDRAWN",
@@ -523,7 +519,7 @@ async fn a_withdrawal_that_took_the_entry_off_is_not_called_a_failure() {
     // The entry is taken off, the save fails, and then the shadow refuses to be read.
     let saves = [Fault::Pass, Fault::NotSent, Fault::NotSent];
     world.trouble_at([&[], &[Fault::Pass, Fault::Refuse]], [&saves, &[]]);
-    let withdrawn = world.writes.withdraw(id).await;
+    let withdrawn = world.withdraw(id).await;
     assert!(withdrawn.is_ok(), "{withdrawn:?}");
     world.check_at_rest().await;
 }

@@ -2,6 +2,7 @@
 //! passes only when everyone waits.
 
 mod audit;
+mod authorization;
 mod broken;
 mod faults;
 mod life;

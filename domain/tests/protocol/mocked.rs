@@ -135,11 +135,7 @@ impl LockRepo for Interleaved {
 async fn two_copies_of_a_late_report_at_once_are_recorded_once() {
     let world = World::new().await;
     let written = world.write("key", Some(2)).await.expect("written");
-    world
-        .writes
-        .withdraw(written.write)
-        .await
-        .expect("withdrawn");
+    world.withdraw(written.write).await.expect("withdrawn");
     let report = world.report(written.write, crate::world::succeeded()).await;
     let locks = Arc::new(Interleaved(world.ports.locks.clone()));
     let ports = Ports {
@@ -206,7 +202,7 @@ async fn a_look_in_the_middle_of_a_withdrawal_does_not_bring_the_entry_back() {
         ..world.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
-    let withdrawn = writes.withdraw(id).await;
+    let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal()).await;
     let state = world.state(id).await;
     assert_eq!(state == "WITHDRAWN", withdrawn.is_ok(), "{withdrawn:?}");
     world.check(&[]).await;
@@ -225,7 +221,7 @@ async fn a_withdrawal_that_is_cut_short_after_its_removal_is_made_good_soon() {
         ..world.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
-    let withdrawn = writes.withdraw(id).await;
+    let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal()).await;
     assert_eq!(withdrawn, Err(keywright_domain::WithdrawError::Undecided));
     assert!(world.shadow().expect("a shadow").entries.is_empty());
     world.clock.advance(Duration::from_secs(11));
@@ -333,7 +329,7 @@ async fn no_two_requests_have_one_token() {
     world.recover().await;
     world.no_trouble();
     let withdrawn = world.write("key", Some(4)).await.expect("written").write;
-    world.writes.withdraw(withdrawn).await.expect("withdrawn");
+    world.withdraw(withdrawn).await.expect("withdrawn");
     world.clock.advance(Duration::from_secs(61));
     world.maintain().await;
     let mut tokens = named

@@ -162,7 +162,7 @@ impl Run {
             Act::Withdraw { nth } => {
                 if let Some(id) = self.seen.get(*nth) {
                     let before = self.world.state(*id).await;
-                    let answer = self.world.writes.withdraw(*id).await;
+                    let answer = self.world.withdraw(*id).await;
                     let after = self.world.state(*id).await;
                     match answer {
                         Ok(_) => assert_eq!(after, "WITHDRAWN"),

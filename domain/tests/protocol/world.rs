@@ -16,7 +16,7 @@ use keywright_domain::ports::*;
 use keywright_domain::rules::WriteKey;
 use keywright_domain::values::*;
 use keywright_domain::write::Write;
-use keywright_domain::{KeyWrites, Ports, Settings, WriteError, Written};
+use keywright_domain::{KeyWrites, Ports, Settings, WithdrawError, WriteError, Written};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
 use keywright_testkit::{ManualClock, SequentialIds};
@@ -119,6 +119,10 @@ impl World {
             slot: slot(key, index),
         };
         self.writes.write_key(&command, &principal()).await
+    }
+
+    pub(crate) async fn withdraw(&self, id: WriteId) -> Result<Write, WithdrawError> {
+        self.writes.withdraw(lock_id(LOCK), id, &principal()).await
     }
 
     /// What the lock reports in one update, and takes off its list where it is done.

@@ -337,9 +337,11 @@ impl World {
         }
         let id = seen[self.random.usize(0..seen.len())];
         self.tell(|| format!("replica {replica} is asked to withdraw {id}"));
-        let writes = self.replicas[replica].writes.clone();
+        let (writes, store) = (self.replicas[replica].writes.clone(), self.store.clone());
         self.replicas[replica].spawn(async move {
-            let _ = writes.withdraw(id).await;
+            if let Ok(Some(write)) = store.write(id).await {
+                let _ = writes.withdraw(write.lock, id, &principal()).await;
+            }
         });
     }
 
