@@ -7,7 +7,6 @@ mod bootstrap;
 mod cli;
 mod commands;
 mod connection;
-mod demo_credentials;
 mod http;
 mod logging;
 mod metrics;
@@ -69,13 +68,15 @@ pub fn run(wiring: &Wiring) -> ExitCode {
         } => commands::audit::run(&settings, repair, json),
         Task::Lock(command) => commands::lock::run(command),
         Task::ApiKey(command) => commands::api_key::run(command),
+        #[cfg(feature = "sandbox")]
         Task::Token(command) => commands::token::run(command),
         Task::Write(command) => commands::write::run(command),
+        #[cfg(feature = "sandbox")]
         Task::HeldKeys(command) => commands::held_keys::run(command),
         #[cfg(feature = "mqtt")]
         Task::Shadow(command) => commands::shadow::serve(command),
-        #[cfg(feature = "mqtt")]
-        Task::Sandbox(command) => commands::shadow::sandbox(command),
+        #[cfg(all(feature = "mqtt", feature = "sandbox"))]
+        Task::Sandbox(command) => commands::sandbox::run(command),
         Task::Completions(shell) => {
             cli::print_completions(shell);
             Ok(())
@@ -113,7 +114,8 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
         () = startup::answer_health_checks(&listener) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
-    if settings.sandbox.demo && !address.ip().is_loopback() {
+    #[cfg(feature = "sandbox")]
+    if settings.sandbox.is_some() && !address.ip().is_loopback() {
         tracing::warn!(%address, "the sandbox is open to others, and so are its demo credentials");
     }
     // Somebody who closes the terminal does not stop the service.

@@ -8,9 +8,11 @@ use std::time::Duration;
 use keywright_adapters::auth::Algorithm;
 #[cfg(feature = "postgres")]
 use keywright_adapters::database::DatabaseSettings;
+#[cfg(feature = "sandbox")]
 use keywright_adapters::layer::FaultPlan;
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::{BrokerUrl, Files};
+#[cfg(feature = "sandbox")]
 use keywright_sandbox::{Behaviour, Demo};
 
 /// Everything that can be chosen.
@@ -39,7 +41,9 @@ pub(crate) struct Settings {
     pub(crate) reports: Reports,
     /// How often all locks are audited, if they are.
     pub(crate) audit_every: Option<Duration>,
-    pub(crate) sandbox: Sandbox,
+    /// The demo world, where it is wanted.
+    #[cfg(feature = "sandbox")]
+    pub(crate) sandbox: Option<SandboxSettings>,
 }
 
 /// Where locks and API keys are kept.
@@ -303,27 +307,37 @@ fn is_loopback(origin: &str) -> bool {
 }
 
 /// The demo world.
+#[cfg(feature = "sandbox")]
 #[derive(Clone, Debug)]
-pub(crate) struct Sandbox {
-    /// Whether it is there at all.
-    pub(crate) demo: bool,
-    /// Whether locks are there to answer.
+pub(crate) struct SandboxSettings {
+    /// Whether virtual locks answer.
     pub(crate) virtual_locks: bool,
     /// Locks besides the first two.
     pub(crate) more_locks: u64,
     /// How the locks behave.
     pub(crate) behaviours: Behaviours,
-    /// What goes wrong between the service and the shadows.
+    /// What goes wrong between the service and its store and shadows.
     pub(crate) faults: FaultPlan,
 }
 
+#[cfg(feature = "sandbox")]
+impl SandboxSettings {
+    pub(crate) const fn demo(&self) -> Demo {
+        Demo {
+            more_locks: self.more_locks,
+        }
+    }
+}
+
 /// How virtual locks behave: all of them, unless one is named.
+#[cfg(feature = "sandbox")]
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviours {
     all: Behaviour,
     single: Vec<(u64, Behaviour)>,
 }
 
+#[cfg(feature = "sandbox")]
 impl Behaviours {
     /// What is said last counts.
     ///

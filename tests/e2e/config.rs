@@ -116,7 +116,31 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
             "config = \"other.toml\"\nlise = 1",
             ["keywright.toml", "lise"],
         ),
-        ("sandbox = false\nlocks = 3", ["--locks", "--sandbox"]),
+        (
+            "sandbox = false\nlocks = 3",
+            ["--locks", "--sandbox is off"],
+        ),
+        (
+            "sandbox = \"off\"\nfaults = \"put@1=refuse\"",
+            ["--faults", "--sandbox is off"],
+        ),
+        (
+            "sandbox = \"off\"\nbehaviour = [\"all:twice\"]",
+            ["--behaviour", "--sandbox is off"],
+        ),
+        (
+            "sandbox = \"off\"\nvirtual-locks = \"off\"",
+            ["--virtual-locks", "--sandbox is off"],
+        ),
+        (
+            "sandbox = \"off\"\nvirtual-locks = \"on\"",
+            ["--virtual-locks", "--sandbox is off"],
+        ),
+        (
+            "cors-origins = \"app.example\"",
+            ["keywright.toml: `cors-origins`", "https://app.example"],
+        ),
+        ("keep-alive = \"0s\"", ["--keep-alive", "more than zero"]),
         (
             "token-key = \"key.pem\"\nsandbox = \"off\"",
             ["--token-issuer", "--token-audience"],
@@ -247,6 +271,31 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         let (code, _, error) = run(folder.path(), &[(variable, value)], &["serve"]);
         assert_eq!(code, Some(2), "{variable}: {error}");
         assert!(error.contains(part), "{variable}: {error}");
+    }
+    // Kubernetes gives each container a set of variables for each service of its namespace, one named keywright too.
+    let links = [
+        ("KEYWRIGHT_SERVICE_HOST", "10.0.0.1"),
+        ("KEYWRIGHT_SERVICE_PORT", "80"),
+        ("KEYWRIGHT_SERVICE_PORT_HTTP", "80"),
+        ("KEYWRIGHT_PORT", "tcp://10.0.0.1:80"),
+        ("KEYWRIGHT_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("KEYWRIGHT_PORT_80_TCP_PROTO", "tcp"),
+        ("KEYWRIGHT_PORT_80_TCP_PORT", "80"),
+        ("KEYWRIGHT_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("KEYWRIGHT_SHADOW_SERVICE_HOST", "10.0.0.2"),
+        ("KEYWRIGHT_SHADOW_PORT", "tcp://10.0.0.2:8080"),
+        ("KEYWRIGHT_SHADOW_PORT_8080_TCP_ADDR", "10.0.0.2"),
+    ];
+    let (code, _, error) = run(folder.path(), &links, &["check-config"]);
+    assert_eq!(code, Some(0), "{error}");
+    for (variable, value) in [
+        ("KEYWRIGHT_PORT", "8787"),
+        ("KEYWRIGHT_SERVICE", "x"),
+        ("KEYWRIGHT_PORTS", "tcp://10.0.0.1:80"),
+    ] {
+        let (code, _, error) = run(folder.path(), &[(variable, value)], &["check-config"]);
+        assert_eq!(code, Some(2), "{variable}: {error}");
+        assert!(error.contains(variable), "{error}");
     }
     // What clients have in sandbox.env is no setting of the server.
     let (code, ..) = run(

@@ -20,6 +20,7 @@ mod metrics;
 mod mqtt;
 mod on_broker;
 mod outage;
+mod production_build;
 mod reads;
 mod real_clients;
 mod reference;

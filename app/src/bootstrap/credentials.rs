@@ -1,5 +1,4 @@
-//! Who is let in: the sandbox's own credentials, or tokens and API keys from files that are read again when they
-//! change.
+//! Tokens and API keys that are accepted, from files that are read again when they change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,22 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use keywright_adapters::auth::{
-    self, Algorithm, ApiKey, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier,
-    LastUsed, VerificationKey, read_jwks,
+    self, Algorithm, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
+    VerificationKey, read_jwks,
 };
 use keywright_domain::ports::{Clock, Secret};
-use keywright_domain::principal::Identity;
-use keywright_domain::values::OrganizationId;
-use keywright_sandbox::Demo;
 use tokio::task::JoinSet;
 
 #[cfg(feature = "jwks-url")]
 use super::published_keys;
-use super::{ApiKeyStore, Error, TOKEN_KEY};
-use crate::demo_credentials::{
-    AUDIENCE, Bearer, DemoCredentials, ISSUER, ORGANIZATION_CLAIM, TOKEN_TIME, TokenKey, read_env,
-    write_env,
-};
+use super::{ApiKeyStore, Error};
 use crate::settings::{KeyFile, Settings, TokenKeys, Tokens};
 
 /// How often the files of keys are looked at.
@@ -34,8 +26,6 @@ const NOTE_USE: Duration = Duration::from_secs(5);
 /// Who is let in, and who follows the files that say so.
 pub(super) struct LetIn {
     pub(super) auth: Arc<CredentialAuth>,
-    /// The sandbox's own.
-    pub(super) demo: Option<DemoCredentials>,
     api_keys: (ApiKeyStore, Vec<ApiKeyRecord>),
     tokens: Option<OwnTokens>,
 }
@@ -52,23 +42,19 @@ enum FollowedKeys {
     Published(Arc<auth::PublishedKeys>, Duration),
 }
 
-/// Reads the files, or makes the sandbox's credentials.
+/// Reads the files. `demo_tokens`: what verifies the sandbox's tokens, which has no others.
 ///
 /// # Errors
 /// One cannot be used; the text names it.
 pub(super) async fn let_in(
     settings: &Settings,
-    url: &str,
     clock: &Arc<dyn Clock>,
     api_keys: ApiKeyStore,
+    demo_tokens: Option<Arc<JwtVerifier>>,
 ) -> Result<LetIn, Error> {
     let data = settings.data.as_path();
-    let (mut tokens, mut demo, mut own) = (None, None, None);
-    if settings.sandbox.demo {
-        let credentials = demo_credentials(data, url, &**clock, &api_keys).await?;
-        tokens = Some(auth::Tokens::Known(Arc::new(credentials.tokens)));
-        demo = Some(credentials.demo);
-    } else if let Some(settings) = &settings.tokens {
+    let (mut tokens, mut own) = (demo_tokens.map(auth::Tokens::Known), None);
+    if let Some(settings) = &settings.tokens {
         let opened = OwnTokens::open(settings, data).await?;
         tokens = Some(opened.accepted());
         own = Some(opened);
@@ -77,7 +63,6 @@ pub(super) async fn let_in(
     let auth = CredentialAuth::new(tokens, Some(ApiKeys::new(records.clone())), clock.clone());
     Ok(LetIn {
         auth: Arc::new(auth),
-        demo,
         api_keys: (api_keys, records),
         tokens: own,
     })
@@ -152,63 +137,6 @@ impl OwnTokens {
             FollowedKeys::Published(keys, ..) => auth::Tokens::Published(keys.clone()),
         }
     }
-}
-
-struct Credentials {
-    demo: DemoCredentials,
-    tokens: JwtVerifier,
-}
-
-/// What an earlier run left where it is still good; else new ones.
-async fn demo_credentials(
-    data: &Path,
-    url: &str,
-    clock: &dyn Clock,
-    stored: &ApiKeyStore,
-) -> Result<Credentials, Error> {
-    let env_path = data.join("sandbox.env");
-    let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
-    let settings = JwtSettings {
-        issuer: ISSUER.into(),
-        audience: AUDIENCE.into(),
-        organization_claim: ORGANIZATION_CLAIM.into(),
-    };
-    let point = VerificationKey::es256_point(None, &token_key.public_point())?;
-    let tokens = JwtVerifier::new(vec![point], settings)?;
-    let mut records = stored.read().await?;
-    let api_keys = ApiKeys::new(records.clone());
-    let (now, kept) = (clock.now(), read_env(&env_path));
-
-    let good = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
-    let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
-        Some(token) => token,
-        None => {
-            let bearer = Bearer {
-                user: Demo::USER,
-                organization: None,
-            };
-            token_key.sign(bearer, now.as_secs(), TOKEN_TIME)?
-        }
-    };
-    let good = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
-    let api_key = match kept.map(|k| k.api_key).filter(good) {
-        Some(key) => key,
-        None => {
-            let key = ApiKey::generate();
-            let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
-            let demo_s = |record: &&mut ApiKeyRecord| record.identity == demo;
-            for old in records.iter_mut().filter(demo_s) {
-                old.expires_at = Some(old.expires_at.map_or(now, |end| end.min(now)));
-            }
-            records.push(key.record(demo, None));
-            stored.write(&records).await?;
-            key.expose().to_owned()
-        }
-    };
-    let demo = DemoCredentials { token, api_key };
-    write_env(&env_path, url, &demo)
-        .map_err(|e| format!("cannot write {}: {e}", env_path.display()))?;
-    Ok(Credentials { demo, tokens })
 }
 
 /// Whether the keys of tokens can be used. Nobody is asked for them.

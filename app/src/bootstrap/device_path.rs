@@ -16,7 +16,6 @@ use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::{Clock, DeviceReports, ShadowPort};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::Broker;
-use keywright_sandbox::{Demo, Shadows, VirtualLocks};
 #[cfg(feature = "mqtt")]
 use keywright_shadow::mqtt::Limits as Pace;
 use keywright_shadow::{Limits, OpenError, ServiceConfig, ShadowName, ShadowService};
@@ -30,9 +29,8 @@ use crate::app::Ingest;
 use crate::settings::Mqtt;
 use crate::settings::{Settings, ShadowChoice};
 
-/// The file of shadows that are in this process, and that of what virtual locks hold.
+/// The file of shadows that are in this process.
 const SHADOWS: &str = "shadows.sqlite";
-pub(crate) const VIRTUAL_LOCKS: &str = "virtual-locks.sqlite";
 
 /// An adapter gives up a little before the protocol does, so that it is heard why.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
@@ -221,25 +219,4 @@ impl DevicePath {
 #[cfg(feature = "mqtt")]
 fn shards(settings: &Settings, mqtt: &Mqtt) -> Vec<String> {
     shard_names(&settings.shadow_name, mqtt.shards)
-}
-
-/// The locks of the demo world, on shadows of this process, where they are to answer.
-pub(super) fn virtual_locks(
-    settings: &Settings,
-    service: &ShadowService,
-    demo: Demo,
-) -> Result<Option<VirtualLocks>, OpenError> {
-    let sandbox = &settings.sandbox;
-    if !sandbox.virtual_locks {
-        return Ok(None);
-    }
-    let name = ShadowName::Named(settings.shadow_name.clone());
-    let others = Some(sandbox.behaviours.of_others().clone());
-    let file = settings.data.join(VIRTUAL_LOCKS);
-    let shadows = Shadows::InProcess(service.clone(), name);
-    let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
-    for lock in demo.locks() {
-        locks.add(&lock.thing, sandbox.behaviours.of(lock.id).clone());
-    }
-    Ok(Some(locks))
 }

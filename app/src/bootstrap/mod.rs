@@ -4,6 +4,8 @@ mod credentials;
 mod device_path;
 #[cfg(feature = "jwks-url")]
 mod published_keys;
+#[cfg(feature = "sandbox")]
+pub(crate) mod sandbox;
 mod store;
 
 use std::fs;
@@ -12,16 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::json;
-use keywright_adapters::layer::{
-    FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Metered, Timeout, TracedLockRepo,
-    TracedShadow, Watched,
-};
+use keywright_adapters::layer::{Metered, Timeout, TracedLockRepo, TracedShadow, Watched};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
-use keywright_domain::values::{LockId, LockVersion, Timestamp};
+use keywright_domain::values::Timestamp;
 use keywright_domain::{KeyWrites, Ports};
-use keywright_sandbox::{Demo, VirtualLocks};
 use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -29,20 +26,20 @@ use tokio::task::JoinSet;
 use crate::admission::Admission;
 use crate::app::{App, Work};
 use crate::cli::Place;
-use crate::demo_credentials::DemoCredentials;
 use crate::metrics::Metrics;
-use crate::settings::{Settings, ShadowChoice, StoreChoice};
+use crate::settings::{Settings, StoreChoice};
 use crate::workers;
 pub(crate) use credentials::check_tokens;
-pub(crate) use device_path::VIRTUAL_LOCKS;
 pub(crate) use device_path::check;
 #[cfg(feature = "mqtt")]
-pub(crate) use device_path::{open_shadows, seconds};
+pub(crate) use device_path::open_shadows;
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+pub(crate) use device_path::seconds;
 use store::Stores;
 pub(crate) use store::{ApiKeyStore, Store};
 
 /// What the commands need of the adapters.
-pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed, write_private};
+pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed};
 
 /// What verifies tokens.
 pub(crate) use keywright_adapters::auth::JwtVerifier;
@@ -59,9 +56,6 @@ pub(crate) use keywright_adapters::lock_repo::NEXT_VERSION;
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
-
-/// The file of the key for the sandbox's tokens, in the folder of data.
-pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
 
 /// How many saved writes somebody who waits for one may lag behind.
 const SAVED_BACKLOG: usize = 1024;
@@ -91,7 +85,8 @@ pub(crate) struct Wired {
     store: Store,
     /// The shadows, where they are in this process.
     service: Option<ShadowService>,
-    _virtual_locks: Option<VirtualLocks>,
+    #[cfg(feature = "sandbox")]
+    _virtual_locks: Option<keywright_sandbox::VirtualLocks>,
 }
 
 impl Wired {
@@ -122,23 +117,27 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let patience = settings.protocol.request;
     let stores = Stores::open(&settings.store, data, patience).await?;
     let store = stores.locks;
-    let demo = Demo {
-        more_locks: settings.sandbox.more_locks,
+    #[cfg(feature = "sandbox")]
+    let demo = match &settings.sandbox {
+        Some(sandbox) => {
+            sandbox::import(&store, sandbox, &*clock).await?;
+            Some(sandbox::open_credentials(data, url, &*clock, &stores.api_keys).await?)
+        }
+        None => None,
     };
-    if settings.sandbox.demo {
-        import(&store, demo, &*clock).await?;
-    }
-    let let_in = credentials::let_in(settings, url, &clock, stores.api_keys).await?;
+    #[cfg(feature = "sandbox")]
+    let demo_tokens = demo.as_ref().map(|demo| demo.tokens.clone());
+    #[cfg(not(feature = "sandbox"))]
+    let demo_tokens = None;
+    let let_in = credentials::let_in(settings, &clock, stores.api_keys, demo_tokens).await?;
 
     let saved = broadcast::channel(SAVED_BACKLOG).0;
-    let faults = Faults::new(settings.sandbox.faults.clone());
-    let faulty = settings.sandbox.faults != FaultPlan::default();
-    let mut locks = (wiring.around_locks)(store.locks());
-    let mut shadow = path.shadow;
-    if faulty {
-        locks = Arc::new(FaultyLockRepo::new(locks, faults.clone()));
-        shadow = Arc::new(FaultyShadow::with(shadow, faults));
-    }
+    let (locks, shadow) = ((wiring.around_locks)(store.locks()), path.shadow);
+    #[cfg(feature = "sandbox")]
+    let (locks, shadow) = match &settings.sandbox {
+        Some(sandbox) => sandbox::around(sandbox, locks, shadow),
+        None => (locks, shadow),
+    };
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, patience));
     let locks = Arc::new(Watched::new(locks, saved.clone()));
     let history: Arc<dyn LockHistory> =
@@ -162,7 +161,14 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
     let (auth, tokens) = (let_in.auth.clone(), let_in.own_tokens());
-    let banner = banner(settings, url, let_in.demo.as_ref(), &stores.place);
+    let banner = banner(settings, url, &stores.place);
+    #[cfg(feature = "sandbox")]
+    let banner = match (&settings.sandbox, &demo) {
+        (Some(sandbox), Some(demo)) => {
+            sandbox::banner(settings, sandbox, url, &demo.demo, &stores.place)
+        }
+        _ => banner,
+    };
     let mut workers = workers::start(&writes, path.reports, &metrics);
     if let Some(every) = settings.audit_every {
         let (writes, metrics) = (writes.clone(), metrics.clone());
@@ -174,9 +180,10 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     if let Some(watching) = path.watching {
         workers.spawn(watching);
     }
-    let virtual_locks = match &path.service {
-        Some(service) => device_path::virtual_locks(settings, service, demo)?,
-        None => None,
+    #[cfg(feature = "sandbox")]
+    let virtual_locks = match (&settings.sandbox, &path.service) {
+        (Some(sandbox), Some(service)) => sandbox::start_virtual_locks(settings, sandbox, service)?,
+        _ => None,
     };
     let app = App {
         writes,
@@ -201,6 +208,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         workers,
         store,
         service: path.service,
+        #[cfg(feature = "sandbox")]
         _virtual_locks: virtual_locks,
     })
 }
@@ -316,66 +324,14 @@ pub(crate) async fn open_api_keys(place: &Place) -> Result<ApiKeyStore, Error> {
     Ok(ApiKeyStore::of_files(&data))
 }
 
-/// Adds those locks of the demo world that the store does not know yet.
-async fn import(store: &Store, demo: Demo, clock: &dyn Clock) -> Result<(), Error> {
-    let now = clock.now().to_string();
-    let mut events = Vec::new();
-    for lock in demo.locks() {
-        if store.load(LockId::new(lock.id)?).await?.is_some() {
-            continue;
-        }
-        for ((name, data), version) in lock.events(&now).iter().zip(1..) {
-            events.push(json::read_event(name, LockVersion(version), None, data)?);
-        }
-    }
-    if !events.is_empty() {
-        store.history().import(events).await?;
-    }
-    Ok(())
-}
-
-fn banner(
-    settings: &Settings,
-    url: &str,
-    credentials: Option<&DemoCredentials>,
-    place: &str,
-) -> String {
-    let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
+fn banner(settings: &Settings, url: &str, place: &str) -> String {
     let (shadows, reports) = (&settings.shadow, &settings.reports);
-    let Some(DemoCredentials { token, api_key }) = credentials else {
-        return format!(
-            "Keywright is at {url}
+    format!(
+        "Keywright is at {url}
   data         {place}
   shadows      {shadows}; reports come {reports}
 
 Add locks with `keywright lock add`, and let clients in with `keywright api-key issue` or tokens of yours.
-"
-        );
-    };
-    let here = matches!(shadows, ShadowChoice::InProcess { .. });
-    let locks = match settings.sandbox.more_locks {
-        _ if here && !settings.sandbox.virtual_locks => {
-            "virtual locks are off: a write stays SENT".to_owned()
-        }
-        0 => format!("lock {lock} is yours, lock {foreign} is not"),
-        more => {
-            let (first, last) = (Demo::FIRST_MORE, Demo::FIRST_MORE + more - 1);
-            format!("locks {lock} and {first} to {last} are yours, lock {foreign} is not")
-        }
-    };
-    format!(
-        "Keywright's sandbox is at {url}
-  data         {place}
-  shadows      {shadows}; reports come {reports}
-  locks        {locks}
-  credentials  {data}/sandbox.env
-
-Write a key:
-
-curl -sS {url}/locks/{lock}/WriteKey -H 'Content-Type: application/json' \
--H 'Authorization: Bearer {token}' -H 'X-API-Key: {api_key}' \
--d '{{\"keyUuid\":\"9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b\",\"keyIndexNumber\":2}}'
-
 "
     )
 }

@@ -2,8 +2,9 @@
 //! says what is known and what is valid in all three.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -80,7 +81,9 @@ impl Layers {
             }
         }
         for (name, value) in std::env::vars_os() {
-            let Some(key) = key_of(&name) else { continue };
+            let Some(key) = key_of(&name).filter(|_| !is_service_link(&name, &value)) else {
+                continue;
+            };
             let name = name.to_string_lossy().into_owned();
             let value = value
                 .into_string()
@@ -212,6 +215,34 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 fn key_of(variable: &OsString) -> Option<String> {
     let name = variable.to_str()?.strip_prefix(PREFIX)?;
     (!OTHERS.contains(&name)).then(|| name.to_lowercase().replace('_', "-"))
+}
+
+/// Whether a variable has the form of those that Kubernetes sets in each container for each service of its namespace
+/// (service links): a service that is called keywright, or keywright-something, has the prefix of our settings.
+fn is_service_link(variable: &OsStr, value: &OsStr) -> bool {
+    let (Some(name), Some(value)) = (variable.to_str(), value.to_str()) else {
+        return false;
+    };
+    let is_number = |text: &str| text.parse::<u16>().is_ok();
+    let is_url = |text: &str| {
+        ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme))
+    };
+    if name.ends_with("_SERVICE_HOST") {
+        return value.parse::<IpAddr>().is_ok();
+    }
+    if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return is_number(value);
+    }
+    if name.ends_with("_PORT") && is_url(value) {
+        return true;
+    }
+    // NAME_PORT_80_TCP, and the same with _PROTO, _PORT or _ADDR behind it.
+    let parts: Vec<&str> = name.split('_').collect();
+    parts.windows(3).any(|part| {
+        part[0] == "PORT" && is_number(part[1]) && matches!(part[2], "TCP" | "UDP" | "SCTP")
+    })
 }
 
 /// Whether there is such a setting and these are values of it.

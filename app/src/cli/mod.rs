@@ -2,6 +2,8 @@
 
 mod device_path;
 mod layers;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod serve;
 mod store;
 mod values;
@@ -12,20 +14,26 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::api_key::ApiKeyCommand;
+#[cfg(feature = "sandbox")]
 use crate::commands::held_keys::HeldKeysCommand;
 use crate::commands::lock::LockCommand;
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+use crate::commands::sandbox::SandboxCommand;
 #[cfg(feature = "mqtt")]
-use crate::commands::shadow::{SandboxCommand, ShadowCommand};
+use crate::commands::shadow::ShadowCommand;
+#[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
 use crate::settings::{Settings, StoreChoice};
-#[cfg(feature = "mqtt")]
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
 pub(crate) use serve::Serve;
 use store::StoreArgs;
 #[cfg(feature = "mqtt")]
-pub(crate) use values::{LogLines, address, behaviour, count};
+pub(crate) use values::{LogLines, address};
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+pub(crate) use values::{behaviour, count};
 
 /// Writes keys to smart locks, and follows each write until its lock has confirmed it.
 ///
@@ -55,16 +63,18 @@ enum Command {
     /// Issues, rotates, revokes and lists API keys. A running server follows within a second.
     ApiKey(ApiKeyCommand),
     /// Makes a token of the sandbox, for trying things out.
+    #[cfg(feature = "sandbox")]
     Token(TokenCommand),
     /// Asks a running server to write a key.
     Write(WriteCommand),
     /// Prints the keys that virtual locks have in their own memories, beside the program that runs them.
+    #[cfg(feature = "sandbox")]
     HeldKeys(HeldKeysCommand),
     /// Serves device shadows as AWS IoT does, on a broker of your own and over REST.
     #[cfg(feature = "mqtt")]
     Shadow(ShadowCommand),
     /// The same with virtual locks, to try a backend or a broker on.
-    #[cfg(feature = "mqtt")]
+    #[cfg(all(feature = "mqtt", feature = "sandbox"))]
     Sandbox(SandboxCommand),
     /// Prints what makes a shell complete these commands.
     Completions {
@@ -129,12 +139,14 @@ pub(crate) enum Task {
     },
     Lock(LockCommand),
     ApiKey(ApiKeyCommand),
+    #[cfg(feature = "sandbox")]
     Token(TokenCommand),
     Write(WriteCommand),
+    #[cfg(feature = "sandbox")]
     HeldKeys(HeldKeysCommand),
     #[cfg(feature = "mqtt")]
     Shadow(ShadowCommand),
-    #[cfg(feature = "mqtt")]
+    #[cfg(all(feature = "mqtt", feature = "sandbox"))]
     Sandbox(SandboxCommand),
     Completions(clap_complete::Shell),
 }
@@ -171,15 +183,17 @@ pub(crate) fn read() -> Result<Task, String> {
         }
         Some(Command::Lock(command)) => Task::Lock(command),
         Some(Command::ApiKey(command)) => Task::ApiKey(command),
+        #[cfg(feature = "sandbox")]
         Some(Command::Token(command)) => Task::Token(command),
         Some(Command::Write(command)) => Task::Write(command),
+        #[cfg(feature = "sandbox")]
         Some(Command::HeldKeys(command)) => Task::HeldKeys(command),
         #[cfg(feature = "mqtt")]
         Some(Command::Shadow(command)) => {
             command.check()?;
             Task::Shadow(command)
         }
-        #[cfg(feature = "mqtt")]
+        #[cfg(all(feature = "mqtt", feature = "sandbox"))]
         Some(Command::Sandbox(command)) => {
             command.check()?;
             Task::Sandbox(command)

@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use clap::Args;
 use keywright_adapters::auth::Algorithm;
-use keywright_adapters::layer::FaultPlan;
 use keywright_domain::rules::Limits;
-use keywright_sandbox::{Behaviour, Demo};
 
 use super::device_path::DevicePath;
+#[cfg(feature = "sandbox")]
+use super::sandbox::SandboxArgs;
 use super::store::StoreArgs;
-use super::values::{
-    LogLines, Switch, address, algorithm, behaviour, claim, cors_origins, count, positive, time,
-};
+use super::values::{LogLines, Switch, address, algorithm, claim, cors_origins, positive, time};
 use crate::settings::{
-    Behaviours, Bounds, CorsOrigins, KeyFile, Sandbox, Settings, ShadowChoice, StoreChoice,
-    TokenKeys, Tokens,
+    Bounds, CorsOrigins, KeyFile, Settings, ShadowChoice, StoreChoice, TokenKeys, Tokens,
 };
 
 /// Where everything is kept, unless said otherwise.
 pub(super) const DATA: &str = "./keywright-data";
+
+/// Whether there is a sandbox, unless said otherwise.
+const SANDBOX: &str = if cfg!(feature = "sandbox") {
+    "on"
+} else {
+    "off"
+};
 
 /// The settings of the server. Their long names are the keys of `keywright.toml`.
 #[derive(Args)]
@@ -83,34 +87,13 @@ pub(crate) struct Serve {
     path: DevicePath,
 
     /// Whether the demo world is there: locks 123 and 124, virtual locks, and credentials in sandbox.env. Without
-    /// it, tokens need a key of yours, and locks are added with `keywright lock`.
-    #[arg(long, value_enum, default_value = "on", help_heading = "Sandbox")]
+    /// it, tokens need a key of yours, and locks are added with `keywright lock`. A build without the feature sandbox
+    /// knows off only.
+    #[arg(long, value_enum, default_value = SANDBOX, help_heading = "Sandbox")]
     sandbox: Switch,
-    /// Whether virtual locks are there to answer, where the shadows are in this process. Elsewhere
-    /// `keywright sandbox` runs them [default: on].
-    #[arg(long, value_enum, help_heading = "Sandbox")]
-    virtual_locks: Option<Switch>,
-    /// How many locks the demo world has besides 123 and 124: 1001, 1002, …
-    #[arg(long, value_name = "N", default_value = "0", value_parser = count, help_heading = "Sandbox")]
-    locks: u64,
-    /// How a virtual lock behaves, or all of them: 123:offline=5s or all:latency=50ms,twice. What is said of one
-    /// lock replaces what is said of all. Known are latency=TIME (300ms unless said otherwise),
-    /// offline=TIME and offline=always, capacity=N, fail=REASON, twice (it sends each report twice), silent
-    /// (it never reports), card=TIME (it needs a card, which somebody presents so much later) and card=never; and for a
-    /// while, counted from the first write that any lock finds, offline@10s-20s or any other as latency=2s@10s-20s.
-    #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour, help_heading = "Sandbox")]
-    behaviour: Vec<(Option<u64>, Behaviour)>,
-    /// What goes wrong, by the count of the calls or by chance: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,
-    /// seed=7. Calls of the shadows are put (an update with a key), update (any) and read, those of the store
-    /// save and load. Faults are delay:TIME, not-sent, refuse, drop-answer (it is done, nobody is told), lose (it
-    /// is not done, nobody is told), late:TIME (it arrives so much later, nobody is told) and pass.
-    #[arg(
-        long,
-        value_name = "PLAN",
-        default_value = "",
-        help_heading = "Sandbox"
-    )]
-    faults: FaultPlan,
+    #[cfg(feature = "sandbox")]
+    #[command(flatten)]
+    of_sandbox: SandboxArgs,
 
     /// The time for a whole request.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time, help_heading = "Limits")]
@@ -203,9 +186,6 @@ impl Serve {
         if self.keep_alive.is_zero() {
             return Err("--keep-alive must be more than zero".into());
         }
-        let demo = Demo {
-            more_locks: self.locks,
-        };
         if self.audit_every.is_some_and(|every| every.is_zero()) {
             return Err("--audit-every must be more than zero".into());
         }
@@ -214,9 +194,11 @@ impl Serve {
         let shadow_name = self.path.shadow_name.clone();
         let (shadow, reports) = self.path.choose()?;
         let here = matches!(shadow, ShadowChoice::InProcess { .. });
-        let virtual_locks = self.virtual_locks.is_none_or(Switch::is_on);
-        if self.virtual_locks == Some(Switch::On) && !(sandbox && here) {
-            return Err("--virtual-locks on needs the sandbox, and shadows in this process".into());
+        #[cfg(feature = "sandbox")]
+        let of_sandbox = self.of_sandbox.choose(sandbox, here)?;
+        #[cfg(not(feature = "sandbox"))]
+        if sandbox {
+            return Err("--sandbox on: this program was built without the feature sandbox".into());
         }
         let store = self.store.choose()?;
         if matches!(store, StoreChoice::Memory)
@@ -238,22 +220,9 @@ impl Serve {
                     .into(),
             );
         }
-        if !here && !self.behaviour.is_empty() {
-            return Err(
-                "--behaviour is about locks on shadows in this process; for others run `keywright \
-                        sandbox`"
-                    .into(),
-            );
-        }
         if sandbox && tokens.is_some() {
             return Err("the sandbox has tokens of its own; for yours, set --sandbox off".into());
         }
-        if !sandbox && (self.locks > 0 || !self.behaviour.is_empty()) {
-            return Err(
-                "--locks and --behaviour are about the sandbox, and --sandbox is off".into(),
-            );
-        }
-        let behaviours = Behaviours::new(self.behaviour, demo)?;
         Ok(Settings {
             tokens,
             listen: self.listen,
@@ -281,13 +250,8 @@ impl Serve {
             shadow_name,
             reports,
             audit_every: self.audit_every,
-            sandbox: Sandbox {
-                demo: sandbox,
-                virtual_locks: sandbox && here && virtual_locks,
-                more_locks: self.locks,
-                behaviours,
-                faults: self.faults,
-            },
+            #[cfg(feature = "sandbox")]
+            sandbox: of_sandbox,
         })
     }
 }

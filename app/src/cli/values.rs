@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use keywright_adapters::auth::Algorithm;
+#[cfg(feature = "sandbox")]
 use keywright_sandbox::Behaviour;
 
 use crate::settings::{CorsOrigins, LogFormat};
@@ -36,6 +37,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
 }
 
+#[cfg(feature = "sandbox")]
 pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
     let (lock, list) = text
         .split_once(':')
@@ -55,6 +57,7 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
 }
 
+#[cfg(feature = "sandbox")]
 pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
     let number = text.parse().ok().filter(|n| *n <= 1_000_000);
     number.ok_or("it is a number from 0 to 1000000")

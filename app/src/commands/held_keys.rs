@@ -7,7 +7,8 @@ use keywright_sandbox::{LockMemory, read_memories};
 use serde_json::{Value, json};
 
 use super::print;
-use crate::bootstrap::{Error, VIRTUAL_LOCKS};
+use crate::bootstrap::Error;
+use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
 use crate::cli::Place;
 
 /// Where the locks are.

@@ -3,10 +3,14 @@
 pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod check_config;
+#[cfg(feature = "sandbox")]
 pub(crate) mod held_keys;
 pub(crate) mod lock;
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+pub(crate) mod sandbox;
 #[cfg(feature = "mqtt")]
 pub(crate) mod shadow;
+#[cfg(feature = "sandbox")]
 pub(crate) mod token;
 pub(crate) mod write;
 

@@ -1,23 +1,21 @@
-//! `keywright shadow` and `keywright sandbox`: shadows for others, over REST and on a broker, with virtual locks on
-//! them or without.
+//! `keywright shadow`: shadows for others, over REST and on a broker.
 
+use std::any::Any;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keywright_mqtt::{Broker, BrokerUrl, Files, InvalidBroker};
-use keywright_sandbox::{Behaviour, Demo, Shadows, VirtualLocks};
 use keywright_shadow::mqtt::{Attached, Disturb, Options, at_random};
-use keywright_shadow::{ShadowName, ShadowService, rest};
+use keywright_shadow::{ShadowService, rest};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::say;
-use crate::bootstrap::{Error, VIRTUAL_LOCKS, make_private_folder, open_shadows, seconds};
+use crate::bootstrap::{Error, make_private_folder, open_shadows};
 use crate::cli;
 use crate::logging;
-use crate::settings::Behaviours;
 use crate::signals::Signals;
 
 /// Shadows alone.
@@ -30,29 +28,9 @@ pub(crate) struct ShadowCommand {
     data: PathBuf,
 }
 
-/// Shadows with virtual locks on them.
-#[derive(Args)]
-pub(crate) struct SandboxCommand {
-    #[command(flatten)]
-    fronts: Fronts,
-    /// Where shadows and the locks' memories are kept. Made where it is missing.
-    #[arg(long, value_name = "DIR", default_value = "./keywright-sandbox")]
-    data: PathBuf,
-    /// How many locks there are besides 123 and 124: 1001, 1002, …; their things are demo-lock-123 and so on. A
-    /// shadow of another thing gets a lock as soon as something is asked of it.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = cli::count)]
-    locks: u64,
-    /// How a lock behaves, or all of them, as for `keywright serve`: 123:offline=5s or all:latency=50ms,twice.
-    #[arg(long, value_name = "LOCK:LIST", value_parser = cli::behaviour)]
-    behaviour: Vec<(Option<u64>, Behaviour)>,
-    /// The named shadow that the locks look at.
-    #[arg(long, value_name = "NAME", default_value = "keys", value_parser = cli::shadow_name)]
-    shadow_name: String,
-}
-
 /// Where shadows are served.
 #[derive(Args)]
-struct Fronts {
+pub(super) struct Fronts {
     /// Serve REST here, as AWS IoT's data plane does; port 0 takes a free one. Signatures are not looked at, so
     /// whoever reaches it may do everything.
     #[arg(long, value_name = "ADDR", value_parser = cli::address)]
@@ -131,37 +109,16 @@ impl ShadowCommand {
     }
 }
 
-impl SandboxCommand {
-    /// # Errors
-    /// It says not enough, or what does not go together.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        self.fronts.check()
-    }
-}
-
 pub(crate) fn serve(command: ShadowCommand) -> Result<(), Error> {
     run(command.fronts, command.data, None)
 }
 
-pub(crate) fn sandbox(command: SandboxCommand) -> Result<(), Error> {
-    let demo = Demo {
-        more_locks: command.locks,
-    };
-    let locks = Locks {
-        demo,
-        behaviour: Behaviours::new(command.behaviour, demo)?,
-        shadow_name: command.shadow_name,
-    };
-    run(command.fronts, command.data, Some(locks))
-}
+/// Starts what uses the shadows in this process; it ends when what this answers is dropped.
+pub(super) type StartUser =
+    Box<dyn FnOnce(&Path, &ShadowService, Option<Broker>) -> Result<Box<dyn Any>, Error>>;
 
-struct Locks {
-    demo: Demo,
-    behaviour: Behaviours,
-    shadow_name: String,
-}
-
-fn run(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
+/// Serves shadows until a signal comes, with `locks` on them, where there are any.
+pub(super) fn run(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> Result<(), Error> {
     logging::start(fronts.log.log, fronts.log.log_level);
     make_private_folder(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -170,7 +127,7 @@ fn run(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error>
     runtime.block_on(serve_all(fronts, data, locks))
 }
 
-async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Result<(), Error> {
+async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let broker = fronts.broker()?;
     let service = open_shadows(&data).await?;
@@ -216,7 +173,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
         attached = Some(front);
     }
     let _locks = match locks {
-        Some(locks) => Some(locks.start(&data, &service, broker)?),
+        Some(start) => Some(start(&data, &service, broker)?),
         None => None,
     };
     say!("{banner}\n  data    {}", data.display());
@@ -241,7 +198,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<Locks>) -> Resul
 }
 
 impl Fronts {
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.rest.is_none() && self.broker.is_none() {
             return Err("say where to serve: --rest ADDR, --broker URL, or both".into());
         }
@@ -260,28 +217,5 @@ impl Fronts {
         };
         let broker = self.broker.clone().map(|url| Broker::new(url, &files));
         broker.transpose()
-    }
-}
-
-impl Locks {
-    /// Where there is a broker, they reach their shadows over it, as locks do.
-    fn start(
-        self,
-        data: &std::path::Path,
-        service: &ShadowService,
-        broker: Option<Broker>,
-    ) -> Result<VirtualLocks, Error> {
-        let name = ShadowName::Named(self.shadow_name);
-        let shadows = match broker {
-            Some(broker) => Shadows::Broker(broker, name),
-            None => Shadows::InProcess(service.clone(), name),
-        };
-        let others = Some(self.behaviour.of_others().clone());
-        let file = data.join(VIRTUAL_LOCKS);
-        let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
-        for lock in self.demo.locks() {
-            locks.add(&lock.thing, self.behaviour.of(lock.id).clone());
-        }
-        Ok(locks)
     }
 }

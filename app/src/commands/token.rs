@@ -8,9 +8,9 @@ use keywright_sandbox::Demo;
 use serde_json::json;
 
 use super::print;
-use crate::bootstrap::{Error, TOKEN_KEY, now};
+use crate::bootstrap::sandbox::{Bearer, TOKEN_KEY, TokenKey};
+use crate::bootstrap::{Error, now};
 use crate::cli::Place;
-use crate::demo_credentials::{Bearer, TokenKey};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
