@@ -31,6 +31,7 @@ set_tcp_nodelay true
 max_inflight_messages 100
 max_queued_messages 10000
 max_packet_size 132096
+persistent_client_expiration 1d
 persistence false
 user root
 log_dest none

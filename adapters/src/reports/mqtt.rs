@@ -1,4 +1,8 @@
-//! Reports over MQTT: the accepted updates of all shadows, on sessions that the broker keeps for us.
+//! Reports over MQTT: the accepted updates of all shadows.
+//!
+//! The broker keeps nothing for a server that is away. Each new connection says that reports may have been missed, and
+//! the shadows of open writes are read then, so a queue on the broker would add nothing. It would be one more thing
+//! that grows: the queue of a server that never comes back, because its client id was made up for one run.
 
 use std::sync::Arc;
 
@@ -16,22 +20,18 @@ use tracing::warn;
 
 use crate::shadow::document;
 
-/// Reports that may wait to be settled. A broker gives fewer than this without an acknowledgement.
+/// Reports that may wait to be settled. Those above are left out, and shadows are read instead.
 const WAITING: usize = 4096;
 
-type Arrived = (DeviceReport, Message);
-
-/// What locks report on some named shadows, each on a connection of its own. A report is acknowledged when it is
-/// settled; until then the broker keeps it, also for a client that is away.
+/// What locks report on some named shadows, each on a connection of its own.
 pub struct MqttReports {
-    reports: Mutex<mpsc::Receiver<Arrived>>,
+    reports: Mutex<mpsc::Receiver<DeviceReport>>,
     resumed: Arc<Notify>,
     _sessions: Vec<Session>,
 }
 
 impl MqttReports {
-    /// Starts to listen. `client_id` must be unique on the broker and the same after each start; with several
-    /// shadows each has its number behind it.
+    /// Starts to listen. `client_id` must be unique on the broker; with several shadows each has its number behind it.
     pub fn start(broker: &Broker, client_id: &str, shadows: &[String]) -> Self {
         let (arrived, reports) = mpsc::channel(WAITING);
         let resumed = Arc::new(Notify::new());
@@ -43,8 +43,8 @@ impl MqttReports {
                     n => format!("{client_id}:{n}"),
                 },
                 filters: vec![Topic::text("+", &shadow, "update/accepted")],
-                persistent: true,
-                manual_acks: true,
+                persistent: false,
+                manual_acks: false,
             };
             let handler = Sorter {
                 arrived: arrived.clone(),
@@ -62,7 +62,7 @@ impl MqttReports {
 }
 
 struct Sorter {
-    arrived: mpsc::Sender<Arrived>,
+    arrived: mpsc::Sender<DeviceReport>,
     resumed: Arc<Notify>,
 }
 
@@ -74,19 +74,17 @@ impl Handler for Sorter {
     fn down(&mut self, _: u64, _: &str) {}
 
     fn message(&mut self, message: Message) -> Flow {
-        let Some(report) = report(&message).filter(|_| !message.retained()) else {
-            message.try_acknowledge();
-            return Flow::Continue;
-        };
-        match self.arrived.try_send((report, message)) {
-            Ok(()) => Flow::Continue,
-            Err(_) => {
-                warn!(
-                    "too many reports wait to be settled; the broker is asked to give them again"
-                );
-                Flow::Renew
-            }
+        if !message.retained()
+            && let Some(report) = report(&message)
+            && self.arrived.try_send(report).is_err()
+        {
+            warn!(
+                "too many reports wait to be settled: one is left out, and the shadows of open writes are \
+                 read instead"
+            );
+            self.resumed.notify_one();
         }
+        Flow::Continue
     }
 }
 
@@ -113,8 +111,9 @@ impl DeviceReports for MqttReports {
             biased;
             () = self.resumed.notified() => Ok(ReportStreamItem::Resumed),
             arrived = reports.recv() => {
-                let (report, message) = arrived.ok_or(ReportsClosed)?;
-                let acknowledge: Acknowledge = Box::new(move || message.try_acknowledge());
+                let report = arrived.ok_or(ReportsClosed)?;
+                // The broker has forgotten it already: a report that is not settled is found on the shadow.
+                let acknowledge: Acknowledge = Box::new(|| ());
                 Ok(ReportStreamItem::Report(report, acknowledge))
             }
         }

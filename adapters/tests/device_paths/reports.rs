@@ -7,10 +7,11 @@ use keywright_adapters::reports::{HttpReports, MqttReports, PollingReports, Unde
 use keywright_domain::ports::*;
 use keywright_domain::values::*;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files};
+use keywright_mqtt::{Broker, Files, Flow, Handler, Message, QoS, Session, SessionOptions};
 use keywright_shadow::mqtt::{Attached, Options};
 use keywright_shadow::{ShadowName, ShadowService};
 use serde_json::json;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::{NAME, service};
 
@@ -66,48 +67,124 @@ async fn resumed(reports: &dyn DeviceReports) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_over_mqtt_comes_again_until_it_is_acknowledged() {
+async fn a_report_over_mqtt_is_delivered_and_our_own_updates_are_none() {
     let (broker, service) = (Mosquitto::start(), service());
     let _attached = attach(&service, &broker).await;
-    let (first, second) = (WriteId::from_u128(1), WriteId::from_u128(2));
+    let write = WriteId::from_u128(1);
     let reports = start(&broker);
     resumed(&reports).await;
     // What we write ourselves is accepted on the same topic, and is no report.
-    update(
-        &service,
-        "door",
-        json!({ "state": { "reported": { "writeKey": {} } } }),
-    )
-    .await;
-    report(&service, "door", first).await;
-    let (found, unacknowledged) = next_report(&reports).await;
+    let created = json!({ "state": { "reported": { "writeKey": {} } } });
+    update(&service, "door", created).await;
+    report(&service, "door", write).await;
+    let (found, acknowledge) = next_report(&reports).await;
     assert_eq!(
         (found.thing.as_str(), found.results[0].write),
-        ("door", first)
+        ("door", write)
     );
     assert_eq!(found.shadow_version, Some(ShadowVersion(2)));
-    drop((unacknowledged, reports));
+    acknowledge();
+}
+
+/// Hands on the topics on which something arrives.
+struct Topics(UnboundedSender<String>);
+
+impl Handler for Topics {
+    fn up(&mut self, _: u64) {}
+
+    fn down(&mut self, _: u64, _: &str) {}
+
+    fn message(&mut self, message: Message) -> Flow {
+        let _ = self.0.send(message.topic().to_owned());
+        Flow::Continue
+    }
+}
+
+/// What the broker has kept for the client of this id: the topics of all messages before one that is published now.
+async fn kept_for(broker: &Mosquitto, client_id: &str) -> Vec<String> {
+    let (tell, mut topics) = unbounded_channel();
+    let options = SessionOptions {
+        client_id: client_id.to_owned(),
+        filters: vec!["sentinel".into()],
+        persistent: true,
+        manual_acks: false,
+    };
+    let session = Session::start(broker_at(broker), options, Topics(tell));
+    let connected = session.connection_within(Duration::from_secs(20)).await;
+    let sentinel = connected.expect("connected");
+    let sent = sentinel.publish("sentinel", QoS::AtLeastOnce, "x".into());
+    sent.await.expect("sent");
+    let mut kept = Vec::new();
+    loop {
+        let topic = tokio::time::timeout(Duration::from_secs(20), topics.recv());
+        match topic.await.expect("it arrives").expect("the session lives") {
+            sentinel if sentinel == "sentinel" => return kept,
+            topic => kept.push(topic),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_keeps_no_reports_for_a_server_that_never_comes_back() {
+    let (broker, service) = (Mosquitto::start(), service());
+    let _attached = attach(&service, &broker).await;
+    // An earlier version left a session of the same id behind, which the broker kept.
+    let topic = format!("$aws/things/+/shadow/name/{NAME}/update/accepted");
+    let (tell, _) = unbounded_channel();
+    let options = SessionOptions {
+        client_id: "backend-reports".into(),
+        filters: vec![topic],
+        persistent: true,
+        manual_acks: true,
+    };
+    let earlier = Session::start(broker_at(&broker), options, Topics(tell));
+    let connected = earlier.connection_within(Duration::from_secs(20)).await;
+    connected.expect("connected");
+    drop(earlier);
 
     let reports = start(&broker);
-    let (again, acknowledge) = next_report(&reports).await;
-    assert_eq!(again, found, "it was not settled");
-    acknowledge();
-    report(&service, "door", second).await;
-    let (found, acknowledge) = next_report(&reports).await;
-    assert_eq!(found.results[0].write, second);
-    acknowledge();
-    // The acknowledgements are on their way before the connection ends.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    resumed(&reports).await;
     drop(reports);
-
-    // A backend that is away misses nothing that is reported meanwhile.
-    report(&service, "door", first).await;
-    let reports = start(&broker);
-    let (found, _) = next_report(&reports).await;
+    for n in 1..=100 {
+        report(&service, "door", WriteId::from_u128(n)).await;
+    }
     assert_eq!(
-        (found.results[0].write, found.shadow_version),
-        (first, Some(ShadowVersion(4)))
+        kept_for(&broker, "backend-reports").await,
+        Vec::<String>::new()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_reports_than_may_wait_make_the_shadows_be_read() {
+    let broker = Mosquitto::start();
+    let reports = start(&broker);
+    resumed(&reports).await;
+    let (tell, _) = unbounded_channel();
+    let options = SessionOptions {
+        client_id: "locks".into(),
+        filters: Vec::new(),
+        persistent: false,
+        manual_acks: false,
+    };
+    let locks = Session::start(broker_at(&broker), options, Topics(tell));
+    let connected = locks.connection_within(Duration::from_secs(20)).await;
+    let locks = connected.expect("connected");
+    let topic = format!("$aws/things/door/shadow/name/{NAME}/update/accepted");
+    let id = WriteId::from_u128(1).to_string();
+    let body =
+        json!({ "state": { "reported": { "writeKeyResult": { id: { "status": "SUCCEEDED" } } } } });
+    // One is taken for a thousand that come, so that it takes only a few rounds.
+    for _ in 0..30 {
+        for _ in 0..1000 {
+            let sent = locks.publish(&topic, QoS::AtLeastOnce, body.to_string().into());
+            sent.await.expect("sent");
+        }
+        if let ReportStreamItem::Resumed = next(&reports).await {
+            drop(next_report(&reports).await);
+            return;
+        }
+    }
+    panic!("nothing says that reports were left out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
