@@ -257,6 +257,59 @@ fn what_is_not_asked_for_is_not_linked() {
     }
 }
 
+/// Crates that must not come back with a version below this one, and the advisories that say why.
+const ADVISORIES: &[(&str, Option<[u64; 3]>, &str)] = &[
+    (
+        "rustls-webpki",
+        Some([0, 103, 13]),
+        "RUSTSEC-2026-0049, RUSTSEC-2026-0098, RUSTSEC-2026-0099, RUSTSEC-2026-0104",
+    ),
+    ("rustls-pemfile", None, "RUSTSEC-2025-0134: unmaintained"),
+];
+
+/// The advisory that a package of this version falls under.
+fn advisory(name: &str, version: &str) -> Option<&'static str> {
+    // A pre-release or a build number does not matter for the bounds in the list.
+    let numbers: Vec<u64> = version
+        .split(['.', '-', '+'])
+        .map_while(|number| number.parse().ok())
+        .collect();
+    let (_, patched, text) = ADVISORIES.iter().find(|(known, ..)| *known == name)?;
+    let fixed = patched.is_some_and(|patched| numbers.as_slice() >= patched.as_slice());
+    (!fixed).then_some(*text)
+}
+
+/// Names and versions of the packages in `Cargo.lock`.
+fn locked(lock: &str) -> Vec<(String, String)> {
+    let value = |package: &str, key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key));
+        let value = line.and_then(|value| value.strip_prefix(" = "));
+        value.map(|value| value.trim_matches('"').to_owned())
+    };
+    lock.split("[[package]]")
+        .skip(1)
+        .map(|package| {
+            let name = value(package, "name").expect("a package has a name");
+            (name, value(package, "version").expect("and a version"))
+        })
+        .collect()
+}
+
+#[test]
+fn no_crate_with_a_known_advisory_comes_back() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
+    let packages = locked(&std::fs::read_to_string(path).expect("the lock file"));
+    assert!(packages.iter().any(|(name, _)| name == "rustls-webpki"));
+    for (name, version) in &packages {
+        let advisory = advisory(name, version);
+        assert_eq!(advisory, None, "{name} {version} is in Cargo.lock");
+    }
+    assert!(advisory("rustls-webpki", "0.102.8").is_some());
+    assert!(advisory("rustls-webpki", "0.103.12").is_some());
+    assert!(advisory("rustls-webpki", "0.103.13").is_none());
+    assert!(advisory("rustls-pemfile", "2.2.0").is_some());
+}
+
 /// The app's files that name an adapter, but for the composition root and the codecs.
 fn names_an_adapter(file: &str, source: &str) -> bool {
     let codecs = source.replace("keywright_adapters::json", "");

@@ -1,6 +1,8 @@
 //! Where a broker is, and how it is to be trusted.
 
 use std::fmt;
+use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,9 +14,14 @@ use rustls::{ClientConfig, RootCertStore};
 /// AWS IoT takes MQTT on the port of HTTPS from who says so in the handshake.
 const AWS_ALPN: (u16, &[u8]) = (443, b"x-amzn-mqtt-ca");
 
+/// The ports of an address that names none.
+const PLAIN_PORT: NonZeroU16 = NonZeroU16::new(1883).expect("it is not 0");
+const TLS_PORT: NonZeroU16 = NonZeroU16::new(8883).expect("it is not 0");
+
 /// The address of a broker: `mqtt://host:1883` for plain TCP, `mqtts://host:8883` for TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerUrl {
+    /// A name or an address; one of IPv6 without its brackets.
     host: String,
     port: u16,
     tls: bool,
@@ -58,26 +65,35 @@ impl FromStr for BrokerUrl {
             return Err(InvalidBroker::LoginInUrl);
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // An IPv6 address stands in brackets, behind which its port follows.
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => {
-                (host, port.parse().map_err(|_| InvalidBroker::Url)?)
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or(InvalidBroker::Url)?;
+                let _: Ipv6Addr = address.parse().map_err(|_| InvalidBroker::Url)?;
+                (address, port)
             }
-            _ => (rest, if tls { 8883 } else { 1883 }),
+            None => {
+                let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+                let (host, port) = rest.split_at(rest.find(':').unwrap_or(rest.len()));
+                if host.is_empty() || !host.chars().all(allowed) {
+                    return Err(InvalidBroker::Url);
+                }
+                (host, port)
+            }
         };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-        // A certificate is for a name, or for an address without brackets.
-        let bracketed = tls && host.starts_with('[');
-        if host.is_empty() || port == 0 || bracketed || !host.chars().all(allowed) {
-            return Err(InvalidBroker::Url);
-        }
+        let port: NonZeroU16 = match port.strip_prefix(':') {
+            Some(port) => port.parse().map_err(|_| InvalidBroker::Url)?,
+            None if port.is_empty() && tls => TLS_PORT,
+            None if port.is_empty() => PLAIN_PORT,
+            None => return Err(InvalidBroker::Url),
+        };
+        let port = port.get();
         let host = host.to_owned();
         Ok(Self { host, port, tls })
     }
 }
 
 impl BrokerUrl {
-    /// The host, as it was written.
+    /// The host: a name, or an address without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -90,7 +106,10 @@ impl BrokerUrl {
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -224,6 +243,7 @@ mod tests {
             ("mqtt://127.0.0.1:18830/", "mqtt://127.0.0.1:18830"),
             ("mqtt://[::1]:1884", "mqtt://[::1]:1884"),
             ("mqtt://[::1]", "mqtt://[::1]:1883"),
+            ("mqtts://[fe80::1]:1", "mqtts://[fe80::1]:1"),
         ] {
             assert_eq!(text.parse::<BrokerUrl>().expect(text).to_string(), shown);
         }
@@ -234,7 +254,11 @@ mod tests {
             "mqtt://a b",
             "mqtt://a:0",
             "mqtt://a:b",
-            "mqtts://[::1]:1",
+            "mqtt://a:1:2",
+            "mqtt://::1",
+            "mqtt://[::1",
+            "mqtt://[::1]1883",
+            "mqtt://[localhost]",
         ] {
             assert_eq!(text.parse::<BrokerUrl>(), Err(InvalidBroker::Url), "{text}");
         }

@@ -8,7 +8,10 @@
 mod broker;
 #[cfg(feature = "mosquitto")]
 pub mod mosquitto;
+mod outbound;
+mod packets;
 mod session;
+mod transport;
 
 pub use broker::{Broker, BrokerUrl, Files, InvalidBroker};
 pub use session::{Connection, Flow, Handler, Message, NotSent, Session, SessionOptions};
@@ -18,3 +21,6 @@ pub use rumqttc::QoS;
 
 /// The largest payload that is published, in bytes: AWS IoT's bound.
 pub const LARGEST_PAYLOAD: usize = 128 * 1024;
+
+/// The topic and the head of a packet, which come on top of its payload.
+const MAX_PACKET_OVERHEAD: usize = 1024;

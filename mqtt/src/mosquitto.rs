@@ -209,7 +209,7 @@ impl Certificates {
         write(folder.path(), "ca.pem", &ours.pem());
         write(folder.path(), "other-ca.pem", &other.pem());
         for (name, hosts, ended) in [
-            ("broker", &["localhost"][..], false),
+            ("broker", &["localhost", "::1"][..], false),
             ("client", &[], false),
             ("expired", &[], true),
         ] {

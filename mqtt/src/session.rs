@@ -1,42 +1,33 @@
 //! One client's sessions with a broker, connection after connection.
 
-use std::error::Error;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
-    Publish, QoS, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
-};
+use rumqttc::{Packet, Publish, QoS, Request, Subscribe, SubscribeFilter, SubscribeReasonCode};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use crate::LARGEST_PAYLOAD;
 use crate::broker::Broker;
-
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+use crate::outbound::{NotQueued, Outbound, OutboundQueue, outbound};
+use crate::packets::{ConnectionError, KEEP_ALIVE, PacketStream, Transfer};
+use crate::{LARGEST_PAYLOAD, MAX_PACKET_OVERHEAD};
 
 /// A broker answers at least each ping: one that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// Until the connection is there, until all subscriptions are granted, and until a packet is written.
-const PATIENCE_SECS: u64 = 5;
+/// How long it may take until the broker accepts the connection, and then until it grants all subscriptions.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An event loop that has something to publish and publishes nothing for so long is wedged.
-const WEDGED: Duration = Duration::from_secs(5);
+/// A connection that has something to send and sends nothing for so long is given up.
+const STALLED: Duration = Duration::from_secs(5);
 
-/// How often both are looked at.
+/// How often all of these are checked.
 const WATCH: Duration = Duration::from_secs(1);
-
-/// What may wait to be written.
-const QUEUE: usize = 256;
-
-/// Publishes of QoS 1 without their acknowledgement; AWS IoT allows 100.
-const IN_FLIGHT: u16 = 100;
 
 /// Filters in one SUBSCRIBE; AWS IoT allows 8.
 const FILTERS_AT_ONCE: usize = 8;
@@ -47,14 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// A connection that lived so long was a good one: the next failure starts with short pauses again.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
-
-/// What a broker may send: as much as MQTT allows. A session that a broker keeps gives a message again until it is
-/// acknowledged, so that one which is refused for its size would end every connection there is. Brokers bound
-/// what they take in (`message_size_limit` of mosquitto).
-const LARGEST_INCOMING: usize = 256 * 1024 * 1024;
-
-/// The longest topic, and the head of a packet.
-const HEAD: usize = 1024;
 
 /// Connections that end so soon, one after the other, are probably ended by another client of the same id.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
@@ -75,7 +58,7 @@ pub struct SessionOptions {
 /// A message that arrived.
 pub struct Message {
     publish: Publish,
-    client: AsyncClient,
+    outbound: OutboundQueue,
 }
 
 impl Message {
@@ -99,15 +82,13 @@ impl Message {
         self.publish.qos == QoS::AtLeastOnce
     }
 
-    /// Tells the broker that it may forget the message. One from a lost connection stays: it comes again.
-    pub async fn acknowledge(&self) {
-        // A connection that is gone takes no acknowledgement, and must get none of another's.
-        let _ = self.client.ack(&self.publish).await;
-    }
-
-    /// As [`Message::acknowledge`], without waiting; where the queue is full the message comes again.
-    pub fn try_acknowledge(&self) {
-        let _ = self.client.try_ack(&self.publish);
+    /// Tells the broker that it may forget the message, after everything that was published before on the same
+    /// connection. For a connection that is over this does nothing: a session that the broker keeps gives the
+    /// message again.
+    pub fn acknowledge(self) {
+        if self.at_least_once() {
+            self.outbound.acknowledge(self.publish.pkid);
+        }
     }
 }
 
@@ -139,8 +120,7 @@ pub struct NotSent(pub String);
 #[derive(Clone)]
 pub struct Connection {
     number: u64,
-    client: AsyncClient,
-    handed: Arc<AtomicU64>,
+    outbound: OutboundQueue,
 }
 
 impl Connection {
@@ -156,13 +136,8 @@ impl Connection {
     /// the message may have been sent.
     pub fn try_publish(&self, topic: &str, qos: QoS, payload: Vec<u8>) -> Result<(), NotSent> {
         fits(topic, payload.len())?;
-        self.handed.fetch_add(1, Ordering::Relaxed);
-        self.client
-            .try_publish(topic, qos, false, payload)
-            .map_err(|_| {
-                self.handed.fetch_sub(1, Ordering::Relaxed);
-                NotSent("the connection to the broker is busy or over".into())
-            })
+        let queued = self.outbound.try_publish(Publish::new(topic, qos, payload));
+        queued.map_err(NotSent::from)
     }
 
     /// Publishes as soon as there is room.
@@ -171,15 +146,24 @@ impl Connection {
     /// The payload is larger than [`LARGEST_PAYLOAD`], or the connection is over.
     pub async fn publish(&self, topic: &str, qos: QoS, payload: Bytes) -> Result<(), NotSent> {
         fits(topic, payload.len())?;
-        self.handed.fetch_add(1, Ordering::Relaxed);
-        let sent = self.client.publish_bytes(topic, qos, false, payload).await;
-        sent.map_err(|_| NotSent("the connection to the broker is over".into()))
+        let mut publish = Publish::new(topic, qos, Vec::new());
+        publish.payload = payload;
+        Ok(self.outbound.publish(publish).await?)
+    }
+}
+
+impl From<NotQueued> for NotSent {
+    fn from(why: NotQueued) -> Self {
+        Self(match why {
+            NotQueued::Full => "too much waits to be sent to the broker".into(),
+            NotQueued::ConnectionOver => "the connection to the broker is over".into(),
+        })
     }
 }
 
 /// A packet that is too large would end the connection.
 fn fits(topic: &str, payload: usize) -> Result<(), NotSent> {
-    if payload <= LARGEST_PAYLOAD && topic.len() < HEAD / 2 {
+    if payload <= LARGEST_PAYLOAD && topic.len() < MAX_PACKET_OVERHEAD / 2 {
         return Ok(());
     }
     Err(NotSent(format!(
@@ -289,19 +273,22 @@ impl<H: Handler> Runner<H> {
 
     /// One connection from its beginning to its end: why it has ended, and how long it was up.
     async fn connect(&mut self, number: u64) -> (String, Duration) {
-        let (client, mut events) = AsyncClient::new(self.mqtt_options(), QUEUE);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        network.set_connection_timeout(PATIENCE_SECS);
-        events.set_network_options(network);
+        let opened = PacketStream::open(&self.broker, &self.options);
+        let mut stream = match tokio::time::timeout(CONNECT_TIMEOUT, opened).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return (self.explain_refusal(&error), Duration::ZERO),
+            Err(_) => {
+                let why = "the broker cannot be reached in time".into();
+                return (why, Duration::ZERO);
+            }
+        };
+        let (queue, requests) = outbound();
         let connection = Connection {
             number,
-            client,
-            handed: Arc::default(),
+            outbound: queue,
         };
-        let begun = self.subscribe(&connection, &mut events);
-        let patience = Duration::from_secs(2 * PATIENCE_SECS);
-        match tokio::time::timeout(patience, begun).await {
+        let subscribed = self.subscribe(&connection, &mut stream);
+        match tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return (why, Duration::ZERO),
             Err(_) => return ("the broker does not answer".into(), Duration::ZERO),
@@ -311,76 +298,52 @@ impl<H: Handler> Runner<H> {
         self.tell.send_replace(Link::Up(connection.clone()));
         self.handler.up(number);
         let up = Instant::now();
-        (self.serve(&connection, &mut events).await, up.elapsed())
+        let why = self.serve(&connection, stream, requests).await;
+        (why, up.elapsed())
     }
 
-    fn mqtt_options(&self) -> MqttOptions {
-        let url = &self.broker.url;
-        let (host, port) = url.parts();
-        let mut mqtt = MqttOptions::new(&self.options.client_id, host, port);
-        mqtt.set_keep_alive(KEEP_ALIVE)
-            .set_clean_session(!self.options.persistent)
-            .set_manual_acks(self.options.manual_acks)
-            .set_max_packet_size(LARGEST_INCOMING, LARGEST_PAYLOAD + HEAD)
-            .set_inflight(IN_FLIGHT);
-        if let Some(tls) = &self.broker.tls {
-            mqtt.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls.clone())));
-        }
-        if let Some((user, password)) = &self.broker.login {
-            mqtt.set_credentials(user, password);
-        }
-        mqtt
-    }
-
+    /// Subscribes to everything, and waits until all of it is granted.
     async fn subscribe(
         &mut self,
         connection: &Connection,
-        events: &mut EventLoop,
+        stream: &mut PacketStream,
     ) -> Result<(), String> {
-        let (mut waiting, mut greeted) = (0, false);
-        loop {
-            let event = events.poll().await.map_err(|e| match greeted {
-                true => explain(&e),
-                false => self.explain_refusal(&e),
-            })?;
-            match event {
-                Event::Incoming(Packet::ConnAck(_)) => {
-                    greeted = true;
-                    for some in self.options.filters.chunks(FILTERS_AT_ONCE) {
-                        let filters = some
-                            .iter()
-                            .map(|f| SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
-                        let asked = connection.client.try_subscribe_many(filters);
-                        asked.map_err(|e| e.to_string())?;
-                        waiting += 1;
-                    }
-                }
-                Event::Incoming(Packet::SubAck(granted)) => {
-                    if granted.return_codes.contains(&SubscribeReasonCode::Failure) {
+        let mut waiting = 0;
+        for some in self.options.filters.chunks(FILTERS_AT_ONCE) {
+            let filters = some
+                .iter()
+                .map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+            let subscribe = Request::Subscribe(Subscribe::new_many(filters));
+            stream.send(subscribe).map_err(|e| explain(&e))?;
+            waiting += 1;
+        }
+        while waiting > 0 {
+            stream.transfer().await.map_err(|e| explain(&e))?;
+            while let Some(packet) = stream.next_packet().map_err(|e| explain(&e))? {
+                match packet {
+                    Packet::SubAck(granted)
+                        if granted.return_codes.contains(&SubscribeReasonCode::Failure) =>
+                    {
                         let filters = self.options.filters.join(" ");
                         return Err(format!("the broker refuses a subscription of {filters}"));
                     }
-                    waiting -= 1;
+                    Packet::SubAck(_) => waiting -= 1,
+                    Packet::Publish(publish) => self.message(connection, publish)?,
+                    _ => {}
                 }
-                Event::Incoming(Packet::Publish(publish)) => {
-                    self.message(connection, publish)?;
-                    continue;
-                }
-                _ => continue,
-            }
-            if waiting == 0 {
-                return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Why there is no connection at all, and what to look at.
     fn explain_refusal(&self, error: &ConnectionError) -> String {
         let why = explain(error);
-        let hung_up = why.contains("Connection reset") || why.contains("closed by peer");
         match self.broker.tls {
-            None if hung_up => format!("{why}; does the broker speak TLS there (mqtts://)?"),
-            Some(_) if hung_up => {
+            None if error.is_hang_up() => {
+                format!("{why}; does the broker speak TLS there (mqtts://)?")
+            }
+            Some(_) if error.is_hang_up() => {
                 format!("{why}; does the broker speak TLS there, and want a certificate of ours?")
             }
             _ => why,
@@ -388,76 +351,102 @@ impl<H: Handler> Runner<H> {
     }
 
     fn message(&mut self, connection: &Connection, publish: Publish) -> Result<(), String> {
-        let client = connection.client.clone();
-        match self.handler.message(Message { publish, client }) {
+        let outbound = connection.outbound.clone();
+        match self.handler.message(Message { publish, outbound }) {
             Flow::Continue => Ok(()),
             Flow::Renew => Err("given up for a new connection".into()),
         }
     }
 
-    async fn serve(&mut self, connection: &Connection, events: &mut EventLoop) -> String {
-        let mut taken = 0;
-        let (mut heard, mut moved) = (Instant::now(), Instant::now());
+    /// Sends and receives until the connection is over; returns why it is.
+    async fn serve(
+        &mut self,
+        connection: &Connection,
+        mut stream: PacketStream,
+        mut requests: Outbound,
+    ) -> String {
+        let now = Instant::now();
+        let (mut heard, mut sent, mut pinged) = (now, now, now);
         let mut watch = tokio::time::interval(WATCH);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // A poll that is given up halfway may leave a packet unwritten, so it never is.
-            let polling = events.poll();
-            tokio::pin!(polling);
-            let event = loop {
-                tokio::select! {
-                    event = &mut polling => break event,
-                    _ = watch.tick() => {
-                        if heard.elapsed() > SILENCE {
-                            return "the broker has fallen silent".into();
+            loop {
+                match stream.next_packet() {
+                    Ok(Some(Packet::Publish(publish))) => {
+                        if let Err(why) = self.message(connection, publish) {
+                            return why;
                         }
-                        if connection.handed.load(Ordering::Relaxed) == taken {
-                            moved = Instant::now();
-                        } else if moved.elapsed() > WEDGED {
-                            return "what is to be sent does not leave".into();
-                        }
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => return explain(&error),
+                }
+            }
+            let done = tokio::select! {
+                transferred = stream.transfer() => transferred.map(|transfer| match transfer {
+                    Transfer::Received => heard = Instant::now(),
+                    Transfer::Sent => sent = Instant::now(),
+                }),
+                Some(request) = requests.next(), if stream.has_room() => {
+                    sent = Instant::now();
+                    send_all(&mut stream, request, &mut requests)
+                }
+                _ = watch.tick() => {
+                    let waiting = stream.has_output() || !requests.is_empty();
+                    if heard.elapsed() > SILENCE {
+                        return "the broker has fallen silent".into();
+                    }
+                    if !waiting {
+                        sent = Instant::now();
+                    } else if sent.elapsed() > STALLED {
+                        return "what is to be sent does not leave".into();
+                    }
+                    if pinged.elapsed() >= KEEP_ALIVE {
+                        pinged = Instant::now();
+                        stream.ping()
+                    } else {
+                        Ok(())
                     }
                 }
             };
-            match event {
-                Ok(Event::Incoming(packet)) => {
-                    heard = Instant::now();
-                    match packet {
-                        Packet::Publish(publish) => {
-                            if let Err(why) = self.message(connection, publish) {
-                                return why;
-                            }
-                        }
-                        Packet::Disconnect => return "the broker has hung up".into(),
-                        _ => {}
-                    }
-                }
-                Ok(Event::Outgoing(Outgoing::Publish(_))) => {
-                    taken += 1;
-                    moved = Instant::now();
-                }
-                Ok(Event::Outgoing(_)) => {}
-                Err(error) => return explain(&error),
+            if let Err(error) = done {
+                return explain(&error);
             }
         }
     }
 }
 
-/// What is at the bottom of an error: the layers above it only say that it went through them.
+/// Sends what waits, so that one write to the network takes many packets.
+fn send_all(
+    stream: &mut PacketStream,
+    first: Request,
+    requests: &mut Outbound,
+) -> Result<(), ConnectionError> {
+    stream.send(first)?;
+    while stream.has_room()
+        && let Some(request) = requests.try_next()
+    {
+        stream.send(request)?;
+    }
+    Ok(())
+}
+
+/// The error as it is logged. Which side does not trust which is the first thing to know.
 fn explain(error: &ConnectionError) -> String {
-    if let ConnectionError::NetworkTimeout = error {
-        return "the broker cannot be reached in time".into();
+    match error {
+        ConnectionError::Io(error) => match tls_error(error) {
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                format!("the broker's certificate is not accepted here: {why}")
+            }
+            Some(rustls::Error::AlertReceived(alert)) => {
+                format!("the broker does not accept our certificate or handshake: {alert:?}")
+            }
+            _ => error.to_string(),
+        },
+        error => error.to_string(),
     }
-    let mut bottom: &dyn Error = error;
-    while let Some(cause) = bottom.source() {
-        bottom = cause;
-    }
-    let text = bottom.to_string();
-    // Which side does not trust which is the first thing to know.
-    if let Some(why) = text.strip_prefix("invalid peer certificate: ") {
-        return format!("the broker's certificate is not accepted here: {why}");
-    }
-    if let Some(why) = text.strip_prefix("received fatal alert: ") {
-        return format!("the broker does not accept our certificate or handshake: {why}");
-    }
-    text
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

@@ -7,6 +7,7 @@ use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
 use keywright_mqtt::{
     Broker, BrokerUrl, Files, Flow, Handler, Message, QoS, Session, SessionOptions,
 };
+use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Debug, PartialEq)]
 enum Seen {
@@ -224,11 +225,42 @@ async fn mutual_tls_works_and_what_does_not_says_why() {
     }
 }
 
+/// Passes connections to a free port of IPv6 loopback on to a broker; returns the port.
+async fn over_ipv6(broker: &Mosquitto) -> u16 {
+    let listener = TcpListener::bind("[::1]:0").await.expect("a port");
+    let (port, to) = (
+        listener.local_addr().expect("an address").port(),
+        broker.port(),
+    );
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut broker = TcpStream::connect(("127.0.0.1", to)).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut broker).await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_works_over_tls_and_without_it() {
+    let certificates = Certificates::new();
+    let (plain, tls) = (Mosquitto::start(), Mosquitto::start_tls(&certificates));
+    for (broker, scheme, files) in [
+        (&plain, "mqtt", Files::default()),
+        (&tls, "mqtts", certificates.files("client")),
+    ] {
+        let url = format!("{scheme}://[::1]:{}", over_ipv6(broker).await);
+        let made = Broker::new(url.parse().expect("an address"), &files);
+        let (_session, log) = start(made.expect("the files can be used"), &["a/#"], |_| {});
+        until(&log, |seen| *seen == Seen::Up(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("mqtt://{}", listener.local_addr().expect("an address"));
     let broker = Broker::new(url.parse().expect("an address"), &Files::default());
     let (_session, log) = start(broker.expect("a broker"), &["a/#"], |_| {});
@@ -240,9 +272,7 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
 /// A broker that answers CONNECT, SUBSCRIBE with this code, and nothing else; if `chatty` it publishes all the time.
 async fn half_a_broker(subscriptions: u8, chatty: bool) -> Broker {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("mqtt://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {
         loop {

@@ -234,7 +234,7 @@ impl Handler for Requests {
     fn message(&mut self, message: Message) -> Flow {
         let topic = Topic::parse(message.topic()).filter(|topic| topic.outcome.is_none());
         let Some(topic) = topic else {
-            message.try_acknowledge();
+            message.acknowledge();
             return Flow::Continue;
         };
         let worker = self.hash.hash_one(topic.thing) % WORKERS as u64;

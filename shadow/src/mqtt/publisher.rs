@@ -85,7 +85,7 @@ impl Publisher {
                     Err(RecvError::Closed) => None,
                 },
                 Some(done) = done.recv() => {
-                    self.end(service, announcements, &mut missed, &done).await
+                    self.end(service, announcements, &mut missed, done).await
                 }
                 () = std::future::ready(()), if !missed.is_empty() => {
                     let next = missed.pop();
@@ -106,7 +106,7 @@ impl Publisher {
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
         missed: &mut Missed,
-        done: &Done,
+        done: Done,
     ) -> Option<()> {
         // Those that wait now; what comes meanwhile has its turn later.
         for _ in 0..announcements.len() {
@@ -119,7 +119,7 @@ impl Publisher {
         if let Some((topic, body)) = &done.answer {
             self.publish(topic, body).await?;
         }
-        done.request.acknowledge().await;
+        done.request.acknowledge();
         Some(())
     }
 

@@ -1,0 +1,33 @@
+//! The byte stream to a broker: TCP, or TLS over TCP.
+
+use std::io;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::broker::Broker;
+
+/// What packets are read from and written to.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Connects to the broker, and does the TLS handshake where its address asks for TLS.
+///
+/// # Errors
+/// The host is unknown, does not answer, or one side does not trust the other.
+pub(crate) async fn open(broker: &Broker) -> io::Result<Box<dyn ByteStream>> {
+    let (host, port) = broker.url.parts();
+    let tcp = TcpStream::connect((host, port)).await?;
+    // Without it, a small packet waits up to 40 ms for the acknowledgement of the one before.
+    tcp.set_nodelay(true)?;
+    let Some(config) = &broker.tls else {
+        return Ok(Box::new(tcp));
+    };
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    let connector = TlsConnector::from(config.clone());
+    Ok(Box::new(connector.connect(name, tcp).await?))
+}
