@@ -122,7 +122,7 @@ fn device_result(id: &str, result: &Value) -> Option<DeviceResult> {
     let outcome = match text("status")? {
         "IN_PROGRESS" => DeviceOutcome::InProgress,
         "SUCCEEDED" => {
-            let index = result.get("keyIndexNumber").and_then(Value::as_u64);
+            let index = result.get("keyIndexNumber").and_then(whole_number);
             DeviceOutcome::Succeeded {
                 index: index.and_then(|i| KeyIndex::new(i).ok()),
             }
@@ -134,6 +134,17 @@ fn device_result(id: &str, result: &Value) -> Option<DeviceResult> {
         _ => return None,
     };
     Some(DeviceResult { write, outcome })
+}
+
+/// A number without a fraction, however it is written: JSON does not tell 3, 3.0 and 3e0 apart, and the JSON libraries
+/// of some devices write every number in the second form.
+fn whole_number(value: &Value) -> Option<u64> {
+    /// Above it, a floating-point number may stand for several whole ones.
+    const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
+    let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
+    // The cast is exact within those bounds.
+    let from_float = || value.as_f64().filter(exact).map(|number| number as u64);
+    value.as_u64().or_else(from_float)
 }
 
 #[cfg(test)]
@@ -208,6 +219,44 @@ mod tests {
             requested: None,
             state: WriteState::Sent,
             attention: None,
+        }
+    }
+
+    #[test]
+    fn a_slot_may_be_written_as_a_floating_point_number() {
+        let id = WriteId::from_u128(5).to_string();
+        let index = |number: &str| {
+            let body = format!(
+                r#"{{"state":{{"reported":{{"writeKeyResult":{{"{id}":
+                    {{"status":"SUCCEEDED","keyIndexNumber":{number}}}}}}}}}}}"#
+            );
+            let body: Value = serde_json::from_str(&body).expect("JSON");
+            match results(&body).as_slice() {
+                [
+                    DeviceResult {
+                        outcome: DeviceOutcome::Succeeded { index },
+                        ..
+                    },
+                ] => index.map(KeyIndex::get),
+                other => panic!("{other:?}"),
+            }
+        };
+        for three in ["3", "3.0", "3e0", "0.3e1", "3.000", "30E-1"] {
+            assert_eq!(index(three), Some(3), "{three}");
+        }
+        for zero in ["0", "0.0", "-0.0", "0e5"] {
+            assert_eq!(index(zero), Some(0), "{zero}");
+        }
+        for none in [
+            "3.5",
+            "-1",
+            "-1.0",
+            "1e300",
+            "9007199254740993.0",
+            "\"3\"",
+            "null",
+        ] {
+            assert_eq!(index(none), None, "{none}");
         }
     }
 
