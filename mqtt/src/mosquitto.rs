@@ -40,22 +40,27 @@ log_dest none
 impl Mosquitto {
     /// A broker over plain TCP.
     pub fn start() -> Self {
-        Self::with(None)
+        Self::with(SETTINGS, None)
+    }
+
+    /// A broker over plain TCP as it is without a file of settings.
+    pub fn start_with_defaults() -> Self {
+        Self::with("allow_anonymous true\nuser root\nlog_dest none\n", None)
     }
 
     /// A broker that shows a certificate and wants to see one: mutual TLS.
     pub fn start_tls(certificates: &Certificates) -> Self {
-        Self::with(Some(certificates))
+        Self::with(SETTINGS, Some(certificates))
     }
 
-    fn with(certificates: Option<&Certificates>) -> Self {
+    fn with(settings: &str, certificates: Option<&Certificates>) -> Self {
         // A port that was free may be taken before the broker has it.
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
             let folder = TempDir::new().unwrap();
-            let mut config = format!("listener {port} 127.0.0.1\n{SETTINGS}");
+            let mut config = format!("listener {port} 127.0.0.1\n{settings}");
             if let Some(files) = certificates {
                 let of = |name: &str| files.path(name).display().to_string();
                 config.push_str(&format!(

@@ -21,6 +21,7 @@ mod mqtt;
 mod on_broker;
 mod outage;
 mod production_build;
+mod poisoned;
 mod reads;
 mod real_clients;
 mod reference;

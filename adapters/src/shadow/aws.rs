@@ -163,7 +163,7 @@ impl AwsShadow {
     }
 
     /// Sorts what is no success, and keeps the pace that the service asks for.
-    fn error<E>(&self, error: SdkError<E, HttpResponse>) -> ShadowError
+    fn error<E>(&self, thing: &ThingName, error: SdkError<E, HttpResponse>) -> ShadowError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
@@ -177,7 +177,8 @@ impl AwsShadow {
                 .raw_response()
                 .and_then(|raw| raw.headers().get("retry-after"));
             let seconds = header.and_then(|value| value.parse().ok());
-            self.brake.throttled(seconds.map(Duration::from_secs));
+            self.brake
+                .throttled(thing.as_str(), seconds.map(Duration::from_secs));
         }
         sorted
     }
@@ -253,7 +254,7 @@ impl ShadowPort for AwsShadow {
             .thing_name(thing.as_str())
             .shadow_name(&self.shadow)
             .payload(Blob::new(body));
-        let answer = call.send().await.map_err(|e| self.error(e))?;
+        let answer = call.send().await.map_err(|e| self.error(thing, e))?;
         self.brake.taken();
         document::version(&json(answer.payload())?).ok_or_else(outcome::unreadable)
     }
@@ -280,7 +281,7 @@ impl ShadowPort for AwsShadow {
             {
                 Ok(None)
             }
-            Err(error) => Err(self.error(error)),
+            Err(error) => Err(self.error(thing, error)),
         }
     }
 }

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// Refusals of calls for two things that are so close to each other mean that the service has too much to do.
+const REFUSED_TOGETHER: Duration = Duration::from_secs(2 * LONGEST.as_secs());
+
 /// The longest pause that a service may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
@@ -18,6 +21,8 @@ pub(super) struct Brake(Mutex<State>);
 
 struct State {
     until: Instant,
+    /// The thing whose call was refused last, and when.
+    refused: Option<(String, Instant)>,
     pause: Duration,
 }
 
@@ -25,6 +30,7 @@ impl Brake {
     pub(super) fn new() -> Self {
         Self(Mutex::new(State {
             until: Instant::now(),
+            refused: None,
             pause: FIRST,
         }))
     }
@@ -46,11 +52,20 @@ impl Brake {
         true
     }
 
-    /// A call was refused as one too many; the service may have said when to come again. Of calls that were under
-    /// way together, only the first makes the pause longer.
-    pub(super) fn throttled(&self, again: Option<Duration>) {
+    /// A call for this thing was refused as one too many; the service may have said when to come again. Of calls that
+    /// were under way together, only the first makes the pause longer.
+    ///
+    /// A service also refuses calls for one thing alone, because of what that thing's own lock sends. So where the
+    /// service does not say when to come again, calls are held back only once those for two things were refused.
+    pub(super) fn throttled(&self, thing: &str, again: Option<Duration>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
+        let before = state.refused.replace((thing.to_owned(), now));
+        let several =
+            before.is_some_and(|(other, at)| other != thing && now - at <= REFUSED_TOGETHER);
+        if again.is_none() && !several {
+            return;
+        }
         let asked = again.map(|again| again.min(LONGEST_ASKED));
         if now < state.until {
             state.until = state.until.max(now + asked.unwrap_or_default());
@@ -89,8 +104,8 @@ mod tests {
         assert_eq!(waited(&brake).await, Duration::ZERO);
         for expected in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             // Those that were under way together are one.
-            for _ in 0..5 {
-                brake.throttled(None);
+            for thing in ["a", "b", "c", "d", "e"] {
+                brake.throttled(thing, None);
             }
             let waited = waited(&brake).await;
             assert!(
@@ -101,7 +116,7 @@ mod tests {
         for _ in 0..10 {
             brake.taken();
         }
-        brake.throttled(None);
+        brake.throttled("a", None);
         assert!(
             !brake.wait(Duration::from_millis(50)).await,
             "it would take longer"
@@ -110,17 +125,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn refusals_for_one_thing_hold_back_no_other() {
+        let brake = Brake::new();
+        for _ in 0..100 {
+            brake.throttled("loud", None);
+        }
+        assert_eq!(waited(&brake).await, Duration::ZERO);
+        tokio::time::advance(REFUSED_TOGETHER * 2).await;
+        brake.throttled("another", None);
+        assert_eq!(waited(&brake).await, Duration::ZERO, "that was long ago");
+        brake.throttled("loud", None);
+        assert!(about(100).contains(&waited(&brake).await));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_service_that_says_when_to_come_again_is_believed() {
         let brake = Brake::new();
-        brake.throttled(Some(Duration::from_secs(60)));
+        brake.throttled("a", Some(Duration::from_secs(60)));
         assert!(about(60_000).contains(&waited(&brake).await));
-        brake.throttled(None);
-        brake.throttled(Some(Duration::from_secs(9)));
+        brake.throttled("a", None);
+        brake.throttled("a", Some(Duration::from_secs(9)));
         assert!(
             about(9_000).contains(&waited(&brake).await),
             "also by a later one of several"
         );
-        brake.throttled(Some(Duration::MAX));
+        brake.throttled("a", Some(Duration::MAX));
         assert!(
             about(300_000).contains(&waited(&brake).await),
             "within bounds"

@@ -124,7 +124,9 @@ impl MqttShadow {
             .await;
         match &answer {
             Ok(_) => shard.brake.taken(),
-            Err(RequestError::Rejected { code: 429, .. }) => shard.brake.throttled(None),
+            Err(RequestError::Rejected { code: 429, .. }) => {
+                shard.brake.throttled(thing.as_str(), None);
+            }
             Err(_) => {}
         }
         Ok(answer)

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{Limits, RequestError, ShadowClient};
 use super::disturb::Disturb;
+use super::intake::{Decision, Intake, Waiting};
 use super::publisher::{Done, Publisher};
 use super::topic::{Operation, Topic};
 use crate::engine::Rejected;
@@ -193,6 +194,8 @@ async fn serve(
     let handler = Requests {
         workers: workers.collect(),
         hash: RandomState::new(),
+        intakes: [Intake::new(), Intake::new()],
+        answers: answers.clone(),
         lost,
         connected,
     };
@@ -214,10 +217,20 @@ async fn serve(
     }
 }
 
-/// Hands requests to the workers.
+/// A request that is to be done.
+struct Accepted {
+    request: Message,
+    waiting: Waiting,
+}
+
+/// Hands requests to the workers, as many as each thing may have.
 struct Requests {
-    workers: Vec<mpsc::Sender<Message>>,
+    workers: Vec<mpsc::Sender<Accepted>>,
     hash: RandomState,
+    /// What is published at QoS 0, and at QoS 1, is counted apart. Devices publish at QoS 1, and servers of ours at QoS 0,
+    /// so that a server can take off what makes a device send without end.
+    intakes: [Intake; 2],
+    answers: mpsc::Sender<Done>,
     lost: watch::Sender<bool>,
     connected: watch::Sender<bool>,
 }
@@ -237,27 +250,73 @@ impl Handler for Requests {
             message.acknowledge();
             return Flow::Continue;
         };
-        let worker = self.hash.hash_one(topic.thing) % WORKERS as u64;
-        // One of 64, which fits.
-        let worker = &self.workers[worker as usize];
-        match worker.try_send(message) {
-            Ok(()) => Flow::Continue,
-            Err(full) => {
-                let again = full.into_inner().at_least_once();
-                warn!("too many requests for shadows wait; one is dropped");
-                if again { Flow::Renew } else { Flow::Continue }
+        let intake = self.intake(&message);
+        let (request, decision) = match intake.decide(topic.thing) {
+            Decision::Accept(waiting) => {
+                let worker = self.hash.hash_one(topic.thing) % WORKERS as u64;
+                let request = message;
+                // One of 64, which fits.
+                match self.workers[worker as usize].try_send(Accepted { request, waiting }) {
+                    Ok(()) => return Flow::Continue,
+                    Err(full) => {
+                        let request = full.into_inner().request;
+                        let decision = self.refuse(&request);
+                        (request, decision)
+                    }
+                }
+            }
+            refused => (message, refused),
+        };
+        // It is acknowledged in any case. A broker that gave it again would give it again for ever.
+        let answer = match decision {
+            Decision::Reject => rejected_as_too_many(&request),
+            _ => None,
+        };
+        match answer {
+            None => request.acknowledge(),
+            Some(answer) => {
+                let answer = Some(answer);
+                if let Err(full) = self.answers.try_send(Done { request, answer }) {
+                    full.into_inner().request.acknowledge();
+                }
             }
         }
+        Flow::Continue
     }
+}
+
+impl Requests {
+    fn intake(&mut self, request: &Message) -> &mut Intake {
+        &mut self.intakes[usize::from(request.at_least_once())]
+    }
+
+    /// Decides about a request for which a worker has no room.
+    fn refuse(&mut self, request: &Message) -> Decision {
+        let topic = Topic::parse(request.topic());
+        let intake = self.intake(request);
+        topic.map_or(Decision::Ignore, |topic| intake.refuse(topic.thing))
+    }
+}
+
+/// The answer to a request that is one too many.
+fn rejected_as_too_many(request: &Message) -> Option<(String, Value)> {
+    let topic = Topic::parse(request.topic())?;
+    let body: Option<Value> = serde_json::from_slice(request.payload()).ok();
+    let token = body.as_ref().and_then(|body| body.get("clientToken"));
+    let token = token.and_then(Value::as_str).map(str::to_owned);
+    let rejected = Rejected::new(429, "TOO_MANY_REQUESTS", token).body();
+    let suffix = format!("{}/rejected", topic.operation.name());
+    Some((Topic::text(topic.thing, &topic.shadow, &suffix), rejected))
 }
 
 async fn work(
     service: ShadowService,
-    mut queue: mpsc::Receiver<Message>,
+    mut queue: mpsc::Receiver<Accepted>,
     answers: mpsc::Sender<Done>,
 ) {
-    while let Some(request) = queue.recv().await {
+    while let Some(Accepted { request, waiting }) = queue.recv().await {
         let answer = answer(&service, &request).await;
+        drop(waiting);
         if answers.send(Done { request, answer }).await.is_err() {
             return;
         }

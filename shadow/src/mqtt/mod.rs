@@ -4,6 +4,7 @@
 mod attached;
 mod client;
 mod disturb;
+mod intake;
 mod publisher;
 mod topic;
 
