@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -43,7 +43,7 @@ pub enum InvalidBroker {
     #[error("a client certificate and its key go together")]
     HalfAnIdentity,
     /// A file that cannot be used.
-    #[error("cannot use {} for TLS: {why}", path.display())]
+    #[error("cannot use {}: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -206,10 +206,9 @@ fn client_config(
         Some((certificate, key)) => {
             let chain = certificates(certificate)?;
             let private = PrivateKeyDer::from_pem_file(key)
-                .map_err(|_| unusable(key, &"it must hold a private key in PEM"))?;
+                .map_err(|e| invalid_pem(key, e, "it must hold a private key in PEM"))?;
             let both = builder.with_client_auth_cert(chain, private);
-            let what = "it must be a certificate of X.509 version 3, and the key its own";
-            both.map_err(|e| unusable(certificate, &format!("{what} ({e})")))?
+            both.map_err(|e| unusable_identity(certificate, key, &e))?
         }
     };
     if url.port == AWS_ALPN.0 {
@@ -219,13 +218,37 @@ fn client_config(
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidBroker> {
-    let none = || unusable(path, &"it must hold certificates in PEM");
-    let read = CertificateDer::pem_file_iter(path).map_err(|e| match e {
-        rustls::pki_types::pem::Error::Io(e) => unusable(path, &e),
-        _ => none(),
-    })?;
-    let all: Vec<_> = read.collect::<Result<_, _>>().map_err(|_| none())?;
-    if all.is_empty() { Err(none()) } else { Ok(all) }
+    let none = "it must hold certificates in PEM";
+    let invalid = |error| invalid_pem(path, error, none);
+    let read = CertificateDer::pem_file_iter(path).map_err(invalid)?;
+    let all: Vec<_> = read.collect::<Result<_, _>>().map_err(invalid)?;
+    match all.is_empty() {
+        true => Err(unusable(path, &none)),
+        false => Ok(all),
+    }
+}
+
+/// A file that cannot be read is another fault than one with the wrong content.
+fn invalid_pem(path: &Path, error: pem::Error, content: &str) -> InvalidBroker {
+    match error {
+        pem::Error::Io(error) => unusable(path, &error),
+        _ => unusable(path, &content),
+    }
+}
+
+/// Names the file that has to be changed.
+fn unusable_identity(certificate: &Path, key: &Path, error: &rustls::Error) -> InvalidBroker {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            let why = format!("it is not the key of {}", certificate.display());
+            unusable(key, &why)
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            let why = format!("it must be a certificate of X.509 version 3 ({error})");
+            unusable(certificate, &why)
+        }
+        _ => unusable(key, &error),
+    }
 }
 
 #[cfg(test)]

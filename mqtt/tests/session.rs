@@ -1,5 +1,6 @@
 //! Sessions with a real broker.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -223,6 +224,56 @@ async fn mutual_tls_works_and_what_does_not_says_why() {
         );
         assert!(session.connection().is_err(), "{files:?}");
     }
+}
+
+#[test]
+fn each_file_that_cannot_be_used_is_named_with_the_reason() {
+    let certificates = Certificates::new();
+    let good = certificates.files("client");
+    let path = |name: &str| Some(certificates.path(name));
+    let refused = |files: &Files| {
+        let url = "mqtts://localhost:1".parse().expect("an address");
+        Broker::new(url, files)
+            .expect_err("it is refused")
+            .to_string()
+    };
+    let with = |change: &dyn Fn(&mut Files)| {
+        let mut files = good.clone();
+        change(&mut files);
+        refused(&files)
+    };
+    let login = |file: Option<PathBuf>| file.map(|file| ("user".to_owned(), file));
+
+    // A directory stands for whatever cannot be read: what the system says is shown.
+    std::fs::create_dir(certificates.path("folder")).expect("made");
+    for (file, why) in [
+        ("missing.pem", "No such file"),
+        ("folder", "Is a directory"),
+    ] {
+        let cases = [
+            with(&|files| files.ca = path(file)),
+            with(&|files| files.certificate = path(file)),
+            with(&|files| files.key = path(file)),
+            with(&|files| files.login = login(path(file))),
+        ];
+        for text in cases {
+            assert!(text.contains(file) && text.contains(why), "{text}");
+        }
+    }
+    // A file with something else in it.
+    let text = with(&|files| files.ca = path("client.key"));
+    assert!(text.contains("client.key") && text.contains("certificates in PEM"));
+    let text = with(&|files| files.certificate = path("client.key"));
+    assert!(text.contains("client.key") && text.contains("certificates in PEM"));
+    let text = with(&|files| files.key = path("client.pem"));
+    assert!(text.contains("client.pem") && text.contains("private key in PEM"));
+    // Each half is good, and they are not of one pair.
+    let text = with(&|files| files.key = path("expired.key"));
+    assert!(
+        text.contains("expired.key") && text.contains("not the key of"),
+        "{text}"
+    );
+    assert!(text.contains("client.pem"), "{text}");
 }
 
 /// Passes connections to a free port of IPv6 loopback on to a broker; returns the port.

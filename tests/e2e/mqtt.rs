@@ -1,5 +1,9 @@
 //! The server over a broker, with mutual TLS and without, and what it says when it cannot be reached.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
@@ -151,6 +155,100 @@ fn files_that_cannot_be_used_are_named_before_anything_starts() {
     assert!(run("shadow", &[]).contains("--rest ADDR, --broker URL"));
     let taken = run("shadow", &["--broker", "mqtt://user:pw@localhost"]);
     assert!(taken.contains("leave user and password out"), "{taken}");
+}
+
+/// The program, run by a user who may not read everything: as root nothing is forbidden.
+fn unprivileged(folder: &Path) -> Command {
+    // Another user may have no way to where the program was built.
+    let program = folder.join("keywright");
+    std::fs::copy(BINARY, &program).expect("copied");
+    let mut command = Command::new(program);
+    if std::fs::metadata("/proc/self").expect("Linux").uid() == 0 {
+        command.uid(65534).gid(65534);
+    }
+    command.env_clear();
+    command
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2() {
+    let certificates = Certificates::new();
+    let folder = TempDir::new().expect("a folder");
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("its owner may");
+    };
+    mode(folder.path(), 0o755);
+    let file = |name: &str, bits| {
+        let path = folder.path().join(name);
+        std::fs::copy(certificates.path(name), &path).expect("copied");
+        mode(&path, bits);
+        path.display().to_string()
+    };
+    let (ca, other) = (file("ca.pem", 0o644), file("other-ca.pem", 0o000));
+    let (certificate, key) = (file("client.pem", 0o644), file("client.key", 0o644));
+    let (closed_certificate, closed_key) = (file("broker.pem", 0o000), file("broker.key", 0o000));
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    mode(&data, 0o777);
+    let data = data.display().to_string();
+    let broker = "mqtts://localhost:1";
+    let run = |command: &[&str], prefix: &str, files: &[(&str, &str)]| {
+        let mut program = unprivileged(folder.path());
+        program.args(command).args(["--data", &data]);
+        for (option, value) in files {
+            program.arg(format!("--{prefix}-{option}")).arg(value);
+        }
+        let output = program.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let cases: [(&str, Vec<(&str, &str)>, &str); 6] = [
+        (&other, vec![("ca", &other)], "Permission denied"),
+        (
+            &closed_key,
+            vec![("certificate", &certificate), ("key", &closed_key)],
+            "Permission denied",
+        ),
+        (
+            &closed_certificate,
+            vec![("certificate", &closed_certificate), ("key", &key)],
+            "Permission denied",
+        ),
+        (
+            &closed_key,
+            vec![("user", "keywright"), ("password-file", &closed_key)],
+            "Permission denied",
+        ),
+        (
+            "/nowhere/client.pem",
+            vec![("certificate", "/nowhere/client.pem"), ("key", &key)],
+            "No such file",
+        ),
+        // Both can be read, and are not of one pair.
+        (
+            &key,
+            vec![("certificate", &ca), ("key", &key)],
+            "not the key of",
+        ),
+    ];
+    for (path, files, why) in cases {
+        let check = ["check-config", "--shadow", "mqtt", "--mqtt-broker", broker];
+        let (code, said) = run(&check, "mqtt", &files);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(path) && said.contains(why), "{said}");
+        let (code, said) = run(&["shadow", "--broker", broker], "broker", &files);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(path) && said.contains(why), "{said}");
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
+        let serve = [&serve[..], &check[1..]].concat();
+        let (code, said) = run(&serve, "mqtt", &files);
+        assert!(code.is_some_and(|code| code != 0), "{said}");
+        assert!(said.contains(path) && said.contains(why), "{said}");
+    }
+    let good = [("ca", &*ca), ("certificate", &certificate), ("key", &key)];
+    let check = ["check-config", "--shadow", "mqtt", "--mqtt-broker", broker];
+    let (code, said) = run(&check, "mqtt", &good);
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
