@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
+#[cfg(feature = "durable")]
+use tracing::error;
 
 #[cfg(feature = "durable")]
 use crate::durable::{GroupCommit, OpenError};
@@ -235,16 +237,25 @@ impl ShadowService {
             let failed = move || Rejected::new(500, "Internal service failure", token.clone());
             let (at, unstored) = (key.clone(), failed.clone());
             let job = move |transaction: &rusqlite::Transaction<'_>| {
-                let found = store::read(transaction, &at.0, &at.1).map_err(|_| unstored())?;
+                // The requester learns only that it failed. Why is for whoever runs the service.
+                let log = |error: rusqlite::Error| {
+                    error!(shadow = %FullName(&at.0, &at.1), %error, "a shadow cannot be stored");
+                    unstored()
+                };
+                let found = store::read(transaction, &at.0, &at.1).map_err(log)?;
                 let change = apply(found.as_ref())?;
-                store::write(transaction, &at.0, &at.1, &change.record).map_err(|_| unstored())?;
+                store::write(transaction, &at.0, &at.1, &change.record).map_err(log)?;
                 Ok(change)
             };
             let shared = Arc::clone(&self.shared);
             let show =
                 move |change: &Change| shared.show(&mut shared.shadows(), key, change.clone());
             let done = writer.run_then(job, show).await;
-            return done.map_err(|_| failed())?.map(|change| change.answer);
+            let done = done.map_err(|error| {
+                error!(%error, "shadows cannot be stored");
+                failed()
+            });
+            return done?.map(|change| change.answer);
         }
         #[cfg(not(feature = "durable"))]
         drop(token);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywright_tests::Program;
+use keywright_tests::{Connection, Program, Request, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -210,20 +210,59 @@ async fn a_second_signal_ends_it_at_once() {
     drop(folder);
 }
 
+/// A script that runs the program with files that may grow no further than 400 KiB, as on a full disk.
+fn with_a_bound_of_files(folder: &std::path::Path) -> String {
+    let limited = format!("ulimit -f 400; exec {BINARY} \"$@\"");
+    let script = folder.join("limited.sh");
+    std::fs::write(&script, format!("#!/bin/bash\ntrap '' XFSZ\n{limited}\n")).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&script, mode).expect("runnable");
+    script.to_str().expect("a path").to_owned()
+}
+
+#[tokio::test]
+async fn a_store_of_shadows_on_a_full_disk_ends_the_service_and_the_log_says_why() {
+    let folder = TempDir::new().expect("a folder");
+    let script = with_a_bound_of_files(folder.path());
+    // The service alone, so that no other file is full before that of the shadows.
+    let rest = ["--rest", "127.0.0.1:0"];
+    let mut shadows = Shadows::start(&script, "shadow", folder.path(), &rest);
+    let address = shadows.rest.expect("REST is served");
+    let mut sent = 0;
+    let status = loop {
+        if let Some(status) = shadows.ended() {
+            break status;
+        }
+        assert!(sent < 4000, "it goes on for ever");
+        let body = json!({ "state": { "desired": { "n": sent, "text": "x".repeat(2000) } } });
+        let update = Request::new(address, "POST", "/things/door/shadow?name=keys").json(&body);
+        if let Ok(mut connection) = Connection::open(address).await {
+            let _ = connection.send(update).await;
+            sent += 1;
+        }
+    };
+    let log = shadows.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(
+        log.contains("the store of shadows can no longer be written; the log says why"),
+        "{log}"
+    );
+    // The system says "file too large" here and "no space left" on a full disk; SQLite has a text for each.
+    let cause = |line: &str| {
+        line.contains("cannot be stored") && (line.contains("disk I/O") || line.contains("full"))
+    };
+    assert!(log.lines().any(cause), "{log}");
+}
+
 #[tokio::test]
 async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
     let World {
         folder, program, ..
     } = World::silent();
     drop(program);
-    // The files may grow no further, as on a full disk.
-    let limited = format!("ulimit -f 400; exec {BINARY} \"$@\"");
-    let script = folder.path().join("limited.sh");
-    std::fs::write(&script, format!("#!/bin/bash\ntrap '' XFSZ\n{limited}\n")).expect("written");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(&script, mode).expect("runnable");
-    let script = script.to_str().expect("a path");
-    let mut program = Program::start(script, folder.path(), &["--virtual-locks", "off"]);
+    let script = with_a_bound_of_files(folder.path());
+    let mut program = Program::start(&script, folder.path(), &["--virtual-locks", "off"]);
     let (mut answered, mut written) = (0, Vec::new());
     let status = loop {
         if let Some(status) = program.ended() {
@@ -232,7 +271,7 @@ async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
         assert!(answered < 4000, "it goes on for ever");
         let key = format!("k{answered}");
         let body = json!({ "keyUuid": key, "keyIndexNumber": answered % 4 });
-        let Ok(mut connection) = keywright_tests::Connection::open(program.address).await else {
+        let Ok(mut connection) = Connection::open(program.address).await else {
             continue;
         };
         if let Ok(answer) = connection.send(program.write_key(LOCK, &body)).await {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::NamedTempFile;
 
@@ -56,6 +56,14 @@ impl Shadows {
     /// The log cannot be read.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).expect("the log is read")
+    }
+
+    /// The exit status, if the process has ended.
+    ///
+    /// # Panics
+    /// The system does not say.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the system says")
     }
 
     /// The kilobytes of memory that the process has now.

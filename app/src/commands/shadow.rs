@@ -186,7 +186,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
     };
     tokio::select! {
         _ = signals.next() => {}
-        () = service.ended() => return Err("the store of shadows can no longer be written; start again".into()),
+        () = service.ended() => return Err("the store of shadows can no longer be written; the log says why; start again".into()),
         why = lost => return Err(why.into()),
     }
     drop(stop);
