@@ -63,9 +63,9 @@ pub fn run(wiring: &Wiring) -> ExitCode {
         }
         Task::Audit {
             settings,
-            repair,
+            options,
             json,
-        } => commands::audit::run(&settings, repair, json),
+        } => commands::audit::run(&settings, options, json),
         Task::Lock(command) => commands::lock::run(command),
         Task::ApiKey(command) => commands::api_key::run(command),
         #[cfg(feature = "sandbox")]

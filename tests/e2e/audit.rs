@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::on_broker::OnBroker;
-use crate::world::{BINARY, LOCK, World, eventually};
+use crate::world::{BINARY, LOCK, World, eventually, import};
 
 /// The exit code, what was said as JSON lines, and what on standard error.
 fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
@@ -117,4 +119,73 @@ async fn an_audit_of_nothing_says_what_is_missing() {
     let broker = ["--shadow", "mqtt", "--mqtt-broker", "mqtt://127.0.0.1:1"];
     let (code, ..) = audit(folder.path(), &broker);
     assert_eq!(code, Some(1));
+}
+
+/// A folder with so many locks on shadows in this process, every other one acme's.
+async fn folder_of_locks(locks: u64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let time = "2026-05-29T12:00:00.000Z";
+    let mut events = Vec::new();
+    for id in 1..=locks {
+        let uuid = format!("u-{id}");
+        let created = json!({
+            "lockId": id, "uuid": uuid, "timestamp": time, "thingName": format!("door-{id}")
+        });
+        events.push(("LockCreated", created));
+        if id % 2 == 0 {
+            let owned = json!({ "lockId": id, "uuid": uuid, "timestamp": time, "orgId": "acme" });
+            events.push(("OrganizationSet", owned));
+        }
+    }
+    import(folder.path(), &events).await;
+    folder
+}
+
+/// At 5 ms a lock it would take 20 s.
+#[tokio::test]
+async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows() {
+    let folder = folder_of_locks(4000).await;
+    let start = Instant::now();
+    let (code, said, errors) = audit(folder.path(), &[]);
+    let took = start.elapsed();
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said[0]["locks"], 4000);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[tokio::test]
+async fn an_audit_keeps_to_its_rate_and_reports_its_progress() {
+    let folder = folder_of_locks(51).await;
+    let start = Instant::now();
+    let (code, said, errors) = audit(folder.path(), &["--rate", "20"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(said[0]["locks"], 51);
+    // The last of them begins after fifty times 50 ms.
+    assert!(start.elapsed() >= Duration::from_millis(2500));
+    assert!(errors.contains("findings so far"), "{errors}");
+    let (code, _, errors) = audit(folder.path(), &["--rate=0"]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("--rate"), "{errors}");
+}
+
+#[tokio::test]
+async fn an_audit_may_be_about_some_locks_or_an_organization() {
+    let folder = folder_of_locks(600).await;
+    for (arguments, locks) in [
+        (vec!["--lock", "7"], 1),
+        (vec!["--lock=7", "--lock", "8", "--repair"], 2),
+        (vec!["--organization", "acme"], 300),
+        (vec!["--organization=nobody"], 0),
+        (vec![], 600),
+    ] {
+        let (code, said, errors) = audit(folder.path(), &arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {errors}");
+        assert_eq!(said[0]["locks"], locks, "{arguments:?}");
+    }
+    let (code, _, errors) = audit(folder.path(), &["--lock", "601"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("there is no lock 601"), "{errors}");
+    let both = ["--lock", "7", "--organization", "acme"];
+    let (code, _, errors) = audit(folder.path(), &both);
+    assert_eq!(code, Some(2), "{errors}");
 }

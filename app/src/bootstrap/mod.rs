@@ -216,6 +216,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
 /// What an audit needs.
 pub(crate) struct Auditing {
     pub(crate) writes: Arc<KeyWrites>,
+    pub(crate) locks: Arc<dyn LockRepo>,
     pub(crate) history: Arc<dyn LockHistory>,
     /// What watches over the way to the shadows.
     pub(crate) watching: Option<device_path::Watching>,
@@ -263,8 +264,9 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
         .locks;
     let history: Arc<dyn LockHistory> =
         Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
+    let locks = Arc::new(Timeout::<dyn LockRepo>::new(store.locks(), patience));
     let ports = Ports {
-        locks: Arc::new(Timeout::<dyn LockRepo>::new(store.locks(), patience)),
+        locks: locks.clone(),
         history: history.clone(),
         shadow: path.shadow,
         clock: Arc::new(SystemClock),
@@ -273,6 +275,7 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
     };
     Ok(Auditing {
         writes: Arc::new(KeyWrites::new(ports, settings.protocol)?),
+        locks,
         history,
         watching,
     })

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::api_key::ApiKeyCommand;
+use crate::commands::audit::AuditOptions;
 #[cfg(feature = "sandbox")]
 use crate::commands::held_keys::HeldKeysCommand;
 use crate::commands::lock::LockCommand;
@@ -86,9 +87,8 @@ enum Command {
 /// What is audited, and what becomes of it.
 #[derive(Args)]
 struct AuditArgs {
-    /// Put right what differs: take off what should not be there, put back what was lost, settle what nobody heard.
-    #[arg(long)]
-    repair: bool,
+    #[command(flatten)]
+    options: AuditOptions,
     #[command(flatten)]
     serve: Serve,
 }
@@ -134,7 +134,7 @@ pub(crate) enum Task {
     },
     Audit {
         settings: Box<Settings>,
-        repair: bool,
+        options: AuditOptions,
         json: bool,
     },
     Lock(LockCommand),
@@ -171,14 +171,14 @@ pub(crate) fn read() -> Result<Task, String> {
                 layers,
             }
         }
-        Some(Command::Audit(AuditArgs { repair, .. })) => {
-            // It is said on the command line or not at all: no file of settings repairs anything.
-            let others = arguments.iter().filter(|a| **a != "--repair");
-            let (serve, _) = layered(&others.cloned().collect::<Vec<_>>(), "audit")?;
+        Some(Command::Audit(AuditArgs { options, .. })) => {
+            // They stand on the command line or nowhere: no file of settings repairs anything.
+            let own = AuditOptions::augment_args(clap::Command::new("audit"));
+            let (serve, _) = layered(&without_options(&arguments, &own), "audit")?;
             Task::Audit {
                 json: serve.json,
                 settings: Box::new(serve.settings()?),
-                repair,
+                options,
             }
         }
         Some(Command::Lock(command)) => Task::Lock(command),
@@ -200,6 +200,30 @@ pub(crate) fn read() -> Result<Task, String> {
         }
         Some(Command::Completions { shell }) => Task::Completions(shell),
     })
+}
+
+/// The arguments without those that are options of this command.
+fn without_options(arguments: &[OsString], command: &clap::Command) -> Vec<OsString> {
+    let (mut others, mut rest) = (Vec::new(), arguments.iter());
+    while let Some(argument) = rest.next() {
+        let text = argument.to_string_lossy();
+        let (name, has_value) = match text.split_once('=') {
+            Some((name, _)) => (name, true),
+            None => (&*text, false),
+        };
+        let is_named = |option: &&clap::Arg| {
+            let long = option.get_long();
+            long.is_some() && name.strip_prefix("--") == long
+        };
+        match command.get_arguments().find(is_named) {
+            None => others.push(argument.clone()),
+            Some(option) if option.get_action().takes_values() && !has_value => {
+                rest.next();
+            }
+            Some(_) => {}
+        }
+    }
+    others
 }
 
 /// The options of a command that serves, with the layers below the command line.
