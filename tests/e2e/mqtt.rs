@@ -157,6 +157,9 @@ fn files_that_cannot_be_used_are_named_before_anything_starts() {
     assert!(taken.contains("leave user and password out"), "{taken}");
 }
 
+/// Options by their names.
+type Options<'a> = Vec<(&'a str, &'a str)>;
+
 /// The program, run by a user who may not read everything: as root nothing is forbidden.
 fn unprivileged(folder: &Path) -> Command {
     // Another user may have no way to where the program was built.
@@ -202,7 +205,7 @@ fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2()
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), said)
     };
-    let cases: [(&str, Vec<(&str, &str)>, &str); 6] = [
+    let cases: [(&str, Options<'_>, &str); 6] = [
         (&other, vec![("ca", &other)], "Permission denied"),
         (
             &closed_key,

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use keywright_adapters::time::SystemClock;
+use keywright_domain::ports::Clock;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{
     Broker, Connection, Files, Flow, Handler, Message, QoS, Session, SessionOptions,
@@ -119,10 +121,7 @@ async fn a_lock_that_answers_each_delta_with_another_change_stops_no_other() {
         (answer.status == 200).then_some(())
     };
     eventually("it is ready", is_ready).await;
-    let clock = Arc::new(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.expect("after 1970").as_secs()
-    });
+    let clock = Arc::new(|| SystemClock.now().as_secs());
     let keys = ShadowName::Named("keys".into());
     let mut locks = VirtualLocks::open(
         &lock_folder.path().join("locks.sqlite"),
