@@ -41,7 +41,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     let task = match cli::read() {
         Ok(task) => task,
         Err(error) => {
-            eprintln!("keywright: {error}");
+            logging::print_fatal(cli::log_format(), &error);
             return ExitCode::from(INVALID_SETTINGS);
         }
     };
@@ -85,14 +85,14 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("keywright: {error}");
+            logging::print_fatal(cli::log_format(), &error.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
 fn start(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
-    logging::start(settings.log, settings.log_level);
+    let _logging = logging::start(settings.log, settings.log_level);
     // A thread for each core that this process may use, whatever the environment says of tokio's.
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()

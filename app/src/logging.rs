@@ -1,27 +1,205 @@
 //! Log lines, on standard error.
+//!
+//! A reader that stalls never blocks the service: lines for a pipe or a terminal go through a bounded queue, and those that find
+//! it full are dropped and counted. Lines for a file are written at once.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::{self, Debug};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::panic;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber, error};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, registry};
+use tracing_subscriber::{Layer, registry};
 
 use crate::settings::LogFormat;
 
-/// The AWS SDK warns at length of what it then answers as an error, which is said in a line of ours.
+/// The AWS SDK warns at length of what it then answers as an error, which has a line of ours.
 const AWS_SDK: [&str; 2] = ["aws_config", "aws_runtime"];
 
-pub(crate) fn start(format: LogFormat, level: tracing::Level) {
+/// Lines that may wait for a slow reader.
+const MAX_WAITING_LINES: usize = 8192;
+
+/// How long a last line may take to be printed.
+const PRINT_TIME: Duration = Duration::from_secs(1);
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because their reader stalled, since the start.
+pub(crate) fn dropped_lines() -> u64 {
+    let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(dropped).unwrap_or(u64::MAX)
+}
+
+/// Writes the lines that still wait when it is dropped, for a second at most.
+pub(crate) struct Logging {
+    _worker: Option<WorkerGuard>,
+}
+
+/// Starts to log. From now on panics are log lines, too.
+pub(crate) fn start(format: LogFormat, level: tracing::Level) -> Logging {
     let filter = Targets::new()
         .with_default(LevelFilter::from_level(level))
         .with_targets(AWS_SDK.map(|target| (target, LevelFilter::ERROR)));
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
+    let (writer, worker) = match is_file() {
+        true => (BoxMakeWriter::new(std::io::stderr), None),
+        false => {
+            let (queue, worker) = NonBlockingBuilder::default()
+                .lossy(true)
+                .buffered_lines_limit(MAX_WAITING_LINES)
+                .thread_name("log")
+                .finish(std::io::stderr());
+            let _ = DROPPED.set(queue.error_counter());
+            (BoxMakeWriter::new(queue), Some(worker))
+        }
+    };
+    let lines = layer()
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(false);
     let lines = match format {
         LogFormat::Text => lines.compact().boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(FlatJson)
+            .boxed(),
     };
     registry().with(lines.with_filter(filter)).init();
+    panic::set_hook(Box::new(log_panic));
+    Logging { _worker: worker }
+}
+
+/// Whether standard error is a file, which has no reader that could stall.
+fn is_file() -> bool {
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    let metadata = stderr.and_then(|stderr| File::from(stderr).metadata());
+    metadata.is_ok_and(|metadata| metadata.is_file())
+}
+
+fn log_panic(info: &panic::PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = message.unwrap_or("no message");
+    let location = info.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(panic = message, location, backtrace, "a thread panicked");
+}
+
+/// Prints one line outside of the log: why the program ends, before a log could be started or after it has ended. It is given up
+/// where the reader of standard error stalls.
+pub(crate) fn print_fatal(format: LogFormat, message: &str) {
+    let text = match format {
+        LogFormat::Text => format!("keywright: {message}"),
+        LogFormat::Json => {
+            let mut line = Line::new("ERROR");
+            line.add("message", message.into());
+            line.text()
+        }
+    };
+    let (sender, printed) = mpsc::channel();
+    thread::spawn(move || {
+        eprintln!("{text}");
+        let _ = sender.send(());
+    });
+    let _ = printed.recv_timeout(PRINT_TIME);
+}
+
+/// One flat JSON object a line: the event's fields, and those of the spans around it that the event does not have.
+struct FlatJson;
+
+impl<S> FormatEvent<S, JsonFields> for FlatJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Line::new(event.metadata().level().as_str());
+        event.record(&mut line);
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<JsonFields>>();
+            let fields = fields.and_then(|text| serde_json::from_str::<Map<_, _>>(text).ok());
+            for (name, value) in fields.into_iter().flatten() {
+                line.add(&name, value);
+            }
+        }
+        writeln!(writer, "{}", line.text())
+    }
+}
+
+/// The members of a line in their order. A name that is there already is not added again.
+struct Line(Vec<(String, Value)>);
+
+impl Line {
+    fn new(level: &str) -> Self {
+        let mut timestamp = String::new();
+        // A text takes whatever is written to it.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        Self(vec![
+            ("timestamp".into(), timestamp.into()),
+            ("level".into(), level.into()),
+        ])
+    }
+
+    fn add(&mut self, name: &str, value: Value) {
+        if self.0.iter().all(|(known, _)| known != name) {
+            self.0.push((name.to_owned(), value));
+        }
+    }
+
+    fn text(&self) -> String {
+        let members = self.0.iter().map(|(name, value)| {
+            let name = Value::from(name.as_str());
+            format!("{name}:{value}")
+        });
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.add(field.name(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field.name(), value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field.name(), value.into());
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keywright_domain::event::LockEvent;
 use keywright_domain::ports::Standing;
 use keywright_domain::rules::{Finding, Ignored};
 use keywright_domain::values::Timestamp;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::bootstrap::{Call, Observer, Recorded};
+use crate::logging;
 
 type Label = (&'static str, &'static str);
 
@@ -68,6 +70,86 @@ pub(crate) struct Metrics {
     open_writes: Gauge,
     unconfirmed: Gauge,
     shed: Family<[Label; 1], Counter>,
+    dropped_log_lines: Counter,
+}
+
+/// How metrics are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' text format 0.0.4.
+    Text,
+}
+
+/// Routes and the statuses that each is known to answer.
+const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
+    (
+        "/locks/{id}/WriteKey",
+        &[
+            200, 400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504,
+        ],
+    ),
+    (
+        "/locks/{id}/writes/{writeId}",
+        &[200, 400, 401, 403, 404, 429, 500, 503],
+    ),
+    (
+        "DELETE /locks/{id}/writes/{writeId}",
+        &[200, 400, 401, 403, 404, 409, 429, 500, 502, 503, 504],
+    ),
+    (
+        "/locks/{id}/writes",
+        &[200, 400, 401, 403, 404, 429, 500, 503],
+    ),
+    (
+        "/locks/{id}/details",
+        &[200, 400, 401, 403, 404, 429, 500, 503],
+    ),
+    (
+        "/locks/{id}/events",
+        &[200, 400, 401, 403, 404, 429, 500, 503],
+    ),
+    ("/healthz", &[200]),
+    ("/readyz", &[200, 503]),
+    ("/metrics", &[200]),
+    ("other", &[404, 405]),
+];
+
+const REPORT_OUTCOMES: [&str; 6] = [
+    "recorded",
+    "repeated",
+    "contradiction",
+    "wrong_thing",
+    "early",
+    "unreadable",
+];
+
+/// The same metrics in the text format: there a counter is described by the name of its samples, and units and the end have
+/// no lines.
+fn to_text_format(open_metrics: &str) -> String {
+    let is_counter = |name: &str| {
+        let line = format!("# TYPE {name} counter");
+        open_metrics.lines().any(|known| known == line)
+    };
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match [(); 4].map(|()| words.next()) {
+            [Some("#"), Some("UNIT" | "EOF"), ..] => continue,
+            [
+                Some("#"),
+                Some(kind @ ("HELP" | "TYPE")),
+                Some(name),
+                Some(rest),
+            ] if is_counter(name) => {
+                text.push_str(&format!("# {kind} {name}_total {rest}"));
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 impl Metrics {
@@ -158,24 +240,65 @@ impl Metrics {
                 "shed_requests",
                 "Requests that were turned away because too much was in progress",
             ),
+            dropped_log_lines: counted(
+                &mut registry,
+                "dropped_log_lines",
+                "Log lines that were dropped because their reader stalled",
+            ),
             registry,
         };
-        for name in Finding::NAMES {
-            // A series that is there from the start shows its first increase.
-            drop(metrics.findings.get_or_create(&[("finding", name)]));
-        }
+        metrics.begin_known_series();
         metrics
     }
 
-    /// As Prometheus reads it (OpenMetrics 1.0).
-    pub(crate) fn text(&self, now: Timestamp) -> String {
+    /// Makes the series whose labels are known. One that is there from the start shows its first increase.
+    fn begin_known_series(&self) {
+        for (route, statuses) in KNOWN_ANSWERS {
+            for status in *statuses {
+                let status = *status;
+                drop(self.requests.get_or_create(&Answered { route, status }));
+            }
+        }
+        for event in LockEvent::NAMES_OF_WRITES {
+            drop(self.events.get_or_create(&[("event", event)]));
+        }
+        for outcome in REPORT_OUTCOMES {
+            drop(self.reports.get_or_create(&[("outcome", outcome)]));
+        }
+        for name in Finding::NAMES {
+            drop(self.findings.get_or_create(&[("finding", name)]));
+        }
+        for why in ["in_flight", "in_flight_each", "failed_credentials"] {
+            drop(self.shed.get_or_create(&[("why", why)]));
+        }
+        for (port, calls, outcomes) in Call::KNOWN {
+            for call in calls {
+                let (port, call) = (("port", port), ("call", *call));
+                drop(self.call_seconds.get_or_create(&[port, call]));
+                for outcome in outcomes {
+                    let outcome = ("outcome", *outcome);
+                    drop(self.calls.get_or_create(&[port, call, outcome]));
+                }
+            }
+        }
+    }
+
+    /// All metrics in one of the formats that Prometheus reads.
+    pub(crate) fn text(&self, now: Timestamp, format: MetricsFormat) -> String {
+        let dropped = logging::dropped_lines();
+        let counted = self.dropped_log_lines.get();
+        self.dropped_log_lines
+            .inc_by(dropped.saturating_sub(counted));
         let since = *lock(&self.oldest_since);
         let age = since.map(|at| now.since(at)).unwrap_or_default();
         self.oldest_intent.set(age.as_secs_f64());
         let mut text = String::new();
         // A text takes whatever is written to it.
         let _ = encode(&mut text, &self.registry);
-        text
+        match format {
+            MetricsFormat::OpenMetrics => text,
+            MetricsFormat::Text => to_text_format(&text),
+        }
     }
 
     pub(crate) fn answered(&self, route: &'static str, status: u16) {
@@ -250,5 +373,23 @@ impl Observer for Metrics {
                 self.confirmed.observe(took.as_secs_f64());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_described_by_the_names_of_their_samples_in_the_text_format() {
+        let text = to_text_format(
+            "# HELP a_b Counts a b.\n# TYPE a_b counter\na_b_total{x=\"y z\"} 1\n\
+             # HELP c_seconds Took.\n# TYPE c_seconds histogram\n# UNIT c_seconds seconds\nc_seconds_count 0\n# EOF\n",
+        );
+        assert_eq!(
+            text,
+            "# HELP a_b_total Counts a b.\n# TYPE a_b_total counter\na_b_total{x=\"y z\"} 1\n\
+             # HELP c_seconds Took.\n# TYPE c_seconds histogram\nc_seconds_count 0\n"
+        );
     }
 }

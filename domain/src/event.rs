@@ -89,6 +89,16 @@ pub enum LockEvent {
 }
 
 impl LockEvent {
+    /// The types of events that writing keys records; a lock's other events are imported.
+    pub const NAMES_OF_WRITES: [&'static str; 6] = [
+        "KeyWriteRequested",
+        "KeyWriteConfirmed",
+        "KeyWriteFailed",
+        "KeyWriteExpired",
+        "KeyWriteSuperseded",
+        "KeyWriteWithdrawn",
+    ];
+
     /// The event's type as the HTTP contract spells it.
     pub fn name(&self) -> &'static str {
         match self {

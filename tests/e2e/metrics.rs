@@ -1,12 +1,19 @@
 //! `GET /metrics`: what is counted is what happened.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use crate::world::{FAST, World, eventually};
 
 /// Each sample by its name and labels.
 async fn samples(world: &World) -> BTreeMap<String, f64> {
-    let answer = world.program.request("GET", "/metrics").send().await;
+    let request = world.program.request("GET", "/metrics");
+    let request = request.header(
+        "Accept",
+        "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1",
+    );
+    let answer = request.send().await;
     assert_eq!(answer.status, 200);
     let content_type = answer.header("content-type").expect("a type");
     assert!(
@@ -102,4 +109,39 @@ async fn what_is_unfinished_and_what_goes_wrong_is_shown() {
     ] {
         assert_eq!(of(&samples, name), value, "{name} in {samples:#?}");
     }
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zero() {
+    let world = World::silent();
+    let answer = world.program.request("GET", "/metrics").send().await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    for series in [
+        r#"keywright_http_requests_total{route="/locks/{id}/WriteKey",status="502"} 0"#,
+        r#"keywright_events_total{event="KeyWriteFailed"} 0"#,
+        r#"keywright_reports_total{outcome="contradiction"} 0"#,
+        r#"keywright_shed_requests_total{why="in_flight"} 0"#,
+        r#"keywright_port_calls_total{port="store",call="save",outcome="unavailable"} 0"#,
+        "keywright_contradictions_total 0",
+        "keywright_dropped_log_lines_total 0",
+    ] {
+        assert!(answer.text.lines().any(|line| line == series), "{series}");
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed: scripts/test does that");
+    let mut stdin = promtool.stdin.take().expect("piped");
+    stdin.write_all(answer.text.as_bytes()).expect("written");
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }

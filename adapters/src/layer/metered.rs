@@ -28,6 +28,40 @@ pub struct Call {
     pub took: Duration,
 }
 
+impl Call {
+    /// The calls of each port, and the outcomes that each may have.
+    pub const KNOWN: [(
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+    ); 2] = [
+        (
+            "shadow",
+            &["put", "fence", "update", "read"],
+            &[
+                "ok",
+                "not_applied",
+                "refused",
+                "conflict",
+                "unknown",
+                "given_up",
+            ],
+        ),
+        (
+            "store",
+            &["load", "save", "claim"],
+            &[
+                "ok",
+                "stale",
+                "unavailable",
+                "unknown",
+                "corrupt",
+                "given_up",
+            ],
+        ),
+    ];
+}
+
 /// Who is told of what goes through ports.
 pub trait Observer: Send + Sync {
     /// A call has ended.

@@ -25,7 +25,7 @@ use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
-use crate::settings::{Settings, StoreChoice};
+use crate::settings::{LogFormat, Settings, StoreChoice};
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
@@ -224,6 +224,27 @@ fn without_options(arguments: &[OsString], command: &clap::Command) -> Vec<OsStr
         }
     }
     others
+}
+
+/// How lines on standard error are to look, as far as that can be said of settings which may be invalid otherwise.
+pub(crate) fn log_format() -> LogFormat {
+    let arguments: Vec<String> = std::env::args().collect();
+    let given = arguments.iter().zip(arguments.iter().skip(1));
+    let mut given = given
+        .filter(|(option, _)| *option == "--log")
+        .map(|(_, value)| value.as_str());
+    let mut joined = arguments
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("--log="));
+    let named = joined
+        .next_back()
+        .or_else(|| given.next_back())
+        .map(str::to_owned);
+    let named = named.or_else(|| layers::below("log").ok().flatten());
+    match named.as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
 }
 
 /// The options of a command that serves, with the layers below the command line.

@@ -119,7 +119,7 @@ pub(super) type StartUser =
 
 /// Serves shadows until a signal comes, with `locks` on them, where there are any.
 pub(super) fn run(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> Result<(), Error> {
-    logging::start(fronts.log.log, fronts.log.log_level);
+    let _logging = logging::start(fronts.log.log, fronts.log.log_level);
     make_private_folder(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use keywright_adapters::json::EventData;
 use keywright_domain::Written;
@@ -13,6 +13,8 @@ use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId
 use keywright_domain::write::{Write, WriteState};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::metrics::MetricsFormat;
 
 use super::Answer;
 
@@ -43,13 +45,39 @@ pub(super) fn options(methods: &'static str) -> Answer {
     answer
 }
 
-/// What Prometheus reads (OpenMetrics 1.0).
-pub(super) fn metrics(text: String) -> Answer {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What Prometheus reads.
+pub(super) fn metrics(text: String, format: MetricsFormat) -> Answer {
     let mut answer = json(StatusCode::OK, text.into_bytes());
-    let content_type = HeaderValue::from_static(OPEN_METRICS);
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    let content_type = HeaderValue::from_static(match format {
+        MetricsFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        MetricsFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
+    });
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.append(VARY, HeaderValue::from_static("Accept"));
     answer
+}
+
+/// OpenMetrics for a client that names it, as Prometheus does; else the text format, which all tools read.
+pub(super) fn metrics_format(headers: &HeaderMap) -> MetricsFormat {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let wanted = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+        let is_refused = |part: &str| {
+            part.strip_prefix("q=")
+                .and_then(|q| q.parse().ok())
+                .is_some_and(|q: f32| q <= 0.0)
+        };
+        is_named && !parts.any(is_refused)
+    };
+    match accepted.flat_map(|value| value.split(',')).any(wanted) {
+        true => MetricsFormat::OpenMetrics,
+        false => MetricsFormat::Text,
+    }
 }
 
 /// Where the status of a write is read.

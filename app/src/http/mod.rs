@@ -173,7 +173,11 @@ async fn dispatch(
         Route::Ready => reads::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
-        Route::Metrics => Ok(answer::metrics(app.metrics.text(app.clock.now()))),
+        Route::Metrics => {
+            let format = answer::metrics_format(request.headers());
+            let text = app.metrics.text(app.clock.now(), format);
+            Ok(answer::metrics(text, format))
+        }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request, deadline).await,
