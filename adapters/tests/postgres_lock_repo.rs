@@ -12,10 +12,10 @@ use keywright_domain::rules::{self, Limits};
 use keywright_domain::values::{LockVersion, ShadowVersion, WriteId};
 use keywright_domain::write::{Owner, Write};
 use keywright_testkit::lock_repo::{Passing, Store};
-use keywright_testkit::lock_repo_cases;
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::tcp_proxy::{Passage, TcpProxy};
+use keywright_testkit::{ManualTimer, lock_repo_cases};
 
 /// What a statement may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,13 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Fresh {
     server: Arc<PostgresServer>,
     url: String,
+    /// Counts leases.
+    timer: ManualTimer,
 }
 
 impl Fresh {
     async fn new(server: Arc<PostgresServer>) -> Self {
         let (maker, made) = (server.clone(), tokio::task::spawn_blocking);
         let url = made(move || maker.database()).await.expect("a database");
-        Self { server, url }
+        Self {
+            server,
+            url,
+            timer: ManualTimer::default(),
+        }
     }
 
     async fn shared() -> Self {
@@ -52,7 +58,7 @@ impl Fresh {
     }
 
     async fn try_open(&self) -> Result<PostgresLockRepo, DatabaseError> {
-        open_at(&self.url).await
+        open_with(&self.url, self.timer.clone()).await
     }
 
     async fn refusal(&self) -> String {
@@ -63,29 +69,26 @@ impl Fresh {
 }
 
 async fn open_at(url: &str) -> Result<PostgresLockRepo, DatabaseError> {
-    let settings = DatabaseSettings::new(url).expect("a URL");
-    let database = Database::connect(&settings, PATIENCE).await?;
-    Ok(PostgresLockRepo::new(database))
+    open_with(url, ManualTimer::default()).await
 }
 
-/// The database's clock is nobody's to move; that leases ended sooner comes to the same.
+async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, DatabaseError> {
+    let settings = DatabaseSettings::new(url).expect("a URL");
+    let database = Database::connect(&settings, PATIENCE).await?;
+    Ok(PostgresLockRepo::new(database, Arc::new(timer)))
+}
+
+/// The database's clock is nobody's to set; moving the moments that it wrote comes to the same.
 async fn fresh() -> Store {
     let database = Arc::new(Fresh::shared().await);
-    let repo = Arc::new(database.open().await);
-    let pass = move |span: Duration| -> Passing {
+    let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
+    let set_wall_clock = move |millis: i64| -> Passing {
         let database = database.clone();
-        let sooner = format!(
-            "UPDATE writes SET lease_until = lease_until - {}",
-            span.as_millis()
-        );
-        let passing = tokio::task::spawn_blocking(move || database.psql(&sooner));
-        Box::pin(async move { drop(passing.await.expect("it passes")) })
+        let moved = format!("UPDATE writes SET lease_until = lease_until - ({millis})");
+        let moving = tokio::task::spawn_blocking(move || database.psql(&moved));
+        Box::pin(async move { drop(moving.await.expect("it is set")) })
     };
-    Store {
-        locks: repo.clone(),
-        history: repo,
-        pass: Arc::new(pass),
-    }
+    Store::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
 }
 
 lock_repo_cases!(fresh);
@@ -128,25 +131,32 @@ async fn replicas_that_start_at_once_share_one_store() {
     }
 }
 
+/// Each replica counts a lease from its own first look, so that one which has just started takes nothing early.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_ends_by_the_database_s_clock() {
+async fn a_lease_is_counted_by_each_replica_from_its_first_look() {
     let database = Fresh::shared().await;
-    let repo = database.open().await;
-    repo.import(vec![created(lock_id(1))])
-        .await
-        .expect("imported");
-    let (mut write, _) = prepared(&load(&repo).await, 10, slot("k", None));
-    let lease = Duration::from_secs(2);
-    if let keywright_domain::write::WriteState::Prepared(intent) = &mut write.state {
-        intent.lease = lease;
-    }
-    let (_, mut save) = prepared(&load(&repo).await, 10, slot("k", None));
-    save.writes = vec![write];
-    repo.save(save).await.expect("prepared");
-    assert_eq!(repo.claim(Owner(8), LEASE).await, Ok(None));
-    tokio::time::sleep(lease + Duration::from_millis(50)).await;
-    let claimed = repo.claim(Owner(8), LEASE).await.expect("it answers");
-    assert!(claimed.is_some());
+    let (early, early_timer) = (database.open().await, database.timer.clone());
+    let settings = DatabaseSettings::new(&database.url).expect("a URL");
+    let connected = Database::connect(&settings, PATIENCE).await;
+    let late_timer = ManualTimer::default();
+    let late = PostgresLockRepo::new(
+        connected.expect("the database"),
+        Arc::new(late_timer.clone()),
+    );
+    fill(&early).await;
+    assert_eq!(early.claim(Owner(8), LEASE).await, Ok(None));
+    early_timer.advance(LEASE);
+    late_timer.advance(LEASE);
+    let first_look = late.claim(Owner(9), LEASE).await;
+    assert_eq!(first_look, Ok(None), "it has not seen a whole lease");
+    let claimed = early.claim(Owner(8), LEASE).await.expect("it answers");
+    let claimed = claimed.expect("the lease has ended").id;
+    late_timer.advance(LEASE);
+    let second_look = late.claim(Owner(9), LEASE).await;
+    assert_eq!(second_look, Ok(None), "it has another owner now");
+    late_timer.advance(LEASE);
+    let taken = late.claim(Owner(9), LEASE).await.expect("it answers");
+    assert_eq!(taken.map(|write| write.id), Some(claimed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,12 +352,14 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
     assert!(text.contains("synchronous_commit is off"), "{text}");
 
     let missing = Fresh {
+        timer: ManualTimer::default(),
         url: newer.url.replace(newer.name(), "no_such_database"),
         server: newer.server.clone(),
     };
     assert!(missing.refusal().await.contains("does not exist"));
 
     let nobody = Fresh {
+        timer: ManualTimer::default(),
         url: "postgres://keywright@127.0.0.1:1/none".into(),
         server: newer.server.clone(),
     };

@@ -12,21 +12,32 @@ use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError};
 use keywright_domain::rules::{self, Limits, ReportDecision};
 use keywright_domain::values::{ShadowVersion, WriteId};
-use keywright_domain::write::Write;
+use keywright_domain::write::{Owner, Write};
 use keywright_testkit::lock_repo::Store;
-use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
-use keywright_testkit::{ManualClock, lock_repo_cases};
+use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
+use keywright_testkit::{ManualTimer, lock_repo_cases};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 async fn fresh() -> Store {
     let folder = TempDir::new().expect("a folder");
-    let clock = ManualClock::at(NOW);
-    let repo = SqliteLockRepo::open(&file(&folder), Arc::new(clock.clone())).expect("a store");
-    Store::new(Arc::new(repo), move |span| {
+    let (timer, path) = (ManualTimer::default(), file(&folder));
+    let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
+    let store = Store::new(Arc::new(repo), move |span| {
         let _lives_as_long_as_the_test = &folder;
-        clock.advance(span);
+        timer.advance(span);
+    });
+    store.with_wall_clock(move |millis| {
+        move_stored_leases(&path, millis);
+        Box::pin(std::future::ready(()))
     })
+}
+
+/// The moments at which leases end by a wall clock, as if that had been set.
+fn move_stored_leases(path: &Path, millis: i64) {
+    let conn = Connection::open(path).expect("the file");
+    conn.execute("UPDATE writes SET lease_until = lease_until - ?1", [millis])
+        .expect("moved");
 }
 
 lock_repo_cases!(fresh);
@@ -36,11 +47,11 @@ fn file(folder: &TempDir) -> PathBuf {
 }
 
 fn open(path: &Path) -> SqliteLockRepo {
-    SqliteLockRepo::open(path, Arc::new(ManualClock::at(NOW))).expect("a store")
+    SqliteLockRepo::open(path, Arc::new(ManualTimer::default())).expect("a store")
 }
 
 fn refusal(path: &Path) -> String {
-    let opened = SqliteLockRepo::open(path, Arc::new(ManualClock::at(NOW)));
+    let opened = SqliteLockRepo::open(path, Arc::new(ManualTimer::default()));
     let text = opened.err().expect("refused").to_string();
     assert!(text.contains(&path.display().to_string()), "{text}");
     text
@@ -225,6 +236,29 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
         .expect("damaged");
     let loaded = repo.load(lock_id(1)).await.map(|_| None);
     assert_eq!(loaded, corrupt("locks", "state", "1"));
+}
+
+/// What an earlier process left is claimed one lease after the first look of this one, however far ahead or behind the wall
+/// clock was when it was saved.
+#[tokio::test]
+async fn an_intent_of_an_earlier_process_is_claimed_after_one_lease() {
+    for clock_was_ahead_by in [-3_600_000, 0, 3_600_000] {
+        let folder = TempDir::new().expect("a folder");
+        let path = file(&folder);
+        let repo = open(&path);
+        fill(&repo).await;
+        drop(repo);
+        move_stored_leases(&path, -clock_was_ahead_by);
+        let timer = ManualTimer::default();
+        let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
+        let claim = async || {
+            let claimed = repo.claim(Owner(8), LEASE).await;
+            claimed.expect("the store answers").map(|write| write.id)
+        };
+        assert_eq!(claim().await, None, "its owner may be alive");
+        timer.advance(LEASE);
+        assert!(claim().await.is_some(), "{clock_was_ahead_by} ms ahead");
+    }
 }
 
 /// A file as version 1 of the schema left it, opened by several at once.

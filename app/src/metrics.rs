@@ -7,7 +7,6 @@ use std::time::Duration;
 use keywright_domain::event::LockEvent;
 use keywright_domain::ports::Standing;
 use keywright_domain::rules::{Finding, Ignored};
-use keywright_domain::values::Timestamp;
 use keywright_domain::{Audited, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -16,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use tokio::time::Instant;
 
 use crate::bootstrap::{Call, Observer, Recorded};
 use crate::logging;
@@ -64,8 +64,8 @@ pub(crate) struct Metrics {
     findings: Family<[Label; 1], Counter>,
     open_intents: Gauge,
     oldest_intent: Gauge<f64, AtomicU64>,
-    /// When the oldest intent was prepared; its age is counted when it is read.
-    oldest_since: Mutex<Option<Timestamp>>,
+    /// How old the oldest intent was at a moment; its age is counted on from there, by the monotonic clock.
+    oldest_at: Mutex<Option<(Duration, Instant)>>,
     contradictions: Counter,
     open_writes: Gauge,
     unconfirmed: Gauge,
@@ -179,7 +179,7 @@ impl Metrics {
         let oldest_intent = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
             "oldest_intent_age",
-            "How long the oldest of them has been open",
+            "How long the oldest of them has been open, as far as this server has seen",
             Unit::Seconds,
             oldest_intent.clone(),
         );
@@ -219,7 +219,7 @@ impl Metrics {
                 "Writes whose outcome is not known yet, in the whole store",
             ),
             oldest_intent,
-            oldest_since: Mutex::default(),
+            oldest_at: Mutex::default(),
             contradictions: counted(
                 &mut registry,
                 "contradictions",
@@ -284,13 +284,14 @@ impl Metrics {
     }
 
     /// All metrics in one of the formats that Prometheus reads.
-    pub(crate) fn text(&self, now: Timestamp, format: MetricsFormat) -> String {
+    pub(crate) fn text(&self, format: MetricsFormat) -> String {
         let dropped = logging::dropped_lines();
         let counted = self.dropped_log_lines.get();
         self.dropped_log_lines
             .inc_by(dropped.saturating_sub(counted));
-        let since = *lock(&self.oldest_since);
-        let age = since.map(|at| now.since(at)).unwrap_or_default();
+        let counted = *lock(&self.oldest_at);
+        let age = counted.map(|(age, at)| age + at.elapsed());
+        let age = age.unwrap_or_default();
         self.oldest_intent.set(age.as_secs_f64());
         let mut text = String::new();
         // A text takes whatever is written to it.
@@ -339,7 +340,8 @@ impl Metrics {
     pub(crate) fn standing(&self, standing: &Standing) {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.open_intents.set(count(standing.intents));
-        *lock(&self.oldest_since) = standing.oldest_intent;
+        let now = Instant::now();
+        *lock(&self.oldest_at) = standing.oldest_intent.map(|age| (age, now));
         self.open_writes.set(count(standing.open));
         self.unconfirmed.set(count(standing.unconfirmed));
     }

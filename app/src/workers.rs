@@ -77,8 +77,8 @@ pub(crate) fn start(
             metrics.clone(),
         ));
     }
-    workers.spawn(look_at_all(attendant.clone(), look));
-    workers.spawn(maintain(attendant));
+    workers.spawn(look_at_all(attendant.clone(), look.clone()));
+    workers.spawn(maintain(attendant, look));
     workers.spawn(forget(writes.clone()));
     workers.spawn(count(writes.clone(), metrics.clone()));
     for _ in 0..RECOVERIES {
@@ -165,9 +165,13 @@ async fn recover(writes: Arc<KeyWrites>) {
 }
 
 /// Attends to what is due, every second; a lock whose shadow does not answer holds up no other.
-async fn maintain(attendant: Arc<Attendant>) {
+async fn maintain(attendant: Arc<Attendant>, look: Arc<Notify>) {
     let mut contradictions = 0;
     loop {
+        if attendant.writes.clock_was_set_back() {
+            warn!("the clock was set back; all open writes are looked at again");
+            look.notify_one();
+        }
         match attendant.pass(false).await {
             // What is still going on is skipped by the next pass.
             Ok(mut going_on) => going_on.detach_all(),

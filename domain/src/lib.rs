@@ -5,8 +5,8 @@
 //!
 //! Embedding it means to choose an adapter for each port, to run [`KeyWrites::write_key`] for each
 //! request, [`KeyWrites::settle`] for each report of a lock, [`KeyWrites::recover_next`] and
-//! [`KeyWrites::maintain`] every second, and [`KeyWrites::look_at_all`] at start-up and whenever reports may
-//! have been missed:
+//! [`KeyWrites::maintain`] every second, and [`KeyWrites::look_at_all`] at start-up, whenever reports may
+//! have been missed, and when [`KeyWrites::clock_was_set_back`]:
 //!
 //! ```
 //! use std::sync::Arc;

@@ -19,7 +19,7 @@ pub struct Intent {
     pub owner: Owner,
     /// Moves with every take-over; an owner whose epoch is outdated has nothing to say any more.
     pub epoch: Epoch,
-    /// How long the owner may act, counted by the store's clock from the save that carries it.
+    /// How long the owner may act from the save that carries it, by a monotonic clock.
     pub lease: Duration,
 }
 
@@ -179,12 +179,13 @@ impl Write {
         }
     }
 
-    /// SENT for longer than `confirm_within`. A reading, not a state, and not a failure.
+    /// SENT for longer than `confirm_within`, or at a moment that lies further ahead than that: the clock was set back
+    /// since, and nobody knows for how long. A reading, not a state, and not a failure.
     pub fn is_unconfirmed(&self, now: Timestamp, confirm_within: Duration) -> bool {
         matches!(self.state, WriteState::Sent)
-            && self
-                .requested
-                .is_some_and(|r| now.since(r.time) > confirm_within)
+            && self.requested.is_some_and(|r| {
+                now.since(r.time) > confirm_within || r.time.since(now) > confirm_within
+            })
     }
 
     /// The event that its 200 answers with.

@@ -19,6 +19,11 @@ impl ManualClock {
         Self(Arc::new(AtomicU64::new(now.as_millis())))
     }
 
+    /// Is set to `now`, which may be earlier.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.as_millis(), Ordering::SeqCst);
+    }
+
     /// Moves on by `span`.
     pub fn advance(&self, span: Duration) {
         let moved = self.now().after(span);

@@ -21,6 +21,8 @@ pub struct PostgresServer {
     port: u16,
     /// What its settings say besides.
     settings: String,
+    /// What its environment has besides.
+    variables: Vec<(String, String)>,
     databases: AtomicU32,
     child: Mutex<Option<Child>>,
 }
@@ -53,15 +55,20 @@ impl PostgresServer {
 
     /// A server of one's own.
     pub fn start() -> Self {
-        Self::with(FAST)
+        Self::with(FAST, Vec::new())
+    }
+
+    /// A server of one's own, with these variables in its environment.
+    pub fn start_with(variables: Vec<(String, String)>) -> Self {
+        Self::with(FAST, variables)
     }
 
     /// A server that waits for its disk, as one in use does: to measure it.
     pub fn start_durable() -> Self {
-        Self::with("")
+        Self::with("", Vec::new())
     }
 
-    fn with(settings: &str) -> Self {
+    fn with(settings: &str, variables: Vec<(String, String)>) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -74,7 +81,7 @@ impl PostgresServer {
             .output()
             .expect("PostgreSQL is installed: scripts/test does that");
         succeeded("initdb", &made);
-        Self::run_in(folder, settings)
+        Self::run_in(folder, settings, variables)
     }
 
     /// A server that follows this one, and takes no writes.
@@ -92,14 +99,16 @@ impl PostgresServer {
             "primary_conninfo = 'host=127.0.0.1 port={} user=keywright'\n",
             self.port
         );
-        Self::run_in(folder, &format!("{}{connection}", self.settings))
+        let settings = format!("{}{connection}", self.settings);
+        Self::run_in(folder, &settings, self.variables.clone())
     }
 
-    fn run_in(folder: TempDir, settings: &str) -> Self {
+    fn run_in(folder: TempDir, settings: &str, variables: Vec<(String, String)>) -> Self {
         let mut server = Self {
             folder,
             port: 0,
             settings: settings.to_owned(),
+            variables,
             databases: AtomicU32::new(0),
             child: Mutex::new(None),
         };
@@ -129,6 +138,7 @@ impl PostgresServer {
         let path = self.data().join("postgresql.auto.conf");
         std::fs::write(path, settings).unwrap();
         let child = program("postgres")
+            .envs(self.variables.iter().cloned())
             .arg("-D")
             .arg(self.data())
             .stdout(Stdio::null())

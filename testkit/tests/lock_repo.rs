@@ -1,7 +1,8 @@
 //! The memory store keeps the contract, and for each case there is a broken store that only it catches.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use keywright_domain::ports::*;
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::*;
 use keywright_domain::write::{Owner, Write, WriteState};
-use keywright_testkit::lock_repo::Store;
+use keywright_testkit::lock_repo::{OBSERVER, Store};
 use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
 
 async fn fresh() -> Store {
@@ -38,6 +39,8 @@ struct Broken {
     kept_late: Mutex<HashMap<RequestName, KeptAnswer>>,
     claims: AtomicUsize,
     under_way: AtomicUsize,
+    /// The wall clock was set forward.
+    set_forward: AtomicBool,
     timer: ManualTimer,
 }
 
@@ -59,6 +62,7 @@ impl Broken {
             kept_late: Mutex::default(),
             claims: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
+            set_forward: AtomicBool::new(false),
             timer,
         }
     }
@@ -201,8 +205,11 @@ impl LockRepo for Broken {
                 return Ok(last);
             }
         }
-        let first = self.claims.fetch_add(1, Ordering::SeqCst) == 0;
+        let first = owner != OBSERVER && self.claims.fetch_add(1, Ordering::SeqCst) == 0;
         if self.is("a_claim_waits_for_the_lease") && first {
+            self.timer.advance(lease);
+        }
+        if self.is("a_wall_clock_moves_no_lease") && self.set_forward.load(Ordering::SeqCst) {
             self.timer.advance(lease);
         }
         let mut claimed = self.inner.claim(owner, lease).await?;
@@ -256,8 +263,8 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
-        let mut standing = self.inner.standing(sent_before).await?;
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+        let mut standing = self.inner.standing(recently).await?;
         if self.is("what_is_unfinished_is_counted") {
             standing.unconfirmed = 0;
         }
@@ -319,7 +326,12 @@ async fn each_broken_store_fails_its_own_case_and_no_other() {
             }
             let broken = Arc::new(Broken::new(way));
             let timer = broken.timer.clone();
+            let clock = broken.clone();
             let store = Store::new(broken, move |span| timer.advance(span));
+            let store = store.with_wall_clock(move |millis| {
+                clock.set_forward.store(millis > 0, Ordering::SeqCst);
+                Box::pin(std::future::ready(()))
+            });
             let outcome = tokio::spawn(async move { run_lock_repo_case(case, &store).await });
             assert_eq!(
                 outcome.await.is_err(),

@@ -5,6 +5,7 @@ mod aws;
 mod balancers;
 mod bounds;
 mod campaign;
+mod clocks;
 mod commands;
 mod config;
 mod credentials;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keywright_adapters::auth::{ApiKeyRecord, PostgresApiKeys, read_api_keys, write_api_keys};
 use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
-use keywright_adapters::{json, time::SystemClock};
+use keywright_adapters::{json, time::TokioTimer};
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::ports::LockHistory;
 use keywright_domain::values::LockVersion;
@@ -132,7 +132,7 @@ impl World {
         let settings = DatabaseSettings::new(&around.database).expect("a URL");
         let database = Database::connect(&settings, Duration::from_secs(10)).await;
         let database = database.expect("the database");
-        let store = PostgresLockRepo::new(database.clone());
+        let store = PostgresLockRepo::new(database.clone(), Arc::new(TokioTimer::default()));
         store.import(events(locks)).await.expect("imported");
         let stored = PostgresApiKeys::new(database);
         stored.put(keys).await.expect("written");
@@ -240,7 +240,7 @@ fn events(of_locks: &[(&str, Value)]) -> Vec<RecordedEvent> {
 
 /// Puts locks into the store of a program that is not running.
 pub(crate) async fn import(data: &Path, of_locks: &[(&str, Value)]) {
-    let store = SqliteLockRepo::open(&data.join("locks.sqlite"), Arc::new(SystemClock));
+    let store = SqliteLockRepo::open(&data.join("locks.sqlite"), Arc::new(TokioTimer::default()));
     let store = store.expect("the store opens");
     store.import(events(of_locks)).await.expect("imported");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::shadow::document;
-use keywright_adapters::time::SystemClock;
+use keywright_adapters::time::{SystemClock, TokioTimer};
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::invariants as holds;
 use keywright_domain::lock::LockSnapshot;
@@ -56,7 +56,10 @@ impl Books {
         for (data, file) in [locks, shadows].iter().zip(FILES) {
             copy(data, folder.path(), file);
         }
-        let store = SqliteLockRepo::open(&folder.path().join(FILES[0]), Arc::new(SystemClock));
+        let store = SqliteLockRepo::open(
+            &folder.path().join(FILES[0]),
+            Arc::new(TokioTimer::default()),
+        );
         let store = Arc::new(store.expect("the store opens"));
         Self {
             store: store.clone(),
@@ -80,7 +83,10 @@ impl Books {
         let mut settings = DatabaseSettings::new(database).expect("a URL");
         settings.set_connections(1);
         let connected = Database::connect(&settings, Duration::from_secs(10)).await;
-        let store = Arc::new(PostgresLockRepo::new(connected.expect("the database")));
+        let store = Arc::new(PostgresLockRepo::new(
+            connected.expect("the database"),
+            Arc::new(TokioTimer::default()),
+        ));
         let name = database.rsplit('/').next().unwrap_or_default().to_owned();
         Self {
             store: store.clone(),

@@ -2,10 +2,12 @@
 
 mod books;
 mod client;
+mod fake_clock;
 mod program;
 mod shadows;
 
 pub use books::Books;
 pub use client::{Answer, Connection, Request};
+pub use fake_clock::FakeClock;
 pub use program::Program;
 pub use shadows::Shadows;

@@ -1,6 +1,7 @@
 //! An end to every call of a port.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,8 +108,8 @@ impl LockHistory for Timeout<dyn LockHistory> {
         self.within(reading, RepoError::Unavailable).await
     }
 
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
-        self.within(self.inner.standing(sent_before), RepoError::Unavailable)
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+        self.within(self.inner.standing(recently), RepoError::Unavailable)
             .await
     }
 

@@ -15,6 +15,7 @@ use keywright_domain::values::{
 };
 use keywright_domain::write::{Intent, Owner, Requested, Settled, Write, WriteState};
 
+use super::leases::OpenIntent;
 use crate::json;
 
 /// A row as its driver gives it. `Err`: the column holds something of another type.
@@ -256,26 +257,46 @@ pub(super) fn read_kept_answer<R: Row>(
     })
 }
 
-/// Counts what is unfinished: a row of `intents`, `oldest_intent`, `open` and `unconfirmed`.
+/// Counts what is unfinished: a row of `intents`, `open` and `unconfirmed`.
 pub(super) const STANDING: &str = "
 SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
-  min(prepared_at) FILTER (WHERE lease_until IS NOT NULL) AS oldest_intent,
   count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
-  count(*) FILTER (WHERE state = 'SENT' AND requested_at < :sent_before) AS unconfirmed
+  count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN :earliest AND :latest) AS unconfirmed
 FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
 
-pub(super) fn read_standing<R: Row>(row: &R) -> Result<Standing, RepoError> {
+/// `oldest_intent`: as [`super::leases::ObservedLeases`] has it.
+pub(super) fn read_standing<R: Row>(
+    row: &R,
+    oldest_intent: Option<Duration>,
+) -> Result<Standing, RepoError> {
     let columns = Columns {
         row,
         table: "writes",
         key: "all that is unfinished".into(),
     };
-    let oldest = columns.number("oldest_intent")?;
+    let intents = columns.required("intents")?;
     Ok(Standing {
-        intents: columns.required("intents")?,
-        oldest_intent: oldest.map(Timestamp::from_millis),
+        intents,
+        oldest_intent: (intents > 0).then(|| oldest_intent.unwrap_or_default()),
         open: columns.required("open")?,
         unconfirmed: columns.required("unconfirmed")?,
+    })
+}
+
+/// The columns `id`, `owner`, `epoch` and `lease` of a prepared write.
+pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError> {
+    let mut columns = Columns {
+        row,
+        table: "writes",
+        key: "a row without a readable id".into(),
+    };
+    let write = WriteId::from_u128(columns.bits("id")?);
+    columns.key = write.to_string();
+    Ok(OpenIntent {
+        write,
+        owner: Owner(columns.bits("owner")?),
+        epoch: Epoch(columns.required("epoch")?),
+        lease: Duration::from_millis(columns.required("lease")?),
     })
 }
 

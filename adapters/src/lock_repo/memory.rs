@@ -1,7 +1,7 @@
 //! Locks in memory: gone with the process, and otherwise a store like any other.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{
     LockId, LockVersion, Revision, ShadowVersion, Tick, Timestamp, WriteId,
 };
-use keywright_domain::write::{Intent, Owner, Write, WriteState};
+use keywright_domain::write::{Intent, Owner, Requested, Write, WriteState};
 
 /// Holds locks, their events and their writes. Clones share one store.
 #[derive(Clone)]
@@ -50,6 +50,8 @@ struct WriteRow {
     write: Write,
     /// While the write is prepared.
     lease_until: Option<Tick>,
+    /// When it was prepared.
+    open_since: Tick,
 }
 
 impl InMemoryLockRepo {
@@ -159,21 +161,24 @@ impl LockHistory for InMemoryLockRepo {
         Ok(rows.map(|row| row.write.clone()).collect())
     }
 
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
         let store = self.store();
         let mut standing = Standing::default();
-        let row = |id: &WriteId| store.writes.get(id).map(|row| &row.write);
-        for write in store.leases.iter().filter_map(|(_, id)| row(id)) {
+        let now = self.timer.tick();
+        let row = |id: &WriteId| store.writes.get(id);
+        for row in store.leases.iter().filter_map(|(_, id)| row(id)) {
             standing.intents += 1;
-            let oldest = standing.oldest_intent.unwrap_or(Timestamp::MAX);
-            standing.oldest_intent = Some(oldest.min(write.prepared_at));
+            let age = now.0.saturating_sub(row.open_since.0);
+            standing.oldest_intent = standing.oldest_intent.max(Some(age));
         }
-        for write in store.attention.iter().filter_map(|(_, id)| row(id)) {
+        for row in store.attention.iter().filter_map(|(_, id)| row(id)) {
+            let write = &row.write;
             if write.is_open() {
                 standing.open += 1;
                 let sent = write.state == WriteState::Sent;
-                let early = write.requested.is_some_and(|r| r.time < sent_before);
-                standing.unconfirmed += u64::from(sent && early);
+                let recent = |r: &Requested| recently.contains(&r.time);
+                let recent = write.requested.as_ref().is_none_or(recent);
+                standing.unconfirmed += u64::from(sent && !recent);
             }
         }
         Ok(standing)
@@ -245,7 +250,12 @@ impl Store {
     fn put(&mut self, write: Write, now: Tick) {
         let (id, attention) = (write.id, write.attention);
         let lease_until = write.intent().map(|intent| now.after(intent.lease));
-        let row = WriteRow { write, lease_until };
+        let known = self.writes.get(&id).map(|row| row.open_since);
+        let row = WriteRow {
+            write,
+            lease_until,
+            open_since: known.unwrap_or(now),
+        };
         if let Some(old) = self.writes.insert(id, row) {
             if let Some(until) = old.lease_until {
                 self.leases.remove(&(until, id));

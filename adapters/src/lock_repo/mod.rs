@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod columns;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod leases;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "postgres")]

@@ -14,7 +14,7 @@ use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 #[cfg(feature = "postgres")]
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
-use keywright_adapters::time::{SystemClock, TokioTimer};
+use keywright_adapters::time::TokioTimer;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
@@ -107,7 +107,7 @@ impl Stores {
 
     async fn open_files(data: &Path) -> Result<Self, Error> {
         let file = data.join(LOCKS);
-        let open = move || SqliteLockRepo::open(&file, Arc::new(SystemClock));
+        let open = move || SqliteLockRepo::open(&file, Arc::new(TokioTimer::default()));
         let locks = spawn_blocking(open).await??;
         let (journal, synchronous) = locks.durability().await?;
         let synchronous = match synchronous {
@@ -127,7 +127,10 @@ impl Stores {
     #[cfg(feature = "postgres")]
     fn of_database(settings: &DatabaseSettings, database: Database) -> Result<Self, Error> {
         Ok(Self {
-            locks: Store::Database(PostgresLockRepo::new(database.clone())),
+            locks: Store::Database(PostgresLockRepo::new(
+                database.clone(),
+                Arc::new(TokioTimer::default()),
+            )),
             api_keys: ApiKeyStore::Database(PostgresApiKeys::new(database)),
             place: format!("PostgreSQL at {}", settings.place()),
         })

@@ -175,7 +175,7 @@ async fn dispatch(
         Route::Docs => Ok(docs::page()),
         Route::Metrics => {
             let format = answer::metrics_format(request.headers());
-            let text = app.metrics.text(app.clock.now(), format);
+            let text = app.metrics.text(format);
             Ok(answer::metrics(text, format))
         }
         Route::DocsScript => docs::script(request.headers()).await,

@@ -1,3 +1,6 @@
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::RepoError;
@@ -15,8 +18,8 @@ pub type Due = (Timestamp, WriteId);
 pub struct Standing {
     /// Prepared writes, whose outcome is not known yet.
     pub intents: u64,
-    /// When the oldest of them was prepared.
-    pub oldest_intent: Option<Timestamp>,
+    /// For how long the oldest of them has been open, by the store's monotonic clock since it first saw it.
+    pub oldest_intent: Option<Duration>,
     /// Writes that are on shadows and not final.
     pub open: u64,
     /// Those of them that count as unconfirmed.
@@ -74,12 +77,12 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
 
-    /// How much is unfinished at the moment. `sent_before`: writes that were sent before it and are SENT
-    /// count as unconfirmed.
+    /// How much is unfinished at the moment. Writes that are SENT and were sent outside of `recently` count as
+    /// unconfirmed.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError>;
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError>;
 
     /// What is kept of a request of this name, also where its time is over.
     ///

@@ -60,9 +60,13 @@ pub enum RepoError {
 ///   revision is the one it names; it then moves the revision by one. Of several saves at one
 ///   revision exactly one is taken.
 /// - Every save of a lock MUST be seen by every load of it that starts after the save was answered.
-/// - A prepared write MUST be claimed by at most one owner at a time, and only when its lease, counted
-///   by the store's own clock, has ended. A claim moves the epoch and the lock's revision by one, so
-///   that a save which an earlier owner decided on comes too late.
+/// - A prepared write MUST be claimed by at most one owner at a time, and only when its lease has ended.
+///   A claim moves the epoch and the lock's revision by one, so that a save which an earlier owner decided
+///   on comes too late.
+/// - A lease MUST be counted by a monotonic clock, never by a wall clock: from the save or the claim that
+///   carries it at the earliest, and from the first call of [`LockRepo::claim`] that finds it in the store at the
+///   latest, where that call is 250 ms later than the one before. So a wall clock that is set in either direction,
+///   this machine's or a database's, neither delays a claim nor takes a lease from an owner that is alive.
 #[async_trait]
 pub trait LockRepo: Send + Sync {
     /// The lock and its unfinished writes, of one revision; `None` where there is no such lock.
@@ -78,7 +82,8 @@ pub trait LockRepo: Send + Sync {
     async fn save(&self, save: Save) -> Result<(), RepoError>;
 
     /// Takes over one prepared write whose lease has ended, the longest overdue first, for `owner`
-    /// and for `lease` from now. `None`: there is none.
+    /// and for `lease` from now. `None`: there is none. It is called every second: a lease that another process
+    /// holds is counted from the first call that finds it.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`], [`RepoError::Corrupt`].

@@ -2,6 +2,7 @@
 //! recorded results; and withdrawing, which ends a write the way expiry does.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use super::deadline::bounded;
 use super::read::ReadError;
@@ -89,8 +90,7 @@ impl KeyWrites {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Maintained, RepoError> {
-        let now = self.ports.clock.now();
-        self.round(now, after, limit).await
+        self.round(false, after, limit).await
     }
 
     /// As [`KeyWrites::maintain`], for every write that is not done with, due or not: at start-up, and whenever
@@ -103,7 +103,7 @@ impl KeyWrites {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Maintained, RepoError> {
-        self.round(Timestamp::MAX, after, limit).await
+        self.round(true, after, limit).await
     }
 
     /// At most `limit` writes that are due; with `all` those, too, that are to be looked at only later.
@@ -116,12 +116,27 @@ impl KeyWrites {
         after: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        let until = if all {
-            Timestamp::MAX
-        } else {
-            self.ports.clock.now()
-        };
-        self.ports.history.due(until, after, limit).await
+        let history = &self.ports.history;
+        if all {
+            return history.due(Timestamp::MAX, after, limit).await;
+        }
+        let now = self.ports.clock.now();
+        let mut due = history.due(now, after, limit).await?;
+        let room = limit - due.len();
+        if room > 0 {
+            // Nothing is put off for longer than a time to live. A later moment is of a clock that was ahead.
+            let latest = now.after(self.longest_interval());
+            let later = after.max(Some((latest, WriteId::from_u128(u128::MAX))));
+            due.extend(history.due(Timestamp::MAX, later, room).await?);
+        }
+        Ok(due)
+    }
+
+    /// For how long maintenance puts off its next look at a write at the most, with room for clocks that run apart.
+    fn longest_interval(&self) -> Duration {
+        let limits = &self.settings.limits;
+        let longest = limits.time_to_live.max(limits.clear_within);
+        longest.max(self.settings.request) + limits.confirm_within
     }
 
     /// Does for a write what there is to do: an open one past its time to live expires, another open one has
@@ -151,9 +166,9 @@ impl KeyWrites {
     /// # Errors
     /// The store could not be asked.
     pub async fn standing(&self) -> Result<Standing, RepoError> {
-        let now = self.ports.clock.now();
-        let sent_before = now.before(self.settings.limits.confirm_within);
-        self.ports.history.standing(sent_before).await
+        let (now, span) = (self.ports.clock.now(), self.settings.limits.confirm_within);
+        let recently = now.before(span)..=now.after(span);
+        self.ports.history.standing(recently).await
     }
 
     /// Takes an open write of the lock back: off the shadow, then WITHDRAWN. One that was taken back before is
@@ -202,11 +217,11 @@ impl KeyWrites {
 
     async fn round(
         &self,
-        until: Timestamp,
+        all: bool,
         after: Option<Due>,
         limit: usize,
     ) -> Result<Maintained, RepoError> {
-        let due = self.ports.history.due(until, after, limit).await?;
+        let due = self.due(all, after, limit).await?;
         let mut done = Maintained::default();
         for write in &due {
             done.attended += 1;
@@ -260,7 +275,8 @@ impl KeyWrites {
         };
         let now = self.ports.clock.now();
         if !lost {
-            let later = open.attention.is_some_and(|at| at > now);
+            let later = open.attention.is_some_and(|at| at > now)
+                && !rules::is_put_off_too_far(open, &self.settings.limits, now);
             if later && snapshot.shadow_version == Some(version) {
                 // It was read early, and nothing is new.
                 return Ok(());
@@ -313,7 +329,9 @@ impl KeyWrites {
                 version = Some(self.update_shadow(&write.thing, change).await?);
             }
         }
-        if early {
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let too_far = rules::is_put_off_too_far(write, limits, now);
+        if early && !too_far {
             return Ok(());
         }
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
@@ -326,7 +344,10 @@ impl KeyWrites {
         if ended.is_settled_by_lock() || ended.attention.is_none() {
             return Ok(());
         }
-        let save = rules::rest(&snapshot, &ended, version, self.ports.clock.now());
+        let save = match early {
+            true => rules::revisit(&snapshot, &ended, now.after(limits.confirm_within), now),
+            false => rules::rest(&snapshot, &ended, version, now),
+        };
         Ok(self.ports.locks.save(save).await?)
     }
 

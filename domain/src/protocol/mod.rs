@@ -2,6 +2,7 @@
 
 mod attempt;
 mod audit;
+mod clock_steps;
 mod deadline;
 mod drive;
 mod maintain;
@@ -26,6 +27,7 @@ pub use write_key::{Terms, WriteError, Written};
 use crate::ports::{Clock, IdGenerator, LockHistory, LockRepo, ShadowPort, Timer};
 use crate::values::{ClientToken, Epoch, Tick, WriteId};
 use crate::write::Owner;
+use clock_steps::ClockSteps;
 use turns::Turns;
 
 /// The wiring: one adapter for each port. Replace one and keep the rest.
@@ -55,6 +57,7 @@ pub struct KeyWrites {
     owner: Owner,
     turns: Turns,
     contradictions: AtomicU64,
+    clock_steps: ClockSteps,
 }
 
 impl KeyWrites {
@@ -64,12 +67,14 @@ impl KeyWrites {
         settings.check()?;
         let owner = Owner(ports.ids.next_id());
         let turns = Turns::new(settings.max_waiting);
+        let clock_steps = ClockSteps::new(ports.clock.now(), ports.timer.tick());
         Ok(Self {
             ports,
             settings,
             owner,
             turns,
             contradictions: AtomicU64::new(0),
+            clock_steps,
         })
     }
 

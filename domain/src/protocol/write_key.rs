@@ -155,7 +155,8 @@ impl KeyWrites {
         let Some(kept) = kept else { return Ok(None) };
         let write = history.write(kept.write).await.map_err(WriteError::Store)?;
         let now = self.ports.clock.now();
-        let repeat = rules::decide_repeat(&kept, write.as_ref(), &command.slot, now);
+        let (slot, request) = (&command.slot, self.settings.request);
+        let repeat = rules::decide_repeat(&kept, write.as_ref(), slot, request, now);
         match (repeat, write) {
             (Repeat::Answered(id, Some(version)), _) => Ok(Some(Written {
                 write: id,

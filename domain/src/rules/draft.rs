@@ -1,5 +1,7 @@
 //! The steps of a write as changes of the store: prepare, commit, abort, and what keeps a lock tidy.
 
+use std::time::Duration;
+
 use super::decide::{Limits, Permitted, WriteKey, takes_the_place_of};
 use super::ending::last_look;
 use crate::event::{KeySlot, LockEvent, RecordedEvent};
@@ -185,7 +187,8 @@ pub fn clear_results(
 
 /// The write's shadow has been read and has its entry: it is looked at again when it counts as unconfirmed, and
 /// from then on whenever it is twice as old, until it expires. So a report that gets lost however late is found
-/// in a time like the one that it took, and an open write costs few readings: 11 in 48 h after the first at 60 s.
+/// in a time like the one that it took, and an open write costs few readings: 11 in 48 h after the first at 60 s. Where
+/// the clock was set back since it was sent, its age is not known, and it is looked at again after `confirm_within`.
 pub fn postpone(
     snapshot: &LockSnapshot,
     open: &Write,
@@ -195,9 +198,12 @@ pub fn postpone(
 ) -> Save {
     let sent = open.requested.map_or(open.prepared_at, |r| r.time);
     let age = now.since(sent);
-    let next = match age < limits.confirm_within {
-        true => sent.after(limits.confirm_within),
-        false => sent.after(age * 2),
+    let next = if sent > now {
+        now.after(limits.confirm_within)
+    } else if age < limits.confirm_within {
+        sent.after(limits.confirm_within)
+    } else {
+        sent.after(age * 2)
     };
     let mut draft = Draft::new(snapshot, now);
     draft.put(Write {
@@ -205,6 +211,17 @@ pub fn postpone(
         ..open.clone()
     });
     draft.save(Some(shadow_version))
+}
+
+/// Whether maintenance was to look at the write only at a moment that no rule explains at `now`: it was decided by a clock
+/// that was ahead. The rules put it off by `confirm_within`, `clear_within`, or the age of an open write.
+pub fn is_put_off_too_far(write: &Write, limits: &Limits, now: Timestamp) -> bool {
+    let age = write
+        .requested
+        .map_or(Duration::ZERO, |r| now.since(r.time));
+    let age = if write.is_open() { age } else { Duration::ZERO };
+    let longest = limits.confirm_within.max(limits.clear_within).max(age);
+    write.attention.is_some_and(|at| at > now.after(longest))
 }
 
 /// Somebody is about to do something to the write's shadow: maintenance looks at it at that moment in

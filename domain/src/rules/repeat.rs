@@ -1,5 +1,7 @@
 //! Has this request been made before? I7.
 
+use std::time::Duration;
+
 use crate::event::KeySlot;
 use crate::lock::LockSnapshot;
 use crate::ports::Save;
@@ -63,11 +65,13 @@ pub enum Repeat {
     OtherCommand,
 }
 
-/// `write` is the one that `kept` names.
+/// `write` is the one that `kept` names. A request runs for `request` at the longest: where it is said to be answered only
+/// later than that, the clock was set back since, and the request is over.
 pub fn decide_repeat(
     kept: &KeptAnswer,
     write: Option<&Write>,
     slot: &KeySlot,
+    request: Duration,
     now: Timestamp,
 ) -> Repeat {
     let Some(write) = write.filter(|_| now < kept.until) else {
@@ -79,8 +83,9 @@ pub fn decide_repeat(
     if kept.slot != *slot {
         return Repeat::OtherCommand;
     }
+    let running = now < kept.answered_by && kept.answered_by <= now.after(request);
     match write.intent() {
-        Some(intent) if intent.epoch.0 == 1 && now < kept.answered_by => Repeat::Running,
+        Some(intent) if intent.epoch.0 == 1 && running => Repeat::Running,
         Some(_) => Repeat::Undecided(write.id),
         None => Repeat::Answered(write.id, kept.without_event),
     }

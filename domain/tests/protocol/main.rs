@@ -4,6 +4,7 @@
 mod audit;
 mod authorization;
 mod broken;
+mod clocks;
 mod faults;
 mod life;
 mod mocked;

@@ -90,7 +90,7 @@ pub async fn of_claims_at_once_each_takes_another_write(store: &Store) {
         store.with_lock(1 + n as u64).await;
         store.prepare(1 + n as u64, 100 + n).await;
     }
-    (store.pass)(LEASE).await;
+    store.end_leases().await;
     let claimed = at_once(0..TASKS, |n| {
         let locks = store.locks.clone();
         async move { locks.claim(Owner(1000 + n), LEASE).await }
@@ -107,7 +107,7 @@ pub async fn a_take_over_is_taken_over(store: &Store) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     for (owner, epoch) in [(8, 2), (9, 3), (8, 4)] {
-        (store.pass)(LEASE).await;
+        store.end_leases().await;
         let claimed = store.locks.claim(Owner(owner), LEASE).await;
         let claimed = claimed.expect("the store answers");
         let claimed = claimed.unwrap_or_else(|| panic!("epoch {epoch} does not come"));
@@ -128,7 +128,7 @@ pub async fn a_save_and_a_take_over_exclude_each_other(store: &Store) {
         store.with_lock(lock).await;
         let write = store.prepare(lock, 100 + u128::from(lock)).await;
         let known = store.load(lock).await;
-        (store.pass)(LEASE).await;
+        store.end_leases().await;
         let save = rules::abort(&known, &write, &FailureReason::Throttled, None, NOW);
         let (saver, claimer) = (store.locks.clone(), store.locks.clone());
         let saving = tokio::spawn(async move { saver.save(save).await });
@@ -157,7 +157,7 @@ pub async fn a_closed_intent_is_never_claimed(store: &Store) {
     let snapshot = store.load(1).await;
     let save = rules::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
     store.locks.save(save).await.expect("the abort is saved");
-    (store.pass)(LEASE * 2).await;
+    store.end_leases().await;
     assert_eq!(store.locks.claim(Owner(8), LEASE).await, Ok(None));
 }
 

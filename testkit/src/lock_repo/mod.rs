@@ -26,8 +26,14 @@ pub use concurrency::*;
 /// Lets the clock that counts leases run on.
 pub type Pass = Arc<dyn Fn(Duration) -> Passing + Send + Sync>;
 
+/// Sets the wall clock of the store, such as a database's, by so many milliseconds: forward, or back where negative.
+pub type SetWallClock = Arc<dyn Fn(i64) -> Passing + Send + Sync>;
+
 /// The clock running on.
 pub type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Claims so that the store sees the intents that are open, at moments when no lease has ended.
+pub const OBSERVER: Owner = Owner(99);
 
 /// A fresh store, and the means to let its clock run.
 #[derive(Clone)]
@@ -36,12 +42,14 @@ pub struct Store {
     pub locks: Arc<dyn LockRepo>,
     /// Reads over the same store.
     pub history: Arc<dyn LockHistory>,
-    /// Lets the clock that counts leases run on; or, what comes to the same, leases end so much sooner.
+    /// Lets the monotonic clock that counts leases run on.
     pub pass: Pass,
+    /// Sets the store's wall clock, where it has one; or, what comes to the same, moves the moments that it stored.
+    pub set_wall_clock: SetWallClock,
 }
 
 impl Store {
-    /// A store whose clock is moved by `pass` at once.
+    /// A store whose clock is moved by `pass` at once, and that has no wall clock.
     pub fn new<R>(repo: Arc<R>, pass: impl Fn(Duration) + Send + Sync + 'static) -> Self
     where
         R: LockRepo + LockHistory + 'static,
@@ -54,7 +62,24 @@ impl Store {
             locks: repo.clone(),
             history: repo,
             pass: Arc::new(pass),
+            set_wall_clock: Arc::new(|_| Box::pin(std::future::ready(()))),
         }
+    }
+
+    /// The same with a wall clock.
+    #[must_use]
+    pub fn with_wall_clock(mut self, set: impl Fn(i64) -> Passing + Send + Sync + 'static) -> Self {
+        self.set_wall_clock = Arc::new(set);
+        self
+    }
+
+    /// Has the store see all intents that are open, and lets their leases end.
+    async fn end_leases(&self) {
+        // A look at the store may serve for a while.
+        (self.pass)(Duration::from_secs(1)).await;
+        let claimed = self.locks.claim(OBSERVER, LEASE).await;
+        assert_eq!(claimed, Ok(None), "no lease has ended");
+        (self.pass)(LEASE).await;
     }
 
     async fn load(&self, id: u64) -> LockSnapshot {
@@ -231,7 +256,7 @@ pub async fn a_claim_waits_for_the_lease(store: &Store) {
         Ok(None),
         "the lease has not ended"
     );
-    (store.pass)(LEASE).await;
+    store.end_leases().await;
     let claimed = store
         .locks
         .claim(Owner(8), LEASE)
@@ -255,7 +280,7 @@ pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let known = store.load(1).await;
-    (store.pass)(LEASE).await;
+    store.end_leases().await;
     store
         .locks
         .claim(Owner(8), LEASE)
@@ -264,6 +289,24 @@ pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
         .expect("an intent");
     let save = rules::abort(&known, &write, &FailureReason::Throttled, None, NOW);
     assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+}
+
+/// A wall clock that is set takes no lease from an owner that is alive, and delays no claim.
+pub async fn a_wall_clock_moves_no_lease(store: &Store) {
+    const HOUR: i64 = 3_600_000;
+    store.with_lock(1).await;
+    let write = store.prepare(1, 10).await;
+    let claim = async |owner| {
+        let claimed = store.locks.claim(owner, LEASE).await;
+        claimed.expect("the store answers").map(|write| write.id)
+    };
+    assert_eq!(claim(OBSERVER).await, None, "the lease has not ended");
+    (store.set_wall_clock)(HOUR).await;
+    (store.pass)(LEASE / 2).await;
+    assert_eq!(claim(OBSERVER).await, None, "the owner is alive");
+    (store.set_wall_clock)(-2 * HOUR).await;
+    (store.pass)(LEASE).await;
+    assert_eq!(claim(Owner(8)).await, Some(write.id), "the lease has ended");
 }
 
 /// Due writes come by their moment, as many as were asked for, and none that is not due.
@@ -366,10 +409,12 @@ pub async fn a_stale_save_keeps_no_answer(store: &Store) {
     assert_eq!(store.history.kept_answer(&name).await, Ok(None));
 }
 
-/// What is unfinished is counted: intents and the oldest of them, open writes, and those that were sent too long ago.
+/// What is unfinished is counted: intents and the oldest of them, open writes, and those that were sent too long ago or, by
+/// a clock that was set back since, in the future.
 pub async fn what_is_unfinished_is_counted(store: &Store) {
-    let standing = async |before| {
-        let standing = store.history.standing(before).await;
+    let standing = async |now: Timestamp| {
+        let recently = now.before(LEASE / 2)..=now.after(LEASE / 2);
+        let standing = store.history.standing(recently).await;
         standing.expect("the store answers")
     };
     assert_eq!(standing(NOW).await, Standing::default());
@@ -380,15 +425,25 @@ pub async fn what_is_unfinished_is_counted(store: &Store) {
     store.send(2, 11).await;
     let settled = store.send(3, 12).await;
     store.fail(3, &settled).await;
+    // A look at the store may serve for a while.
+    let moment = Duration::from_secs(1);
+    (store.pass)(moment).await;
+    let first = standing(NOW).await;
+    let age = first.oldest_intent.expect("an intent is open");
+    assert!(age <= moment, "{age:?}");
     let mut expected = Standing {
         intents: 1,
-        oldest_intent: Some(NOW),
+        oldest_intent: Some(age),
         open: 1,
         unconfirmed: 0,
     };
-    assert_eq!(standing(NOW).await, expected);
+    assert_eq!(first, expected);
+    let later = Duration::from_secs(7);
+    (store.pass)(later).await;
+    expected.oldest_intent = Some(age + later);
     expected.unconfirmed = 1;
     assert_eq!(standing(NOW.after(LEASE)).await, expected);
+    assert_eq!(standing(NOW.before(LEASE)).await, expected);
 }
 
 /// Kept answers and ended writes are forgotten when their time is over, as many as were asked for; open ones, and
@@ -453,7 +508,7 @@ macro_rules! lock_repo_cases {
             an_import_is_all_or_nothing, a_saved_write_comes_back, a_commit_appends_its_event,
             a_settled_write_keeps_its_reason, a_superseded_write_is_not_live, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
-            a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
+            a_wall_clock_moves_no_lease, a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
             locks_come_in_pages, a_kept_answer_comes_back, a_stale_save_keeps_no_answer,
             what_is_over_is_forgotten, what_is_unfinished_is_counted, of_saves_at_once_one_is_taken, many_tasks_on_one_lock_lose_nothing,
             many_tasks_on_many_locks_do_not_meet, of_claims_at_once_each_takes_another_write,

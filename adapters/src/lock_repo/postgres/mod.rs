@@ -1,29 +1,33 @@
 //! Locks in a PostgreSQL database, which any number of replicas share: nothing else coordinates them.
 //!
 //! A save is one statement, and so one round trip and one transaction. Those of several locks that come at once share it, and so do
-//! loads; a save that a shared one leaves out has one of its own. Leases are counted by the database's clock.
+//! loads; a save that a shared one leaves out has one of its own. Leases are counted by each replica's own monotonic clock.
 
 mod import;
 mod rows;
 mod together;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing};
+use keywright_domain::ports::{
+    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
+};
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
 use keywright_domain::write::{Owner, Write};
 use tokio_postgres::Row;
 
 use super::columns::{
-    Bits, LockRow, STANDING, integer, read_event, read_kept_answer, read_lock_id, read_standing,
-    read_write,
+    Bits, LockRow, STANDING, integer, read_event, read_kept_answer, read_lock_id, read_open_intent,
+    read_standing, read_write,
 };
+use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
 use crate::database::{Database, QueryError};
 use rows::SaveColumns;
 use together::Together;
@@ -32,6 +36,7 @@ use together::Together;
 #[derive(Clone)]
 pub struct PostgresLockRepo {
     database: Database,
+    leases: ObservedLeases,
     loads: Together<LockId, Loaded>,
     saves: Together<Arc<Save>, Saved>,
 }
@@ -46,11 +51,12 @@ type Loaded = Result<Option<LockSnapshot>, RepoError>;
 type Saved = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
-    /// What stands in this database.
-    pub fn new(database: Database) -> Self {
+    /// What stands in this database. Leases are counted by `timer`, from the first claim on that finds them.
+    pub fn new(database: Database, timer: Arc<dyn Timer>) -> Self {
         let (loading, saving) = (database.clone(), database.clone());
         Self {
             database,
+            leases: ObservedLeases::new(timer),
             loads: Together::new(|_, _| true, move |locks| load(loading.clone(), locks)),
             saves: Together::new(
                 // A lock has one row to move.
@@ -75,6 +81,18 @@ impl PostgresLockRepo {
     {
         import::import_all(&self.database, events).await
     }
+
+    async fn look_at_leases(&self) -> Result<(), RepoError> {
+        if self.leases.begin_look() {
+            let rows = self
+                .database
+                .read(rows::OPEN_INTENTS, &[&MAX_WATCHED])
+                .await?;
+            let open: Result<_, _> = rows.iter().map(read_open_intent).collect();
+            self.leases.observe(open?);
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -94,13 +112,30 @@ impl LockRepo for PostgresLockRepo {
     }
 
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
-        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let owner = Bits(owner.0);
-        let claimed = self
-            .database
-            .change(rows::CLAIM, &[&owner, &integer(lease)?])
-            .await?;
-        claimed.first().map(read_write).transpose()
+        let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let (new_owner, millis) = (Bits(owner.0), integer(millis)?);
+        self.look_at_leases().await?;
+        while let Some(overdue) = self.leases.next_overdue() {
+            let (write, old_owner) = (Bits(overdue.write.as_u128()), Bits(overdue.owner.0));
+            let epoch = integer(overdue.epoch.0)?;
+            let claimed = self
+                .database
+                .change(
+                    rows::CLAIM,
+                    &[&new_owner, &millis, &write, &old_owner, &epoch],
+                )
+                .await?;
+            if let Some(row) = claimed.first() {
+                self.leases.claimed(OpenIntent {
+                    owner,
+                    epoch: overdue.epoch.next(),
+                    lease,
+                    ..overdue
+                });
+                return read_write(row).map(Some);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -152,11 +187,15 @@ impl LockHistory for PostgresLockRepo {
         rows.iter().map(read_write).collect()
     }
 
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
-        let sql = STANDING.replace(":sent_before", "$1");
-        let sent_before = integer(sent_before.as_millis())?;
-        let rows = self.database.read(&sql, &[&sent_before]).await?;
-        rows.first().map_or(Ok(Standing::default()), read_standing)
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+        let sql = STANDING.replace(":earliest", "$1").replace(":latest", "$2");
+        let (earliest, latest) = (recently.start().as_millis(), recently.end().as_millis());
+        let (earliest, latest) = (integer(earliest)?, integer(latest)?);
+        self.look_at_leases().await?;
+        let oldest = self.leases.oldest();
+        let rows = self.database.read(&sql, &[&earliest, &latest]).await?;
+        let standing = rows.first().map(|row| read_standing(row, oldest));
+        standing.unwrap_or_else(|| Ok(Standing::default()))
     }
 
     async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {

@@ -169,15 +169,19 @@ WITH over AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM ended)";
 
-/// Takes the longest overdue intent that nobody else is at. Both rows are locked, and neither is waited for; a
-/// save takes the lock's row first.
+/// The prepared writes, those that were saved or claimed first at the top.
+pub(super) const OPEN_INTENTS: &str =
+    "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL
+  ORDER BY lease_until, id LIMIT $1";
+
+/// Takes over an intent, unless somebody has it in hand or has taken it over. Both rows are locked, and neither is waited
+/// for; a save takes the lock's row first. `lease_until` is written for replicas of earlier versions, which compare it with
+/// the database's clock.
 pub(super) const CLAIM: &str = concat!(
     "
 WITH overdue AS (
   SELECT w.id FROM writes w JOIN locks l ON l.id = w.lock
-  WHERE w.lease_until <= ",
-    now!(),
-    " ORDER BY w.lease_until, w.id LIMIT 1
+  WHERE w.id = $3 AND w.owner = $4 AND w.epoch = $5 AND w.lease_until IS NOT NULL
   FOR UPDATE OF l, w SKIP LOCKED
 ), taken AS (
   UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = ",

@@ -7,6 +7,7 @@ mod readers;
 mod rows;
 mod schema;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{
-    Clock, Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing,
+    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
 };
 use keywright_domain::rules::{KeptAnswer, RequestName};
 use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
@@ -24,6 +25,7 @@ use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
 use super::columns::LockRow;
+use super::leases::{ObservedLeases, OpenIntent};
 use check::Check;
 use checkpoint::Checkpoints;
 use readers::Readers;
@@ -33,7 +35,7 @@ use readers::Readers;
 #[derive(Clone)]
 pub struct SqliteLockRepo {
     readers: Readers,
-    clock: Arc<dyn Clock>,
+    leases: ObservedLeases,
     _checkpoints: Arc<Checkpoints>,
     check: Option<Arc<Check>>,
     /// Dropped last: the connection that is closed last writes the log back into the file.
@@ -43,11 +45,11 @@ pub struct SqliteLockRepo {
 impl SqliteLockRepo {
     /// Opens the file, which is made where it is missing. The whole file is read once, to find out whether it is
     /// sound: at once where it has 64 MiB at most, else beside all else, and then [`ended`](Self::ended) tells.
-    /// Leases are counted by `clock`, so that they outlive a process.
+    /// Leases are counted by `timer`; those that an earlier process left in the file run from the first claim on.
     ///
     /// # Errors
     /// The file is corrupt, another program's, of a newer schema or in use; the text names it.
-    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, timer: Arc<dyn Timer>) -> Result<Self, OpenError> {
         let format = &schema::FORMAT;
         let conn = format.open(path)?;
         let refuse = |why: String| format.refuse(path, why);
@@ -63,7 +65,7 @@ impl SqliteLockRepo {
         let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.to_string()))?;
         Ok(Self {
             readers,
-            clock,
+            leases: ObservedLeases::new(timer),
             _checkpoints: Arc::new(checkpoints),
             check,
             writer,
@@ -120,6 +122,14 @@ impl SqliteLockRepo {
         })?
     }
 
+    async fn look_at_leases(&self) -> Result<(), RepoError> {
+        if self.leases.begin_look() {
+            let open = self.readers.read(rows::open_intents).await?;
+            self.leases.observe(open);
+        }
+        Ok(())
+    }
+
     async fn write<T, E, F>(&self, job: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -140,22 +150,22 @@ impl LockRepo for SqliteLockRepo {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let now = self.clock.now();
-        self.write(move |transaction| apply(transaction, save, now))
+        self.write(move |transaction| apply(transaction, save))
             .await
     }
 
     async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
-        let now = self.clock.now();
-        let overdue = self
-            .readers
-            .read(move |conn| rows::overdue_write(conn, now))
-            .await?;
-        if overdue.is_none() {
-            return Ok(None);
+        self.look_at_leases().await?;
+        while let Some(overdue) = self.leases.next_overdue() {
+            let claimed = self
+                .write(move |transaction| take_over(transaction, overdue, owner, lease))
+                .await?;
+            if let Some((write, intent)) = claimed {
+                self.leases.claimed(intent);
+                return Ok(Some(write));
+            }
         }
-        self.write(move |transaction| take_over(transaction, owner, lease, now))
-            .await
+        Ok(None)
     }
 }
 
@@ -188,9 +198,11 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
-    async fn standing(&self, sent_before: Timestamp) -> Result<Standing, RepoError> {
+    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+        self.look_at_leases().await?;
+        let oldest = self.leases.oldest();
         self.readers
-            .read(move |conn| rows::standing(conn, sent_before))
+            .read(move |conn| rows::standing(conn, recently, oldest))
             .await
     }
 
@@ -234,7 +246,7 @@ fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoE
     Ok(Some(row.with(live.collect::<Result<_, _>>()?)))
 }
 
-fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<(), RepoError> {
+fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
     let Save {
         lock,
         revision,
@@ -264,29 +276,38 @@ fn apply(transaction: &Transaction<'_>, save: Save, now: Timestamp) -> Result<()
     }
     save.writes
         .iter()
-        .try_for_each(|write| rows::put_write(transaction, write, now))
+        .try_for_each(|write| rows::put_write(transaction, write))
 }
 
+/// `None`: the intent is closed, or another owner has taken it over.
 fn take_over(
     transaction: &Transaction<'_>,
+    overdue: OpenIntent,
     owner: Owner,
     lease: Duration,
-    now: Timestamp,
-) -> Result<Option<Write>, RepoError> {
-    let Some(mut write) = rows::overdue_write(transaction, now)? else {
+) -> Result<Option<(Write, OpenIntent)>, RepoError> {
+    let Some(mut write) = rows::write(transaction, overdue.write)? else {
         return Ok(None);
     };
-    if let Some(intent) = write.intent() {
-        let epoch = intent.epoch.next();
-        write.state = WriteState::Prepared(Intent {
-            owner,
-            epoch,
-            lease,
-        });
-    }
-    rows::put_write(transaction, &write, now)?;
+    let unchanged = |i: &&Intent| (i.owner, i.epoch) == (overdue.owner, overdue.epoch);
+    let Some(intent) = write.intent().filter(unchanged) else {
+        return Ok(None);
+    };
+    let epoch = intent.epoch.next();
+    write.state = WriteState::Prepared(Intent {
+        owner,
+        epoch,
+        lease,
+    });
+    rows::put_write(transaction, &write)?;
     rows::move_lock(transaction, write.lock, None, None, None)?;
-    Ok(Some(write))
+    let claimed = OpenIntent {
+        owner,
+        epoch,
+        lease,
+        ..overdue
+    };
+    Ok(Some((write, claimed)))
 }
 
 /// Events of one lock after the other are cheap: its row is read and written once.

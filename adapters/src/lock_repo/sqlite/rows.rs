@@ -1,5 +1,8 @@
 //! The statements, and what they bind and read.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::Lock;
 use keywright_domain::ports::{RepoError, Standing};
@@ -14,6 +17,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named
 use super::live::Live;
 use crate::json;
 use crate::lock_repo::columns::{self, Bits, LockRow, WriteColumns, WrongType, integer, optional};
+use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
 
 /// The columns of a write, in their order. To look for each by its name in SQLite's own list takes longer than to read
 /// them all.
@@ -295,21 +299,25 @@ pub(super) fn due_writes(
     )
 }
 
-/// The prepared write whose lease has been over the longest.
-pub(super) fn overdue_write(conn: &Connection, now: Timestamp) -> Result<Option<Write>, RepoError> {
-    let found = all(
+/// The prepared writes, those that were taken over most rarely first.
+pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoError> {
+    all(
         conn,
-        "SELECT * FROM writes WHERE lease_until <= :now ORDER BY lease_until, id LIMIT 1",
-        named_params! { ":now": integer(now.as_millis())? },
-        |row| columns::read_write(&WriteRow(row)),
-    );
-    found.map(|mut found| found.pop())
+        "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
+        named_params! { ":limit": MAX_WATCHED },
+        |row| columns::read_open_intent(row),
+    )
 }
 
-/// Puts a write's row in its place; the lease of a prepared one starts now.
-pub(super) fn put_write(conn: &Connection, write: &Write, now: Timestamp) -> Result<(), RepoError> {
+/// Puts a write's row in its place. `lease_until` says that it is prepared, and orders intents: no clock is compared with
+/// it. It grows with each take-over, so that an intent which cannot be brought to its end stands behind the others.
+pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoError> {
     let columns = WriteColumns::of(write)?;
-    let lease_until = write.intent().map(|i| now.after(i.lease).as_millis());
+    let lease_until = write.intent().map(|intent| {
+        let epochs = u32::try_from(intent.epoch.0).unwrap_or(u32::MAX);
+        let leases = intent.lease.saturating_mul(epochs);
+        write.prepared_at.after(leases).as_millis()
+    });
     prepare(
         conn,
         // What a write is of never changes, so that what is found by it stays where it is.
@@ -411,12 +419,19 @@ pub(super) fn forget(
     Ok(answers + writes)
 }
 
-pub(super) fn standing(conn: &Connection, sent_before: Timestamp) -> Result<Standing, RepoError> {
+pub(super) fn standing(
+    conn: &Connection,
+    recently: RangeInclusive<Timestamp>,
+    oldest: Option<Duration>,
+) -> Result<Standing, RepoError> {
     let found = all(
         conn,
         columns::STANDING,
-        named_params! { ":sent_before": integer(sent_before.as_millis())? },
-        |row| columns::read_standing(row),
+        named_params! {
+            ":earliest": integer(recently.start().as_millis())?,
+            ":latest": integer(recently.end().as_millis())?,
+        },
+        |row| columns::read_standing(row, oldest),
     );
     found.map(|mut found| found.pop().unwrap_or_default())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
+use keywright_adapters::time::TokioTimer;
 use keywright_testkit::postgres_server::PostgresServer;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, Statement};
@@ -102,7 +103,10 @@ async fn run() -> (f64, f64) {
     for url in [&ours, &alone] {
         let settings = DatabaseSettings::new(url).expect("a URL");
         let database = Database::connect(&settings, PATIENCE).await;
-        let repo = PostgresLockRepo::new(database.expect("a database"));
+        let repo = PostgresLockRepo::new(
+            database.expect("a database"),
+            Arc::new(TokioTimer::default()),
+        );
         add_locks(&repo).await;
         repos.push(repo);
     }

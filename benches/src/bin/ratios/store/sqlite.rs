@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
-use keywright_adapters::time::SystemClock;
+use keywright_adapters::time::TokioTimer;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -17,7 +17,10 @@ const WRITES: u64 = 100 * AT_ONCE;
 
 /// Writes a second of the store's.
 async fn ours(folder: &Path) -> f64 {
-    let repo = SqliteLockRepo::open(&folder.join("locks.sqlite"), Arc::new(SystemClock));
+    let repo = SqliteLockRepo::open(
+        &folder.join("locks.sqlite"),
+        Arc::new(TokioTimer::default()),
+    );
     let repo = repo.expect("a store");
     add_locks(&repo).await;
     writes(repo, WRITES).await
