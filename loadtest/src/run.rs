@@ -1,6 +1,6 @@
 //! `keywright-loadtest run`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,9 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", default_value = "loadtest.html")]
     report: PathBuf,
 }
+
+/// How long an address of the server may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// Whether it kept to its limits.
 ///
@@ -173,15 +176,7 @@ impl Target {
         let (Some(host), Some(path)) = (&run.host, &run.population) else {
             return Err("say --spawn, or --host and --population".into());
         };
-        let name = host
-            .strip_prefix("http://")
-            .unwrap_or(host)
-            .trim_end_matches('/');
-        let mut found = std::net::ToSocketAddrs::to_socket_addrs(name)
-            .map_err(|e| format!("{host}: {e}; write it as http://HOST:PORT"))?;
-        let address = found
-            .next()
-            .ok_or_else(|| format!("{host} has no address"))?;
+        let address = address_of(host)?;
         if !address.ip().is_loopback() && !run.allow_remote {
             return Err(format!(
                 "{host} is not on this machine; to load it all the same, say --allow-remote"
@@ -194,6 +189,23 @@ impl Target {
             spawned: None,
         })
     }
+}
+
+/// The address of a server that is named by a URL.
+fn address_of(host: &str) -> Result<SocketAddr, String> {
+    let host = host.trim();
+    let name = host
+        .strip_prefix("http://")
+        .unwrap_or(host)
+        .trim_end_matches('/');
+    let found = std::net::ToSocketAddrs::to_socket_addrs(name)
+        .map_err(|e| format!("{host}: {e}; write it as http://HOST:PORT"))?;
+    let found: Vec<SocketAddr> = found.collect();
+    // A name such as localhost has an IPv4 and an IPv6 address, and a server listens at one of them.
+    let is_open = |address: &&SocketAddr| TcpStream::connect_timeout(address, CONNECT).is_ok();
+    let address = found.iter().find(is_open).or(found.first());
+    let address = address.ok_or_else(|| format!("{host} has no address"))?;
+    Ok(*address)
 }
 
 /// How far it is, every few seconds.
@@ -296,4 +308,30 @@ fn place() -> String {
         "{} UTC, {cores} cores",
         now.replace('T', " ").trim_end_matches('Z')
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_found_by_ipv4_ipv6_and_name() {
+        // Not every machine calls its IPv6 address localhost, too.
+        for (address, name) in [("127.0.0.1", "localhost"), ("[::1]", "[::1]")] {
+            let listener = TcpListener::bind(format!("{address}:0")).expect("a port");
+            let listening = listener.local_addr().expect("an address");
+            let port = listening.port();
+            for host in [
+                format!("http://{listening}"),
+                format!("{listening}/"),
+                format!("http://{name}:{port}/\n"),
+            ] {
+                assert_eq!(address_of(&host), Ok(listening), "{host}");
+            }
+        }
+        let without_port = address_of("http://127.0.0.1").expect_err("no port");
+        assert!(without_port.contains("http://HOST:PORT"), "{without_port}");
+    }
 }

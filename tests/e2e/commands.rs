@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use keywright_tests::Program;
 use serde_json::{Value, json};
 
 use crate::world::{BINARY, LOCK, World, eventually};
@@ -428,4 +429,81 @@ async fn a_key_is_written_from_the_terminal() {
         code == Some(1) && error.contains("is the server running"),
         "{error}"
     );
+}
+
+/// Runs `keywright write` with these variables, as a shell does that has read `sandbox.env`.
+fn write_with(variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = Command::new(BINARY)
+        .args(["write", "123", "my-key", "--index", "4"])
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the program is there");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), said, errors)
+}
+
+#[tokio::test]
+async fn white_space_around_variables_is_ignored_and_within_credentials_it_is_named() {
+    let world = World::silent();
+    let url = format!("http://{}\n", world.program.address);
+    let (token, key) = (&world.program.token, &world.program.api_key);
+    let (code, said, errors) = write_with(&[
+        ("KEYWRIGHT_URL", &url),
+        ("KEYWRIGHT_TOKEN", &format!("{token}\r\n")),
+        ("KEYWRIGHT_API_KEY", &format!(" {key}\n")),
+    ]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains("requested"), "{said}");
+    let (code, _, errors) = write_with(&[
+        ("KEYWRIGHT_URL", &url),
+        ("KEYWRIGHT_TOKEN", token),
+        ("KEYWRIGHT_API_KEY", "\n"),
+    ]);
+    assert_eq!(code, Some(0), "an empty variable says nothing: {errors}");
+    for (name, value) in [
+        (
+            "KEYWRIGHT_TOKEN",
+            format!("{}\n{}", &token[..9], &token[9..]),
+        ),
+        ("KEYWRIGHT_TOKEN", format!("Bearer {token}")),
+        ("KEYWRIGHT_API_KEY", format!("{key}\u{a0}x")),
+    ] {
+        let (code, _, errors) = write_with(&[("KEYWRIGHT_URL", &url), (name, &value)]);
+        assert_eq!(code, Some(1), "{errors}");
+        assert!(errors.contains(name), "{errors}");
+        assert!(!errors.contains(&token[9..]) && !errors.contains(&key[8..]));
+    }
+    let (code, _, errors) = write_with(&[("KEYWRIGHT_URL", "http://no host")]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("KEYWRIGHT_URL"), "{errors}");
+    // Commands that read the server's variables.
+    let data = format!("{}\n", world.folder.path().display());
+    for command in [
+        ["lock", "list"],
+        ["api-key", "list"],
+        ["check-config", "--json"],
+    ] {
+        let output = Command::new(BINARY)
+            .args(command)
+            .env("KEYWRIGHT_DATA", &data)
+            .env("KEYWRIGHT_STORE", "sqlite\n")
+            .output()
+            .expect("the program is there");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {errors}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_written_over_ipv6_with_what_the_sandbox_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listen = ["--listen", "[::1]:0", "--virtual-locks", "off"];
+    let program = Program::start(BINARY, folder.path(), &listen);
+    assert!(program.address.is_ipv6());
+    let env = std::fs::read_to_string(folder.path().join("sandbox.env")).expect("it is there");
+    let variables: Vec<(&str, &str)> = env.lines().filter_map(|l| l.split_once('=')).collect();
+    let (code, said, errors) = write_with(&variables);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(said.contains("requested"), "{said}");
 }

@@ -149,6 +149,7 @@ impl DatabaseSettings {
     /// Where it is, without credentials.
     pub fn place(&self) -> String {
         let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) if name.contains(':') => format!("[{name}]"),
             Some(Host::Tcp(name)) => name.clone(),
             Some(Host::Unix(path)) => path.display().to_string(),
             None => String::new(),

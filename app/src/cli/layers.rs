@@ -16,6 +16,9 @@ const FILE: &str = "keywright.toml";
 
 const PREFIX: &str = "KEYWRIGHT_";
 
+/// The variable that names the file.
+const CONFIG: &str = "KEYWRIGHT_CONFIG";
+
 /// Variables of that prefix that are not the server's: scripts, clients and load tests have them.
 const OTHERS: [&str; 4] = ["URL", "TOKEN", "API_KEY", "LOADTEST_LOCKS"];
 
@@ -85,9 +88,7 @@ impl Layers {
                 continue;
             };
             let name = name.to_string_lossy().into_owned();
-            let value = value
-                .into_string()
-                .map_err(|_| format!("{name} is no text"))?;
+            let value = variable_text(&name, value)?;
             let repeats = find(command, &key)
                 .is_some_and(|arg| matches!(arg.get_action(), ArgAction::Append));
             let values = match repeats {
@@ -149,8 +150,7 @@ impl Layers {
 pub(super) fn below(key: &str) -> Result<Option<String>, String> {
     let variable = format!("{PREFIX}{}", key.to_uppercase().replace('-', "_"));
     if let Some(value) = std::env::var_os(&variable) {
-        let text = value.into_string();
-        return text.map(Some).map_err(|_| format!("{variable} is no text"));
+        return variable_text(&variable, value).map(Some);
     }
     let Some((path, table)) = read_file(None)? else {
         return Ok(None);
@@ -160,6 +160,13 @@ pub(super) fn below(key: &str) -> Result<Option<String>, String> {
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(format!("{}: `{key}` must be a text", path.display())),
     }
+}
+
+/// Without white space around it: what is read from a file into a variable often ends with a line end.
+fn variable_text(name: &str, value: OsString) -> Result<String, String> {
+    let text = value.into_string();
+    let text = text.map_err(|_| format!("{name} is no text"))?;
+    Ok(text.trim().to_owned())
 }
 
 fn known(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -178,7 +185,10 @@ fn find<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
 
 /// The file's keys and values. One that is named must be there.
 fn read_file(named: Option<PathBuf>) -> Result<Option<(PathBuf, Table)>, String> {
-    let from_environment = std::env::var_os("KEYWRIGHT_CONFIG").map(PathBuf::from);
+    let from_environment = match std::env::var_os(CONFIG) {
+        Some(value) => Some(PathBuf::from(variable_text(CONFIG, value)?)),
+        None => None,
+    };
     let named = named.or(from_environment);
     let path = named.clone().unwrap_or_else(|| Path::new(FILE).to_owned());
     let text = match std::fs::read_to_string(&path) {

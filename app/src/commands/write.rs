@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
-use hyper::header::{CONTENT_TYPE, HOST, LOCATION};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use keywright_domain::values::LockId;
@@ -40,7 +40,8 @@ pub(crate) struct WriteCommand {
         long,
         value_name = "URL",
         env = "KEYWRIGHT_URL",
-        default_value = "http://127.0.0.1:8787"
+        default_value = "http://127.0.0.1:8787",
+        value_parser = url
     )]
     url: Uri,
     /// A token.
@@ -64,8 +65,58 @@ pub(crate) struct WriteCommand {
     json: bool,
 }
 
+/// What stands in a file or a variable often ends with a line end.
+fn url(text: &str) -> Result<Uri, String> {
+    text.trim()
+        .parse()
+        .map_err(|e| format!("{e} (--url or KEYWRIGHT_URL)"))
+}
+
+/// The credentials of a request, as its headers have them.
+struct Credentials {
+    bearer: Option<HeaderValue>,
+    api_key: Option<HeaderValue>,
+}
+
+impl Credentials {
+    /// # Errors
+    /// One holds a character that no credential has; the text names it without its value.
+    fn of(command: &WriteCommand) -> Result<Self, String> {
+        let text = |given: &Option<String>, names| {
+            let given = given.as_deref().map(str::trim);
+            // A variable that is set to nothing says nothing.
+            let given = given.filter(|text| !text.is_empty());
+            let is_sendable = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
+            match given {
+                Some(text) if !is_sendable(&text) => Err(format!(
+                    "{names} holds a space, a line end or another character that no credential has"
+                )),
+                given => Ok(given.map(str::to_owned)),
+            }
+        };
+        let header = |text: String| {
+            let value = HeaderValue::from_str(&text).map_err(|e| e.to_string());
+            value.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        };
+        let token = text(&command.token, "the token (--token or KEYWRIGHT_TOKEN)")?;
+        let bearer = token.map(|token| header(format!("Bearer {token}")));
+        let api_key = text(
+            &command.api_key,
+            "the API key (--api-key or KEYWRIGHT_API_KEY)",
+        )?;
+        Ok(Self {
+            bearer: bearer.transpose()?,
+            api_key: api_key.map(header).transpose()?,
+        })
+    }
+}
+
 pub(crate) fn run(command: WriteCommand) -> Result<(), Error> {
-    if command.token.is_none() && command.api_key.is_none() {
+    let credentials = Credentials::of(&command)?;
+    if credentials.bearer.is_none() && credentials.api_key.is_none() {
         let why =
             "the sandbox's are in its sandbox.env: set -a; . keywright-data/sandbox.env; set +a";
         return Err(format!("say who you are with --token or --api-key; {why}").into());
@@ -74,7 +125,7 @@ pub(crate) fn run(command: WriteCommand) -> Result<(), Error> {
         status,
         location,
         body,
-    } = block_on(ask(&command))?;
+    } = block_on(ask(&command, credentials))?;
     let good = status < 300;
     if good || command.json {
         print(command.json, &body, || text(&body));
@@ -120,12 +171,14 @@ struct Answer {
     body: Value,
 }
 
-async fn ask(command: &WriteCommand) -> Result<Answer, Error> {
+async fn ask(command: &WriteCommand, credentials: Credentials) -> Result<Answer, Error> {
     let host = command.url.host().ok_or("the URL has no host")?;
     if command.url.scheme_str() != Some("http") {
         return Err("only http:// is spoken here; behind TLS, use curl".into());
     }
     let port = command.url.port_u16().unwrap_or(80);
+    // A URL has an IPv6 address in brackets, and an address has none.
+    let address = host.trim_start_matches('[').trim_end_matches(']');
     let prefix = command.url.path().trim_end_matches('/');
     let mut body = json!({ "keyUuid": command.key });
     if let Some(index) = command.index {
@@ -136,10 +189,10 @@ async fn ask(command: &WriteCommand) -> Result<Answer, Error> {
         .uri(format!("{}/locks/{}/WriteKey", prefix, command.lock))
         .header(HOST, format!("{host}:{port}"))
         .header(CONTENT_TYPE, "application/json");
-    if let Some(token) = &command.token {
-        request = request.header("Authorization", format!("Bearer {token}"));
+    if let Some(bearer) = credentials.bearer {
+        request = request.header(AUTHORIZATION, bearer);
     }
-    if let Some(key) = &command.api_key {
+    if let Some(key) = credentials.api_key {
         request = request.header("X-API-Key", key);
     }
     if command.wait {
@@ -147,7 +200,7 @@ async fn ask(command: &WriteCommand) -> Result<Answer, Error> {
     }
     let request = request.body(Full::new(Bytes::from(body.to_string())))?;
     let answering = async {
-        let stream = TcpStream::connect((host, port)).await.map_err(|e| {
+        let stream = TcpStream::connect((address, port)).await.map_err(|e| {
             format!(
                 "nobody answers at {}: {e}; is the server running?",
                 command.url
