@@ -16,7 +16,7 @@ from awsiot import iotshadow, mqtt_connection_builder
 
 REMEMBERED, SLOTS = 32, 100
 ASK = object()
-# How long it waits before it asks what is wanted: always, and after it has answered something.
+# How many seconds it waits before it asks for its entries: always, and after an answer. It answers the same write no sooner.
 EVERY, SOON = 300, 5
 
 
@@ -54,7 +54,10 @@ class Memory:
                 return result
         slot = entry.get("keyIndexNumber")
         if slot is None:
-            slot = next((n for n in range(SLOTS) if str(n) not in self.keys), None)
+            # The slot that the key is in already, or a free one.
+            held = (int(n) for n, key in self.keys.items() if key == entry["keyUuid"])
+            free = (n for n in range(SLOTS) if str(n) not in self.keys)
+            slot = next(held, next(free, None))
         if slot is None:
             result = {"status": "FAILED", "reason": "NoSpace"}
         elif slot >= SLOTS:
@@ -99,7 +102,7 @@ def main():
     subscribed.result(30)
     print("the lock is online", flush=True)
     arrived.put(ASK)
-    wait = EVERY
+    wait, answered = EVERY, {}
     while True:
         try:
             delta = arrived.get(timeout=wait)
@@ -116,6 +119,10 @@ def main():
             for write, entry in sorted(entries, key=lambda item: item[1]["seq"]):
                 if entry["expiresAt"] <= time.time():
                     continue
+                if time.monotonic() - answered.get(write, -SOON) < SOON:
+                    # A delta from before that answer, or one that it did not end. The next get shows which.
+                    wait = SOON
+                    continue
                 result = memory.settle(write, entry)
                 # One update reports the result and takes the entry away.
                 state = iotshadow.ShadowState(
@@ -123,6 +130,8 @@ def main():
                     reported={"writeKeyResult": {write: result}})
                 shadows.publish_update_named_shadow(
                     iotshadow.UpdateNamedShadowRequest(state=state, **shadow), once).result(30)
+                answered = {known: at for known, at in answered.items() if time.monotonic() - at < SOON}
+                answered[write] = time.monotonic()
                 print(f"{write}: {result}", flush=True)
                 # It asks whether the entry is gone; if not, it answers again.
                 wait = SOON

@@ -290,6 +290,38 @@ async fn disordered_repeated_and_late_messages_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lock_may_answer_several_writes_in_one_update() {
+    let world = OnBroker::start_on(Mosquitto::start(), None, "shadow", &[], &[]).await;
+    let writes = [
+        world.write(LOCK, "one", 1, 0).await.write_id(),
+        world.write(LOCK, "two", 2, 0).await.write_id(),
+        world.write(LOCK, "three", 3, 0).await.write_id(),
+    ];
+    let [first, second, third] = &writes;
+    let answer = json!({ "state": {
+        "desired": { "writeKey": { first: null, second: null, third: null } },
+        "reported": { "writeKeyResult": {
+            first: { "status": "SUCCEEDED", "keyIndexNumber": 1 },
+            second: { "status": "SUCCEEDED", "keyIndexNumber": 2.0 },
+            third: { "status": "FAILED", "reason": "Interrupted" },
+        } },
+    } });
+    let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
+    world.broker.publish(&topic, &answer.to_string(), false);
+    for (write, state) in [
+        (first, "SUCCEEDED"),
+        (second, "SUCCEEDED"),
+        (third, "FAILED"),
+    ] {
+        world.until(write, state).await;
+    }
+    assert_eq!(world.status(LOCK, third).await["reason"], "DeviceError");
+    let books = world.books().await;
+    let balanced = books.check_at_rest(&[LOCK]).await;
+    balanced.expect("the books balance");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_comes_in_several_ways_counts_once() {
     let ways = [
         "--reports",

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
 use keywright_tests::Shadows;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::on_broker::OnBroker;
@@ -88,11 +89,15 @@ async fn the_aws_iot_device_sdk_as_a_lock_gets_its_writes_confirmed() {
     world.until(&early.write_id(), "SUCCEEDED").await;
     let answer = world.write(LOCK, "my-key", 2, 20).await;
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
+    // A key that the lock holds already stays where it is, if no slot is named.
+    let again = world
+        .program
+        .write_key(LOCK, &json!({ "keyUuid": "my-key" }));
+    let again = again.header("Prefer", "wait=20").send().await;
+    assert_eq!(again.body["write"]["state"], "SUCCEEDED", "{again:?}");
     lock.kill().expect("it was running");
     lock.wait().expect("it has ended");
     let held = std::fs::read_to_string(memory).expect("the lock's memory");
-    assert!(
-        held.contains("early-key") && held.contains("my-key"),
-        "{held}"
-    );
+    let held: Value = serde_json::from_str(&held).expect("JSON");
+    assert_eq!(held["keys"], json!({ "1": "early-key", "2": "my-key" }));
 }
