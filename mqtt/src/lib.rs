@@ -14,7 +14,7 @@ mod session;
 mod transport;
 
 pub use broker::{Broker, BrokerUrl, Files, InvalidBroker};
-pub use session::{Connection, Flow, Handler, Message, NotSent, Session, SessionOptions};
+pub use session::{Connection, Handler, Message, NotSent, Session, SessionOptions};
 
 /// How surely a message is delivered: at most once, or at least once.
 pub use rumqttc::QoS;

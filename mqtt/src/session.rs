@@ -92,15 +92,6 @@ impl Message {
     }
 }
 
-/// Whether the connection is still wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// It goes on.
-    Continue,
-    /// It is given up for a new one, so that the broker gives again what was not acknowledged.
-    Renew,
-}
-
 /// What is done with what happens. It is called from the connection's own task and must not wait.
 pub trait Handler: Send + 'static {
     /// All subscriptions are granted, on the connection of this number.
@@ -108,7 +99,7 @@ pub trait Handler: Send + 'static {
     /// That connection, or the try to make it, is over, and whatever it had in its queues.
     fn down(&mut self, connection: u64, why: &str);
     /// A message; it may come before `up`.
-    fn message(&mut self, message: Message) -> Flow;
+    fn message(&mut self, message: Message);
 }
 
 /// It certainly never left.
@@ -328,7 +319,7 @@ impl<H: Handler> Runner<H> {
                         return Err(format!("the broker refuses a subscription of {filters}"));
                     }
                     Packet::SubAck(_) => waiting -= 1,
-                    Packet::Publish(publish) => self.message(connection, publish)?,
+                    Packet::Publish(publish) => self.message(connection, publish),
                     _ => {}
                 }
             }
@@ -350,12 +341,9 @@ impl<H: Handler> Runner<H> {
         }
     }
 
-    fn message(&mut self, connection: &Connection, publish: Publish) -> Result<(), String> {
+    fn message(&mut self, connection: &Connection, publish: Publish) {
         let outbound = connection.outbound.clone();
-        match self.handler.message(Message { publish, outbound }) {
-            Flow::Continue => Ok(()),
-            Flow::Renew => Err("given up for a new connection".into()),
-        }
+        self.handler.message(Message { publish, outbound });
     }
 
     /// Sends and receives until the connection is over; returns why it is.
@@ -372,11 +360,7 @@ impl<H: Handler> Runner<H> {
         loop {
             loop {
                 match stream.next_packet() {
-                    Ok(Some(Packet::Publish(publish))) => {
-                        if let Err(why) = self.message(connection, publish) {
-                            return why;
-                        }
-                    }
+                    Ok(Some(Packet::Publish(publish))) => self.message(connection, publish),
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(error) => return explain(&error),

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Flow, Handler, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Files, Handler, Message, Session, SessionOptions};
 use keywright_shadow::mqtt::Topic;
 use keywright_tests::{Answer, Program, Request, Shadows};
 use serde_json::{Value, json};
@@ -69,13 +69,12 @@ impl Handler for Rule {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         let topic = Topic::parse(message.topic()).expect("a shadow's topic");
         let mut documents: Value = serde_json::from_slice(message.payload()).expect("JSON");
         // SELECT *, topic(3) AS thing
         documents["thing"] = topic.thing.into();
         let _ = self.0.send(documents);
-        Flow::Continue
     }
 }
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{
-    Broker, Connection, Files, Flow, Handler, Message, QoS, Session, SessionOptions,
-};
+use keywright_mqtt::{Broker, Connection, Files, Handler, Message, QoS, Session, SessionOptions};
 use keywright_sandbox::{Behaviour, Shadows as LockShadows, VirtualLocks};
 use keywright_shadow::ShadowName;
 use keywright_tests::{Program, Shadows};
@@ -52,7 +50,7 @@ impl Handler for Poisoned {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         let body: Value = serde_json::from_slice(message.payload()).expect("JSON");
         let entries = body.pointer("/state/writeKey").and_then(Value::as_object);
         if let (Some(connection), Some(entries)) = (self.connection.get(), entries) {
@@ -62,7 +60,6 @@ impl Handler for Poisoned {
                 let _ = connection.try_publish(&topic("update"), QoS::AtLeastOnce, answer(entry));
             }
         }
-        Flow::Continue
     }
 }
 
@@ -202,11 +199,10 @@ impl Handler for Kept {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         if message.at_least_once() {
             let _ = self.0.send(message.topic().to_owned());
         }
-        Flow::Continue
     }
 }
 

@@ -11,7 +11,7 @@ use keywright_domain::ports::{
     Acknowledge, DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed,
 };
 use keywright_domain::values::ThingName;
-use keywright_mqtt::{Broker, Flow, Handler, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::Topic;
 use serde_json::Value;
@@ -73,7 +73,7 @@ impl Handler for Sorter {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         if !message.retained()
             && let Some(report) = report(&message)
             && self.arrived.try_send(report).is_err()
@@ -84,7 +84,6 @@ impl Handler for Sorter {
             );
             self.resumed.notify_one();
         }
-        Flow::Continue
     }
 }
 

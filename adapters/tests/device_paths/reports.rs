@@ -7,7 +7,7 @@ use keywright_adapters::reports::{HttpReports, MqttReports, PollingReports, Unde
 use keywright_domain::ports::*;
 use keywright_domain::values::*;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Flow, Handler, Message, QoS, Session, SessionOptions};
+use keywright_mqtt::{Broker, Files, Handler, Message, QoS, Session, SessionOptions};
 use keywright_shadow::mqtt::{Attached, Options};
 use keywright_shadow::{ShadowName, ShadowService};
 use serde_json::json;
@@ -94,9 +94,8 @@ impl Handler for Topics {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         let _ = self.0.send(message.topic().to_owned());
-        Flow::Continue
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use keywright_mqtt::{Broker, Flow, Handler, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient, Topic};
 use serde_json::{Map, Value};
@@ -115,12 +115,11 @@ impl Handler for Listener {
 
     fn down(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         let topic = Topic::parse(message.topic());
         let told = topic.map(|topic| self.tell.try_send(topic.thing.to_owned()));
         if matches!(told, Some(Err(_))) {
             self.missed.notify_one();
         }
-        Flow::Continue
     }
 }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_mqtt::{Broker, Flow, Handler, LARGEST_PAYLOAD, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, LARGEST_PAYLOAD, Message, Session, SessionOptions};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{mpsc, watch};
@@ -244,11 +244,11 @@ impl Handler for Requests {
         self.lost.send_replace(true);
     }
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         let topic = Topic::parse(message.topic()).filter(|topic| topic.outcome.is_none());
         let Some(topic) = topic else {
             message.acknowledge();
-            return Flow::Continue;
+            return;
         };
         let intake = self.intake(&message);
         let (request, decision) = match intake.decide(topic.thing) {
@@ -257,7 +257,7 @@ impl Handler for Requests {
                 let request = message;
                 // One of 64, which fits.
                 match self.workers[worker as usize].try_send(Accepted { request, waiting }) {
-                    Ok(()) => return Flow::Continue,
+                    Ok(()) => return,
                     Err(full) => {
                         let request = full.into_inner().request;
                         let decision = self.refuse(&request);
@@ -281,7 +281,6 @@ impl Handler for Requests {
                 }
             }
         }
-        Flow::Continue
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_mqtt::{Broker, Flow, Handler, Message, NotSent, QoS, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, Message, NotSent, QoS, Session, SessionOptions};
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -208,14 +208,13 @@ impl Handler for Answers {
         }
     }
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         if !message.retained()
             && let Some((waiter, answer)) = self.answer(&message)
         {
             // Somebody who does not wait any more is no error.
             let _ = waiter.tell.send(answer);
         }
-        Flow::Continue
     }
 }
 

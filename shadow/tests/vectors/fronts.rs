@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Flow, Handler, Message, QoS, Session, SessionOptions};
+use keywright_mqtt::{Broker, Files, Handler, Message, QoS, Session, SessionOptions};
 use keywright_shadow::mqtt::{Attached, Options, Topic};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService, rest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -40,7 +40,7 @@ impl Handler for Listener {
         panic!("the connection is lost: {why}");
     }
 
-    fn message(&mut self, message: Message) -> Flow {
+    fn message(&mut self, message: Message) {
         // Requests are ordinary messages, and the sentinels' answers are no part of a case.
         let topic = Topic::parse(message.topic()).expect("a shadow's topic");
         // The service asks itself whether it is heard.
@@ -48,7 +48,6 @@ impl Handler for Listener {
             let body = serde_json::from_slice(message.payload()).expect("JSON");
             let _ = self.0.send((message.topic().to_owned(), body));
         }
-        Flow::Continue
     }
 }
 
@@ -422,9 +421,7 @@ async fn evict(broker: &Mosquitto) -> Session {
     impl Handler for Deaf {
         fn up(&mut self, _: u64) {}
         fn down(&mut self, _: u64, _: &str) {}
-        fn message(&mut self, _: Message) -> Flow {
-            Flow::Continue
-        }
+        fn message(&mut self, _: Message) {}
     }
     let options = SessionOptions {
         client_id: "keywright-shadow".into(),
