@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 pub use bootstrap::Wiring;
 use cli::Task;
 pub use http::wire;
-use settings::Settings;
+use settings::{Settings, UnusableSettings};
 use signals::{Signals, Stop};
 
 /// The exit code of settings that cannot be used, as of the command line's own errors.
@@ -51,16 +51,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
             settings,
             layers,
             json,
-        } => {
-            // What is wrong with a file that the settings name is wrong with the settings.
-            return match commands::check_config::run(&settings, &layers, json) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("keywright: {error}");
-                    ExitCode::from(INVALID_SETTINGS)
-                }
-            };
-        }
+        } => commands::check_config::run(&settings, &layers, json),
         Task::Audit {
             settings,
             options,
@@ -86,7 +77,10 @@ pub fn run(wiring: &Wiring) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::print_fatal(cli::log_format(), &error.to_string());
-            ExitCode::FAILURE
+            match error.is::<UnusableSettings>() {
+                true => ExitCode::from(INVALID_SETTINGS),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -104,6 +98,7 @@ fn start(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
 
 async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Error> {
     let mut signals = Signals::new()?;
+    bootstrap::check(settings)?;
     let address = settings.listen;
     let listener = TcpListener::bind(address)
         .await

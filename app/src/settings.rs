@@ -15,6 +15,19 @@ use keywright_mqtt::{BrokerUrl, Files};
 #[cfg(feature = "sandbox")]
 use keywright_sandbox::{Behaviour, Demo};
 
+/// A setting, or a file that it names, cannot be used: the program ends with exit code 2, and starting it again changes
+/// nothing. All other errors end it with code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UnusableSettings(String);
+
+impl UnusableSettings {
+    /// The text of `why` names the setting or the file.
+    pub(crate) fn new(why: impl fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

@@ -30,6 +30,7 @@ mod refusals;
 mod repeats;
 mod replicas;
 mod restart;
+mod settings_files;
 mod thousand;
 mod told;
 mod world;

@@ -141,6 +141,17 @@ impl DatabaseSettings {
         self.ca = Some(file.to_owned());
     }
 
+    /// Reads the files, without using them.
+    ///
+    /// # Errors
+    /// One cannot be read or used; the text names it.
+    pub fn check_files(&self) -> Result<(), String> {
+        match &self.ca {
+            Some(ca) => tls::client_config(Some(ca)).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// With so many connections at most.
     pub const fn set_connections(&mut self, connections: usize) {
         self.connections = connections;

@@ -143,7 +143,7 @@ impl OwnTokens {
 ///
 /// # Errors
 /// A file cannot be read, a key in it cannot be used, or a URL is none; the text names it.
-pub(crate) fn check_tokens(tokens: &Tokens) -> Result<(), Error> {
+pub(super) fn check_tokens(tokens: &Tokens) -> Result<(), Error> {
     match &tokens.keys {
         TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
         #[cfg(feature = "jwks-url")]

@@ -9,7 +9,7 @@ use keywright_adapters::reports::MqttReports;
 use keywright_adapters::reports::{HttpReports, PollingReports};
 use keywright_adapters::shadow::InMemoryShadow;
 #[cfg(feature = "aws")]
-use keywright_adapters::shadow::{AwsSettings, AwsShadow};
+use keywright_adapters::shadow::{AwsError, AwsSettings, AwsShadow};
 #[cfg(feature = "mqtt")]
 use keywright_adapters::shadow::{MqttShadow, shard_names};
 use keywright_adapters::time::SystemClock;
@@ -27,6 +27,8 @@ use super::Error;
 use crate::app::Ingest;
 #[cfg(feature = "mqtt")]
 use crate::settings::Mqtt;
+#[cfg(feature = "aws")]
+use crate::settings::UnusableSettings;
 use crate::settings::{Settings, ShadowChoice};
 
 /// The file of shadows that are in this process.
@@ -88,7 +90,7 @@ fn config() -> ServiceConfig {
 ///
 /// # Errors
 /// One cannot be used; the text names it.
-pub(crate) fn check(settings: &Settings) -> Result<(), Error> {
+pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     #[cfg(feature = "mqtt")]
     for mqtt in settings.mqtt() {
         Broker::new(mqtt.url.clone(), &mqtt.files)?;
@@ -125,7 +127,11 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
                 shadow: settings.shadow_name.clone(),
                 patience: patience(settings),
             };
-            DevicePath::over(Arc::new(AwsShadow::connect(aws).await?))
+            let shadow = AwsShadow::connect(aws).await.map_err(|error| match error {
+                AwsError::NoRegion => Error::from(UnusableSettings::new(error)),
+                error => error.into(),
+            });
+            DevicePath::over(Arc::new(shadow?))
         }
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(mqtt) => {

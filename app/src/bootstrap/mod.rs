@@ -27,10 +27,8 @@ use crate::admission::Admission;
 use crate::app::{App, Work};
 use crate::cli::Place;
 use crate::metrics::Metrics;
-use crate::settings::{Settings, StoreChoice};
+use crate::settings::{Settings, StoreChoice, UnusableSettings};
 use crate::workers;
-pub(crate) use credentials::check_tokens;
-pub(crate) use device_path::check;
 #[cfg(feature = "mqtt")]
 pub(crate) use device_path::open_shadows;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
@@ -104,6 +102,34 @@ impl Wired {
             _ = self.workers.join_next() => "a worker has ended",
         }
     }
+}
+
+/// Reads the files that the settings name, and looks whether data can be kept where they say. It connects to nothing, and leaves
+/// nothing behind.
+///
+/// # Errors
+/// One cannot be used; the text names it.
+pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
+    if let Some(tokens) = &settings.tokens {
+        credentials::check_tokens(tokens).map_err(UnusableSettings::new)?;
+    }
+    device_path::check(settings).map_err(UnusableSettings::new)?;
+    check_folder(&settings.data)
+}
+
+/// Whether files can be made in the folder, or the folder itself where it is missing.
+fn check_folder(data: &Path) -> Result<(), UnusableSettings> {
+    let existing = data.ancestors().find(|folder| folder.exists());
+    let existing = existing.unwrap_or_else(|| Path::new("."));
+    // It is gone when this returns.
+    let made = tempfile::tempfile_in(existing).map_err(|e| {
+        let data = data.display();
+        UnusableSettings::new(format!(
+            "cannot keep data in {data}: {}: {e}",
+            existing.display()
+        ))
+    });
+    made.map(drop)
 }
 
 /// Everything that the settings ask for.
@@ -237,6 +263,7 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
         );
     }
     let settings = settings.beside_a_server();
+    device_path::check(&settings).map_err(UnusableSettings::new)?;
     let path = device_path::connect(&settings).await?;
     let mut watching = path.watching;
     let connected = async {
@@ -293,9 +320,8 @@ pub(crate) fn make_private_folder(data: &Path) -> Result<(), Error> {
 /// # Errors
 /// It cannot be used.
 pub(crate) async fn open_store(place: &Place) -> Result<Store, Error> {
-    Ok(Stores::open_now(&place.store()?, &place.data()?)
-        .await?
-        .locks)
+    let (choice, data) = (place.store()?, place.data()?);
+    Ok(Stores::open_now(&choice, &data).await?.locks)
 }
 
 /// As [`open_store`], where there is one already.
@@ -303,8 +329,8 @@ pub(crate) async fn open_store(place: &Place) -> Result<Store, Error> {
 /// # Errors
 /// There is none, or it cannot be used.
 pub(crate) async fn open_known_store(place: &Place) -> Result<Store, Error> {
-    let data = place.data()?;
-    if !store::is_there(&place.store()?, &data) {
+    let (choice, data) = (place.store()?, place.data()?);
+    if !store::is_there(&choice, &data) {
         let why = "name the server's folder with --data, or add a lock";
         return Err(format!("there are no locks in {}; {why}", data.display()).into());
     }

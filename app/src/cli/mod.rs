@@ -25,7 +25,7 @@ use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
-use crate::settings::{LogFormat, Settings, StoreChoice};
+use crate::settings::{LogFormat, Settings, StoreChoice, UnusableSettings};
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
@@ -109,18 +109,20 @@ pub(crate) struct Place {
 impl Place {
     /// # Errors
     /// The file of settings cannot be read.
-    pub(crate) fn data(&self) -> Result<PathBuf, String> {
+    pub(crate) fn data(&self) -> Result<PathBuf, UnusableSettings> {
         if let Some(data) = &self.data {
             return Ok(data.clone());
         }
-        let below = layers::below("data")?;
+        let below = layers::below("data").map_err(UnusableSettings::new)?;
         Ok(below.map_or_else(|| PathBuf::from(serve::DATA), PathBuf::from))
     }
 
     /// # Errors
     /// The file of settings cannot be read, or what it says of the store makes no sense.
-    pub(crate) fn store(&self) -> Result<StoreChoice, String> {
-        self.store.clone().with_lower_layers()?.choose()
+    pub(crate) fn store(&self) -> Result<StoreChoice, UnusableSettings> {
+        let store = self.store.clone().with_lower_layers();
+        let chosen = store.and_then(|store| store.choose());
+        chosen.map_err(UnusableSettings::new)
     }
 }
 

@@ -89,6 +89,9 @@ impl StoreArgs {
         if let Some(file) = &self.store_ca {
             settings.set_ca(file);
         }
+        settings
+            .check_files()
+            .map_err(|why| format!("--store-ca: {why}"))?;
         if let Some(connections) = self.store_connections {
             settings.set_connections(connections);
         }

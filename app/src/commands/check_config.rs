@@ -3,15 +3,12 @@
 use serde_json::{Value, json};
 
 use super::say;
-use crate::bootstrap::{Error, check, check_tokens};
+use crate::bootstrap::{Error, check};
 use crate::cli::{Layers, Source};
 use crate::settings::Settings;
 
 /// Says what would run. The files that it names are read, too.
 pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<(), Error> {
-    if let Some(tokens) = &settings.tokens {
-        check_tokens(tokens)?;
-    }
     check(settings)?;
     if json {
         let settings = layers.settings.iter().map(|(key, values, source)| {
