@@ -293,3 +293,108 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
         assert_eq!(repo.write(sent.id).await, Ok(Some(sent.clone())));
     }
 }
+
+/// The bytes of a file beside the store's.
+fn bytes(path: &Path, suffix: &str) -> u64 {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    std::fs::metadata(name).map_or(0, |file| file.len())
+}
+
+#[tokio::test]
+async fn a_log_that_has_grown_is_cut_when_nobody_writes() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    repo.import(vec![created(lock_id(7))])
+        .await
+        .expect("imported");
+    // A reader that stays keeps the log from being written back, so that it grows.
+    let reader = Connection::open(&path).expect("the file");
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM locks;")
+        .expect("it reads");
+    let grow = Connection::open(&path).expect("the file");
+    grow.execute_batch("CREATE TABLE filler (bytes BLOB)")
+        .expect("made");
+    for _ in 0..20 {
+        grow.execute("INSERT INTO filler VALUES (randomblob(1048576))", [])
+            .expect("written");
+    }
+    assert!(bytes(&path, "-wal") > 16 * 1024 * 1024, "the log has grown");
+    reader.execute_batch("COMMIT").expect("it has read");
+    for _ in 0..1000 {
+        if bytes(&path, "-wal") <= 4 * 1024 * 1024 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the log has {} bytes", bytes(&path, "-wal"));
+}
+
+#[tokio::test]
+async fn space_of_what_was_deleted_is_given_back() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    repo.import(vec![created(lock_id(7))])
+        .await
+        .expect("imported");
+    let other = Connection::open(&path).expect("the file");
+    other
+        .execute_batch("CREATE TABLE filler (bytes BLOB)")
+        .expect("made");
+    for _ in 0..24 {
+        other
+            .execute("INSERT INTO filler VALUES (randomblob(1048576))", [])
+            .expect("written");
+    }
+    other.execute_batch("DELETE FROM filler").expect("deleted");
+    // So many pages are kept for what comes next.
+    let kept = 12 * 1024 * 1024;
+    for _ in 0..3000 {
+        if bytes(&path, "") < kept {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the file has {} bytes", bytes(&path, ""));
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_the_files_whatever_the_folder_allows() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().expect("a folder");
+    let open_to_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open_to_all).expect("set");
+    let path = file(&folder);
+    let modes = || {
+        let files = std::fs::read_dir(folder.path()).expect("the folder");
+        files
+            .map(|file| {
+                let file = file.expect("a file");
+                let mode = file.metadata().expect("its mode").permissions().mode();
+                (file.file_name(), mode & 0o777)
+            })
+            .collect::<Vec<_>>()
+    };
+    let repo = open(&path);
+    repo.import(vec![created(lock_id(7))])
+        .await
+        .expect("imported");
+    assert!(modes().len() >= 3, "{:?}", modes());
+    assert!(
+        modes().iter().all(|(_, mode)| *mode == 0o600),
+        "{:?}",
+        modes()
+    );
+    drop(repo);
+    // A file of an earlier version.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+    let _repo = open(&path);
+    assert!(
+        modes().iter().all(|(_, mode)| *mode == 0o600),
+        "{:?}",
+        modes()
+    );
+}

@@ -306,14 +306,73 @@ async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
 }
 
 #[tokio::test]
-async fn one_folder_serves_one_process() {
+async fn one_folder_serves_one_process_wherever_the_shadows_are() {
     let world = World::silent();
-    let (code, text) = Program::fail(BINARY, world.folder.path(), &[]);
+    let elsewhere = [
+        "--shadow",
+        "aws",
+        "--aws-endpoint",
+        "http://127.0.0.1:1",
+        "--aws-region",
+        "eu-west-1",
+    ];
+    let behind_a_broker = ["--shadow", "mqtt", "--mqtt-broker", "mqtt://127.0.0.1:1"];
+    for second in [&[][..], &elsewhere, &behind_a_broker] {
+        let (code, text) = Program::fail(BINARY, world.folder.path(), second);
+        assert_eq!(code, Some(1), "{text}");
+        let folder = world.folder.path().display().to_string();
+        assert!(
+            text.contains("another process") && text.contains(&folder),
+            "{text}"
+        );
+    }
+    // Commands work beside it, and so does another server once it has ended.
+    let output = std::process::Command::new(BINARY)
+        .args(["lock", "list", "--data"])
+        .arg(world.folder.path())
+        .output()
+        .expect("the program is there");
+    assert!(output.status.success(), "{output:?}");
+    let World {
+        folder, program, ..
+    } = world;
+    program.kill();
+    let _program = Program::start(BINARY, folder.path(), &behind_a_broker);
+    let (code, text) = Program::fail(BINARY, folder.path(), &behind_a_broker);
     assert_eq!(code, Some(1), "{text}");
-    assert!(
-        text.contains("shadows.sqlite") && text.contains("another process"),
-        "{text}"
-    );
+    assert!(text.contains("another process"), "{text}");
+}
+
+#[tokio::test]
+async fn files_in_a_folder_that_others_may_read_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().expect("a folder");
+    let open_to_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open_to_all).expect("set");
+    let program = Program::start(BINARY, folder.path(), &["--behaviour", "all:latency=0s"]);
+    let body = json!({ "keyUuid": "k", "keyIndexNumber": 2 });
+    let written = program.write_key(LOCK, &body).header("Prefer", "wait=10");
+    assert_eq!(written.send().await.body["write"]["state"], "SUCCEEDED");
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder.path()).expect("the folder") {
+        let file = file.expect("a file");
+        let mode = file.metadata().expect("its mode").permissions().mode() & 0o777;
+        let name = file.file_name().to_string_lossy().into_owned();
+        assert_eq!(mode, 0o600, "{name}");
+        names.push(name);
+    }
+    for name in [
+        "locks.sqlite",
+        "locks.sqlite-wal",
+        "shadows.sqlite",
+        "virtual-locks.sqlite",
+        "sandbox.env",
+    ] {
+        assert!(
+            names.iter().any(|known| known == name),
+            "{name} in {names:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -321,7 +380,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
     // Nobody can make a file there, not even root.
     for folder in ["/proc/keywright", "/proc"] {
         let (code, text) = Program::fail(BINARY, std::path::Path::new(folder), &[]);
-        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(code, Some(2), "{text}");
         assert!(text.contains(folder), "{text}");
         assert!(!text.contains("panicked"), "{text}");
     }

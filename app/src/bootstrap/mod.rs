@@ -2,6 +2,7 @@
 
 mod credentials;
 mod device_path;
+mod folder_lock;
 #[cfg(feature = "jwks-url")]
 mod published_keys;
 #[cfg(feature = "sandbox")]
@@ -27,12 +28,13 @@ use crate::admission::Admission;
 use crate::app::{App, Work};
 use crate::cli::Place;
 use crate::metrics::Metrics;
-use crate::settings::{Settings, StoreChoice, UnusableSettings};
+use crate::settings::{Settings, ShadowChoice, StoreChoice, UnusableSettings};
 use crate::workers;
 #[cfg(feature = "mqtt")]
 pub(crate) use device_path::open_shadows;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) use device_path::seconds;
+use folder_lock::FolderLock;
 use store::Stores;
 pub(crate) use store::{ApiKeyStore, Store};
 
@@ -83,6 +85,7 @@ pub(crate) struct Wired {
     store: Store,
     /// The shadows, where they are in this process.
     service: Option<ShadowService>,
+    _folder: Option<FolderLock>,
     #[cfg(feature = "sandbox")]
     _virtual_locks: Option<keywright_sandbox::VirtualLocks>,
 }
@@ -132,11 +135,20 @@ fn check_folder(data: &Path) -> Result<(), UnusableSettings> {
     made.map(drop)
 }
 
+/// Whether locks or shadows are in the folder of data. With both elsewhere, several servers may share it.
+fn is_folder_used(settings: &Settings) -> bool {
+    let has_locks = matches!(settings.store, StoreChoice::File);
+    has_locks || matches!(settings.shadow, ShadowChoice::InProcess { kept: true })
+}
+
 /// Everything that the settings ask for.
 pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Result<Wired, Error> {
     let data = settings.data.as_path();
     make_private_folder(data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let folder = is_folder_used(settings)
+        .then(|| FolderLock::take(data))
+        .transpose()?;
     // The reports are subscribed to before the first lock can say something.
     let path = device_path::connect(settings).await?;
 
@@ -234,6 +246,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         workers,
         store,
         service: path.service,
+        _folder: folder,
         #[cfg(feature = "sandbox")]
         _virtual_locks: virtual_locks,
     })

@@ -1,3 +1,5 @@
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,12 @@ const CHECKED_AT_ONCE: u64 = 64 * 1024 * 1024;
 /// The bytes of a page of a new file. A commit writes each page that it has touched to the log as a whole, and most touch a few
 /// hundred bytes of each: with SQLite's own 4096 a write takes a tenth longer, and with 1024 files are larger by three quarters.
 const PAGE: u32 = 2048;
+
+/// To how many bytes SQLite cuts the write-ahead log when it begins anew.
+const KEPT_WAL: i64 = 4 * 1024 * 1024;
+
+/// The mode of a store's files.
+const PRIVATE: u32 = 0o600;
 
 /// A file that cannot be used as a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +63,7 @@ impl Format {
     /// # Errors
     /// It is corrupt, another program's, of a newer schema or in use.
     pub fn open(&self, path: &Path) -> Result<Connection, OpenError> {
+        make_private(path).map_err(|e| self.refuse(path, e.to_string()))?;
         let mut conn = Connection::open(path).map_err(|e| self.refuse(path, reason(&e)))?;
         match self.prepare(path, &mut conn) {
             Ok(None) => Ok(conn),
@@ -130,8 +139,11 @@ impl Format {
             conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
         }
         conn.pragma_update(None, "page_size", PAGE)?;
+        // Of a new file: pages that become free can be given back to the system.
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         conn.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
+        conn.pragma_update(None, "journal_size_limit", KEPT_WAL)?;
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have brought it up to date meanwhile.
         let schema = number("PRAGMA user_version", &transaction)?;
@@ -156,6 +168,28 @@ impl Format {
             false => self.check(conn),
         }
     }
+}
+
+/// Makes the file where it is missing, and lets nobody but its owner read it, whatever the folder allows: it names keys and
+/// people. SQLite gives its log and its index the mode of the file.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(PRIVATE)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // The files of an earlier version. Another user's cannot be changed, and need not be.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = std::fs::set_permissions(&name, Permissions::from_mode(PRIVATE));
+    }
+    Ok(())
 }
 
 /// A statement's plan does not depend on what is bound to it. Without this, SQLite plans a statement anew each time that
