@@ -287,8 +287,8 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
     }
     let books = office.world.books().await;
     let stream = books.stream(BOTH).await;
-    for (id, by) in written {
-        let of_write = |line: &&str| line.contains("PREPARED") && line.contains(&id);
+    for (id, by) in written.iter() {
+        let of_write = |line: &&str| line.contains("PREPARED") && line.contains(id.as_str());
         let said = eventually("it is logged", || async {
             let log = office.world.program.log();
             log.lines().find(of_write).map(str::to_owned)
@@ -296,11 +296,26 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
         let said = said.await;
         assert!(said.contains(&format!("by=\"{by}\"")), "{by}: {said}");
         let id = id.parse().expect("a write's id");
-        assert_eq!(books.write(id).await.requested_by, by);
+        assert_eq!(books.write(id).await.requested_by, *by);
         let cause = |event: &&RecordedEvent| event.write == Some(id);
         let event = stream.iter().find(cause).expect("an event");
         assert_eq!(event.event.name(), "KeyWriteRequested");
     }
+    let first = &written[0].0;
+    let path = format!("/locks/{BOTH}/writes/{first}");
+    let request = office.world.program.request("DELETE", &path);
+    let withdrawn = request.header("X-API-Key", every).send().await;
+    assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
+    let by = format!("by=\"org:*,key:{}\"", shown(every));
+    eventually("who withdrew it is logged", || async {
+        let log = office.world.program.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("withdrawn on request"));
+        line.is_some_and(|line| line.contains(first) && line.contains(&by))
+            .then_some(())
+    })
+    .await;
     let log = office.world.program.log();
     for secret in [&acme[8..46], &every[8..46]] {
         assert!(!log.contains(secret) && !books.dump().contains(secret));

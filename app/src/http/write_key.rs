@@ -17,7 +17,7 @@ use keywright_domain::values::{LockId, Tick, WriteId};
 use keywright_domain::write::Write;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
-use tracing::{Instrument, error};
+use tracing::{Instrument, error, info};
 
 use super::answer::{self, Success, WriteStatus, location};
 use super::failure::Failure;
@@ -100,9 +100,12 @@ pub(super) async fn withdraw(
     } = by(app, deadline, request::asked(app, request.headers(), lock)).await?;
     let write = request::write_id(write)?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
+    let by = principal.to_string();
     let withdrawing = async move { writes.withdraw_by(lock, write, &principal, deadline).await };
     let withdrawn = run(app, place, Box::pin(withdrawing)).await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
+    // The write itself names who requested it, who may be somebody else.
+    info!(%lock, %write, by, "withdrawn on request");
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
