@@ -548,7 +548,9 @@ async fn saves_at_once(repo: &PostgresLockRepo, locks: u64) -> Vec<Result<(), Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_shares_sessions_is_refused_by_name_and_mode() {
     let database = Fresh::shared().await;
-    for mode in ["transaction", "statement"] {
+    // The session that was used last, or each in turn.
+    let in_turn = "transaction\nserver_round_robin = 1\nmin_pool_size = 3";
+    for mode in ["transaction", "statement", in_turn] {
         let pooler = pooler(&database, mode).await;
         let url = pooler.url(database.name());
         // One alone, and several replicas that start at once.

@@ -246,7 +246,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In one of its modes: `session`, `transaction` or `statement`.
+    /// In one of its modes: `session`, `transaction` or `statement`. Further settings may follow, each on a line of its own.
     pub fn start(server: &PostgresServer, mode: &str) -> Self {
         let folder = TempDir::new().unwrap();
         give_to_user(folder.path());

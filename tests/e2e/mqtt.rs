@@ -164,7 +164,7 @@ type Options<'a> = Vec<(&'a str, &'a str)>;
 fn unprivileged(folder: &Path) -> Command {
     // Another user may have no way to where the program was built.
     let program = folder.join("keywright");
-    std::fs::copy(BINARY, &program).expect("copied");
+    crate::settings_files::copy_program(&program);
     let mut command = Command::new(program);
     if std::fs::metadata("/proc/self").expect("Linux").uid() == 0 {
         command.uid(65534).gid(65534);
