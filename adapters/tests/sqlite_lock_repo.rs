@@ -9,8 +9,8 @@ use std::time::Duration;
 use keywright_adapters::lock_repo::SqliteLockRepo;
 use keywright_domain::event::KeySlot;
 use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError};
-use keywright_domain::rules::{self, Limits, ReportDecision};
+use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError, ReportedSlot};
+use keywright_domain::rules::{self, Limits, ReportDecision, ReportedResult};
 use keywright_domain::values::{ShadowVersion, WriteId};
 use keywright_domain::write::{Owner, Write};
 use keywright_testkit::lock_repo::Store;
@@ -78,17 +78,16 @@ async fn fill(repo: &SqliteLockRepo) -> Write {
         .expect("imported");
     send(repo, 8, slot("older", Some(2))).await;
     let done = send(repo, 9, slot("done", Some(3))).await;
-    let (known, limits, version) = (load(repo).await, Limits::default(), Some(ShadowVersion(6)));
-    let outcome = DeviceOutcome::Succeeded { index: None };
-    let decision = rules::decide_report(
-        &known,
-        Some(&done),
-        &done.thing,
-        version,
-        &outcome,
-        &limits,
-        NOW,
-    );
+    let (known, limits) = (load(repo).await, Limits::default());
+    let reported = ReportedResult {
+        thing: &done.thing,
+        shadow_version: Some(ShadowVersion(6)),
+        outcome: &DeviceOutcome::Succeeded {
+            slot: ReportedSlot::Missing,
+        },
+        entry_left: false,
+    };
+    let decision = rules::decide_report(&known, Some(&done), &reported, &limits, NOW);
     let ReportDecision::Record(_, save) = decision else {
         panic!("the report is news")
     };
@@ -273,7 +272,8 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
     drop(repo);
     let conn = Connection::open(&path).expect("a database");
     conn.execute_batch(
-        "DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
+        "ALTER TABLE writes DROP COLUMN anomalies; ALTER TABLE writes DROP COLUMN reported_index;
+         DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
          ALTER TABLE locks RENAME COLUMN saves TO revision;
          CREATE INDEX writes_of_a_lock ON writes (lock)
              WHERE lease_until IS NOT NULL OR attention IS NOT NULL;

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keywright_domain::anomaly::Anomaly;
 use keywright_domain::event::LockEvent;
 use keywright_domain::ports::Standing;
 use keywright_domain::rules::{Finding, Ignored};
@@ -62,6 +63,7 @@ pub(crate) struct Metrics {
     calls: Family<[Label; 3], Counter>,
     call_seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
     findings: Family<[Label; 1], Counter>,
+    anomalies: Family<[Label; 1], Counter>,
     open_intents: Gauge,
     oldest_intent: Gauge<f64, AtomicU64>,
     /// How old the oldest intent was at a moment; its age is counted on from there, by the monotonic clock.
@@ -213,6 +215,11 @@ impl Metrics {
                 "audit_findings",
                 "What differed between shadows and writes",
             ),
+            anomalies: counted(
+                &mut registry,
+                "report_anomalies",
+                "Answers of locks that break the device contract, each kind once for each write",
+            ),
             open_intents: counted(
                 &mut registry,
                 "open_intents",
@@ -267,6 +274,10 @@ impl Metrics {
         }
         for name in Finding::NAMES {
             drop(self.findings.get_or_create(&[("finding", name)]));
+        }
+        for anomaly in Anomaly::ALL {
+            let label = ("anomaly", anomaly.name());
+            drop(self.anomalies.get_or_create(&[label]));
         }
         for why in ["in_flight", "in_flight_each", "failed_credentials"] {
             drop(self.shed.get_or_create(&[("why", why)]));
@@ -364,6 +375,11 @@ impl Observer for Metrics {
         self.call_seconds
             .get_or_create(&[port, name])
             .observe(seconds);
+    }
+
+    fn noticed(&self, anomaly: Anomaly) {
+        let label = ("anomaly", anomaly.name());
+        self.anomalies.get_or_create(&[label]).inc();
     }
 
     fn recorded(&self, recorded: Recorded) {

@@ -10,7 +10,7 @@ use keywright_domain::ports::{
 use keywright_domain::rules::Ignored;
 use keywright_domain::values::{LockId, WriteId};
 use keywright_domain::write::Write;
-use keywright_domain::{Attended, KeyWrites, Settlement};
+use keywright_domain::{Attended, Audited, KeyWrites, Settlement};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, timeout};
@@ -64,7 +64,7 @@ pub(crate) fn start(
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
 ) -> JoinSet<()> {
-    let attendant = Arc::new(Attendant::new(writes.clone()));
+    let attendant = Arc::new(Attendant::new(writes.clone(), metrics.clone()));
     // At start-up, reports may have been missed.
     let look = Arc::new(Notify::new());
     look.notify_one();
@@ -236,10 +236,7 @@ pub(crate) async fn audit(
                 match writes.audit(lock.id, false).await {
                     Ok(audited) => {
                         metrics.audited(&audited);
-                        for finding in &audited.findings {
-                            let (lock, write) = (lock.id, finding.write());
-                            warn!(%lock, %write, finding = finding.name(), "an audit found");
-                        }
+                        log_findings(lock.id, &audited);
                     }
                     Err(error) => warn!(lock = %lock.id, %error, "a lock could not be audited"),
                 }
@@ -249,6 +246,14 @@ pub(crate) async fn audit(
                 _ => break,
             }
         }
+    }
+}
+
+fn log_findings(lock: LockId, audited: &Audited) {
+    let repaired = audited.repaired;
+    for finding in &audited.findings {
+        let (write, finding) = (finding.write(), finding.name());
+        warn!(%lock, %write, finding, repaired, "a shadow differs from its writes");
     }
 }
 
@@ -305,10 +310,11 @@ struct Attendant {
     places: Arc<Semaphore>,
     busy: Arc<Mutex<HashSet<LockId>>>,
     pace: Arc<AsyncMutex<Interval>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Attendant {
-    fn new(writes: Arc<KeyWrites>) -> Self {
+    fn new(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) -> Self {
         let mut pace = tokio::time::interval(APART);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -316,6 +322,7 @@ impl Attendant {
             places: Arc::new(Semaphore::new(ATTENDING)),
             busy: Arc::default(),
             pace: Arc::new(AsyncMutex::new(pace)),
+            metrics,
         }
     }
 
@@ -356,13 +363,19 @@ impl Attendant {
             return;
         };
         let (writes, pace) = (self.writes.clone(), self.pace.clone());
+        let metrics = self.metrics.clone();
         going_on.spawn(async move {
             let (_busy, _place) = (busy, place);
             let mut failed = Vec::new();
             for write in due {
                 pace.lock().await.tick().await;
-                if writes.attend(&write).await == Attended::Failed {
-                    failed.push(write);
+                match writes.attend(&write).await {
+                    Attended::Done => {}
+                    Attended::Repaired(audited) => {
+                        metrics.audited(&audited);
+                        log_findings(lock, &audited);
+                    }
+                    Attended::Failed => failed.push(write),
                 }
             }
             failed

@@ -69,6 +69,7 @@
 //! ```
 #![warn(missing_docs)]
 
+pub mod anomaly;
 pub mod event;
 pub mod invariants;
 pub mod lock;

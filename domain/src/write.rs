@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::anomaly::Anomalies;
 use crate::event::{KeySlot, LockEvent, RecordedEvent};
 use crate::reason::FailureReason;
 use crate::values::{
-    Epoch, LockId, LockUuid, LockVersion, Sequence, ThingName, Timestamp, WriteId,
+    Epoch, KeyIndex, LockId, LockUuid, LockVersion, Sequence, ThingName, Timestamp, WriteId,
 };
 
 /// The process that acts on an intent. Two processes never share one.
@@ -120,6 +121,10 @@ pub struct Write {
     pub requested: Option<Requested>,
     /// Where it stands.
     pub state: WriteState,
+    /// What was odd about the lock's answers.
+    pub anomalies: Anomalies,
+    /// The slot that the lock named, where it is another one than was asked for.
+    pub reported_index: Option<KeyIndex>,
     /// When maintenance looks at it next: an open write to read its shadow or to expire it, one that its lock
     /// settled to clear its result from the shadow, one that ended otherwise for a last look at what the lock
     /// may have said. `None`: nothing is left to do.

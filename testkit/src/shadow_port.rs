@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use keywright_domain::ports::{
-    DeviceOutcome, ShadowChange, ShadowEntry, ShadowError, ShadowPort, ShadowSnapshot,
+    DeviceOutcome, ReportedSlot, ShadowChange, ShadowEntry, ShadowError, ShadowPort, ShadowSnapshot,
 };
 use keywright_domain::reason::FailureReason;
 use keywright_domain::values::{
@@ -188,7 +188,7 @@ pub async fn results_are_read_in_full(shadows: &Shadows<'_>) {
     assert_eq!(
         of(one),
         Some(DeviceOutcome::Succeeded {
-            index: KeyIndex::new(4).ok()
+            slot: ReportedSlot::Index(KeyIndex::new(4).expect("an index"))
         })
     );
     assert_eq!(of(two), Some(DeviceOutcome::Failed(FailureReason::NoSpace)));

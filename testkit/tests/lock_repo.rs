@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_adapters::lock_repo::InMemoryLockRepo;
+use keywright_domain::anomaly::Anomalies;
 use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::*;
@@ -237,7 +238,13 @@ impl LockRepo for Broken {
 #[async_trait]
 impl LockHistory for Broken {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        self.inner.write(id).await
+        let mut found = self.inner.write(id).await?;
+        if let Some(found) = &mut found
+            && self.is("a_write_keeps_its_anomalies")
+        {
+            found.anomalies = Anomalies::NONE;
+        }
+        Ok(found)
     }
 
     async fn events(

@@ -140,8 +140,8 @@ impl ShadowPort for Broken {
             }
             if is("results_are_read_in_full") {
                 for result in &mut found.results {
-                    if let DeviceOutcome::Succeeded { index } = &mut result.outcome {
-                        *index = None;
+                    if let DeviceOutcome::Succeeded { slot } = &mut result.outcome {
+                        *slot = ReportedSlot::Missing;
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! The program from outside: a process, HTTP, and the files that it leaves.
 
+mod anomalies;
 mod audit;
 mod aws;
 mod balancers;

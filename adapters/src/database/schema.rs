@@ -6,7 +6,7 @@ use super::{DatabaseError, text};
 
 /// What brings a database from each version of the schema to the next. Replicas of the version before go on working
 /// on the newer schema: a migration adds, and what it makes superfluous goes with a later one.
-const MIGRATIONS: [&str; 1] = [V1];
+const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// Whoever brings the schema up to date holds this lock.
 const MIGRATING: i64 = 0x4b57_6d69; // "KWmi"
@@ -84,6 +84,13 @@ CREATE INDEX writes_by_lease ON writes (lease_until, id) WHERE lease_until IS NO
 CREATE INDEX writes_by_attention ON writes (attention, id) WHERE attention IS NOT NULL;
 CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND attention IS NULL;
 CREATE INDEX kept_answers_by_end ON kept_answers (until);
+";
+
+/// What was odd about the lock's answers to a write: names separated by commas. The slot that it named, where that is another
+/// one than was asked for.
+const V2: &str = "
+ALTER TABLE writes ADD COLUMN anomalies text;
+ALTER TABLE writes ADD COLUMN reported_index bigint;
 ";
 
 /// Makes the tables where there are none, and brings older ones up to date. One process at a time does it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::anomaly::Anomaly;
 use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{
@@ -68,6 +69,8 @@ pub trait Observer: Send + Sync {
     fn called(&self, call: Call);
     /// A save was taken that recorded this.
     fn recorded(&self, event: Recorded);
+    /// A save was taken that noticed this about the lock's answers to a write.
+    fn noticed(&self, anomaly: Anomaly);
 }
 
 /// One event that was recorded.
@@ -219,12 +222,16 @@ impl LockRepo for Metered<dyn LockRepo> {
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let events = save.events.iter();
         let news: Vec<_> = events.map(|e| Recorded::of(e, &save.writes)).collect();
+        let noticed = save.noticed.clone();
         let under_way = self.begin("store", "save");
         let answer = self.inner.save(save).await;
         under_way.end(of_store(&answer));
         if answer.is_ok() {
             news.into_iter()
                 .for_each(|event| self.observer.recorded(event));
+            for (_, anomaly) in noticed {
+                self.observer.noticed(anomaly);
+            }
         }
         answer
     }

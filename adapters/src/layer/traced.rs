@@ -108,12 +108,17 @@ impl LockRepo for TracedLockRepo {
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let (start, lock) = (Instant::now(), save.lock);
         let steps = enabled!(Level::INFO).then(|| (save.events.clone(), save.writes.clone()));
+        let noticed = save.noticed.clone();
         let answer = self.inner.save(save).await;
         let micros = since(start);
         match &answer {
             Ok(()) => {
                 if let Some((events, writes)) = steps {
                     self.log_steps(&events, &writes);
+                }
+                for (write, anomaly) in noticed {
+                    let anomaly = anomaly.name();
+                    warn!(%lock, %write, anomaly, "the lock's answer breaks the device contract");
                 }
             }
             Err(RepoError::Stale) => debug!(%lock, micros, "lock has changed, deciding again"),

@@ -4,6 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use keywright_domain::anomaly::{Anomalies, Anomaly};
 use keywright_domain::event::{KeySlot, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{RepoError, Standing};
@@ -190,8 +191,27 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
         expires_at: columns.time("expires_at")?,
         requested,
         state: read_state(&columns)?,
+        anomalies: read_anomalies(&columns)?,
+        reported_index: columns
+            .number("reported_index")?
+            .map(KeyIndex::new)
+            .transpose()
+            .map_err(|_| columns.corrupt("reported_index"))?,
         attention: columns.number("attention")?.map(Timestamp::from_millis),
     })
+}
+
+/// Their names, separated by commas; NULL: there are none.
+fn read_anomalies<R: Row>(columns: &Columns<'_, R>) -> Result<Anomalies, RepoError> {
+    let names = columns.optional_text("anomalies")?;
+    let names = names.iter().flat_map(|names| names.split(','));
+    let anomalies: Result<Anomalies, ()> = names.map(str::parse).collect();
+    anomalies.map_err(|()| columns.corrupt("anomalies"))
+}
+
+fn write_anomalies(anomalies: Anomalies) -> Option<String> {
+    let names: Vec<&str> = anomalies.iter().map(Anomaly::name).collect();
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError> {
@@ -324,6 +344,8 @@ pub(super) struct WriteColumns<'a> {
     pub(super) epoch: Option<i64>,
     pub(super) lease: Option<i64>,
     pub(super) attention: Option<i64>,
+    pub(super) anomalies: Option<String>,
+    pub(super) reported_index: Option<i64>,
 }
 
 impl<'a> WriteColumns<'a> {
@@ -356,6 +378,8 @@ impl<'a> WriteColumns<'a> {
             epoch: optional(intent.map(|i| i.epoch.0))?,
             lease: optional(lease)?,
             attention: optional(write.attention.map(Timestamp::as_millis))?,
+            anomalies: write_anomalies(write.anomalies),
+            reported_index: optional(write.reported_index.map(KeyIndex::get))?,
         })
     }
 }

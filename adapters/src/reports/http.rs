@@ -80,13 +80,14 @@ fn read(body: &[u8]) -> Result<DeviceReport, Undelivered> {
     let thing = thing.and_then(|name| ThingName::new(name).ok());
     let thing = thing.ok_or(malformed("the body must name its thing in `thing`"))?;
     let news = document::news(&body);
-    let (version, results) = news.ok_or(malformed(
+    let news = news.ok_or(malformed(
         "the body must be an update/documents message: previous, and current with its version",
     ))?;
     Ok(DeviceReport {
         thing,
-        shadow_version: Some(version),
-        results,
+        shadow_version: Some(news.version),
+        results: news.results,
+        entries: news.entries,
     })
 }
 

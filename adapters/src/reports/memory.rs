@@ -32,13 +32,15 @@ impl InMemoryReports {
             return None;
         }
         let accepted = told.message(MessageKind::UpdateAccepted)?;
-        let results = document::results(&accepted.body());
+        let body = accepted.body();
+        let results = document::results(&body);
         let thing = ThingName::new(&told.thing).ok()?;
         let shadow_version = Some(ShadowVersion(told.version));
         (!results.is_empty()).then_some(DeviceReport {
             thing,
             shadow_version,
             results,
+            entries: document::entries(&body),
         })
     }
 }

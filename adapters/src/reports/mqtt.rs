@@ -99,6 +99,7 @@ fn report(message: &Message) -> Option<DeviceReport> {
         thing: ThingName::new(topic.thing).ok()?,
         shadow_version: document::version(&body),
         results,
+        entries: document::entries(&body),
     })
 }
 

@@ -3,7 +3,7 @@
 //! `desired.writeKey.<write id>` is an entry, `reported.writeKeyResult.<write id>` its result.
 
 use keywright_domain::ports::{
-    DeviceOutcome, DeviceResult, ShadowChange, ShadowEntry, ShadowSnapshot,
+    DeviceOutcome, DeviceResult, ReportedSlot, ShadowChange, ShadowEntry, ShadowSnapshot,
 };
 use keywright_domain::reason::FailureReason;
 use keywright_domain::values::{KeyIndex, ShadowVersion, WriteId};
@@ -81,30 +81,32 @@ pub fn version(body: &Value) -> Option<ShadowVersion> {
 /// What a get answer says; `None` where it has no version. Entries and results under other names than
 /// write ids are somebody else's and are left out.
 pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
-    let entries = body
-        .pointer("/state/desired/writeKey")
-        .and_then(Value::as_object);
     Some(ShadowSnapshot {
         version: version(body)?,
-        entries: entries
-            .into_iter()
-            .flat_map(Map::keys)
-            .filter_map(|id| id.parse().ok())
-            .collect(),
+        entries: entries(body),
         results: results(body),
     })
 }
 
-/// What an `update/documents` message says that was not reported before; `None` where it is no such message.
-pub fn news(body: &Value) -> Option<(ShadowVersion, Vec<DeviceResult>)> {
-    let (previous, current) = (body.get("previous")?, body.get("current")?);
-    let known = results(previous);
-    let mut news = results(current);
-    news.retain(|result| !known.contains(result));
-    Some((version(current)?, news))
+/// The entries that a document has, or that the request part of an accepted update leaves where they are.
+pub fn entries(body: &Value) -> Vec<WriteId> {
+    let entries = body.pointer("/state/desired/writeKey");
+    let entries = entries.and_then(Value::as_object).into_iter().flatten();
+    let left = entries.filter(|(_, entry)| !entry.is_null());
+    left.filter_map(|(id, _)| id.parse().ok()).collect()
 }
 
-/// The results that a get answer, or the request part of an accepted update, reports.
+/// What an `update/documents` message says that was not reported before, as the snapshot after it with these results alone;
+/// `None` where it is no such message.
+pub fn news(body: &Value) -> Option<ShadowSnapshot> {
+    let (previous, current) = (body.get("previous")?, body.get("current")?);
+    let known = results(previous);
+    let mut news = snapshot(current)?;
+    news.results.retain(|result| !known.contains(result));
+    Some(news)
+}
+
+/// The results that a get answer, or the request part of an accepted update, reports. One that is taken off is none.
 pub fn results(body: &Value) -> Vec<DeviceResult> {
     let results = body
         .pointer("/state/reported/writeKeyResult")
@@ -118,22 +120,30 @@ pub fn results(body: &Value) -> Vec<DeviceResult> {
 
 fn device_result(id: &str, result: &Value) -> Option<DeviceResult> {
     let write: WriteId = id.parse().ok()?;
+    if result.is_null() {
+        return None;
+    }
     let text = |member: &str| result.get(member).and_then(Value::as_str);
-    let outcome = match text("status")? {
-        "IN_PROGRESS" => DeviceOutcome::InProgress,
-        "SUCCEEDED" => {
-            let index = result.get("keyIndexNumber").and_then(whole_number);
-            DeviceOutcome::Succeeded {
-                index: index.and_then(|i| KeyIndex::new(i).ok()),
-            }
-        }
-        "FAILED" => {
+    let outcome = match text("status") {
+        Some("IN_PROGRESS") => DeviceOutcome::InProgress,
+        Some("SUCCEEDED") => DeviceOutcome::Succeeded {
+            slot: reported_slot(result.get("keyIndexNumber")),
+        },
+        Some("FAILED") => {
             let reason = text("reason").unwrap_or("unspecified");
             DeviceOutcome::Failed(FailureReason::from_device(reason, text("code")))
         }
-        _ => return None,
+        _ => DeviceOutcome::Unreadable,
     };
     Some(DeviceResult { write, outcome })
+}
+
+fn reported_slot(value: Option<&Value>) -> ReportedSlot {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return ReportedSlot::Missing;
+    };
+    let index = whole_number(value).and_then(|index| KeyIndex::new(index).ok());
+    index.map_or(ReportedSlot::Unreadable, ReportedSlot::Index)
 }
 
 /// A number without a fraction, however it is written: JSON does not tell 3, 3.0 and 3e0 apart, and the JSON libraries
@@ -149,6 +159,7 @@ fn whole_number(value: &Value) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use keywright_domain::anomaly::Anomalies;
     use keywright_domain::event::KeySlot;
     use keywright_domain::values::*;
     use keywright_domain::write::{Write, WriteState};
@@ -218,6 +229,8 @@ mod tests {
             expires_at,
             requested: None,
             state: WriteState::Sent,
+            anomalies: Anomalies::NONE,
+            reported_index: None,
             attention: None,
         }
     }
@@ -234,18 +247,21 @@ mod tests {
             match results(&body).as_slice() {
                 [
                     DeviceResult {
-                        outcome: DeviceOutcome::Succeeded { index },
+                        outcome: DeviceOutcome::Succeeded { slot },
                         ..
                     },
-                ] => index.map(KeyIndex::get),
+                ] => match slot {
+                    ReportedSlot::Index(index) => Ok(index.get()),
+                    other => Err(*other),
+                },
                 other => panic!("{other:?}"),
             }
         };
         for three in ["3", "3.0", "3e0", "0.3e1", "3.000", "30E-1"] {
-            assert_eq!(index(three), Some(3), "{three}");
+            assert_eq!(index(three), Ok(3), "{three}");
         }
         for zero in ["0", "0.0", "-0.0", "0e5"] {
-            assert_eq!(index(zero), Some(0), "{zero}");
+            assert_eq!(index(zero), Ok(0), "{zero}");
         }
         for none in [
             "3.5",
@@ -254,14 +270,15 @@ mod tests {
             "1e300",
             "9007199254740993.0",
             "\"3\"",
-            "null",
+            "[4]",
         ] {
-            assert_eq!(index(none), None, "{none}");
+            assert_eq!(index(none), Err(ReportedSlot::Unreadable), "{none}");
         }
+        assert_eq!(index("null"), Err(ReportedSlot::Missing));
     }
 
     #[test]
-    fn results_that_do_not_parse_are_left_out() {
+    fn results_under_other_names_than_write_ids_are_left_out() {
         let id = WriteId::from_u128(5).to_string();
         let body = json!({ "version": 3, "state": { "reported": { "writeKeyResult": {
             "battery": { "status": "SUCCEEDED" }, (id): { "status": "FAILED", "reason": "E42" } } } } });
@@ -269,5 +286,31 @@ mod tests {
         let reason = FailureReason::from_device("E42", None);
         assert_eq!(found.results.len(), 1);
         assert_eq!(found.results[0].outcome, DeviceOutcome::Failed(reason));
+    }
+
+    fn outcome(result: &Value) -> Option<DeviceOutcome> {
+        let id = WriteId::from_u128(5).to_string();
+        let body = json!({ "state": { "reported": { "writeKeyResult": { (id): result } } } });
+        results(&body).pop().map(|result| result.outcome)
+    }
+
+    #[test]
+    fn results_that_cannot_be_read_are_unreadable_and_one_that_is_taken_off_is_none() {
+        for result in [
+            json!({ "status": "succeeded" }),
+            json!({ "status": 1 }),
+            json!({}),
+            json!("SUCCESS"),
+            json!(7),
+            json!(true),
+            json!(["SUCCEEDED"]),
+        ] {
+            assert_eq!(
+                outcome(&result),
+                Some(DeviceOutcome::Unreadable),
+                "{result}"
+            );
+        }
+        assert_eq!(outcome(&Value::Null), None);
     }
 }

@@ -6,6 +6,7 @@ use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use keywright_adapters::json::EventData;
 use keywright_domain::Written;
+use keywright_domain::anomaly::Anomaly;
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockKey};
 use keywright_domain::reason::FailureReason;
@@ -166,6 +167,14 @@ pub(super) struct WriteStatus {
     retry: Option<&'static str>,
     unconfirmed: bool,
     late: bool,
+    /// What was odd about the lock's answers: `UnreadableResult`, `ContradictingResult`, `OtherSlot`, `UnreadableSlot`,
+    /// `MissingSlot`, `EntryLeft`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    anomalies: Vec<&'static str>,
+    /// The slot that the lock named, where it is another one than was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_key_index_number: Option<u64>,
     requested_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_at: Option<String>,
@@ -188,6 +197,8 @@ impl WriteStatus {
             retry: reason.map(|r| r.retry().as_str()),
             unconfirmed,
             late: write.is_late(),
+            anomalies: write.anomalies.iter().map(Anomaly::name).collect(),
+            reported_key_index_number: write.reported_index.map(KeyIndex::get),
             requested_at: write.prepared_at.to_string(),
             settled_at: write.settled_at().map(|at| at.to_string()),
             expires_at: write.expires_at.to_string(),

@@ -2,10 +2,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::anomaly::Anomaly;
 use crate::event::RecordedEvent;
 use crate::lock::{Lock, LockSnapshot};
 use crate::rules::KeptAnswer;
-use crate::values::{LockId, Revision, ShadowVersion};
+use crate::values::{LockId, Revision, ShadowVersion, WriteId};
 use crate::write::{Owner, Write};
 
 /// One atomic change of one lock, as a decision made it: what to append and how rows are afterwards.
@@ -28,6 +29,9 @@ pub struct Save {
     pub shadow_version: Option<ShadowVersion>,
     /// What to keep for a repeat of the request, in the place of what is kept under its name.
     pub kept: Option<Box<KeptAnswer>>,
+    /// Anomalies that the decision found and that these writes did not have before. For logs and metrics: the rows
+    /// have them, too, and a store ignores this.
+    pub noticed: Vec<(WriteId, Anomaly)>,
 }
 
 /// Why the store did not answer as asked.

@@ -12,7 +12,7 @@ pub use lock_history::{Due, ImportError, LockHistory, Standing};
 pub use lock_repo::{LockRepo, RepoError, Save};
 pub use reports::{
     Acknowledge, DeviceOutcome, DeviceReport, DeviceReports, DeviceResult, ReportStreamItem,
-    ReportsClosed,
+    ReportedSlot, ReportsClosed,
 };
 pub use shadow::{ShadowChange, ShadowEntry, ShadowError, ShadowPort, ShadowSnapshot};
 pub use time::{Clock, IdGenerator, Timer};

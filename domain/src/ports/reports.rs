@@ -10,11 +10,24 @@ pub enum DeviceOutcome {
     InProgress,
     /// The key is in its memory.
     Succeeded {
-        /// The slot that it is in, where the lock says so.
-        index: Option<KeyIndex>,
+        /// The slot that it is in.
+        slot: ReportedSlot,
     },
     /// It tried or refused.
     Failed(FailureReason),
+    /// Something that is none of these.
+    Unreadable,
+}
+
+/// The slot that a lock names for a key that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportedSlot {
+    /// It names none.
+    Missing,
+    /// This one.
+    Index(KeyIndex),
+    /// It names something that is no slot number.
+    Unreadable,
 }
 
 /// A lock's word on one write.
@@ -35,6 +48,8 @@ pub struct DeviceReport {
     pub shadow_version: Option<ShadowVersion>,
     /// The results, in no order.
     pub results: Vec<DeviceResult>,
+    /// The entries that are known to stand on the shadow after the update.
+    pub entries: Vec<WriteId>,
 }
 
 /// To be called once the report is settled durably; the transport then forgets it (MQTT's PUBACK,

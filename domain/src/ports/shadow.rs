@@ -139,7 +139,7 @@ pub trait ShadowPort: Send + Sync {
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError>;
 
-    /// Reads a shadow; `None` where it does not exist. Entries and results that do not parse are left out.
+    /// Reads a shadow; `None` where it does not exist. Entries and results under other names than write ids are left out.
     ///
     /// # Errors
     /// See [`ShadowError`]; a read changes nothing, so each of them means only: not read.

@@ -102,12 +102,14 @@ impl KeyWrites {
         }
     }
 
-    /// Step 3: put the entry, remove what it supersedes and, for free, results already recorded.
+    /// Step 3: put the entry, remove what it supersedes and, for free, results already recorded, with entries that the
+    /// lock has left.
     async fn send(&self, task: &mut Task, version: ShadowVersion) -> Observed {
+        let cleared = task.cleared();
         let change = ShadowChange {
             put: Some(ShadowEntry::from(&task.write)),
-            remove: task.supersedes.clone(),
-            clear_results: task.cleared(),
+            remove: [task.supersedes.as_slice(), &cleared].concat(),
+            clear_results: cleared,
             expected: Some(version),
             token: task.tokens.next(),
         };

@@ -4,13 +4,16 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use super::audit::Audited;
 use super::deadline::bounded;
 use super::read::ReadError;
 use super::settle::SettleError;
 use super::write_key::reason_of;
 use super::{KeyWrites, Tokens};
+use crate::lock::LockSnapshot;
 use crate::ports::{
-    DeviceReport, Due, RepoError, ShadowChange, ShadowEntry, ShadowError, ShadowSnapshot, Standing,
+    DeviceOutcome, DeviceReport, DeviceResult, Due, RepoError, ShadowChange, ShadowEntry,
+    ShadowError, ShadowSnapshot, Standing,
 };
 use crate::principal::Principal;
 use crate::reason::FailureReason;
@@ -70,10 +73,12 @@ impl From<ReadError> for WithdrawError {
 }
 
 /// What was attended to, and with which success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attended {
     /// Nothing is left to do at this moment.
     Done,
+    /// Nothing is left to do for the write. Its shadow had entries that are nobody's, which an audit has taken off.
+    Repaired(Audited),
     /// The shadow or the store did not answer as it should. The write stays due.
     Failed,
 }
@@ -144,10 +149,19 @@ impl KeyWrites {
     /// a last look. Ends within [`super::Settings::request`].
     pub async fn attend(&self, write: &Write) -> Attended {
         let deadline = self.deadline(self.settings.request);
-        match bounded(&*self.ports.timer, deadline, pin!(self.tidy(write))).await {
-            Some(true) => Attended::Done,
-            Some(false) | None => Attended::Failed,
-        }
+        let attending = async {
+            match self.tidy(write).await {
+                Tidied::Done => Attended::Done,
+                Tidied::Failed => Attended::Failed,
+                Tidied::UnknownEntries => match self.audit(write.lock, true).await {
+                    Ok(audited) if audited.findings.is_empty() => Attended::Done,
+                    Ok(audited) => Attended::Repaired(audited),
+                    Err(_) => Attended::Failed,
+                },
+            }
+        };
+        let attended = bounded(&*self.ports.timer, deadline, pin!(attending)).await;
+        attended.unwrap_or(Attended::Failed)
     }
 
     /// Deletes at most `limit` kept answers and at most `limit` writes whose time is over, and answers how many of both.
@@ -233,26 +247,26 @@ impl KeyWrites {
         Ok(done)
     }
 
-    /// Whether nothing is left to do for the write at this moment.
-    async fn tidy(&self, write: &Write) -> bool {
+    async fn tidy(&self, write: &Write) -> Tidied {
+        let done = |done| if done { Tidied::Done } else { Tidied::Failed };
         if write.has_uncleared_result() {
-            return self.clear(write).await.is_ok();
+            return done(self.clear(write).await.is_ok());
         }
         if !write.is_open() {
-            return self.last_look(write).await.is_ok();
+            return done(self.last_look(write).await.is_ok());
         }
         if self.ports.clock.now() < write.expires_at {
-            return self.look(write).await.is_ok();
+            return self.look(write).await.unwrap_or(Tidied::Failed);
         }
         match self.end(write, Ending::Expired).await {
-            Ok(_) | Err(WithdrawError::AlreadyEnded(_)) => true,
-            Err(_) => false,
+            Ok(_) | Err(WithdrawError::AlreadyEnded(_)) => Tidied::Done,
+            Err(_) => Tidied::Failed,
         }
     }
 
-    /// Settles what stands on the write's shadow. A write that is still open then and has no entry there
-    /// has lost it (a withdrawal that was cut short, a deleted shadow): it is put back.
-    pub(super) async fn look(&self, write: &Write) -> Result<(), AttendError> {
+    /// Settles what stands on the write's shadow, and takes a result off that cannot be read. A write that is still open
+    /// then and has no entry there has lost it (a withdrawal that was cut short, a deleted shadow): it is put back.
+    pub(super) async fn look(&self, write: &Write) -> Result<Tidied, AttendError> {
         let mut tokens = self.tokens();
         let found = match self.read_shadow(&write.thing, &mut tokens).await? {
             Some(found) => found,
@@ -265,24 +279,42 @@ impl KeyWrites {
                 }
             }
         };
-        let (version, lost) = (found.version, !found.entries.contains(&write.id));
+        let (mut version, lost) = (found.version, !found.entries.contains(&write.id));
+        let unreadable = DeviceResult {
+            write: write.id,
+            outcome: DeviceOutcome::Unreadable,
+        };
+        let (entries, unreadable) = (found.entries.clone(), found.results.contains(&unreadable));
         self.settle_from(&write.thing, found).await?;
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
-            return Ok(());
+            return Ok(Tidied::Done);
+        };
+        // Read after the entries: an entry is always younger than its intent.
+        let tidied = match has_unknown(&entries, &snapshot, &write.thing) {
+            true => Tidied::UnknownEntries,
+            false => Tidied::Done,
         };
         let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) else {
-            return Ok(());
+            return Ok(tidied);
         };
+        if unreadable {
+            let change = ShadowChange {
+                clear_results: vec![write.id],
+                ..ShadowChange::fence(version, tokens.next())
+            };
+            version = self.update_shadow(&write.thing, change).await?;
+        }
         let now = self.ports.clock.now();
         if !lost {
             let later = open.attention.is_some_and(|at| at > now)
                 && !rules::is_put_off_too_far(open, &self.settings.limits, now);
             if later && snapshot.shadow_version == Some(version) {
                 // It was read early, and nothing is new.
-                return Ok(());
+                return Ok(tidied);
             }
             let save = rules::postpone(&snapshot, open, version, &self.settings.limits, now);
-            return Ok(self.ports.locks.save(save).await?);
+            self.ports.locks.save(save).await?;
+            return Ok(tidied);
         }
         // Whoever is taking the entry off at this moment has loaded the lock before: this save makes theirs
         // come too late, or theirs this one, and then the entry is not put back.
@@ -291,7 +323,7 @@ impl KeyWrites {
         self.ports.locks.save(save).await?;
         if snapshot.prepared().is_some() {
             // The shadow is in the hands of another write, which may take this one's place.
-            return Ok(());
+            return Ok(Tidied::Done);
         }
         let put = Some(ShadowEntry::from(open));
         let change = ShadowChange {
@@ -299,7 +331,7 @@ impl KeyWrites {
             ..ShadowChange::fence(version, tokens.next())
         };
         self.update_shadow(&write.thing, change).await?;
-        Ok(())
+        Ok(tidied)
     }
 
     /// Settles what stands on the shadow of a write that ended without the lock's word, and takes its
@@ -356,7 +388,8 @@ impl KeyWrites {
         Ok(found.is_none_or(|w| w.is_settled_by_lock()))
     }
 
-    /// Takes the recorded results of the write's lock off its shadow. By id, so no version is needed.
+    /// Takes the recorded results of the write's lock off its shadow, and entries that the lock has left. By id, so no
+    /// version is needed.
     async fn clear(&self, write: &Write) -> Result<(), AttendError> {
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(());
@@ -365,6 +398,7 @@ impl KeyWrites {
         let ids: Vec<WriteId> = same_thing.map(|w| w.id).collect();
         let token = self.tokens().next();
         let change = ShadowChange {
+            remove: ids.clone(),
             clear_results: ids.clone(),
             ..ShadowChange::create(token)
         };
@@ -382,6 +416,7 @@ impl KeyWrites {
             thing: thing.clone(),
             shadow_version: Some(found.version),
             results: found.results,
+            entries: found.entries,
         };
         match self.settle(&report).await {
             Ok(_) => Ok(()),
@@ -504,6 +539,21 @@ impl KeyWrites {
         };
         Ok(Some(self.update_shadow(&write.thing, change).await?))
     }
+}
+
+/// What tidying came to.
+pub(super) enum Tidied {
+    Done,
+    Failed,
+    /// Entries stand on the shadow that are none of the lock's writes.
+    UnknownEntries,
+}
+
+/// Whether one of these entries of the thing's shadow is of no write that the lock has to do with.
+fn has_unknown(entries: &[WriteId], snapshot: &LockSnapshot, thing: &ThingName) -> bool {
+    let live = snapshot.unfinished.iter().chain(&snapshot.uncleared);
+    let known = |id: &WriteId| live.clone().any(|write| write.id == *id);
+    snapshot.lock.thing.as_ref() == Some(thing) && !entries.iter().all(known)
 }
 
 fn stale_is_fine(error: RepoError) -> Result<(), RepoError> {

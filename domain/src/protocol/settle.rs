@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::KeyWrites;
-use crate::ports::{DeviceReport, DeviceResult, RepoError};
-use crate::rules::{self, Ignored, ReportDecision};
-use crate::values::{ShadowVersion, ThingName};
+use crate::anomaly::Anomaly;
+use crate::ports::{DeviceReport, RepoError};
+use crate::rules::{self, Ignored, ReportDecision, ReportedResult};
+use crate::values::WriteId;
 use crate::write::Write;
 
 /// What one result of a report led to.
@@ -37,7 +38,13 @@ impl KeyWrites {
         let mut settlements = Vec::with_capacity(report.results.len());
         let mut failed = None;
         for result in &report.results {
-            let settled = self.settle_result(&report.thing, report.shadow_version, result);
+            let reported = ReportedResult {
+                thing: &report.thing,
+                shadow_version: report.shadow_version,
+                outcome: &result.outcome,
+                entry_left: report.entries.contains(&result.write),
+            };
+            let settled = self.settle_result(result.write, &reported);
             match settled.await {
                 Ok(settlement) => {
                     self.count(&settlement);
@@ -55,8 +62,8 @@ impl KeyWrites {
         }
     }
 
-    /// How many results named no write that was sent, or another thing's, since the process started: either
-    /// a lock or we are wrong.
+    /// How many results named no write that was sent, or another thing's, or said something else of a write than the
+    /// lock had said before, since the process started: either a lock or we are wrong.
     pub fn contradictions(&self) -> u64 {
         self.contradictions.load(Ordering::Relaxed)
     }
@@ -69,11 +76,10 @@ impl KeyWrites {
 
     async fn settle_result(
         &self,
-        thing: &ThingName,
-        shadow_version: Option<ShadowVersion>,
-        result: &DeviceResult,
+        id: WriteId,
+        reported: &ReportedResult<'_>,
     ) -> Result<Settlement, RepoError> {
-        let Some(named) = self.ports.history.write(result.write).await? else {
+        let Some(named) = self.ports.history.write(id).await? else {
             return Ok(Settlement::Ignored(Ignored::Contradiction));
         };
         for _ in 0..MOST_TRIES {
@@ -82,28 +88,27 @@ impl KeyWrites {
             };
             // A write that is over is read after the snapshot, so that any later change of it makes the
             // save stale; one that ended only in between is still open to the snapshot's eyes.
-            let ended = match snapshot.unfinished(result.write) {
+            let ended = match snapshot.unfinished(id) {
                 Some(_) => None,
-                None => self.ports.history.write(result.write).await?,
+                None => self.ports.history.write(id).await?,
             };
-            let write = snapshot.unfinished(result.write).or(ended.as_ref());
+            let write = snapshot.unfinished(id).or(ended.as_ref());
             let (limits, now) = (&self.settings.limits, self.ports.clock.now());
-            let outcome = &result.outcome;
-            match rules::decide_report(
-                &snapshot,
-                write,
-                thing,
-                shadow_version,
-                outcome,
-                limits,
-                now,
-            ) {
+            match rules::decide_report(&snapshot, write, reported, limits, now) {
                 ReportDecision::Ignore(why) => return Ok(Settlement::Ignored(why)),
-                ReportDecision::Record(write, save) => match self.ports.locks.save(save).await {
-                    Ok(()) => return Ok(Settlement::Recorded(write)),
-                    Err(RepoError::Stale) => {}
-                    Err(error) => return Err(error),
-                },
+                ReportDecision::Record(write, save) => {
+                    let contradiction = (id, Anomaly::ContradictingResult);
+                    let contradicts = save.noticed.contains(&contradiction);
+                    match self.ports.locks.save(save).await {
+                        Ok(()) => {
+                            let more = u64::from(contradicts);
+                            self.contradictions.fetch_add(more, Ordering::Relaxed);
+                            return Ok(Settlement::Recorded(write));
+                        }
+                        Err(RepoError::Stale) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
             }
             self.rest(self.jittered(self.settings.first_pause)).await;
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::decide::{Limits, Permitted, WriteKey, takes_the_place_of};
 use super::ending::last_look;
+use crate::anomaly::Anomalies;
 use crate::event::{KeySlot, LockEvent, RecordedEvent};
 use crate::lock::LockSnapshot;
 use crate::ports::Save;
@@ -29,6 +30,7 @@ impl<'a> Draft<'a> {
             writes: Vec::new(),
             shadow_version: None,
             kept: None,
+            noticed: Vec::new(),
         };
         Self {
             snapshot,
@@ -57,6 +59,11 @@ impl<'a> Draft<'a> {
             .expect("it is of this lock, goes on from its version, and creates nothing");
         self.save.events.push(event);
         version
+    }
+
+    pub(super) fn notice(&mut self, write: WriteId, anomalies: Anomalies) {
+        let noticed = anomalies.iter().map(|anomaly| (write, anomaly));
+        self.save.noticed.extend(noticed);
     }
 
     pub(super) fn put(&mut self, write: Write) {
@@ -128,6 +135,8 @@ pub fn prepare(
         expires_at: now.after(limits.time_to_live),
         requested: None,
         state: WriteState::Prepared(intent),
+        anomalies: Anomalies::NONE,
+        reported_index: None,
         attention: None,
     };
     let mut draft = Draft::new(snapshot, now);

@@ -14,4 +14,4 @@ pub use draft::{
 };
 pub use ending::{Ending, end};
 pub use repeat::{KeptAnswer, Repeat, RequestName, decide_repeat, keep_without_event};
-pub use report::{Ignored, ReportDecision, decide_report};
+pub use report::{Ignored, ReportDecision, ReportedResult, decide_report};

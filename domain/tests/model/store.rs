@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_domain::event::RecordedEvent;
 use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{DeviceOutcome, DeviceResult, Save, ShadowSnapshot};
-use keywright_domain::rules::{self, Limits, ReportDecision};
+use keywright_domain::ports::{DeviceOutcome, DeviceResult, ReportedSlot, Save, ShadowSnapshot};
+use keywright_domain::rules::{self, Limits, ReportDecision, ReportedResult};
 use keywright_domain::values::{Revision, ShadowVersion, Timestamp, WriteId};
 use keywright_domain::write::Write;
 use keywright_testkit::samples::{lock_id, thing};
@@ -70,11 +70,15 @@ impl Store {
 
     pub(crate) fn settle(&mut self, id: WriteId, now: Timestamp) {
         let snapshot = self.snapshot();
-        let outcome = DeviceOutcome::Succeeded { index: None };
+        let outcome = succeeded();
         let write = self.writes.get(&id);
-        let from = thing(lock_id(1));
-        let decision =
-            rules::decide_report(&snapshot, write, &from, None, &outcome, &limits(), now);
+        let reported = ReportedResult {
+            thing: &thing(lock_id(1)),
+            shadow_version: None,
+            outcome: &outcome,
+            entry_left: false,
+        };
+        let decision = rules::decide_report(&snapshot, write, &reported, &limits(), now);
         if let ReportDecision::Record(_, save) = decision {
             self.save(save);
         }
@@ -82,6 +86,12 @@ impl Store {
 
     pub(crate) fn prepared(&self) -> Option<&Write> {
         self.writes.values().find(|w| w.intent().is_some())
+    }
+}
+
+const fn succeeded() -> DeviceOutcome {
+    DeviceOutcome::Succeeded {
+        slot: ReportedSlot::Missing,
     }
 }
 
@@ -105,7 +115,7 @@ impl Shadow {
     pub(crate) fn snapshot(&self) -> ShadowSnapshot {
         let result = |write: &WriteId| DeviceResult {
             write: *write,
-            outcome: DeviceOutcome::Succeeded { index: None },
+            outcome: succeeded(),
         };
         ShadowSnapshot {
             version: self.version,

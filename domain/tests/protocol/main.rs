@@ -1,6 +1,7 @@
 //! The use cases over ports in memory: a real shadow engine behind a layer of faults, and time that
 //! passes only when everyone waits.
 
+mod anomalies;
 mod audit;
 mod authorization;
 mod broken;

@@ -143,6 +143,7 @@ impl World {
             thing,
             shadow_version,
             results: document::results(&answer.body()),
+            entries: document::entries(&answer.body()),
         }
     }
 

@@ -410,6 +410,7 @@ impl World {
             thing,
             shadow_version: Some(ShadowVersion(answer.version)),
             results: document::results(&answer.body()),
+            entries: document::entries(&answer.body()),
         };
         for replica in &mut self.replicas {
             if careless && self.random.bool() {

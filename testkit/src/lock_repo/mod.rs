@@ -7,15 +7,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywright_domain::anomaly::Anomaly;
 use keywright_domain::event::{LockEvent, RecordedEvent};
 use keywright_domain::lock::{Lock, LockSnapshot};
 use keywright_domain::ports::{
-    DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError, Standing,
+    DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError, ReportedSlot, Standing,
 };
 use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{self, KeptAnswer, Limits, ReportDecision, RequestName};
+use keywright_domain::rules::{
+    self, KeptAnswer, Limits, ReportDecision, ReportedResult, RequestName,
+};
 use keywright_domain::values::{
-    DeviceCode, Epoch, IdempotencyKey, LockVersion, ShadowVersion, Timestamp, WriteId,
+    DeviceCode, Epoch, IdempotencyKey, KeyIndex, LockVersion, ShadowVersion, Timestamp, WriteId,
 };
 use keywright_domain::write::{Owner, Write};
 
@@ -117,16 +120,13 @@ impl Store {
         let (snapshot, limits) = (self.load(lock).await, Limits::default());
         let code = DeviceCode::new("E42").expect("a device code");
         let outcome = DeviceOutcome::Failed(FailureReason::DeviceError(code));
-        let (from, version) = (thing(lock_id(lock)), Some(ShadowVersion(6)));
-        let decision = rules::decide_report(
-            &snapshot,
-            Some(sent),
-            &from,
-            version,
-            &outcome,
-            &limits,
-            NOW,
-        );
+        let reported = ReportedResult {
+            thing: &thing(lock_id(lock)),
+            shadow_version: Some(ShadowVersion(6)),
+            outcome: &outcome,
+            entry_left: false,
+        };
+        let decision = rules::decide_report(&snapshot, Some(sent), &reported, &limits, NOW);
         let ReportDecision::Record(after, save) = decision else {
             panic!("the report is news")
         };
@@ -221,6 +221,40 @@ pub async fn a_settled_write_keeps_its_reason(store: &Store) {
     assert_eq!(store.history.write(settled.id).await, Ok(Some(settled)));
     let last = store.events(1).await.pop().expect("an event").event;
     assert!(matches!(last, LockEvent::KeyWriteFailed { .. }), "{last:?}");
+}
+
+/// What was odd about the lock's answers stays with the write, and so does the slot that the lock named.
+pub async fn a_write_keeps_its_anomalies(store: &Store) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    let settled = store.fail(1, &sent).await;
+    let snapshot = store.load(1).await;
+    let other = KeyIndex::new(77).expect("an index");
+    let reported = ReportedResult {
+        thing: &thing(lock_id(1)),
+        shadow_version: Some(ShadowVersion(7)),
+        outcome: &DeviceOutcome::Succeeded {
+            slot: ReportedSlot::Index(other),
+        },
+        entry_left: true,
+    };
+    let limits = Limits::default();
+    let decision = rules::decide_report(&snapshot, Some(&settled), &reported, &limits, NOW);
+    let ReportDecision::Record(after, save) = decision else {
+        panic!("a contradiction is news")
+    };
+    let found: Vec<Anomaly> = after.anomalies.iter().collect();
+    let expected = [
+        Anomaly::ContradictingResult,
+        Anomaly::OtherSlot,
+        Anomaly::EntryLeft,
+    ];
+    assert_eq!(
+        (found, after.reported_index),
+        (expected.into(), Some(other))
+    );
+    store.locks.save(save).await.expect("it is saved");
+    assert_eq!(store.history.write(after.id).await, Ok(Some(*after)));
 }
 
 /// A save that was decided on an older revision changes nothing.
@@ -506,7 +540,7 @@ macro_rules! lock_repo_cases {
         $crate::lock_repo_cases! { $fresh:
             an_unknown_lock_is_none, an_imported_lock_is_the_fold_of_its_events,
             an_import_is_all_or_nothing, a_saved_write_comes_back, a_commit_appends_its_event,
-            a_settled_write_keeps_its_reason, a_superseded_write_is_not_live, a_stale_save_changes_nothing,
+            a_settled_write_keeps_its_reason, a_write_keeps_its_anomalies, a_superseded_write_is_not_live, a_stale_save_changes_nothing,
             an_abort_leaves_the_stream_alone, a_claim_waits_for_the_lease,
             a_wall_clock_moves_no_lease, a_claim_outdates_the_earlier_owner, due_writes_come_in_order, pages_of_events_are_exact,
             locks_come_in_pages, a_kept_answer_comes_back, a_stale_save_keeps_no_answer,

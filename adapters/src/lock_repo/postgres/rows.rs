@@ -69,7 +69,11 @@ macro_rules! write_columns {
             $of,
             "lease_until, ",
             $of,
-            "attention"
+            "attention, ",
+            $of,
+            "anomalies, ",
+            $of,
+            "reported_index"
         )
     };
 }
@@ -124,13 +128,14 @@ WITH asked AS (
     w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
     w.lease, ",
             now!(),
-            " + w.lease, w.attention
+            " + w.lease, w.attention, w.anomalies, w.reported_index
   FROM json_populate_recordset(NULL::writes, $10) AS w JOIN moved ON moved.id = w.lock
   ON CONFLICT (id) DO UPDATE SET
     requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
     ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
     device_code = excluded.device_code, owner = excluded.owner, epoch = excluded.epoch, lease = excluded.lease,
-    lease_until = excluded.lease_until, attention = excluded.attention
+    lease_until = excluded.lease_until, attention = excluded.attention,
+    anomalies = excluded.anomalies, reported_index = excluded.reported_index
 ), kept AS (
   INSERT INTO kept_answers (lock, principal, idempotency_key, key_uuid, key_index, write_id, without_event, answered_by,
     until)

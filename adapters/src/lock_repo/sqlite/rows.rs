@@ -21,7 +21,7 @@ use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
 
 /// The columns of a write, in their order. To look for each by its name in SQLite's own list takes longer than to read
 /// them all.
-const WRITE_COLUMNS: [&str; 22] = [
+const WRITE_COLUMNS: [&str; 24] = [
     "id",
     "lock",
     "uuid",
@@ -44,6 +44,8 @@ const WRITE_COLUMNS: [&str; 22] = [
     "lease",
     "lease_until",
     "attention",
+    "anomalies",
+    "reported_index",
 ];
 
 /// A row with all columns of a write.
@@ -322,10 +324,10 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         conn,
         // What a write is of never changes, so that what is found by it stays where it is.
         "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-         ?19, ?20, ?21, ?22)
+         ?19, ?20, ?21, ?22, ?23, ?24)
          ON CONFLICT (id) DO UPDATE SET requested_version = ?11, requested_at = ?12, state = ?13, ended_at = ?14,
          late = ?15, reason = ?16, device_code = ?17, owner = ?18, epoch = ?19, lease = ?20, lease_until = ?21,
-         attention = ?22",
+         attention = ?22, anomalies = ?23, reported_index = ?24",
     )?
     .execute(params![
         columns.id.bytes(),
@@ -350,6 +352,8 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         columns.lease,
         optional(lease_until)?,
         columns.attention,
+        columns.anomalies,
+        columns.reported_index,
     ])
     .map(drop)
     .map_err(unavailable)

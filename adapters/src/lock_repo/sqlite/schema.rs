@@ -4,10 +4,17 @@ use keywright_shadow::durable::Format;
 pub(super) const FORMAT: Format = Format {
     what: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
-    migrations: &[V1, V2, V3],
+    migrations: &[V1, V2, V3, V4],
     exclusive: false,
     cache_kib: 2000,
 };
+
+/// What was odd about the lock's answers to a write: names separated by commas. The slot that it named, where that is another
+/// one than was asked for.
+const V4: &str = "
+ALTER TABLE writes ADD COLUMN anomalies TEXT;
+ALTER TABLE writes ADD COLUMN reported_index INTEGER;
+";
 
 /// The ids of a lock's live writes, 16 bytes each in the order of their `seq`, stand in its row, so that to save a write
 /// touches no index by locks: each of those lies on a page of its own. A server of an earlier version that still runs must
