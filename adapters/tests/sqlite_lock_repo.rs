@@ -11,7 +11,7 @@ use keywright_domain::event::KeySlot;
 use keywright_domain::lock::LockSnapshot;
 use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError, ReportedSlot};
 use keywright_domain::rules::{self, Limits, ReportDecision, ReportedResult};
-use keywright_domain::values::{ShadowVersion, WriteId};
+use keywright_domain::values::{KeyIndex, ShadowVersion, WriteId};
 use keywright_domain::write::{Owner, Write};
 use keywright_testkit::lock_repo::Store;
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
@@ -83,7 +83,7 @@ async fn fill(repo: &SqliteLockRepo) -> Write {
         thing: &done.thing,
         shadow_version: Some(ShadowVersion(6)),
         outcome: &DeviceOutcome::Succeeded {
-            slot: ReportedSlot::Missing,
+            slot: ReportedSlot::Index(KeyIndex::new(3).expect("an index")),
         },
         entry_left: false,
     };
