@@ -7,7 +7,9 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
     ECDSA_P384_SHA384_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    ParsedPublicKey, VerificationAlgorithm,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -36,12 +38,12 @@ enum Public {
 
 enum Bare {
     Token(DecodingKey),
-    Point(ParsedPublicKey),
+    Public(ParsedPublicKey),
 }
 
 impl Bare {
-    fn point(algorithm: &'static dyn VerificationAlgorithm, point: &[u8]) -> Self {
-        Self::Point(ParsedPublicKey::new(algorithm, point).expect("a key"))
+    fn public(algorithm: &'static dyn VerificationAlgorithm, key: &[u8]) -> Self {
+        Self::Public(ParsedPublicKey::new(algorithm, key).expect("a key"))
     }
 
     fn has_signed(&self, signing: Signing, signed: &str, signature: &str) -> bool {
@@ -49,7 +51,7 @@ impl Bare {
             Self::Token(key) => {
                 crypto::verify(signature, signed.as_bytes(), key, signing) == Ok(true)
             }
-            Self::Point(key) => {
+            Self::Public(key) => {
                 let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
                 key.verify_sig(signed.as_bytes(), &signature).is_ok()
             }
@@ -80,17 +82,16 @@ fn cases() -> Vec<Case> {
         public: Public::Key(pem("PUBLIC KEY", der), public),
     };
     let rsa_der = rsa.public_key().as_der().expect("DER");
-    let rsa_pem = pem("PUBLIC KEY", rsa_der.as_ref());
-    let rsa_public = DecodingKey::from_rsa_pem(rsa_pem.as_bytes()).expect("a key");
     let rsa_private = pem("PRIVATE KEY", rsa.as_der().expect("DER").as_ref());
     let rsa_signer = EncodingKey::from_rsa_pem(rsa_private.as_bytes()).expect("a key");
-    let of_rsa = |algorithm, signing| {
+    let of_rsa = |algorithm, signing, verification: &'static RsaParameters| {
+        let bare = Bare::public(verification, rsa_der.as_ref());
         key(
             algorithm,
             signing,
             rsa_signer.clone(),
             rsa_der.as_ref(),
-            Bare::Token(rsa_public.clone()),
+            bare,
         )
     };
     let es256_signer = EncodingKey::from_ec_der(es256.to_pkcs8v1().expect("DER").as_ref());
@@ -100,32 +101,44 @@ fn cases() -> Vec<Case> {
         secret(Algorithm::Hs256, Signing::HS256),
         secret(Algorithm::Hs384, Signing::HS384),
         secret(Algorithm::Hs512, Signing::HS512),
-        of_rsa(Algorithm::Rs256, Signing::RS256),
-        of_rsa(Algorithm::Rs384, Signing::RS384),
-        of_rsa(Algorithm::Rs512, Signing::RS512),
-        of_rsa(Algorithm::Ps256, Signing::PS256),
-        of_rsa(Algorithm::Ps384, Signing::PS384),
-        of_rsa(Algorithm::Ps512, Signing::PS512),
+        of_rsa(
+            Algorithm::Rs256,
+            Signing::RS256,
+            &RSA_PKCS1_2048_8192_SHA256,
+        ),
+        of_rsa(
+            Algorithm::Rs384,
+            Signing::RS384,
+            &RSA_PKCS1_2048_8192_SHA384,
+        ),
+        of_rsa(
+            Algorithm::Rs512,
+            Signing::RS512,
+            &RSA_PKCS1_2048_8192_SHA512,
+        ),
+        of_rsa(Algorithm::Ps256, Signing::PS256, &RSA_PSS_2048_8192_SHA256),
+        of_rsa(Algorithm::Ps384, Signing::PS384, &RSA_PSS_2048_8192_SHA384),
+        of_rsa(Algorithm::Ps512, Signing::PS512, &RSA_PSS_2048_8192_SHA512),
         key(
             Algorithm::Es256,
             Signing::ES256,
             es256_signer,
             es256.public_key().as_der().expect("DER").as_ref(),
-            Bare::point(&ECDSA_P256_SHA256_FIXED, es256.public_key().as_ref()),
+            Bare::public(&ECDSA_P256_SHA256_FIXED, es256.public_key().as_ref()),
         ),
         key(
             Algorithm::Es384,
             Signing::ES384,
             es384_signer,
             es384.public_key().as_der().expect("DER").as_ref(),
-            Bare::point(&ECDSA_P384_SHA384_FIXED, es384.public_key().as_ref()),
+            Bare::public(&ECDSA_P384_SHA384_FIXED, es384.public_key().as_ref()),
         ),
         key(
             Algorithm::EdDsa,
             Signing::EdDSA,
             ed_signer,
             ed.public_key().as_der().expect("DER").as_ref(),
-            Bare::point(&ED25519, ed.public_key().as_ref()),
+            Bare::public(&ED25519, ed.public_key().as_ref()),
         ),
     ]
 }
