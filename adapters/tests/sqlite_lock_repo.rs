@@ -237,27 +237,50 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
     assert_eq!(loaded, corrupt("locks", "state", "1"));
 }
 
-/// What an earlier process left is claimed one lease after the first look of this one, however far ahead or behind the wall
-/// clock was when it was saved.
+/// What an earlier process left is claimed at once where no other process has the file open, and else one lease after the
+/// first look of this one, however far ahead or behind the wall clock was when it was saved.
 #[tokio::test]
-async fn an_intent_of_an_earlier_process_is_claimed_after_one_lease() {
+async fn an_intent_of_an_earlier_process_is_claimed_whatever_the_clock_said() {
     for clock_was_ahead_by in [-3_600_000, 0, 3_600_000] {
-        let folder = TempDir::new().expect("a folder");
-        let path = file(&folder);
-        let repo = open(&path);
-        fill(&repo).await;
-        drop(repo);
-        move_stored_leases(&path, -clock_was_ahead_by);
-        let timer = ManualTimer::default();
-        let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
-        let claim = async || {
-            let claimed = repo.claim(Owner(8), LEASE).await;
-            claimed.expect("the store answers").map(|write| write.id)
-        };
-        assert_eq!(claim().await, None, "its owner may be alive");
-        timer.advance(LEASE);
-        assert!(claim().await.is_some(), "{clock_was_ahead_by} ms ahead");
+        for another_process in [false, true] {
+            let folder = TempDir::new().expect("a folder");
+            let path = file(&folder);
+            let earlier = open(&path);
+            fill(&earlier).await;
+            let earlier = another_process.then_some(earlier);
+            move_stored_leases(&path, -clock_was_ahead_by);
+            let timer = ManualTimer::default();
+            let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
+            let claim = async || {
+                let claimed = repo.claim(Owner(8), LEASE).await;
+                claimed.expect("the store answers").map(|write| write.id)
+            };
+            if earlier.is_some() {
+                assert_eq!(claim().await, None, "its owner may be alive");
+                timer.advance(LEASE);
+            }
+            assert!(claim().await.is_some(), "{clock_was_ahead_by} ms ahead");
+            assert_eq!(claim().await, None, "it has an owner now");
+        }
     }
+}
+
+/// A process that opens the store beside an owner, and is left alone with it only later, takes nothing early.
+#[tokio::test]
+async fn a_store_that_was_opened_beside_an_owner_counts_its_lease() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let owner = open(&path);
+    let timer = ManualTimer::default();
+    let other = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
+    fill(&owner).await;
+    assert_eq!(other.claim(Owner(8), LEASE).await, Ok(None));
+    drop(owner);
+    timer.advance(LEASE / 2);
+    assert_eq!(other.claim(Owner(8), LEASE).await, Ok(None));
+    timer.advance(LEASE / 2);
+    let claimed = other.claim(Owner(8), LEASE).await;
+    assert!(claimed.expect("the store answers").is_some());
 }
 
 /// A file as version 1 of the schema left it, opened by several at once.

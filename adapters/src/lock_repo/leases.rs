@@ -61,6 +61,22 @@ impl ObservedLeases {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes in intents whose owners are certainly dead: their leases are over.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn adopt(&self, left: Vec<OpenIntent>) {
+        let now = self.timer.tick();
+        let overdue = left.into_iter().map(|intent| {
+            let observed = ObservedIntent {
+                intent,
+                lease_ends: now,
+                open_since: now,
+                tried: false,
+            };
+            (intent.write, observed)
+        });
+        self.seen().intents.extend(overdue);
+    }
+
     /// Whether the store is to be looked at again. The caller that gets `true` looks, and the others need not.
     pub(super) fn begin_look(&self) -> bool {
         let now = self.timer.tick();

@@ -3,6 +3,7 @@
 mod check;
 mod checkpoint;
 mod live;
+mod presence;
 mod readers;
 mod rows;
 mod schema;
@@ -28,6 +29,7 @@ use super::columns::LockRow;
 use super::leases::{ObservedLeases, OpenIntent};
 use check::Check;
 use checkpoint::Checkpoints;
+use presence::Presence;
 use readers::Readers;
 
 /// Holds locks, their events and their writes in a file. Clones share it. A save is on the disk before it
@@ -36,6 +38,7 @@ use readers::Readers;
 pub struct SqliteLockRepo {
     readers: Readers,
     leases: ObservedLeases,
+    _presence: Arc<Presence>,
     _checkpoints: Arc<Checkpoints>,
     check: Option<Arc<Check>>,
     /// Dropped last: the connection that is closed last writes the log back into the file.
@@ -45,7 +48,8 @@ pub struct SqliteLockRepo {
 impl SqliteLockRepo {
     /// Opens the file, which is made where it is missing. The whole file is read once, to find out whether it is
     /// sound: at once where it has 64 MiB at most, else beside all else, and then [`ended`](Self::ended) tells.
-    /// Leases are counted by `timer`; those that an earlier process left in the file run from the first claim on.
+    /// Leases are counted by `timer`. Those that an earlier process left in the file are over where no other process has it
+    /// open, and run from the first claim on where one has.
     ///
     /// # Errors
     /// The file is corrupt, another program's, of a newer schema or in use; the text names it.
@@ -60,12 +64,20 @@ impl SqliteLockRepo {
             .map_err(|e| refuse(e.to_string()))?;
         let check = format.is_large(path).then(|| Check::start(path));
         let check = check.transpose()?.map(Arc::new);
+        // Before anything is saved.
+        let left = || rows::open_intents(&conn);
+        let (presence, left) = Presence::enter(path, left);
+        let leases = ObservedLeases::new(timer);
+        if let Some(left) = left {
+            leases.adopt(left.map_err(|e| refuse(e.to_string()))?);
+        }
         let readers = Readers::open(path)?;
         let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.to_string()))?;
         let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.to_string()))?;
         Ok(Self {
             readers,
-            leases: ObservedLeases::new(timer),
+            leases,
+            _presence: Arc::new(presence),
             _checkpoints: Arc::new(checkpoints),
             check,
             writer,
