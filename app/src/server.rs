@@ -27,6 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a connection without a place looks for an idle one that can make room.
 const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many handles of ended connections are kept before they are looked for, beside as many as there are connections.
+const SPARE_HANDLES: usize = 64;
+
 /// How much longer than a request draining may take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
@@ -133,8 +136,10 @@ impl Places {
     /// A place for a connection. Where none is free, the connection that has been idle for longest is closed; where all
     /// of them are busy, one of them is waited for. `None`: never, since the semaphore is not closed.
     async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
-        if self.open.len() >= 2 * self.cap {
-            self.open.retain(|(_, task)| !task.is_finished());
+        // The handle of a task that has ended still holds its memory.
+        let busy = self.cap - self.free.available_permits();
+        if self.open.len() > 2 * busy + SPARE_HANDLES {
+            self.forget_ended();
         }
         loop {
             if let Ok(place) = self.free.clone().try_acquire_owned() {
@@ -148,8 +153,12 @@ impl Places {
         }
     }
 
-    fn evict_longest_idle(&mut self) {
+    fn forget_ended(&mut self) {
         self.open.retain(|(_, task)| !task.is_finished());
+    }
+
+    fn evict_longest_idle(&mut self) {
+        self.forget_ended();
         let idle = self
             .open
             .iter()
