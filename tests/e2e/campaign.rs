@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::aws::ENVIRONMENT;
-use crate::told::{self, Told};
+use crate::told::{self, LoadControl, Told};
 use crate::world::BINARY;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
@@ -246,22 +245,22 @@ async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<
     let api_key = world.replicas[0].api_key.clone();
     let mut told: Vec<Told> = Vec::new();
     for cycle in 0..CYCLES {
-        let stop = Arc::new(AtomicBool::new(false));
+        let control = Arc::<LoadControl>::default();
         let mut clients = JoinSet::new();
         for (n, replica) in world.replicas.iter().enumerate() {
             for client in 0..CLIENTS {
-                let (target, stop) = ((replica.address, api_key.clone()), stop.clone());
+                let (target, control) = ((replica.address, api_key.clone()), control.clone());
                 clients.spawn(told::load(
                     target,
                     format!("c{cycle}-{n}-{client}"),
                     LOCKS,
-                    stop,
+                    control,
                 ));
             }
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(20..250))).await;
         *report.happened.entry(world.happens().await).or_default() += 1;
-        stop.store(true, Ordering::Relaxed);
+        control.stop();
         told.extend(clients.join_all().await.into_iter().flatten());
         if cycle % 8 == 7 {
             let books = world.books().await;

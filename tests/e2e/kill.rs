@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keywright_tests::{Books, Program};
 use tempfile::TempDir;
 
-use crate::told::{self, Told};
+use crate::told::{self, LoadControl, Told};
 use crate::world::BINARY;
 
 const CYCLES: u64 = 20;
@@ -66,7 +65,7 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
             "{}",
             program.banner
         );
-        let stop = Arc::new(AtomicBool::new(false));
+        let control = Arc::<LoadControl>::default();
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let target = (program.address, program.api_key.clone());
@@ -74,13 +73,14 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
                     target,
                     format!("c{cycle}-{client}"),
                     LOCKS,
-                    stop.clone(),
+                    control.clone(),
                 ))
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(150..400))).await;
+        control.wait_for_more(30).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..250))).await;
         program.kill();
-        stop.store(true, Ordering::Relaxed);
+        control.stop();
         for client in clients {
             told.extend(client.await.expect("a client"));
         }

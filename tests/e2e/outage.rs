@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keywright_domain::values::WriteId;
@@ -14,7 +13,7 @@ use keywright_tests::Books;
 use serde_json::json;
 
 use crate::on_broker::OnBroker;
-use crate::told::{self, Told};
+use crate::told::{self, LoadControl, Told};
 use crate::world::{LOCK, eventually};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
@@ -27,7 +26,7 @@ const REST: Duration = Duration::from_secs(60);
 const LONGEST_OPEN: Duration = Duration::from_secs(40);
 
 async fn under_load(world: &mut OnBroker, disturb: impl AsyncFnOnce(&mut OnBroker)) -> Vec<Told> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let control = Arc::<LoadControl>::default();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let target = (world.program.address, world.program.api_key.clone());
@@ -35,12 +34,12 @@ async fn under_load(world: &mut OnBroker, disturb: impl AsyncFnOnce(&mut OnBroke
                 target,
                 format!("c{client}"),
                 LOCKS,
-                stop.clone(),
+                control.clone(),
             ))
         })
         .collect();
     disturb(world).await;
-    stop.store(true, Ordering::Relaxed);
+    control.stop();
     let mut all = Vec::new();
     for client in clients {
         all.extend(client.await.expect("a client"));

@@ -7,7 +7,6 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
@@ -15,7 +14,7 @@ use keywright_testkit::postgres_server::PostgresServer;
 use keywright_tests::{Books, Program, Shadows};
 use tempfile::TempDir;
 
-use crate::told::{self, Told};
+use crate::told::{self, LoadControl, Told};
 use crate::world::{BINARY, BRISK};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
@@ -37,26 +36,26 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
     let silent: Vec<String> = (1001..=1010).map(|id| format!("{id}:silent")).collect();
     sandbox.extend(silent.iter().flat_map(|lock| ["--behaviour", lock]));
     let (around, mut replicas) = Surroundings::start(BINARY, folder.path(), &sandbox, 2);
-    let (stop, target) = (
-        Arc::new(AtomicBool::new(false)),
+    let (control, target) = (
+        Arc::<LoadControl>::default(),
         (around.nginx.address, replicas[0].api_key.clone()),
     );
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let (target, stop) = (target.clone(), stop.clone());
-            tokio::spawn(told::load(target, format!("c{client}"), LOCKS, stop))
+            let (target, control) = (target.clone(), control.clone());
+            tokio::spawn(told::load(target, format!("c{client}"), LOCKS, control))
         })
         .collect();
     let mut logged = String::new();
     for number in [0, 1, 0, 1] {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        control.wait_for_more(40).await;
         let port = replicas[number].address;
         replicas[number].kill_only();
         logged.push_str(&replicas[number].log());
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        control.wait_for_more(20).await;
         replicas[number] = around.replica(BINARY, folder.path(), &arguments, number, Some(port));
     }
-    stop.store(true, Ordering::Relaxed);
+    control.stop();
     let mut told: Vec<Told> = Vec::new();
     for client in clients {
         told.extend(client.await.expect("a client"));
@@ -72,7 +71,6 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
             .all(|status| [200, 502, 503, 504].contains(status)),
         "{counts:?}"
     );
-    assert!(counts[&200] > 200, "there was load: {counts:?}");
     let locks: Vec<u64> = LOCKS.collect();
     let mut last = Ok(());
     for _ in 0..100 {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keywright_adapters::time::SystemClock;
@@ -14,6 +14,8 @@ use keywright_domain::write::WriteState;
 use keywright_tests::{Answer, Books, Connection, Request};
 use serde_json::json;
 
+use crate::world::eventually;
+
 /// What a client was told of one key, which only it wrote.
 pub(crate) struct Told {
     pub(crate) lock: u64,
@@ -21,12 +23,34 @@ pub(crate) struct Told {
     pub(crate) answer: Answer,
 }
 
+/// Stops clients, and counts what they achieve.
+#[derive(Default)]
+pub(crate) struct LoadControl {
+    stop: AtomicBool,
+    accepted: AtomicUsize,
+}
+
+impl LoadControl {
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until so many more writes have been answered with 200, however long that takes on a busy machine.
+    pub(crate) async fn wait_for_more(&self, writes: usize) {
+        let wanted = self.accepted.load(Ordering::Relaxed) + writes;
+        eventually("enough writes are accepted", || async {
+            (self.accepted.load(Ordering::Relaxed) >= wanted).then_some(())
+        })
+        .await;
+    }
+}
+
 /// Writes one key after the other until the program is gone.
 pub(crate) async fn load(
     program: (std::net::SocketAddr, String),
     name: String,
     locks: RangeInclusive<u64>,
-    stop: Arc<AtomicBool>,
+    control: Arc<LoadControl>,
 ) -> Vec<Told> {
     let (address, api_key) = program;
     let mut told = Vec::new();
@@ -34,7 +58,7 @@ pub(crate) async fn load(
         return told;
     };
     for n in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if control.stop.load(Ordering::Relaxed) {
             break;
         }
         let (lock, key) = (fastrand::u64(locks.clone()), format!("{name}-{n}"));
@@ -42,7 +66,11 @@ pub(crate) async fn load(
         let request = Request::new(address, "POST", &format!("/locks/{lock}/WriteKey"));
         let request = request.header("X-API-Key", &api_key).json(&body);
         match connection.send(request).await {
-            Ok(answer) => told.push(Told { lock, key, answer }),
+            Ok(answer) => {
+                let accepted = usize::from(answer.status == 200);
+                control.accepted.fetch_add(accepted, Ordering::Relaxed);
+                told.push(Told { lock, key, answer });
+            }
             Err(_) => break,
         }
     }

@@ -214,7 +214,8 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     look: impl Fn() -> F,
 ) -> T {
-    for _ in 0..1500 {
+    // A minute, which only a test that fails waits for.
+    for _ in 0..6000 {
         if let Some(found) = look().await {
             return found;
         }
