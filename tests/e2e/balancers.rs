@@ -1,16 +1,13 @@
 //! Balancers in front that keep idle connections: an hour with the default times (75 s here, 60 s there) is one minute in
 //! which the server keeps idle connections for 5 s and the balancer for 3 s.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use keywright_tests::{Connection, Request};
+use keywright_tests::{Connection, Proxy, Request};
 use serde_json::json;
-use tempfile::TempDir;
 
-use crate::replicas::Nginx;
+use crate::replicas::nginx;
 use crate::world::{LOCK, World};
 
 /// Clients at once, and how often each of them asks.
@@ -60,14 +57,14 @@ async fn assert_no_request_is_lost(world: &World, balancer: SocketAddr) {
 #[tokio::test]
 async fn nginx_reuses_idle_connections_without_losing_a_request() {
     let world = world();
-    let nginx = Nginx::keeping(&[world.program.address], "3s");
+    let nginx = nginx(&[world.program.address], "3s");
     assert_no_request_is_lost(&world, nginx.address).await;
 }
 
 #[tokio::test]
 async fn haproxy_reuses_idle_connections_without_losing_a_request() {
     let world = world();
-    let haproxy = Haproxy::start(world.program.address);
+    let haproxy = haproxy(world.program.address);
     assert_no_request_is_lost(&world, haproxy.address).await;
 }
 
@@ -101,73 +98,22 @@ async fn a_proxy_with_a_pool_of_its_own_reuses_idle_connections_without_losing_a
     }
 }
 
-/// A running HAProxy, killed when it is dropped.
-struct Haproxy {
-    address: SocketAddr,
-    child: Child,
-    _folder: TempDir,
-}
-
-impl Haproxy {
-    fn start(server: SocketAddr) -> Self {
-        // A port that was free may be taken before HAProxy has it.
-        for _ in 0..20 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let address = listener.local_addr().expect("an address");
-            drop(listener);
-            let folder = TempDir::new().expect("a folder");
-            let config = format!(
-                "defaults
-                   mode http
-                   timeout connect 1s
-                   timeout client 75s
-                   timeout server 45s
-                   timeout http-keep-alive 3s
-                   retries 0
-                 frontend clients
-                   bind {address}
-                   default_backend keywright
-                 backend keywright
-                   http-reuse always
-                   server a {server} pool-purge-delay 3s\n"
-            );
-            let path = folder.path().join("haproxy.cfg");
-            std::fs::write(&path, config).expect("written");
-            // Debian keeps it where only an administrator's path leads.
-            let elsewhere = Path::new("/usr/sbin/haproxy");
-            let program = match elsewhere.exists() {
-                true => elsewhere,
-                false => Path::new("haproxy"),
-            };
-            let child = Command::new(program)
-                .args(["-db", "-f"])
-                .arg(&path)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            let mut haproxy = Self {
-                address,
-                child: child.expect("HAProxy is installed: scripts/test does that"),
-                _folder: folder,
-            };
-            for _ in 0..500 {
-                if haproxy.child.try_wait().expect("the system says").is_some() {
-                    break;
-                }
-                if TcpStream::connect(address).is_ok() {
-                    return haproxy;
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        panic!("HAProxy does not start");
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn haproxy(server: SocketAddr) -> Proxy {
+    Proxy::start("haproxy", &["-db", "-f"], |address, _| {
+        format!(
+            "defaults
+               mode http
+               timeout connect 1s
+               timeout client 75s
+               timeout server 45s
+               timeout http-keep-alive 3s
+               retries 0
+             frontend clients
+               bind {address}
+               default_backend keywright
+             backend keywright
+               http-reuse always
+               server a {server} pool-purge-delay 3s\n"
+        )
+    })
 }

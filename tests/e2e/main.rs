@@ -18,6 +18,7 @@ mod issuer;
 mod kill;
 mod loadtest;
 mod locks;
+mod logging;
 mod metrics;
 mod mqtt;
 mod on_broker;

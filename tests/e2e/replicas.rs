@@ -2,16 +2,15 @@
 //! broker. With `TEST_TOPOLOGY=replicas`, [`World`](crate::world::World) serves its tests from such a world.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_testkit::postgres_server::PostgresServer;
-use keywright_tests::{Books, Program, Shadows};
+use keywright_tests::{Books, Program, Proxy, Shadows};
 use tempfile::TempDir;
 
 use crate::told::{self, LoadControl, Told};
@@ -100,7 +99,7 @@ pub(crate) struct Surroundings {
     pub(crate) server: Arc<PostgresServer>,
     pub(crate) database: String,
     pub(crate) shadow_folder: TempDir,
-    pub(crate) nginx: Nginx,
+    pub(crate) nginx: Proxy,
     pub(crate) shadows: Option<Shadows>,
     _broker: Mosquitto,
 }
@@ -141,7 +140,7 @@ impl Surroundings {
             .collect();
         let addresses: Vec<SocketAddr> = programs.iter().map(|p| p.address).collect();
         let surroundings = Self {
-            nginx: Nginx::start(&addresses),
+            nginx: nginx(&addresses, "60s"),
             server,
             database,
             shadow_folder,
@@ -210,33 +209,17 @@ fn wait_until_ready(address: SocketAddr) {
     panic!("the replica at {address} is not ready");
 }
 
-/// A running nginx, stopped when it is dropped.
-pub(crate) struct Nginx {
-    pub(crate) address: SocketAddr,
-    child: Child,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    fn start(upstreams: &[SocketAddr]) -> Self {
-        Self::keeping(upstreams, "60s")
-    }
-
-    /// One that keeps its idle connections to the servers for that time.
-    pub(crate) fn keeping(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Self {
-        for _ in 0..20 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let address = listener.local_addr().expect("an address");
-            drop(listener);
-            let folder = TempDir::new().expect("a folder");
-            let at = folder.path().display();
-            let servers: String = upstreams
-                .iter()
-                .map(|u| format!("server {u} max_fails=0; "))
-                .collect();
-            // A request that may have reached a replica is not sent to another one, which is nginx's default for POST. What
-            // became of it is not known, so that nginx's own 502 would be a lie.
-            let config = format!(
+/// An nginx in front of servers, which keeps its idle connections to them for that time.
+pub(crate) fn nginx(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Proxy {
+    let servers: String = upstreams
+        .iter()
+        .map(|u| format!("server {u} max_fails=0; "))
+        .collect();
+    Proxy::start("nginx", &["-e", "stderr", "-c"], |address, folder| {
+        let at = folder.display();
+        // A request that may have reached a replica is not sent to another one, which is nginx's default for POST. What
+        // became of it is not known, so that nginx's own 502 would be a lie.
+        format!(
                 "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log;
                 events {{ worker_connections 1024; }}
                 http {{
@@ -261,47 +244,6 @@ impl Nginx {
                     }}
                   }}
                 }}"
-            );
-            let path = folder.path().join("nginx.conf");
-            std::fs::write(&path, config).expect("written");
-            let elsewhere = Path::new("/usr/sbin/nginx");
-            let program = if elsewhere.exists() {
-                elsewhere
-            } else {
-                Path::new("nginx")
-            };
-            let child = Command::new(program)
-                .arg("-p")
-                .arg(folder.path())
-                .args(["-e", "stderr", "-c"])
-                .arg(&path)
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            let mut nginx = Self {
-                address,
-                child: child.expect("nginx is installed: scripts/test does that"),
-                _folder: folder,
-            };
-            for _ in 0..500 {
-                if nginx.child.try_wait().expect("the system says").is_some() {
-                    break;
-                }
-                if TcpStream::connect(address).is_ok() {
-                    return nginx;
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        panic!("nginx does not start");
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // SIGTERM, at which its worker ends, too.
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        let _ = self.child.wait();
-    }
+        )
+    })
 }
