@@ -40,7 +40,7 @@ def use(url, token, key, picture):
         server = page.locator("input").first.input_value()
         page.get_by_role("button", name="Test Request").first.click()
         dialog = page.get_by_role("dialog")
-        dialog.get_by_text("Bearer Token").wait_for()
+        dialog.get_by_text("Bearer Token", exact=True).wait_for()
 
         def type_into(editor, text):
             editor.click()
@@ -49,10 +49,14 @@ def use(url, token, key, picture):
 
         type_into(dialog.get_by_placeholder("Token").or_(dialog.locator("[data-placeholder=Token], .cm-placeholder")).first, token)
         body = dialog.locator(".cm-content", has_text="keyUuid").first
-        type_into(body, json.dumps({"keyUuid": key, "keyIndexNumber": 7}))
-        with page.expect_response(lambda response: response.url.endswith("/WriteKey")) as sent:
-            dialog.get_by_role("button", name="Send").first.click()
-        answer = sent.value
+        answers = []
+        # A second request with another body is another command.
+        for name, index in ((f"{key}-second", 8), (key, 7)):
+            type_into(body, json.dumps({"keyUuid": name, "keyIndexNumber": index}))
+            with page.expect_response(lambda response: response.url.endswith("/WriteKey")) as sent:
+                dialog.get_by_role("button", name="Send").first.click()
+            answers.append(sent.value)
+        headers = [sorted(answer.request.all_headers()) for answer in answers]
         dialog.get_by_text("aggregateId").first.wait_for()
         shown = dialog.inner_text()
         page.screenshot(path=picture)
@@ -61,8 +65,9 @@ def use(url, token, key, picture):
             "languages": languages,
             "credentials": credentials,
             "server": server,
-            "status": answer.status,
-            "sent": answer.request.post_data,
+            "statuses": [answer.status for answer in answers],
+            "headers": headers,
+            "sent": [answer.request.post_data for answer in answers],
             "shown": shown,
             "asked": asked,
             "errors": errors,

@@ -89,6 +89,21 @@ pub enum LockEvent {
 }
 
 impl LockEvent {
+    /// Every type of event, in the order of the variants.
+    pub const NAMES: [&'static str; 11] = [
+        "LockCreated",
+        "OwnerSet",
+        "OrganizationSet",
+        "KeyAdded",
+        "KeyRemoved",
+        "KeyWriteRequested",
+        "KeyWriteConfirmed",
+        "KeyWriteFailed",
+        "KeyWriteExpired",
+        "KeyWriteSuperseded",
+        "KeyWriteWithdrawn",
+    ];
+
     /// The types of events that writing keys records; a lock's other events are imported.
     pub const NAMES_OF_WRITES: [&'static str; 6] = [
         "KeyWriteRequested",

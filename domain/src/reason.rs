@@ -61,6 +61,9 @@ pub enum Retry {
 }
 
 impl Retry {
+    /// Every class, as clients read it.
+    pub const NAMES: [&'static str; 4] = ["never", "after-change", "back-off", "retry-after"];
+
     /// The class as clients read it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -94,6 +97,12 @@ const NAMED: [(&str, FailureReason); 17] = [
 ];
 
 impl FailureReason {
+    /// Every name that [`FailureReason::name`] returns.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let named = NAMED.iter().map(|(name, _)| *name);
+        named.chain(std::iter::once("DeviceError"))
+    }
+
     /// The name that clients and locks use.
     pub fn name(&self) -> &'static str {
         NAMED

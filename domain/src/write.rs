@@ -71,6 +71,19 @@ pub struct Settled {
 }
 
 impl WriteState {
+    /// Every name that [`WriteState::name`] returns, in the order of the states.
+    pub const NAMES: [&'static str; 9] = [
+        "PREPARED",
+        "SENT",
+        "IN_PROGRESS",
+        "SUCCEEDED",
+        "FAILED",
+        "EXPIRED",
+        "SUPERSEDED",
+        "WITHDRAWN",
+        "ABORTED",
+    ];
+
     /// The state's name as clients read it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::metrics::MetricsFormat;
 
-use super::Answer;
+use super::{Answer, schemas};
 
 pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
@@ -87,11 +87,10 @@ pub(super) fn location(lock: LockId, write: WriteId) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("/"))
 }
 
-/// `{type, data}`.
-#[derive(Serialize, ToSchema)]
+/// `{type, data}`. Its schema is written by hand, because each type has members of its own.
+#[derive(Serialize)]
 pub(super) struct Event<'a> {
     r#type: &'static str,
-    #[schema(value_type = Object)]
     data: EventData<'a>,
 }
 
@@ -104,24 +103,32 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The 200 of a write.
+/// The answer to a write that was accepted.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Success<'a> {
+    /// Always true.
     success: bool,
+    /// The number of the lock, as text.
     aggregate_id: String,
+    /// The version of the lock after the event.
     version: u64,
+    #[schema(schema_with = schemas::requested_or_null)]
     event: Option<Event<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::outcome, required = false)]
     write: Option<Outcome>,
 }
 
 /// What became of the write while the client waited.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Outcome {
+    #[schema(schema_with = schemas::uuid)]
     id: String,
+    #[schema(schema_with = schemas::write_state)]
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::failure_reason, required = false)]
     reason: Option<String>,
 }
 
@@ -152,33 +159,47 @@ fn reason(write: &Write) -> Option<&FailureReason> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WriteStatus {
+    #[schema(schema_with = schemas::uuid)]
     id: String,
+    /// The number of the lock.
     lock_id: u64,
+    /// The key, as requested.
     key_uuid: String,
+    /// The slot, as requested. Absent where the lock chooses one.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_index_number: Option<u64>,
+    #[schema(schema_with = schemas::write_state)]
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::failure_reason, required = false)]
     reason: Option<&'static str>,
     /// The lock's own code, where the reason is `DeviceError`.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::retry, required = false)]
     retry: Option<&'static str>,
+    /// Whether the lock has said nothing about the open write for an unusually long time.
     unconfirmed: bool,
+    /// Whether the lock reported after the write had expired, or had been superseded or withdrawn.
     late: bool,
-    /// What was odd about the lock's answers: `UnreadableResult`, `ContradictingResult`, `OtherSlot`, `UnreadableSlot`,
-    /// `MissingSlot`, `EntryLeft`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
+    #[schema(schema_with = schemas::anomalies, required = false)]
     anomalies: Vec<&'static str>,
     /// The slot that the lock named, where it is another one than was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     reported_key_index_number: Option<u64>,
+    /// When the request was accepted.
+    #[schema(value_type = String, format = DateTime)]
     requested_at: String,
+    /// When the write ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     settled_at: Option<String>,
+    /// When the write ends at the latest.
+    #[schema(value_type = String, format = DateTime)]
     expires_at: String,
+    /// The version of the write's `KeyWriteRequested`. Absent where the shadow has not accepted the write.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
 }
@@ -210,6 +231,7 @@ impl WriteStatus {
 /// The writes that are not over, oldest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Writes {
+    /// The writes.
     pub(super) writes: Vec<WriteStatus>,
 }
 
@@ -217,31 +239,46 @@ pub(super) struct Writes {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DetailsKey {
+    /// The key.
     uuid: String,
+    /// The slot that it is in, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     index_number: Option<u64>,
+    /// The user whose key it is, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
 }
 
-/// The lock, as the vendor shows it. `orgId` is empty for a lock of no organization.
+/// A lock, as the vendor shows it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Details {
+    /// The number of the lock, as text.
     id: String,
+    /// The number of the lock.
     lock_id: u64,
+    /// The UUID of the lock.
     uuid: String,
+    /// The serial number printed on the lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial_number: Option<String>,
+    /// The keys that the lock holds.
     keys: Vec<DetailsKey>,
+    /// The user who owns the lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner_id: Option<String>,
+    /// The organization that owns the lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     organization_id: Option<String>,
+    /// Always empty: residents are not known here.
     #[schema(value_type = Vec<String>)]
     residents: [(); 0],
+    /// The organization that owns the lock, or an empty text.
     org_id: String,
+    /// The version of the lock: how many events it has.
     version: u64,
+    /// When the last event was recorded.
+    #[schema(value_type = String, format = DateTime)]
     timestamp: String,
 }
 
@@ -282,12 +319,20 @@ fn org_id(lock: &Lock) -> String {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EventItem<'a> {
+    /// Always `lock`.
     aggregate_type: &'static str,
+    /// The number of the lock, as text.
     aggregate_id: String,
+    /// The place in the stream of the lock, from 1.
     version: u64,
+    #[schema(schema_with = schemas::event_type)]
     r#type: &'static str,
+    /// When the event was recorded.
+    #[schema(value_type = String, format = DateTime)]
     timestamp: String,
+    /// The organization that owns the lock, or an empty text.
     org_id: String,
+    #[schema(schema_with = schemas::lock_event)]
     event: Event<'a>,
 }
 
@@ -295,11 +340,17 @@ struct EventItem<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventPage<'a> {
+    /// The number of the lock, as text.
     aggregate_id: String,
+    /// How many events the lock has.
     total_events: u64,
+    /// The page, from 1.
     page: u64,
+    /// How many events a page has.
     page_size: u64,
+    /// How many pages there are.
     total_pages: u64,
+    /// The events, oldest first.
     events: Vec<EventItem<'a>>,
 }
 

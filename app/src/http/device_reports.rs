@@ -16,7 +16,7 @@ use crate::app::{App, Ingest};
 use crate::bootstrap::Undelivered;
 
 /// Bytes of a message: two documents of 8 KiB with their metadata, and AWS IoT's bound of a payload.
-const LARGEST: usize = 128 * 1024;
+pub(super) const LARGEST: usize = 128 * 1024;
 
 /// How long whoever brings a report waits until it is settled.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);

@@ -60,6 +60,7 @@ pub(super) fn openapi(app: &App, headers: &HeaderMap) -> Answer {
     answer::ok(&openapi::document(
         host.unwrap_or("127.0.0.1:8787"),
         &app.bounds,
+        app.ingest.is_some(),
     ))
 }
 

@@ -71,17 +71,19 @@ pub(super) struct Undecided {
     pub(super) within: Duration,
 }
 
-/// What every failure looks like.
+/// The body of every error.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct Body<'a> {
-    /// False.
+    /// Always false.
     success: bool,
+    /// The name of the status.
     error: &'a str,
+    /// What is wrong, and what to change.
     message: &'a str,
-    /// The status.
+    /// The HTTP status.
     code: u16,
-    /// For programs.
+    /// The cause, for programs. Causes are added over time.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }

@@ -11,6 +11,7 @@ mod parser_answers;
 mod reads;
 mod request;
 mod route;
+mod schemas;
 pub mod wire;
 mod write_key;
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{IdempotencyKey, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId};
+use keywright_domain::values::{IdempotencyKey, LockId, MAX_JSON_INTEGER, WriteId};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::answer::{Details, EventPage, Success, WriteStatus, Writes};
+use super::answer::{Details, EventPage, Outcome, Success, WriteStatus, Writes};
 use super::failure::{Failure, Undecided};
+use super::schemas;
 use crate::settings::Bounds;
 
 /// One request that is served, as a reader needs it.
@@ -22,17 +23,25 @@ struct Operation {
     description: &'static str,
     parameters: Vec<Value>,
     body: Option<Value>,
-    /// The name of the shape of its 200, and what its headers say.
-    answer: &'static str,
+    /// What its 200 says, and the content of that by media type.
+    outcome: &'static str,
+    answer: Value,
     headers: Vec<(&'static str, &'static str)>,
     failures: Vec<Failure>,
-    open: bool,
+    /// `None`: the credentials that the document names for all operations.
+    security: Option<Value>,
 }
 
-/// The document, for a reader who found it at `host`.
-pub(super) fn document(host: &str, bounds: &Bounds) -> Value {
+/// The content of an answer with the schema of this name.
+fn json_of(schema: &str) -> Value {
+    json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+}
+
+/// The document, for a reader who found it at `host`. `takes_reports`: whether locks' reports may be posted.
+pub(super) fn document(host: &str, bounds: &Bounds, takes_reports: bool) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for operation in operations(bounds) {
+    let reports = takes_reports.then(device_reports);
+    for operation in operations(bounds).into_iter().chain(reports) {
         let described = describe(&operation);
         let path = paths.entry(operation.path).or_default();
         path.insert(operation.method.to_owned(), described);
@@ -45,9 +54,11 @@ pub(super) fn document(host: &str, bounds: &Bounds) -> Value {
             "summary": "Writes keys to smart locks, and proves what became of each one.",
             "description": "A 200 of WriteKey says that the lock's device shadow has the command and the event is \
                 durable. What the lock makes of it is read at the address in `Location`, or waited for with \
-                `Prefer: wait=10`.\n\nA token (a user's, or a service's of an organization) or an API key (an \
-                organization's) lets you in; where both are sent, both must be valid, and access that either one \
-                has is granted.",
+                `Prefer: wait=10`.\n\nA token (of a user, or of a service of an organization) in `Authorization` or an \
+                API key (of an organization) in `X-API-Key` gives access: one of the two is enough. Where both are sent, \
+                both must be valid, and access that either one has is granted. A client that fills both from one value is \
+                refused.",
+            "contact": { "name": "Whoever operates this service" },
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{
@@ -57,26 +68,40 @@ pub(super) fn document(host: &str, bounds: &Bounds) -> Value {
         }],
         "security": [{ "BearerAuth": [] }, { "ApiKeyAuth": [] }],
         "tags": [
-            { "name": "Keys", "description": "Writing keys, and what became of them" },
-            { "name": "Locks", "description": "What is known of a lock" },
-            { "name": "Service", "description": "Whether the service is there" },
+            { "name": "Keys", "description": "Writing keys, and what became of them." },
+            { "name": "Locks", "description": "What is known of a lock." },
+            { "name": "Service", "description": "The state of the service itself." },
         ],
         "paths": paths,
         "components": {
             "schemas": schemas(),
-            "securitySchemes": {
-                "BearerAuth": {
-                    "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                    "description": "Identifies a user (`sub`) or a service of an organization. Signed with HS256, HS384, HS512, RS256, \
-                        RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA (Ed25519)",
-                },
-                "ApiKeyAuth": {
-                    "type": "apiKey", "in": "header", "name": "X-API-Key",
-                    "description": "The API key of an organization",
-                },
-            },
+            "securitySchemes": security_schemes(takes_reports),
         },
     })
+}
+
+/// The two credentials of clients and, where locks' reports may be posted, the secret of whoever posts them.
+fn security_schemes(takes_reports: bool) -> Value {
+    let mut schemes = json!({
+        "BearerAuth": {
+            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "A JSON Web Token (it begins with `eyJ`) in `Authorization: Bearer TOKEN`. It identifies a user (`sub`) or a \
+                service of an organization, and is signed with HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, \
+                ES256, ES384 or EdDSA (Ed25519). An API key is no token: it goes into `X-API-Key`.",
+        },
+        "ApiKeyAuth": {
+            "type": "apiKey", "in": "header", "name": "X-API-Key",
+            "description": "The API key of an organization (it begins with `kwk_`) in `X-API-Key: KEY`. A token is no API key: it goes \
+                into `Authorization`. A client that has only a token leaves this header out.",
+        },
+    });
+    if takes_reports {
+        schemes["ReportsSecret"] = json!({
+            "type": "http", "scheme": "bearer",
+            "description": "The secret of the setting `reports-secret` in `Authorization: Bearer SECRET`.",
+        });
+    }
+    schemes
 }
 
 /// The name of a shape, with it and the shapes that it is made of.
@@ -92,70 +117,41 @@ fn shape<T: ToSchema>(all: &mut BTreeMap<String, Value>) {
 fn schemas() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     shape::<Success<'_>>(&mut all);
+    shape::<Outcome>(&mut all);
     shape::<WriteStatus>(&mut all);
     shape::<Writes>(&mut all);
     shape::<Details>(&mut all);
     shape::<EventPage<'_>>(&mut all);
     shape::<super::failure::Body<'static>>(&mut all);
-    let text = json!({ "type": "string" });
-    let index = json!({ "type": "integer", "minimum": 0, "maximum": MAX_JSON_INTEGER });
-    all.insert(
-        "WriteKey".into(),
-        json!({
-            "type": "object", "required": ["keyUuid"],
-            "properties": {
-                "keyUuid": {
-                    "type": "string", "minLength": 1, "maxLength": KeyUuid::MAX_BYTES,
-                    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
-                    "description": "The key, at most 128 bytes of text without control characters",
-                },
-                "keyIndexNumber": {
-                    "type": "integer", "minimum": 0, "maximum": MAX_JSON_INTEGER,
-                    "description": "The slot; without one, the lock chooses",
-                },
-            },
-            "examples": [{ "keyUuid": "9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", "keyIndexNumber": 2 }],
-        }),
-    );
-    all.insert(
-        "KeyWriteRequested".into(),
-        json!({
-            "type": "object", "required": ["type", "data"], "additionalProperties": false,
-            "properties": {
-                "type": { "const": "KeyWriteRequested" },
-                "data": {
-                    "type": "object", "required": ["lockId", "uuid", "timestamp", "keyUuid"],
-                    "additionalProperties": false,
-                    "properties": {
-                        "lockId": { "type": "integer", "minimum": 1 }, "uuid": text,
-                        "timestamp": { "type": "string", "format": "date-time" },
-                        "keyUuid": text, "keyIndexNumber": index,
-                    },
-                },
-            },
-        }),
-    );
-    if let Some(success) = all.get_mut("Success") {
-        let requested = json!({ "$ref": "#/components/schemas/KeyWriteRequested" });
-        success["required"] = json!(["success", "aggregateId", "version", "event"]);
-        success["properties"]["event"] = json!({
-            "oneOf": [requested, { "type": "null" }],
-            "description": "What was recorded; null: the same write is open already, and nothing had to be",
-        });
-    }
+    all.values_mut().for_each(without_null);
+    all.extend(schemas::components());
     all
+}
+
+/// A member that has no value is left out, and never null: the derived schemas would also allow null.
+fn without_null(schema: &mut Value) {
+    let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (_, member) in members {
+        if let Some([kind, null]) = member["type"].as_array().map(Vec::as_slice)
+            && null == "null"
+        {
+            member["type"] = kind.clone();
+        }
+    }
 }
 
 fn lock_parameter() -> Value {
     json!({
-        "name": "id", "in": "path", "required": true, "description": "The lock's number",
+        "name": "id", "in": "path", "required": true, "description": "The number of the lock.",
         "schema": { "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER }, "example": 123,
     })
 }
 
 fn write_parameter() -> Value {
     json!({
-        "name": "writeId", "in": "path", "required": true, "description": "The write's id",
+        "name": "writeId", "in": "path", "required": true, "description": "The id of the write.",
         "schema": { "type": "string", "format": "uuid" },
     })
 }
@@ -191,20 +187,21 @@ fn undecided() -> [Failure; 2] {
 }
 
 fn operations(bounds: &Bounds) -> Vec<Operation> {
-    let read = |path, id, summary, parameters, answer| Operation {
+    let read = |path, id, summary, description, parameters, schema| Operation {
         method: "get",
         path,
         id,
         summary,
-        description: "",
+        description,
         parameters,
         body: None,
-        answer,
+        outcome: "Done.",
+        answer: json_of(schema),
         headers: Vec::new(),
         failures: common(),
-        open: false,
+        security: None,
     };
-    let location = ("Location", "Where the write's status is read");
+    let location = ("Location", "The address of the write's status.");
     let mut write_failures = common();
     write_failures.extend([
         Failure::BodyTooSlow,
@@ -223,115 +220,212 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
         Failure::NotUpdated(FailureReason::Throttled),
     ]);
     withdraw_failures.extend(undecided());
+    // Optional headers have no `example`: the reference page would send it by default.
     let prefer = json!({
         "name": "Prefer", "in": "header", "required": false,
-        "description": "`wait=N` (RFC 7240): the answer is held until the lock has settled the write, N seconds \
-            at most, and 30 at most",
-        "schema": { "type": "string" }, "example": "wait=10",
+        "description": "`wait=N` (RFC 7240), for instance `wait=10`: the answer is sent when the lock has settled the write, or after N \
+            seconds, which are at most 30.",
+        "schema": { "type": "string" },
     });
     let name = json!({
         "name": "Idempotency-Key", "in": "header", "required": false,
-        "description": "Names this request, so that it may be sent again: the same key and command get the same \
-            answer for a day, or as long as --keep-answers says. What changed nothing is not kept, and runs again",
+        "description": "The client's own name for this request, for instance a new random UUID for each command, so that the request may be \
+            repeated: the same key and command get the same answer for a day, or as long as the setting `keep-answers` says. The \
+            same key with another command is refused (422). What changed nothing is not kept, and runs again.",
         "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[ -~]+$" },
-        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
     });
     let state = json!({
-        "name": "state", "in": "query", "required": true, "description": "Only open writes are listed",
+        "name": "state", "in": "query", "required": true, "description": "The state of the writes to list: only `open`.",
         "schema": { "type": "string", "enum": ["open"] },
     });
     let page = json!({
         "name": "page", "in": "query", "required": false,
-        "description": "From 1; without it, the last page",
+        "description": "The page, from 1. Without it, the last page.",
         "schema": { "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER },
     });
-    let service = |path, id, summary| Operation {
-        open: true,
-        failures: if path == "/readyz" {
-            vec![Failure::NotReady("The store of locks does not answer")]
-        } else {
-            Vec::new()
-        },
-        ..read(path, id, summary, Vec::new(), "")
+    let service = |path, id, summary, description, outcome| Operation {
+        security: Some(json!([])),
+        outcome,
+        answer: json!({ "application/json": { "schema": {
+            "type": "object", "required": ["status"], "description": "The state of the service.",
+            "properties": { "status": { "type": "string", "description": "The state, in a word." } },
+        } } }),
+        failures: vec![Failure::HeadTooLarge(bounds.headers)],
+        ..read(path, id, summary, description, Vec::new(), "")
+    };
+    let mut ready = service(
+        "/readyz",
+        "getReadiness",
+        "Ask whether the service takes work",
+        "It takes work while its store answers and, where shadows are behind a broker, the broker is connected.",
+        "It takes work.",
+    );
+    ready
+        .failures
+        .push(Failure::NotReady("The store of locks does not answer"));
+    let text = json!({ "schema": { "type": "string", "description": "One sample a line." } });
+    let metrics = Operation {
+        answer: json!({ "text/plain": text, "application/openmetrics-text": text }),
+        ..service(
+            "/metrics",
+            "getMetrics",
+            "Read the metrics",
+            "Counts and latencies for Prometheus, in its text format or, for a client that accepts it, in the format of OpenMetrics.",
+            "The metrics.",
+        )
     };
     vec![
         Operation {
             method: "post",
-            id: "WriteKey",
-            summary: "Write key to lock firmware",
-            description: "Puts the command on the lock's device shadow and records it. A newer write for an index \
-                takes the place of an open one; the same write while it is open is answered with `event: null`.",
-            parameters: vec![lock_parameter(), prefer, name],
             body: Some(json!({
-                "required": true,
+                "required": true, "description": "The key, and its slot.",
                 "content": { "application/json": { "schema": { "$ref": "#/components/schemas/WriteKey" } } },
             })),
+            outcome: "The shadow has accepted the write, or the same write is open already.",
             headers: vec![
                 location,
-                ("Preference-Applied", "The preference that was honoured"),
+                ("Preference-Applied", "The preference that was applied."),
             ],
             failures: write_failures,
-            ..read("/locks/{id}/WriteKey", "", "", Vec::new(), "Success")
+            ..read(
+                "/locks/{id}/WriteKey",
+                "writeKey",
+                "Write key to lock firmware",
+                "Puts the command on the lock's device shadow and records it. A newer write for an index \
+                 takes the place of an open one; the same write while it is open is answered with `event: null`.",
+                vec![lock_parameter(), prefer, name],
+                "Success",
+            )
         },
-        read(
-            "/locks/{id}/writes",
-            "listWrites",
-            "List the open writes of a lock",
-            vec![lock_parameter(), state],
-            "Writes",
-        ),
-        read(
-            "/locks/{id}/writes/{writeId}",
-            "getWrite",
-            "See where a write stands",
-            vec![lock_parameter(), write_parameter()],
-            "WriteStatus",
-        ),
         Operation {
-            method: "delete",
-            id: "withdrawWrite",
-            summary: "Take an open write back",
-            description: "Takes it off the shadow. A lock that is at it already may finish it all the same, which \
-                is then recorded as late.",
-            parameters: vec![lock_parameter(), write_parameter()],
-            failures: withdraw_failures,
+            outcome: "The open writes.",
+            ..read(
+                "/locks/{id}/writes",
+                "listWrites",
+                "List the open writes of a lock",
+                "The writes of the lock that have not ended, oldest first.",
+                vec![lock_parameter(), state],
+                "Writes",
+            )
+        },
+        Operation {
+            outcome: "Where the write stands.",
             ..read(
                 "/locks/{id}/writes/{writeId}",
-                "",
-                "",
-                Vec::new(),
+                "getWrite",
+                "Read the status of a write",
+                "The state of one write, whether it is open or has ended.",
+                vec![lock_parameter(), write_parameter()],
                 "WriteStatus",
             )
         },
-        read(
-            "/locks/{id}/details",
-            "getLock",
-            "See a lock",
-            vec![lock_parameter()],
-            "Details",
+        Operation {
+            method: "delete",
+            outcome: "The write is withdrawn.",
+            failures: withdraw_failures,
+            ..read(
+                "/locks/{id}/writes/{writeId}",
+                "withdrawWrite",
+                "Withdraw an open write",
+                "Takes the write off the shadow. A lock that has begun may finish it all the same, which is then recorded \
+                 as late.",
+                vec![lock_parameter(), write_parameter()],
+                "WriteStatus",
+            )
+        },
+        Operation {
+            outcome: "The lock.",
+            ..read(
+                "/locks/{id}/details",
+                "getLock",
+                "Read a lock",
+                "What is known of the lock, and the keys that it holds.",
+                vec![lock_parameter()],
+                "Details",
+            )
+        },
+        Operation {
+            outcome: "The page.",
+            ..read(
+                "/locks/{id}/events",
+                "listEvents",
+                "Read the events of a lock",
+                "A page of the events that the lock's state is made of, oldest first.",
+                vec![lock_parameter(), page],
+                "EventPage",
+            )
+        },
+        service(
+            "/healthz",
+            "getHealth",
+            "Ask whether the process runs",
+            "It answers also while the store or the broker does not.",
+            "The process runs.",
         ),
-        read(
-            "/locks/{id}/events",
-            "listEvents",
-            "Read the events of a lock",
-            vec![lock_parameter(), page],
-            "EventPage",
-        ),
-        service("/healthz", "health", "Whether the process is there"),
-        service("/readyz", "ready", "Whether the service takes work"),
+        ready,
+        metrics,
     ]
+}
+
+/// `POST /device-reports`, which is served where the setting `reports` has `http`.
+fn device_reports() -> Operation {
+    let done = json!({
+        "type": "object", "description": "That the report was taken in.", "required": ["success"],
+        "properties": { "success": { "type": "boolean", "description": "Always true." } },
+    });
+    Operation {
+        method: "post",
+        path: "/device-reports",
+        id: "deliverDeviceReport",
+        summary: "Deliver what a lock reported",
+        description: "Takes in a message about the shadow of a lock, for instance from a rule of AWS IoT, and answers when it is \
+            settled durably.",
+        parameters: Vec::new(),
+        body: Some(json!({
+            "required": true, "description": "The message.",
+            "content": { "application/json": { "schema": {
+                "type": "object", "description": "A message of the Device Shadow service, with the thing and the documents.",
+            } } },
+        })),
+        outcome: "The report is settled.",
+        answer: json!({ "application/json": { "schema": done } }),
+        headers: Vec::new(),
+        failures: vec![
+            Failure::BadRequest("the report cannot be read".into()),
+            Failure::Unauthorized,
+            Failure::BodyTooSlow,
+            Failure::EncodedBody,
+            Failure::BodyTooLarge(super::device_reports::LARGEST),
+            Failure::HeadTooLarge(Bounds::default().headers),
+            Failure::Unavailable,
+        ],
+        security: Some(json!([{ "ReportsSecret": [] }])),
+    }
+}
+
+const REQUEST_ID_TEXT: &str =
+    "The name of this request in the log: the client's own, where it sent a plain one.";
+
+/// What a header of an error says.
+fn header_text(name: &str) -> &'static str {
+    match name {
+        "www-authenticate" => "How to authenticate.",
+        "retry-after" => "After how many seconds to ask again.",
+        "location" => "The address of the status of the write that is undecided.",
+        "connection" => "The connection is closed after the answer.",
+        "accept-encoding" => "The content coding that is accepted.",
+        _ => "The methods of the path.",
+    }
 }
 
 fn describe(operation: &Operation) -> Value {
     let tag = match operation.path {
+        "/device-reports" => "Service",
         path if path.contains("rite") => "Keys",
         path if path.starts_with("/locks") => "Locks",
         _ => "Service",
     };
-    let id_header = (
-        "X-Request-Id",
-        "Names this request in the log; yours, if you sent a plain one",
-    );
+    let id_header = ("X-Request-Id", REQUEST_ID_TEXT);
     let headers: Map<String, Value> = std::iter::once(&id_header)
         .chain(&operation.headers)
         .map(|(name, text)| {
@@ -339,32 +433,25 @@ fn describe(operation: &Operation) -> Value {
             ((*name).to_owned(), header)
         })
         .collect();
-    let schema = match operation.answer {
-        "" => {
-            json!({ "type": "object", "required": ["status"], "properties": { "status": { "type": "string" } } })
-        }
-        name => json!({ "$ref": format!("#/components/schemas/{name}") }),
-    };
     let mut responses = failures(&operation.failures);
     responses.insert(
         "200".to_owned(),
         json!({
-            "description": "Done", "headers": headers,
-            "content": { "application/json": { "schema": schema } },
+            "description": operation.outcome, "headers": headers, "content": operation.answer,
         }),
     );
     let mut described = json!({
         "operationId": operation.id, "summary": operation.summary, "tags": [tag],
-        "parameters": operation.parameters, "responses": responses,
+        "description": operation.description, "responses": responses,
     });
-    if !operation.description.is_empty() {
-        described["description"] = json!(operation.description);
+    if !operation.parameters.is_empty() {
+        described["parameters"] = json!(operation.parameters);
     }
     if let Some(body) = &operation.body {
         described["requestBody"] = body.clone();
     }
-    if operation.open {
-        described["security"] = json!([]);
+    if let Some(security) = &operation.security {
+        described["security"] = security.clone();
     }
     described
 }
@@ -381,14 +468,16 @@ fn failures(failures: &[Failure]) -> BTreeMap<String, Value> {
             .or_insert_with(|| {
                 json!({
                     "description": status.canonical_reason().unwrap_or_default(),
-                    "headers": { "x-request-id": { "schema": { "type": "string" } } },
+                    "headers": { "x-request-id": { "description": REQUEST_ID_TEXT, "schema": { "type": "string" } } },
                     "content": { "application/json": {
                         "schema": { "$ref": "#/components/schemas/Error" }, "examples": {}
                     } },
                 })
             });
         for name in failure.header_names() {
-            response["headers"][name] = json!({ "schema": { "type": "string" } });
+            let text = header_text(&name);
+            response["headers"][name] =
+                json!({ "description": text, "schema": { "type": "string" } });
         }
         let examples = &mut response["content"]["application/json"]["examples"];
         let count = examples.as_object().map_or(0, Map::len);
