@@ -71,21 +71,17 @@ pub(crate) async fn answer(
         _ => None,
     };
     let deadline = app.deadline();
-    let answering = async {
-        head::check(&request, hides_length)?;
-        dispatch(app, found?, request, deadline).await
-    };
-    let mut answer =
-        answering
-            .instrument(span.clone())
-            .await
-            .unwrap_or_else(|failure| match failure {
-                Failure::Unauthorized if has_credentials && app.admission.failed(client) => {
-                    app.metrics.shed("failed_credentials");
-                    Failure::TooManyFailures.into_answer()
-                }
-                failure => failure.into_answer(),
-            });
+    let requested = head::check(&request, hides_length).and(found);
+    let mut answer = dispatch(app, requested, request, deadline)
+        .instrument(span.clone())
+        .await
+        .unwrap_or_else(|failure| match failure {
+            Failure::Unauthorized if has_credentials && app.admission.failed(client) => {
+                app.metrics.shed("failed_credentials");
+                Failure::TooManyFailures.into_answer()
+            }
+            failure => failure.into_answer(),
+        });
     let status = answer.status();
     // An error may be known before the body is read to its end.
     if has_body && !status.is_success() {
@@ -164,11 +160,11 @@ async fn by<T>(
 
 async fn dispatch(
     app: &Arc<App>,
-    route: Route<'_>,
+    route: Result<Route<'_>, Failure>,
     request: Request<Incoming>,
     deadline: Tick,
 ) -> Result<Answer, Failure> {
-    match route {
+    match route? {
         Route::Health => Ok(health()),
         Route::Options(methods) => Ok(answer::options(methods)),
         Route::Ready => reads::ready(app),

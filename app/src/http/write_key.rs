@@ -71,7 +71,8 @@ pub(super) async fn write_key(
 
     // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
     let outcome = match wait {
-        Some(span) => settled(app, (lock, written.write), &principal, span).await,
+        // Boxed: most requests do not wait, and need no room for it.
+        Some(span) => Box::pin(settled(app, (lock, written.write), &principal, span)).await,
         None => None,
     };
     let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
