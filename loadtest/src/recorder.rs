@@ -28,6 +28,8 @@ pub struct Accepted {
 pub struct Second {
     /// Answers to all requests, by status; 0: the connection broke.
     pub statuses: BTreeMap<u16, u64>,
+    /// Those of them that refuse a request that is wrong on purpose.
+    pub intended_refusals: u64,
     /// Until writes were answered 200.
     pub accept: Times,
     /// Until locks had confirmed writes, by the second in which that was seen.
@@ -99,6 +101,9 @@ impl Recorder {
         let mut record = self.record();
         let second = self.second(&mut record);
         *second.statuses.entry(status.unwrap_or(0)).or_default() += 1;
+        if status.is_some_and(|status| status != 200 && expected.contains(&status)) {
+            second.intended_refusals += 1;
+        }
         drop(record);
         let turned_away_or_open = |status: u16| matches!(status, 429 | 502 | 503 | 504);
         if let Some(status) = status

@@ -52,6 +52,11 @@ pub fn html(run: &Summary) -> String {
         "Writes accepted, and answers other than 200, in each second",
         &[
             ("writes accepted", "a", of(|m| Some(number(m.writes)))),
+            (
+                "intended refusals",
+                "b",
+                of(|m| Some(number(m.intended_refusals))),
+            ),
             ("other answers", "c", of(|m| Some(number(m.others())))),
         ],
         Scale::Linear,
@@ -313,7 +318,7 @@ fn histogram(page: &mut String, title: &str, buckets: &Buckets) {
     let most = buckets.iter().map(|(_, n)| *n).max().unwrap_or(0).max(1);
     #[expect(clippy::cast_precision_loss, reason = "some dozens")]
     let bar = (width - 20.0) / buckets.len().max(1) as f64;
-    let every = buckets.len().div_ceil(7).max(1);
+    let every = buckets.len().div_ceil(5).max(1);
     for (place, (until, n)) in buckets.iter().enumerate() {
         let x = 10.0 + number(place as u64) * bar;
         let high = number(*n) / number(most) * (height - 40.0);
@@ -330,7 +335,7 @@ fn histogram(page: &mut String, title: &str, buckets: &Buckets) {
             let _ = write!(
                 page,
                 "<text x=\"{:.1}\" y=\"{:.1}\" class=\"x\">{}</text>",
-                (x + bar / 2.0).max(26.0),
+                (x + bar / 2.0).clamp(26.0, width - 26.0),
                 height - 8.0,
                 time(*until)
             );
@@ -397,7 +402,7 @@ const STYLE: &str = ":root{--fg:#1c2430;--dim:#667085;--bg:#f6f7f9;--card:#fff;-
 --rule:#2c3440;--a:#6ea8fe;--b:#f5b04c;--c:#f97066;--good:#47cd89;--bad:#f97066}}\
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\
 main{max-width:940px;margin:0 auto;padding:28px 20px 60px}h1{font-size:28px;margin:0}h2{font-size:17px;margin:0 0 10px}\
-header p{color:var(--dim);margin:6px 0 20px}h1 span{font-size:18px;vertical-align:4px;padding:2px 12px;border-radius:20px;color:#fff}\
+header p,td,li{overflow-wrap:anywhere}header p{color:var(--dim);margin:6px 0 20px}h1 span{font-size:18px;vertical-align:4px;padding:2px 12px;border-radius:20px;color:#fff}\
 h1 .good{background:#067647}h1 .bad{background:#b42318}td .good{color:var(--good);font-weight:600}td .bad{color:var(--bad);font-weight:700}\
 .tiles{display:grid;grid-template-columns:repeat(6,1fr);gap:10px;margin-bottom:16px}.tiles div,section{background:var(--card);\
 border:1px solid var(--rule);border-radius:10px;padding:14px 16px}.tiles b{display:block;font-size:20px;font-variant-numeric:tabular-nums}\
@@ -408,4 +413,4 @@ svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule);fill:none}text
 .key{float:right}.key i{display:inline-block;width:14px;height:3px;margin:0 5px 3px 12px;border-radius:2px}i.a{background:var(--a)}\
 i.b{background:var(--b)}i.c{background:var(--c)}table{border-collapse:collapse;width:100%;font-size:14px}td,th{text-align:left;padding:5px 8px;\
 border-top:1px solid var(--rule)}th{color:var(--dim);font-weight:500;border-top:0}.n{font-variant-numeric:tabular-nums}\
-.two{display:grid;grid-template-columns:1fr 1fr;gap:24px}@media(max-width:700px){.two{grid-template-columns:1fr}.tiles{grid-template-columns:repeat(2,1fr)}}";
+.two>*{min-width:0}.two{display:grid;grid-template-columns:1fr 1fr;gap:24px}@media(max-width:700px){.two{grid-template-columns:1fr}.tiles{grid-template-columns:repeat(2,1fr)}}";

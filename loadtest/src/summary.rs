@@ -83,6 +83,9 @@ pub struct Moment {
     pub writes: u64,
     /// Answers by status; 0 are connections that broke. Wrong requests of careless clients are among them.
     pub statuses: BTreeMap<u16, u64>,
+    /// Answers that refuse a request that is wrong on purpose, as expected.
+    #[serde(default)]
+    pub intended_refusals: u64,
     /// Until writes were accepted.
     pub accept: Percentiles,
     /// Until they were confirmed.
@@ -94,15 +97,17 @@ impl Moment {
         Self {
             writes: second.accept.count(),
             statuses: second.statuses.clone(),
+            intended_refusals: second.intended_refusals,
             accept: Percentiles::of(&second.accept),
             confirm: Percentiles::of(&second.confirm),
         }
     }
 
-    /// Answers that were no success, and broken connections.
+    /// Answers that were no success and not intended, and broken connections.
     pub fn others(&self) -> u64 {
         let others = self.statuses.iter().filter(|(status, _)| **status != 200);
-        others.map(|(_, n)| n).sum()
+        let others: u64 = others.map(|(_, n)| n).sum();
+        others.saturating_sub(self.intended_refusals)
     }
 }
 

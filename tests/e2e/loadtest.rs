@@ -10,6 +10,7 @@ use keywright_tests::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::reference::look_at;
 use crate::world::BINARY;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_keywright-loadtest-under-test");
@@ -77,6 +78,24 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     let page = std::fs::read_to_string(folder.join("report.html")).expect("a page");
     assert!(page.contains("passed") && page.contains("Time to confirm"));
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
+
+    // Refusals of careless clients are intended and stand apart; nothing else was refused.
+    assert!(page.contains("intended refusals"));
+    let moments = summary["moments"].as_array().expect("seconds");
+    for moment in moments {
+        let statuses = moment["statuses"].as_object().expect("statuses");
+        let refused = statuses
+            .iter()
+            .filter(|(status, _)| status.starts_with('4') && *status != "429");
+        let refused: u64 = refused.filter_map(|(_, n)| n.as_u64()).sum();
+        assert_eq!(moment["intendedRefusals"], refused, "{moment}");
+    }
+    let url = format!("file://{}", folder.join("report.html").display());
+    for view in look_at(&url, folder) {
+        let (page, window) = (view["page"].as_u64(), view["window"].as_u64());
+        assert!(page.is_some() && page <= window, "{view}");
+        assert_eq!(view["asked"], json!([url]), "nothing else is loaded");
+    }
 
     let mut earlier = summary;
     for (name, writes, millis) in [("slower.json", 0.001, 1e6), ("faster.json", 1e6, 1e6)] {
