@@ -403,7 +403,7 @@ const STYLE: &str = ":root{--fg:#1c2430;--dim:#667085;--bg:#f6f7f9;--card:#fff;-
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\
 main{max-width:940px;margin:0 auto;padding:28px 20px 60px}h1{font-size:28px;margin:0}h2{font-size:17px;margin:0 0 10px}\
 header p,td,li{overflow-wrap:anywhere}header p{color:var(--dim);margin:6px 0 20px}h1 span{font-size:18px;vertical-align:4px;padding:2px 12px;border-radius:20px;color:#fff}\
-h1 .good{background:#067647}h1 .bad{background:#b42318}td .good{color:var(--good);font-weight:600}td .bad{color:var(--bad);font-weight:700}\
+h1 .good{background:#067647}h1 .bad{background:#b42318}td span{white-space:nowrap}td .good{color:var(--good);font-weight:600}td .bad{color:var(--bad);font-weight:700}\
 .tiles{display:grid;grid-template-columns:repeat(6,1fr);gap:10px;margin-bottom:16px}.tiles div,section{background:var(--card);\
 border:1px solid var(--rule);border-radius:10px;padding:14px 16px}.tiles b{display:block;font-size:20px;font-variant-numeric:tabular-nums}\
 .tiles span{color:var(--dim);font-size:12.5px}section{margin-top:16px}figure{margin:0 0 14px}figcaption{font-size:13.5px;color:var(--dim);margin:4px 0}\

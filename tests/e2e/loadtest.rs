@@ -94,6 +94,7 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     for view in look_at(&url, folder) {
         let (page, window) = (view["page"].as_u64(), view["window"].as_u64());
         assert!(page.is_some() && page <= window, "{view}");
+        assert_eq!(view["overlapping"], json!([]), "no label covers another");
         assert_eq!(view["asked"], json!([url]), "nothing else is loaded");
     }
 
