@@ -181,22 +181,30 @@ impl<S> ClientStream<S> {
 
     /// When the connection is given up if no byte arrives until then.
     fn read_deadline(&mut self) -> Option<Instant> {
+        if self.state.phase() == Phase::Answered && !self.is_write_blocked {
+            self.has_served = true;
+            self.state.become_idle();
+        }
         match self.state.phase() {
-            Phase::Answered if !self.is_write_blocked => {
-                self.has_served = true;
-                self.state.become_idle();
-                Some(Instant::now() + self.keep_alive)
-            }
             Phase::Idle => {
-                let patience = match self.has_served {
-                    true => self.keep_alive,
-                    false => self.header_time,
-                };
+                let patience = self.idle_time();
                 self.state.idle_since().map(|since| since + patience)
             }
             Phase::Head => Some(self.head_began + self.header_time),
             // Bodies and answers have deadlines of their own.
             Phase::Request | Phase::Answered | Phase::Evicted => None,
+        }
+    }
+
+    fn idle_time(&self) -> Duration {
+        if !self.has_served {
+            return self.header_time;
+        }
+        match self.state.content_lengths.load(Ordering::Relaxed) {
+            0 => self.keep_alive,
+            // Lines that belong to no request, from a body perhaps. A later request, which may be that of another client of a
+            // proxy, must not be refused for them.
+            _ => Duration::ZERO,
         }
     }
 

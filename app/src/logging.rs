@@ -47,6 +47,7 @@ pub(crate) fn dropped_lines() -> u64 {
 }
 
 /// Writes the lines that still wait when it is dropped, for a second at most.
+#[must_use = "lines for a pipe are written only as long as it is there"]
 pub(crate) struct Logging {
     _worker: Option<WorkerGuard>,
 }

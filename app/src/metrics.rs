@@ -168,13 +168,13 @@ impl Metrics {
         );
         let confirmed = seconds(
             "confirm",
-            "From that 200 to the lock's own word that it is done or failed",
+            "From the 200 to the lock's result, done or failed",
             Histogram::new(LONG),
         );
         let call_seconds = Family::new_with_constructor(short as fn() -> Histogram);
         registry.register_with_unit(
             "port_call",
-            "How long they took",
+            "Duration of calls of the shadows and of the store of locks",
             Unit::Seconds,
             call_seconds.clone(),
         );
@@ -202,7 +202,7 @@ impl Metrics {
             reports: counted(
                 &mut registry,
                 "reports",
-                "What came of results that locks reported",
+                "Results that locks reported, by outcome",
             ),
             calls: counted(
                 &mut registry,
@@ -230,7 +230,7 @@ impl Metrics {
             contradictions: counted(
                 &mut registry,
                 "contradictions",
-                "Results of locks that name no write which was sent to them, however they were found",
+                "Results of locks that name no write which was sent to them, or contradict their first answer",
             ),
             open_writes: counted(
                 &mut registry,
@@ -240,7 +240,7 @@ impl Metrics {
             unconfirmed: counted(
                 &mut registry,
                 "unconfirmed_writes",
-                "Those of them that were sent longer than --confirm-within ago",
+                "Open writes that were sent longer than --confirm-within ago",
             ),
             shed: counted(
                 &mut registry,

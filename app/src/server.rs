@@ -21,6 +21,9 @@ use crate::http::{self, ParserAnswers};
 use crate::settings::Settings;
 use crate::signals::Stop;
 
+/// A connection that has been idle for less is not closed for another one: its first request may be on the way.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+
 /// How long to wait when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -134,7 +137,8 @@ impl Places {
     }
 
     /// A place for a connection. Where none is free, the connection that has been idle for longest is closed; where all
-    /// of them are busy, one of them is waited for. `None`: never, since the semaphore is not closed.
+    /// of them are busy, or idle only for a moment, one of them is waited for. `None` is not expected: it says that the semaphore
+    /// is closed.
     async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
         // The handle of a task that has ended still holds its memory.
         let busy = self.cap - self.free.available_permits();
@@ -162,7 +166,8 @@ impl Places {
         let idle = self
             .open
             .iter()
-            .filter_map(|(state, task)| Some((state.idle_since()?, state, task)));
+            .filter_map(|(state, task)| Some((state.idle_since()?, state, task)))
+            .filter(|(since, ..)| since.elapsed() >= MIN_IDLE);
         if let Some((_, state, task)) = idle.min_by_key(|(since, ..)| *since)
             // A request that has just begun on it is served.
             && state.evict()

@@ -155,7 +155,8 @@ async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows(
     let took = start.elapsed();
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said[0]["locks"], 4000);
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    // At the pace of before, 50 ms a lock, it would take 200 s.
+    assert!(took < Duration::from_secs(100), "{took:?}");
 }
 
 #[tokio::test]

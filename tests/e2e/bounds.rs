@@ -236,6 +236,20 @@ async fn connections_beyond_the_cap_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn a_burst_of_more_connections_than_may_be_open_is_answered() {
+    let world = World::new(&["--virtual-locks", "off", "--max-connections", "4"]);
+    let asking: Vec<_> = (0..200)
+        .map(|_| {
+            let request = world.program.get("/healthz").header("Connection", "close");
+            tokio::spawn(request.send())
+        })
+        .collect();
+    for asked in asking {
+        assert_eq!(asked.await.expect("an answer").status, 200);
+    }
+}
+
+#[tokio::test]
 async fn the_longest_idle_connection_makes_room_for_a_new_one() {
     let world = World::new(&["--virtual-locks", "off", "--max-connections", "3"]);
     let mut kept = Vec::new();

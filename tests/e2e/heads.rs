@@ -204,7 +204,7 @@ async fn a_length_that_hides_behind_another_request() {
     let world = World::silent();
     // The second of two requests that come in one piece has both framings.
     let token = &world.program.token;
-    let first = "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    let first = format!("{LINE}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}");
     let second = format!(
         "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
          Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{}",
@@ -213,9 +213,57 @@ async fn a_length_that_hides_behind_another_request() {
     let before = world.books().await.dump();
     let answers = raw(&world, format!("{first}{second}").as_bytes()).await;
     let (found, refused) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
-    assert!(found.starts_with("HTTP/1.1 404 "), "{answers}");
+    assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
     assert_refused("the second", refused, 400, "not with both");
     assert_eq!(world.books().await.dump(), before);
+}
+
+#[tokio::test]
+async fn what_a_body_says_is_not_taken_for_a_header_of_the_next_request() {
+    let world = World::silent();
+    let mut stream = TcpStream::connect(world.program.address)
+        .await
+        .expect("a connection");
+    let body = "{\nContent-Length: 1}";
+    let request = format!(
+        "{LINE}\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    // A proxy would send another client's request on this connection next: it is closed before.
+    let mut answer = String::new();
+    let reading = stream.read_to_string(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    read.expect("it is closed before it is idle for long")
+        .expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_says_that_the_connection_is_closed() {
+    let world = World::silent();
+    for (method, path, status) in [
+        ("POST", "/nowhere", 404),
+        ("PUT", "/locks/123/details", 405),
+        ("GET", "/healthz", 200),
+        ("OPTIONS", "/healthz", 204),
+    ] {
+        let request = world.program.request(method, path).body("{}");
+        let answer = request.send().await;
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (status, Some("close")),
+            "{method} {path}"
+        );
+    }
+    let request = world.program.request("POST", "/locks/123/WriteKey");
+    let refused = request.header("Content-Type", "text/plain").body("{}");
+    let refused = refused.send().await;
+    assert_eq!(
+        (refused.status, refused.header("connection")),
+        (401, None),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -64,16 +64,16 @@ pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
 }
 
 pub(super) fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
-    let mut origins = CorsOrigins::default();
+    let (mut origins, mut is_none) = (CorsOrigins::default(), false);
     for origin in text.split(',').map(str::trim) {
         match origin {
-            "none" => {}
+            "none" => is_none = true,
             "*" => origins.any = true,
             "loopback" => origins.loopback = true,
             origin => origins.listed.push(serialized_origin(origin)?),
         }
     }
-    match text.contains("none") && !origins.is_empty() {
+    match is_none && !origins.is_empty() {
         true => Err("none goes with no other origin".into()),
         false => Ok(origins),
     }
@@ -141,6 +141,8 @@ mod tests {
             ])
         );
         assert_eq!(cors_origins("none"), Ok(CorsOrigins::default()));
+        let named = listed("https://nonesuch.example");
+        assert_eq!(named, Ok(vec!["https://nonesuch.example".into()]));
         for wrong in [
             "",
             "app.example",

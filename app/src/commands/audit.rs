@@ -72,7 +72,7 @@ struct Tally {
 /// # Errors
 /// Something is left that differs, or a lock could not be audited.
 pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> Result<(), Error> {
-    crate::logging::start(settings.log, tracing::Level::ERROR);
+    let _logging = crate::logging::start(settings.log, tracing::Level::ERROR);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -66,6 +66,8 @@ pub(crate) async fn answer(
     // Unknown routes share one label, so that clients cannot create time series.
     let route = found.as_ref().map_or("other", Route::name);
     let quiet = matches!(found, Ok(Route::Health | Route::Ready | Route::Metrics));
+    // Every other route leaves a body unread, after which the connection is closed.
+    let reads_body = matches!(found, Ok(Route::WriteKey(_) | Route::DeviceReports));
     let methods = match found {
         Ok(Route::Options(methods)) => Some(methods),
         _ => None,
@@ -87,6 +89,7 @@ pub(crate) async fn answer(
     if has_body && !status.is_success() {
         connection.leave_body_unread();
     }
+    let ends = app.work.is_stopping() || has_body && !reads_body;
     let status = status.as_u16();
     app.metrics.answered(route, status);
     if !quiet {
@@ -99,7 +102,7 @@ pub(crate) async fn answer(
         headers.insert(REQUEST_ID, id);
     }
     cors.apply(headers, methods);
-    if app.work.is_stopping() {
+    if ends {
         // A balancer that reuses the connection would find it closed soon.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

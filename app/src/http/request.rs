@@ -180,13 +180,15 @@ pub(super) async fn key_slot(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<KeySlot, Failure> {
+    // Read in any case, so that the connection can go on.
+    let body = body_of(app, body, app.bounds.body).await;
     if is_encoded(headers) {
         return Err(Failure::EncodedBody);
     }
     if !is_json(headers) {
         return Err(Failure::NotJson);
     }
-    let body = body_of(app, body, app.bounds.body).await?;
+    let body = body?;
     slot_of(&body)
 }
 

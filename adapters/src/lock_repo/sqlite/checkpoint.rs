@@ -65,8 +65,10 @@ fn tidy(conn: &Connection, wal: &Path) -> rusqlite::Result<()> {
     if wal.metadata().is_ok_and(|file| file.len() > IDLE_WAL) {
         return conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
-    let free: u32 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-    if free > KEPT_FREE_PAGES {
+    let number = |pragma| conn.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
+    // A file that was made without it keeps its free pages for what comes next.
+    let is_incremental = number("auto_vacuum")? == 2;
+    if is_incremental && number("freelist_count")? > KEPT_FREE_PAGES {
         let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
         let mut pages = vacuum.query([])?;
         // Each row is a page that was given back.
