@@ -23,6 +23,9 @@ const PAGE: u32 = 2048;
 /// To how many bytes SQLite cuts the write-ahead log when it begins anew.
 const KEPT_WAL: i64 = 4 * 1024 * 1024;
 
+/// SQLite's name for a store without a file.
+const IN_MEMORY: &str = ":memory:";
+
 /// The mode of a store's files.
 const PRIVATE: u32 = 0o600;
 
@@ -173,6 +176,9 @@ impl Format {
 /// Makes the file where it is missing, and lets nobody but its owner read it, whatever the folder allows: it names keys and
 /// people. SQLite gives its log and its index the mode of the file.
 fn make_private(path: &Path) -> std::io::Result<()> {
+    if path == Path::new(IN_MEMORY) {
+        return Ok(());
+    }
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
