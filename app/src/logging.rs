@@ -32,6 +32,9 @@ use crate::settings::LogFormat;
 /// The AWS SDK warns at length of what it then answers as an error, which has a line of ours.
 const AWS_SDK: [&str; 2] = ["aws_config", "aws_runtime"];
 
+/// Target of the events that a command reports about its own progress.
+pub(crate) const COMMAND: &str = "keywright::command";
+
 /// Lines that may wait for a slow reader.
 const MAX_WAITING_LINES: usize = 8192;
 
@@ -54,9 +57,17 @@ pub(crate) struct Logging {
 
 /// Starts to log. From now on panics are log lines, too.
 pub(crate) fn start(format: LogFormat, level: tracing::Level) -> Logging {
-    let filter = Targets::new()
-        .with_default(LevelFilter::from_level(level))
-        .with_targets(AWS_SDK.map(|target| (target, LevelFilter::ERROR)));
+    start_filtered(format, Targets::new().with_default(level))
+}
+
+/// Starts to log for a command that ends by itself: its own progress, and the errors of everything else.
+pub(crate) fn start_for_command(format: LogFormat) -> Logging {
+    let filter = Targets::new().with_default(LevelFilter::ERROR);
+    start_filtered(format, filter.with_target(COMMAND, LevelFilter::INFO))
+}
+
+fn start_filtered(format: LogFormat, filter: Targets) -> Logging {
+    let filter = filter.with_targets(AWS_SDK.map(|target| (target, LevelFilter::ERROR)));
     let (writer, worker) = match is_file() {
         true => (BoxMakeWriter::new(std::io::stderr), None),
         false => {

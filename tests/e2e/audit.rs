@@ -163,12 +163,17 @@ async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows(
 async fn an_audit_keeps_to_its_rate_and_reports_its_progress() {
     let folder = folder_of_locks(51).await;
     let start = Instant::now();
-    let (code, said, errors) = audit(folder.path(), &["--rate", "20"]);
+    let (code, said, errors) = audit(folder.path(), &["--rate", "20", "--log", "json"]);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said[0]["locks"], 51);
     // The last of them begins after fifty times 50 ms.
     assert!(start.elapsed() >= Duration::from_millis(2500));
-    assert!(errors.contains("findings so far"), "{errors}");
+    let lines: Vec<Value> = errors
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect();
+    let progress = |line: &Value| line["message"] == "audit in progress" && line["locks"].is_u64();
+    assert!(lines.iter().any(progress), "{errors}");
     let (code, _, errors) = audit(folder.path(), &["--rate=0"]);
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("--rate"), "{errors}");

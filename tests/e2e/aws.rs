@@ -211,9 +211,10 @@ async fn a_throttled_service_is_a_502_with_its_reason_and_no_key() {
 #[test]
 fn without_credentials_or_region_it_says_so_and_does_not_start() {
     let folder = TempDir::new().expect("a folder");
-    let run = |variables: &[(&str, &str)]| {
+    let run = |command: &str, variables: &[(&str, &str)]| {
         let output = Command::new(BINARY)
-            .args(["--listen", "127.0.0.1:0", "--shadow", "aws", "--data"])
+            .args([command, "--listen", "127.0.0.1:0", "--shadow", "aws"])
+            .arg("--data")
             .arg(folder.path())
             .env("HOME", folder.path())
             .envs(variables.iter().copied())
@@ -223,11 +224,16 @@ fn without_credentials_or_region_it_says_so_and_does_not_start() {
         (output.status.code(), said)
     };
     // Credentials come from elsewhere, and may be there later.
-    let (code, said) = run(&ENVIRONMENT[2..]);
+    let (code, said) = run("serve", &ENVIRONMENT[2..]);
     assert!(said.contains("no AWS credentials were found"), "{said}");
     assert_eq!(code, Some(1));
-    let (code, said) = run(&[ENVIRONMENT[0], ENVIRONMENT[1], ENVIRONMENT[3]]);
-    assert_eq!(code, Some(2), "--aws-region mends it");
-    assert!(said.contains("no AWS region is known"), "{said}");
-    assert!(!said.contains("panicked"));
+    let without_region = [ENVIRONMENT[0], ENVIRONMENT[1], ENVIRONMENT[3]];
+    for command in ["serve", "check-config"] {
+        let (code, said) = run(command, &without_region);
+        assert_eq!(code, Some(2), "--aws-region mends it: {command}");
+        assert!(said.contains("no AWS region is known"), "{said}");
+        assert!(!said.contains("panicked"));
+    }
+    let (code, said) = run("check-config", &ENVIRONMENT);
+    assert_eq!(code, Some(0), "{said}");
 }

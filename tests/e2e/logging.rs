@@ -64,6 +64,11 @@ fn fatal_errors_are_json_where_log_lines_are() {
             "cannot listen on",
         ),
         (vec!["--log=json", "--lease", "1s"], 2, "lease"),
+        (
+            vec!["--log", "json", "--no-such-option"],
+            2,
+            "--no-such-option",
+        ),
     ] {
         let (ended, text) = Program::fail(BINARY, folder.path(), &arguments);
         assert_eq!(ended, Some(code), "{text}");

@@ -100,20 +100,35 @@ impl ProvideCredentials for Found {
     }
 }
 
+/// The SDK's configuration. Its region may be asked of the machine's metadata service, where neither the settings, nor a variable, nor a
+/// profile name one.
+async fn load_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = &settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    let config = loader.load().await;
+    match config.region() {
+        Some(_) => Ok(config),
+        None => Err(AwsError::NoRegion),
+    }
+}
+
 impl AwsShadow {
+    /// Checks that a region is known, without searching for credentials.
+    ///
+    /// # Errors
+    /// [`AwsError::NoRegion`].
+    pub async fn check_region(settings: &AwsSettings) -> Result<(), AwsError> {
+        load_config(settings).await.map(drop)
+    }
+
     /// Finds region and credentials by the standard chain. A connection is made with the first call.
     ///
     /// # Errors
     /// There are none.
     pub async fn connect(settings: AwsSettings) -> Result<Self, AwsError> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
-        if let Some(region) = &settings.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        let config = loader.load().await;
-        if config.region().is_none() {
-            return Err(AwsError::NoRegion);
-        }
+        let config = load_config(&settings).await?;
         let none = |why: &str| AwsError::NoCredentials(why.to_owned());
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| none("nothing is set"))?;

@@ -25,11 +25,11 @@ use tokio::time::Instant;
 
 use super::Error;
 use crate::app::Ingest;
+#[cfg(feature = "aws")]
+use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
 use crate::settings::Mqtt;
-#[cfg(feature = "aws")]
-use crate::settings::UnusableSettings;
-use crate::settings::{Settings, ShadowChoice};
+use crate::settings::{Settings, ShadowChoice, UnusableSettings};
 
 /// The file of shadows that are in this process.
 const SHADOWS: &str = "shadows.sqlite";
@@ -101,6 +101,30 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks what only the environment says: the region of AWS, for which the machine's metadata service may be asked.
+///
+/// # Errors
+/// No region is known.
+pub(super) async fn check_environment(settings: &Settings) -> Result<(), UnusableSettings> {
+    #[cfg(feature = "aws")]
+    if let ShadowChoice::Aws(aws) = &settings.shadow {
+        let aws = aws_settings(settings, aws);
+        let known = AwsShadow::check_region(&aws).await;
+        known.map_err(UnusableSettings::new)?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "aws")]
+fn aws_settings(settings: &Settings, aws: &Aws) -> AwsSettings {
+    AwsSettings {
+        endpoint: aws.endpoint.clone(),
+        region: aws.region.clone(),
+        shadow: settings.shadow_name.clone(),
+        patience: patience(settings),
+    }
+}
+
 /// # Errors
 /// A file or AWS cannot be used. A broker that cannot be reached is waited for.
 pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
@@ -121,16 +145,12 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
         }
         #[cfg(feature = "aws")]
         ShadowChoice::Aws(aws) => {
-            let aws = AwsSettings {
-                endpoint: aws.endpoint.clone(),
-                region: aws.region.clone(),
-                shadow: settings.shadow_name.clone(),
-                patience: patience(settings),
-            };
-            let shadow = AwsShadow::connect(aws).await.map_err(|error| match error {
-                AwsError::NoRegion => Error::from(UnusableSettings::new(error)),
-                error => error.into(),
-            });
+            let shadow = AwsShadow::connect(aws_settings(settings, aws))
+                .await
+                .map_err(|error| match error {
+                    AwsError::NoRegion => Error::from(UnusableSettings::new(error)),
+                    error => error.into(),
+                });
             DevicePath::over(Arc::new(shadow?))
         }
         #[cfg(feature = "mqtt")]

@@ -120,6 +120,14 @@ pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
     check_folder(&settings.data)
 }
 
+/// Checks what only the environment of this machine says, which [`wire`] finds out by itself.
+///
+/// # Errors
+/// Something is missing; the text names it.
+pub(crate) async fn check_environment(settings: &Settings) -> Result<(), Error> {
+    Ok(device_path::check_environment(settings).await?)
+}
+
 /// Whether files can be made in the folder, or the folder itself where it is missing.
 fn check_folder(data: &Path) -> Result<(), UnusableSettings> {
     let existing = data.ancestors().find(|folder| folder.exists());

@@ -153,13 +153,17 @@ pub(crate) enum Task {
     Completions(clap_complete::Shell),
 }
 
-/// What the command line asks for. Prints help and errors of usage itself, and ends then.
+/// Parses the command line and the settings below it. Prints help and the version itself, and ends the program then.
 ///
 /// # Errors
-/// A setting is unknown, is none of its kind, or contradicts another; the text names it and where it stands.
+/// A setting is unknown, has a value of another kind, or contradicts another; the text names it and where it stands.
 pub(crate) fn read() -> Result<Task, String> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = Cli::parse_from(&arguments);
+    let cli = Cli::try_parse_from(&arguments).or_else(|error| match log_format() {
+        // A program that reads JSON lines cannot read clap's colours and its text of several lines.
+        LogFormat::Json if error.use_stderr() => Err(error.to_string()),
+        _ => error.exit(),
+    })?;
     Ok(match cli.command {
         None | Some(Command::Serve(_)) => {
             let (serve, _) = layered(&arguments, "serve")?;

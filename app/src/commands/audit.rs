@@ -12,9 +12,11 @@ use keywright_domain::{AuditError, Audited, KeyWrites};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tracing::{error, info};
 
 use super::say;
 use crate::bootstrap::{Auditing, Error, open_for_audit};
+use crate::logging::COMMAND;
 use crate::settings::{Settings, ShadowChoice};
 
 /// AWS IoT takes 400 requests a second of an account in a small region, and a lock in order is one reading.
@@ -72,7 +74,7 @@ struct Tally {
 /// # Errors
 /// Something is left that differs, or a lock could not be audited.
 pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> Result<(), Error> {
-    let _logging = crate::logging::start(settings.log, tracing::Level::ERROR);
+    let _logging = crate::logging::start_for_command(settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -207,10 +209,13 @@ impl Locks {
 
 fn report_progress(tally: &Tally, took: Duration) {
     let Tally {
-        locks, findings, ..
+        locks,
+        findings,
+        failed,
+        ..
     } = tally;
-    let seconds = took.as_secs_f64();
-    eprintln!("{locks} locks audited in {seconds:.0} s: {findings} findings so far …");
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    info!(target: COMMAND, locks, findings, failed, duration_ms, "audit in progress");
 }
 
 type Outcome = (LockId, Result<Audited, AuditError>);
@@ -230,12 +235,12 @@ fn take_in(
         Ok((lock, Ok(audited))) => (lock, audited),
         Ok((lock, Err(error))) => {
             tally.failed += 1;
-            eprintln!("keywright: lock {lock} could not be audited: {error}");
+            error!(target: COMMAND, %lock, %error, "a lock could not be audited");
             return;
         }
         Err(error) => {
             tally.failed += 1;
-            eprintln!("keywright: a lock could not be audited: {error}");
+            error!(target: COMMAND, %error, "a lock could not be audited");
             return;
         }
     };

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::say;
-use crate::bootstrap::{Error, check};
+use super::{block_on, say};
+use crate::bootstrap::{Error, check, check_environment};
 use crate::cli::{Layers, Source};
 use crate::settings::Settings;
 
 /// Says what would run. The files that it names are read, too.
 pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<(), Error> {
     check(settings)?;
+    block_on(check_environment(settings))?;
     if json {
         let settings = layers.settings.iter().map(|(key, values, source)| {
             let value = json!({ "values": values, "from": source.to_string() });
