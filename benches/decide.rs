@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use keywright_benches::lock_with;
-use keywright_domain::rules::{self, Decision, Limits, WriteKey};
-use keywright_domain::values::ShadowVersion;
+use keywright_domain::model::ShadowVersion;
+use keywright_domain::policy;
+use keywright_domain::policy::{Decision, Limits, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, prepared, principal, slot};
 
 fn decide(criterion: &mut Criterion) {
@@ -19,7 +20,7 @@ fn decide(criterion: &mut Criterion) {
         let snapshot = lock_with(1, open);
         group.bench_function(format!("decide, {open} open writes"), |b| {
             b.iter(|| {
-                rules::decide(
+                policy::decide_write(
                     black_box(Some(&snapshot)),
                     &command,
                     &principal,
@@ -28,14 +29,14 @@ fn decide(criterion: &mut Criterion) {
                 )
             });
         });
-        let decided = rules::decide(Some(&snapshot), &command, &principal, &limits, NOW);
+        let decided = policy::decide_write(Some(&snapshot), &command, &principal, &limits, NOW);
         assert!(matches!(decided, Ok(Decision::Write(_))));
         let (write, _) = prepared(&snapshot, 1000, command.slot.clone());
         group.bench_function(format!("commit and apply, {open} open writes"), |b| {
             b.iter(|| {
                 let accepted = ShadowVersion(99);
                 let (_, save) =
-                    rules::commit(black_box(&snapshot), &write, accepted, &[], &limits, NOW);
+                    policy::commit(black_box(&snapshot), &write, accepted, &[], &limits, NOW);
                 let mut lock = snapshot.lock.clone();
                 for event in &save.events {
                     lock.apply(event).expect("the next event");

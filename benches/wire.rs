@@ -3,10 +3,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use keywright_app::wire;
 use keywright_benches::next_event;
-use keywright_domain::Written;
-use keywright_domain::event::LockEvent;
-use keywright_domain::lock::Lock;
-use keywright_domain::values::{LockVersion, WriteId};
+use keywright_domain::WriteReceipt;
+use keywright_domain::model::{Lock, LockEvent, LockVersion, WriteId};
 use keywright_testkit::samples::{created, lock_id, slot};
 use serde_json::Value;
 
@@ -28,7 +26,7 @@ fn write(criterion: &mut Criterion) {
     let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
     let slot = slot("9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", Some(2));
     let event = next_event(&lock, LockEvent::KeyWriteRequested(slot));
-    let written = Written {
+    let written = WriteReceipt {
         write: WriteId::from_u128(1),
         version: LockVersion(2),
         event: Some(event),

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use keywright_adapters::auth::*;
+use keywright_domain::model::{CredentialName, Identity, OrganizationId, Principal, Proof, UserId};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{CredentialName, Identity, Principal, Proof};
-use keywright_domain::values::{OrganizationId, UserId};
 use keywright_testkit::ManualClock;
 use keywright_testkit::samples::NOW;
 use serde_json::{Value, json};
@@ -67,7 +66,7 @@ fn an_api_key_is_known_by_its_hash_until_it_expires() {
         verify(acme.expose(), NOW),
         Ok(proof(&acme, organization("acme")))
     );
-    let before = keywright_domain::values::Timestamp::from_millis(NOW.as_millis() - 1);
+    let before = keywright_domain::model::Timestamp::from_millis(NOW.as_millis() - 1);
     assert_eq!(
         verify(expiring.expose(), before),
         Ok(proof(&expiring, Identity::EveryOrganization))

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use keywright_adapters::json::{EventData, InvalidJson, read_event};
-use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::*;
+use keywright_domain::model::{
+    FailureReason, HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent, *,
+};
 use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};

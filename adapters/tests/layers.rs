@@ -7,8 +7,8 @@ use keywright_adapters::layer::*;
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::TokioTimer;
+use keywright_domain::model::*;
 use keywright_domain::ports::*;
-use keywright_domain::values::*;
 use keywright_testkit::samples::{created, lock_id, prepared, slot, thing};
 
 const LIMIT: Duration = Duration::from_secs(1);

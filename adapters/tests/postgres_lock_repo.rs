@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Save};
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::{LockVersion, ShadowVersion, WriteId};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{
+    LockSnapshot, LockVersion, Save, ShadowVersion, WorkerId, Write, WriteId,
+};
+use keywright_domain::policy;
+use keywright_domain::policy::Limits;
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 use keywright_testkit::lock_repo::{Passing, Store};
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
@@ -106,7 +107,7 @@ async fn fill(repo: &PostgresLockRepo) -> Write {
     let (first, save) = prepared(&load(repo).await, 10, slot("k", Some(2)));
     repo.save(save).await.expect("prepared");
     let (snapshot, limits) = (load(repo).await, Limits::default());
-    let (sent, save) = rules::commit(&snapshot, &first, ShadowVersion(5), &[], &limits, NOW);
+    let (sent, save) = policy::commit(&snapshot, &first, ShadowVersion(5), &[], &limits, NOW);
     repo.save(save).await.expect("committed");
     let (_, save) = prepared(&load(repo).await, 11, slot("other", None));
     repo.save(save).await.expect("prepared");
@@ -144,18 +145,18 @@ async fn a_lease_is_counted_by_each_replica_from_its_first_look() {
         Arc::new(late_timer.clone()),
     );
     fill(&early).await;
-    assert_eq!(early.claim(Owner(8), LEASE).await, Ok(None));
+    assert_eq!(early.claim(WorkerId(8), LEASE).await, Ok(None));
     early_timer.advance(LEASE);
     late_timer.advance(LEASE);
-    let first_look = late.claim(Owner(9), LEASE).await;
+    let first_look = late.claim(WorkerId(9), LEASE).await;
     assert_eq!(first_look, Ok(None), "it has not seen a whole lease");
-    let claimed = early.claim(Owner(8), LEASE).await.expect("it answers");
+    let claimed = early.claim(WorkerId(8), LEASE).await.expect("it answers");
     let claimed = claimed.expect("the lease has ended").id;
     late_timer.advance(LEASE);
-    let second_look = late.claim(Owner(9), LEASE).await;
+    let second_look = late.claim(WorkerId(9), LEASE).await;
     assert_eq!(second_look, Ok(None), "it has another owner now");
     late_timer.advance(LEASE);
-    let taken = late.claim(Owner(9), LEASE).await.expect("it answers");
+    let taken = late.claim(WorkerId(9), LEASE).await.expect("it answers");
     assert_eq!(taken.map(|write| write.id), Some(claimed));
 }
 
@@ -477,7 +478,7 @@ async fn a_save_whose_connection_is_cut_is_unknown() {
     until(sleeping, "1").await;
     let prepared = snapshot.prepared().expect("an intent").clone();
     let (limits, known) = (Limits::default(), snapshot.clone());
-    let (_, save) = rules::commit(&known, &prepared, ShadowVersion(9), &[], &limits, NOW);
+    let (_, save) = policy::commit(&known, &prepared, ShadowVersion(9), &[], &limits, NOW);
     let saver = repo.clone();
     let saving = tokio::spawn(async move { saver.save(save).await });
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -496,8 +497,7 @@ async fn a_save_whose_connection_is_cut_is_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
     use keywright_adapters::auth::{ApiKey, PostgresApiKeys};
-    use keywright_domain::principal::Identity;
-    use keywright_domain::values::{OrganizationId, Timestamp, UserId};
+    use keywright_domain::model::{Identity, OrganizationId, Timestamp, UserId};
 
     let fresh = Fresh::shared().await;
     let settings = DatabaseSettings::new(&fresh.url).expect("a URL");

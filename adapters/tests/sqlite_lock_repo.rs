@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::lock_repo::SqliteLockRepo;
-use keywright_domain::event::KeySlot;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{DeviceOutcome, LockHistory, LockRepo, RepoError, ReportedSlot};
-use keywright_domain::rules::{self, Limits, ReportDecision, ReportedResult};
-use keywright_domain::values::{KeyIndex, ShadowVersion, WriteId};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{
+    DeviceOutcome, KeyIndex, KeySlot, LockSnapshot, ReportedSlot, ShadowVersion, WorkerId, Write,
+    WriteId,
+};
+use keywright_domain::policy;
+use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
+use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
 use keywright_testkit::lock_repo::Store;
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
@@ -66,7 +67,7 @@ async fn send(repo: &SqliteLockRepo, id: u128, slot: KeySlot) -> Write {
     let (write, save) = prepared(&load(repo).await, id, slot);
     repo.save(save).await.expect("prepared");
     let (snapshot, limits) = (load(repo).await, Limits::default());
-    let (sent, save) = rules::commit(&snapshot, &write, ShadowVersion(5), &[], &limits, NOW);
+    let (sent, save) = policy::commit(&snapshot, &write, ShadowVersion(5), &[], &limits, NOW);
     repo.save(save).await.expect("committed");
     sent
 }
@@ -85,9 +86,9 @@ async fn fill(repo: &SqliteLockRepo) -> Write {
         outcome: &DeviceOutcome::Succeeded {
             slot: ReportedSlot::Index(KeyIndex::new(3).expect("an index")),
         },
-        entry_left: false,
+        entry_remains: false,
     };
-    let decision = rules::decide_report(&known, Some(&done), &reported, &limits, NOW);
+    let decision = policy::decide_report(&known, Some(&done), &reported, &limits, NOW);
     let ReportDecision::Record(_, save) = decision else {
         panic!("the report is news")
     };
@@ -252,7 +253,7 @@ async fn an_intent_of_an_earlier_process_is_claimed_whatever_the_clock_said() {
             let timer = ManualTimer::default();
             let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
             let claim = async || {
-                let claimed = repo.claim(Owner(8), LEASE).await;
+                let claimed = repo.claim(WorkerId(8), LEASE).await;
                 claimed.expect("the store answers").map(|write| write.id)
             };
             if earlier.is_some() {
@@ -274,12 +275,12 @@ async fn a_store_that_was_opened_beside_an_owner_counts_its_lease() {
     let timer = ManualTimer::default();
     let other = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
     fill(&owner).await;
-    assert_eq!(other.claim(Owner(8), LEASE).await, Ok(None));
+    assert_eq!(other.claim(WorkerId(8), LEASE).await, Ok(None));
     drop(owner);
     timer.advance(LEASE / 2);
-    assert_eq!(other.claim(Owner(8), LEASE).await, Ok(None));
+    assert_eq!(other.claim(WorkerId(8), LEASE).await, Ok(None));
     timer.advance(LEASE / 2);
-    let claimed = other.claim(Owner(8), LEASE).await;
+    let claimed = other.claim(WorkerId(8), LEASE).await;
     assert!(claimed.expect("the store answers").is_some());
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::principal::{Identity, Principal};
+use keywright_domain::model::{Identity, Principal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -231,7 +231,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use keywright_domain::values::{OrganizationId, UserId};
+    use keywright_domain::model::{OrganizationId, UserId};
 
     use super::*;
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_domain::KeyWrites;
+use keywright_domain::model::{Tick, Write};
 use keywright_domain::ports::{AuthPort, Clock, IdGenerator, Timer};
-use keywright_domain::values::Tick;
-use keywright_domain::write::Write;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -46,7 +45,9 @@ pub(crate) struct App {
 impl App {
     /// When a request that has just come is answered, whatever it waits for until then.
     pub(crate) fn deadline(&self) -> Tick {
-        self.timer.tick().after(self.writes.settings().request)
+        self.timer
+            .tick()
+            .after(self.writes.settings().request_timeout)
     }
 
     /// What comes of something before that moment; `None`: nothing, and it has been given up.

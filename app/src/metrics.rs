@@ -4,11 +4,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::anomaly::Anomaly;
-use keywright_domain::event::LockEvent;
-use keywright_domain::ports::Standing;
-use keywright_domain::rules::{Finding, Ignored};
-use keywright_domain::{Audited, Settlement};
+use keywright_domain::model::{Anomaly, Backlog, LockEvent};
+use keywright_domain::policy::{Finding, IgnoreReason};
+use keywright_domain::{AuditReport, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -326,16 +324,16 @@ impl Metrics {
     pub(crate) fn reported(&self, settlement: &Settlement) {
         let outcome = match settlement {
             Settlement::Recorded(_) => "recorded",
-            Settlement::Ignored(Ignored::Repeated) => "repeated",
-            Settlement::Ignored(Ignored::Contradiction) => "contradiction",
-            Settlement::Ignored(Ignored::WrongThing) => "wrong_thing",
-            Settlement::Ignored(Ignored::Early) => "early",
-            Settlement::Unreadable(_) => "unreadable",
+            Settlement::Ignored(IgnoreReason::Repeated) => "repeated",
+            Settlement::Ignored(IgnoreReason::Contradiction) => "contradiction",
+            Settlement::Ignored(IgnoreReason::WrongThing) => "wrong_thing",
+            Settlement::Ignored(IgnoreReason::Early) => "early",
+            Settlement::Corrupt(_) => "unreadable",
         };
         self.reports.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    pub(crate) fn audited(&self, audited: &Audited) {
+    pub(crate) fn audited(&self, audited: &AuditReport) {
         for finding in &audited.findings {
             let name = Finding::name(finding);
             self.findings.get_or_create(&[("finding", name)]).inc();
@@ -348,13 +346,13 @@ impl Metrics {
         self.contradictions.inc_by(all.saturating_sub(counted));
     }
 
-    pub(crate) fn standing(&self, standing: &Standing) {
+    pub(crate) fn backlog(&self, backlog: &Backlog) {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.open_intents.set(count(standing.intents));
+        self.open_intents.set(count(backlog.intents));
         let now = Instant::now();
-        *lock(&self.oldest_at) = standing.oldest_intent.map(|age| (age, now));
-        self.open_writes.set(count(standing.open));
-        self.unconfirmed.set(count(standing.unconfirmed));
+        *lock(&self.oldest_at) = backlog.oldest_intent.map(|age| (age, now));
+        self.open_writes.set(count(backlog.open));
+        self.unconfirmed.set(count(backlog.unconfirmed));
     }
 
     pub(crate) fn shed(&self, why: &'static str) {
@@ -377,7 +375,7 @@ impl Observer for Metrics {
             .observe(seconds);
     }
 
-    fn noticed(&self, anomaly: Anomaly) {
+    fn anomaly(&self, anomaly: Anomaly) {
         let label = ("anomaly", anomaly.name());
         self.anomalies.get_or_create(&[label]).inc();
     }

@@ -17,7 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
-use crate::http::{self, ParserAnswers};
+use crate::http;
+use crate::http::ParserAnswers;
 use crate::settings::Settings;
 use crate::signals::Stop;
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(
         graceful.shutdown().await;
         app.work.tasks.wait().await;
     };
-    let patience = settings.protocol.request + DRAIN_MARGIN;
+    let patience = settings.protocol.request_timeout + DRAIN_MARGIN;
     match tokio::time::timeout(patience, finish).await {
         Ok(()) => info!("stopped"),
         Err(_) => warn!("stopped before all was finished; writes are taken up at the next start"),

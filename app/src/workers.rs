@@ -4,13 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::ports::{
-    DeviceReport, DeviceReports, LockHistory, RepoError, ReportStreamItem,
-};
-use keywright_domain::rules::Ignored;
-use keywright_domain::values::{LockId, WriteId};
-use keywright_domain::write::Write;
-use keywright_domain::{Attended, Audited, KeyWrites, Settlement};
+use keywright_domain::model::{DeviceReport, DueCursor, LockId, Write, WriteId};
+use keywright_domain::policy::IgnoreReason;
+use keywright_domain::ports::{DeviceReports, LockHistory, RepoError, ReportStreamItem};
+use keywright_domain::{AuditReport, KeyWrites, MaintenanceOutcome, Settlement};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, timeout};
@@ -77,9 +74,9 @@ pub(crate) fn start(
             metrics.clone(),
         ));
     }
-    workers.spawn(look_at_all(attendant.clone(), look.clone()));
+    workers.spawn(reconcile_all(attendant.clone(), look.clone()));
     workers.spawn(maintain(attendant, look));
-    workers.spawn(forget(writes.clone()));
+    workers.spawn(purge(writes.clone()));
     workers.spawn(count(writes.clone(), metrics.clone()));
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
@@ -128,13 +125,13 @@ async fn settle(writes: &KeyWrites, report: &DeviceReport, metrics: &Metrics) {
                     let (thing, write) = (&report.thing, result.write);
                     metrics.reported(&settlement);
                     match settlement {
-                        Settlement::Ignored(Ignored::Contradiction) => {
+                        Settlement::Ignored(IgnoreReason::Contradiction) => {
                             warn!(%thing, %write, "contradiction: no such write was sent");
                         }
-                        Settlement::Ignored(Ignored::WrongThing) => {
+                        Settlement::Ignored(IgnoreReason::WrongThing) => {
                             warn!(%thing, %write, "contradiction: the write is another thing's");
                         }
-                        Settlement::Unreadable(error) => {
+                        Settlement::Corrupt(error) => {
                             error!(%thing, %write, %error, "the report cannot be settled");
                         }
                         Settlement::Recorded(_) | Settlement::Ignored(_) => {}
@@ -204,8 +201,8 @@ pub(crate) async fn watch_store(history: Arc<dyn LockHistory>, tell: watch::Send
 /// Counts what is unfinished, so that who reads the metrics does not ask the store.
 async fn count(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) {
     loop {
-        match writes.standing().await {
-            Ok(standing) => metrics.standing(&standing),
+        match writes.backlog().await {
+            Ok(backlog) => metrics.backlog(&backlog),
             Err(error) => warn!(%error, "what is unfinished could not be counted"),
         }
         metrics.contradictions(writes.contradictions());
@@ -249,7 +246,7 @@ pub(crate) async fn audit(
     }
 }
 
-fn log_findings(lock: LockId, audited: &Audited) {
+fn log_findings(lock: LockId, audited: &AuditReport) {
     let repaired = audited.repaired;
     for finding in &audited.findings {
         let (write, finding) = (finding.write(), finding.name());
@@ -258,9 +255,9 @@ fn log_findings(lock: LockId, audited: &Audited) {
 }
 
 /// Deletes what is kept no longer, a little at a time.
-async fn forget(writes: Arc<KeyWrites>) {
+async fn purge(writes: Arc<KeyWrites>) {
     loop {
-        match writes.forget(FORGETTING).await {
+        match writes.purge(FORGETTING).await {
             Ok(forgotten) if forgotten >= FORGETTING => {
                 tokio::time::sleep(FIRST_PAUSE).await;
                 continue;
@@ -273,7 +270,7 @@ async fn forget(writes: Arc<KeyWrites>) {
 }
 
 /// Reads the shadows of all open writes whenever it is told to, until each has been read.
-async fn look_at_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
+async fn reconcile_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
     loop {
         look.notified().await;
         let mut pause = PERIOD;
@@ -333,7 +330,7 @@ impl Attendant {
         loop {
             let mut page = self.writes.due(all, after, PAGE).await?;
             let last = page.len() < PAGE;
-            after = page.last().and_then(|w| w.attention.map(|at| (at, w.id)));
+            after = page.last().and_then(DueCursor::of);
             // What was attended to may turn up again on a later page.
             page.retain(|write| seen.insert(write.id));
             self.begin_all(page, &mut going_on).await;
@@ -369,13 +366,13 @@ impl Attendant {
             let mut failed = Vec::new();
             for write in due {
                 pace.lock().await.tick().await;
-                match writes.attend(&write).await {
-                    Attended::Done => {}
-                    Attended::Repaired(audited) => {
+                match writes.maintain_write(&write).await {
+                    MaintenanceOutcome::Done => {}
+                    MaintenanceOutcome::Repaired(audited) => {
                         metrics.audited(&audited);
                         log_findings(lock, &audited);
                     }
-                    Attended::Failed => failed.push(write),
+                    MaintenanceOutcome::Failed => failed.push(write),
                 }
             }
             failed

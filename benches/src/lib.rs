@@ -2,10 +2,11 @@
 
 pub mod bare_hyper;
 
-use keywright_domain::event::{HeldKey, LockEvent, RecordedEvent};
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::{LockVersion, Revision, ShadowVersion};
+use keywright_domain::model::{
+    HeldKey, Lock, LockEvent, LockSnapshot, LockVersion, RecordedEvent, Revision, ShadowVersion,
+};
+use keywright_domain::policy;
+use keywright_domain::policy::Limits;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
 /// A lock with so many keys, the first of which it was created with, and so many open writes.
@@ -35,7 +36,7 @@ pub fn lock_with(keys: u64, open: u64) -> LockSnapshot {
         let slot = slot(&format!("key-{n}"), Some(n));
         let (write, _) = prepared(&snapshot, u128::from(n + 1), slot);
         let (limits, version) = (Limits::default(), ShadowVersion(n + 2));
-        let (sent, save) = rules::commit(&snapshot, &write, version, &[], &limits, NOW);
+        let (sent, save) = policy::commit(&snapshot, &write, version, &[], &limits, NOW);
         for event in &save.events {
             snapshot.lock.apply(event).expect("the next event");
         }

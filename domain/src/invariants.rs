@@ -1,12 +1,11 @@
 //! What always holds, written once: tests, models and audits all ask here. The numbers are those of
 //! ARCHITECTURE.md.
 
-use crate::event::{LockEvent, RecordedEvent};
-use crate::lock::{Lock, LockSnapshot};
-use crate::ports::ShadowSnapshot;
-use crate::protocol::{WriteError, Written};
-use crate::values::{Timestamp, WriteId};
-use crate::write::{Write, WriteState};
+use crate::model::{
+    Lock, LockEvent, LockSnapshot, RecordedEvent, ShadowSnapshot, Timestamp, Write, WriteId,
+    WriteState,
+};
+use crate::usecase::{WriteError, WriteReceipt};
 
 /// An invariant that does not hold, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +49,7 @@ fn requested_writes(stream: &[RecordedEvent]) -> impl Iterator<Item = WriteId> {
 ///
 /// # Errors
 /// The event is missing or is another one.
-pub fn i1_answered(answer: &Written, stream: &[RecordedEvent]) -> Result<(), Violation> {
+pub fn i1_answered(answer: &WriteReceipt, stream: &[RecordedEvent]) -> Result<(), Violation> {
     let stands = match &answer.event {
         Some(event) => stream.contains(event),
         None => requested_writes(stream).any(|id| id == answer.write),
@@ -94,7 +93,7 @@ pub fn i2_aborted(
 /// # Errors
 /// The answer and the store differ.
 pub fn i2_answer(
-    answer: &Result<Written, WriteError>,
+    answer: &Result<WriteReceipt, WriteError>,
     stored: Option<&Write>,
 ) -> Result<(), Violation> {
     let requested = stored.is_some_and(|w| w.requested.is_some());

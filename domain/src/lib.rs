@@ -5,7 +5,7 @@
 //!
 //! Embedding it means to choose an adapter for each port, to run [`KeyWrites::write_key`] for each
 //! request, [`KeyWrites::settle`] for each report of a lock, [`KeyWrites::recover_next`] and
-//! [`KeyWrites::maintain`] every second, and [`KeyWrites::look_at_all`] at start-up, whenever reports may
+//! [`KeyWrites::maintain`] every second, and [`KeyWrites::reconcile_all`] at start-up, whenever reports may
 //! have been missed, and when [`KeyWrites::clock_was_set_back`]:
 //!
 //! ```
@@ -14,11 +14,9 @@
 //! use keywright_adapters::lock_repo::InMemoryLockRepo;
 //! use keywright_adapters::shadow::InMemoryShadow;
 //! use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-//! use keywright_domain::event::{KeySlot, LockEvent, NewLock, RecordedEvent};
+//! use keywright_domain::model::{Identity, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockUuid, LockVersion, NewLock, Principal, RecordedEvent, ThingName, UserId};
 //! use keywright_domain::ports::{Clock, DeviceReports, LockHistory, ReportStreamItem};
-//! use keywright_domain::principal::{Identity, Principal};
-//! use keywright_domain::rules::WriteKey;
-//! use keywright_domain::values::{KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, ThingName, UserId};
+//! use keywright_domain::policy::WriteKey;
 //! use keywright_domain::{KeyWrites, Ports, Settings};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -51,7 +49,7 @@
 //! assert_eq!(written.version, LockVersion(2));
 //!
 //! // Beside the requests, in tasks of your runtime: once at start-up, then every second.
-//! writes.look_at_all(None, 100).await?;
+//! writes.reconcile_all(None, 100).await?;
 //! while writes.recover_next().await?.is_some() {}
 //! writes.maintain(None, 100).await?;
 //!
@@ -69,20 +67,14 @@
 //! ```
 #![warn(missing_docs)]
 
-pub mod anomaly;
-pub mod event;
 pub mod invariants;
-pub mod lock;
+pub mod model;
+pub mod policy;
 pub mod ports;
-pub mod principal;
-mod protocol;
-pub mod reason;
-pub mod rules;
-pub mod values;
-pub mod write;
+mod usecase;
 
-pub use protocol::{
-    Attempt, Attended, AuditError, Audited, InvalidSettings, KeyWrites, Maintained, Observed,
-    Ports, ReadError, Settings, SettleError, Settlement, Step, Terms, WithdrawError, WriteError,
-    Written,
+pub use usecase::{
+    Attempt, AuditError, AuditReport, InvalidSettings, KeyWrites, MaintenanceOutcome,
+    MaintenanceRound, Observation, Ports, ReadError, RequestOptions, Settings, SettleError,
+    Settlement, Step, WithdrawError, WriteError, WriteReceipt,
 };

@@ -1,37 +1,36 @@
 //! The write protocol's machine, step by step, without any port.
 
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::ShadowVersion;
-use keywright_domain::{Attempt, Observed, Step};
+use keywright_domain::model::{FailureReason, ShadowVersion};
+use keywright_domain::{Attempt, Observation, Step};
 
 const V1: ShadowVersion = ShadowVersion(1);
 const V2: ShadowVersion = ShadowVersion(2);
 
-fn seen(version: ShadowVersion, present: bool) -> Observed {
-    Observed::Seen { version, present }
+fn seen(version: ShadowVersion, present: bool) -> Observation {
+    Observation::Seen { version, present }
 }
 
 /// Feeds the observations and expects the step after each.
-fn runs((mut attempt, first): (Attempt, Step), expected: Step, rest: Vec<(Observed, Step)>) {
+fn runs((mut attempt, first): (Attempt, Step), expected: Step, rest: Vec<(Observation, Step)>) {
     assert_eq!(first, expected);
-    for (n, (observed, step)) in rest.into_iter().enumerate() {
+    for (n, (observation, step)) in rest.into_iter().enumerate() {
         assert_eq!(
-            attempt.next(observed.clone()),
+            attempt.next(observation.clone()),
             step,
-            "after observation {n}: {observed:?}"
+            "after observation {n}: {observation:?}"
         );
     }
 }
 
 #[test]
 fn accepted_is_committed_at_the_new_version() {
-    let steps = vec![(Observed::Accepted(V2), Step::Commit(V2))];
+    let steps = vec![(Observation::Accepted(V2), Step::Commit(V2))];
     runs(Attempt::of_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
 fn refused_at_once_is_aborted_without_a_fence() {
-    let refused = Observed::NotApplied(FailureReason::Throttled);
+    let refused = Observation::NotApplied(FailureReason::Throttled);
     let steps = vec![(refused, Step::Abort(FailureReason::Throttled, None))];
     runs(Attempt::of_request(V1), Step::Send(V1), steps);
 }
@@ -39,7 +38,7 @@ fn refused_at_once_is_aborted_without_a_fence() {
 #[test]
 fn an_unknown_update_that_is_found_is_committed() {
     let steps = vec![
-        (Observed::Unknown, Step::Read),
+        (Observation::Unknown, Step::Read),
         (seen(V2, true), Step::Commit(V2)),
     ];
     runs(Attempt::of_request(V1), Step::Send(V1), steps);
@@ -51,14 +50,17 @@ fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
         Attempt::of_request(V1),
         Step::Send(V1),
         vec![
-            (Observed::Unknown, Step::Read),
+            (Observation::Unknown, Step::Read),
             (seen(V1, false), Step::CheckOwnership),
-            (Observed::Ours, Step::Send(V1)),
-            (Observed::NotApplied(FailureReason::Throttled), Step::Read),
-            (seen(V1, false), Step::CheckOwnership),
-            (Observed::Ours, Step::Fence(V1)),
+            (Observation::Ours, Step::Send(V1)),
             (
-                Observed::Accepted(V2),
+                Observation::NotApplied(FailureReason::Throttled),
+                Step::Read,
+            ),
+            (seen(V1, false), Step::CheckOwnership),
+            (Observation::Ours, Step::Fence(V1)),
+            (
+                Observation::Accepted(V2),
                 Step::Abort(FailureReason::Throttled, Some(V2)),
             ),
         ],
@@ -70,15 +72,15 @@ fn after_two_resends_the_attempt_fences() {
     let round = |send| {
         vec![
             (seen(V1, false), Step::CheckOwnership),
-            (Observed::Ours, send),
-            (Observed::Unknown, Step::Read),
+            (Observation::Ours, send),
+            (Observation::Unknown, Step::Read),
         ]
     };
-    let mut steps = vec![(Observed::Unknown, Step::Read)];
+    let mut steps = vec![(Observation::Unknown, Step::Read)];
     steps.extend(round(Step::Send(V1)));
     steps.extend(round(Step::Send(V1)));
     steps.push((seen(V1, false), Step::CheckOwnership));
-    steps.push((Observed::Ours, Step::Fence(V1)));
+    steps.push((Observation::Ours, Step::Fence(V1)));
     runs(Attempt::of_request(V1), Step::Send(V1), steps);
 }
 
@@ -86,18 +88,18 @@ fn after_two_resends_the_attempt_fences() {
 fn a_fence_without_an_answer_proves_nothing() {
     let mut steps = vec![
         (seen(V1, false), Step::CheckOwnership),
-        (Observed::Ours, Step::Fence(V1)),
+        (Observation::Ours, Step::Fence(V1)),
     ];
     for lost in [
-        Observed::Conflict,
-        Observed::Unknown,
-        Observed::NotApplied(FailureReason::Throttled),
+        Observation::Conflict,
+        Observation::Unknown,
+        Observation::NotApplied(FailureReason::Throttled),
     ] {
         steps.extend([
             (lost, Step::Pause),
-            (Observed::Rested, Step::Read),
+            (Observation::Rested, Step::Read),
             (seen(V1, false), Step::CheckOwnership),
-            (Observed::Ours, Step::Fence(V1)),
+            (Observation::Ours, Step::Fence(V1)),
         ]);
     }
     runs(Attempt::of_recoverer(), Step::Read, steps);
@@ -106,9 +108,9 @@ fn a_fence_without_an_answer_proves_nothing() {
 #[test]
 fn a_recoverer_never_sends_the_key_again() {
     let steps = vec![
-        (Observed::Missing, Step::Create),
-        (Observed::Accepted(V1), Step::CheckOwnership),
-        (Observed::Ours, Step::Fence(V1)),
+        (Observation::Missing, Step::Create),
+        (Observation::Accepted(V1), Step::CheckOwnership),
+        (Observation::Ours, Step::Fence(V1)),
     ];
     runs(Attempt::of_recoverer(), Step::Read, steps);
 }
@@ -116,9 +118,9 @@ fn a_recoverer_never_sends_the_key_again() {
 #[test]
 fn an_owner_that_was_taken_over_reads_the_fate() {
     let steps = vec![
-        (Observed::Conflict, Step::Read),
+        (Observation::Conflict, Step::Read),
         (seen(V2, false), Step::CheckOwnership),
-        (Observed::NotOurs, Step::ReadFate),
+        (Observation::NotOurs, Step::ReadOutcome),
     ];
     runs(Attempt::of_request(V1), Step::Send(V1), steps);
 }

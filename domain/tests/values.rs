@@ -1,6 +1,6 @@
 //! Values: what parses, prints and parses again.
 
-use keywright_domain::values::*;
+use keywright_domain::model::*;
 use proptest::prelude::*;
 
 proptest! {

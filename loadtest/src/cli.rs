@@ -4,9 +4,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::overload::{self, Overload};
+use crate::overload::Overload;
 use crate::population::{Keywright, Size};
-use crate::run::{self, Run};
+use crate::run::Run;
+use crate::{overload, run};
 use clap::{Args, Parser};
 
 /// Load tests before a release.

@@ -9,7 +9,8 @@ use clap::Args;
 use tempfile::TempDir;
 
 use crate::population::of_sandbox;
-use crate::pressure::{self, Clients, Pressed};
+use crate::pressure;
+use crate::pressure::{Clients, Pressed};
 use crate::server::Server;
 
 /// How many locks are written to: more than requests at once, so that they do not wait for each other's locks.

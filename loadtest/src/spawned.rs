@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
-use crate::fleet::{self, Fleet};
+use crate::fleet;
+use crate::fleet::Fleet;
 use crate::population::{FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, of_sandbox};
 use crate::server::Server;
 

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
-use crate::device::{self, Entry, LockMemory, Outcome, Task};
+use crate::device;
+use crate::device::{Entry, LockMemory, Outcome, Task};
 use crate::link::{Deltas, Link, News, Shadows};
 use crate::memory_file::MemoryFile;
 

@@ -1,7 +1,7 @@
 //! The contract of `AuthPort`.
 
+use keywright_domain::model::{Identity, Principal};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal};
 
 /// An adapter with a token and an API key that are good, and whom they prove.
 pub struct Desk<'a> {

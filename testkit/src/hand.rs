@@ -6,8 +6,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::model::{Tick, Timestamp};
 use keywright_domain::ports::{Clock, IdGenerator, Timer};
-use keywright_domain::values::{Tick, Timestamp};
 
 /// A wall clock that stands until it is moved. Clones share it.
 #[derive(Clone, Debug)]

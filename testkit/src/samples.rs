@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use keywright_domain::event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::Save;
-use keywright_domain::principal::{Identity, Principal};
-use keywright_domain::rules::{self, Limits, Permitted, WriteKey};
-use keywright_domain::values::{
-    Epoch, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, SerialNumber, ThingName, Timestamp,
-    UserId, WriteId,
+use keywright_domain::model::{
+    Epoch, HeldKey, Identity, Intent, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockSnapshot,
+    LockUuid, LockVersion, NewLock, Principal, RecordedEvent, Save, SerialNumber, ThingName,
+    Timestamp, UserId, WorkerId, Write, WriteId,
 };
-use keywright_domain::write::{Intent, Owner, Write};
+use keywright_domain::policy;
+use keywright_domain::policy::{Limits, Permitted, WriteKey};
 
 /// Some moment.
 pub const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -87,13 +84,13 @@ pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Sav
         supersedes: Vec::new(),
     };
     let intent = Intent {
-        owner: Owner(7),
+        worker: WorkerId(7),
         epoch: Epoch(1),
         lease: LEASE,
     };
     let (id, command) = (WriteId::from_u128(id), WriteKey { lock, slot });
     let limits = Limits::default();
-    rules::prepare(
+    policy::prepare(
         snapshot,
         &command,
         &permitted,

@@ -1,13 +1,11 @@
 //! The contract of `ShadowPort`.
 
 use async_trait::async_trait;
-use keywright_domain::ports::{
-    DeviceOutcome, ReportedSlot, ShadowChange, ShadowEntry, ShadowError, ShadowPort, ShadowSnapshot,
+use keywright_domain::model::{
+    ClientToken, DeviceOutcome, Epoch, FailureReason, KeyIndex, KeyUuid, ReportedSlot, Sequence,
+    ShadowChange, ShadowEntry, ShadowSnapshot, ShadowVersion, ThingName, WriteId,
 };
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{
-    ClientToken, Epoch, KeyIndex, KeyUuid, Sequence, ShadowVersion, ThingName, WriteId,
-};
+use keywright_domain::ports::{ShadowError, ShadowPort};
 
 use crate::samples::{NOW, lock_id, thing};
 

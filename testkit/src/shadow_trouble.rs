@@ -7,9 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{ShadowVersion, ThingName, WriteId};
+use keywright_domain::model::{
+    FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName, WriteId,
+};
+use keywright_domain::ports::{ShadowError, ShadowPort};
 
 use crate::samples::{lock_id, thing};
 use crate::shadow_port::{Device, Shadows, door, put, token};

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keywright_adapters::auth::InMemoryAuth;
+use keywright_domain::model::{Identity, OrganizationId, Principal, UserId};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal};
-use keywright_domain::values::{OrganizationId, UserId};
 use keywright_testkit::auth_port::Desk;
 use keywright_testkit::auth_port_cases;
 

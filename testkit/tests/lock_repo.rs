@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_adapters::lock_repo::InMemoryLockRepo;
-use keywright_domain::anomaly::Anomalies;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_domain::model::{
+    Anomalies, IdempotencyRecord, IdempotencyScope, Lock, LockEvent, LockSnapshot, RecordedEvent,
+    WorkerId, Write, WriteState, *,
+};
 use keywright_domain::ports::*;
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::*;
-use keywright_domain::write::{Owner, Write, WriteState};
 use keywright_testkit::lock_repo::{OBSERVER, Store};
 use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
 
@@ -37,7 +35,7 @@ struct Broken {
     /// The write that was claimed last.
     claimed: Mutex<Option<Write>>,
     /// What a save that came too late was to keep.
-    kept_late: Mutex<HashMap<RequestName, KeptAnswer>>,
+    kept_late: Mutex<HashMap<IdempotencyScope, IdempotencyRecord>>,
     claims: AtomicUsize,
     under_way: AtomicUsize,
     /// The wall clock was set forward.
@@ -177,12 +175,12 @@ impl LockRepo for Broken {
             folded.serial_number = known.lock.serial_number;
         }
         if let Some(kept) = save
-            .kept
+            .idempotency
             .as_ref()
             .filter(|_| known.revision != save.revision)
         {
             let mut late = self.kept_late.lock().expect("no panic");
-            late.insert(kept.request.clone(), (**kept).clone());
+            late.insert(kept.scope.clone(), (**kept).clone());
         }
         let sent = save.writes.iter().find(|w| w.is_open()).cloned();
         self.inner.save(save).await?;
@@ -196,7 +194,7 @@ impl LockRepo for Broken {
         Ok(())
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         if self.is("of_claims_at_once_each_takes_another_write") {
             let others = self.under_way.fetch_add(1, Ordering::SeqCst);
             linger().await;
@@ -260,7 +258,7 @@ impl LockHistory for Broken {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let mut due = self.inner.due(until, after, limit).await?;
@@ -270,20 +268,23 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
-        let mut standing = self.inner.standing(recently).await?;
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        let mut backlog = self.inner.backlog(recently).await?;
         if self.is("what_is_unfinished_is_counted") {
-            standing.unconfirmed = 0;
+            backlog.unconfirmed = 0;
         }
-        Ok(standing)
+        Ok(backlog)
     }
 
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
-        let mut kept = self.inner.kept_answer(request).await?;
+    async fn idempotency_record(
+        &self,
+        request: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        let mut kept = self.inner.idempotency_record(request).await?;
         if let Some(kept) = &mut kept
             && self.is("a_kept_answer_comes_back")
         {
-            kept.without_event = None;
+            kept.version_without_event = None;
         }
         if self.is("a_stale_save_keeps_no_answer") && kept.is_none() {
             let late = self.kept_late.lock().expect("no panic");
@@ -292,14 +293,14 @@ impl LockHistory for Broken {
         Ok(kept)
     }
 
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
         let more = usize::from(self.is("what_is_over_is_forgotten"));
-        self.inner.forget(now, ended_before, limit + more).await
+        self.inner.purge(now, ended_before, limit + more).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keywright_adapters::shadow::InMemoryShadow;
+use keywright_domain::model::*;
 use keywright_domain::ports::*;
-use keywright_domain::values::*;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::shadow_port::{Device, Shadows};
 use keywright_testkit::shadow_port_cases;

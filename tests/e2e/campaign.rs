@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keywright_domain::write::WriteState;
+use keywright_domain::model::WriteState;
 use keywright_testkit::postgres_server::PostgresServer;
 use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
 use keywright_tests::{Books, Program, Shadows};
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::aws::ENVIRONMENT;
-use crate::told::{self, LoadControl, Told};
+use crate::told;
+use crate::told::{LoadControl, Told};
 use crate::world::BINARY;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;

@@ -5,10 +5,8 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::auth::ApiKey;
 use keywright_adapters::time::SystemClock;
-use keywright_domain::event::RecordedEvent;
+use keywright_domain::model::{Identity, OrganizationId, RecordedEvent, Timestamp};
 use keywright_domain::ports::Clock;
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::world::{FOREIGN, LOCK, World, eventually};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use keywright_tests::{Books, Program};
 use tempfile::TempDir;
 
-use crate::told::{self, LoadControl, Told};
+use crate::told;
+use crate::told::{LoadControl, Told};
 use crate::world::BINARY;
 
 const CYCLES: u64 = 20;

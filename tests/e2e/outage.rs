@@ -6,14 +6,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_domain::values::WriteId;
-use keywright_domain::write::WriteState;
+use keywright_domain::model::{WriteId, WriteState};
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_tests::Books;
 use serde_json::json;
 
 use crate::on_broker::OnBroker;
-use crate::told::{self, LoadControl, Told};
+use crate::told;
+use crate::told::{LoadControl, Told};
 use crate::world::{LOCK, eventually};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;

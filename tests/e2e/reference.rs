@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keywright_domain::event::LockEvent;
-use keywright_domain::reason::{FailureReason, Retry};
-use keywright_domain::write::WriteState;
+use keywright_domain::model::{FailureReason, LockEvent, Retry, WriteState};
 use serde_json::{Value, json};
 
 use crate::world::{LOCK, World};

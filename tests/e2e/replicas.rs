@@ -13,7 +13,8 @@ use keywright_testkit::postgres_server::PostgresServer;
 use keywright_tests::{Books, Program, Proxy, Shadows};
 use tempfile::TempDir;
 
-use crate::told::{self, LoadControl, Told};
+use crate::told;
+use crate::told::{LoadControl, Told};
 use crate::world::{BINARY, BRISK};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;

@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keywright_adapters::time::SystemClock;
-use keywright_domain::event::LockEvent;
+use keywright_domain::model::{LockEvent, WriteId, WriteState};
 use keywright_domain::ports::Clock;
-use keywright_domain::values::WriteId;
-use keywright_domain::write::WriteState;
 use keywright_tests::{Answer, Books, Connection, Request};
 use serde_json::json;
 

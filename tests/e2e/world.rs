@@ -9,9 +9,8 @@ use keywright_adapters::auth::{ApiKeyRecord, PostgresApiKeys, read_api_keys, wri
 use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::{json, time::TokioTimer};
-use keywright_domain::event::RecordedEvent;
+use keywright_domain::model::{LockVersion, RecordedEvent};
 use keywright_domain::ports::LockHistory;
-use keywright_domain::values::LockVersion;
 use keywright_sandbox::{LockMemory, read_memory};
 use keywright_tests::{Answer, Books, Program};
 use serde_json::Value;

@@ -9,12 +9,11 @@ use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::shadow::document;
 use keywright_adapters::time::{SystemClock, TokioTimer};
-use keywright_domain::event::RecordedEvent;
 use keywright_domain::invariants as holds;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowSnapshot};
-use keywright_domain::values::{LockId, LockVersion, WriteId};
-use keywright_domain::write::Write;
+use keywright_domain::model::{
+    LockId, LockSnapshot, LockVersion, RecordedEvent, ShadowSnapshot, Write, WriteId,
+};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::postgres_server::PostgresServer;
 use rusqlite::Connection;

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use keywright_domain::model::{CredentialName, Identity, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, Secret};
-use keywright_domain::principal::{CredentialName, Identity, Proof};
-use keywright_domain::values::Timestamp;
 
 const PREFIX: &str = "kwk_";
 const RANDOM: usize = 40;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{OrganizationId, Timestamp};
+use keywright_domain::model::{Identity, OrganizationId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 

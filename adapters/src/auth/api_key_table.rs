@@ -1,8 +1,7 @@
 //! The hashes of API keys in a database.
 
+use keywright_domain::model::{Identity, OrganizationId, Timestamp};
 use keywright_domain::ports::RepoError;
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{OrganizationId, Timestamp};
 use tokio_postgres::Row;
 
 use super::api_key::{ApiKeyRecord, LastUsed};

@@ -1,9 +1,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use keywright_domain::model::{CredentialName, Principal, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
-use keywright_domain::principal::{CredentialName, Principal, Proof};
-use keywright_domain::values::Timestamp;
 
 #[cfg(feature = "jwks-url")]
 use super::PublishedKeys;

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
+use keywright_domain::model::{Identity, Principal, Proof};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_domain::principal::{Identity, Principal, Proof};
 
 use super::principal;
 

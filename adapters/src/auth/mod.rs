@@ -33,8 +33,8 @@ pub use memory::InMemoryAuth;
 #[cfg(feature = "jwks-url")]
 pub use published_keys::{InvalidJwksUrl, JwksUnavailable, JwksUrl, PublishedKeys};
 
+use keywright_domain::model::{Principal, Proof};
 use keywright_domain::ports::AuthError;
-use keywright_domain::principal::{Principal, Proof};
 
 /// Who asks, by what each credential that was sent proves: all of them must be good.
 fn principal(

@@ -13,7 +13,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use keywright_domain::values::Timestamp;
+use keywright_domain::model::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 

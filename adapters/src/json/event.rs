@@ -1,9 +1,8 @@
 //! Lock events as the vendor's schemas have them. `KeyWriteRequested` is closed: exactly its members.
 
-use keywright_domain::event::{KeySlot, LockEvent, NewLock, RecordedEvent};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{
-    DeviceCode, KeyIndex, KeyUuid, LockId, LockVersion, Timestamp, UserId, WriteId,
+use keywright_domain::model::{
+    DeviceCode, FailureReason, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockVersion, NewLock,
+    RecordedEvent, Timestamp, UserId, WriteId,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};

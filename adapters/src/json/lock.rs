@@ -1,7 +1,6 @@
 //! A folded lock as stores keep it beside its events, so that loading one does not read its whole stream.
 
-use keywright_domain::lock::{Lock, LockKey};
-use keywright_domain::values::{LockId, LockVersion, Timestamp};
+use keywright_domain::model::{Lock, LockId, LockKey, LockVersion, Timestamp};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -95,7 +94,7 @@ fn read_lock_key(key: &Object) -> Result<LockKey, InvalidJson> {
 
 fn read_unsettled(
     state: &Object,
-) -> Result<Vec<(keywright_domain::values::WriteId, LockVersion)>, InvalidJson> {
+) -> Result<Vec<(keywright_domain::model::WriteId, LockVersion)>, InvalidJson> {
     let invalid = || InvalidJson::Member {
         member: "unsettled",
         expected: "an array of write ids and versions",

@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 
-use keywright_domain::event::HeldKey;
-use keywright_domain::values::{InvalidValue, KeyIndex};
+use keywright_domain::model::{HeldKey, InvalidValue, KeyIndex};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

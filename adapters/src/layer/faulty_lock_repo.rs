@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockRepo, RepoError, Save};
-use keywright_domain::values::LockId;
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{LockId, LockSnapshot, Save, WorkerId, Write};
+use keywright_domain::ports::{LockRepo, RepoError};
 
 use super::faults::{Fault, Faults, Operation};
 
@@ -68,7 +66,7 @@ impl LockRepo for FaultyLockRepo {
         }
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.inner.claim(owner, lease).await
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+use keywright_domain::model::{
+    ClientToken, FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName,
+};
+use keywright_domain::ports::{ShadowError, ShadowPort};
 
 use super::faults::{Fault, FaultPlan, Faults, Operation};
 

@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::anomaly::Anomaly;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{
-    LockRepo, RepoError, Save, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
+use keywright_domain::model::{
+    Anomaly, ClientToken, LockEvent, LockId, LockSnapshot, RecordedEvent, Save, ShadowChange,
+    ShadowSnapshot, ShadowVersion, ThingName, WorkerId, Write,
 };
-use keywright_domain::values::{ClientToken, LockId, ShadowVersion, ThingName};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::ports::{LockRepo, RepoError, ShadowError, ShadowPort};
 use tokio::time::Instant;
 
 /// One call of a port that has ended.
@@ -70,7 +67,7 @@ pub trait Observer: Send + Sync {
     /// A save was taken that recorded this.
     fn recorded(&self, event: Recorded);
     /// A save was taken that noticed this about the lock's answers to a write.
-    fn noticed(&self, anomaly: Anomaly);
+    fn anomaly(&self, anomaly: Anomaly);
 }
 
 /// One event that was recorded.
@@ -222,21 +219,21 @@ impl LockRepo for Metered<dyn LockRepo> {
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let events = save.events.iter();
         let news: Vec<_> = events.map(|e| Recorded::of(e, &save.writes)).collect();
-        let noticed = save.noticed.clone();
+        let new_anomalies = save.new_anomalies.clone();
         let under_way = self.begin("store", "save");
         let answer = self.inner.save(save).await;
         under_way.end(of_store(&answer));
         if answer.is_ok() {
             news.into_iter()
                 .for_each(|event| self.observer.recorded(event));
-            for (_, anomaly) in noticed {
-                self.observer.noticed(anomaly);
+            for (_, anomaly) in new_anomalies {
+                self.observer.anomaly(anomaly);
             }
         }
         answer
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let under_way = self.begin("store", "claim");
         let answer = self.inner.claim(owner, lease).await;
         under_way.end(of_store(&answer));

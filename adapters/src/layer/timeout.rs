@@ -6,17 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{Lock, LockSnapshot};
+use keywright_domain::model::{
+    Backlog, ClientToken, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId,
+    LockSnapshot, LockVersion, RecordedEvent, Save, ShadowChange, ShadowSnapshot, ShadowVersion,
+    ThingName, Timestamp, WorkerId, Write, WriteId,
+};
 use keywright_domain::ports::{
-    Due, ImportError, LockHistory, LockRepo, RepoError, Save, ShadowChange, ShadowError,
-    ShadowPort, ShadowSnapshot, Standing,
+    ImportError, LockHistory, LockRepo, RepoError, ShadowError, ShadowPort,
 };
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{
-    ClientToken, LockId, LockVersion, ShadowVersion, ThingName, Timestamp, WriteId,
-};
-use keywright_domain::write::{Owner, Write};
 
 /// Gives a call up after a while. One that may have an effect is then *unknown*: it was on its way.
 #[derive(Clone)]
@@ -75,7 +72,7 @@ impl LockRepo for Timeout<dyn LockRepo> {
         self.within(self.inner.save(save), RepoError::Unknown).await
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.within(self.inner.claim(owner, lease), RepoError::Unknown)
             .await
     }
@@ -101,30 +98,36 @@ impl LockHistory for Timeout<dyn LockHistory> {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let reading = self.inner.due(until, after, limit);
         self.within(reading, RepoError::Unavailable).await
     }
 
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
-        self.within(self.inner.standing(recently), RepoError::Unavailable)
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        self.within(self.inner.backlog(recently), RepoError::Unavailable)
             .await
     }
 
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
-        self.within(self.inner.kept_answer(request), RepoError::Unavailable)
-            .await
+    async fn idempotency_record(
+        &self,
+        request: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        self.within(
+            self.inner.idempotency_record(request),
+            RepoError::Unavailable,
+        )
+        .await
     }
 
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        let forgetting = self.inner.forget(now, ended_before, limit);
+        let forgetting = self.inner.purge(now, ended_before, limit);
         self.within(forgetting, RepoError::Unknown).await
     }
 

@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{
-    LockRepo, RepoError, Save, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot,
+use keywright_domain::model::{
+    ClientToken, KeyIndex, LockEvent, LockId, LockSnapshot, RecordedEvent, Save, ShadowChange,
+    ShadowSnapshot, ShadowVersion, ThingName, WorkerId, Write, WriteId, WriteState,
 };
-use keywright_domain::values::{ClientToken, KeyIndex, LockId, ShadowVersion, ThingName, WriteId};
-use keywright_domain::write::{Owner, Write, WriteState};
+use keywright_domain::ports::{LockRepo, RepoError, ShadowError, ShadowPort};
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled, info, warn};
 
@@ -108,7 +106,7 @@ impl LockRepo for TracedLockRepo {
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let (start, lock) = (Instant::now(), save.lock);
         let steps = enabled!(Level::INFO).then(|| (save.events.clone(), save.writes.clone()));
-        let noticed = save.noticed.clone();
+        let new_anomalies = save.new_anomalies.clone();
         let answer = self.inner.save(save).await;
         let micros = since(start);
         match &answer {
@@ -116,7 +114,7 @@ impl LockRepo for TracedLockRepo {
                 if let Some((events, writes)) = steps {
                     self.log_steps(&events, &writes);
                 }
-                for (write, anomaly) in noticed {
+                for (write, anomaly) in new_anomalies {
                     let anomaly = anomaly.name();
                     warn!(%lock, %write, anomaly, "the lock's answer breaks the device contract");
                 }
@@ -127,7 +125,7 @@ impl LockRepo for TracedLockRepo {
         answer
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let answer = self.inner.claim(owner, lease).await;
         match &answer {
             Ok(Some(write)) => {

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockRepo, RepoError, Save};
-use keywright_domain::values::LockId;
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{LockId, LockSnapshot, Save, WorkerId, Write};
+use keywright_domain::ports::{LockRepo, RepoError};
 use tokio::sync::broadcast;
 
 /// Tells everyone who watches of each write that was saved through it. What another process saves is not
@@ -44,7 +42,7 @@ impl LockRepo for Watched {
         Ok(())
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.inner.claim(owner, lease).await
     }
 }

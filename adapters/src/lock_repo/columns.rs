@@ -4,17 +4,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use keywright_domain::anomaly::{Anomalies, Anomaly};
-use keywright_domain::event::{KeySlot, RecordedEvent};
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{RepoError, Standing};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{
-    DeviceCode, Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, Timestamp,
-    WriteId,
+use keywright_domain::model::{
+    Anomalies, Anomaly, Backlog, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
+    IdempotencyScope, Intent, KeyIndex, KeySlot, Lock, LockId, LockSnapshot, LockVersion,
+    RecordedEvent, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId,
+    Write, WriteId, WriteState,
 };
-use keywright_domain::write::{Intent, Owner, Requested, Settled, Write, WriteState};
+use keywright_domain::ports::RepoError;
 
 use super::leases::OpenIntent;
 use crate::json;
@@ -197,7 +193,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
             .map(KeyIndex::new)
             .transpose()
             .map_err(|_| columns.corrupt("reported_index"))?,
-        attention: columns.number("attention")?.map(Timestamp::from_millis),
+        next_check_at: columns.number("attention")?.map(Timestamp::from_millis),
     })
 }
 
@@ -225,7 +221,7 @@ fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError>
     };
     Ok(match columns.text("state")?.as_str() {
         "PREPARED" => WriteState::Prepared(Intent {
-            owner: Owner(columns.bits("owner")?),
+            worker: WorkerId(columns.bits("owner")?),
             epoch: Epoch(columns.required("epoch")?),
             lease: Duration::from_millis(columns.required("lease")?),
         }),
@@ -253,27 +249,27 @@ fn read_reason<R: Row>(columns: &Columns<'_, R>) -> Result<FailureReason, RepoEr
     }
 }
 
-/// The columns `key_uuid`, `key_index`, `write_id`, `without_event`, `answered_by` and `until` of a kept answer.
-pub(super) fn read_kept_answer<R: Row>(
-    request: &RequestName,
+/// The columns `key_uuid`, `key_index`, `write_id`, `without_event`, `answered_by` and `until` of an idempotency record.
+pub(super) fn read_idempotency_record<R: Row>(
+    scope: &IdempotencyScope,
     row: &R,
-) -> Result<KeptAnswer, RepoError> {
+) -> Result<IdempotencyRecord, RepoError> {
     let columns = Columns {
         row,
         table: "kept_answers",
-        key: format!("{}/{}", request.lock, request.principal),
+        key: format!("{}/{}", scope.lock, scope.principal),
     };
     let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
-    Ok(KeptAnswer {
-        request: request.clone(),
+    Ok(IdempotencyRecord {
+        scope: scope.clone(),
         slot: KeySlot {
             key: columns.parse("key_uuid")?,
             index: index.map_err(|_| columns.corrupt("key_index"))?,
         },
         write: WriteId::from_u128(columns.bits("write_id")?),
-        without_event: columns.number("without_event")?.map(LockVersion),
-        answered_by: columns.time("answered_by")?,
-        until: columns.time("until")?,
+        version_without_event: columns.number("without_event")?.map(LockVersion),
+        answer_deadline: columns.time("answered_by")?,
+        expires_at: columns.time("until")?,
     })
 }
 
@@ -285,17 +281,17 @@ SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
 FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
 
 /// `oldest_intent`: as [`super::leases::ObservedLeases`] has it.
-pub(super) fn read_standing<R: Row>(
+pub(super) fn read_backlog<R: Row>(
     row: &R,
     oldest_intent: Option<Duration>,
-) -> Result<Standing, RepoError> {
+) -> Result<Backlog, RepoError> {
     let columns = Columns {
         row,
         table: "writes",
         key: "all that is unfinished".into(),
     };
     let intents = columns.required("intents")?;
-    Ok(Standing {
+    Ok(Backlog {
         intents,
         oldest_intent: (intents > 0).then(|| oldest_intent.unwrap_or_default()),
         open: columns.required("open")?,
@@ -314,13 +310,13 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
     columns.key = write.to_string();
     Ok(OpenIntent {
         write,
-        owner: Owner(columns.bits("owner")?),
+        worker: WorkerId(columns.bits("owner")?),
         epoch: Epoch(columns.required("epoch")?),
         lease: Duration::from_millis(columns.required("lease")?),
     })
 }
 
-/// What a write puts in its columns; the end of its lease is the store's to count.
+/// A write as a row of `writes`, without the end of its lease, which the store computes. The fields are named as the columns.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
 pub(super) struct WriteColumns<'a> {
     pub(super) id: Bits,
@@ -374,16 +370,16 @@ impl<'a> WriteColumns<'a> {
             late: write.is_late(),
             reason: reason.map(FailureReason::name),
             device_code: reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),
-            owner: intent.map(|i| Bits(i.owner.0)),
+            owner: intent.map(|i| Bits(i.worker.0)),
             epoch: optional(intent.map(|i| i.epoch.0))?,
             lease: optional(lease)?,
-            attention: optional(write.attention.map(Timestamp::as_millis))?,
+            attention: optional(write.next_check_at.map(Timestamp::as_millis))?,
             anomalies: write_anomalies(write.anomalies),
             reported_index: optional(write.reported_index.map(KeyIndex::get))?,
         })
     }
 }
 
-/// The 128 bits of an id of a write or an owner.
+/// The 128 bits of the id of a write or a process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bits(pub(super) u128);

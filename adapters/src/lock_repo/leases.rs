@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keywright_domain::model::{Epoch, Tick, WorkerId, WriteId};
 use keywright_domain::ports::Timer;
-use keywright_domain::values::{Epoch, Tick, WriteId};
-use keywright_domain::write::Owner;
 
 /// How many open intents are watched at once.
 pub(super) const MAX_WATCHED: i64 = 10_000;
@@ -22,7 +21,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenIntent {
     pub(super) write: WriteId,
-    pub(super) owner: Owner,
+    pub(super) worker: WorkerId,
     pub(super) epoch: Epoch,
     pub(super) lease: Duration,
 }

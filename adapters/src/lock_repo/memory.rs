@@ -6,16 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{FoldError, Lock, LockSnapshot};
-use keywright_domain::ports::{
-    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
+use keywright_domain::model::{
+    Backlog, DueCursor, FoldError, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId,
+    LockSnapshot, LockVersion, RecordedEvent, Requested, Revision, Save, ShadowVersion, Tick,
+    Timestamp, WorkerId, Write, WriteId, WriteState,
 };
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{
-    LockId, LockVersion, Revision, ShadowVersion, Tick, Timestamp, WriteId,
-};
-use keywright_domain::write::{Intent, Owner, Requested, Write, WriteState};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 
 /// Holds locks, their events and their writes. Clones share one store.
 #[derive(Clone)]
@@ -30,9 +26,9 @@ struct Store {
     writes: HashMap<WriteId, WriteRow>,
     /// Prepared writes by the ends of their leases.
     leases: BTreeSet<(Tick, WriteId)>,
-    /// Writes that somebody has to look at, by when.
-    attention: BTreeSet<Due>,
-    kept: HashMap<RequestName, KeptAnswer>,
+    /// Writes by their next check.
+    due: BTreeSet<DueCursor>,
+    records: HashMap<IdempotencyScope, IdempotencyRecord>,
 }
 
 #[derive(Clone)]
@@ -92,8 +88,8 @@ impl LockRepo for InMemoryLockRepo {
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
         save.writes.iter().for_each(|write| row.keep(write));
-        if let Some(kept) = save.kept {
-            store.kept.insert(kept.request.clone(), *kept);
+        if let Some(record) = save.idempotency {
+            store.records.insert(record.scope.clone(), *record);
         }
         for write in save.writes {
             store.put(write, now);
@@ -101,7 +97,7 @@ impl LockRepo for InMemoryLockRepo {
         Ok(())
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let now = self.timer.tick();
         let mut store = self.store();
         let overdue = store.leases.first().filter(|(until, _)| *until <= now);
@@ -112,7 +108,7 @@ impl LockRepo for InMemoryLockRepo {
         if let Some(intent) = claimed.intent() {
             let epoch = intent.epoch.next();
             claimed.state = WriteState::Prepared(Intent {
-                owner,
+                worker,
                 epoch,
                 lease,
             });
@@ -150,65 +146,71 @@ impl LockHistory for InMemoryLockRepo {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let store = self.store();
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let due = store.attention.range((first, Bound::Unbounded));
-        let due = due.take_while(|(at, _)| *at <= until).take(limit);
-        let rows = due.filter_map(|(_, id)| store.writes.get(id));
+        let due = store.due.range((first, Bound::Unbounded));
+        let due = due.take_while(|due| due.at <= until).take(limit);
+        let rows = due.filter_map(|due| store.writes.get(&due.id));
         Ok(rows.map(|row| row.write.clone()).collect())
     }
 
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let store = self.store();
-        let mut standing = Standing::default();
+        let mut backlog = Backlog::default();
         let now = self.timer.tick();
         let row = |id: &WriteId| store.writes.get(id);
         for row in store.leases.iter().filter_map(|(_, id)| row(id)) {
-            standing.intents += 1;
+            backlog.intents += 1;
             let age = now.0.saturating_sub(row.open_since.0);
-            standing.oldest_intent = standing.oldest_intent.max(Some(age));
+            backlog.oldest_intent = backlog.oldest_intent.max(Some(age));
         }
-        for row in store.attention.iter().filter_map(|(_, id)| row(id)) {
+        for row in store.due.iter().filter_map(|due| row(&due.id)) {
             let write = &row.write;
             if write.is_open() {
-                standing.open += 1;
+                backlog.open += 1;
                 let sent = write.state == WriteState::Sent;
                 let recent = |r: &Requested| recently.contains(&r.time);
                 let recent = write.requested.as_ref().is_none_or(recent);
-                standing.unconfirmed += u64::from(sent && !recent);
+                backlog.unconfirmed += u64::from(sent && !recent);
             }
         }
-        Ok(standing)
+        Ok(backlog)
     }
 
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
-        Ok(self.store().kept.get(request).cloned())
+    async fn idempotency_record(
+        &self,
+        scope: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        Ok(self.store().records.get(scope).cloned())
     }
 
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
         let mut store = self.store();
-        let over = store.kept.values().filter(|kept| kept.until <= now);
-        let answers: Vec<RequestName> = over.map(|k| k.request.clone()).take(limit).collect();
+        let expired = store
+            .records
+            .values()
+            .filter(|record| record.expires_at <= now);
+        let records: Vec<IdempotencyScope> = expired.map(|r| r.scope.clone()).take(limit).collect();
         let ended = store.writes.values().map(|row| &row.write).filter(|w| {
             let over = w.settled_at().is_some_and(|at| at < ended_before);
-            over && w.attention.is_none()
+            over && w.next_check_at.is_none()
         });
         let writes: Vec<WriteId> = ended.map(|w| w.id).take(limit).collect();
-        for request in &answers {
-            store.kept.remove(request);
+        for scope in &records {
+            store.records.remove(scope);
         }
         for id in &writes {
             store.writes.remove(id);
         }
-        Ok(answers.len() + writes.len())
+        Ok(records.len() + writes.len())
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
@@ -248,7 +250,7 @@ impl LockHistory for InMemoryLockRepo {
 impl Store {
     /// Puts a write's row in its place; the lease of a prepared one starts now.
     fn put(&mut self, write: Write, now: Tick) {
-        let (id, attention) = (write.id, write.attention);
+        let (id, due) = (write.id, DueCursor::of(&write));
         let lease_until = write.intent().map(|intent| now.after(intent.lease));
         let known = self.writes.get(&id).map(|row| row.open_since);
         let row = WriteRow {
@@ -260,12 +262,12 @@ impl Store {
             if let Some(until) = old.lease_until {
                 self.leases.remove(&(until, id));
             }
-            if let Some(at) = old.write.attention {
-                self.attention.remove(&(at, id));
+            if let Some(due) = DueCursor::of(&old.write) {
+                self.due.remove(&due);
             }
         }
         self.leases.extend(lease_until.map(|until| (until, id)));
-        self.attention.extend(attention.map(|at| (at, id)));
+        self.due.extend(due);
     }
 
     fn snapshot(&self, row: &Row) -> LockSnapshot {

@@ -11,9 +11,10 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use keywright_domain::values::LockVersion;
+use keywright_domain::model::LockVersion;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-use keywright_domain::{event::RecordedEvent, lock::Lock, ports::ImportError, values::Revision};
+use keywright_domain::model::{Lock, RecordedEvent, Revision};
+use keywright_domain::ports::ImportError;
 
 #[cfg(feature = "memory")]
 pub use memory::InMemoryLockRepo;

@@ -1,10 +1,8 @@
 //! Reports that somebody brings over HTTP: an AWS IoT rule, say, that posts each `update/documents` message.
 
 use async_trait::async_trait;
-use keywright_domain::ports::{
-    Acknowledge, DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed,
-};
-use keywright_domain::values::ThingName;
+use keywright_domain::model::{DeviceReport, ThingName};
+use keywright_domain::ports::{Acknowledge, DeviceReports, ReportStreamItem, ReportsClosed};
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc, oneshot};
 

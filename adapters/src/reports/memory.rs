@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keywright_domain::ports::{DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed};
-use keywright_domain::values::{ShadowVersion, ThingName};
+use keywright_domain::model::{DeviceReport, ShadowVersion, ThingName};
+use keywright_domain::ports::{DeviceReports, ReportStreamItem, ReportsClosed};
 use keywright_shadow::{Announcement, MessageKind, ShadowName, ShadowService};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};

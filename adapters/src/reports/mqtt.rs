@@ -7,10 +7,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keywright_domain::ports::{
-    Acknowledge, DeviceReport, DeviceReports, ReportStreamItem, ReportsClosed,
-};
-use keywright_domain::values::ThingName;
+use keywright_domain::model::{DeviceReport, ThingName};
+use keywright_domain::ports::{Acknowledge, DeviceReports, ReportStreamItem, ReportsClosed};
 use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::Topic;

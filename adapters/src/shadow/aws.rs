@@ -16,9 +16,10 @@ use aws_sdk_iotdataplane::Client;
 use aws_sdk_iotdataplane::config::http::HttpResponse;
 use aws_sdk_iotdataplane::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_iotdataplane::primitives::Blob;
-use keywright_domain::ports::{Clock, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+use keywright_domain::model::{
+    ClientToken, FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName,
+};
+use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use serde_json::Value;
 
 use super::brake::Brake;

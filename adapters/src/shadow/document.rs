@@ -2,11 +2,10 @@
 //!
 //! `desired.writeKey.<write id>` is an entry, `reported.writeKeyResult.<write id>` its result.
 
-use keywright_domain::ports::{
-    DeviceOutcome, DeviceResult, ReportedSlot, ShadowChange, ShadowEntry, ShadowSnapshot,
+use keywright_domain::model::{
+    DeviceOutcome, DeviceResult, FailureReason, KeyIndex, ReportedSlot, ShadowChange, ShadowEntry,
+    ShadowSnapshot, ShadowVersion, WriteId,
 };
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{KeyIndex, ShadowVersion, WriteId};
 use serde_json::{Map, Value, json};
 
 const ENTRIES: &str = "writeKey";
@@ -159,10 +158,7 @@ fn whole_number(value: &Value) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use keywright_domain::anomaly::Anomalies;
-    use keywright_domain::event::KeySlot;
-    use keywright_domain::values::*;
-    use keywright_domain::write::{Write, WriteState};
+    use keywright_domain::model::{Anomalies, KeySlot, Write, WriteState, *};
 
     use super::*;
 
@@ -231,7 +227,7 @@ mod tests {
             state: WriteState::Sent,
             anomalies: Anomalies::NONE,
             reported_index: None,
-            attention: None,
+            next_check_at: None,
         }
     }
 

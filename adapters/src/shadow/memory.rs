@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use keywright_domain::ports::{Clock, ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+use keywright_domain::model::{
+    ClientToken, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName,
+};
+use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use keywright_shadow::{Limits, Rejected, ServiceConfig, ShadowName, ShadowService};
 use serde_json::json;
 

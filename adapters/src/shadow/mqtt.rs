@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::ports::{ShadowChange, ShadowError, ShadowPort, ShadowSnapshot};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{ClientToken, ShadowVersion, ThingName};
+use keywright_domain::model::{
+    ClientToken, FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName,
+};
+use keywright_domain::ports::{ShadowError, ShadowPort};
 use keywright_mqtt::Broker;
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient};

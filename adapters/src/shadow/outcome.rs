@@ -1,7 +1,7 @@
 //! What a shadow's answer means, by its code and never by its text.
 
+use keywright_domain::model::FailureReason;
 use keywright_domain::ports::ShadowError;
-use keywright_domain::reason::FailureReason;
 
 /// Sorts an answer that is no success. `code` is an HTTP status, which rejections over MQTT carry as well.
 pub(super) fn of_code(code: u16, detail: String) -> ShadowError {

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use keywright_domain::model::{Tick, Timestamp};
 use keywright_domain::ports::{Clock, IdGenerator, Timer};
-use keywright_domain::values::{Tick, Timestamp};
 
 /// The system's wall clock.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keywright_domain::model::ThingName;
 use keywright_domain::ports::ShadowPort;
-use keywright_domain::values::ThingName;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::shadow_port::Device;
 use keywright_testkit::shadow_trouble::{Trouble, Way};

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use keywright_domain::values::ThingName;
+use keywright_domain::model::ThingName;
 use keywright_testkit::samples::{lock_id, thing};
 use keywright_testkit::shadow_port::Device;
 use keywright_testkit::shadow_port_cases;

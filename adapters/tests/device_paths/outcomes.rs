@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use keywright_adapters::shadow::{MqttShadow, shard_names};
+use keywright_domain::model::{FailureReason, *};
 use keywright_domain::ports::*;
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::*;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, Files};
 use keywright_shadow::ShadowName;

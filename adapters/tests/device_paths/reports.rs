@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::reports::{HttpReports, MqttReports, PollingReports, Undelivered};
+use keywright_domain::model::*;
 use keywright_domain::ports::*;
-use keywright_domain::values::*;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, Files, Handler, Message, QoS, Session, SessionOptions};
 use keywright_shadow::mqtt::{Attached, Options};

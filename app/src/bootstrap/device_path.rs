@@ -28,8 +28,7 @@ use crate::app::Ingest;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
-use crate::settings::Mqtt;
-use crate::settings::{Settings, ShadowChoice, UnusableSettings};
+use crate::settings::{Mqtt, Settings, ShadowChoice, UnusableSettings};
 
 /// The file of shadows that are in this process.
 const SHADOWS: &str = "shadows.sqlite";
@@ -37,7 +36,7 @@ const SHADOWS: &str = "shadows.sqlite";
 /// An adapter gives up a little before the protocol does, so that it is heard why.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 fn patience(settings: &Settings) -> std::time::Duration {
-    settings.protocol.shadow_call.mul_f64(0.95)
+    settings.protocol.shadow_timeout.mul_f64(0.95)
 }
 
 /// What the settings choose.

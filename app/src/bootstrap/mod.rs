@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use keywright_adapters::layer::{Metered, Timeout, TracedLockRepo, TracedShadow, Watched};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+use keywright_domain::model::Timestamp;
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
-use keywright_domain::values::Timestamp;
 use keywright_domain::{KeyWrites, Ports};
 use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
@@ -160,7 +160,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     // The reports are subscribed to before the first lock can say something.
     let path = device_path::connect(settings).await?;
 
-    let patience = settings.protocol.request;
+    let patience = settings.protocol.request_timeout;
     let stores = Stores::open(&settings.store, data, patience).await?;
     let store = stores.locks;
     #[cfg(feature = "sandbox")]
@@ -306,7 +306,7 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
             return Err("the broker is not reached, or nobody answers for shadows there".into());
         }
     }
-    let patience = settings.protocol.request;
+    let patience = settings.protocol.request_timeout;
     let store = Stores::open_now(&settings.store, &settings.data)
         .await?
         .locks;

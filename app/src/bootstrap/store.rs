@@ -15,10 +15,8 @@ use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
 use keywright_adapters::time::TokioTimer;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::LockSnapshot;
+use keywright_domain::model::{LockId, LockSnapshot, RecordedEvent};
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
-use keywright_domain::values::LockId;
 use tokio::task::spawn_blocking;
 #[cfg(feature = "postgres")]
 use tokio::time::Instant;

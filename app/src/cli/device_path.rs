@@ -14,8 +14,7 @@ use super::values::time;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
-use crate::settings::Mqtt;
-use crate::settings::{Reports, ShadowChoice};
+use crate::settings::{Mqtt, Reports, ShadowChoice};
 
 const HEADING: &str = "Shadows and reports";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keywright_adapters::auth::Algorithm;
-use keywright_domain::rules::Limits;
+use keywright_domain::policy::Limits;
 
 use super::device_path::DevicePath;
 #[cfg(feature = "sandbox")]
@@ -171,13 +171,13 @@ impl Serve {
                 time_to_live: self.time_to_live,
                 confirm_within: self.confirm_within,
                 clear_within: self.clear_within,
-                keep_answers: self.keep_answers,
-                keep_writes: self.keep_writes,
+                idempotency_retention: self.keep_answers,
+                write_retention: self.keep_writes,
                 ..Limits::default()
             },
-            request: self.request,
-            turn: self.turn,
-            shadow_call: self.shadow_call,
+            request_timeout: self.request,
+            queue_timeout: self.turn,
+            shadow_timeout: self.shadow_call,
             lease: self.lease,
             lease_margin: self.lease_margin,
             ..keywright_domain::Settings::default()

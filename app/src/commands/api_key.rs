@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{OrganizationId, Timestamp};
+use keywright_domain::model::{Identity, OrganizationId, Timestamp};
 use serde_json::{Value, json};
 
 use super::{block_on, print, say};

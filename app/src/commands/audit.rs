@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use keywright_domain::model::{LockId, OrganizationId};
 use keywright_domain::ports::{LockHistory, RepoError};
-use keywright_domain::values::{LockId, OrganizationId};
-use keywright_domain::{AuditError, Audited, KeyWrites};
+use keywright_domain::{AuditError, AuditReport, KeyWrites};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -218,7 +218,7 @@ fn report_progress(tally: &Tally, took: Duration) {
     info!(target: COMMAND, locks, findings, failed, duration_ms, "audit in progress");
 }
 
-type Outcome = (LockId, Result<Audited, AuditError>);
+type Outcome = (LockId, Result<AuditReport, AuditError>);
 
 async fn audit_one(writes: Arc<KeyWrites>, lock: LockId, repair: bool) -> Outcome {
     (lock, writes.audit(lock, repair).await)

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use keywright_adapters::json;
-use keywright_domain::event::{LockEvent, NewLock, RecordedEvent};
-use keywright_domain::lock::Lock;
-use keywright_domain::ports::ImportError;
-use keywright_domain::values::{
-    LockId, LockUuid, LockVersion, OrganizationId, SerialNumber, ThingName, UserId,
+use keywright_domain::model::{
+    Lock, LockEvent, LockId, LockUuid, LockVersion, NewLock, OrganizationId, RecordedEvent,
+    SerialNumber, ThingName, UserId,
 };
+use keywright_domain::ports::ImportError;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -14,9 +14,8 @@ use tracing::{info, warn};
 
 use super::say;
 use crate::bootstrap::{Error, make_private_folder, open_shadows};
-use crate::cli;
-use crate::logging;
 use crate::signals::Signals;
+use crate::{cli, logging};
 
 /// Shadows alone.
 #[derive(Args)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use keywright_domain::values::{OrganizationId, UserId};
+use keywright_domain::model::{OrganizationId, UserId};
 use keywright_sandbox::Demo;
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use keywright_domain::values::LockId;
+use keywright_domain::model::LockId;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

@@ -5,13 +5,11 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use keywright_adapters::json::EventData;
-use keywright_domain::Written;
-use keywright_domain::anomaly::Anomaly;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{Lock, LockKey};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{KeyIndex, LockId, LockVersion, Timestamp, WriteId};
-use keywright_domain::write::{Write, WriteState};
+use keywright_domain::WriteReceipt;
+use keywright_domain::model::{
+    Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Timestamp,
+    Write, WriteId, WriteState,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -133,7 +131,7 @@ pub(super) struct Outcome {
 }
 
 impl<'a> Success<'a> {
-    pub(super) fn new(lock: LockId, written: &'a Written, outcome: Option<&Write>) -> Self {
+    pub(super) fn new(lock: LockId, written: &'a WriteReceipt, outcome: Option<&Write>) -> Self {
         Self {
             success: true,
             aggregate_id: lock.to_string(),

@@ -8,10 +8,9 @@ use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
+use keywright_domain::model::{FailureReason, InvalidValue, LockId, WriteId};
+use keywright_domain::policy::Rejection;
 use keywright_domain::ports::{AuthError, RepoError};
-use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::Rejection;
-use keywright_domain::values::{InvalidValue, LockId, WriteId};
 use keywright_domain::{ReadError, WithdrawError, WriteError};
 use serde::Serialize;
 use tracing::{error, info};

@@ -23,7 +23,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Request, Response};
-use keywright_domain::values::Tick;
+use keywright_domain::model::Tick;
 use tokio::time::Instant;
 use tracing::{Instrument, error, info, info_span};
 

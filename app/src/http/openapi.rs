@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keywright_domain::reason::FailureReason;
-use keywright_domain::values::{IdempotencyKey, LockId, MAX_JSON_INTEGER, WriteId};
+use keywright_domain::model::{FailureReason, IdempotencyKey, LockId, MAX_JSON_INTEGER, WriteId};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};

@@ -105,7 +105,7 @@ pub(super) async fn write(
     Ok(answer::ok(&status(app, &write)))
 }
 
-fn status(app: &App, write: &keywright_domain::write::Write) -> WriteStatus {
+fn status(app: &App, write: &keywright_domain::model::Write) -> WriteStatus {
     let confirm_within = app.writes.settings().limits.confirm_within;
     let unconfirmed = write.is_unconfirmed(app.clock.now(), confirm_within);
     WriteStatus::of(write, unconfirmed)

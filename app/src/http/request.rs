@@ -6,12 +6,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
-use keywright_domain::event::KeySlot;
-use keywright_domain::ports::{AuthError, Credentials, Secret};
-use keywright_domain::principal::Principal;
-use keywright_domain::values::{
-    IdempotencyKey, KeyIndex, KeyUuid, LockId, MAX_JSON_INTEGER, WriteId,
+use keywright_domain::model::{
+    IdempotencyKey, KeyIndex, KeySlot, KeyUuid, LockId, MAX_JSON_INTEGER, Principal, WriteId,
 };
+use keywright_domain::ports::{AuthError, Credentials, Secret};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 

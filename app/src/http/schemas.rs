@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use keywright_domain::anomaly::Anomaly;
-use keywright_domain::event::LockEvent;
-use keywright_domain::reason::{FailureReason, Retry};
-use keywright_domain::values::{KeyUuid, MAX_JSON_INTEGER};
-use keywright_domain::write::WriteState;
+use keywright_domain::model::{
+    Anomaly, FailureReason, KeyUuid, LockEvent, MAX_JSON_INTEGER, Retry, WriteState,
+};
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{
     Array, OneOf, Ref, RefOr, Schema, SchemaFormat, Type, schema::ObjectBuilder,
@@ -319,9 +317,9 @@ fn write_key() -> Value {
 #[cfg(test)]
 mod tests {
     use keywright_adapters::json::EventData;
-    use keywright_domain::event::{HeldKey, KeySlot, NewLock, RecordedEvent};
-    use keywright_domain::values::{
-        DeviceCode, KeyIndex, LockId, LockVersion, OrganizationId, Timestamp, UserId, WriteId,
+    use keywright_domain::model::{
+        DeviceCode, HeldKey, KeyIndex, KeySlot, LockId, LockVersion, NewLock, OrganizationId,
+        RecordedEvent, Timestamp, UserId, WriteId,
     };
 
     use super::*;

@@ -1,8 +1,7 @@
 //! Both ends of `WriteKey` without a connection between them, for whoever measures them.
 
-use keywright_domain::Written;
-use keywright_domain::event::KeySlot;
-use keywright_domain::values::LockId;
+use keywright_domain::WriteReceipt;
+use keywright_domain::model::{KeySlot, LockId};
 
 use super::answer::{Success, to_json};
 use super::request::slot_of;
@@ -13,6 +12,6 @@ pub fn key_slot(body: &[u8]) -> Option<KeySlot> {
 }
 
 /// The body of the 200 to a write.
-pub fn success(lock: LockId, written: &Written) -> Vec<u8> {
+pub fn success(lock: LockId, written: &WriteReceipt) -> Vec<u8> {
     to_json(&Success::new(lock, written, None))
 }

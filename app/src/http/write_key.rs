@@ -10,11 +10,9 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
-use keywright_domain::Terms;
-use keywright_domain::principal::Principal;
-use keywright_domain::rules::WriteKey;
-use keywright_domain::values::{LockId, Tick, WriteId};
-use keywright_domain::write::Write;
+use keywright_domain::RequestOptions;
+use keywright_domain::model::{LockId, Principal, Tick, Write, WriteId};
+use keywright_domain::policy::WriteKey;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{Instrument, error, info};
@@ -54,14 +52,14 @@ pub(super) async fn write_key(
         share: _share,
     } = by(app, deadline, request::asked(app, &head.headers, lock)).await?;
     let wait = request::wait(&head.headers);
-    let terms = Terms {
-        name: request::idempotency_key(&head.headers)?,
+    let options = RequestOptions {
+        idempotency_key: request::idempotency_key(&head.headers)?,
         deadline: Some(deadline),
     };
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let caller = principal.clone();
-    let writing = async move { writes.write_key_on(&command, &caller, terms).await };
+    let writing = async move { writes.write_key(&command, &caller, options).await };
     let written = run(app, place, Box::pin(writing)).await?;
     let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
 
@@ -102,7 +100,11 @@ pub(super) async fn withdraw(
     let write = request::write_id(write)?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let by = principal.to_string();
-    let withdrawing = async move { writes.withdraw_by(lock, write, &principal, deadline).await };
+    let withdrawing = async move {
+        writes
+            .withdraw(lock, write, &principal, Some(deadline))
+            .await
+    };
     let withdrawn = run(app, place, Box::pin(withdrawing)).await?;
     let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
     // The write itself names who requested it, who may be somebody else.

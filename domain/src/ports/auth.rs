@@ -2,7 +2,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::principal::Principal;
+use crate::model::Principal;
 
 /// A credential as it was sent. It is never shown.
 #[derive(Clone)]

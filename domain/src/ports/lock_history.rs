@@ -1,30 +1,12 @@
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::RepoError;
-use crate::event::RecordedEvent;
-use crate::lock::{FoldError, Lock};
-use crate::rules::{KeptAnswer, RequestName};
-use crate::values::{LockId, LockVersion, Timestamp, WriteId};
-use crate::write::Write;
-
-/// Where a reading of due writes goes on: after this moment and id.
-pub type Due = (Timestamp, WriteId);
-
-/// How much is unfinished, for who watches over the service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Prepared writes, whose outcome is not known yet.
-    pub intents: u64,
-    /// For how long the oldest of them has been open, by the store's monotonic clock since it first saw it.
-    pub oldest_intent: Option<Duration>,
-    /// Writes that are on shadows and not final.
-    pub open: u64,
-    /// Those of them that count as unconfirmed.
-    pub unconfirmed: u64,
-}
+use super::lock_repo::RepoError;
+use crate::model::{
+    Backlog, DueCursor, FoldError, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockVersion,
+    RecordedEvent, Timestamp, Write, WriteId,
+};
 
 /// Why events were not imported. Nothing of them was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +47,7 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError>;
 
-    /// At most `limit` writes whose `attention` is at or before `until`, by (attention, id), those
+    /// At most `limit` writes whose `next_check_at` is at or before `until`, by (attention, id), those
     /// after `after` only.
     ///
     /// # Errors
@@ -73,7 +55,7 @@ pub trait LockHistory: Send + Sync {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
 
@@ -82,13 +64,16 @@ pub trait LockHistory: Send + Sync {
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError>;
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError>;
 
     /// What is kept of a request of this name, also where its time is over.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError>;
+    async fn idempotency_record(
+        &self,
+        request: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError>;
 
     /// Deletes at most `limit` kept answers whose time was over at `now`, and at most `limit` writes that
     /// ended before `ended_before` and that nobody has to act on (no lease, no attention). Answers how many of
@@ -96,7 +81,7 @@ pub trait LockHistory: Send + Sync {
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,

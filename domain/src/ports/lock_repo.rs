@@ -2,37 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::anomaly::Anomaly;
-use crate::event::RecordedEvent;
-use crate::lock::{Lock, LockSnapshot};
-use crate::rules::KeptAnswer;
-use crate::values::{LockId, Revision, ShadowVersion, WriteId};
-use crate::write::{Owner, Write};
-
-/// One atomic change of one lock, as a decision made it: what to append and how rows are afterwards.
-///
-/// An adapter stores it and computes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Save {
-    /// The lock.
-    pub lock: LockId,
-    /// The revision that the decision saw. The save is taken only at exactly this one.
-    pub revision: Revision,
-    /// Appended to the stream; their versions go on from the lock's.
-    pub events: Vec<RecordedEvent>,
-    /// The lock with these events folded in; `None`: there are no events, and it stays as it is.
-    pub folded: Option<Box<Lock>>,
-    /// Rows as they are afterwards: new ones are inserted, known ones replaced. A row that holds a
-    /// prepared write starts its lease anew.
-    pub writes: Vec<Write>,
-    /// Where given, the shadow's version from now on.
-    pub shadow_version: Option<ShadowVersion>,
-    /// What to keep for a repeat of the request, in the place of what is kept under its name.
-    pub kept: Option<Box<KeptAnswer>>,
-    /// Anomalies that the decision found and that these writes did not have before. For logs and metrics: the rows
-    /// have them, too, and a store ignores this.
-    pub noticed: Vec<(WriteId, Anomaly)>,
-}
+use crate::model::{LockId, LockSnapshot, Save, WorkerId, Write};
 
 /// Why the store did not answer as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,5 +61,5 @@ pub trait LockRepo: Send + Sync {
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`], [`RepoError::Corrupt`].
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError>;
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError>;
 }

@@ -8,11 +8,8 @@ mod shadow;
 mod time;
 
 pub use auth::{AuthError, AuthPort, Credentials, Secret};
-pub use lock_history::{Due, ImportError, LockHistory, Standing};
-pub use lock_repo::{LockRepo, RepoError, Save};
-pub use reports::{
-    Acknowledge, DeviceOutcome, DeviceReport, DeviceReports, DeviceResult, ReportStreamItem,
-    ReportedSlot, ReportsClosed,
-};
-pub use shadow::{ShadowChange, ShadowEntry, ShadowError, ShadowPort, ShadowSnapshot};
+pub use lock_history::{ImportError, LockHistory};
+pub use lock_repo::{LockRepo, RepoError};
+pub use reports::{Acknowledge, DeviceReports, ReportStreamItem, ReportsClosed};
+pub use shadow::{ShadowError, ShadowPort};
 pub use time::{Clock, IdGenerator, Timer};

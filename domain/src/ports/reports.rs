@@ -1,56 +1,6 @@
 use async_trait::async_trait;
 
-use crate::reason::FailureReason;
-use crate::values::{KeyIndex, ShadowVersion, ThingName, WriteId};
-
-/// What a lock says of one write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceOutcome {
-    /// It is at it.
-    InProgress,
-    /// The key is in its memory.
-    Succeeded {
-        /// The slot that it is in.
-        slot: ReportedSlot,
-    },
-    /// It tried or refused.
-    Failed(FailureReason),
-    /// Something that is none of these.
-    Unreadable,
-}
-
-/// The slot that a lock names for a key that it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportedSlot {
-    /// It names none.
-    Missing,
-    /// This one.
-    Index(KeyIndex),
-    /// It names something that is no slot number.
-    Unreadable,
-}
-
-/// A lock's word on one write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceResult {
-    /// The write.
-    pub write: WriteId,
-    /// What became of it.
-    pub outcome: DeviceOutcome,
-}
-
-/// What one accepted update of a shadow reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceReport {
-    /// The thing whose shadow it stands on.
-    pub thing: ThingName,
-    /// The shadow's version after it.
-    pub shadow_version: Option<ShadowVersion>,
-    /// The results, in no order.
-    pub results: Vec<DeviceResult>,
-    /// The entries that are known to stand on the shadow after the update.
-    pub entries: Vec<WriteId>,
-}
+use crate::model::DeviceReport;
 
 /// To be called once the report is settled durably; the transport then forgets it (MQTT's PUBACK,
 /// the HTTP answer). Dropped uncalled, the report comes again.

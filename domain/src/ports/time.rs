@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use crate::values::{Tick, Timestamp};
+use crate::model::{Tick, Timestamp};
 
 /// The wall clock, for what is recorded and for times to live. It may be set back.
 pub trait Clock: Send + Sync {

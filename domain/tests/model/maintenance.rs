@@ -1,8 +1,8 @@
 //! What the lock does, expiry, and the audit.
 
-use keywright_domain::rules::{self, Ending, Finding};
-use keywright_domain::values::WriteId;
-use keywright_domain::write::Write;
+use keywright_domain::model::Write;
+use keywright_domain::model::WriteId;
+use keywright_domain::policy::{self, Finding, Termination};
 
 use crate::state::{Auditing, Expiring, Message, State, Waiter};
 use crate::store::limits;
@@ -71,8 +71,9 @@ impl World {
                 let open = state.store.writes[&id].clone();
                 if seen == state.store.revision && open.is_open() {
                     let (snapshot, now) = (state.store.snapshot(), state.now());
-                    let (limits, ending) = (limits(), Ending::Expired);
-                    let (_, save) = rules::end(&snapshot, &open, ending, version, &limits, now);
+                    let (limits, ending) = (limits(), Termination::Expired);
+                    let (_, save) =
+                        policy::terminate(&snapshot, &open, ending, version, &limits, now);
                     state.store.save(save);
                 }
                 state.expiring = Self::load_for_expiry(state, id);
@@ -91,7 +92,7 @@ impl World {
         };
         state.auditing = Auditing::Done;
         let others: Vec<Write> = store.writes.values().cloned().collect();
-        let findings = rules::audit(Some(&shadow.snapshot()), &store.snapshot(), &others);
+        let findings = policy::audit(Some(&shadow.snapshot()), &store.snapshot(), &others);
         let unknown = findings.iter().filter_map(|finding| match finding {
             Finding::UnknownEntry(id) => Some(*id),
             _ => None,

@@ -1,17 +1,16 @@
 //! The steps of the write protocol, and the messages between a process and the shadow.
 
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{self, Decision, WriteKey};
-use keywright_domain::values::{Epoch, ShadowVersion, WriteId};
-use keywright_domain::write::{Intent, Owner, WriteState};
-use keywright_domain::{Attempt, Observed, Step};
+use keywright_domain::model::{
+    Epoch, FailureReason, Intent, LockSnapshot, ShadowVersion, WorkerId, WriteId, WriteState,
+};
+use keywright_domain::policy::{Decision, WriteKey};
+use keywright_domain::{Attempt, Observation, Step, policy};
 use keywright_testkit::samples::{LEASE, lock_id, principal, slot, thing};
 
 use crate::state::{Driving, Expiring, Message, Process, State, Told, Waiter};
 use crate::store::limits;
 use crate::variant::Variant;
-use crate::world::{Fate, World};
+use crate::world::{World, WriteOutcome};
 
 impl World {
     pub(crate) fn command(id: WriteId) -> WriteKey {
@@ -24,7 +23,7 @@ impl World {
     /// Steps 0 and 1.
     pub(crate) fn ask(state: &mut State, process: usize, id: WriteId) -> Option<()> {
         let (snapshot, command) = (state.store.snapshot(), Self::command(id));
-        let decision = rules::decide(
+        let decision = policy::decide_write(
             Some(&snapshot),
             &command,
             &principal(),
@@ -62,12 +61,12 @@ impl World {
             // Load and decide again.
             return Some(());
         }
-        let permitted = rules::Permitted {
+        let permitted = policy::Permitted {
             thing: thing(lock_id(1)),
             supersedes: supersedes.clone(),
         };
         let intent = Intent {
-            owner: Owner(7),
+            worker: WorkerId(7),
             epoch: Epoch(1),
             lease: LEASE,
         };
@@ -75,7 +74,7 @@ impl World {
             unfinished: Vec::new(),
             ..snapshot.clone()
         };
-        let (prepared, save) = rules::prepare(
+        let (prepared, save) = policy::prepare(
             &blind,
             &Self::command(write),
             &permitted,
@@ -112,7 +111,7 @@ impl World {
         let owned = state.store.writes[&id].intent().map(|i| i.epoch) == Some(driving.epoch);
         let owned =
             owned || self.is(Variant::NoEpochCheck) && state.store.writes[&id].intent().is_some();
-        let observed = match driving.step.clone() {
+        let observation = match driving.step.clone() {
             Step::Send(version) => {
                 let expected = match self.variant {
                     Variant::NoVersionInTheUpdate => None,
@@ -123,7 +122,7 @@ impl World {
             }
             Step::Fence(version) => {
                 if self.is(Variant::NoFence) {
-                    Observed::Accepted(version)
+                    Observation::Accepted(version)
                 } else {
                     return self.dispatch(state, process, driving, None, Some(version));
                 }
@@ -135,11 +134,11 @@ impl World {
                     state.store.settle(result, now);
                 }
                 let version = state.shadow.version;
-                Observed::Seen { version, present }
+                Observation::Seen { version, present }
             }
-            Step::CheckOwnership if owned => Observed::Ours,
-            Step::CheckOwnership => Observed::NotOurs,
-            Step::Pause => Observed::Rested,
+            Step::CheckOwnership if owned => Observation::Ours,
+            Step::CheckOwnership => Observation::NotOurs,
+            Step::Pause => Observation::Rested,
             // A shadow is never missing here.
             Step::Create => return None,
             Step::Commit(version) if owned => {
@@ -147,22 +146,23 @@ impl World {
                 let prepared = state.store.writes[&id].clone();
                 let (limits, now) = (limits(), state.now());
                 let cleared = &driving.cleared;
-                let (_, save) = rules::commit(&snapshot, &prepared, version, cleared, &limits, now);
+                let (_, save) =
+                    policy::commit(&snapshot, &prepared, version, cleared, &limits, now);
                 state.store.save(save);
                 return self.close(state, process, &driving);
             }
             Step::Abort(reason, version) if owned => {
                 let snapshot = state.store.snapshot();
                 let prepared = state.store.writes[&id].clone();
-                let save = rules::abort(&snapshot, &prepared, &reason, version, state.now());
+                let save = policy::abort(&snapshot, &prepared, &reason, version, state.now());
                 state.store.save(save);
                 return self.close(state, process, &driving);
             }
-            Step::Commit(_) | Step::Abort(..) | Step::ReadFate => {
+            Step::Commit(_) | Step::Abort(..) | Step::ReadOutcome => {
                 return self.close(state, process, &driving);
             }
         };
-        driving.step = driving.attempt.next(observed);
+        driving.step = driving.attempt.next(observation);
         state.processes[process] = Process::Driving(driving);
         Some(())
     }
@@ -201,7 +201,7 @@ impl World {
         let told = match &write.state {
             WriteState::Prepared(_) => return None,
             WriteState::Aborted { .. } => Told::NotUpdated,
-            _ => Told::Written,
+            _ => Told::WriteReceipt,
         };
         if driving.answers {
             state.told.insert(driving.write, told);
@@ -210,18 +210,18 @@ impl World {
         Some(())
     }
 
-    pub(crate) fn observe(&self, state: &mut State, process: usize, observed: Observed) {
+    pub(crate) fn observe(&self, state: &mut State, process: usize, observation: Observation) {
         let Process::Driving(driving) = &mut state.processes[process] else {
             return;
         };
         driving.waits = false;
-        let refused = matches!(observed, Observed::NotApplied(_));
-        let unknown = observed == Observed::Unknown;
+        let refused = matches!(observation, Observation::NotApplied(_));
+        let unknown = observation == Observation::Unknown;
         let gives_up = self.is(Variant::RefusedAtOnceOnATimeout) && unknown
             || self.is(Variant::RefusalTrustedAfterAnUnknownAttempt) && refused;
         driving.step = match gives_up && matches!(driving.step, Step::Send(_)) {
             true => Step::Abort(FailureReason::Unavailable, None),
-            false => driving.attempt.next(observed),
+            false => driving.attempt.next(observation),
         };
     }
 
@@ -233,7 +233,7 @@ impl World {
             return None;
         }
         state.orphan(Waiter::Process(process));
-        self.observe(state, process, Observed::Unknown);
+        self.observe(state, process, Observation::Unknown);
         Some(())
     }
 
@@ -279,7 +279,7 @@ impl World {
         Some(())
     }
 
-    pub(crate) fn deliver(&self, state: &mut State, at: usize, fate: Fate) -> Option<()> {
+    pub(crate) fn deliver(&self, state: &mut State, at: usize, fate: WriteOutcome) -> Option<()> {
         let message = state.messages.get(at)?.clone();
         // Equal messages have equal fates.
         if at > 0 && state.messages[at - 1] == message {
@@ -287,14 +287,16 @@ impl World {
         }
         state.messages.remove(at);
         let answer = match fate {
-            Fate::Lost => return Some(()),
-            Fate::Refused => Observed::NotApplied(FailureReason::Throttled),
-            Fate::Answered | Fate::AnswerLost => match state.shadow.take(&message) {
-                true => Observed::Accepted(state.shadow.version),
-                false => Observed::Conflict,
-            },
+            WriteOutcome::Lost => return Some(()),
+            WriteOutcome::Refused => Observation::NotApplied(FailureReason::Throttled),
+            WriteOutcome::Answered | WriteOutcome::AnswerLost => {
+                match state.shadow.take(&message) {
+                    true => Observation::Accepted(state.shadow.version),
+                    false => Observation::Conflict,
+                }
+            }
         };
-        if fate == Fate::AnswerLost {
+        if fate == WriteOutcome::AnswerLost {
             return Some(());
         }
         let to = match message.to {
@@ -314,7 +316,7 @@ impl World {
             Waiter::Expiry => {
                 if let Expiring::Waits(id, seen) = state.expiring {
                     state.expiring = match answer {
-                        Observed::Accepted(version) => Expiring::Removed(id, seen, version),
+                        Observation::Accepted(version) => Expiring::Removed(id, seen, version),
                         _ => Self::load_for_expiry(state, id),
                     };
                 }

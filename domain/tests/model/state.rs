@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_domain::event::LockEvent;
-use keywright_domain::invariants as holds;
-use keywright_domain::values::{Epoch, Revision, ShadowVersion, Timestamp, WriteId};
-use keywright_domain::write::WriteState;
-use keywright_domain::{Attempt, Step};
+use keywright_domain::model::{
+    Epoch, LockEvent, Revision, ShadowVersion, Timestamp, WriteId, WriteState,
+};
+use keywright_domain::{Attempt, Step, invariants as holds};
 use keywright_testkit::samples::NOW;
 
 use crate::store::{Shadow, Store, limits};
@@ -29,7 +28,7 @@ pub(crate) struct State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Told {
-    Written,
+    WriteReceipt,
     NotUpdated,
     Undecided,
 }
@@ -172,7 +171,7 @@ impl State {
                 ));
             }
             match self.told.get(id) {
-                Some(Told::Written) if requested == 0 => {
+                Some(Told::WriteReceipt) if requested == 0 => {
                     return Some(format!("I1: the 200 of {id} has no event"));
                 }
                 Some(Told::NotUpdated) if requested > 0 || reached => {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{DeviceOutcome, DeviceResult, ReportedSlot, Save, ShadowSnapshot};
-use keywright_domain::rules::{self, Limits, ReportDecision, ReportedResult};
-use keywright_domain::values::{Revision, ShadowVersion, Timestamp, WriteId};
-use keywright_domain::write::Write;
+use keywright_domain::model::{
+    DeviceOutcome, DeviceResult, Lock, LockSnapshot, RecordedEvent, ReportedSlot, Revision, Save,
+    ShadowSnapshot, ShadowVersion, Timestamp, Write, WriteId,
+};
+use keywright_domain::policy;
+use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
 use keywright_testkit::samples::{lock_id, thing};
 
 use crate::state::Message;
@@ -76,9 +76,9 @@ impl Store {
             thing: &thing(lock_id(1)),
             shadow_version: None,
             outcome: &outcome,
-            entry_left: false,
+            entry_remains: false,
         };
-        let decision = rules::decide_report(&snapshot, write, &reported, &limits(), now);
+        let decision = policy::decide_report(&snapshot, write, &reported, &limits(), now);
         if let ReportDecision::Record(_, save) = decision {
             self.save(save);
         }

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_domain::lock::Lock;
-use keywright_domain::values::{Revision, ShadowVersion, WriteId};
+use keywright_domain::model::{Lock, Revision, ShadowVersion, WriteId};
 use keywright_testkit::samples::{created, lock_id};
 use stateright::{Model, Property};
 
@@ -62,7 +61,7 @@ pub(crate) enum Action {
     TimeOut(usize),
     GiveUp(usize),
     TakeOver(usize),
-    Deliver(usize, Fate),
+    Deliver(usize, WriteOutcome),
     LockDoes(WriteId),
     Report(WriteId),
     TimeIsOver,
@@ -75,7 +74,7 @@ pub(crate) enum Action {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Fate {
+pub(crate) enum WriteOutcome {
     Answered,
     AnswerLost,
     Refused,
@@ -202,13 +201,13 @@ impl Model for World {
             }
         }
         for (at, message) in state.messages.iter().enumerate() {
-            actions.push(Action::Deliver(at, Fate::AnswerLost));
-            actions.push(Action::Deliver(at, Fate::Lost));
+            actions.push(Action::Deliver(at, WriteOutcome::AnswerLost));
+            actions.push(Action::Deliver(at, WriteOutcome::Lost));
             if message.to.is_some() || self.is(Variant::OneTokenForUpdateAndFence) {
-                actions.push(Action::Deliver(at, Fate::Answered));
+                actions.push(Action::Deliver(at, WriteOutcome::Answered));
             }
             if message.to.is_some() {
-                actions.push(Action::Deliver(at, Fate::Refused));
+                actions.push(Action::Deliver(at, WriteOutcome::Refused));
             }
         }
         actions.extend(state.shadow.entries.iter().map(|id| Action::LockDoes(*id)));

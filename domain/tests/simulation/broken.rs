@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::lock::LockSnapshot;
+use keywright_domain::model::{LockSnapshot, WorkerId, Write, *};
 use keywright_domain::ports::*;
-use keywright_domain::values::*;
-use keywright_domain::write::{Owner, Write};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -71,7 +69,7 @@ impl ShadowPort for BrokenShadow {
         match self.inner.update(thing, change).await {
             Err(ShadowError::Unknown(detail)) if self.broken == Broken::UnknownIsRefused => {
                 Err(ShadowError::NotApplied {
-                    reason: keywright_domain::reason::FailureReason::Unavailable,
+                    reason: keywright_domain::model::FailureReason::Unavailable,
                     detail,
                 })
             }
@@ -106,7 +104,7 @@ impl LockRepo for BrokenStore {
         let one_in = |n| self.random.lock().expect("no panic").u8(0..n) == 0;
         match self.broken {
             Broken::HastyCommit if !save.events.is_empty() && one_in(10) => return Ok(()),
-            Broken::NothingKept => save.kept = None,
+            Broken::NothingKept => save.idempotency = None,
             Broken::NoCompareAndSet if one_in(2) => {
                 if let Some(known) = self.inner.load(save.lock).await? {
                     save.revision = known.revision;
@@ -117,7 +115,7 @@ impl LockRepo for BrokenStore {
         self.inner.save(save).await
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let claimed = self.inner.claim(owner, lease).await?;
         let taken = u64::from(claimed.is_some());
         self.claimed.fetch_add(taken, Ordering::Relaxed);

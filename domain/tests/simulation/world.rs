@@ -9,14 +9,12 @@ use keywright_adapters::layer::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow}
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document};
 use keywright_adapters::time::TokioTimer;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::invariants as holds;
-use keywright_domain::lock::LockSnapshot;
+use keywright_domain::model::{LockEvent, LockSnapshot, RecordedEvent, Write, WriteState, *};
+use keywright_domain::policy::{Limits, WriteKey};
 use keywright_domain::ports::*;
-use keywright_domain::rules::{Limits, WriteKey};
-use keywright_domain::values::*;
-use keywright_domain::write::{Write, WriteState};
-use keywright_domain::{KeyWrites, Ports, Settings, Terms, WriteError, Written};
+use keywright_domain::{
+    KeyWrites, Ports, RequestOptions, Settings, WriteError, WriteReceipt, invariants as holds,
+};
 use keywright_shadow::{Limits as ShadowLimits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::SequentialIds;
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
@@ -52,7 +50,7 @@ struct Told {
     name: Option<String>,
     /// Nobody else asks for this key.
     alone: bool,
-    answer: Result<Written, WriteError>,
+    answer: Result<WriteReceipt, WriteError>,
 }
 
 /// A process: its use cases, its tasks, and whether they run at the moment (SIGSTOP, SIGCONT).
@@ -117,7 +115,7 @@ impl Replica {
         });
         let writes = replica.writes.clone();
         replica.spawn(async move {
-            let _ = writes.look_at_all(None, 100).await;
+            let _ = writes.reconcile_all(None, 100).await;
             loop {
                 let _ = writes.maintain(None, 100).await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -313,13 +311,13 @@ impl World {
         });
         let (writes, told) = (self.replicas[replica].writes.clone(), self.told.clone());
         self.replicas[replica].spawn(async move {
-            let terms = Terms {
-                name: name
+            let options = RequestOptions {
+                idempotency_key: name
                     .as_deref()
                     .map(|n| IdempotencyKey::new(n).expect("a name")),
                 deadline: None,
             };
-            let answer = writes.write_key_on(&command, &principal(), terms).await;
+            let answer = writes.write_key(&command, &principal(), options).await;
             told.lock().expect("no panic").push(Told {
                 lock,
                 key,
@@ -340,7 +338,7 @@ impl World {
         let (writes, store) = (self.replicas[replica].writes.clone(), self.store.clone());
         self.replicas[replica].spawn(async move {
             if let Ok(Some(write)) = store.write(id).await {
-                let _ = writes.withdraw(write.lock, id, &principal()).await;
+                let _ = writes.withdraw(write.lock, id, &principal(), None).await;
             }
         });
     }
@@ -529,7 +527,7 @@ impl World {
         let mut tally = BTreeMap::from([("taken over", self.claimed.load(Ordering::Relaxed))]);
         for told in self.told.lock().expect("no panic").iter() {
             let answer = match &told.answer {
-                Ok(Written { event: Some(_), .. }) => "200",
+                Ok(WriteReceipt { event: Some(_), .. }) => "200",
                 Ok(_) => "200 without an event",
                 Err(WriteError::NotUpdated(_)) => "502",
                 Err(WriteError::Undecided(_)) => "504",
@@ -564,7 +562,7 @@ impl World {
 
 /// I7: one name, one answer, as long as it is no failure.
 fn check_names(told: &[Told]) -> Result<(), String> {
-    let mut answered: BTreeMap<(u64, &str), &Written> = BTreeMap::new();
+    let mut answered: BTreeMap<(u64, &str), &WriteReceipt> = BTreeMap::new();
     for told in told {
         let Some(name) = &told.name else { continue };
         let written = match &told.answer {

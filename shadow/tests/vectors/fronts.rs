@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::cases::{self, Answer, Channel, Outcome};
+use crate::cases;
+use crate::cases::{Answer, Channel, Outcome};
 
 /// A service with REST and MQTT in front of it, and a client of each.
 struct Fronts {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use keywright_shadow::{Accepted, ServiceConfig, ShadowService};
 use serde_json::{Value, json};
 
-use crate::cases::{self, Answer, Channel, Outcome};
+use crate::cases;
+use crate::cases::{Answer, Channel, Outcome};
 
 async fn run_group(confidence: &str, expected_count: usize) {
     let vectors = cases::vectors(confidence, Channel::InProcess);

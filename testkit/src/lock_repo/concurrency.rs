@@ -2,12 +2,12 @@
 
 use std::future::Future;
 
-use keywright_domain::lock::Lock;
+use keywright_domain::model::{
+    Epoch, FailureReason, Lock, ShadowVersion, WorkerId, Write, WriteId,
+};
+use keywright_domain::policy;
+use keywright_domain::policy::Limits;
 use keywright_domain::ports::RepoError;
-use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::{Epoch, ShadowVersion, WriteId};
-use keywright_domain::write::{Owner, Write};
 
 use super::Store;
 use crate::samples::{LEASE, NOW, prepared, slot};
@@ -93,7 +93,7 @@ pub async fn of_claims_at_once_each_takes_another_write(store: &Store) {
     store.end_leases().await;
     let claimed = at_once(0..TASKS, |n| {
         let locks = store.locks.clone();
-        async move { locks.claim(Owner(1000 + n), LEASE).await }
+        async move { locks.claim(WorkerId(1000 + n), LEASE).await }
     });
     let claimed = claimed.await.into_iter();
     let claimed = claimed.filter_map(|claim| claim.expect("the store answers"));
@@ -108,13 +108,13 @@ pub async fn a_take_over_is_taken_over(store: &Store) {
     let write = store.prepare(1, 10).await;
     for (owner, epoch) in [(8, 2), (9, 3), (8, 4)] {
         store.end_leases().await;
-        let claimed = store.locks.claim(Owner(owner), LEASE).await;
+        let claimed = store.locks.claim(WorkerId(owner), LEASE).await;
         let claimed = claimed.expect("the store answers");
         let claimed = claimed.unwrap_or_else(|| panic!("epoch {epoch} does not come"));
         let intent = claimed.intent().expect("still prepared");
         assert_eq!(
-            (claimed.id, intent.owner, intent.epoch),
-            (write.id, Owner(owner), Epoch(epoch))
+            (claimed.id, intent.worker, intent.epoch),
+            (write.id, WorkerId(owner), Epoch(epoch))
         );
         let stored = store.load(1).await;
         let stored = stored.unfinished(write.id).and_then(Write::intent);
@@ -129,17 +129,17 @@ pub async fn a_save_and_a_take_over_exclude_each_other(store: &Store) {
         let write = store.prepare(lock, 100 + u128::from(lock)).await;
         let known = store.load(lock).await;
         store.end_leases().await;
-        let save = rules::abort(&known, &write, &FailureReason::Throttled, None, NOW);
+        let save = policy::abort(&known, &write, &FailureReason::Throttled, None, NOW);
         let (saver, claimer) = (store.locks.clone(), store.locks.clone());
         let saving = tokio::spawn(async move { saver.save(save).await });
-        let claiming = tokio::spawn(async move { claimer.claim(Owner(8), LEASE).await });
+        let claiming = tokio::spawn(async move { claimer.claim(WorkerId(8), LEASE).await });
         let saved = saving.await.expect("the task does not panic");
         let claimed = claiming.await.expect("the task does not panic");
         match (saved, claimed) {
             (Ok(()), Ok(None)) => {}
             (Err(RepoError::Stale), Ok(Some(taken))) => {
                 let known = store.load(lock).await;
-                let save = rules::abort(&known, &taken, &FailureReason::Throttled, None, NOW);
+                let save = policy::abort(&known, &taken, &FailureReason::Throttled, None, NOW);
                 store.locks.save(save).await.expect("it is the owner's now");
             }
             both => panic!("lock {lock}: {both:?}"),
@@ -155,10 +155,10 @@ pub async fn a_closed_intent_is_never_claimed(store: &Store) {
     }
     let aborted = store.prepare(1, 12).await;
     let snapshot = store.load(1).await;
-    let save = rules::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
+    let save = policy::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
     store.locks.save(save).await.expect("the abort is saved");
     store.end_leases().await;
-    assert_eq!(store.locks.claim(Owner(8), LEASE).await, Ok(None));
+    assert_eq!(store.locks.claim(WorkerId(8), LEASE).await, Ok(None));
 }
 
 impl Store {
@@ -173,7 +173,7 @@ impl Store {
                 (Some(ours), _) if ours.is_open() => return,
                 (Some(ours), _) => {
                     let limits = Limits::default();
-                    rules::commit(&snapshot, ours, ShadowVersion(5), &[], &limits, NOW).1
+                    policy::commit(&snapshot, ours, ShadowVersion(5), &[], &limits, NOW).1
                 }
                 (None, None) => prepared(&snapshot, id, slot("key", None)).1,
                 (None, Some(_)) => {

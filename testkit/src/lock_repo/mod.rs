@@ -7,20 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_domain::anomaly::Anomaly;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{
-    DeviceOutcome, ImportError, LockHistory, LockRepo, RepoError, ReportedSlot, Standing,
+use keywright_domain::model::{
+    Anomaly, Backlog, DeviceCode, DeviceOutcome, DueCursor, Epoch, FailureReason, IdempotencyKey,
+    IdempotencyRecord, IdempotencyScope, KeyIndex, Lock, LockEvent, LockSnapshot, LockVersion,
+    RecordedEvent, ReportedSlot, ShadowVersion, Timestamp, WorkerId, Write, WriteId,
 };
-use keywright_domain::reason::FailureReason;
-use keywright_domain::rules::{
-    self, KeptAnswer, Limits, ReportDecision, ReportedResult, RequestName,
-};
-use keywright_domain::values::{
-    DeviceCode, Epoch, IdempotencyKey, KeyIndex, LockVersion, ShadowVersion, Timestamp, WriteId,
-};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::policy;
+use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
 use crate::samples::{LEASE, NOW, created, lock_id, prepared, principal, slot, thing};
 
@@ -36,7 +30,7 @@ pub type SetWallClock = Arc<dyn Fn(i64) -> Passing + Send + Sync>;
 pub type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Claims so that the store sees the intents that are open, at moments when no lease has ended.
-pub const OBSERVER: Owner = Owner(99);
+pub const OBSERVER: WorkerId = WorkerId(99);
 
 /// A fresh store, and the means to let its clock run.
 #[derive(Clone)]
@@ -111,7 +105,8 @@ impl Store {
     async fn send(&self, lock: u64, write: u128) -> Write {
         let prepared = self.prepare(lock, write).await;
         let (snapshot, limits) = (self.load(lock).await, Limits::default());
-        let (sent, save) = rules::commit(&snapshot, &prepared, ShadowVersion(5), &[], &limits, NOW);
+        let (sent, save) =
+            policy::commit(&snapshot, &prepared, ShadowVersion(5), &[], &limits, NOW);
         self.locks.save(save).await.expect("the commit is saved");
         sent
     }
@@ -124,9 +119,9 @@ impl Store {
             thing: &thing(lock_id(lock)),
             shadow_version: Some(ShadowVersion(6)),
             outcome: &outcome,
-            entry_left: false,
+            entry_remains: false,
         };
-        let decision = rules::decide_report(&snapshot, Some(sent), &reported, &limits, NOW);
+        let decision = policy::decide_report(&snapshot, Some(sent), &reported, &limits, NOW);
         let ReportDecision::Record(after, save) = decision else {
             panic!("the report is news")
         };
@@ -236,10 +231,10 @@ pub async fn a_write_keeps_its_anomalies(store: &Store) {
         outcome: &DeviceOutcome::Succeeded {
             slot: ReportedSlot::Index(other),
         },
-        entry_left: true,
+        entry_remains: true,
     };
     let limits = Limits::default();
-    let decision = rules::decide_report(&snapshot, Some(&settled), &reported, &limits, NOW);
+    let decision = policy::decide_report(&snapshot, Some(&settled), &reported, &limits, NOW);
     let ReportDecision::Record(after, save) = decision else {
         panic!("a contradiction is news")
     };
@@ -273,7 +268,7 @@ pub async fn an_abort_leaves_the_stream_alone(store: &Store) {
     let before = store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
-    let save = rules::abort(&snapshot, &write, &FailureReason::Throttled, None, NOW);
+    let save = policy::abort(&snapshot, &write, &FailureReason::Throttled, None, NOW);
     store.locks.save(save).await.expect("the abort is saved");
     let after = store.load(1).await;
     assert_eq!((after.lock, after.unfinished.len()), (before.lock, 0));
@@ -286,24 +281,24 @@ pub async fn a_claim_waits_for_the_lease(store: &Store) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     assert_eq!(
-        store.locks.claim(Owner(8), LEASE).await,
+        store.locks.claim(WorkerId(8), LEASE).await,
         Ok(None),
         "the lease has not ended"
     );
     store.end_leases().await;
     let claimed = store
         .locks
-        .claim(Owner(8), LEASE)
+        .claim(WorkerId(8), LEASE)
         .await
         .expect("the store answers");
     let claimed = claimed.expect("the lease has ended");
     let intent = *claimed.intent().expect("still prepared");
     assert_eq!(
-        (claimed.id, intent.owner, intent.epoch),
-        (write.id, Owner(8), Epoch(2))
+        (claimed.id, intent.worker, intent.epoch),
+        (write.id, WorkerId(8), Epoch(2))
     );
     assert_eq!(
-        store.locks.claim(Owner(9), LEASE).await,
+        store.locks.claim(WorkerId(9), LEASE).await,
         Ok(None),
         "it was claimed a moment ago"
     );
@@ -317,11 +312,11 @@ pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
     store.end_leases().await;
     store
         .locks
-        .claim(Owner(8), LEASE)
+        .claim(WorkerId(8), LEASE)
         .await
         .expect("the store answers")
         .expect("an intent");
-    let save = rules::abort(&known, &write, &FailureReason::Throttled, None, NOW);
+    let save = policy::abort(&known, &write, &FailureReason::Throttled, None, NOW);
     assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
 }
 
@@ -340,7 +335,11 @@ pub async fn a_wall_clock_moves_no_lease(store: &Store) {
     assert_eq!(claim(OBSERVER).await, None, "the owner is alive");
     (store.set_wall_clock)(-2 * HOUR).await;
     (store.pass)(LEASE).await;
-    assert_eq!(claim(Owner(8)).await, Some(write.id), "the lease has ended");
+    assert_eq!(
+        claim(WorkerId(8)).await,
+        Some(write.id),
+        "the lease has ended"
+    );
 }
 
 /// Due writes come by their moment, as many as were asked for, and none that is not due.
@@ -352,7 +351,10 @@ pub async fn due_writes_come_in_order(store: &Store) {
     let ids = |ids: [u128; 2]| ids.map(WriteId::from_u128).to_vec();
     let confirm = NOW.after(Limits::default().confirm_within);
     assert_eq!(store.due(confirm, 2).await, ids([7, 8]));
-    let after = Some((confirm, WriteId::from_u128(7)));
+    let after = Some(DueCursor {
+        at: confirm,
+        id: WriteId::from_u128(7),
+    });
     let rest = store
         .history
         .due(confirm, after, 9)
@@ -398,19 +400,23 @@ pub async fn locks_come_in_pages(store: &Store) {
     assert_eq!(Ok(&found[0]), Lock::fold(&[created(lock_id(1))]).as_ref());
 }
 
-fn named(lock: u64, key: &str) -> RequestName {
+fn named(lock: u64, key: &str) -> IdempotencyScope {
     let key = IdempotencyKey::new(key).expect("an Idempotency-Key");
-    RequestName::new(lock_id(lock), &principal(), key)
+    IdempotencyScope::new(lock_id(lock), &principal(), key)
 }
 
-fn kept(request: &RequestName, write: u128, without_event: Option<LockVersion>) -> KeptAnswer {
-    KeptAnswer {
-        request: request.clone(),
+fn kept(
+    request: &IdempotencyScope,
+    write: u128,
+    version_without_event: Option<LockVersion>,
+) -> IdempotencyRecord {
+    IdempotencyRecord {
+        scope: request.clone(),
         slot: slot("key", Some(2)),
         write: WriteId::from_u128(write),
-        without_event,
-        answered_by: NOW.after(LEASE / 2),
-        until: NOW.after(LEASE),
+        version_without_event,
+        answer_deadline: NOW.after(LEASE / 2),
+        expires_at: NOW.after(LEASE),
     }
 }
 
@@ -418,18 +424,24 @@ fn kept(request: &RequestName, write: u128, without_event: Option<LockVersion>) 
 pub async fn a_kept_answer_comes_back(store: &Store) {
     let snapshot = store.with_lock(1).await;
     let (name, other) = (named(1, "a \"name\""), named(1, "another"));
-    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+    assert_eq!(store.history.idempotency_record(&name).await, Ok(None));
     let (_, mut save) = prepared(&snapshot, 10, slot("key", Some(2)));
     let first = kept(&name, 10, None);
-    save.kept = Some(Box::new(first.clone()));
+    save.idempotency = Some(Box::new(first.clone()));
     store.locks.save(save).await.expect("the intent is saved");
-    assert_eq!(store.history.kept_answer(&name).await, Ok(Some(first)));
-    assert_eq!(store.history.kept_answer(&other).await, Ok(None));
+    assert_eq!(
+        store.history.idempotency_record(&name).await,
+        Ok(Some(first))
+    );
+    assert_eq!(store.history.idempotency_record(&other).await, Ok(None));
     let snapshot = store.load(1).await;
     let second = kept(&name, 11, Some(LockVersion(7)));
-    let save = rules::keep_without_event(&snapshot, second.clone(), NOW);
+    let save = policy::record_without_event(&snapshot, second.clone(), NOW);
     store.locks.save(save).await.expect("the answer is kept");
-    assert_eq!(store.history.kept_answer(&name).await, Ok(Some(second)));
+    assert_eq!(
+        store.history.idempotency_record(&name).await,
+        Ok(Some(second))
+    );
     assert!(store.load(1).await.revision > snapshot.revision);
 }
 
@@ -438,20 +450,20 @@ pub async fn a_stale_save_keeps_no_answer(store: &Store) {
     let old = store.with_lock(1).await;
     store.prepare(1, 10).await;
     let name = named(1, "name");
-    let save = rules::keep_without_event(&old, kept(&name, 10, None), NOW);
+    let save = policy::record_without_event(&old, kept(&name, 10, None), NOW);
     assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
-    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+    assert_eq!(store.history.idempotency_record(&name).await, Ok(None));
 }
 
 /// What is unfinished is counted: intents and the oldest of them, open writes, and those that were sent too long ago or, by
 /// a clock that was set back since, in the future.
 pub async fn what_is_unfinished_is_counted(store: &Store) {
-    let standing = async |now: Timestamp| {
+    let backlog = async |now: Timestamp| {
         let recently = now.before(LEASE / 2)..=now.after(LEASE / 2);
-        let standing = store.history.standing(recently).await;
-        standing.expect("the store answers")
+        let backlog = store.history.backlog(recently).await;
+        backlog.expect("the store answers")
     };
-    assert_eq!(standing(NOW).await, Standing::default());
+    assert_eq!(backlog(NOW).await, Backlog::default());
     for lock in [1, 2, 3] {
         store.with_lock(lock).await;
     }
@@ -462,10 +474,10 @@ pub async fn what_is_unfinished_is_counted(store: &Store) {
     // A look at the store may serve for a while.
     let moment = Duration::from_secs(1);
     (store.pass)(moment).await;
-    let first = standing(NOW).await;
+    let first = backlog(NOW).await;
     let age = first.oldest_intent.expect("an intent is open");
     assert!(age <= moment, "{age:?}");
-    let mut expected = Standing {
+    let mut expected = Backlog {
         intents: 1,
         oldest_intent: Some(age),
         open: 1,
@@ -476,8 +488,8 @@ pub async fn what_is_unfinished_is_counted(store: &Store) {
     (store.pass)(later).await;
     expected.oldest_intent = Some(age + later);
     expected.unconfirmed = 1;
-    assert_eq!(standing(NOW.after(LEASE)).await, expected);
-    assert_eq!(standing(NOW.before(LEASE)).await, expected);
+    assert_eq!(backlog(NOW.after(LEASE)).await, expected);
+    assert_eq!(backlog(NOW.before(LEASE)).await, expected);
 }
 
 /// Kept answers and ended writes are forgotten when their time is over, as many as were asked for; open ones, and
@@ -492,22 +504,22 @@ pub async fn what_is_over_is_forgotten(store: &Store) {
     for write in [12, 13, 14] {
         let aborted = store.prepare(3, write).await;
         let snapshot = store.load(3).await;
-        let save = rules::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
+        let save = policy::abort(&snapshot, &aborted, &FailureReason::Throttled, None, NOW);
         store.locks.save(save).await.expect("the abort is saved");
     }
-    let save = rules::keep_without_event(&store.load(1).await, kept(&name, 10, None), NOW);
+    let save = policy::record_without_event(&store.load(1).await, kept(&name, 10, None), NOW);
     store.locks.save(save).await.expect("the answer is kept");
 
-    let forget = async |now, before, limit| {
-        let forgotten = store.history.forget(now, before, limit).await;
+    let purge = async |now, before, limit| {
+        let forgotten = store.history.purge(now, before, limit).await;
         forgotten.expect("the store answers")
     };
-    assert_eq!(forget(NOW, NOW, 9).await, 0, "nothing is over yet");
+    assert_eq!(purge(NOW, NOW, 9).await, 0, "nothing is over yet");
     let later = NOW.after(LEASE);
-    assert_eq!(forget(NOW, later, 2).await, 2, "no more than was asked for");
-    assert_eq!(forget(later, later, 9).await, 2, "one write and one answer");
-    assert_eq!(forget(later, later, 9).await, 0);
-    assert_eq!(store.history.kept_answer(&name).await, Ok(None));
+    assert_eq!(purge(NOW, later, 2).await, 2, "no more than was asked for");
+    assert_eq!(purge(later, later, 9).await, 2, "one write and one answer");
+    assert_eq!(purge(later, later, 9).await, 0);
+    assert_eq!(store.history.idempotency_record(&name).await, Ok(None));
     for id in [12, 13, 14] {
         let gone = store.history.write(WriteId::from_u128(id)).await;
         assert_eq!(gone, Ok(None));
@@ -530,7 +542,7 @@ pub async fn a_superseded_write_is_not_live(store: &Store) {
     let older = store.history.write(WriteId::from_u128(10)).await;
     let older = older.expect("the store answers").expect("it is kept");
     assert_eq!(older.state.name(), "SUPERSEDED");
-    assert!(older.attention.is_some());
+    assert!(older.next_check_at.is_some());
 }
 
 /// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh().await` makes a [`Store`].

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_app::Wiring;
-use keywright_domain::event::{LockEvent, RecordedEvent};
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockRepo, RepoError, Save};
-use keywright_domain::values::LockId;
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{
+    LockEvent, LockId, LockSnapshot, RecordedEvent, Save, WorkerId, Write,
+};
+use keywright_domain::ports::{LockRepo, RepoError};
 
 /// Which of the saves that record a request.
 const LOST: u32 = 9;
@@ -37,7 +36,7 @@ impl LockRepo for Forgetful {
         self.inner.save(save).await
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.inner.claim(owner, lease).await
     }
 }

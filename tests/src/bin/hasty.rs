@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_app::Wiring;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockRepo, RepoError, Save};
-use keywright_domain::values::LockId;
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{LockId, LockSnapshot, Save, WorkerId, Write};
+use keywright_domain::ports::{LockRepo, RepoError};
 
 /// Saves that append events are answered at once and made a moment later.
 struct Hasty(Arc<dyn LockRepo>);
@@ -34,7 +32,7 @@ impl LockRepo for Hasty {
         Ok(())
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.0.claim(owner, lease).await
     }
 }

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_app::Wiring;
-use keywright_domain::lock::LockSnapshot;
-use keywright_domain::ports::{LockRepo, RepoError, Save};
-use keywright_domain::values::{KeyIndex, LockId};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::model::{KeyIndex, LockId, LockSnapshot, Save, WorkerId, Write};
+use keywright_domain::ports::{LockRepo, RepoError};
 
 struct Panicking(Arc<dyn LockRepo>);
 
@@ -31,7 +29,7 @@ impl LockRepo for Panicking {
         }
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.0.claim(owner, lease).await
     }
 }

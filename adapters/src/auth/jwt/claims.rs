@@ -1,7 +1,6 @@
 //! What a verified token says.
 
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{OrganizationId, UserId};
+use keywright_domain::model::{Identity, OrganizationId, UserId};
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;

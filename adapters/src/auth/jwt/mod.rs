@@ -13,8 +13,7 @@ mod strict_json;
 use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use keywright_domain::principal::Identity;
-use keywright_domain::values::{Timestamp, UserId};
+use keywright_domain::model::{Identity, Timestamp, UserId};
 use quick_cache::sync::Cache;
 
 pub use algorithm::Algorithm;

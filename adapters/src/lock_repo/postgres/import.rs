@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use keywright_domain::event::RecordedEvent;
+use keywright_domain::model::{LockId, RecordedEvent};
 use keywright_domain::ports::{ImportError, RepoError};
-use keywright_domain::values::LockId;
 use tokio_postgres::Transaction;
 
 use super::rows::EventColumns;

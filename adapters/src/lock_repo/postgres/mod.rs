@@ -13,19 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{
-    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
+use keywright_domain::model::{
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
+    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
 };
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
-use keywright_domain::write::{Owner, Write};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
 
 use super::columns::{
-    Bits, LockRow, STANDING, integer, read_event, read_kept_answer, read_lock_id, read_open_intent,
-    read_standing, read_write,
+    Bits, LockRow, STANDING, integer, read_backlog, read_event, read_idempotency_record,
+    read_lock_id, read_open_intent, read_write,
 };
 use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
 use crate::database::{Database, QueryError};
@@ -111,23 +108,23 @@ impl LockRepo for PostgresLockRepo {
         }
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let (new_owner, millis) = (Bits(owner.0), integer(millis)?);
+        let (new_worker, millis) = (Bits(worker.0), integer(millis)?);
         self.look_at_leases().await?;
         while let Some(overdue) = self.leases.next_overdue() {
-            let (write, old_owner) = (Bits(overdue.write.as_u128()), Bits(overdue.owner.0));
+            let (write, old_worker) = (Bits(overdue.write.as_u128()), Bits(overdue.worker.0));
             let epoch = integer(overdue.epoch.0)?;
             let claimed = self
                 .database
                 .change(
                     rows::CLAIM,
-                    &[&new_owner, &millis, &write, &old_owner, &epoch],
+                    &[&new_worker, &millis, &write, &old_worker, &epoch],
                 )
                 .await?;
             if let Some(row) = claimed.first() {
                 self.leases.claimed(OpenIntent {
-                    owner,
+                    worker,
                     epoch: overdue.epoch.next(),
                     lease,
                     ..overdue
@@ -172,12 +169,12 @@ impl LockHistory for PostgresLockRepo {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let until = integer(until.as_millis())?;
         let (after, id) = match after {
-            Some((at, id)) => (integer(at.as_millis())?, id.as_u128()),
+            Some(due) => (integer(due.at.as_millis())?, due.id.as_u128()),
             None => (-1, 0),
         };
         let rows = self
@@ -187,31 +184,34 @@ impl LockHistory for PostgresLockRepo {
         rows.iter().map(read_write).collect()
     }
 
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let sql = STANDING.replace(":earliest", "$1").replace(":latest", "$2");
         let (earliest, latest) = (recently.start().as_millis(), recently.end().as_millis());
         let (earliest, latest) = (integer(earliest)?, integer(latest)?);
         self.look_at_leases().await?;
         let oldest = self.leases.oldest();
         let rows = self.database.read(&sql, &[&earliest, &latest]).await?;
-        let standing = rows.first().map(|row| read_standing(row, oldest));
-        standing.unwrap_or_else(|| Ok(Standing::default()))
+        let backlog = rows.first().map(|row| read_backlog(row, oldest));
+        backlog.unwrap_or_else(|| Ok(Backlog::default()))
     }
 
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
+    async fn idempotency_record(
+        &self,
+        scope: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
         let sql = "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
                    WHERE lock = $1 AND principal = $2 AND idempotency_key = $3";
-        let lock = integer(request.lock.get())?;
-        let key = request.key.as_str();
+        let lock = integer(scope.lock.get())?;
+        let key = scope.key.as_str();
         let rows = self
             .database
-            .read(sql, &[&lock, &request.principal, &key])
+            .read(sql, &[&lock, &scope.principal, &key])
             .await?;
-        let kept = rows.first().map(|row| read_kept_answer(request, row));
-        kept.transpose()
+        let record = rows.first().map(|row| read_idempotency_record(scope, row));
+        record.transpose()
     }
 
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,

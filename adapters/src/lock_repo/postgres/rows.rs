@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::ports::{RepoError, Save};
-use keywright_domain::rules::KeptAnswer;
-use keywright_domain::values::{KeyIndex, WriteId};
+use keywright_domain::model::{IdempotencyRecord, KeyIndex, RecordedEvent, Save, WriteId};
+use keywright_domain::ports::RepoError;
 use serde::{Serialize, Serializer};
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
@@ -234,7 +232,7 @@ pub(super) struct SaveColumns {
     event_locks: Vec<i64>,
     events: EventColumns,
     writes: Json,
-    kept: Json,
+    records: Json,
 }
 
 impl SaveColumns {
@@ -247,18 +245,19 @@ impl SaveColumns {
             event_locks: Vec::new(),
             events: EventColumns::default(),
             writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(WriteColumns::of))?,
-            kept: Json::of(
+            records: Json::of(
                 saves
                     .iter()
-                    .flat_map(|s| &s.kept)
-                    .map(|k| KeptColumns::of(k)),
+                    .flat_map(|s| &s.idempotency)
+                    .map(|record| RecordColumns::of(record)),
             )?,
         };
         for save in saves {
             // Rows are joined to the lock that has moved.
             debug_assert!(save.events.iter().all(|event| event.lock == save.lock));
             debug_assert!(save.writes.iter().all(|write| write.lock == save.lock));
-            debug_assert!(save.kept.iter().all(|kept| kept.request.lock == save.lock));
+            let mut records = save.idempotency.iter();
+            debug_assert!(records.all(|record| record.scope.lock == save.lock));
             let fold = save.folded.as_deref();
             columns.locks.push(integer(save.lock.get())?);
             columns.revisions.push(integer(save.revision.0)?);
@@ -287,14 +286,14 @@ impl SaveColumns {
             &self.events.types,
             &self.events.data,
             &self.writes,
-            &self.kept,
+            &self.records,
         ]
     }
 }
 
-/// What a kept answer puts in its columns.
+/// An idempotency record as a row of `kept_answers`. The fields are named as the columns.
 #[derive(Serialize)]
-struct KeptColumns<'a> {
+struct RecordColumns<'a> {
     lock: i64,
     principal: &'a str,
     idempotency_key: &'a str,
@@ -306,18 +305,18 @@ struct KeptColumns<'a> {
     until: i64,
 }
 
-impl<'a> KeptColumns<'a> {
-    fn of(kept: &'a KeptAnswer) -> Result<Self, RepoError> {
+impl<'a> RecordColumns<'a> {
+    fn of(record: &'a IdempotencyRecord) -> Result<Self, RepoError> {
         Ok(Self {
-            lock: integer(kept.request.lock.get())?,
-            principal: &kept.request.principal,
-            idempotency_key: kept.request.key.as_str(),
-            key_uuid: kept.slot.key.as_str(),
-            key_index: optional(kept.slot.index.map(KeyIndex::get))?,
-            write_id: Bits(kept.write.as_u128()),
-            without_event: optional(kept.without_event.map(|v| v.0))?,
-            answered_by: integer(kept.answered_by.as_millis())?,
-            until: integer(kept.until.as_millis())?,
+            lock: integer(record.scope.lock.get())?,
+            principal: &record.scope.principal,
+            idempotency_key: record.scope.key.as_str(),
+            key_uuid: record.slot.key.as_str(),
+            key_index: optional(record.slot.index.map(KeyIndex::get))?,
+            write_id: Bits(record.write.as_u128()),
+            without_event: optional(record.version_without_event.map(|v| v.0))?,
+            answered_by: integer(record.answer_deadline.as_millis())?,
+            until: integer(record.expires_at.as_millis())?,
         })
     }
 }

@@ -1,5 +1,4 @@
-use keywright_domain::values::WriteId;
-use keywright_domain::write::Write;
+use keywright_domain::model::{Write, WriteId};
 
 const BYTES: usize = 16;
 

@@ -14,14 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::ports::{
-    Due, ImportError, LockHistory, LockRepo, RepoError, Save, Standing, Timer,
+use keywright_domain::model::{
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId, LockSnapshot,
+    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{LockId, LockVersion, Timestamp, WriteId};
-use keywright_domain::write::{Intent, Owner, Write, WriteState};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
@@ -166,11 +163,11 @@ impl LockRepo for SqliteLockRepo {
             .await
     }
 
-    async fn claim(&self, owner: Owner, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.look_at_leases().await?;
         while let Some(overdue) = self.leases.next_overdue() {
             let claimed = self
-                .write(move |transaction| take_over(transaction, overdue, owner, lease))
+                .write(move |transaction| take_over(transaction, overdue, worker, lease))
                 .await?;
             if let Some((write, intent)) = claimed {
                 self.leases.claimed(intent);
@@ -201,37 +198,40 @@ impl LockHistory for SqliteLockRepo {
     async fn due(
         &self,
         until: Timestamp,
-        after: Option<Due>,
+        after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        let after = after.map_or((None, WriteId::from_u128(0)), |(at, id)| (Some(at), id));
+        let after = after.map_or((None, WriteId::from_u128(0)), |due| (Some(due.at), due.id));
         self.readers
             .read(move |conn| rows::due_writes(conn, until, after, limit))
             .await
     }
 
-    async fn standing(&self, recently: RangeInclusive<Timestamp>) -> Result<Standing, RepoError> {
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         self.look_at_leases().await?;
         let oldest = self.leases.oldest();
         self.readers
-            .read(move |conn| rows::standing(conn, recently, oldest))
+            .read(move |conn| rows::backlog(conn, recently, oldest))
             .await
     }
 
-    async fn kept_answer(&self, request: &RequestName) -> Result<Option<KeptAnswer>, RepoError> {
-        let request = request.clone();
+    async fn idempotency_record(
+        &self,
+        scope: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        let scope = scope.clone();
         self.readers
-            .read(move |conn| rows::kept_answer(conn, request))
+            .read(move |conn| rows::idempotency_record(conn, scope))
             .await
     }
 
-    async fn forget(
+    async fn purge(
         &self,
         now: Timestamp,
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        self.write(move |transaction| rows::forget(transaction, now, ended_before, limit))
+        self.write(move |transaction| rows::purge(transaction, now, ended_before, limit))
             .await
     }
 
@@ -283,8 +283,8 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
     save.events
         .iter()
         .try_for_each(|event| rows::append(transaction, event))?;
-    if let Some(kept) = &save.kept {
-        rows::keep_answer(transaction, kept)?;
+    if let Some(record) = &save.idempotency {
+        rows::put_idempotency_record(transaction, record)?;
     }
     save.writes
         .iter()
@@ -295,26 +295,26 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
 fn take_over(
     transaction: &Transaction<'_>,
     overdue: OpenIntent,
-    owner: Owner,
+    worker: WorkerId,
     lease: Duration,
 ) -> Result<Option<(Write, OpenIntent)>, RepoError> {
     let Some(mut write) = rows::write(transaction, overdue.write)? else {
         return Ok(None);
     };
-    let unchanged = |i: &&Intent| (i.owner, i.epoch) == (overdue.owner, overdue.epoch);
+    let unchanged = |i: &&Intent| (i.worker, i.epoch) == (overdue.worker, overdue.epoch);
     let Some(intent) = write.intent().filter(unchanged) else {
         return Ok(None);
     };
     let epoch = intent.epoch.next();
     write.state = WriteState::Prepared(Intent {
-        owner,
+        worker,
         epoch,
         lease,
     });
     rows::put_write(transaction, &write)?;
     rows::move_lock(transaction, write.lock, None, None, None)?;
     let claimed = OpenIntent {
-        owner,
+        worker,
         epoch,
         lease,
         ..overdue

@@ -3,14 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use keywright_domain::event::RecordedEvent;
-use keywright_domain::lock::Lock;
-use keywright_domain::ports::{RepoError, Standing};
-use keywright_domain::rules::{KeptAnswer, RequestName};
-use keywright_domain::values::{
-    KeyIndex, LockId, LockVersion, Revision, ShadowVersion, Timestamp, WriteId,
+use keywright_domain::model::{
+    Backlog, IdempotencyRecord, IdempotencyScope, KeyIndex, Lock, LockId, LockVersion,
+    RecordedEvent, Revision, ShadowVersion, Timestamp, Write, WriteId,
 };
-use keywright_domain::write::Write;
+use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named_params, params};
 
@@ -359,47 +356,50 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
     .map_err(unavailable)
 }
 
-/// Puts it in the place of what is kept under its name.
-pub(super) fn keep_answer(conn: &Connection, kept: &KeptAnswer) -> Result<(), RepoError> {
-    let KeptAnswer { request, slot, .. } = kept;
+/// Stores a record in the place of one with the same scope.
+pub(super) fn put_idempotency_record(
+    conn: &Connection,
+    record: &IdempotencyRecord,
+) -> Result<(), RepoError> {
+    let IdempotencyRecord { scope, slot, .. } = record;
     prepare(
         conn,
         "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
-        integer(request.lock.get())?,
-        request.principal,
-        request.key.as_str(),
+        integer(scope.lock.get())?,
+        scope.principal,
+        scope.key.as_str(),
         slot.key.as_str(),
         optional(slot.index.map(KeyIndex::get))?,
-        Bits(kept.write.as_u128()).bytes(),
-        optional(kept.without_event.map(|v| v.0))?,
-        integer(kept.answered_by.as_millis())?,
-        integer(kept.until.as_millis())?,
+        Bits(record.write.as_u128()).bytes(),
+        optional(record.version_without_event.map(|v| v.0))?,
+        integer(record.answer_deadline.as_millis())?,
+        integer(record.expires_at.as_millis())?,
     ])
     .map(drop)
     .map_err(unavailable)
 }
 
-pub(super) fn kept_answer(
+pub(super) fn idempotency_record(
     conn: &Connection,
-    request: RequestName,
-) -> Result<Option<KeptAnswer>, RepoError> {
+    scope: IdempotencyScope,
+) -> Result<Option<IdempotencyRecord>, RepoError> {
     let found = all(
         conn,
         "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
          WHERE lock = :lock AND principal = :principal AND idempotency_key = :key",
         named_params! {
-            ":lock": integer(request.lock.get())?,
-            ":principal": request.principal,
-            ":key": request.key.as_str(),
+            ":lock": integer(scope.lock.get())?,
+            ":principal": scope.principal,
+            ":key": scope.key.as_str(),
         },
-        |row| columns::read_kept_answer(&request, row),
+        |row| columns::read_idempotency_record(&scope, row),
     );
     found.map(|mut found| found.pop())
 }
 
-pub(super) fn forget(
+pub(super) fn purge(
     conn: &Connection,
     now: Timestamp,
     ended_before: Timestamp,
@@ -423,11 +423,11 @@ pub(super) fn forget(
     Ok(answers + writes)
 }
 
-pub(super) fn standing(
+pub(super) fn backlog(
     conn: &Connection,
     recently: RangeInclusive<Timestamp>,
     oldest: Option<Duration>,
-) -> Result<Standing, RepoError> {
+) -> Result<Backlog, RepoError> {
     let found = all(
         conn,
         columns::STANDING,
@@ -435,7 +435,7 @@ pub(super) fn standing(
             ":earliest": integer(recently.start().as_millis())?,
             ":latest": integer(recently.end().as_millis())?,
         },
-        |row| columns::read_standing(row, oldest),
+        |row| columns::read_backlog(row, oldest),
     );
     found.map(|mut found| found.pop().unwrap_or_default())
 }

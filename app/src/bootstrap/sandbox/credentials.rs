@@ -10,9 +10,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::auth::{
     ApiKey, ApiKeyRecord, ApiKeys, JwtSettings, JwtVerifier, VerificationKey, write_private,
 };
+use keywright_domain::model::{Identity, OrganizationId};
 use keywright_domain::ports::{Clock, Secret};
-use keywright_domain::principal::Identity;
-use keywright_domain::values::OrganizationId;
 use keywright_sandbox::Demo;
 use serde_json::json;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use keywright_adapters::json;
 use keywright_adapters::layer::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
+use keywright_domain::model::{LockId, LockVersion};
 use keywright_domain::ports::{Clock, LockRepo, ShadowPort};
-use keywright_domain::values::{LockId, LockVersion};
 use keywright_sandbox::{Demo, Shadows, VirtualLocks};
 use keywright_shadow::{OpenError, ShadowName, ShadowService};
 

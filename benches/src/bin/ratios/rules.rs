@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use keywright_benches::{lock_with, next_event};
-use keywright_domain::event::LockEvent;
-use keywright_domain::rules::{self, Decision, Limits, WriteKey};
-use keywright_domain::values::LockVersion;
+use keywright_domain::model::LockEvent;
+use keywright_domain::model::LockVersion;
+use keywright_domain::policy::{self, Decision, Limits, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
 use crate::{Row, Target, median};
@@ -33,7 +33,7 @@ pub(crate) fn row() -> Row {
         let start = Instant::now();
         for _ in 0..TIMES {
             let known = black_box(Some(&snapshot));
-            let decided = rules::decide(known, &command, &principal, &limits, NOW);
+            let decided = policy::decide_write(known, &command, &principal, &limits, NOW);
             assert!(matches!(decided, Ok(Decision::Write(_))));
             black_box(&decided);
             event.version = LockVersion(snapshot.lock.version.0 + 1);

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::time::TokioTimer;
-use keywright_domain::lock::{Lock, LockSnapshot};
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::{Revision, ShadowVersion};
-use keywright_domain::write::Write;
+use keywright_domain::model::{Lock, LockSnapshot, Revision, ShadowVersion, Write};
+use keywright_domain::policy;
+use keywright_domain::policy::Limits;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
 use super::{LOCKS, add_locks, writes};
@@ -38,7 +37,7 @@ fn bare() -> f64 {
         known.revision = known.revision.next();
         known.unfinished.push(write.clone());
         let (limits, version) = (Limits::default(), ShadowVersion(number + 2));
-        let (sent, save) = rules::commit(&known, &write, version, &[], &limits, NOW);
+        let (sent, save) = policy::commit(&known, &write, version, &[], &limits, NOW);
         known.revision = known.revision.next();
         let superseded = |w: &Write| save.writes.iter().any(|saved| saved.id == w.id);
         known.unfinished.retain(|write| !superseded(write));

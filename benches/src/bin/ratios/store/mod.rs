@@ -4,9 +4,10 @@ mod memory;
 mod postgres;
 mod sqlite;
 
+use keywright_domain::model::ShadowVersion;
+use keywright_domain::policy;
+use keywright_domain::policy::Limits;
 use keywright_domain::ports::{LockHistory, LockRepo};
-use keywright_domain::rules::{self, Limits};
-use keywright_domain::values::ShadowVersion;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
 use crate::many;
@@ -38,7 +39,7 @@ async fn writes(repo: impl LockRepo + Clone + 'static, count: u64) -> f64 {
             known.revision = known.revision.next();
             known.unfinished.push(write.clone());
             let (limits, version) = (Limits::default(), ShadowVersion(number + 2));
-            let (_, save) = rules::commit(&known, &write, version, &[], &limits, NOW);
+            let (_, save) = policy::commit(&known, &write, version, &[], &limits, NOW);
             repo.save(save).await.expect("committed");
         }
     })

@@ -1,0 +1,33 @@
+//! Data of the domain: locks, writes, events, and what the ports carry. Nothing here decides or performs I/O.
+
+mod anomaly;
+mod backlog;
+mod event;
+mod idempotency;
+mod lock;
+mod principal;
+mod reason;
+mod save;
+mod shadow;
+mod values;
+mod write;
+
+pub use anomaly::{Anomalies, Anomaly};
+pub use backlog::{Backlog, DueCursor};
+pub use event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
+pub use idempotency::{IdempotencyRecord, IdempotencyScope};
+pub use lock::{FoldError, Lock, LockKey, LockSnapshot};
+pub use principal::{CredentialName, Identity, Principal, Proof};
+pub use reason::{FailureReason, Retry};
+pub use save::Save;
+pub use shadow::{
+    DeviceOutcome, DeviceReport, DeviceResult, ReportedSlot, ShadowChange, ShadowEntry,
+    ShadowSnapshot,
+};
+pub use values::{
+    ClientToken, DeviceCode, Epoch, IdempotencyKey, InvalidValue, KeyIndex, KeyUuid, LockId,
+    LockUuid, LockVersion, MAX_JSON_INTEGER, OrganizationId, Revision, Sequence, SerialNumber,
+    ShadowVersion, ThingName, Tick, Timestamp, UserId, WriteId,
+};
+pub(crate) use write::entry_bytes;
+pub use write::{Intent, Requested, Settled, WorkerId, Write, WriteState};

@@ -1,0 +1,196 @@
+//! Numbers and identifiers.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use super::invalid::{InvalidValue, MAX_JSON_INTEGER};
+
+/// A lock's numeric id: 1 to 2⁵³ − 1 (HTTP contract, path `id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockId(NonZeroU64);
+
+impl LockId {
+    const INVALID: InvalidValue = InvalidValue {
+        what: "lock id",
+        rule: "must be an integer from 1 to 9007199254740991",
+    };
+
+    /// # Errors
+    /// Outside 1 to 2⁵³ − 1.
+    pub const fn new(id: u64) -> Result<Self, InvalidValue> {
+        match NonZeroU64::new(id) {
+            Some(id) if id.get() <= MAX_JSON_INTEGER => Ok(Self(id)),
+            _ => Err(Self::INVALID),
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl FromStr for LockId {
+    type Err = InvalidValue;
+
+    /// Digits only: no sign, no white space, no leading zero, so that one lock has one address.
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits || text.starts_with('0') {
+            return Err(Self::INVALID);
+        }
+        text.parse().map_err(|_| Self::INVALID).and_then(Self::new)
+    }
+}
+
+impl fmt::Display for LockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A credential slot of a lock: 0 to 2⁵³ − 1. Whether the lock has that slot is a rule, not a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyIndex(u64);
+
+impl KeyIndex {
+    /// # Errors
+    /// Above 2⁵³ − 1.
+    pub const fn new(index: u64) -> Result<Self, InvalidValue> {
+        if index <= MAX_JSON_INTEGER {
+            Ok(Self(index))
+        } else {
+            Err(InvalidValue {
+                what: "keyIndexNumber",
+                rule: "must be an integer from 0 to 9007199254740991",
+            })
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for KeyIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The id of one key write: a UUID, in its canonical lower-case text form (RFC 9562).
+///
+/// It names the write in the store, its entry on the shadow, and the lock's report of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(u128);
+
+impl WriteId {
+    /// The length of the text form in bytes.
+    pub const TEXT_LEN: usize = 36;
+
+    /// Every 128-bit number is a UUID.
+    pub const fn from_u128(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// The 128 bits.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+}
+
+impl FromStr for WriteId {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = InvalidValue {
+            what: "write id",
+            rule: "must be a UUID of 36 characters in lower case",
+        };
+        let bytes = text.as_bytes();
+        if bytes.len() != Self::TEXT_LEN {
+            return Err(invalid);
+        }
+        let mut bits = 0_u128;
+        for (at, byte) in bytes.iter().enumerate() {
+            let digit = match (at, byte) {
+                (8 | 13 | 18 | 23, b'-') => continue,
+                (8 | 13 | 18 | 23, _) => return Err(invalid),
+                (_, b'0'..=b'9') => byte - b'0',
+                (_, b'a'..=b'f') => byte - b'a' + 10,
+                _ => return Err(invalid),
+            };
+            bits = bits << 4 | u128::from(digit);
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It stands in each answer, token and shadow, and the formatter takes its time for numbers.
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut text = [b'-'; Self::TEXT_LEN];
+        let mut rest = self.0;
+        for at in (0..Self::TEXT_LEN).rev() {
+            if !matches!(at, 8 | 13 | 18 | 23) {
+                text[at] = DIGITS[(rest & 0xf) as usize];
+                rest >>= 4;
+            }
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The next higher one.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter! {
+    /// The number of a lock's newest event: 1, 2, 3 … without gap or twin; 0 before the first.
+    LockVersion
+}
+counter! {
+    /// The store's own counter of a lock: it moves with every save, also those that append no event.
+    /// A save names the revision that it was decided on and is taken only at exactly that one.
+    Revision
+}
+counter! {
+    /// The shadow's `version`, which fences conditional updates. AWS counts from 1 and may go back
+    /// after a deletion, so it is compared for equality only.
+    ShadowVersion
+}
+counter! {
+    /// Which owner of an intent acts: 1 for the request, one more for each take-over.
+    Epoch
+}
+counter! {
+    /// Orders the writes of one lock on its shadow (`seq`); the lock applies them in ascending order.
+    Sequence
+}

@@ -1,0 +1,14 @@
+//! Values that are valid once they exist: each parses its input or says what is wrong with it.
+
+mod ids;
+mod invalid;
+mod text;
+mod time;
+
+pub use ids::{Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, WriteId};
+pub use invalid::{InvalidValue, MAX_JSON_INTEGER};
+pub use text::{
+    ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, SerialNumber,
+    ThingName, UserId,
+};
+pub use time::{Tick, Timestamp};

@@ -1,0 +1,19 @@
+//! The decisions: synchronous functions without side effects. The use cases save what they return unchanged.
+
+mod admission;
+mod audit;
+mod idempotency;
+mod limits;
+mod save_draft;
+mod settlement;
+mod transitions;
+
+pub use admission::{Decision, Permitted, Rejection, WriteKey, decide_write, permit};
+pub use audit::{Finding, audit};
+pub use idempotency::{IdempotencyDecision, decide_idempotency, record_without_event};
+pub use limits::Limits;
+pub use settlement::{IgnoreReason, ReportDecision, ReportedResult, decide_report};
+pub use transitions::{
+    Termination, abort, clear_results, commit, is_scheduled_too_late, prepare, schedule_check_at,
+    schedule_next_check, stop_checking, terminate,
+};

@@ -1,0 +1,106 @@
+//! Building of a [`Save`] from a snapshot of a lock.
+
+use super::admission::supersedes;
+use super::limits::Limits;
+use crate::model::{
+    Anomalies, LockEvent, LockSnapshot, LockVersion, RecordedEvent, Requested, Save, ShadowVersion,
+    Timestamp, Write, WriteId, WriteState,
+};
+
+/// A save that is being put together on one snapshot.
+pub(super) struct SaveDraft<'a> {
+    snapshot: &'a LockSnapshot,
+    now: Timestamp,
+    save: Save,
+}
+
+impl<'a> SaveDraft<'a> {
+    pub(super) fn new(snapshot: &'a LockSnapshot, now: Timestamp) -> Self {
+        let save = Save {
+            lock: snapshot.lock.id,
+            revision: snapshot.revision,
+            events: Vec::new(),
+            folded: None,
+            writes: Vec::new(),
+            shadow_version: None,
+            idempotency: None,
+            new_anomalies: Vec::new(),
+        };
+        Self {
+            snapshot,
+            now,
+            save,
+        }
+    }
+
+    /// Appends an event and answers its version.
+    pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
+        let known = &self.snapshot.lock;
+        let lock = self
+            .save
+            .folded
+            .get_or_insert_with(|| Box::new(known.clone()));
+        let version = lock.version.next();
+        let event = RecordedEvent {
+            lock: known.id,
+            uuid: known.uuid.clone(),
+            version,
+            time: self.now,
+            write: Some(write),
+            event,
+        };
+        lock.apply(&event)
+            .expect("it is of this lock, goes on from its version, and creates nothing");
+        self.save.events.push(event);
+        version
+    }
+
+    pub(super) fn notice(&mut self, write: WriteId, anomalies: Anomalies) {
+        let new_anomalies = anomalies.iter().map(|anomaly| (write, anomaly));
+        self.save.new_anomalies.extend(new_anomalies);
+    }
+
+    pub(super) fn put(&mut self, write: Write) {
+        self.save.writes.push(write);
+    }
+
+    /// The shadow accepted a prepared write: those that it supersedes and that are still open at this
+    /// moment end, then it is requested. Answers the write, which is then SENT and not yet put.
+    pub(super) fn request(&mut self, prepared: &Write, limits: &Limits) -> Write {
+        let older = |w: &&Write| w.seq < prepared.seq && supersedes(&prepared.slot, w);
+        for superseded in self.snapshot.open().filter(older) {
+            self.append(
+                superseded.id,
+                LockEvent::KeyWriteSuperseded(superseded.slot.clone()),
+            );
+            let state = WriteState::Superseded { at: self.now };
+            self.put(Write {
+                state,
+                next_check_at: Some(limits.final_check_at(self.now)),
+                ..superseded.clone()
+            });
+        }
+        let event = LockEvent::KeyWriteRequested(prepared.slot.clone());
+        let version = self.append(prepared.id, event);
+        Write {
+            requested: Some(Requested {
+                version,
+                time: self.now,
+            }),
+            state: WriteState::Sent,
+            next_check_at: Some(
+                self.now
+                    .after(limits.confirm_within)
+                    .min(prepared.expires_at),
+            ),
+            ..prepared.clone()
+        }
+    }
+
+    pub(super) fn save(self, shadow_version: Option<ShadowVersion>) -> Save {
+        Save {
+            shadow_version,
+            ..self.save
+        }
+    }
+}

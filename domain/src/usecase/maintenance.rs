@@ -1,0 +1,169 @@
+//! Maintenance of writes that no request is about: reading their shadows, expiring them, clearing their results.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use super::audit::AuditReport;
+use super::deadline::bounded;
+use super::key_writes::KeyWrites;
+use super::reconcile::Reconciled;
+use super::terminate::TerminateError;
+use crate::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
+use crate::policy::Termination;
+use crate::ports::RepoError;
+
+/// Result of one round of maintenance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceRound {
+    /// How many writes were checked.
+    pub checked: usize,
+    /// How many of them failed, because the shadow or the store did not answer. They stay due.
+    pub failed: usize,
+    /// Where the next round continues, if this one ended at its limit.
+    pub next: Option<DueCursor>,
+}
+
+/// Result of the maintenance of one write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MaintenanceOutcome {
+    /// Nothing is left to do now.
+    Done,
+    /// Nothing is left to do for the write. Its shadow had entries that belong to no write, and an audit removed them.
+    Repaired(AuditReport),
+    /// The shadow or the store failed. The write stays due.
+    Failed,
+}
+
+impl KeyWrites {
+    /// Maintains at most `limit` writes that are due, one after another. Run it every second, and continue from `next` while
+    /// the last round returns one. To maintain several locks at once, list the writes with [`KeyWrites::due`] and run
+    /// [`KeyWrites::maintain_write`] for each.
+    ///
+    /// # Errors
+    /// The store could not list what is due.
+    pub async fn maintain(
+        &self,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<MaintenanceRound, RepoError> {
+        self.run_round(false, after, limit).await
+    }
+
+    /// As [`KeyWrites::maintain`], for every write that has a next check, due or not. Run it at start-up, and whenever reports
+    /// may have been missed.
+    ///
+    /// # Errors
+    /// The store could not list the writes.
+    pub async fn reconcile_all(
+        &self,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<MaintenanceRound, RepoError> {
+        self.run_round(true, after, limit).await
+    }
+
+    /// At most `limit` writes that are due; with `all`, also those whose next check is later.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn due(
+        &self,
+        all: bool,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let history = &self.ports.history;
+        if all {
+            return history.due(Timestamp::MAX, after, limit).await;
+        }
+        let now = self.ports.clock.now();
+        let mut due = history.due(now, after, limit).await?;
+        let room = limit - due.len();
+        if room > 0 {
+            // No rule schedules a check later than this. A later one was scheduled by a clock that was ahead.
+            let latest = DueCursor {
+                at: now.after(self.longest_interval()),
+                id: WriteId::from_u128(u128::MAX),
+            };
+            due.extend(
+                history
+                    .due(Timestamp::MAX, after.max(Some(latest)), room)
+                    .await?,
+            );
+        }
+        Ok(due)
+    }
+
+    /// The longest time until a next check that maintenance schedules, with a margin for clocks that differ.
+    fn longest_interval(&self) -> Duration {
+        let limits = &self.settings.limits;
+        let longest = limits.time_to_live.max(limits.clear_within);
+        longest.max(self.settings.request_timeout) + limits.confirm_within
+    }
+
+    /// Maintains one write: an open write past its time to live expires; the shadow of another open write is read; the result of
+    /// a settled write is cleared; a write that ended without a result of its lock gets its final check. It ends within
+    /// [`super::Settings::request_timeout`].
+    pub async fn maintain_write(&self, write: &Write) -> MaintenanceOutcome {
+        let deadline = self.deadline(self.settings.request_timeout);
+        let maintaining = async {
+            match self.check(write).await {
+                Some(Reconciled::Consistent) => MaintenanceOutcome::Done,
+                Some(Reconciled::UnknownEntries) => match self.audit(write.lock, true).await {
+                    Ok(report) if report.findings.is_empty() => MaintenanceOutcome::Done,
+                    Ok(report) => MaintenanceOutcome::Repaired(report),
+                    Err(_) => MaintenanceOutcome::Failed,
+                },
+                None => MaintenanceOutcome::Failed,
+            }
+        };
+        let outcome = bounded(&*self.ports.timer, deadline, pin!(maintaining)).await;
+        outcome.unwrap_or(MaintenanceOutcome::Failed)
+    }
+
+    /// How much work is unfinished now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn backlog(&self) -> Result<Backlog, RepoError> {
+        let (now, span) = (self.ports.clock.now(), self.settings.limits.confirm_within);
+        let recently = now.before(span)..=now.after(span);
+        self.ports.history.backlog(recently).await
+    }
+
+    async fn run_round(
+        &self,
+        all: bool,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<MaintenanceRound, RepoError> {
+        let due = self.due(all, after, limit).await?;
+        let mut round = MaintenanceRound::default();
+        for write in &due {
+            round.checked += 1;
+            let outcome = self.maintain_write(write).await;
+            round.failed += usize::from(outcome == MaintenanceOutcome::Failed);
+        }
+        if due.len() == limit {
+            round.next = due.last().and_then(DueCursor::of);
+        }
+        Ok(round)
+    }
+
+    /// `None`: the store or the shadow failed.
+    async fn check(&self, write: &Write) -> Option<Reconciled> {
+        if write.has_uncleared_result() {
+            self.clear_results(write).await.ok()?;
+        } else if !write.is_open() {
+            self.final_check(write).await.ok()?;
+        } else if self.ports.clock.now() < write.expires_at {
+            return self.reconcile(write).await.ok();
+        } else {
+            match self.terminate(write, Termination::Expired).await {
+                Ok(_) | Err(TerminateError::AlreadyEnded(_)) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(Reconciled::Consistent)
+    }
+}

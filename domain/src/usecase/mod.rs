@@ -1,0 +1,30 @@
+//! The use cases. They load data, call [`policy`](crate::policy) for decisions, and run the write protocol. They spawn no tasks.
+
+mod attempt;
+mod audit;
+mod clock_steps;
+mod deadline;
+mod executor;
+mod key_writes;
+mod lock_queue;
+mod maintenance;
+mod purge;
+mod read;
+mod reconcile;
+mod recovery;
+mod settings;
+mod settle;
+mod shadow_calls;
+mod terminate;
+mod withdraw;
+mod write_key;
+
+pub use attempt::{Attempt, Observation, Step};
+pub use audit::{AuditError, AuditReport};
+pub use key_writes::{KeyWrites, Ports};
+pub use maintenance::{MaintenanceOutcome, MaintenanceRound};
+pub use read::ReadError;
+pub use settings::{InvalidSettings, Settings};
+pub use settle::{SettleError, Settlement};
+pub use withdraw::WithdrawError;
+pub use write_key::{RequestOptions, WriteError, WriteReceipt};

@@ -1,0 +1,100 @@
+//! Withdrawal of an open write.
+
+use std::pin::pin;
+
+use super::deadline::bounded;
+use super::key_writes::KeyWrites;
+use super::read::ReadError;
+use super::terminate::TerminateError;
+use crate::model::{FailureReason, LockId, Principal, Tick, Write, WriteId, WriteState};
+use crate::policy::{Rejection, Termination};
+use crate::ports::RepoError;
+
+/// Why a write was not withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WithdrawError {
+    /// Rule 1 rejects the request. Nothing happened.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The lock has no such write.
+    #[error("the write does not exist")]
+    NotFound,
+    /// Other writes of the lock are in progress. Nothing happened.
+    #[error("other writes of the lock are in progress")]
+    Busy,
+    /// The write is prepared, and it is not known yet whether the shadow has it. Nothing happened.
+    #[error("the outcome of the write itself is not known yet")]
+    Prepared,
+    /// The write has ended already; here it is.
+    #[error("the write has ended")]
+    AlreadyEnded(Box<Write>),
+    /// The shadow refused the update. Nothing is recorded.
+    #[error("the shadow could not be updated: {0}")]
+    NotUpdated(FailureReason),
+    /// The deadline passed before the outcome was known. The write stays open, and the request can safely be repeated.
+    #[error("the outcome is not known yet")]
+    Undecided,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] RepoError),
+}
+
+impl From<ReadError> for WithdrawError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rejected(rejection) => Self::Rejected(rejection),
+            ReadError::WriteNotFound => Self::NotFound,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<TerminateError> for WithdrawError {
+    fn from(error: TerminateError) -> Self {
+        match error {
+            TerminateError::Busy => Self::Busy,
+            TerminateError::NotFound => Self::NotFound,
+            TerminateError::Prepared => Self::Prepared,
+            TerminateError::AlreadyEnded(write) => Self::AlreadyEnded(write),
+            TerminateError::NotUpdated(reason) => Self::NotUpdated(reason),
+            TerminateError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl KeyWrites {
+    /// Withdraws an open write of the lock: removes its entry from the shadow, then records WITHDRAWN. A write that was withdrawn
+    /// before is returned as it is. A lock that is executing the write may still finish it; its report is then recorded as late.
+    ///
+    /// The principal needs the access that writing a key needs. `deadline` is a moment of the [`Timer`](crate::ports::Timer); `None`,
+    /// and any later moment, means [`super::Settings::request_timeout`] from now.
+    ///
+    /// # Errors
+    /// See [`WithdrawError`].
+    pub async fn withdraw(
+        &self,
+        lock: LockId,
+        id: WriteId,
+        principal: &Principal,
+        deadline: Option<Tick>,
+    ) -> Result<Write, WithdrawError> {
+        let deadline = self.request_deadline(deadline);
+        let timer = &*self.ports.timer;
+        let reading = self.read_write(lock, id, principal);
+        let found = bounded(timer, deadline, pin!(reading)).await;
+        let no_answer = || ReadError::Store(RepoError::Unavailable("no answer in time".into()));
+        let found = found.unwrap_or_else(|| Err(no_answer()))?;
+        let terminating = self.terminate(&found, Termination::Withdrawn);
+        let Some(ended) = bounded(timer, deadline, pin!(terminating)).await else {
+            return Err(WithdrawError::Undecided);
+        };
+        match ended {
+            Err(TerminateError::AlreadyEnded(write))
+                if matches!(write.state, WriteState::Withdrawn { .. }) =>
+            {
+                Ok(*write)
+            }
+            ended => Ok(ended?),
+        }
+    }
+}

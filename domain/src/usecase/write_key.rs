@@ -1,0 +1,369 @@
+//! Writing a key: the request's own path through the write protocol.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::deadline::bounded;
+use super::executor::{PreparedWrite, WriteOutcome};
+use super::key_writes::{ClientTokens, KeyWrites};
+use super::shadow_calls::reason_of;
+use crate::model::{
+    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent,
+    LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowChange, ShadowVersion, ThingName,
+    Tick, Write, WriteId,
+};
+use crate::policy::{self, Decision, IdempotencyDecision, Permitted, Rejection, WriteKey};
+use crate::ports::RepoError;
+
+/// The result of a successful request: what a 200 answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteReceipt {
+    /// The new write, or the open write that was found to be the same.
+    pub write: WriteId,
+    /// The lock's version after the event; without an event, the current version.
+    pub version: LockVersion,
+    /// The `KeyWriteRequested`. `None`: the same write was open already, and nothing was recorded.
+    pub event: Option<RecordedEvent>,
+}
+
+/// Options of a request.
+#[derive(Clone, Debug, Default)]
+pub struct RequestOptions {
+    /// The client's own key of the request (invariant I7).
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// When the request must be answered, by the [`Timer`](crate::ports::Timer). `None`, and any later moment, means
+    /// [`super::Settings::request_timeout`] from now.
+    pub deadline: Option<Tick>,
+}
+
+/// Why a key was not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A rule rejects the request. Nothing happened.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The request waited in the lock's queue for too long. Nothing happened.
+    #[error("other writes of the lock are in progress")]
+    Busy {
+        /// The write with an unknown outcome that held the queue up, if there was one.
+        undecided: Option<WriteId>,
+    },
+    /// The shadow does not have the write and never will by this request (invariant I2).
+    #[error("the shadow could not be updated: {0}")]
+    NotUpdated(FailureReason),
+    /// The deadline passed before the outcome was known. It resolves without a further request (invariant I3).
+    #[error("the outcome of write {0} is not known yet")]
+    Undecided(WriteId),
+    /// An earlier request with the same idempotency key is still running. This one changed nothing.
+    #[error("an earlier request with this key is still running")]
+    StillRunning,
+    /// An earlier request with the same idempotency key had another body. This one changed nothing.
+    #[error("an earlier request with this key wanted something else")]
+    OtherCommand,
+    /// The store failed before anything was prepared. Nothing happened.
+    #[error(transparent)]
+    Store(RepoError),
+}
+
+/// How long to wait before the store is asked again whether the lock's prepared write is resolved.
+const PREPARED_POLL: Duration = Duration::from_millis(40);
+
+impl KeyWrites {
+    /// Writes a key: decides, prepares the write, updates the shadow, records the event. The principal is authenticated already.
+    ///
+    /// With an idempotency key, a repeated request gets the first answer for [`policy::Limits::idempotency_retention`]. Requests that
+    /// changed nothing are not remembered and run again.
+    ///
+    /// It returns within [`super::Settings::request_timeout`], and only later if the store itself does not answer.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub async fn write_key(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        options: RequestOptions,
+    ) -> Result<WriteReceipt, WriteError> {
+        let key = options.idempotency_key;
+        let scope = key.map(|key| IdempotencyScope::new(command.lock, principal, key));
+        let scope = scope.as_ref();
+        let deadline = self.request_deadline(options.deadline);
+        let queue_deadline = deadline.min(self.deadline(self.settings.queue_timeout));
+        let timer = &*self.ports.timer;
+        let lookup = async {
+            let first = self.load(command).await?;
+            // A repeated request gets its first answer, whatever the other rules say now.
+            policy::permit(first.as_ref(), principal)?;
+            Ok::<_, WriteError>((self.earlier_answer(command, scope).await?, first))
+        };
+        let found = bounded(timer, queue_deadline, pin!(lookup)).await;
+        let (earlier, first) = found.unwrap_or(Err(WriteError::Busy { undecided: None }))?;
+        if let Some(earlier) = earlier {
+            return Ok(earlier);
+        }
+        match self.decide(first.as_ref(), command, principal)? {
+            Decided::AlreadyOpen(receipt) if scope.is_none() => return Ok(receipt),
+            _ => {}
+        }
+        let _permit = self
+            .lock_queues
+            .acquire(command.lock, timer, queue_deadline)
+            .await
+            .ok_or(WriteError::Busy { undecided: None })?;
+        let deadlines = [deadline, queue_deadline];
+        let preparing = self.prepare(command, principal, scope, first, deadlines);
+        let prepared = match bounded(timer, deadline, pin!(preparing)).await {
+            Some(prepared) => prepared?,
+            None => return Err(WriteError::Busy { undecided: None }),
+        };
+        match prepared {
+            Prepared::Answered(receipt) => Ok(receipt),
+            Prepared::Write(prepared, version) => {
+                let id = prepared.write.id;
+                let outcome = self.execute(*prepared, Attempt::of_request(version));
+                answer(id, bounded(timer, deadline, pin!(outcome)).await)
+            }
+        }
+    }
+
+    /// The answer of an earlier request with the same idempotency key. The lock has been loaded before: a record that is stored
+    /// after this read makes a save on that revision stale.
+    async fn earlier_answer(
+        &self,
+        command: &WriteKey,
+        scope: Option<&IdempotencyScope>,
+    ) -> Result<Option<WriteReceipt>, WriteError> {
+        let Some(scope) = scope else { return Ok(None) };
+        let history = &self.ports.history;
+        let record = history.idempotency_record(scope).await;
+        let Some(record) = record.map_err(WriteError::Store)? else {
+            return Ok(None);
+        };
+        let write = history
+            .write(record.write)
+            .await
+            .map_err(WriteError::Store)?;
+        let now = self.ports.clock.now();
+        let (slot, timeout) = (&command.slot, self.settings.request_timeout);
+        let decision = policy::decide_idempotency(&record, write.as_ref(), slot, timeout, now);
+        match (decision, write) {
+            (IdempotencyDecision::Answered(id, Some(version)), _) => Ok(Some(WriteReceipt {
+                write: id,
+                version,
+                event: None,
+            })),
+            (IdempotencyDecision::Answered(id, None), Some(write)) => {
+                answer(id, Some(WriteOutcome::Requested(Box::new(write)))).map(Some)
+            }
+            (IdempotencyDecision::Running, _) => Err(WriteError::StillRunning),
+            (IdempotencyDecision::Undecided(id), _) => Err(WriteError::Undecided(id)),
+            (IdempotencyDecision::OtherCommand, _) => Err(WriteError::OtherCommand),
+            (IdempotencyDecision::First | IdempotencyDecision::Answered(..), _) => Ok(None),
+        }
+    }
+
+    fn new_record(
+        &self,
+        command: &WriteKey,
+        scope: &IdempotencyScope,
+        write: WriteId,
+        deadline: Tick,
+    ) -> IdempotencyRecord {
+        let (now, tick) = (self.ports.clock.now(), self.ports.timer.tick());
+        IdempotencyRecord {
+            scope: scope.clone(),
+            slot: command.slot.clone(),
+            write,
+            version_without_event: None,
+            answer_deadline: now.after(deadline.0.saturating_sub(tick.0)),
+            expires_at: now.after(self.settings.limits.idempotency_retention),
+        }
+    }
+
+    async fn load(&self, command: &WriteKey) -> Result<Option<LockSnapshot>, WriteError> {
+        let loaded = self.ports.locks.load(command.lock).await;
+        loaded.map_err(WriteError::Store)
+    }
+
+    fn decide(
+        &self,
+        known: Option<&LockSnapshot>,
+        command: &WriteKey,
+        principal: &Principal,
+    ) -> Result<Decided, WriteError> {
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let decision = policy::decide_write(known, command, principal, limits, now)?;
+        Ok(match decision {
+            Decision::Write(permitted) => Decided::Write(permitted),
+            Decision::AlreadyOpen(write) => Decided::AlreadyOpen(WriteReceipt {
+                write,
+                version: known.map_or(LockVersion(0), |k| k.lock.version),
+                event: None,
+            }),
+        })
+    }
+
+    /// Steps 1 and 2. The snapshot that was loaded before the queue is used until a save finds it stale.
+    async fn prepare(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        scope: Option<&IdempotencyScope>,
+        first: Option<LockSnapshot>,
+        [deadline, queue_deadline]: [Tick; 2],
+    ) -> Result<Prepared, WriteError> {
+        let id = WriteId::from_u128(self.ports.ids.next_id());
+        let mut tokens = ClientTokens::new(id, Epoch(1));
+        let mut known = first;
+        loop {
+            let decided = self.decide(known.as_ref(), command, principal)?;
+            let Some(snapshot) = known else {
+                return Err(WriteError::Rejected(Rejection::LockNotFound));
+            };
+            let undecided = snapshot.prepared().map(|w| w.id);
+            match decided {
+                Decided::AlreadyOpen(receipt) => {
+                    let Some(scope) = scope else {
+                        return Ok(Prepared::Answered(receipt));
+                    };
+                    let record = IdempotencyRecord {
+                        version_without_event: Some(receipt.version),
+                        ..self.new_record(command, scope, receipt.write, deadline)
+                    };
+                    if self.save_record(&snapshot, record).await? {
+                        return Ok(Prepared::Answered(receipt));
+                    }
+                }
+                Decided::Write(_) if undecided.is_some() => {
+                    self.sleep(self.jittered(PREPARED_POLL)).await;
+                }
+                Decided::Write(permitted) => {
+                    let version = match snapshot.shadow_version {
+                        Some(version) => version,
+                        None => self.first_version(&permitted.thing, &mut tokens).await?,
+                    };
+                    let record = scope.map(|scope| self.new_record(command, scope, id, deadline));
+                    let prepared = self
+                        .save_intent(command, principal, &permitted, (snapshot, record), id)
+                        .await?;
+                    if let Some((write, snapshot)) = prepared {
+                        let supersedes = permitted.supersedes;
+                        let prepared = PreparedWrite {
+                            write,
+                            supersedes,
+                            snapshot: Some(snapshot),
+                            tokens,
+                        };
+                        return Ok(Prepared::Write(Box::new(prepared), version));
+                    }
+                }
+            }
+            if self.ports.timer.tick() >= queue_deadline {
+                return Err(WriteError::Busy { undecided });
+            }
+            known = self.load(command).await?;
+            if let Some(earlier) = self.earlier_answer(command, scope).await? {
+                return Ok(Prepared::Answered(earlier));
+            }
+        }
+    }
+
+    /// Stores a record of an answer without an event. `false`: the lock has changed, decide again.
+    async fn save_record(
+        &self,
+        snapshot: &LockSnapshot,
+        record: IdempotencyRecord,
+    ) -> Result<bool, WriteError> {
+        let save = policy::record_without_event(snapshot, record, self.ports.clock.now());
+        match self.ports.locks.save(save).await {
+            Ok(()) => Ok(true),
+            // If the save was made all the same, the next read finds the record.
+            Err(RepoError::Stale | RepoError::Unknown(_)) => Ok(false),
+            Err(error) => Err(WriteError::Store(error)),
+        }
+    }
+
+    /// `None`: the lock has changed, decide again.
+    async fn save_intent(
+        &self,
+        command: &WriteKey,
+        principal: &Principal,
+        permitted: &Permitted,
+        (mut snapshot, record): (LockSnapshot, Option<IdempotencyRecord>),
+        id: WriteId,
+    ) -> Result<Option<(Write, LockSnapshot)>, WriteError> {
+        let intent = Intent {
+            worker: self.worker,
+            epoch: Epoch(1),
+            lease: self.settings.lease,
+        };
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let (write, mut save) = policy::prepare(
+            &snapshot,
+            command,
+            permitted,
+            principal,
+            (id, intent),
+            limits,
+            now,
+        );
+        save.idempotency = record.map(Box::new);
+        match self.ports.locks.save(save).await {
+            Ok(()) => {
+                snapshot.revision = snapshot.revision.next();
+                snapshot.unfinished.push(write.clone());
+                Ok(Some((write, snapshot)))
+            }
+            Err(RepoError::Stale) => Ok(None),
+            // An intent that becomes visible only later has sent nothing: the recoverer aborts it.
+            Err(RepoError::Unknown(_)) => {
+                self.sleep(self.jittered(PREPARED_POLL)).await;
+                let known = self.load(command).await?;
+                let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
+                Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))
+            }
+            Err(error) => Err(WriteError::Store(error)),
+        }
+    }
+
+    /// The version of a shadow that was never read before. A missing shadow is created.
+    async fn first_version(
+        &self,
+        thing: &ThingName,
+        tokens: &mut ClientTokens,
+    ) -> Result<ShadowVersion, WriteError> {
+        let not_updated = |error| WriteError::NotUpdated(reason_of(error));
+        if let Some(found) = self.read_shadow(thing, tokens).await.map_err(not_updated)? {
+            return Ok(found.version);
+        }
+        let create = ShadowChange::create(tokens.next());
+        self.update_shadow(thing, create).await.map_err(not_updated)
+    }
+}
+
+enum Decided {
+    Write(Permitted),
+    AlreadyOpen(WriteReceipt),
+}
+
+enum Prepared {
+    Write(Box<PreparedWrite>, ShadowVersion),
+    Answered(WriteReceipt),
+}
+
+fn answer(id: WriteId, outcome: Option<WriteOutcome>) -> Result<WriteReceipt, WriteError> {
+    match outcome {
+        Some(WriteOutcome::Requested(write)) => {
+            let event = write.requested_event();
+            let version = event.as_ref().map_or(LockVersion(0), |e| e.version);
+            Ok(WriteReceipt {
+                write: id,
+                version,
+                event,
+            })
+        }
+        Some(WriteOutcome::Aborted(reason)) => Err(WriteError::NotUpdated(reason)),
+        None => Err(WriteError::Undecided(id)),
+    }
+}

@@ -1,0 +1,261 @@
+//! The rules, one by one, on locks put together by hand.
+
+use keywright_domain::model::{
+    HeldKey, Identity, KeySlot, Lock, LockEvent, LockSnapshot, Principal, RecordedEvent, Write,
+    WriteState, *,
+};
+use keywright_domain::policy::{self, Decision, Limits, Rejection, WriteKey, decide_write};
+use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
+use proptest::prelude::*;
+
+fn snapshot() -> LockSnapshot {
+    LockSnapshot {
+        lock: Lock::fold(&[created(lock_id(1))]).expect("a stream"),
+        revision: Revision(1),
+        shadow_version: Some(ShadowVersion(1)),
+        unfinished: Vec::new(),
+        uncleared: Vec::new(),
+    }
+}
+
+/// The lock after writes for these slots were accepted, all still open.
+fn with_open(slots: &[KeySlot]) -> LockSnapshot {
+    let mut snapshot = snapshot();
+    for (n, slot) in slots.iter().enumerate() {
+        let (write, _) = prepared(&snapshot, n as u128 + 1, slot.clone());
+        snapshot.revision = snapshot.revision.next();
+        snapshot.unfinished.push(Write {
+            state: WriteState::Sent,
+            ..write
+        });
+    }
+    snapshot
+}
+
+fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<Decision, Rejection> {
+    let command = WriteKey {
+        lock: lock_id(1),
+        slot,
+    };
+    decide_write(
+        Some(snapshot),
+        &command,
+        &principal(),
+        &Limits::default(),
+        NOW,
+    )
+}
+
+fn ask_as(principal: Principal) -> Result<Decision, Rejection> {
+    let command = WriteKey {
+        lock: lock_id(1),
+        slot: slot("key", None),
+    };
+    let mut snapshot = snapshot();
+    snapshot.lock.organization = OrganizationId::new("owners").ok();
+    let held = HeldKey {
+        key: KeyUuid::new("k").expect("a key"),
+        index: None,
+        user: UserId::new("holder").ok(),
+    };
+    snapshot
+        .lock
+        .apply(&event(2, None, LockEvent::KeyAdded(held)))
+        .expect("the next event");
+    decide_write(
+        Some(&snapshot),
+        &command,
+        &principal,
+        &Limits::default(),
+        NOW,
+    )
+}
+
+fn event(version: u64, write: Option<u128>, event: LockEvent) -> RecordedEvent {
+    let write = write.map(WriteId::from_u128);
+    RecordedEvent {
+        version: LockVersion(version),
+        write,
+        event,
+        ..created(lock_id(1))
+    }
+}
+
+#[test]
+fn rule_1_who_may_write() {
+    let user = |id| Identity::User(UserId::new(id).expect("a user id"));
+    let organization =
+        |id| Identity::Organization(OrganizationId::new(id).expect("an organization"));
+    for (identity, allowed) in [
+        (user("the-owner"), true),
+        (user("holder"), true),
+        (user("stranger"), false),
+        // A user and an organization of the same name are not the same.
+        (user("owners"), false),
+        (organization("owners"), true),
+        (organization("others"), false),
+        (organization("the-owner"), false),
+        (Identity::EveryOrganization, true),
+    ] {
+        let answer = ask_as(Principal::of(identity.clone()));
+        assert_eq!(answer.is_ok(), allowed, "{identity:?}");
+        let both = Principal::of_both(user("stranger"), identity);
+        assert_eq!(ask_as(both).is_ok(), allowed, "either one is enough");
+    }
+}
+
+#[test]
+fn rule_2_a_lock_without_a_thing() {
+    let mut snapshot = snapshot();
+    snapshot.lock.thing = None;
+    assert_eq!(
+        ask(&snapshot, slot("key", None)),
+        Err(Rejection::NotProvisioned)
+    );
+}
+
+#[test]
+fn rule_3_an_index_is_below_the_capacity_where_that_is_known() {
+    let mut snapshot = snapshot();
+    assert!(ask(&snapshot, slot("key", Some(99))).is_ok());
+    let beyond = Err(Rejection::IndexBeyondCapacity { capacity: 100 });
+    assert_eq!(ask(&snapshot, slot("key", Some(100))), beyond);
+    snapshot.lock.key_capacity = None;
+    assert!(ask(&snapshot, slot("key", Some(100))).is_ok());
+}
+
+#[test]
+fn rule_4_the_same_open_write() {
+    let open = with_open(&[slot("key", Some(2)), slot("key", None)]);
+    let same = |id| Ok(Decision::AlreadyOpen(WriteId::from_u128(id)));
+    assert_eq!(ask(&open, slot("key", Some(2))), same(1));
+    assert_eq!(ask(&open, slot("key", None)), same(2));
+    for other in [
+        slot("key", Some(3)),
+        slot("other", Some(2)),
+        slot("other", None),
+    ] {
+        assert!(matches!(ask(&open, other), Ok(Decision::Write(_))));
+    }
+    let mut overdue = open;
+    overdue.unfinished[0].expires_at = NOW;
+    let answer = ask(&overdue, slot("key", Some(2)));
+    assert!(
+        matches!(answer, Ok(Decision::Write(_))),
+        "the lock skips it from now on"
+    );
+}
+
+#[test]
+fn rule_5_what_a_newer_write_supersedes() {
+    let open = with_open(&[slot("a", Some(2)), slot("b", Some(3)), slot("c", None)]);
+    let superseded = |slot| match ask(&open, slot) {
+        Ok(Decision::Write(permitted)) => permitted.supersedes,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(superseded(slot("new", Some(2))), [WriteId::from_u128(1)]);
+    assert_eq!(superseded(slot("new", Some(9))), []);
+    assert_eq!(superseded(slot("new", None)), []);
+}
+
+#[test]
+fn rule_6_how_many_and_how_large() {
+    let slots = |n: u64| (0..n).map(|i| slot("key", Some(i))).collect::<Vec<_>>();
+    assert!(ask(&with_open(&slots(15)), slot("key", Some(50))).is_ok());
+    let refused = Err(Rejection::TooManyOpenWrites);
+    assert_eq!(ask(&with_open(&slots(16)), slot("key", Some(50))), refused);
+    let long = "\"".repeat(128);
+    let large = (0..12).map(|i| slot(&long, Some(i))).collect::<Vec<_>>();
+    assert_eq!(
+        ask(&with_open(&large), slot(&long, Some(50))),
+        refused,
+        "12 of 558 bytes leave no room"
+    );
+    assert!(ask(&with_open(&large[..10]), slot(&long, Some(50))).is_ok());
+}
+
+#[test]
+fn a_late_confirmation_does_not_undo_a_newer_one() {
+    let slot_2 = |key: &str| slot(key, Some(2));
+    let requested = |version, write, key| {
+        event(
+            version,
+            Some(write),
+            LockEvent::KeyWriteRequested(slot_2(key)),
+        )
+    };
+    let confirmed = |version, write, key, late| {
+        event(
+            version,
+            Some(write),
+            LockEvent::KeyWriteConfirmed {
+                slot: slot_2(key),
+                late,
+            },
+        )
+    };
+    let superseded = event(3, Some(1), LockEvent::KeyWriteSuperseded(slot_2("old")));
+    let stream = [
+        created(lock_id(1)),
+        requested(2, 1, "old"),
+        superseded,
+        requested(4, 2, "new"),
+        confirmed(5, 2, "new", false),
+        confirmed(6, 1, "old", true),
+    ];
+    let lock = Lock::fold(&stream).expect("a stream");
+    let in_slot: Vec<&str> = lock
+        .keys
+        .iter()
+        .filter(|k| k.held.index == KeyIndex::new(2).ok())
+        .map(|k| k.held.key.as_str())
+        .collect();
+    assert_eq!(in_slot, ["new"]);
+}
+
+#[test]
+fn a_lock_refuses_events_that_are_not_its_next() {
+    let first = created(lock_id(1));
+    let mut lock = Lock::fold([&first]).expect("a stream");
+    let before = lock.clone();
+    let owner = LockEvent::OwnerSet {
+        user: UserId::new("u").expect("a user id"),
+    };
+    let mut foreign = event(2, None, owner.clone());
+    foreign.lock = lock_id(2);
+    for wrong in [
+        first,
+        event(3, None, owner.clone()),
+        event(1, None, owner),
+        foreign,
+    ] {
+        assert!(lock.apply(&wrong).is_err(), "{wrong:?}");
+        assert_eq!(lock, before);
+    }
+    assert!(Lock::fold(&[]).is_err());
+}
+
+proptest! {
+    /// What a decision leads to always applies, and leaves the lock within its bounds.
+    #[test]
+    fn what_is_decided_applies(asked in prop::collection::vec(("[abc]", prop::option::of(0..4_u64)), 1..40)) {
+        let mut snapshot = snapshot();
+        for (n, (key, index)) in asked.into_iter().enumerate() {
+            let slot = slot(&key, index);
+            let Ok(Decision::Write(_)) = ask(&snapshot, slot.clone()) else { continue };
+            let (write, _) = prepared(&snapshot, n as u128 + 1, slot);
+            let limits = Limits::default();
+            let (sent, save) = policy::commit(&snapshot, &write, ShadowVersion(2), &[], &limits, NOW);
+            for event in &save.events {
+                prop_assert_eq!(snapshot.lock.apply(event), Ok(()));
+            }
+            let ended: Vec<WriteId> = save.writes.iter().filter(|w| !w.is_open()).map(|w| w.id).collect();
+            snapshot.unfinished.retain(|w| !ended.contains(&w.id));
+            snapshot.unfinished.push(sent);
+            snapshot.revision = snapshot.revision.next();
+            prop_assert!(snapshot.open().count() <= limits.max_open_writes);
+            let bytes: usize = snapshot.open().map(|w| w.entry_bytes() + Limits::RESULT_BYTES).sum();
+            prop_assert!(bytes <= limits.document_budget);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Use cases that act for somebody authorize by themselves: whoever embeds the domain cannot forget to.
+
+use std::future::pending;
+use std::time::Duration;
+
+use keywright_domain::model::{Identity, LockEvent, NewLock, Principal, RecordedEvent, *};
+use keywright_domain::policy::{Rejection, WriteKey};
+use keywright_domain::ports::LockHistory;
+use keywright_domain::{ReadError, RequestOptions, WithdrawError, WriteError};
+use keywright_testkit::samples::{NOW, created, lock_id, owner, principal, slot};
+use tokio::time::Instant;
+
+use crate::world::{LOCK, World, succeeded};
+
+/// A lock of the stranger's own.
+const STRANGERS_LOCK: u64 = 124;
+
+fn user(name: &str) -> Principal {
+    Principal::of(Identity::User(UserId::new(name).expect("a user id")))
+}
+
+fn strangers() -> [Principal; 3] {
+    let organization = OrganizationId::new("another-organization").expect("an organization");
+    [
+        user("a-stranger"),
+        Principal::of(Identity::Organization(organization.clone())),
+        Principal::of_both(
+            Identity::User(UserId::new("a-stranger").expect("a user id")),
+            Identity::Organization(organization),
+        ),
+    ]
+}
+
+async fn with_strangers_lock(world: &World) {
+    let new = NewLock {
+        owner: UserId::new("a-stranger").ok(),
+        ..NewLock::default()
+    };
+    let created = RecordedEvent {
+        event: LockEvent::LockCreated(Box::new(new)),
+        ..created(lock_id(STRANGERS_LOCK))
+    };
+    let imported = world.store.import(vec![created]).await;
+    imported.expect("the lock is imported");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_can_neither_write_nor_withdraw_nor_read_nor_wait() {
+    let world = World::new().await;
+    with_strangers_lock(&world).await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    let before = (world.stored(id).await, world.stream().await, world.shadow());
+    let (lock, writes) = (lock_id(LOCK), &world.writes);
+    let far = Tick(Duration::from_secs(3600));
+    for stranger in strangers() {
+        let command = WriteKey {
+            lock,
+            slot: slot("key", Some(3)),
+        };
+        let written = writes
+            .write_key(&command, &stranger, RequestOptions::default())
+            .await;
+        assert_eq!(written, Err(WriteError::Rejected(Rejection::Forbidden)));
+        let forbidden = ReadError::Rejected(Rejection::Forbidden);
+        let withdrawn = writes.withdraw(lock, id, &stranger, None).await;
+        assert_eq!(
+            withdrawn,
+            Err(WithdrawError::Rejected(Rejection::Forbidden))
+        );
+        let read = writes.read_lock(lock, &stranger).await;
+        assert_eq!(read, Err(forbidden.clone()));
+        let read = writes.read_write(lock, id, &stranger).await;
+        assert_eq!(read, Err(forbidden.clone()));
+        let first = |_: &_| LockVersion(1);
+        let read = writes.read_events(lock, &stranger, first, 10).await;
+        assert_eq!(read.map(drop), Err(forbidden.clone()));
+        let start = Instant::now();
+        let waited = writes
+            .wait_for_write(lock, id, &stranger, far, pending)
+            .await;
+        assert_eq!(waited, Err(forbidden));
+        assert_eq!(
+            start.elapsed(),
+            Duration::ZERO,
+            "nobody waits for a refusal"
+        );
+    }
+    let after = (world.stored(id).await, world.stream().await, world.shadow());
+    assert_eq!(before, after, "nothing has changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_reached_through_another_lock() {
+    let world = World::new().await;
+    with_strangers_lock(&world).await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    let (stranger, own) = (user("a-stranger"), lock_id(STRANGERS_LOCK));
+    let far = Tick(Duration::from_secs(3600));
+    let withdrawn = world.writes.withdraw(own, id, &stranger, None).await;
+    assert_eq!(withdrawn, Err(WithdrawError::NotFound));
+    let read = world.writes.read_write(own, id, &stranger).await;
+    assert_eq!(read, Err(ReadError::WriteNotFound));
+    let waited = world
+        .writes
+        .wait_for_write(own, id, &stranger, far, pending)
+        .await;
+    assert_eq!(waited, Err(ReadError::WriteNotFound));
+    let unknown = world
+        .writes
+        .withdraw(lock_id(404), id, &stranger, None)
+        .await;
+    let not_found = WithdrawError::Rejected(Rejection::LockNotFound);
+    assert_eq!(unknown, Err(not_found));
+    assert_eq!(world.state(id).await, "SENT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_waited_for_until_its_end_or_the_deadline() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    let lock = lock_id(LOCK);
+    let wait = |span| {
+        let until = world.ports.timer.tick().after(span);
+        let writes = world.writes.clone();
+        async move {
+            let caller = principal();
+            writes
+                .wait_for_write(lock, id, &caller, until, pending)
+                .await
+        }
+    };
+    let open = wait(Duration::from_secs(3)).await.expect("it is read");
+    assert_eq!(open.state.name(), "SENT");
+
+    let start = Instant::now();
+    let waiting = tokio::spawn(wait(Duration::from_secs(3600)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let report = world.report(id, succeeded()).await;
+    world.writes.settle(&report).await.expect("settled");
+    let ended = waiting.await.expect("no panic").expect("it is read");
+    assert_eq!(ended.state.name(), "SUCCEEDED");
+    assert!(start.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_that_loses_its_access_stops_waiting() {
+    let world = World::new().await;
+    let id = world.write("key", Some(2)).await.expect("written").write;
+    let (lock, writes, caller) = (lock_id(LOCK), world.writes.clone(), principal());
+    let far = Tick(Duration::from_secs(3600));
+    let waiting =
+        tokio::spawn(async move { writes.wait_for_write(lock, id, &caller, far, pending).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let snapshot = world.lock().await;
+    let event = |version: u64, event| RecordedEvent {
+        lock,
+        uuid: snapshot.lock.uuid.clone(),
+        version: LockVersion(version),
+        time: NOW,
+        write: None,
+        event,
+    };
+    let next = snapshot.lock.version.0 + 1;
+    let user = UserId::new("the-next-owner").expect("a user id");
+    let sold = event(next, LockEvent::OwnerSet { user });
+    let keys = snapshot
+        .lock
+        .keys
+        .iter()
+        .filter(|k| k.held.user == Some(owner()));
+    let removed = keys.zip(next + 1..).map(|(key, version)| {
+        let slot = slot(key.held.key.as_str(), None);
+        event(version, LockEvent::KeyRemoved(slot))
+    });
+    let events = std::iter::once(sold).chain(removed).collect();
+    world.store.import(events).await.expect("imported");
+    let waited = waiting.await.expect("no panic");
+    assert_eq!(waited, Err(ReadError::Rejected(Rejection::Forbidden)));
+}
