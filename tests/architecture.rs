@@ -3,8 +3,10 @@
 //! Reads normal dependencies only: what tests use is no part of a package.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
+use keywright_tests::module_graph;
 use serde_json::Value;
 
 /// For each of our packages, which of ours it may depend on. One that is missing here is an error.
@@ -310,42 +312,18 @@ fn no_crate_with_a_known_advisory_comes_back() {
     assert!(advisory("rustls-pemfile", "2.2.0").is_some());
 }
 
-/// The app's files that name an adapter, but for the composition root and the codecs.
-fn names_an_adapter(file: &str, source: &str) -> bool {
-    let codecs = source.replace("keywright_adapters::json", "");
-    // Values that a person names in the settings are no adapters.
-    let codecs = codecs.replace("keywright_adapters::layer::FaultPlan", "");
-    let codecs = codecs.replace("keywright_adapters::auth::Algorithm", "");
-    let codecs = codecs.replace("keywright_adapters::database::DatabaseSettings", "");
-    !file.starts_with("bootstrap/") && codecs.contains("keywright_adapters")
-}
+/// The roots of the crates whose modules are checked.
+const CRATES: &[&str] = &["domain/src/lib.rs", "testkit/src/lib.rs"];
 
 #[test]
-fn only_the_composition_root_names_adapters() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../app/src");
-    let mut waiting = vec![std::path::PathBuf::from(root)];
-    let mut read = 0;
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            let entries = std::fs::read_dir(&path).expect("a folder");
-            waiting.extend(entries.map(|e| e.expect("an entry").path()));
-            continue;
-        }
-        let source = std::fs::read_to_string(&path).expect("a source");
-        let name = path.strip_prefix(root).expect("a file of the app");
-        let name = name.to_str().expect("a name");
-        assert!(
-            !names_an_adapter(name, &source),
-            "{} names an adapter",
-            path.display()
-        );
-        read += 1;
+fn no_modules_depend_on_each_other_in_a_circle() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for name in CRATES {
+        let dependencies = module_graph::dependencies(&root.join(name));
+        assert!(!dependencies.is_empty(), "{name} was read");
+        let circles = module_graph::circles(&dependencies);
+        assert!(circles.is_empty(), "circles in {name}: {circles:#?}");
     }
-    assert!(read > 10, "the app was read");
-    assert!(names_an_adapter(
-        "app.rs",
-        "use keywright_adapters::time::SystemClock;"
-    ));
 }
 
 /// What a reader must find in the table of ARCHITECTURE.md.

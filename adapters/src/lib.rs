@@ -4,11 +4,11 @@
 //! may have happened.
 
 pub mod auth;
-#[cfg(feature = "postgres")]
-pub mod database;
+pub mod decorator;
 pub mod json;
-pub mod layer;
 pub mod lock_repo;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod reports;
 pub mod shadow;
 pub mod time;

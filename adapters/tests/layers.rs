@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::layer::*;
+use keywright_adapters::decorator::*;
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::TokioTimer;

@@ -4,22 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
+use keywright_adapters::postgres::{PostgresError, PostgresPool, PostgresSettings};
 use keywright_domain::model::{
     LockSnapshot, LockVersion, Save, ShadowVersion, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
-use keywright_testkit::lock_repo::{Passing, Store};
+use keywright_testkit::lock_repo::{StoreFixture, TimeAdvanced};
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::tcp_proxy::{Passage, TcpProxy};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
 
 /// What a statement may take here.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Fresh {
     server: Arc<PostgresServer>,
@@ -58,38 +58,38 @@ impl Fresh {
         self.try_open().await.expect("a store")
     }
 
-    async fn try_open(&self) -> Result<PostgresLockRepo, DatabaseError> {
+    async fn try_open(&self) -> Result<PostgresLockRepo, PostgresError> {
         open_with(&self.url, self.timer.clone()).await
     }
 
     async fn refusal(&self) -> String {
         let refused = self.try_open().await.err().expect("refused");
-        assert!(matches!(refused, DatabaseError::Unfit(_)), "{refused:?}");
+        assert!(matches!(refused, PostgresError::Unfit(_)), "{refused:?}");
         refused.to_string()
     }
 }
 
-async fn open_at(url: &str) -> Result<PostgresLockRepo, DatabaseError> {
+async fn open_at(url: &str) -> Result<PostgresLockRepo, PostgresError> {
     open_with(url, ManualTimer::default()).await
 }
 
-async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, DatabaseError> {
-    let settings = DatabaseSettings::new(url).expect("a URL");
-    let database = Database::connect(&settings, PATIENCE).await?;
+async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, PostgresError> {
+    let settings = PostgresSettings::new(url).expect("a URL");
+    let database = PostgresPool::connect(&settings, ANSWER_TIMEOUT).await?;
     Ok(PostgresLockRepo::new(database, Arc::new(timer)))
 }
 
 /// The database's clock is nobody's to set; moving the moments that it wrote comes to the same.
-async fn fresh() -> Store {
+async fn fresh() -> StoreFixture {
     let database = Arc::new(Fresh::shared().await);
     let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
-    let set_wall_clock = move |millis: i64| -> Passing {
+    let set_wall_clock = move |millis: i64| -> TimeAdvanced {
         let database = database.clone();
         let moved = format!("UPDATE writes SET lease_until = lease_until - ({millis})");
         let moving = tokio::task::spawn_blocking(move || database.psql(&moved));
         Box::pin(async move { drop(moving.await.expect("it is set")) })
     };
-    Store::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
+    StoreFixture::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
 }
 
 lock_repo_cases!(fresh);
@@ -137,8 +137,8 @@ async fn replicas_that_start_at_once_share_one_store() {
 async fn a_lease_is_counted_by_each_replica_from_its_first_look() {
     let database = Fresh::shared().await;
     let (early, early_timer) = (database.open().await, database.timer.clone());
-    let settings = DatabaseSettings::new(&database.url).expect("a URL");
-    let connected = Database::connect(&settings, PATIENCE).await;
+    let settings = PostgresSettings::new(&database.url).expect("a URL");
+    let connected = PostgresPool::connect(&settings, ANSWER_TIMEOUT).await;
     let late_timer = ManualTimer::default();
     let late = PostgresLockRepo::new(
         connected.expect("the database"),
@@ -366,7 +366,7 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
     };
     let refused = nobody.try_open().await.err().expect("nobody is there");
     assert!(
-        matches!(refused, DatabaseError::Unreachable(_)),
+        matches!(refused, PostgresError::Unreachable(_)),
         "{refused:?}"
     );
 }
@@ -382,11 +382,11 @@ fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
         ("mysql://db/keywright", "an example is postgres://"),
         ("postgres://db:none/keywright", "an example is postgres://"),
     ] {
-        let text = DatabaseSettings::new(url).expect_err(url);
+        let text = PostgresSettings::new(url).expect_err(url);
         assert!(text.contains(part), "{url}: {text}");
         assert!(!text.contains("secret"), "{text}");
     }
-    let settings = DatabaseSettings::new("postgres://me@db.example/locks").expect("a URL");
+    let settings = PostgresSettings::new("postgres://me@db.example/locks").expect("a URL");
     assert_eq!(settings.place(), "db.example:5432/locks");
 }
 
@@ -500,8 +500,8 @@ async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
     use keywright_domain::model::{Identity, OrganizationId, Timestamp, UserId};
 
     let fresh = Fresh::shared().await;
-    let settings = DatabaseSettings::new(&fresh.url).expect("a URL");
-    let database = Database::connect(&settings, PATIENCE).await;
+    let settings = PostgresSettings::new(&fresh.url).expect("a URL");
+    let database = PostgresPool::connect(&settings, ANSWER_TIMEOUT).await;
     let keys = PostgresApiKeys::new(database.expect("the database"));
     let of = |name: &str| Identity::Organization(OrganizationId::new(name).expect("an id"));
     let acme = ApiKey::generate().record(of("acme"), None);
@@ -562,7 +562,7 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name_and_mode() {
             for refused in starting.collect::<Vec<_>>() {
                 let refused = refused.await.expect("no panic").expect("refused");
                 let text = refused.to_string();
-                assert!(matches!(refused, DatabaseError::Unfit(_)), "{text}");
+                assert!(matches!(refused, PostgresError::Unfit(_)), "{text}");
                 assert!(
                     text.contains("PgBouncer with pool_mode=transaction")
                         && text.contains("set pool_mode=session"),
@@ -659,7 +659,7 @@ async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
     let read = repo.load(lock_id(1)).await;
     let text = read.expect_err("a standby is not used").to_string();
     assert!(text.contains("takes no writes"), "{text}");
-    assert_eq!(open_at(&url).await.err(), Some(DatabaseError::ReadOnly));
+    assert_eq!(open_at(&url).await.err(), Some(PostgresError::ReadOnly));
 
     failed_over.store(false, std::sync::atomic::Ordering::SeqCst);
     let starting = primary.clone();

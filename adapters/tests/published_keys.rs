@@ -57,7 +57,7 @@ impl Followed {
         }
     }
 
-    async fn accepts(&self, key: &str) -> Result<(), Refusal> {
+    async fn accepts(&self, key: &str) -> Result<(), TokenError> {
         let token = self.issuer.token(key, &claims());
         let verified = self.keys.verify(token.as_bytes(), NOW).await;
         verified.map(drop)
@@ -66,7 +66,7 @@ impl Followed {
 
 impl Followed {
     /// Without asking the issuer.
-    fn verifier_knows(&self, key: &str) -> Result<(), Refusal> {
+    fn verifier_knows(&self, key: &str) -> Result<(), TokenError> {
         let token = self.issuer.token(key, &claims());
         self.verifier.verify(token.as_bytes(), NOW).map(drop)
     }
@@ -120,7 +120,7 @@ async fn a_new_key_without_a_kid_is_looked_for_when_no_old_one_fits() {
     pass(APART).await;
     assert_eq!(followed.accepts("two").await, Ok(()));
     assert_eq!(followed.issuer.asked(), 3);
-    assert_eq!(followed.accepts("three").await, Err(Refusal::Forged));
+    assert_eq!(followed.accepts("three").await, Err(TokenError::Forged));
     assert_eq!(followed.issuer.asked(), 3, "once in a while");
 }
 
@@ -170,7 +170,7 @@ async fn so_many_wait_for_the_issuer_and_no_more() {
         asking.spawn(async move { followed.accepts(&format!("guessed-{n}")).await });
     }
     let answers = asking.join_all().await;
-    let not_asked = answers.iter().filter(|a| **a == Err(Refusal::NotAsked));
+    let not_asked = answers.iter().filter(|a| **a == Err(TokenError::NotAsked));
     assert_eq!(not_asked.count(), 16);
     assert_eq!(
         followed.accepts("one").await,
@@ -185,7 +185,7 @@ async fn a_key_that_is_published_no_longer_is_refused_from_the_next_look_on() {
     assert_eq!(followed.accepts("one").await, Ok(()));
     followed.issuer.publish(&["two"]);
     assert!(followed.keys.refresh().await.expect("asked"));
-    assert_eq!(followed.accepts("one").await, Err(Refusal::UnknownKey));
+    assert_eq!(followed.accepts("one").await, Err(TokenError::UnknownKey));
     let nothing_new = followed.keys.refresh().await;
     assert_eq!(nothing_new, Ok(false));
 }
@@ -202,9 +202,12 @@ async fn many_tokens_of_unknown_keys_ask_once_in_a_while() {
             tasks.spawn(async move { keys.verify(token.as_bytes(), NOW).await });
         }
         for answer in tasks.join_all().await {
-            assert_eq!(answer, Err(Refusal::UnknownKey));
+            assert_eq!(answer, Err(TokenError::UnknownKey));
         }
-        assert_eq!(followed.accepts("another").await, Err(Refusal::UnknownKey));
+        assert_eq!(
+            followed.accepts("another").await,
+            Err(TokenError::UnknownKey)
+        );
         assert_eq!(followed.issuer.asked(), round);
     }
 }
@@ -228,7 +231,7 @@ async fn while_the_issuer_is_down_the_old_keys_serve() {
     ] {
         followed.issuer.answer(answering.clone());
         pass(APART).await;
-        assert_eq!(followed.accepts("two").await, Err(Refusal::UnknownKey));
+        assert_eq!(followed.accepts("two").await, Err(TokenError::UnknownKey));
         assert_eq!(followed.accepts("one").await, Ok(()), "{answering:?}");
         let error = followed.keys.refresh().await.expect_err("it is down");
         let text = error.to_string();
@@ -262,8 +265,8 @@ async fn keys_of_other_kinds_stand_beside_those_that_are_used() {
     for (key, answer) in [
         ("one", Ok(())),
         ("two", Ok(())),
-        ("encryption", Err(Refusal::UnknownKey)),
-        ("secret", Err(Refusal::UnknownKey)),
+        ("encryption", Err(TokenError::UnknownKey)),
+        ("secret", Err(TokenError::UnknownKey)),
     ] {
         assert_eq!(followed.accepts(key).await, answer, "{key}");
     }

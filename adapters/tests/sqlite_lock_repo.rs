@@ -14,17 +14,17 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
-use keywright_testkit::lock_repo::Store;
+use keywright_testkit::lock_repo::StoreFixture;
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-async fn fresh() -> Store {
+async fn fresh() -> StoreFixture {
     let folder = TempDir::new().expect("a folder");
     let (timer, path) = (ManualTimer::default(), file(&folder));
     let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
-    let store = Store::new(Arc::new(repo), move |span| {
+    let store = StoreFixture::new(Arc::new(repo), move |span| {
         let _lives_as_long_as_the_test = &folder;
         timer.advance(span);
     });

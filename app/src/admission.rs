@@ -9,23 +9,23 @@ use std::time::Duration;
 
 use keywright_domain::model::{Identity, Principal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::settings::Bounds;
 
 /// So many may wait for a place also where none has become free lately.
-const FEWEST_WAITING: usize = 16;
+const MIN_WAITING: usize = 16;
 
 /// In how many seconds a source is forgiven all that it may fail at once.
-const FORGIVEN_IN: f64 = 5.0;
+const FAILURE_WINDOW: f64 = 5.0;
 
 /// How many sources are remembered; beyond that, those whose failures are forgiven are forgotten.
-const MOST_SOURCES: usize = 4096;
+const MAX_SOURCES: usize = 4096;
 
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
-    pace: Arc<Mutex<Pace>>,
+    pace: Arc<Mutex<DrainEstimator>>,
     start_time: Duration,
     in_flight: usize,
     share: usize,
@@ -44,13 +44,13 @@ struct Failures {
 }
 
 /// A place among all that is in progress, until it is dropped.
-pub(crate) struct Place {
+pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
-    pace: Arc<Mutex<Pace>>,
+    pace: Arc<Mutex<DrainEstimator>>,
 }
 
 /// How many places become free in the time that somebody waits for one: so many may wait.
-struct Pace {
+struct DrainEstimator {
     span: Duration,
     since: Instant,
     freed: usize,
@@ -59,7 +59,7 @@ struct Pace {
 }
 
 /// A place among what is in progress for each of somebody's identities, until it is dropped.
-pub(crate) struct Share {
+pub(crate) struct QuotaPermit {
     names: Vec<String>,
     shares: Shares,
 }
@@ -69,7 +69,7 @@ impl Admission {
         Self {
             places: Arc::new(Semaphore::new(bounds.in_flight)),
             waiting: AtomicUsize::new(0),
-            pace: Arc::new(Mutex::new(Pace::new(bounds.start_time))),
+            pace: Arc::new(Mutex::new(DrainEstimator::new(bounds.start_time))),
             in_flight: bounds.in_flight,
             start_time: bounds.start_time,
             share: bounds.share,
@@ -81,19 +81,19 @@ impl Admission {
 
     /// A place, as soon as one is free. `None`: none is within the time in which something is to start, or more wait
     /// already than start in that time.
-    pub(crate) async fn place(&self) -> Option<Place> {
+    pub(crate) async fn permit(&self) -> Option<Permit> {
         let permit = match self.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait().await?,
         };
-        Some(Place {
+        Some(Permit {
             _permit: permit,
             pace: self.pace.clone(),
         })
     }
 
     /// Whether a request that comes now gets no place, nor waits for one.
-    pub(crate) fn is_overrun(&self) -> bool {
+    pub(crate) fn is_overloaded(&self) -> bool {
         self.places.available_permits() == 0 && {
             let waiting = self.waiting.load(Ordering::Relaxed);
             waiting >= lock(&self.pace).most_waiting(self.in_flight)
@@ -104,11 +104,11 @@ impl Admission {
         let most = lock(&self.pace).most_waiting(self.in_flight);
         let _waiting = Waiting::among(&self.waiting, most)?;
         let free = self.places.clone().acquire_owned();
-        timeout(self.start_time, free).await.ok()?.ok()
+        tokio::time::timeout(self.start_time, free).await.ok()?.ok()
     }
 
     /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
-    pub(crate) fn share(&self, principal: &Principal) -> Option<Share> {
+    pub(crate) fn share(&self, principal: &Principal) -> Option<QuotaPermit> {
         let mut names: Vec<String> = principal.identities().map(Identity::to_string).collect();
         // A token and an API key of one organization are one share.
         names.dedup();
@@ -120,7 +120,7 @@ impl Admission {
         for name in &names {
             *shares.entry(name.clone()).or_default() += 1;
         }
-        Some(Share {
+        Some(QuotaPermit {
             names,
             shares: self.shares.clone(),
         })
@@ -130,10 +130,10 @@ impl Admission {
     /// to come later. Good credentials are let in all the same.
     pub(crate) fn failed(&self, source: IpAddr) -> bool {
         let (mut sources, now) = (lock(&self.failures), Instant::now());
-        if sources.len() >= MOST_SOURCES {
+        if sources.len() >= MAX_SOURCES {
             sources.retain(|_, failures| self.level(failures, now) > 0.0);
         }
-        if sources.len() >= MOST_SOURCES && !sources.contains_key(&source) {
+        if sources.len() >= MAX_SOURCES && !sources.contains_key(&source) {
             return true;
         }
         let failures = sources.entry(source).or_insert(Failures {
@@ -150,12 +150,12 @@ impl Admission {
     }
 
     fn level(&self, failures: &Failures, now: Instant) -> f64 {
-        let forgiven = (now - failures.at).as_secs_f64() * self.most_failures / FORGIVEN_IN;
+        let forgiven = (now - failures.at).as_secs_f64() * self.most_failures / FAILURE_WINDOW;
         (failures.level - forgiven).max(0.0)
     }
 }
 
-impl Drop for Share {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         let mut shares = lock(&self.shares);
         for name in &self.names {
@@ -187,7 +187,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Pace {
+impl DrainEstimator {
     fn new(span: Duration) -> Self {
         Self {
             span,
@@ -215,11 +215,11 @@ impl Pace {
     fn most_waiting(&mut self, places: usize) -> usize {
         self.roll();
         let before = self.before.unwrap_or(places);
-        before.max(self.freed).max(FEWEST_WAITING)
+        before.max(self.freed).max(MIN_WAITING)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         lock(&self.pace).free();
     }
@@ -253,13 +253,13 @@ mod tests {
         let admission = admission();
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(admission.place().await.expect("a place"));
+            places.push(admission.permit().await.expect("a place"));
         }
         let start = Instant::now();
-        assert!(admission.place().await.is_none());
+        assert!(admission.permit().await.is_none());
         assert_eq!(start.elapsed(), Bounds::default().start_time);
         places.pop();
-        assert!(admission.place().await.is_some());
+        assert!(admission.permit().await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,22 +267,22 @@ mod tests {
         let admission = Arc::new(admission());
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(admission.place().await.expect("a place"));
+            places.push(admission.permit().await.expect("a place"));
         }
-        assert!(!admission.is_overrun(), "one more may wait");
+        assert!(!admission.is_overloaded(), "one more may wait");
         let start = Instant::now();
         let mut asking = tokio::task::JoinSet::new();
-        for _ in 0..FEWEST_WAITING + 5 {
+        for _ in 0..MIN_WAITING + 5 {
             let admission = admission.clone();
-            asking.spawn(async move { (admission.place().await.is_some(), start.elapsed()) });
+            asking.spawn(async move { (admission.permit().await.is_some(), start.elapsed()) });
         }
         tokio::task::yield_now().await;
-        assert!(admission.is_overrun());
+        assert!(admission.is_overloaded());
         let asked = asking.join_all().await;
         assert!(asked.iter().all(|(admitted, _)| !admitted));
         let at_once = asked.iter().filter(|(_, after)| after.is_zero());
         assert_eq!(at_once.count(), 5);
-        assert!(!admission.is_overrun(), "nobody waits any more");
+        assert!(!admission.is_overloaded(), "nobody waits any more");
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
         for n in 0..10_000_u32 {
             admission.failed(IpAddr::from(n.to_be_bytes()));
         }
-        assert!(lock(&admission.failures).len() <= MOST_SOURCES);
+        assert!(lock(&admission.failures).len() <= MAX_SOURCES);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!admission.failed(IpAddr::from([1, 2, 3, 4])));
     }

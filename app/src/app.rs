@@ -73,7 +73,7 @@ pub(crate) struct Ingest {
 const CONFIRMATIONS_APART: Duration = Duration::from_secs(5);
 
 /// The shortest secret that is taken: 128 bits in hexadecimal.
-const SHORTEST_SECRET: usize = 32;
+const MIN_SECRET_LENGTH: usize = 32;
 
 impl Ingest {
     /// # Errors
@@ -87,8 +87,8 @@ impl Ingest {
         };
         let text = std::fs::read_to_string(secret).map_err(|e| unusable(&e))?;
         let text = text.trim();
-        if text.len() < SHORTEST_SECRET {
-            let why = format!("it must hold {SHORTEST_SECRET} characters at least");
+        if text.len() < MIN_SECRET_LENGTH {
+            let why = format!("it must hold {MIN_SECRET_LENGTH} characters at least");
             return Err(unusable(&why).into());
         }
         Ok(Self {

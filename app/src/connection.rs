@@ -187,8 +187,8 @@ impl<S> ClientStream<S> {
         }
         match self.state.phase() {
             Phase::Idle => {
-                let patience = self.idle_time();
-                self.state.idle_since().map(|since| since + patience)
+                let timeout = self.idle_time();
+                self.state.idle_since().map(|since| since + timeout)
             }
             Phase::Head => Some(self.head_began + self.header_time),
             // Bodies and answers have deadlines of their own.

@@ -69,8 +69,8 @@ pub(crate) async fn run(
         graceful.shutdown().await;
         app.work.tasks.wait().await;
     };
-    let patience = settings.protocol.request_timeout + DRAIN_MARGIN;
-    match tokio::time::timeout(patience, finish).await {
+    let timeout = settings.protocol.request_timeout + DRAIN_MARGIN;
+    match tokio::time::timeout(timeout, finish).await {
         Ok(()) => info!("stopped"),
         Err(_) => warn!("stopped before all was finished; writes are taken up at the next start"),
     }

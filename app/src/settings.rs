@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keywright_adapters::auth::Algorithm;
-#[cfg(feature = "postgres")]
-use keywright_adapters::database::DatabaseSettings;
 #[cfg(feature = "sandbox")]
-use keywright_adapters::layer::FaultPlan;
+use keywright_adapters::decorator::FaultPlan;
+#[cfg(feature = "postgres")]
+use keywright_adapters::postgres::PostgresSettings;
 #[cfg(feature = "mqtt")]
-use keywright_mqtt::{BrokerUrl, Files};
+use keywright_mqtt::{BrokerUrl, TlsFiles};
 #[cfg(feature = "sandbox")]
 use keywright_sandbox::{Behaviour, Demo};
 
@@ -68,7 +68,7 @@ pub(crate) enum StoreChoice {
     Memory,
     /// In a PostgreSQL database.
     #[cfg(feature = "postgres")]
-    Database(Box<DatabaseSettings>),
+    PostgresPool(Box<PostgresSettings>),
 }
 
 /// Where the shadows of locks are.
@@ -113,7 +113,7 @@ pub(crate) struct Aws {
 #[derive(Clone, Debug)]
 pub(crate) struct Mqtt {
     pub(crate) url: BrokerUrl,
-    pub(crate) files: Files,
+    pub(crate) files: TlsFiles,
     pub(crate) client_id: String,
     /// Among how many shadows things are shared out.
     pub(crate) shards: usize,

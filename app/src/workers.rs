@@ -10,7 +10,7 @@ use keywright_domain::ports::{DeviceReports, LockHistory, RepoError, ReportStrea
 use keywright_domain::{AuditReport, KeyWrites, MaintenanceOutcome, Settlement};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, timeout};
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
 use crate::metrics::Metrics;
@@ -45,15 +45,15 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is looked for what is kept no longer, and how much of it is deleted at once.
-const FORGET_EVERY: Duration = Duration::from_secs(3);
-const FORGETTING: usize = 256;
+const PURGE_INTERVAL: Duration = Duration::from_secs(3);
+const PURGE_BATCH: usize = 256;
 
 /// The pauses between the tries to settle one report.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest pause between the tries to read shadows that could not be read.
-const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(30);
+const MAX_RECONCILE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Starts all of them. None of them ends by itself; they end with the set.
 pub(crate) fn start(
@@ -61,7 +61,7 @@ pub(crate) fn start(
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
 ) -> JoinSet<()> {
-    let attendant = Arc::new(Attendant::new(writes.clone(), metrics.clone()));
+    let scheduler = Arc::new(MaintenanceScheduler::new(writes.clone(), metrics.clone()));
     // At start-up, reports may have been missed.
     let look = Arc::new(Notify::new());
     look.notify_one();
@@ -74,8 +74,8 @@ pub(crate) fn start(
             metrics.clone(),
         ));
     }
-    workers.spawn(reconcile_all(attendant.clone(), look.clone()));
-    workers.spawn(maintain(attendant, look));
+    workers.spawn(reconcile_all(scheduler.clone(), look.clone()));
+    workers.spawn(maintain(scheduler, look));
     workers.spawn(purge(writes.clone()));
     workers.spawn(count(writes.clone(), metrics.clone()));
     for _ in 0..RECOVERIES {
@@ -142,7 +142,7 @@ async fn settle(writes: &KeyWrites, report: &DeviceReport, metrics: &Metrics) {
             Err(error) => warn!(thing = %report.thing, %error, "trying again"),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
@@ -162,19 +162,19 @@ async fn recover(writes: Arc<KeyWrites>) {
 }
 
 /// Attends to what is due, every second; a lock whose shadow does not answer holds up no other.
-async fn maintain(attendant: Arc<Attendant>, look: Arc<Notify>) {
+async fn maintain(scheduler: Arc<MaintenanceScheduler>, look: Arc<Notify>) {
     let mut contradictions = 0;
     loop {
-        if attendant.writes.clock_was_set_back() {
+        if scheduler.writes.clock_was_set_back() {
             warn!("the clock was set back; all open writes are looked at again");
             look.notify_one();
         }
-        match attendant.pass(false).await {
+        match scheduler.pass(false).await {
             // What is still going on is skipped by the next pass.
             Ok(mut going_on) => going_on.detach_all(),
             Err(error) => warn!(%error, "due writes could not be listed"),
         }
-        let counted = attendant.writes.contradictions();
+        let counted = scheduler.writes.contradictions();
         if counted > contradictions {
             warn!(count = counted, "contradictions up to now");
             contradictions = counted;
@@ -187,7 +187,7 @@ async fn maintain(attendant: Arc<Attendant>, look: Arc<Notify>) {
 pub(crate) async fn watch_store(history: Arc<dyn LockHistory>, tell: watch::Sender<bool>) {
     loop {
         let asked = history.write(WriteId::from_u128(0));
-        let answers = matches!(timeout(ANSWERS_WITHIN, asked).await, Ok(Ok(_)));
+        let answers = matches!(tokio::time::timeout(ANSWERS_WITHIN, asked).await, Ok(Ok(_)));
         if tell.send_replace(answers) != answers {
             match answers {
                 true => info!("the store of locks answers again"),
@@ -257,30 +257,30 @@ fn log_findings(lock: LockId, audited: &AuditReport) {
 /// Deletes what is kept no longer, a little at a time.
 async fn purge(writes: Arc<KeyWrites>) {
     loop {
-        match writes.purge(FORGETTING).await {
-            Ok(forgotten) if forgotten >= FORGETTING => {
+        match writes.purge(PURGE_BATCH).await {
+            Ok(forgotten) if forgotten >= PURGE_BATCH => {
                 tokio::time::sleep(FIRST_PAUSE).await;
                 continue;
             }
             Ok(_) => {}
             Err(error) => warn!(%error, "what is kept no longer could not be deleted"),
         }
-        tokio::time::sleep(FORGET_EVERY).await;
+        tokio::time::sleep(PURGE_INTERVAL).await;
     }
 }
 
 /// Reads the shadows of all open writes whenever it is told to, until each has been read.
-async fn reconcile_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
+async fn reconcile_all(scheduler: Arc<MaintenanceScheduler>, look: Arc<Notify>) {
     loop {
         look.notified().await;
         let mut pause = PERIOD;
         let mut going_on = loop {
-            match attendant.pass(true).await {
+            match scheduler.pass(true).await {
                 Ok(going_on) => break going_on,
                 Err(error) => warn!(%error, "open writes could not be listed"),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK_PAUSE);
+            pause = (pause * 2).min(MAX_RECONCILE_PAUSE);
         };
         loop {
             let mut failed = Vec::new();
@@ -295,14 +295,14 @@ async fn reconcile_all(attendant: Arc<Attendant>, look: Arc<Notify>) {
                 "shadows could not be read; reports may be missing; trying again"
             );
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK_PAUSE);
-            attendant.begin_all(failed, &mut going_on).await;
+            pause = (pause * 2).min(MAX_RECONCILE_PAUSE);
+            scheduler.begin_all(failed, &mut going_on).await;
         }
     }
 }
 
 /// Attends to writes: several locks at once, the writes of one lock one after the other.
-struct Attendant {
+struct MaintenanceScheduler {
     writes: Arc<KeyWrites>,
     places: Arc<Semaphore>,
     busy: Arc<Mutex<HashSet<LockId>>>,
@@ -310,7 +310,7 @@ struct Attendant {
     metrics: Arc<Metrics>,
 }
 
-impl Attendant {
+impl MaintenanceScheduler {
     fn new(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) -> Self {
         let mut pace = tokio::time::interval(APART);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

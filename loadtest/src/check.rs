@@ -11,7 +11,7 @@ use crate::recorder::{Accepted, Record};
 use crate::session::{Ask, Caller, Credential};
 
 /// How many faults are shown.
-const MOST_SHOWN: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 /// How often a page is asked for before the check is given up.
 const TRIES: u32 = 50;
@@ -130,7 +130,7 @@ impl Checked {
 
     fn miss(&mut self, what: String) {
         self.missing_count += 1;
-        if self.missing.len() < MOST_SHOWN {
+        if self.missing.len() < MAX_SHOWN {
             self.missing.push(what);
         }
     }

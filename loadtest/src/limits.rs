@@ -196,7 +196,7 @@ fn always(run: &Summary) -> Vec<Finding> {
         some("of them confirmed", run.confirmed_checked),
         never(
             "arrivals that the load test itself had no place for",
-            run.no_place,
+            run.no_permit,
         ),
     ];
     let slots = run.slots_checked;
@@ -328,7 +328,7 @@ mod tests {
         type Spoil = fn(&mut Summary);
         let spoiled: [(Spoil, &str); 23] = [
             (|run| run.confirmed_checked = 0, "of them confirmed"),
-            (|run| run.no_place = 1, "no place"),
+            (|run| run.no_permit = 1, "no place"),
             (|run| run.given_up = Some("no".into()), "when all is over"),
             (|run| run.missing = 1, "200s without event"),
             (|run| run.accept.p90 = 50.1, "time to accept, p90"),

@@ -30,11 +30,11 @@ pub async fn open_loop(
     recorder: &Arc<Recorder>,
 ) -> u64 {
     let free: Arc<Mutex<Vec<OwnClient>>> = Arc::default();
-    let (mut lives, mut no_place) = (JoinSet::new(), 0);
+    let (mut lives, mut no_permit) = (JoinSet::new(), 0);
     arrivals(rate, span, |meant| {
         while lives.try_join_next().is_some() {}
         if lives.len() >= MOST {
-            no_place += 1;
+            no_permit += 1;
             return;
         }
         let (population, recorder, free) = (population.clone(), recorder.clone(), free.clone());
@@ -56,5 +56,5 @@ pub async fn open_loop(
     let end = Instant::now() + GRACE;
     while let Ok(Some(_)) = timeout_at(end, lives.join_next()).await {}
     recorder.unconfirmed(u64::try_from(lives.len()).unwrap_or(u64::MAX));
-    no_place
+    no_permit
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use tempfile::TempDir;
 
+use crate::load_writes;
+use crate::load_writes::{Clients, Pressed};
 use crate::population::of_sandbox;
-use crate::pressure;
-use crate::pressure::{Clients, Pressed};
 use crate::server::Server;
 
 /// How many locks are written to: more than requests at once, so that they do not wait for each other's locks.
@@ -73,7 +73,7 @@ struct Run {
 pub(crate) async fn run(overload: &Overload) -> Result<bool, String> {
     let mut ratios = Vec::new();
     let mut clean = true;
-    let _awake = pressure::awake();
+    let _awake = load_writes::awake();
     println!(
         "run   closed loop 200/s   open loop, peak 200/s   at twice: asked/s   200/s   503/s   others   ratio   p99 of 200"
     );
@@ -144,14 +144,17 @@ async fn once(overload: &Overload) -> Result<Run, String> {
     let cores = overload.server_cores.as_deref();
     let server = Server::start(&overload.binary, data.path(), cores, &arguments)?;
     let token = of_sandbox(data.path(), "KEYWRIGHT_TOKEN")?;
-    let (make, next) = (pressure::writes(&token, LOCKS), Arc::new(AtomicU64::new(0)));
+    let (make, next) = (
+        load_writes::writes(&token, LOCKS),
+        Arc::new(AtomicU64::new(0)),
+    );
     // A first write to a lock is cheaper than those that supersede one, of which all the rest are.
-    let first = pressure::writes_in_turn(&token, LOCKS);
+    let first = load_writes::writes_in_turn(&token, LOCKS);
     while next.load(Ordering::Relaxed) < LOCKS {
-        pressure::closed(server.address, &first, &next, AT_ONCE, WARM_UP).await;
+        load_writes::closed(server.address, &first, &next, AT_ONCE, WARM_UP).await;
     }
     let brief = overload.span / 2;
-    let closed = pressure::closed(server.address, &make, &next, AT_ONCE, brief).await;
+    let closed = load_writes::closed(server.address, &make, &next, AT_ONCE, brief).await;
     if closed.answers.of(200) == 0 {
         return Err("nothing was answered 200".into());
     }

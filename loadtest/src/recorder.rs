@@ -77,7 +77,7 @@ pub struct Progress {
 }
 
 /// How many unexpected answers are shown.
-pub const MOST_SHOWN: usize = 20;
+pub const MAX_SHOWN: usize = 20;
 
 /// Takes it in.
 pub struct Recorder {
@@ -155,7 +155,7 @@ impl Recorder {
     pub fn unexpected(&self, what: String) {
         let mut record = self.record();
         record.unexpected_count += 1;
-        if record.unexpected.len() < MOST_SHOWN {
+        if record.unexpected.len() < MAX_SHOWN {
             record.unexpected.push(what);
         }
     }

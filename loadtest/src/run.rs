@@ -96,7 +96,7 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     let (population, recorder) = (Arc::new(target.population), Arc::new(Recorder::default()));
     let telling = tokio::spawn(tell(recorder.clone(), run.span));
     let start = Instant::now();
-    let no_place = match run.rate {
+    let no_permit = match run.rate {
         Some(rate) => open_loop(target.address, rate, run.span, &population, &recorder).await,
         None => {
             let load = closed_loop(target.address, run.users, run.span, &population, &recorder);
@@ -130,7 +130,7 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
         faults: fleet.map(Fleet::faults).unwrap_or_default(),
     };
     let mut summary = Summary::of(setting, &record, &checked, span);
-    summary.no_place = no_place;
+    summary.no_permit = no_permit;
     summary.verdict = limits.judge(&summary);
     let compared = compare(&summary, &earlier, run.noise);
     summary.verdict.extend(compared);
@@ -256,10 +256,10 @@ fn say(run: &Summary) {
             time(times.max),
         );
     }
-    if run.no_place > 0 {
+    if run.no_permit > 0 {
         println!(
             "{} arrivals had no place in this program itself: the load was less than asked for",
-            run.no_place
+            run.no_permit
         );
     }
     println!(

@@ -167,7 +167,7 @@ pub struct Summary {
     /// What they were.
     pub missing_shown: Vec<String>,
     /// Arrivals for which the load test itself had no place.
-    pub no_place: u64,
+    pub no_permit: u64,
     /// Second by second.
     pub moments: Vec<Moment>,
     /// How long acceptance took.
@@ -225,7 +225,7 @@ impl Summary {
             slots_checked: checked.slots,
             missing: checked.missing_count,
             missing_shown: checked.missing.clone(),
-            no_place: 0,
+            no_permit: 0,
             moments: record.seconds.iter().map(Moment::of).collect(),
             accept_buckets: accept.buckets(),
             confirm_buckets: confirm.buckets(),

@@ -115,7 +115,7 @@ impl fmt::Display for BrokerUrl {
 
 /// The files that a connection needs besides the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
+pub struct TlsFiles {
     /// The certificates that broker certificates are traced back to (PEM); those of the system without it.
     pub ca: Option<PathBuf>,
     /// The certificate that the broker is shown, with those between it and its root (PEM).
@@ -137,7 +137,7 @@ pub struct Broker {
 impl Broker {
     /// # Errors
     /// A file cannot be used, or does not go with the others; the text names it.
-    pub fn new(url: BrokerUrl, files: &Files) -> Result<Self, InvalidBroker> {
+    pub fn new(url: BrokerUrl, files: &TlsFiles) -> Result<Self, InvalidBroker> {
         let identity = match (&files.certificate, &files.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -293,18 +293,18 @@ mod tests {
     fn files_that_do_not_go_together_are_refused() {
         let url = |text: &str| text.parse::<BrokerUrl>().expect("an address");
         let file = || Some(PathBuf::from("/nowhere/file.pem"));
-        let half = Files {
+        let half = TlsFiles {
             certificate: file(),
-            ..Files::default()
+            ..TlsFiles::default()
         };
         let refused = |url, files| Broker::new(url, &files).expect_err("it is refused");
         assert_eq!(
             refused(url("mqtts://a"), half),
             InvalidBroker::HalfAnIdentity
         );
-        let ca = Files {
+        let ca = TlsFiles {
             ca: file(),
-            ..Files::default()
+            ..TlsFiles::default()
         };
         assert_eq!(
             refused(url("mqtt://a"), ca.clone()),

@@ -13,14 +13,14 @@ mod packets;
 mod session;
 mod transport;
 
-pub use broker::{Broker, BrokerUrl, Files, InvalidBroker};
+pub use broker::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
 pub use session::{Connection, Handler, Message, NotSent, Session, SessionOptions};
 
 /// How surely a message is delivered: at most once, or at least once.
 pub use rumqttc::QoS;
 
 /// The largest payload that is published, in bytes: AWS IoT's bound.
-pub const LARGEST_PAYLOAD: usize = 128 * 1024;
+pub const MAX_PAYLOAD_BYTES: usize = 128 * 1024;
 
 /// The topic and the head of a packet, which come on top of its payload.
 const MAX_PACKET_OVERHEAD: usize = 1024;

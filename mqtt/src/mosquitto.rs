@@ -15,7 +15,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::broker::{BrokerUrl, Files};
+use crate::broker::{BrokerUrl, TlsFiles};
 
 /// A running broker, killed when it is dropped.
 pub struct Mosquitto {
@@ -237,8 +237,8 @@ impl Certificates {
     }
 
     /// What a client needs that shows the certificate of this name.
-    pub fn files(&self, name: &str) -> Files {
-        Files {
+    pub fn files(&self, name: &str) -> TlsFiles {
+        TlsFiles {
             ca: Some(self.path("ca.pem")),
             certificate: Some(self.path(&format!("{name}.pem"))),
             key: Some(self.path(&format!("{name}.key"))),

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use crate::broker::Broker;
 use crate::session::SessionOptions;
 use crate::transport::{self, ByteStream};
-use crate::{LARGEST_PAYLOAD, MAX_PACKET_OVERHEAD};
+use crate::{MAX_PACKET_OVERHEAD, MAX_PAYLOAD_BYTES};
 
 /// The time without a packet from us after which a broker takes us for dead, less the half that MQTT adds to it.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -209,7 +209,7 @@ impl PacketStream {
     }
 
     fn encode(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
-        packet.write(&mut self.output, LARGEST_PAYLOAD + MAX_PACKET_OVERHEAD)?;
+        packet.write(&mut self.output, MAX_PAYLOAD_BYTES + MAX_PACKET_OVERHEAD)?;
         Ok(())
     }
 }

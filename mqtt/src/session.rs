@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::broker::Broker;
 use crate::outbound::{NotQueued, Outbound, OutboundQueue, outbound};
 use crate::packets::{ConnectionError, KEEP_ALIVE, PacketStream, Transfer};
-use crate::{LARGEST_PAYLOAD, MAX_PACKET_OVERHEAD};
+use crate::{MAX_PACKET_OVERHEAD, MAX_PAYLOAD_BYTES};
 
 /// A broker answers at least each ping: one that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -123,7 +123,7 @@ impl Connection {
     /// Publishes without waiting for room.
     ///
     /// # Errors
-    /// The payload is larger than [`LARGEST_PAYLOAD`], the connection is over, or its queue is full. Without an error
+    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], the connection is over, or its queue is full. Without an error
     /// the message may have been sent.
     pub fn try_publish(&self, topic: &str, qos: QoS, payload: Vec<u8>) -> Result<(), NotSent> {
         fits(topic, payload.len())?;
@@ -134,7 +134,7 @@ impl Connection {
     /// Publishes as soon as there is room.
     ///
     /// # Errors
-    /// The payload is larger than [`LARGEST_PAYLOAD`], or the connection is over.
+    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], or the connection is over.
     pub async fn publish(&self, topic: &str, qos: QoS, payload: Bytes) -> Result<(), NotSent> {
         fits(topic, payload.len())?;
         let mut publish = Publish::new(topic, qos, Vec::new());
@@ -154,7 +154,7 @@ impl From<NotQueued> for NotSent {
 
 /// A packet that is too large would end the connection.
 fn fits(topic: &str, payload: usize) -> Result<(), NotSent> {
-    if payload <= LARGEST_PAYLOAD && topic.len() < MAX_PACKET_OVERHEAD / 2 {
+    if payload <= MAX_PAYLOAD_BYTES && topic.len() < MAX_PACKET_OVERHEAD / 2 {
         return Ok(());
     }
     Err(NotSent(format!(

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
-use keywright_mqtt::{Broker, BrokerUrl, Files, Handler, Message, QoS, Session, SessionOptions};
+use keywright_mqtt::{Broker, BrokerUrl, Handler, Message, QoS, Session, SessionOptions, TlsFiles};
 use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Debug, PartialEq)]
@@ -49,7 +49,7 @@ fn start(
 }
 
 fn plain(broker: &Mosquitto) -> Broker {
-    Broker::new(broker.url(), &Files::default()).expect("a broker")
+    Broker::new(broker.url(), &TlsFiles::default()).expect("a broker")
 }
 
 /// Waits for something, and forgets what comes before it.
@@ -159,7 +159,7 @@ async fn a_second_client_of_the_same_id_ends_the_first_connection() {
 async fn mutual_tls_works_and_what_does_not_says_why() {
     let certificates = Certificates::new();
     let broker = Mosquitto::start_tls(&certificates);
-    let connect = |url: BrokerUrl, files: &Files| {
+    let connect = |url: BrokerUrl, files: &TlsFiles| {
         let made = Broker::new(url, files).expect("the files can be used");
         start(made, &["a/#"], |_| {})
     };
@@ -167,11 +167,11 @@ async fn mutual_tls_works_and_what_does_not_says_why() {
     until(&log, |seen| *seen == Seen::Up(1));
 
     let good = certificates.files("client");
-    let wrong_authority = Files {
+    let wrong_authority = TlsFiles {
         ca: Some(certificates.path("other-ca.pem")),
         ..good.clone()
     };
-    let nobody = Files {
+    let nobody = TlsFiles {
         certificate: None,
         key: None,
         ..good.clone()
@@ -197,7 +197,7 @@ async fn mutual_tls_works_and_what_does_not_says_why() {
         ),
         (
             plain_text.expect("an address"),
-            Files::default(),
+            TlsFiles::default(),
             "onnection",
         ),
     ];
@@ -217,13 +217,13 @@ fn each_file_that_cannot_be_used_is_named_with_the_reason() {
     let certificates = Certificates::new();
     let good = certificates.files("client");
     let path = |name: &str| Some(certificates.path(name));
-    let refused = |files: &Files| {
+    let refused = |files: &TlsFiles| {
         let url = "mqtts://localhost:1".parse().expect("an address");
         Broker::new(url, files)
             .expect_err("it is refused")
             .to_string()
     };
-    let with = |change: &dyn Fn(&mut Files)| {
+    let with = |change: &dyn Fn(&mut TlsFiles)| {
         let mut files = good.clone();
         change(&mut files);
         refused(&files)
@@ -285,7 +285,7 @@ async fn an_ipv6_address_works_over_tls_and_without_it() {
     let certificates = Certificates::new();
     let (plain, tls) = (Mosquitto::start(), Mosquitto::start_tls(&certificates));
     for (broker, scheme, files) in [
-        (&plain, "mqtt", Files::default()),
+        (&plain, "mqtt", TlsFiles::default()),
         (&tls, "mqtts", certificates.files("client")),
     ] {
         let url = format!("{scheme}://[::1]:{}", over_ipv6(broker).await);
@@ -299,7 +299,7 @@ async fn an_ipv6_address_works_over_tls_and_without_it() {
 async fn a_broker_that_accepts_and_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("mqtt://{}", listener.local_addr().expect("an address"));
-    let broker = Broker::new(url.parse().expect("an address"), &Files::default());
+    let broker = Broker::new(url.parse().expect("an address"), &TlsFiles::default());
     let (_session, log) = start(broker.expect("a broker"), &["a/#"], |_| {});
     let _silent = listener.accept().await.expect("a connection");
     let why = why_down(&log);
@@ -342,7 +342,7 @@ async fn half_a_broker(subscriptions: u8, chatty: bool) -> Broker {
             });
         }
     });
-    Broker::new(url.parse().expect("an address"), &Files::default()).expect("a broker")
+    Broker::new(url.parse().expect("an address"), &TlsFiles::default()).expect("a broker")
 }
 
 /// Where nothing is acknowledged, what is to be sent does not leave any more once 100 publishes are in flight.

@@ -53,7 +53,7 @@ pub struct Announcement {
     /// The shadow's version.
     pub version: u64,
     pub(crate) kinds: &'static [MessageKind],
-    pub(crate) said: Said,
+    pub(crate) payload: Payload,
 }
 
 impl Announcement {
@@ -72,9 +72,9 @@ impl Announcement {
 
     /// Whether it tells of an update that changed what is reported.
     pub fn has_reported(&self) -> bool {
-        match &self.said {
-            Said::Update(update) => update.request.reported() != Patch::Keep,
-            Said::Body(_) => false,
+        match &self.payload {
+            Payload::Update(update) => update.request.reported() != Patch::Keep,
+            Payload::Body(_) => false,
         }
     }
 }
@@ -91,7 +91,7 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// The message itself.
     pub fn body(&self) -> Value {
-        self.of.said.body(self.kind)
+        self.of.payload.body(self.kind)
     }
 }
 
@@ -100,25 +100,25 @@ impl Message<'_> {
 pub struct Accepted {
     /// The shadow's version.
     pub version: u64,
-    pub(crate) said: Said,
+    pub(crate) payload: Payload,
 }
 
 impl Accepted {
     /// The answer.
     pub fn body(&self) -> Value {
-        self.said.body(MessageKind::UpdateAccepted)
+        self.payload.body(MessageKind::UpdateAccepted)
     }
 }
 
 /// What is told. Of an update everything can be told and most is not, so that it is put together where somebody wants to
 /// hear it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum Payload {
     Body(Value),
     Update(Arc<Update>),
 }
 
-impl Said {
+impl Payload {
     fn body(&self, kind: MessageKind) -> Value {
         match self {
             Self::Body(body) => body.clone(),

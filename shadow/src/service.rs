@@ -13,7 +13,7 @@ use tracing::error;
 use crate::durable::{GroupCommit, OpenError};
 use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, put_token};
 use crate::message::{
-    Accepted, Announcement, MessageKind, Said, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
+    Accepted, Announcement, MessageKind, Payload, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
 };
 use crate::name::{FullName, ShadowName, check_shadow_name, check_thing_name};
 #[cfg(feature = "durable")]
@@ -190,7 +190,7 @@ impl ShadowService {
         put_token(&mut body, token.as_deref());
         Ok(Accepted {
             version: document.version,
-            said: Said::Body(body),
+            payload: Payload::Body(body),
         })
     }
 
@@ -350,7 +350,7 @@ impl ShadowService {
                 told: &[],
                 answer: Accepted {
                     version: 0,
-                    said: Said::Body(Value::Null),
+                    payload: Payload::Body(Value::Null),
                 },
             })
         };
@@ -379,7 +379,7 @@ impl ShadowService {
             shadow: shadow.clone(),
             version: document.version,
             kinds: &[MessageKind::UpdateDelta],
-            said: Said::Body(delta),
+            payload: Payload::Body(delta),
         })
     }
 
@@ -414,7 +414,7 @@ impl Shared {
         let Change {
             record,
             told,
-            answer: Accepted { version, said },
+            answer: Accepted { version, payload },
         } = change;
         if self.announcements.receiver_count() > 0 && !told.is_empty() {
             let announcement = Announcement {
@@ -422,7 +422,7 @@ impl Shared {
                 shadow: key.1.clone(),
                 version,
                 kinds: told,
-                said,
+                payload,
             };
             // Whoever listened may be gone.
             let _ = self.announcements.send(Arc::new(announcement));
@@ -462,7 +462,7 @@ fn updated(
         true => UPDATED_WITH_DIFFERENCE,
         false => UPDATED,
     };
-    let said = Said::Update(Arc::new(Update {
+    let payload = Payload::Update(Arc::new(Update {
         request,
         previous,
         current,
@@ -471,7 +471,7 @@ fn updated(
     Ok(Change {
         record,
         told,
-        answer: Accepted { version, said },
+        answer: Accepted { version, payload },
     })
 }
 
@@ -495,7 +495,7 @@ fn deleted(
         told: &[MessageKind::DeleteAccepted],
         answer: Accepted {
             version,
-            said: Said::Body(body),
+            payload: Payload::Body(body),
         },
     })
 }

@@ -4,7 +4,7 @@ use keywright_domain::model::{Identity, Principal};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 
 /// An adapter with a token and an API key that are good, and whom they prove.
-pub struct Desk<'a> {
+pub struct AuthFixture<'a> {
     /// Who looks at credentials.
     pub port: &'a dyn AuthPort,
     /// A good token, and whose it is.
@@ -13,7 +13,7 @@ pub struct Desk<'a> {
     pub api_key: (Secret, Identity),
 }
 
-impl Desk<'_> {
+impl AuthFixture<'_> {
     async fn ask(
         &self,
         bearer: Option<&Secret>,
@@ -57,31 +57,31 @@ fn assert_refused(answer: &Result<Principal, AuthError>) {
 }
 
 /// Whoever sends nothing is refused.
-pub async fn nobody_is_let_in_without_credentials(desk: &Desk<'_>) {
+pub async fn nobody_is_let_in_without_credentials(desk: &AuthFixture<'_>) {
     assert_refused(&desk.ask(None, None).await);
 }
 
 /// A token alone is its bearer.
-pub async fn a_token_alone_is_its_bearer(desk: &Desk<'_>) {
+pub async fn a_token_alone_is_its_bearer(desk: &AuthFixture<'_>) {
     let answer = desk.ask(desk.token(), None).await;
     assert_eq!(identities(answer), Ok(vec![desk.token.1.clone()]));
 }
 
 /// An API key alone is its holder.
-pub async fn an_api_key_alone_is_its_holder(desk: &Desk<'_>) {
+pub async fn an_api_key_alone_is_its_holder(desk: &AuthFixture<'_>) {
     let answer = desk.ask(None, desk.api_key()).await;
     assert_eq!(identities(answer), Ok(vec![desk.api_key.1.clone()]));
 }
 
 /// Both together are both, the token's first.
-pub async fn both_together_are_both(desk: &Desk<'_>) {
+pub async fn both_together_are_both(desk: &AuthFixture<'_>) {
     let answer = desk.ask(desk.token(), desk.api_key()).await;
     let expected = vec![desk.token.1.clone(), desk.api_key.1.clone()];
     assert_eq!(identities(answer), Ok(expected));
 }
 
 /// A bad token is refused, alone and beside a good API key.
-pub async fn a_bad_token_is_refused(desk: &Desk<'_>) {
+pub async fn a_bad_token_is_refused(desk: &AuthFixture<'_>) {
     for bad in [forged(&desk.token.0), Secret::new(""), Secret::new("x")] {
         assert_refused(&desk.ask(Some(&bad), None).await);
         assert_refused(&desk.ask(Some(&bad), desk.api_key()).await);
@@ -89,7 +89,7 @@ pub async fn a_bad_token_is_refused(desk: &Desk<'_>) {
 }
 
 /// A bad API key is refused, alone and beside a good token.
-pub async fn a_bad_api_key_is_refused(desk: &Desk<'_>) {
+pub async fn a_bad_api_key_is_refused(desk: &AuthFixture<'_>) {
     for bad in [forged(&desk.api_key.0), Secret::new(""), Secret::new("x")] {
         assert_refused(&desk.ask(None, Some(&bad)).await);
         assert_refused(&desk.ask(desk.token(), Some(&bad)).await);
@@ -97,7 +97,7 @@ pub async fn a_bad_api_key_is_refused(desk: &Desk<'_>) {
 }
 
 /// The text of a refusal holds nothing of what was sent.
-pub async fn a_refusal_gives_nothing_away(desk: &Desk<'_>) {
+pub async fn a_refusal_gives_nothing_away(desk: &AuthFixture<'_>) {
     let (token, key) = (forged(&desk.token.0), forged(&desk.api_key.0));
     for (bearer, api_key) in [(Some(&token), None), (None, Some(&key))] {
         let Err(error) = desk.ask(bearer, api_key).await else {
@@ -133,7 +133,7 @@ macro_rules! auth_port_cases {
         pub const AUTH_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
         /// Runs one case by its name.
-        pub async fn run_auth_port_case(case: &str, desk: &$crate::auth_port::Desk<'_>) {
+        pub async fn run_auth_port_case(case: &str, desk: &$crate::auth_port::AuthFixture<'_>) {
             match case {
                 $(stringify!($case) => $crate::auth_port::$case(desk).await,)+
                 other => panic!("no such case: {other}"),
@@ -143,7 +143,7 @@ macro_rules! auth_port_cases {
         $(#[tokio::test]
         async fn $case() {
             let (port, token, api_key) = $fresh();
-            let desk = $crate::auth_port::Desk { port: &*port, token, api_key };
+            let desk = $crate::auth_port::AuthFixture { port: &*port, token, api_key };
             $crate::auth_port::$case(&desk).await;
         })+
     };

@@ -17,7 +17,7 @@ pub trait Device: Send + Sync {
 }
 
 /// Shadows of which none exists yet, and the locks that report to them.
-pub struct Shadows<'a> {
+pub struct ShadowFixture<'a> {
     /// The backend's side.
     pub port: &'a dyn ShadowPort,
     /// The lock's side.
@@ -49,7 +49,7 @@ pub(crate) fn put(id: u128, expected: ShadowVersion, n: u32) -> ShadowChange {
     }
 }
 
-impl Shadows<'_> {
+impl ShadowFixture<'_> {
     pub(crate) async fn read(&self, thing: &ThingName) -> ShadowSnapshot {
         let found = self
             .port
@@ -76,12 +76,12 @@ impl Shadows<'_> {
 }
 
 /// A shadow that was never updated does not exist.
-pub async fn a_missing_shadow_is_none(shadows: &Shadows<'_>) {
+pub async fn a_missing_shadow_is_none(shadows: &ShadowFixture<'_>) {
     assert_eq!(shadows.port.read(&door(), token(0)).await, Ok(None));
 }
 
 /// Creating makes an empty shadow and answers the version that a read finds.
-pub async fn creating_makes_an_empty_shadow(shadows: &Shadows<'_>) {
+pub async fn creating_makes_an_empty_shadow(shadows: &ShadowFixture<'_>) {
     let version = shadows.create(&door()).await;
     let empty = ShadowSnapshot {
         version,
@@ -91,7 +91,7 @@ pub async fn creating_makes_an_empty_shadow(shadows: &Shadows<'_>) {
 }
 
 /// Entries that were put are there, with a slot and without one, at the version that was answered.
-pub async fn an_entry_that_was_put_is_there(shadows: &Shadows<'_>) {
+pub async fn an_entry_that_was_put_is_there(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let mut change = put(2, version, 2);
     change.put = change.put.map(|entry| ShadowEntry {
@@ -115,7 +115,7 @@ pub async fn an_entry_that_was_put_is_there(shadows: &Shadows<'_>) {
 }
 
 /// An update on another version is a conflict and changes nothing.
-pub async fn another_version_is_a_conflict(shadows: &Shadows<'_>) {
+pub async fn another_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let before = shadows.read(&door()).await;
     for wrong in [ShadowVersion(version.0 - 1), version.next()] {
@@ -126,7 +126,7 @@ pub async fn another_version_is_a_conflict(shadows: &Shadows<'_>) {
 }
 
 /// A fence moves the version by one and leaves everything else.
-pub async fn a_fence_only_moves_the_version(shadows: &Shadows<'_>) {
+pub async fn a_fence_only_moves_the_version(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let before = shadows.read(&door()).await;
     let fenced = shadows
@@ -144,7 +144,7 @@ pub async fn a_fence_only_moves_the_version(shadows: &Shadows<'_>) {
 }
 
 /// One update takes entries away and puts another; the rest stays.
-pub async fn removing_takes_only_what_is_named(shadows: &Shadows<'_>) {
+pub async fn removing_takes_only_what_is_named(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let version = shadows
         .port
@@ -165,7 +165,7 @@ pub async fn removing_takes_only_what_is_named(shadows: &Shadows<'_>) {
 }
 
 /// What the lock reports is read with its details.
-pub async fn results_are_read_in_full(shadows: &Shadows<'_>) {
+pub async fn results_are_read_in_full(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let (one, two) = (WriteId::from_u128(1), WriteId::from_u128(2));
     let document = format!(
@@ -193,7 +193,7 @@ pub async fn results_are_read_in_full(shadows: &Shadows<'_>) {
 }
 
 /// Results are cleared by their ids, without a version, and entries stay.
-pub async fn clearing_takes_only_the_named_results(shadows: &Shadows<'_>) {
+pub async fn clearing_takes_only_the_named_results(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let (one, two) = (WriteId::from_u128(1), WriteId::from_u128(2));
     let document = format!(
@@ -215,14 +215,14 @@ pub async fn clearing_takes_only_the_named_results(shadows: &Shadows<'_>) {
 }
 
 /// The shadows of two things have nothing to do with each other.
-pub async fn things_are_apart(shadows: &Shadows<'_>) {
+pub async fn things_are_apart(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let other = thing(lock_id(2));
     assert_eq!(shadows.port.read(&other, token(7)).await, Ok(None));
 }
 
 /// An update that would make the document larger than 8 KiB is refused, and changes nothing.
-pub async fn a_full_shadow_refuses(shadows: &Shadows<'_>) {
+pub async fn a_full_shadow_refuses(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let filler = "x".repeat(7900);
     let document = format!(r#"{{"state":{{"reported":{{"filler":"{filler}"}}}}}}"#);
@@ -261,7 +261,7 @@ macro_rules! shadow_port_cases {
         pub const SHADOW_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
         /// Runs one case by its name.
-        pub async fn run_shadow_port_case(case: &str, shadows: &$crate::shadow_port::Shadows<'_>) {
+        pub async fn run_shadow_port_case(case: &str, shadows: &$crate::shadow_port::ShadowFixture<'_>) {
             match case {
                 $(stringify!($case) => $crate::shadow_port::$case(shadows).await,)+
                 other => panic!("no such case: {other}"),
@@ -271,7 +271,7 @@ macro_rules! shadow_port_cases {
         $(#[tokio::test(flavor = "multi_thread")]
         async fn $case() {
             let (port, device) = $fresh().await;
-            let shadows = $crate::shadow_port::Shadows { port: &*port, device: &*device };
+            let shadows = $crate::shadow_port::ShadowFixture { port: &*port, device: &*device };
             $crate::shadow_port::$case(&shadows).await;
         })+
     };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keywright_adapters::auth::InMemoryAuth;
 use keywright_domain::model::{Identity, OrganizationId, Principal, UserId};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
-use keywright_testkit::auth_port::Desk;
+use keywright_testkit::auth_port::AuthFixture;
 use keywright_testkit::auth_port_cases;
 
 type Proof = (Secret, Identity);
@@ -86,7 +86,7 @@ async fn each_broken_adapter_fails_its_own_case_and_no_other() {
             let outcome = tokio::spawn(async move {
                 let (inner, token, api_key) = fresh();
                 let port = Broken { way, inner };
-                let desk = Desk {
+                let desk = AuthFixture {
                     port: &port,
                     token,
                     api_key,

@@ -13,13 +13,13 @@ use keywright_domain::model::{
     WorkerId, Write, WriteState, *,
 };
 use keywright_domain::ports::*;
-use keywright_testkit::lock_repo::{OBSERVER, Store};
+use keywright_testkit::lock_repo::{OBSERVER, StoreFixture};
 use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
 
-async fn fresh() -> Store {
+async fn fresh() -> StoreFixture {
     let timer = ManualTimer::default();
     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
-    Store::new(Arc::new(repo), move |span| timer.advance(span))
+    StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
 }
 
 lock_repo_cases!(fresh);
@@ -335,7 +335,7 @@ async fn each_broken_store_fails_its_own_case_and_no_other() {
             let broken = Arc::new(Broken::new(way));
             let timer = broken.timer.clone();
             let clock = broken.clone();
-            let store = Store::new(broken, move |span| timer.advance(span));
+            let store = StoreFixture::new(broken, move |span| timer.advance(span));
             let store = store.with_wall_clock(move |millis| {
                 clock.set_forward.store(millis > 0, Ordering::SeqCst);
                 Box::pin(std::future::ready(()))

@@ -7,7 +7,7 @@ use keywright_adapters::shadow::InMemoryShadow;
 use keywright_domain::model::*;
 use keywright_domain::ports::*;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
-use keywright_testkit::shadow_port::{Device, Shadows};
+use keywright_testkit::shadow_port::{Device, ShadowFixture};
 use keywright_testkit::shadow_port_cases;
 
 struct Locks(ShadowService);
@@ -163,7 +163,7 @@ async fn each_broken_shadow_fails_its_own_case_and_no_other() {
             let outcome = tokio::spawn(async move {
                 run_shadow_port_case(
                     case,
-                    &Shadows {
+                    &ShadowFixture {
                         port: &port,
                         device: &*device,
                     },

@@ -3,8 +3,8 @@
 use keywright_mqtt::mosquitto::Mosquitto;
 use serde_json::{Value, json};
 
+use crate::harness::{LOCK, eventually};
 use crate::on_broker::OnBroker;
-use crate::world::{LOCK, eventually};
 
 /// Shadows without locks on them: the test plays the lock.
 async fn start() -> OnBroker {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::harness::{BINARY, LOCK, World, eventually, import};
 use crate::on_broker::OnBroker;
-use crate::world::{BINARY, LOCK, World, eventually, import};
 
 /// The exit code, what was said as JSON lines, and what on standard error.
 fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {

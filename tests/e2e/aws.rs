@@ -5,14 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Handler, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions, TlsFiles};
 use keywright_shadow::mqtt::Topic;
 use keywright_tests::{Answer, Program, Request, Shadows};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::world::{BINARY, BRISK, LOCK};
+use crate::harness::{BINARY, BRISK, LOCK};
 
 /// Credentials that nobody checks, in a world without AWS.
 pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
@@ -110,7 +110,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
         persistent: false,
         manual_acks: false,
     };
-    let at = Broker::new(broker.url(), &Files::default()).expect("a broker");
+    let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
     let session = Session::start(at, options, Rule(tell));
     session
         .connection_within(Duration::from_secs(10))

@@ -7,8 +7,8 @@ use std::time::Duration;
 use keywright_tests::{Connection, Proxy, Request};
 use serde_json::json;
 
+use crate::harness::{LOCK, World};
 use crate::replicas::nginx;
-use crate::world::{LOCK, World};
 
 /// Clients at once, and how often each of them asks.
 const CLIENTS: u64 = 16;

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{BRISK, FAST, LOCK, World, eventually};
+use crate::harness::{BRISK, FAST, LOCK, World, eventually};
 
 async fn connect(world: &World) -> TcpStream {
     TcpStream::connect(world.program.address)

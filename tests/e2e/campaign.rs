@@ -14,15 +14,15 @@ use std::time::Duration;
 use keywright_domain::model::WriteState;
 use keywright_testkit::postgres_server::PostgresServer;
 use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
-use keywright_tests::{Books, Program, Shadows};
+use keywright_tests::{Program, Shadows, StoreInspector};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::answer_log;
+use crate::answer_log::{AnswerLog, LoadControl};
 use crate::aws::ENVIRONMENT;
-use crate::told;
-use crate::told::{LoadControl, Told};
-use crate::world::BINARY;
+use crate::harness::BINARY;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 3;
@@ -170,11 +170,13 @@ impl World {
         )
     }
 
-    async fn books(&self) -> Books {
+    async fn books(&self) -> StoreInspector {
         let shadows = self.shadow_folder.path();
         match &self.server {
-            Some((server, database)) => Books::read_database(server, database, shadows).await,
-            None => Books::read_both(self.folder.path(), shadows).await,
+            Some((server, database)) => {
+                StoreInspector::read_database(server, database, shadows).await
+            }
+            None => StoreInspector::read_both(self.folder.path(), shadows).await,
         }
     }
 
@@ -244,14 +246,14 @@ struct Report {
 async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<(), String> {
     let mut world = World::start(binary, kept).await;
     let api_key = world.replicas[0].api_key.clone();
-    let mut told: Vec<Told> = Vec::new();
+    let mut told: Vec<AnswerLog> = Vec::new();
     for cycle in 0..CYCLES {
         let control = Arc::<LoadControl>::default();
         let mut clients = JoinSet::new();
         for (n, replica) in world.replicas.iter().enumerate() {
             for client in 0..CLIENTS {
                 let (target, control) = ((replica.address, api_key.clone()), control.clone());
-                clients.spawn(told::load(
+                clients.spawn(answer_log::load(
                     target,
                     format!("c{cycle}-{n}-{client}"),
                     LOCKS,
@@ -265,7 +267,7 @@ async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<
         told.extend(clients.join_all().await.into_iter().flatten());
         if cycle % 8 == 7 {
             let books = world.books().await;
-            told::check(&books, &told, LOCKS, LONGEST_OPEN).await?;
+            answer_log::check(&books, &told, LOCKS, LONGEST_OPEN).await?;
         }
     }
     for told in &told {
@@ -275,7 +277,7 @@ async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<
 }
 
 /// Everything balances, each 504 is one or the other, and what the shadows have is confirmed: by itself.
-async fn at_rest(world: &World, told: &[Told], report: &mut Report) -> Result<(), String> {
+async fn at_rest(world: &World, told: &[AnswerLog], report: &mut Report) -> Result<(), String> {
     let (locks, start): (Vec<u64>, _) = (LOCKS.collect(), Instant::now());
     loop {
         let books = world.books().await;
@@ -288,8 +290,8 @@ async fn at_rest(world: &World, told: &[Told], report: &mut Report) -> Result<()
         }
         match balanced {
             Ok(()) => {
-                told::check(&books, told, LOCKS, LONGEST_OPEN).await?;
-                told::decided(&books, told).await?;
+                answer_log::check(&books, told, LOCKS, LONGEST_OPEN).await?;
+                answer_log::decided(&books, told).await?;
                 for id in books.writes() {
                     let write = books.write(id).await;
                     let aborted = matches!(write.state, WriteState::Aborted { .. });

@@ -11,7 +11,7 @@ use keywright_tests::{Answer, FakeClock, Program, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::world::{BINARY, BRISK, LOCK};
+use crate::harness::{BINARY, BRISK, LOCK};
 
 const HOUR: i64 = 3600;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keywright_tests::Program;
 use serde_json::{Value, json};
 
-use crate::world::{BINARY, LOCK, World, eventually};
+use crate::harness::{BINARY, LOCK, World, eventually};
 
 /// Runs a command over the data of a world: its exit code, and what it says on both streams.
 fn run(data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {

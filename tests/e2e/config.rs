@@ -13,7 +13,7 @@ use keywright_tests::Program;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::world::BINARY;
+use crate::harness::BINARY;
 
 /// Runs the program in a folder, with these variables, until it ends by itself.
 fn run(
@@ -392,12 +392,12 @@ async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
     let old = token("tenant", "acme");
     assert_eq!(write(&old).await.status, 200);
     std::fs::write(folder.path().join("issuer.pem"), pem).expect("written");
-    crate::world::eventually("the old key's tokens are refused", || async {
+    crate::harness::eventually("the old key's tokens are refused", || async {
         (write(&old).await.status == 401).then_some(())
     })
     .await;
     std::fs::write(folder.path().join("issuer.pem"), "broken").expect("written");
-    crate::world::eventually("it is logged", || async {
+    crate::harness::eventually("it is logged", || async {
         let log = program.log();
         log.contains("the keys of tokens stay as they were")
             .then_some(())

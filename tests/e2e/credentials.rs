@@ -9,7 +9,7 @@ use keywright_domain::model::{Identity, OrganizationId, RecordedEvent, Timestamp
 use keywright_domain::ports::Clock;
 use serde_json::{Value, json};
 
-use crate::world::{FOREIGN, LOCK, World, eventually};
+use crate::harness::{FOREIGN, LOCK, World, eventually};
 
 /// Owned by alice, and by the organization acme.
 const BOTH: u64 = 201;

@@ -9,7 +9,7 @@ use keywright_tests::{Answer, Program};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::world::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{FAST, LOCK, World, eventually};
+use crate::harness::{FAST, LOCK, World, eventually};
 
 fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--faults", faults];

@@ -8,7 +8,7 @@ use keywright_testkit::issuer::{Answering, Issuer};
 use keywright_tests::{Answer, Program};
 use serde_json::json;
 
-use crate::world::{BINARY, eventually};
+use crate::harness::{BINARY, eventually};
 
 fn start(data: &Path, url: &str) -> Program {
     let mut arguments = vec!["--sandbox", "off", "--jwks", url, "--jwks-every", "300ms"];

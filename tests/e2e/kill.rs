@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_tests::{Books, Program};
+use keywright_tests::{Program, StoreInspector};
 use tempfile::TempDir;
 
-use crate::told;
-use crate::told::{LoadControl, Told};
-use crate::world::BINARY;
+use crate::answer_log;
+use crate::answer_log::{AnswerLog, LoadControl};
+use crate::harness::BINARY;
 
 const CYCLES: u64 = 20;
 const LOCKS: RangeInclusive<u64> = 1001..=1040;
@@ -56,7 +56,7 @@ struct Report {
 async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
     let folder = TempDir::new().expect("a folder");
     let mut report = Report::default();
-    let mut told: Vec<Told> = Vec::new();
+    let mut told: Vec<AnswerLog> = Vec::new();
     for cycle in 0..cycles {
         let program = start(binary, folder.path(), cycle);
         assert!(
@@ -70,7 +70,7 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let target = (program.address, program.api_key.clone());
-                tokio::spawn(told::load(
+                tokio::spawn(answer_log::load(
                     target,
                     format!("c{cycle}-{client}"),
                     LOCKS,
@@ -85,8 +85,8 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
         for client in clients {
             told.extend(client.await.expect("a client"));
         }
-        let books = Books::read(folder.path()).await;
-        let open = told::check(&books, &told, LOCKS, LEASE + MARGIN).await?;
+        let books = StoreInspector::read(folder.path()).await;
+        let open = answer_log::check(&books, &told, LOCKS, LEASE + MARGIN).await?;
         report.open_intents += open;
         report.cycles_with_open_intents += u64::from(open > 0);
     }
@@ -98,7 +98,7 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
 }
 
 /// All intents close within their lease and the margin, and everything balances.
-async fn come_to_rest(binary: &str, folder: &Path, told: &[Told]) -> Result<(), String> {
+async fn come_to_rest(binary: &str, folder: &Path, told: &[AnswerLog]) -> Result<(), String> {
     let _program = start(binary, folder, 0);
     tokio::time::sleep(LEASE).await;
     let locks: Vec<u64> = LOCKS.collect();
@@ -106,11 +106,11 @@ async fn come_to_rest(binary: &str, folder: &Path, told: &[Told]) -> Result<(), 
     let tries = (MARGIN.as_millis() / pause.as_millis()) as u32;
     let mut last = Ok(());
     for _ in 0..tries {
-        let books = Books::read(folder).await;
+        let books = StoreInspector::read(folder).await;
         last = books.check_at_rest(&locks).await;
         if last.is_ok() {
-            told::check(&books, told, LOCKS, LEASE + MARGIN).await?;
-            return told::decided(&books, told).await;
+            answer_log::check(&books, told, LOCKS, LEASE + MARGIN).await?;
+            return answer_log::decided(&books, told).await;
         }
         tokio::time::sleep(pause).await;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{FAST, LOCK, World, eventually};
+use crate::harness::{FAST, LOCK, World, eventually};
 
 #[tokio::test]
 async fn written_while_the_lock_is_offline_and_confirmed_when_it_is_back() {

@@ -4,7 +4,7 @@ use keywright_tests::Program;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::world::{BINARY, World};
+use crate::harness::{BINARY, World};
 
 #[tokio::test]
 async fn json_log_lines_are_flat_objects_with_documented_names() {

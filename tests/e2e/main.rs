@@ -1,6 +1,7 @@
 //! The program from outside: a process, HTTP, and the files that it leaves.
 
 mod anomalies;
+mod answer_log;
 mod audit;
 mod aws;
 mod balancers;
@@ -12,13 +13,15 @@ mod config;
 mod credentials;
 mod database;
 mod faults;
-mod heads;
+mod harness;
 mod http_clients;
+mod idempotency;
 mod issuer;
 mod kill;
 mod loadtest;
 mod locks;
 mod logging;
+mod malformed_requests;
 mod metrics;
 mod mqtt;
 mod on_broker;
@@ -29,11 +32,8 @@ mod reads;
 mod real_clients;
 mod reference;
 mod refusals;
-mod repeats;
 mod replicas;
 mod restart;
+mod scale;
 mod settings_files;
-mod thousand;
-mod told;
-mod world;
 mod write_key;

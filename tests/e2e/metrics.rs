@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::world::{FAST, World, eventually};
+use crate::harness::{FAST, World, eventually};
 
 /// Each sample by its name and labels.
 async fn samples(world: &World) -> BTreeMap<String, f64> {

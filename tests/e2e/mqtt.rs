@@ -11,8 +11,8 @@ use keywright_tests::{Program, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::harness::{BINARY, FAST, LOCK, eventually};
 use crate::on_broker::{OnBroker, texts, tls_options};
-use crate::world::{BINARY, FAST, LOCK, eventually};
 
 const QUICK: [&str; 2] = ["--behaviour", "all:latency=10ms"];
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::{Certificates, Mosquitto};
-use keywright_tests::{Answer, Books, Program, Shadows};
+use keywright_tests::{Answer, Program, Shadows, StoreInspector};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::world::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
 pub(crate) struct OnBroker {
     pub(crate) broker: Mosquitto,
@@ -170,7 +170,7 @@ impl OnBroker {
     }
 
     /// Writes so many keys, each confirmed by its lock, and reads the books when nothing is on its way any more.
-    pub(crate) async fn confirmed_writes(&self, count: u64) -> Books {
+    pub(crate) async fn confirmed_writes(&self, count: u64) -> StoreInspector {
         for n in 0..count {
             let answer = self.write(LOCK, &format!("key-{n}"), n, 20).await;
             assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
@@ -183,8 +183,8 @@ impl OnBroker {
         books
     }
 
-    pub(crate) async fn books(&self) -> Books {
-        Books::read_both(self.folder.path(), self.shadow_folder.path()).await
+    pub(crate) async fn books(&self) -> StoreInspector {
+        StoreInspector::read_both(self.folder.path(), self.shadow_folder.path()).await
     }
 }
 

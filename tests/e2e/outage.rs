@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use keywright_domain::model::{WriteId, WriteState};
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_tests::Books;
+use keywright_tests::StoreInspector;
 use serde_json::json;
 
+use crate::answer_log;
+use crate::answer_log::{AnswerLog, LoadControl};
+use crate::harness::{LOCK, eventually};
 use crate::on_broker::OnBroker;
-use crate::told;
-use crate::told::{LoadControl, Told};
-use crate::world::{LOCK, eventually};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 6;
@@ -25,12 +25,15 @@ const REST: Duration = Duration::from_secs(60);
 /// The longest that an intent may be open while the broker and the shadows come and go.
 const LONGEST_OPEN: Duration = Duration::from_secs(40);
 
-async fn under_load(world: &mut OnBroker, disturb: impl AsyncFnOnce(&mut OnBroker)) -> Vec<Told> {
+async fn under_load(
+    world: &mut OnBroker,
+    disorder: impl AsyncFnOnce(&mut OnBroker),
+) -> Vec<AnswerLog> {
     let control = Arc::<LoadControl>::default();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let target = (world.program.address, world.program.api_key.clone());
-            tokio::spawn(told::load(
+            tokio::spawn(answer_log::load(
                 target,
                 format!("c{client}"),
                 LOCKS,
@@ -38,7 +41,7 @@ async fn under_load(world: &mut OnBroker, disturb: impl AsyncFnOnce(&mut OnBroke
             ))
         })
         .collect();
-    disturb(world).await;
+    disorder(world).await;
     control.stop();
     let mut all = Vec::new();
     for client in clients {
@@ -48,7 +51,7 @@ async fn under_load(world: &mut OnBroker, disturb: impl AsyncFnOnce(&mut OnBroke
 }
 
 /// Everything balances, every 504 is one or the other, and every write that the shadow has is confirmed: by itself.
-async fn at_rest(world: &OnBroker, told: &[Told]) -> Books {
+async fn at_rest(world: &OnBroker, told: &[AnswerLog]) -> StoreInspector {
     let locks: Vec<u64> = LOCKS.collect();
     let start = tokio::time::Instant::now();
     loop {
@@ -59,10 +62,10 @@ async fn at_rest(world: &OnBroker, told: &[Told]) -> Books {
             .and(confirmed(&books).await);
         match balanced {
             Ok(()) => {
-                told::check(&books, told, LOCKS, LONGEST_OPEN)
+                answer_log::check(&books, told, LOCKS, LONGEST_OPEN)
                     .await
                     .expect("nothing is lost");
-                told::decided(&books, told)
+                answer_log::decided(&books, told)
                     .await
                     .expect("each 504 is decided");
                 return books;
@@ -74,7 +77,7 @@ async fn at_rest(world: &OnBroker, told: &[Told]) -> Books {
 }
 
 /// Nothing is open any more.
-async fn confirmed(books: &Books) -> Result<(), String> {
+async fn confirmed(books: &StoreInspector) -> Result<(), String> {
     for id in books.writes() {
         let write = books.write(id).await;
         if matches!(
@@ -88,7 +91,7 @@ async fn confirmed(books: &Books) -> Result<(), String> {
 }
 
 /// What a 502 was said of never reached a lock: the locks log each write that they do.
-async fn nothing_aborted_was_done(world: &OnBroker, books: &Books) {
+async fn nothing_aborted_was_done(world: &OnBroker, books: &StoreInspector) {
     let log = world.shadow_log();
     assert!(
         log.contains("virtual lock has the key"),
@@ -107,7 +110,7 @@ async fn nothing_aborted_was_done(world: &OnBroker, books: &Books) {
     assert!(aborted > 0, "there were some");
 }
 
-fn count(told: &[Told]) -> HashMap<u16, usize> {
+fn count(told: &[AnswerLog]) -> HashMap<u16, usize> {
     let mut counts = HashMap::new();
     for told in told {
         *counts.entry(told.answer.status).or_default() += 1;

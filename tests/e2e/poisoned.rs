@@ -7,7 +7,9 @@ use std::time::Duration;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Connection, Files, Handler, Message, QoS, Session, SessionOptions};
+use keywright_mqtt::{
+    Broker, Connection, Handler, Message, QoS, Session, SessionOptions, TlsFiles,
+};
 use keywright_sandbox::{Behaviour, Shadows as LockShadows, VirtualLocks};
 use keywright_shadow::ShadowName;
 use keywright_tests::{Program, Shadows};
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::world::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
 /// The thing of the lock that goes wrong, lock 1001 of the demo.
 const POISONED: &str = "demo-lock-1001";
@@ -103,7 +105,7 @@ async fn write_and_wait(program: &Program, lock: u64, key: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_answers_each_delta_with_another_change_stops_no_other() {
     let broker = Mosquitto::start_with_defaults();
-    let at = Broker::new(broker.url(), &Files::default()).expect("a broker");
+    let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
     let url = broker.url().to_string();
     let [shadow_folder, folder, lock_folder] = [(); 3].map(|()| TempDir::new().expect("a folder"));
     let start_shadows =

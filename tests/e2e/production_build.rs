@@ -65,7 +65,7 @@ fn neither_virtual_locks_nor_the_demo_world_nor_faults_are_linked() {
         let bytes = std::fs::read(path).expect("the program is read");
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let (program, usual) = (read(binary()), read(Path::new(crate::world::BINARY)));
+    let (program, usual) = (read(binary()), read(Path::new(crate::harness::BINARY)));
     for text in [
         "FaultyShadow",
         "FaultyLockRepo",
@@ -139,7 +139,7 @@ async fn production_settings_are_served() {
     command(&lock);
     let key = command(&["api-key", "issue", "acme"]);
     let program = Program::start_in(binary, data, data, &[]);
-    crate::world::eventually("it is ready", || async {
+    crate::harness::eventually("it is ready", || async {
         (program.request("GET", "/readyz").send().await.status == 200).then_some(())
     })
     .await;

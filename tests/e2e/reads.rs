@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{LOCK, World};
+use crate::harness::{LOCK, World};
 use keywright_tests::Answer;
 
 async fn withdraw(world: &World, id: &str) -> Answer {

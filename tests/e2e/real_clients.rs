@@ -8,8 +8,8 @@ use keywright_tests::Shadows;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::harness::{BINARY, LOCK};
 use crate::on_broker::OnBroker;
-use crate::world::{BINARY, LOCK};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 

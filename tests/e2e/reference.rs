@@ -6,7 +6,7 @@ use std::process::Command;
 use keywright_domain::model::{FailureReason, LockEvent, Retry, WriteState};
 use serde_json::{Value, json};
 
-use crate::world::{LOCK, World};
+use crate::harness::{LOCK, World};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{LOCK, World};
+use crate::harness::{LOCK, World};
 use keywright_tests::{Answer, Request};
 
 /// One shape for all errors, with nothing else in it.

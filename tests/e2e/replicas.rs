@@ -1,5 +1,5 @@
 //! Two replicas on one PostgreSQL behind nginx, with the shadows and virtual locks in a process of their own behind a
-//! broker. With `TEST_TOPOLOGY=replicas`, [`World`](crate::world::World) serves its tests from such a world.
+//! broker. With `TEST_TOPOLOGY=replicas`, [`World`](crate::harness::World) serves its tests from such a world.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_testkit::postgres_server::PostgresServer;
-use keywright_tests::{Books, Program, Proxy, Shadows};
+use keywright_tests::{Program, Proxy, Shadows, StoreInspector};
 use tempfile::TempDir;
 
-use crate::told;
-use crate::told::{LoadControl, Told};
-use crate::world::{BINARY, BRISK};
+use crate::answer_log;
+use crate::answer_log::{AnswerLog, LoadControl};
+use crate::harness::{BINARY, BRISK};
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 6;
@@ -43,7 +43,12 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let (target, control) = (target.clone(), control.clone());
-            tokio::spawn(told::load(target, format!("c{client}"), LOCKS, control))
+            tokio::spawn(answer_log::load(
+                target,
+                format!("c{client}"),
+                LOCKS,
+                control,
+            ))
         })
         .collect();
     let mut logged = String::new();
@@ -56,7 +61,7 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
         replicas[number] = around.replica(BINARY, folder.path(), &arguments, number, Some(port));
     }
     control.stop();
-    let mut told: Vec<Told> = Vec::new();
+    let mut told: Vec<AnswerLog> = Vec::new();
     for client in clients {
         told.extend(client.await.expect("a client"));
     }
@@ -77,10 +82,10 @@ async fn a_replica_that_dies_under_load_loses_nothing() {
         let books = around.books().await;
         last = books.check_at_rest(&locks).await;
         if last.is_ok() {
-            told::check(&books, &told, LOCKS, LONGEST_OPEN)
+            answer_log::check(&books, &told, LOCKS, LONGEST_OPEN)
                 .await
                 .expect("nothing is lost");
-            told::decided(&books, &told)
+            answer_log::decided(&books, &told)
                 .await
                 .expect("each 504 is decided");
             logged.extend(replicas.iter().map(Program::log));
@@ -170,8 +175,8 @@ impl Surroundings {
     }
 
     /// What the replicas keep.
-    pub(crate) async fn books(&self) -> Books {
-        Books::read_database(&self.server, &self.database, self.shadow_folder.path()).await
+    pub(crate) async fn books(&self) -> StoreInspector {
+        StoreInspector::read_database(&self.server, &self.database, self.shadow_folder.path()).await
     }
 }
 

@@ -6,7 +6,7 @@ use keywright_tests::{Connection, Program, Request, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::world::{BINARY, LOCK, World, eventually};
+use crate::harness::{BINARY, LOCK, World, eventually};
 
 #[tokio::test]
 async fn a_write_to_an_offline_lock_outlives_the_process() {
@@ -162,7 +162,7 @@ async fn what_is_in_progress_is_finished_before_the_end() {
     assert!(status.success(), "{log}");
     assert!(log.contains("stopped"), "{log}");
     assert_eq!(writing.await.expect("answered").status, 200);
-    let books = keywright_tests::Books::read(folder.path()).await;
+    let books = keywright_tests::StoreInspector::read(folder.path()).await;
     books.check(&[LOCK]).await.expect("the books balance");
     assert_eq!(books.names(LOCK).await.first(), Some(&"KeyWriteRequested"));
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use keywright_mqtt::mosquitto::Certificates;
 use tempfile::TempDir;
 
-use crate::world::BINARY;
+use crate::harness::BINARY;
 
 const NOBODY: u32 = 65534;
 

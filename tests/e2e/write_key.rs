@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{LOCK, World, eventually};
+use crate::harness::{LOCK, World, eventually};
 
 #[tokio::test]
 async fn a_key_reaches_its_lock() {

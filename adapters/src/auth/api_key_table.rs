@@ -5,17 +5,17 @@ use keywright_domain::ports::RepoError;
 use tokio_postgres::Row;
 
 use super::api_key::{ApiKeyRecord, LastUsed};
-use crate::database::Database;
+use crate::postgres::PostgresPool;
 
 /// Keys that several replicas share.
 #[derive(Clone)]
 pub struct PostgresApiKeys {
-    database: Database,
+    database: PostgresPool,
 }
 
 impl PostgresApiKeys {
     /// Those in this database.
-    pub const fn new(database: Database) -> Self {
+    pub const fn new(database: PostgresPool) -> Self {
         Self { database }
     }
 

@@ -6,7 +6,7 @@ use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
 
 #[cfg(feature = "jwks-url")]
 use super::PublishedKeys;
-use super::{ApiKeys, JwtVerifier, LastUsed, Refusal, Verified, principal};
+use super::{ApiKeys, JwtVerifier, LastUsed, TokenError, Verified, principal};
 
 /// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
 pub struct CredentialAuth {
@@ -26,7 +26,7 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+    async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, TokenError> {
         match self {
             Self::Known(verifier) => verifier.verify(token, now),
             #[cfg(feature = "jwks-url")]

@@ -26,7 +26,7 @@ pub use api_key_table::PostgresApiKeys;
 pub use credentials::{CredentialAuth, Tokens};
 #[cfg(feature = "auth")]
 pub use jwt::{
-    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, Refusal, VerificationKey, Verified,
+    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, TokenError, VerificationKey, Verified,
     read_jwks, read_published_jwks,
 };
 pub use memory::InMemoryAuth;

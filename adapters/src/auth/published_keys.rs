@@ -15,9 +15,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use keywright_domain::model::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::jwt::{JwtVerifier, Refusal, Verified, read_published_jwks};
+use super::jwt::{JwtVerifier, TokenError, Verified, read_published_jwks};
 use crate::tls;
 
 /// The time for the whole of one answer: a request with an unknown key waits for it.
@@ -101,7 +101,7 @@ impl JwksUrl {
     /// # Errors
     /// There is no answer, another status than 200 (redirects are not followed), or it is too large.
     pub async fn fetch(&self) -> Result<Bytes, JwksUnavailable> {
-        let fetched = timeout(FETCH, self.get()).await;
+        let fetched = tokio::time::timeout(FETCH, self.get()).await;
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {FETCH:?}")));
         fetched.map_err(|why| self.unavailable(&why))
     }
@@ -216,23 +216,23 @@ impl PublishedKeys {
     /// ten seconds for all of them together.
     ///
     /// # Errors
-    /// See [`Refusal`]; [`Refusal::NotAsked`] where too many wait for the issuer already.
+    /// See [`TokenError`]; [`TokenError::NotAsked`] where too many wait for the issuer already.
     pub async fn verify(
         self: &Arc<Self>,
         token: &[u8],
         now: Timestamp,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, TokenError> {
         let first = self.verifier.verify(token, now);
         let of_a_newer_key = match first {
-            Err(Refusal::UnknownKey | Refusal::NoKeys) => true,
-            Err(Refusal::Forged) => self.verifier.has_unnamed_keys(),
+            Err(TokenError::UnknownKey | TokenError::NoKeys) => true,
+            Err(TokenError::Forged) => self.verifier.has_unnamed_keys(),
             _ => false,
         };
         if !of_a_newer_key {
             return first;
         }
         let place = self.waiting.try_acquire();
-        let _place = place.map_err(|_| Refusal::NotAsked)?;
+        let _place = place.map_err(|_| TokenError::NotAsked)?;
         // The issuer is asked to the end also when this request's client hangs up.
         let (keys, wanted) = (self.clone(), Instant::now());
         let looking = tokio::spawn(async move { keys.has_news_since(wanted).await });

@@ -274,7 +274,7 @@ pub(super) fn read_idempotency_record<R: Row>(
 }
 
 /// Counts what is unfinished: a row of `intents`, `open` and `unconfirmed`.
-pub(super) const STANDING: &str = "
+pub(super) const BACKLOG: &str = "
 SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
   count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
   count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN :earliest AND :latest) AS unconfirmed

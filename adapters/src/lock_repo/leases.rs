@@ -15,7 +15,7 @@ use keywright_domain::ports::Timer;
 pub(super) const MAX_WATCHED: i64 = 10_000;
 
 /// How long a look at the store serves, so that several recoverers share one.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// An intent as it stands in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct ObservedLeases {
 
 #[derive(Default)]
 struct Seen {
-    last_look: Option<Tick>,
+    last_observed: Option<Tick>,
     intents: HashMap<WriteId, ObservedIntent>,
 }
 
@@ -77,14 +77,14 @@ impl ObservedLeases {
     }
 
     /// Whether the store is to be looked at again. The caller that gets `true` looks, and the others need not.
-    pub(super) fn begin_look(&self) -> bool {
+    pub(super) fn should_observe(&self) -> bool {
         let now = self.timer.tick();
         let mut seen = self.seen();
         let due = seen
-            .last_look
-            .is_none_or(|last| now >= last.after(LOOK_AGAIN_AFTER));
+            .last_observed
+            .is_none_or(|last| now >= last.after(OBSERVE_INTERVAL));
         if due {
-            seen.last_look = Some(now);
+            seen.last_observed = Some(now);
         }
         due
     }

@@ -13,7 +13,7 @@ const WAITING: usize = 256;
 
 /// A report that was not settled. Whoever brings it should do so again, but for one that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undelivered {
+pub enum DeliveryError {
     /// It is none.
     #[error("{0}")]
     Malformed(&'static str),
@@ -53,8 +53,8 @@ impl HttpReports {
     /// when what it reports is settled durably.
     ///
     /// # Errors
-    /// See [`Undelivered`].
-    pub async fn deliver(&self, body: &[u8]) -> Result<(), Undelivered> {
+    /// See [`DeliveryError`].
+    pub async fn deliver(&self, body: &[u8]) -> Result<(), DeliveryError> {
         let report = read(body)?;
         if report.results.is_empty() {
             return Ok(());
@@ -63,15 +63,15 @@ impl HttpReports {
         self.deliver
             .try_send((report, settle))
             .map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => Undelivered::Busy,
-                mpsc::error::TrySendError::Closed(_) => Undelivered::NotSettled,
+                mpsc::error::TrySendError::Full(_) => DeliveryError::Busy,
+                mpsc::error::TrySendError::Closed(_) => DeliveryError::NotSettled,
             })?;
-        settled.await.map_err(|_| Undelivered::NotSettled)
+        settled.await.map_err(|_| DeliveryError::NotSettled)
     }
 }
 
-fn read(body: &[u8]) -> Result<DeviceReport, Undelivered> {
-    let malformed = Undelivered::Malformed;
+fn read(body: &[u8]) -> Result<DeviceReport, DeliveryError> {
+    let malformed = DeliveryError::Malformed;
     let body: Value =
         serde_json::from_slice(body).map_err(|_| malformed("the body must be JSON"))?;
     let thing = body.get("thing").and_then(Value::as_str);

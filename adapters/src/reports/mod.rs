@@ -7,7 +7,7 @@ mod memory;
 mod mqtt;
 mod polling;
 
-pub use http::{HttpReports, Undelivered};
+pub use http::{DeliveryError, HttpReports};
 #[cfg(feature = "memory")]
 pub use memory::InMemoryReports;
 #[cfg(feature = "mqtt")]

@@ -22,7 +22,7 @@ use keywright_domain::model::{
 use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use serde_json::Value;
 
-use super::brake::Brake;
+use super::throttle_backoff::ThrottleBackoff;
 use super::{document, outcome};
 use crate::time::SystemClock;
 
@@ -30,7 +30,7 @@ use crate::time::SystemClock;
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The part of a call's time that it may be held back for; the rest is the call's.
-const BRAKING: u32 = 5;
+const THROTTLE_BACKOFF_SHARE: u32 = 5;
 
 /// Where the shadows are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct AwsSettings {
     /// The name of the shadow of each thing.
     pub shadow: String,
     /// How long one call may take.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Why AWS cannot be used.
@@ -62,8 +62,8 @@ pub enum AwsError {
 pub struct AwsShadow {
     client: Client,
     shadow: String,
-    patience: Duration,
-    brake: Brake,
+    timeout: Duration,
+    throttle_backoff: ThrottleBackoff,
 }
 
 /// Credentials that were found before the first call, which therefore does not have to search for them. The client
@@ -149,11 +149,11 @@ impl AwsShadow {
 
     /// Over a configuration of one's own, but for its retries and timeouts, which are the adapter's.
     pub fn new(config: &SdkConfig, settings: AwsSettings) -> Self {
-        let call = settings.patience;
+        let call = settings.timeout;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout((call * 2 / 5).min(Duration::from_secs(1)))
             .operation_attempt_timeout(call * 3 / 4)
-            .operation_timeout(call - call / BRAKING)
+            .operation_timeout(call - call / THROTTLE_BACKOFF_SHARE)
             .build();
         // A hidden retry of an update that was applied comes back as a conflict and hides the success.
         let mut config = aws_sdk_iotdataplane::config::Builder::from(config)
@@ -166,16 +166,20 @@ impl AwsShadow {
         Self {
             client: Client::from_conf(config.build()),
             shadow: settings.shadow,
-            patience: settings.patience,
-            brake: Brake::new(),
+            timeout: settings.timeout,
+            throttle_backoff: ThrottleBackoff::new(),
         }
     }
 
     async fn ready(&self) -> Result<(), ShadowError> {
-        if self.brake.wait(self.patience / BRAKING).await {
+        if self
+            .throttle_backoff
+            .wait(self.timeout / THROTTLE_BACKOFF_SHARE)
+            .await
+        {
             return Ok(());
         }
-        Err(outcome::braked())
+        Err(outcome::throttled())
     }
 
     /// Sorts what is no success, and keeps the pace that the service asks for.
@@ -193,7 +197,7 @@ impl AwsShadow {
                 .raw_response()
                 .and_then(|raw| raw.headers().get("retry-after"));
             let seconds = header.and_then(|value| value.parse().ok());
-            self.brake
+            self.throttle_backoff
                 .throttled(thing.as_str(), seconds.map(Duration::from_secs));
         }
         sorted
@@ -271,7 +275,7 @@ impl ShadowPort for AwsShadow {
             .shadow_name(&self.shadow)
             .payload(Blob::new(body));
         let answer = call.send().await.map_err(|e| self.error(thing, e))?;
-        self.brake.taken();
+        self.throttle_backoff.taken();
         document::version(&json(answer.payload())?).ok_or_else(outcome::unreadable)
     }
 

@@ -2,8 +2,6 @@
 
 #[cfg(feature = "aws")]
 mod aws;
-#[cfg(any(feature = "aws", feature = "mqtt"))]
-mod brake;
 pub mod document;
 #[cfg(feature = "memory")]
 mod memory;
@@ -11,6 +9,8 @@ mod memory;
 mod mqtt;
 #[cfg(any(feature = "aws", feature = "memory", feature = "mqtt"))]
 mod outcome;
+#[cfg(any(feature = "aws", feature = "mqtt"))]
+mod throttle_backoff;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsError, AwsSettings, AwsShadow};

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::brake::Brake;
+use super::throttle_backoff::ThrottleBackoff;
 use super::{document, outcome};
 
 /// The thing whose shadow is asked for to see whether anybody answers.
@@ -24,12 +24,12 @@ const PROBE: &str = "keywright-probe";
 /// every answer of its shadow, and AWS drops what exceeds 100 messages a second and connection.
 pub struct MqttShadow {
     shards: Vec<Shard>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 struct Shard {
     client: ShadowClient,
-    brake: Brake,
+    throttle_backoff: ThrottleBackoff,
 }
 
 /// The names of the shadows among which things are shared out: `keys` alone, or `keys-0`, `keys-1` …
@@ -51,7 +51,7 @@ fn shard_of(thing: &str, shards: usize) -> usize {
 
 impl MqttShadow {
     /// Starts to connect, a connection a shard. `client_id` must be unique on the broker; with several shards each
-    /// has its number behind it. Each call may take `patience`, of which it waits for a connection as long as it
+    /// has its number behind it. Each call may take `timeout`, of which it waits for a connection as long as it
     /// has to.
     ///
     /// # Panics
@@ -61,7 +61,7 @@ impl MqttShadow {
         client_id: &str,
         shards: &[String],
         limits: Limits,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
         assert!(!shards.is_empty(), "a shadow has a name");
         let start = |(n, name): (usize, &String)| {
@@ -72,12 +72,12 @@ impl MqttShadow {
             let shadow = ShadowName::Named(name.clone());
             Shard {
                 client: ShadowClient::start(broker.clone(), &id, shadow, limits),
-                brake: Brake::new(),
+                throttle_backoff: ThrottleBackoff::new(),
             }
         };
         Self {
             shards: shards.iter().enumerate().map(start).collect(),
-            patience,
+            timeout,
         }
     }
 
@@ -95,7 +95,7 @@ impl MqttShadow {
             let body = json!({ "clientToken": token });
             let asked = shard
                 .client
-                .request(Operation::Get, PROBE, &token, &body, self.patience);
+                .request(Operation::Get, PROBE, &token, &body, self.timeout);
             match asked.await {
                 Ok(_) | Err(RequestError::Rejected { .. }) => {}
                 Err(RequestError::NotSent(_)) => return None,
@@ -115,18 +115,18 @@ impl MqttShadow {
     ) -> Result<Result<Value, RequestError>, ShadowError> {
         let shard = &self.shards[shard_of(thing.as_str(), self.shards.len())];
         let start = Instant::now();
-        if !shard.brake.wait(self.patience / 2).await {
-            return Err(outcome::braked());
+        if !shard.throttle_backoff.wait(self.timeout / 2).await {
+            return Err(outcome::throttled());
         }
-        let left = self.patience.saturating_sub(start.elapsed());
+        let left = self.timeout.saturating_sub(start.elapsed());
         let (client, token) = (&shard.client, token.as_str());
         let answer = client
             .request(operation, thing.as_str(), token, &body, left)
             .await;
         match &answer {
-            Ok(_) => shard.brake.taken(),
+            Ok(_) => shard.throttle_backoff.taken(),
             Err(RequestError::Rejected { code: 429, .. }) => {
-                shard.brake.throttled(thing.as_str(), None);
+                shard.throttle_backoff.throttled(thing.as_str(), None);
             }
             Err(_) => {}
         }

@@ -24,7 +24,7 @@ pub(super) fn not_sent(reason: FailureReason, detail: String) -> ShadowError {
 
 /// A request that was held back, because the service has refused others.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
-pub(super) fn braked() -> ShadowError {
+pub(super) fn throttled() -> ShadowError {
     not_sent(
         FailureReason::Throttled,
         "the service has refused others before".into(),

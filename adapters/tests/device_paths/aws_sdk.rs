@@ -8,8 +8,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use keywright_adapters::shadow::{AwsSettings, AwsShadow};
 use keywright_shadow::rest;
-use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
-use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
+use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
+use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -27,12 +27,12 @@ pub(crate) fn sdk_config() -> SdkConfig {
         .build()
 }
 
-pub(crate) fn at(endpoint: String, patience: Duration) -> AwsShadow {
+pub(crate) fn at(endpoint: String, timeout: Duration) -> AwsShadow {
     let settings = AwsSettings {
         endpoint: Some(endpoint),
         region: None,
         shadow: NAME.into(),
-        patience,
+        timeout,
     };
     AwsShadow::new(&sdk_config(), settings)
 }
@@ -43,7 +43,7 @@ async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
-    let trouble = Arc::new(Mutex::new(Trouble::None));
+    let trouble = Arc::new(Mutex::new(TransportFault::None));
     let proxy = proxy::start(server, trouble.clone(), Answers::Http).await;
     let address = proxy.address;
     let mut tasks = JoinSet::new();
@@ -52,7 +52,10 @@ async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
         service.clone(),
         std::future::pending(),
     ));
-    let reached = Kept::new(at(format!("http://{address}"), PATIENCE), (proxy, tasks));
+    let reached = Kept::new(
+        at(format!("http://{address}"), ANSWER_TIMEOUT),
+        (proxy, tasks),
+    );
     let between = Between {
         trouble,
         service: service.clone(),
@@ -66,4 +69,4 @@ async fn undisturbed() -> (Reached, Arc<Locks>) {
 }
 
 shadow_port_cases!(undisturbed);
-shadow_trouble_cases!(fresh);
+faulty_transport_cases!(fresh);

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use keywright_domain::model::ThingName;
 use keywright_domain::ports::ShadowPort;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
+use keywright_testkit::faulty_transport::{Transport, TransportFault};
 use keywright_testkit::shadow_port::Device;
-use keywright_testkit::shadow_trouble::{Trouble, Way};
 
 const NAME: &str = "keys";
 
@@ -64,7 +64,7 @@ impl<T> Deref for Kept<T> {
 }
 
 /// What is wrong between a port and the service, for the proxy and the fronts to see.
-type Shared = Arc<Mutex<Trouble>>;
+type Shared = Arc<Mutex<TransportFault>>;
 
 struct Between {
     trouble: Shared,
@@ -72,10 +72,10 @@ struct Between {
 }
 
 #[async_trait]
-impl Way for Between {
-    async fn set(&self, trouble: Trouble) {
+impl Transport for Between {
+    async fn set(&self, trouble: TransportFault) {
         *self.trouble.lock().expect("no panic") = trouble;
-        let throttled = trouble == Trouble::Throttled;
+        let throttled = trouble == TransportFault::Throttled;
         self.service.limit_requests(throttled.then_some(0));
     }
 

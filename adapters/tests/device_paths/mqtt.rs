@@ -5,61 +5,63 @@ use std::time::Duration;
 
 use keywright_adapters::shadow::MqttShadow;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files};
-use keywright_shadow::mqtt::{Attached, Disturb, Fate, Limits, Options};
-use keywright_testkit::shadow_trouble::{PATIENCE, Trouble};
+use keywright_mqtt::{Broker, TlsFiles};
+use keywright_shadow::mqtt::{Delivery, Disorder, Limits, MqttFrontend, Options};
+use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
-use keywright_testkit::{shadow_port_cases, shadow_trouble_cases};
+use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 
 use crate::proxy::{self, Answers};
 use crate::{Between, Kept, Locks, NAME, Shared, service};
 
-type Reached = Kept<(Attached, Mosquitto, TcpProxy)>;
+type Reached = Kept<(MqttFrontend, Mosquitto, TcpProxy)>;
 
 /// What the trouble does to the service's answers; they overtake each other within 50 ms.
-fn disturb(trouble: Shared) -> Disturb {
+fn disorder(trouble: Shared) -> Disorder {
     Arc::new(move |topic, _| {
         let now = *trouble.lock().expect("no panic");
         if !topic.ends_with("/accepted") {
-            return Fate::UNDISTURBED;
+            return Delivery::NORMAL;
         }
         match now {
-            Trouble::AnswersLost => Fate {
+            TransportFault::AnswersLost => Delivery {
                 copies: 0,
-                ..Fate::UNDISTURBED
+                ..Delivery::NORMAL
             },
-            Trouble::AnswersLate(after) => Fate { copies: 1, after },
-            Trouble::AnswersDisordered => Fate {
+            TransportFault::AnswersLate(after) => Delivery { copies: 1, after },
+            TransportFault::AnswersDisordered => Delivery {
                 copies: 2,
                 after: Duration::from_millis(fastrand::u64(0..50)),
             },
-            Trouble::None | Trouble::Throttled | Trouble::Cut => Fate::UNDISTURBED,
+            TransportFault::None | TransportFault::Throttled | TransportFault::Cut => {
+                Delivery::NORMAL
+            }
         }
     })
 }
 
 async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
     let (broker, service) = (Mosquitto::start(), service());
-    let trouble = Arc::new(Mutex::new(Trouble::None));
+    let trouble = Arc::new(Mutex::new(TransportFault::None));
     let at = |port: u16| {
         let url = format!("mqtt://127.0.0.1:{port}")
             .parse()
             .expect("an address");
-        Broker::new(url, &Files::default()).expect("a broker")
+        Broker::new(url, &TlsFiles::default()).expect("a broker")
     };
     let server = ([127, 0, 0, 1], broker.port()).into();
     let proxy = proxy::start(server, trouble.clone(), Answers::Mqtt).await;
     let options = Options {
-        disturb: Some(disturb(trouble.clone())),
+        disorder: Some(disorder(trouble.clone())),
     };
-    let mut attached = Attached::start(service.clone(), at(broker.port()), options);
+    let mut attached = MqttFrontend::start(service.clone(), at(broker.port()), options);
     attached.wait_until_up().await.expect("attached");
     let shadow = MqttShadow::start(
         &at(proxy.address.port()),
         "backend",
         shards,
         Limits::OWN_BROKER,
-        PATIENCE,
+        ANSWER_TIMEOUT,
     );
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -82,4 +84,4 @@ async fn undisturbed() -> (Reached, Arc<Locks>) {
 }
 
 shadow_port_cases!(undisturbed);
-shadow_trouble_cases!(fresh);
+faulty_transport_cases!(fresh);

@@ -9,9 +9,9 @@ use keywright_adapters::shadow::{MqttShadow, shard_names};
 use keywright_domain::model::{FailureReason, *};
 use keywright_domain::ports::*;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files};
+use keywright_mqtt::{Broker, TlsFiles};
 use keywright_shadow::ShadowName;
-use keywright_shadow::mqtt::{Attached, Limits, Options};
+use keywright_shadow::mqtt::{Limits, MqttFrontend, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::aws_sdk::at;
 use crate::{NAME, service};
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn thing() -> ThingName {
     ThingName::new("door:1").expect("a name")
@@ -163,7 +163,7 @@ async fn each_answer_of_aws_is_sorted_by_its_status_and_asked_for_once() {
     ];
     for (n, (does, expected)) in cases.into_iter().enumerate() {
         let (address, requests) = server(does).await;
-        let shadow = at(format!("http://{address}"), PATIENCE);
+        let shadow = at(format!("http://{address}"), ANSWER_TIMEOUT);
         assert_eq!(
             sorted(shadow.update(&thing(), fence(1)).await),
             expected,
@@ -183,13 +183,13 @@ async fn what_cannot_be_connected_to_was_not_applied() {
     let nobody = listener.local_addr().expect("an address");
     drop(listener);
     for endpoint in [format!("http://{nobody}"), "http://nowhere.invalid".into()] {
-        let shadow = at(endpoint.clone(), PATIENCE);
+        let shadow = at(endpoint.clone(), ANSWER_TIMEOUT);
         let answer = shadow.update(&thing(), fence(1)).await;
         assert_eq!(sorted(answer), Sorted::NotApplied, "{endpoint}");
     }
     // Somebody is there who does not speak TLS.
     let (address, _) = server(answer!("400 Bad", "", "{}")).await;
-    let shadow = at(format!("https://{address}"), PATIENCE);
+    let shadow = at(format!("https://{address}"), ANSWER_TIMEOUT);
     assert_eq!(
         sorted(shadow.update(&thing(), fence(1)).await),
         Sorted::NotApplied
@@ -210,7 +210,7 @@ async fn a_pooled_connection_that_breaks_leaves_the_outcome_unknown() {
         let second = stream.read(&mut buffer).await;
         (first.expect("a request"), second.expect("another one"))
     });
-    let shadow = at(format!("http://{address}"), PATIENCE);
+    let shadow = at(format!("http://{address}"), ANSWER_TIMEOUT);
     assert_eq!(
         shadow.update(&thing(), fence(1)).await,
         Ok(ShadowVersion(4))
@@ -227,7 +227,7 @@ async fn a_pooled_connection_that_breaks_leaves_the_outcome_unknown() {
 async fn the_pace_that_aws_asks_for_is_kept() {
     let slow = "HTTP/1.1 429 Slow\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}";
     let (address, requests) = server(Does::Answer(slow)).await;
-    let shadow = at(format!("http://{address}"), PATIENCE);
+    let shadow = at(format!("http://{address}"), ANSWER_TIMEOUT);
     let throttled = Sorted::Refused(FailureReason::Throttled);
     assert_eq!(sorted(shadow.update(&thing(), fence(1)).await), throttled);
     // The next one would have to wait for longer than a call may take: it is not even sent.
@@ -245,7 +245,7 @@ fn broker_at(port: u16) -> Broker {
     let url = format!("mqtt://127.0.0.1:{port}")
         .parse()
         .expect("an address");
-    Broker::new(url, &Files::default()).expect("a broker")
+    Broker::new(url, &TlsFiles::default()).expect("a broker")
 }
 
 fn names(name: &str) -> Vec<String> {
@@ -257,7 +257,13 @@ async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
     let (mut broker, service) = (Mosquitto::start(), service());
     broker.kill();
     let at = broker_at(broker.port());
-    let shadow = MqttShadow::start(&at, "backend", &names(NAME), Limits::OWN_BROKER, PATIENCE);
+    let shadow = MqttShadow::start(
+        &at,
+        "backend",
+        &names(NAME),
+        Limits::OWN_BROKER,
+        ANSWER_TIMEOUT,
+    );
     for n in 0..5 {
         let answer = shadow
             .update(&thing(), ShadowChange::create(token(n)))
@@ -265,7 +271,7 @@ async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
         assert_eq!(sorted(answer), Sorted::NotApplied);
     }
     broker.restart();
-    let mut attached = Attached::start(service.clone(), at, Options::default());
+    let mut attached = MqttFrontend::start(service.clone(), at, Options::default());
     attached.wait_until_up().await.expect("attached");
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -283,10 +289,10 @@ async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_ends_the_wait_of_who_is_in_flight() {
     let mut broker = Mosquitto::start();
-    let patience = Duration::from_secs(20);
+    let timeout = Duration::from_secs(20);
     let at = broker_at(broker.port());
     // Nobody answers on this broker.
-    let shadow = MqttShadow::start(&at, "backend", &names(NAME), Limits::OWN_BROKER, patience);
+    let shadow = MqttShadow::start(&at, "backend", &names(NAME), Limits::OWN_BROKER, timeout);
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -297,7 +303,7 @@ async fn a_broker_that_dies_ends_the_wait_of_who_is_in_flight() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     broker.kill();
     assert_eq!(sorted(waiting.await.expect("no panic")), Sorted::Unknown);
-    assert!(start.elapsed() < patience / 2, "it hears of it at once");
+    assert!(start.elapsed() < timeout / 2, "it hears of it at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,8 +315,8 @@ async fn requests_beyond_the_limits_wait_their_turn_and_are_dropped_when_it_is_t
         a_second: None,
     };
     // Nobody answers: two are in flight for all their time, and the others never leave.
-    let patience = Duration::from_secs(4);
-    let shadow = MqttShadow::start(&at, "backend", &names(NAME), limits, patience);
+    let timeout = Duration::from_secs(4);
+    let shadow = MqttShadow::start(&at, "backend", &names(NAME), limits, timeout);
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -331,11 +337,11 @@ async fn requests_beyond_the_limits_wait_their_turn_and_are_dropped_when_it_is_t
 async fn the_pace_of_a_shard_is_kept() {
     let (broker, service) = (Mosquitto::start(), service());
     let at = broker_at(broker.port());
-    let mut attached = Attached::start(service, at.clone(), Options::default());
+    let mut attached = MqttFrontend::start(service, at.clone(), Options::default());
     attached.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 3);
-    let patience = Duration::from_secs(10);
-    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::AWS, patience);
+    let timeout = Duration::from_secs(10);
+    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::AWS, timeout);
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -363,11 +369,11 @@ async fn the_pace_of_a_shard_is_kept() {
 async fn each_thing_has_its_shadow_on_its_shard() {
     let (broker, service) = (Mosquitto::start(), service());
     let at = broker_at(broker.port());
-    let mut attached = Attached::start(service.clone(), at.clone(), Options::default());
+    let mut attached = MqttFrontend::start(service.clone(), at.clone(), Options::default());
     attached.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 4);
-    let patience = Duration::from_secs(10);
-    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::OWN_BROKER, patience);
+    let timeout = Duration::from_secs(10);
+    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::OWN_BROKER, timeout);
     for n in 0..20 {
         let thing = ThingName::new(&format!("door-{n}")).expect("a name");
         let made = shadow.update(&thing, ShadowChange::create(token(n))).await;

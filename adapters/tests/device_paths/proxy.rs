@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use keywright_testkit::shadow_trouble::Trouble;
+use keywright_testkit::faulty_transport::TransportFault;
 use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
 
 use crate::Shared;
@@ -26,9 +26,9 @@ pub(crate) async fn start(server: SocketAddr, trouble: Shared, answers: Answers)
         let http = answers == Answers::Http;
         let is_answer = http || bytes.windows(9).any(|w| w == b"/accepted");
         match *trouble.lock().expect("no panic") {
-            Trouble::Cut if is_answer => Passage::Cut,
-            Trouble::AnswersLost if http => Passage::Lost,
-            Trouble::AnswersLate(span) if http => Passage::Late(span),
+            TransportFault::Cut if is_answer => Passage::Cut,
+            TransportFault::AnswersLost if http => Passage::Lost,
+            TransportFault::AnswersLate(span) if http => Passage::Late(span),
             _ => Passage::Clear,
         }
     })

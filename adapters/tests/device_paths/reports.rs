@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::reports::{HttpReports, MqttReports, PollingReports, Undelivered};
+use keywright_adapters::reports::{DeliveryError, HttpReports, MqttReports, PollingReports};
 use keywright_domain::model::*;
 use keywright_domain::ports::*;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Handler, Message, QoS, Session, SessionOptions};
-use keywright_shadow::mqtt::{Attached, Options};
+use keywright_mqtt::{Broker, Handler, Message, QoS, Session, SessionOptions, TlsFiles};
+use keywright_shadow::mqtt::{MqttFrontend, Options};
 use keywright_shadow::{ShadowName, ShadowService};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -16,15 +16,15 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use crate::{NAME, service};
 
 fn broker_at(broker: &Mosquitto) -> Broker {
-    Broker::new(broker.url(), &Files::default()).expect("a broker")
+    Broker::new(broker.url(), &TlsFiles::default()).expect("a broker")
 }
 
 fn start(broker: &Mosquitto) -> MqttReports {
     MqttReports::start(&broker_at(broker), "backend-reports", &[NAME.to_owned()])
 }
 
-async fn attach(service: &ShadowService, broker: &Mosquitto) -> Attached {
-    let mut attached = Attached::start(service.clone(), broker_at(broker), Options::default());
+async fn attach(service: &ShadowService, broker: &Mosquitto) -> MqttFrontend {
+    let mut attached = MqttFrontend::start(service.clone(), broker_at(broker), Options::default());
     attached.wait_until_up().await.expect("attached");
     attached
 }
@@ -227,7 +227,7 @@ async fn what_is_posted_is_answered_when_it_is_settled() {
     drop(next_report(&*reports).await);
     assert_eq!(
         delivery.await.expect("no panic"),
-        Err(Undelivered::NotSettled)
+        Err(DeliveryError::NotSettled)
     );
 
     // The first of all has no document before it; what is no report is done with at once.
@@ -242,7 +242,7 @@ async fn what_is_posted_is_answered_when_it_is_settled() {
     ] {
         let refused = reports.deliver(none.as_bytes()).await;
         assert!(
-            matches!(refused, Err(Undelivered::Malformed(_))),
+            matches!(refused, Err(DeliveryError::Malformed(_))),
             "{none}: {refused:?}"
         );
     }

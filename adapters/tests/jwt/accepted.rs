@@ -121,7 +121,7 @@ fn every_algorithm_verifies_its_own_key() {
             let token = signed(&header, &claims().to_string(), signer, *signing);
             assert_eq!(
                 verifier.verify(token.as_bytes(), NOW),
-                Err(Refusal::WrongAlgorithm)
+                Err(TokenError::WrongAlgorithm)
             );
         }
         // A key for another curve, or none at all.
@@ -168,23 +168,23 @@ fn a_kid_is_a_name_and_nothing_else() {
     );
     assert_eq!(
         verify(token(r#"{"alg":"HS256","kid":"two"}"#, Signing::HS256)),
-        Err(Refusal::WrongAlgorithm)
+        Err(TokenError::WrongAlgorithm)
     );
     for kid in ["three", "", "../../dev/null", "one' OR '1'='1", "ONE"] {
         let header = format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#);
         assert_eq!(
             verify(token(&header, Signing::HS256)),
-            Err(Refusal::UnknownKey),
+            Err(TokenError::UnknownKey),
             "{kid}"
         );
     }
     assert_eq!(
         verify(token(r#"{"alg":"HS256"}"#, Signing::HS256)),
-        Err(Refusal::UnknownKey)
+        Err(TokenError::UnknownKey)
     );
     assert_eq!(
         verify(token(r#"{"alg":"HS256","kid":1}"#, Signing::HS256)),
-        Err(Refusal::Header)
+        Err(TokenError::Header)
     );
     // A single key without a name is meant, whatever a token calls it; a single key with one is not.
     assert_eq!(with_header(r#"{"alg":"HS256","kid":"any"}"#), Ok(alice()));
@@ -192,7 +192,7 @@ fn a_kid_is_a_name_and_nothing_else() {
     let other = token(r#"{"alg":"HS256","kid":"two"}"#, Signing::HS256);
     assert_eq!(
         named.expect("a verifier").verify(other.as_bytes(), NOW),
-        Err(Refusal::UnknownKey)
+        Err(TokenError::UnknownKey)
     );
 }
 
@@ -205,15 +205,15 @@ fn a_remembered_token_expires_and_goes_with_its_key() {
     clock.advance(Duration::from_secs(89));
     assert_eq!(verify(clock.now()), Ok(alice()), "59 s and the leeway");
     clock.advance(Duration::from_secs(1));
-    assert_eq!(verify(clock.now()), Err(Refusal::Expired));
+    assert_eq!(verify(clock.now()), Err(TokenError::Expired));
     assert_eq!(verify(NOW), Ok(alice()));
     let other = Secret::new("another secret of more than 32 bytes, for sure");
     let key = VerificationKey::secret(None, Algorithm::Hs256, &other).expect("a key");
     verifier.replace_keys(vec![key]).expect("taken");
-    assert_eq!(verify(NOW), Err(Refusal::Forged));
+    assert_eq!(verify(NOW), Err(TokenError::Forged));
     assert!(
         verifier.replace_keys(vec![]).is_err(),
         "the keys stay as they were"
     );
-    assert_eq!(verify(NOW), Err(Refusal::Forged));
+    assert_eq!(verify(NOW), Err(TokenError::Forged));
 }

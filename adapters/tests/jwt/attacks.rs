@@ -10,16 +10,16 @@ fn attack_no_algorithm() {
     };
     for none in ["none", "None", "NONE", "nOnE"] {
         let header = format!(r#"{{"alg":"{none}"}}"#);
-        assert_eq!(verify(&unsigned(&header)), Err(Refusal::Unsigned));
-        assert_eq!(with_header(&header), Err(Refusal::WrongAlgorithm));
+        assert_eq!(verify(&unsigned(&header)), Err(TokenError::Unsigned));
+        assert_eq!(with_header(&header), Err(TokenError::WrongAlgorithm));
     }
     assert_eq!(
         verify(&unsigned(r#"{"alg":"HS256"}"#)),
-        Err(Refusal::Unsigned)
+        Err(TokenError::Unsigned)
     );
-    assert_eq!(with_header(r#"{"typ":"JWT"}"#), Err(Refusal::Header));
-    assert_eq!(with_header(r#"{"alg":256}"#), Err(Refusal::Header));
-    assert_eq!(with_header(r#"{"alg":null}"#), Err(Refusal::Header));
+    assert_eq!(with_header(r#"{"typ":"JWT"}"#), Err(TokenError::Header));
+    assert_eq!(with_header(r#"{"alg":256}"#), Err(TokenError::Header));
+    assert_eq!(with_header(r#"{"alg":null}"#), Err(TokenError::Header));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn attack_another_algorithm_of_the_family() {
         &key,
         Signing::HS512,
     );
-    assert_eq!(verify(&token), Err(Refusal::WrongAlgorithm));
+    assert_eq!(verify(&token), Err(TokenError::WrongAlgorithm));
 }
 
 #[test]
@@ -63,16 +63,19 @@ fn attack_a_forged_signature() {
         &other,
         Signing::HS256,
     );
-    assert_eq!(verify(&forged), Err(Refusal::Forged));
+    assert_eq!(verify(&forged), Err(TokenError::Forged));
     let (message, signature) = token.rsplit_once('.').expect("three parts");
     for short in [&signature[..4], &signature[..40]] {
-        assert_eq!(verify(&format!("{message}.{short}")), Err(Refusal::Forged));
+        assert_eq!(
+            verify(&format!("{message}.{short}")),
+            Err(TokenError::Forged)
+        );
     }
     let (header, _) = token.split_once('.').expect("three parts");
     let others = URL_SAFE_NO_PAD.encode(with(&json!({ "sub": "mallory" })));
     assert_eq!(
         verify(&format!("{header}.{others}.{signature}")),
-        Err(Refusal::Forged)
+        Err(TokenError::Forged)
     );
 }
 
@@ -89,7 +92,10 @@ fn attack_an_all_zero_signature() {
     );
     for zeros in [vec![0; 64], vec![0; 70], vec![0x30, 6, 2, 1, 0, 2, 1, 0]] {
         let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(zeros));
-        assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(Refusal::Forged));
+        assert_eq!(
+            verifier.verify(token.as_bytes(), NOW),
+            Err(TokenError::Forged)
+        );
     }
 }
 
@@ -103,7 +109,7 @@ fn attack_critical_headers() {
     ] {
         assert_eq!(
             with_header(header),
-            Err(Refusal::CriticalHeader),
+            Err(TokenError::CriticalHeader),
             "{header}"
         );
     }
@@ -113,11 +119,11 @@ fn attack_critical_headers() {
 fn attack_an_unencoded_payload() {
     assert_eq!(
         with_header(r#"{"alg":"HS256","b64":false}"#),
-        Err(Refusal::UnencodedPayload)
+        Err(TokenError::UnencodedPayload)
     );
     assert_eq!(
         with_header(r#"{"alg":"HS256","b64":true}"#),
-        Err(Refusal::UnencodedPayload)
+        Err(TokenError::UnencodedPayload)
     );
 }
 
@@ -125,7 +131,7 @@ fn attack_an_unencoded_payload() {
 fn attack_a_compressed_payload() {
     assert_eq!(
         with_header(r#"{"alg":"HS256","zip":"DEF"}"#),
-        Err(Refusal::Compressed)
+        Err(TokenError::Compressed)
     );
 }
 
@@ -137,7 +143,7 @@ fn attack_a_key_in_the_token() {
         r#"{"alg":"HS256","x5u":"https://attacker.example/cert.pem"}"#,
         r#"{"alg":"HS256","x5c":["MIIB"]}"#,
     ] {
-        assert_eq!(with_header(header), Err(Refusal::KeyInToken), "{header}");
+        assert_eq!(with_header(header), Err(TokenError::KeyInToken), "{header}");
     }
 }
 
@@ -150,7 +156,7 @@ fn attack_duplicate_members_in_the_header() {
         r#"{"alg":"HS256","\u0061lg":"none"}"#,
         r#"{"alg":"HS256","x":{"y":1,"y":2}}"#,
     ] {
-        assert_eq!(with_header(header), Err(Refusal::Header), "{header}");
+        assert_eq!(with_header(header), Err(TokenError::Header), "{header}");
     }
 }
 
@@ -173,7 +179,7 @@ fn attack_duplicate_members_in_the_claims() {
     ] {
         assert_eq!(
             verify(&hs256(r#"{"alg":"HS256"}"#, &claims)),
-            Err(Refusal::Claims),
+            Err(TokenError::Claims),
             "{claims}"
         );
     }
@@ -196,7 +202,7 @@ fn attack_padding_and_white_space() {
         format!("{header}.{claims}.{}/", &signature[1..]),
         token.replacen('e', "%65", 1),
     ] {
-        assert_eq!(verify(&token), Err(Refusal::Malformed), "{token}");
+        assert_eq!(verify(&token), Err(TokenError::Malformed), "{token}");
     }
 }
 
@@ -212,7 +218,7 @@ fn attack_stray_bits_in_the_last_character() {
         .expect("of the alphabet");
     let other = char::from(alphabet[at ^ 1]);
     let twin = format!("{}{other}", &token[..token.len() - 1]);
-    assert_eq!(verify(&twin), Err(Refusal::Malformed));
+    assert_eq!(verify(&twin), Err(TokenError::Malformed));
 }
 
 #[test]
@@ -228,16 +234,16 @@ fn attack_a_wrong_number_of_parts() {
         &format!("{token}."),
         &format!(".{token}"),
     ] {
-        assert_eq!(verify(token), Err(Refusal::NotThreeParts), "{token}");
+        assert_eq!(verify(token), Err(TokenError::NotThreeParts), "{token}");
     }
-    assert_eq!(verify(".."), Err(Refusal::Header));
+    assert_eq!(verify(".."), Err(TokenError::Header));
 }
 
 #[test]
 fn attack_a_token_of_more_than_8_kib() {
     let long = json!({ "x": "a".repeat(7000) });
-    assert_eq!(with_claims(long), Err(Refusal::TooLong));
-    assert_eq!(verify(&"a".repeat(8193)), Err(Refusal::TooLong));
+    assert_eq!(with_claims(long), Err(TokenError::TooLong));
+    assert_eq!(verify(&"a".repeat(8193)), Err(TokenError::TooLong));
     assert_eq!(with_claims(json!({ "x": "a".repeat(5500) })), Ok(alice()));
 }
 
@@ -246,11 +252,11 @@ fn attack_bytes_that_are_no_text() {
     let mut token = good().into_bytes();
     token[3] = 0xff;
     let verified = verifier().verify(&token, NOW);
-    assert_eq!(verified, Err(Refusal::Malformed));
+    assert_eq!(verified, Err(TokenError::Malformed));
     let not_json = URL_SAFE_NO_PAD.encode([0xff, 0xfe]);
     assert_eq!(
         verify(&format!("{not_json}.e30.AAAA")),
-        Err(Refusal::Header)
+        Err(TokenError::Header)
     );
 }
 
@@ -258,7 +264,7 @@ fn attack_bytes_that_are_no_text() {
 fn attack_a_token_of_another_kind() {
     for kind in ["dpop+jwt", "logout+jwt", "secevent+jwt", "JWE", ""] {
         let header = format!(r#"{{"alg":"HS256","typ":"{kind}"}}"#);
-        assert_eq!(with_header(&header), Err(Refusal::Header), "{kind}");
+        assert_eq!(with_header(&header), Err(TokenError::Header), "{kind}");
     }
 }
 
@@ -273,7 +279,7 @@ fn attack_a_token_for_or_of_somebody_else() {
     ] {
         assert_eq!(
             with_claims(json!({ "iss": issuer })),
-            Err(Refusal::WrongIssuer),
+            Err(TokenError::WrongIssuer),
             "{issuer}"
         );
     }
@@ -288,7 +294,7 @@ fn attack_a_token_for_or_of_somebody_else() {
     ] {
         assert_eq!(
             with_claims(json!({ "aud": audience })),
-            Err(Refusal::WrongAudience),
+            Err(TokenError::WrongAudience),
             "{audience}"
         );
     }
@@ -307,7 +313,7 @@ fn attack_a_subject_that_is_none() {
     ] {
         assert_eq!(
             with_claims(json!({ "sub": subject })),
-            Err(Refusal::Subject),
+            Err(TokenError::Subject),
             "{subject}"
         );
     }
@@ -320,7 +326,7 @@ fn attack_a_subject_that_is_none() {
     ] {
         assert_eq!(
             with_claims(json!({ "org": organization })),
-            Err(Refusal::Organization),
+            Err(TokenError::Organization),
             "{organization}"
         );
     }
@@ -339,20 +345,20 @@ fn attack_times_that_are_none() {
     ] {
         assert_eq!(
             with_claims(json!({ "exp": exp })),
-            Err(Refusal::NoExpiry),
+            Err(TokenError::NoExpiry),
             "{exp}"
         );
     }
-    assert_eq!(with_claims(json!({ "exp": 0 })), Err(Refusal::Expired));
+    assert_eq!(with_claims(json!({ "exp": 0 })), Err(TokenError::Expired));
     for time in [json!("soon"), json!([1]), json!(-1), json!(now + 3600)] {
         assert_eq!(
             with_claims(json!({ "nbf": time })),
-            Err(Refusal::NotYetValid),
+            Err(TokenError::NotYetValid),
             "{time}"
         );
         assert_eq!(
             with_claims(json!({ "iat": time })),
-            Err(Refusal::IssuedInTheFuture),
+            Err(TokenError::IssuedInTheFuture),
             "{time}"
         );
     }

@@ -85,18 +85,18 @@ fn good() -> String {
     hs256(r#"{"alg":"HS256"}"#, &claims().to_string())
 }
 
-fn verify(token: &str) -> Result<Identity, Refusal> {
+fn verify(token: &str) -> Result<Identity, TokenError> {
     let verified = verifier().verify(token.as_bytes(), NOW);
     verified.map(|verified| verified.identity)
 }
 
 /// What becomes of a token with this header.
-fn with_header(header: &str) -> Result<Identity, Refusal> {
+fn with_header(header: &str) -> Result<Identity, TokenError> {
     verify(&hs256(header, &claims().to_string()))
 }
 
 /// What becomes of a token with these claims changed.
-fn with_claims(changes: Value) -> Result<Identity, Refusal> {
+fn with_claims(changes: Value) -> Result<Identity, TokenError> {
     verify(&hs256(r#"{"alg":"HS256"}"#, &with(&changes)))
 }
 

@@ -76,7 +76,7 @@ fn published(keys: Value) -> JwtVerifier {
     JwtVerifier::new(keys, settings()).expect("a verifier")
 }
 
-fn identity(verifier: &JwtVerifier, token: &str) -> Result<Identity, Refusal> {
+fn identity(verifier: &JwtVerifier, token: &str) -> Result<Identity, TokenError> {
     let verified = verifier.verify(token.as_bytes(), NOW);
     verified.map(|verified| verified.identity)
 }
@@ -94,14 +94,14 @@ fn one_kid_may_name_a_key_of_each_algorithm() {
         assert_eq!(identity(&verifier, &token), Ok(alice()), "{algorithm}");
     }
     for (algorithm, kid, refusal) in [
-        ("RS512", "2026", Refusal::WrongAlgorithm),
-        ("RS256", "2027", Refusal::UnknownKey),
+        ("RS512", "2026", TokenError::WrongAlgorithm),
+        ("RS256", "2027", TokenError::UnknownKey),
     ] {
         let token = pairs.token(algorithm, Some(kid));
         assert_eq!(identity(&verifier, &token), Err(refusal), "{algorithm}");
     }
     let other = Pairs::generate().token("RS256", Some("2026"));
-    assert_eq!(identity(&verifier, &other), Err(Refusal::Forged));
+    assert_eq!(identity(&verifier, &other), Err(TokenError::Forged));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn the_second_key_of_one_kid_and_algorithm_is_left_out() {
     let verifier = JwtVerifier::new(keys, settings()).expect("a verifier");
     let token = |pairs: &Pairs| pairs.token("ES256", Some("one"));
     assert_eq!(identity(&verifier, &token(&pairs)), Ok(alice()));
-    assert_eq!(identity(&verifier, &token(&other)), Err(Refusal::Forged));
+    assert_eq!(identity(&verifier, &token(&other)), Err(TokenError::Forged));
 }
 
 #[test]
@@ -200,9 +200,9 @@ fn keys_without_a_kid_are_found_by_their_algorithm() {
         // The name of a key that is published without one.
         (pairs.token("RS256", Some("unknown")), Ok(alice())),
         (newer.token("RS256", Some("named")), Ok(alice())),
-        (newer.token("RS256", None), Err(Refusal::Forged)),
-        (pairs.token("RS256", Some("named")), Err(Refusal::Forged)),
-        (pairs.token("EdDSA", None), Err(Refusal::WrongAlgorithm)),
+        (newer.token("RS256", None), Err(TokenError::Forged)),
+        (pairs.token("RS256", Some("named")), Err(TokenError::Forged)),
+        (pairs.token("EdDSA", None), Err(TokenError::WrongAlgorithm)),
     ] {
         assert_eq!(identity(&verifier, &token), accepted);
     }

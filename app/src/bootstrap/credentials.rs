@@ -24,7 +24,7 @@ const FOLLOW: Duration = Duration::from_millis(500);
 const NOTE_USE: Duration = Duration::from_secs(5);
 
 /// Who is let in, and who follows the files that say so.
-pub(super) struct LetIn {
+pub(super) struct AuthStack {
     pub(super) auth: Arc<CredentialAuth>,
     api_keys: (ApiKeyStore, Vec<ApiKeyRecord>),
     tokens: Option<OwnTokens>,
@@ -46,12 +46,12 @@ enum FollowedKeys {
 ///
 /// # Errors
 /// One cannot be used; the text names it.
-pub(super) async fn let_in(
+pub(super) async fn auth_stack(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     api_keys: ApiKeyStore,
     demo_tokens: Option<Arc<JwtVerifier>>,
-) -> Result<LetIn, Error> {
+) -> Result<AuthStack, Error> {
     let data = settings.data.as_path();
     let (mut tokens, mut own) = (demo_tokens.map(auth::Tokens::Known), None);
     if let Some(settings) = &settings.tokens {
@@ -61,14 +61,14 @@ pub(super) async fn let_in(
     }
     let records = api_keys.read().await?;
     let auth = CredentialAuth::new(tokens, Some(ApiKeys::new(records.clone())), clock.clone());
-    Ok(LetIn {
+    Ok(AuthStack {
         auth: Arc::new(auth),
         api_keys: (api_keys, records),
         tokens: own,
     })
 }
 
-impl LetIn {
+impl AuthStack {
     /// Follows what says who is let in, and notes when API keys were used.
     pub(super) fn follow(self, workers: &mut JoinSet<()>) {
         let ((store, records), auth) = (self.api_keys, self.auth);

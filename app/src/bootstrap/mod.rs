@@ -1,12 +1,12 @@
 //! The composition root: the only place that names adapters.
 
 mod credentials;
-mod device_path;
 mod folder_lock;
 #[cfg(feature = "jwks-url")]
 mod published_keys;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
+mod shadow_access;
 mod store;
 
 use std::fs;
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::layer::{Metered, Timeout, TracedLockRepo, TracedShadow, Watched};
+use keywright_adapters::decorator::{Observed, Timeout, TracedLockRepo, TracedShadow, Watched};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::model::Timestamp;
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
@@ -26,15 +26,15 @@ use tokio::task::JoinSet;
 
 use crate::admission::Admission;
 use crate::app::{App, Work};
-use crate::cli::Place;
+use crate::cli::StoreLocation;
 use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice, UnusableSettings};
 use crate::workers;
-#[cfg(feature = "mqtt")]
-pub(crate) use device_path::open_shadows;
-#[cfg(all(feature = "mqtt", feature = "sandbox"))]
-pub(crate) use device_path::seconds;
 use folder_lock::FolderLock;
+#[cfg(feature = "mqtt")]
+pub(crate) use shadow_access::open_shadows;
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+pub(crate) use shadow_access::seconds;
 use store::Stores;
 pub(crate) use store::{ApiKeyStore, Store};
 
@@ -45,10 +45,10 @@ pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed};
 pub(crate) use keywright_adapters::auth::JwtVerifier;
 
 /// Who is told of what goes through the ports.
-pub(crate) use keywright_adapters::layer::{Call, Observer, Recorded};
+pub(crate) use keywright_adapters::decorator::{Call, Observer, Recorded};
 
 /// What takes in the reports that are brought over HTTP.
-pub(crate) use keywright_adapters::reports::{HttpReports, Undelivered};
+pub(crate) use keywright_adapters::reports::{DeliveryError, HttpReports};
 
 pub(crate) use keywright_adapters::lock_repo::NEXT_VERSION;
 
@@ -116,7 +116,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
     if let Some(tokens) = &settings.tokens {
         credentials::check_tokens(tokens).map_err(UnusableSettings::new)?;
     }
-    device_path::check(settings).map_err(UnusableSettings::new)?;
+    shadow_access::check(settings).map_err(UnusableSettings::new)?;
     check_folder(&settings.data)
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
 /// # Errors
 /// Something is missing; the text names it.
 pub(crate) async fn check_environment(settings: &Settings) -> Result<(), Error> {
-    Ok(device_path::check_environment(settings).await?)
+    Ok(shadow_access::check_environment(settings).await?)
 }
 
 /// Whether files can be made in the folder, or the folder itself where it is missing.
@@ -158,10 +158,10 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         .then(|| FolderLock::take(data))
         .transpose()?;
     // The reports are subscribed to before the first lock can say something.
-    let path = device_path::connect(settings).await?;
+    let path = shadow_access::connect(settings).await?;
 
-    let patience = settings.protocol.request_timeout;
-    let stores = Stores::open(&settings.store, data, patience).await?;
+    let timeout = settings.protocol.request_timeout;
+    let stores = Stores::open(&settings.store, data, timeout).await?;
     let store = stores.locks;
     #[cfg(feature = "sandbox")]
     let demo = match &settings.sandbox {
@@ -175,7 +175,8 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     let demo_tokens = demo.as_ref().map(|demo| demo.tokens.clone());
     #[cfg(not(feature = "sandbox"))]
     let demo_tokens = None;
-    let let_in = credentials::let_in(settings, &clock, stores.api_keys, demo_tokens).await?;
+    let auth_stack =
+        credentials::auth_stack(settings, &clock, stores.api_keys, demo_tokens).await?;
 
     let saved = broadcast::channel(SAVED_BACKLOG).0;
     let (locks, shadow) = ((wiring.around_locks)(store.locks()), path.shadow);
@@ -184,20 +185,20 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         Some(sandbox) => sandbox::around(sandbox, locks, shadow),
         None => (locks, shadow),
     };
-    let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, patience));
+    let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout));
     let locks = Arc::new(Watched::new(locks, saved.clone()));
     let history: Arc<dyn LockHistory> =
-        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
+        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
     let ids = Arc::new(SystemIds);
     let timer = Arc::new(TokioTimer::default());
     let metrics = Arc::new(Metrics::new());
     let ports = Ports {
-        locks: Arc::new(Metered::<dyn LockRepo>::new(
+        locks: Arc::new(Observed::<dyn LockRepo>::new(
             Arc::new(TracedLockRepo::new(locks)),
             metrics.clone(),
         )),
         history: history.clone(),
-        shadow: Arc::new(Metered::<dyn ShadowPort>::new(
+        shadow: Arc::new(Observed::<dyn ShadowPort>::new(
             Arc::new(TracedShadow::new(shadow)),
             metrics.clone(),
         )),
@@ -206,7 +207,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
-    let (auth, tokens) = (let_in.auth.clone(), let_in.own_tokens());
+    let (auth, tokens) = (auth_stack.auth.clone(), auth_stack.own_tokens());
     let banner = banner(settings, url, &stores.place);
     #[cfg(feature = "sandbox")]
     let banner = match (&settings.sandbox, &demo) {
@@ -222,7 +223,7 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
     }
     let (tell, store_answers) = watch::channel(true);
     workers.spawn(workers::watch_store(history, tell));
-    let_in.follow(&mut workers);
+    auth_stack.follow(&mut workers);
     if let Some(watching) = path.watching {
         workers.spawn(watching);
     }
@@ -266,7 +267,7 @@ pub(crate) struct Auditing {
     pub(crate) locks: Arc<dyn LockRepo>,
     pub(crate) history: Arc<dyn LockHistory>,
     /// What watches over the way to the shadows.
-    pub(crate) watching: Option<device_path::Watching>,
+    pub(crate) watching: Option<shadow_access::Watching>,
 }
 
 /// How long an audit waits for a broker.
@@ -284,8 +285,8 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
         );
     }
     let settings = settings.beside_a_server();
-    device_path::check(&settings).map_err(UnusableSettings::new)?;
-    let path = device_path::connect(&settings).await?;
+    shadow_access::check(&settings).map_err(UnusableSettings::new)?;
+    let path = shadow_access::connect(&settings).await?;
     let mut watching = path.watching;
     let connected = async {
         for mut up in path.connected {
@@ -306,13 +307,13 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> Result<Auditing, Erro
             return Err("the broker is not reached, or nobody answers for shadows there".into());
         }
     }
-    let patience = settings.protocol.request_timeout;
+    let timeout = settings.protocol.request_timeout;
     let store = Stores::open_now(&settings.store, &settings.data)
         .await?
         .locks;
     let history: Arc<dyn LockHistory> =
-        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), patience));
-    let locks = Arc::new(Timeout::<dyn LockRepo>::new(store.locks(), patience));
+        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
+    let locks = Arc::new(Timeout::<dyn LockRepo>::new(store.locks(), timeout));
     let ports = Ports {
         locks: locks.clone(),
         history: history.clone(),
@@ -340,7 +341,7 @@ pub(crate) fn make_private_folder(data: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// It cannot be used.
-pub(crate) async fn open_store(place: &Place) -> Result<Store, Error> {
+pub(crate) async fn open_store(place: &StoreLocation) -> Result<Store, Error> {
     let (choice, data) = (place.store()?, place.data()?);
     Ok(Stores::open_now(&choice, &data).await?.locks)
 }
@@ -349,7 +350,7 @@ pub(crate) async fn open_store(place: &Place) -> Result<Store, Error> {
 ///
 /// # Errors
 /// There is none, or it cannot be used.
-pub(crate) async fn open_known_store(place: &Place) -> Result<Store, Error> {
+pub(crate) async fn open_known_store(place: &StoreLocation) -> Result<Store, Error> {
     let (choice, data) = (place.store()?, place.data()?);
     if !store::is_there(&choice, &data) {
         let why = "name the server's folder with --data, or add a lock";
@@ -362,7 +363,7 @@ pub(crate) async fn open_known_store(place: &Place) -> Result<Store, Error> {
 ///
 /// # Errors
 /// They cannot be used.
-pub(crate) async fn open_api_keys(place: &Place) -> Result<ApiKeyStore, Error> {
+pub(crate) async fn open_api_keys(place: &StoreLocation) -> Result<ApiKeyStore, Error> {
     let (choice, data) = (place.store()?, place.data()?);
     if !matches!(choice, StoreChoice::File | StoreChoice::Memory) {
         return Ok(Stores::open_now(&choice, &data).await?.api_keys);

@@ -10,10 +10,10 @@ use keywright_adapters::auth::{
     ApiKeyRecord, LastUsed, read_api_keys, read_last_used, write_api_keys, write_last_used,
 };
 #[cfg(feature = "postgres")]
-use keywright_adapters::database::{Database, DatabaseError, DatabaseSettings};
-#[cfg(feature = "postgres")]
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
+#[cfg(feature = "postgres")]
+use keywright_adapters::postgres::{PostgresError, PostgresPool, PostgresSettings};
 use keywright_adapters::time::TokioTimer;
 use keywright_domain::model::{LockId, LockSnapshot, RecordedEvent};
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[cfg(feature = "postgres")]
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 #[cfg(feature = "postgres")]
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// The locks.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub(crate) enum Store {
     File(SqliteLockRepo),
     Memory(InMemoryLockRepo),
     #[cfg(feature = "postgres")]
-    Database(PostgresLockRepo),
+    PostgresPool(PostgresLockRepo),
 }
 
 /// What is kept where.
@@ -55,7 +55,7 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// For a server, which waits for a database that does not answer yet. `patience`: what a statement may take.
+    /// For a server, which waits for a database that does not answer yet. `timeout`: what a statement may take.
     ///
     /// # Errors
     /// They cannot be used.
@@ -66,7 +66,7 @@ impl Stores {
             not(feature = "postgres"),
             expect(unused_variables, reason = "files need no patience")
         )]
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, Error> {
         match choice {
             StoreChoice::File => Self::open_files(data).await,
@@ -76,8 +76,8 @@ impl Stores {
                 place: "memory: all locks are gone when it ends".into(),
             }),
             #[cfg(feature = "postgres")]
-            StoreChoice::Database(settings) => {
-                Self::of_database(settings, wait_for(settings, patience).await?)
+            StoreChoice::PostgresPool(settings) => {
+                Self::of_database(settings, wait_for(settings, timeout).await?)
             }
         }
     }
@@ -96,8 +96,8 @@ impl Stores {
                 Err("--store memory is the server's own: nothing else reaches its locks".into())
             }
             #[cfg(feature = "postgres")]
-            StoreChoice::Database(settings) => {
-                let database = Database::connect(settings, PATIENCE).await;
+            StoreChoice::PostgresPool(settings) => {
+                let database = PostgresPool::connect(settings, PATIENCE).await;
                 Self::of_database(settings, database.map_err(|e| at(settings, &e))?)
             }
         }
@@ -123,13 +123,13 @@ impl Stores {
     }
 
     #[cfg(feature = "postgres")]
-    fn of_database(settings: &DatabaseSettings, database: Database) -> Result<Self, Error> {
+    fn of_database(settings: &PostgresSettings, database: PostgresPool) -> Result<Self, Error> {
         Ok(Self {
-            locks: Store::Database(PostgresLockRepo::new(
+            locks: Store::PostgresPool(PostgresLockRepo::new(
                 database.clone(),
                 Arc::new(TokioTimer::default()),
             )),
-            api_keys: ApiKeyStore::Database(PostgresApiKeys::new(database)),
+            api_keys: ApiKeyStore::PostgresPool(PostgresApiKeys::new(database)),
             place: format!("PostgreSQL at {}", settings.place()),
         })
     }
@@ -141,28 +141,28 @@ pub(crate) fn is_there(choice: &StoreChoice, data: &Path) -> bool {
         StoreChoice::File => data.join(LOCKS).is_file(),
         StoreChoice::Memory => true,
         #[cfg(feature = "postgres")]
-        StoreChoice::Database(_) => true,
+        StoreChoice::PostgresPool(_) => true,
     }
 }
 
 #[cfg(feature = "postgres")]
-fn at(settings: &DatabaseSettings, error: &DatabaseError) -> String {
+fn at(settings: &PostgresSettings, error: &PostgresError) -> String {
     format!("PostgreSQL at {}: {error}", settings.place())
 }
 
 #[cfg(feature = "postgres")]
-async fn wait_for(settings: &DatabaseSettings, patience: Duration) -> Result<Database, Error> {
+async fn wait_for(settings: &PostgresSettings, timeout: Duration) -> Result<PostgresPool, Error> {
     let (until, mut pause) = (Instant::now() + PATIENCE, FIRST_PAUSE);
     loop {
-        match Database::connect(settings, patience).await {
+        match PostgresPool::connect(settings, timeout).await {
             Ok(database) => return Ok(database),
-            Err(error) if error.is_passing() && Instant::now() < until => {
+            Err(error) if error.is_transient() && Instant::now() < until => {
                 tracing::warn!(database = settings.place(), %error, "waiting for the database");
             }
             Err(error) => return Err(at(settings, &error).into()),
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
@@ -172,7 +172,7 @@ impl Store {
             Self::File(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
-            Self::Database(store) => Arc::new(store.clone()),
+            Self::PostgresPool(store) => Arc::new(store.clone()),
         }
     }
 
@@ -181,7 +181,7 @@ impl Store {
             Self::File(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
-            Self::Database(store) => Arc::new(store.clone()),
+            Self::PostgresPool(store) => Arc::new(store.clone()),
         }
     }
 
@@ -209,7 +209,7 @@ impl Store {
                 Ok(store.import(events).await?)
             }
             #[cfg(feature = "postgres")]
-            Self::Database(store) => store.import_all(events).await,
+            Self::PostgresPool(store) => store.import_all(events).await,
         }
     }
 
@@ -220,7 +220,7 @@ impl Store {
             Self::Memory(_) => std::future::pending().await,
             // A database that goes away is used again when it is back.
             #[cfg(feature = "postgres")]
-            Self::Database(_) => std::future::pending().await,
+            Self::PostgresPool(_) => std::future::pending().await,
         }
     }
 }
@@ -233,7 +233,7 @@ pub(crate) enum ApiKeyStore {
         used: std::path::PathBuf,
     },
     #[cfg(feature = "postgres")]
-    Database(PostgresApiKeys),
+    PostgresPool(PostgresApiKeys),
 }
 
 impl ApiKeyStore {
@@ -250,7 +250,7 @@ impl ApiKeyStore {
         match self {
             Self::File { keys, .. } => Ok(read_api_keys(keys)?),
             #[cfg(feature = "postgres")]
-            Self::Database(keys) => Ok(keys.read().await?),
+            Self::PostgresPool(keys) => Ok(keys.read().await?),
         }
     }
 
@@ -262,7 +262,7 @@ impl ApiKeyStore {
         match self {
             Self::File { keys, .. } => Ok(write_api_keys(keys, records)?),
             #[cfg(feature = "postgres")]
-            Self::Database(keys) => Ok(keys.put(records).await?),
+            Self::PostgresPool(keys) => Ok(keys.put(records).await?),
         }
     }
 
@@ -272,7 +272,7 @@ impl ApiKeyStore {
         match self {
             Self::File { used, .. } => Ok(read_last_used(used)?),
             #[cfg(feature = "postgres")]
-            Self::Database(keys) => Ok(keys.last_used().await?),
+            Self::PostgresPool(keys) => Ok(keys.last_used().await?),
         }
     }
 
@@ -290,7 +290,7 @@ impl ApiKeyStore {
                 Ok(spawn_blocking(note).await??)
             }
             #[cfg(feature = "postgres")]
-            Self::Database(keys) => Ok(keys.note_used(&news).await?),
+            Self::PostgresPool(keys) => Ok(keys.note_used(&news).await?),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The command line, and the layers below it.
 
-mod device_path;
 mod layers;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod shadow_access;
 mod store;
 mod values;
 
@@ -26,10 +26,10 @@ use crate::commands::shadow::ShadowCommand;
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
 use crate::settings::{LogFormat, Settings, StoreChoice, UnusableSettings};
-#[cfg(all(feature = "mqtt", feature = "sandbox"))]
-pub(crate) use device_path::shadow_name;
 pub(crate) use layers::{Layers, Source};
 pub(crate) use serve::Serve;
+#[cfg(all(feature = "mqtt", feature = "sandbox"))]
+pub(crate) use shadow_access::shadow_name;
 use store::StoreArgs;
 #[cfg(feature = "mqtt")]
 pub(crate) use values::{LogLines, address};
@@ -95,7 +95,7 @@ struct AuditArgs {
 
 /// Where a command finds what the server keeps.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct StoreLocation {
     /// Where the server keeps everything [default: as in keywright.toml, or ./keywright-data].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -106,7 +106,7 @@ pub(crate) struct Place {
     pub(crate) json: bool,
 }
 
-impl Place {
+impl StoreLocation {
     /// # Errors
     /// The file of settings cannot be read.
     pub(crate) fn data(&self) -> Result<PathBuf, UnusableSettings> {

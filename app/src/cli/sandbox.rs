@@ -1,7 +1,7 @@
 //! The settings of the sandbox.
 
 use clap::Args;
-use keywright_adapters::layer::FaultPlan;
+use keywright_adapters::decorator::FaultPlan;
 use keywright_sandbox::{Behaviour, Demo};
 
 use super::values::{Switch, behaviour, count};

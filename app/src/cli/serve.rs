@@ -8,9 +8,9 @@ use clap::Args;
 use keywright_adapters::auth::Algorithm;
 use keywright_domain::policy::Limits;
 
-use super::device_path::DevicePath;
 #[cfg(feature = "sandbox")]
 use super::sandbox::SandboxArgs;
+use super::shadow_access::ShadowAccess;
 use super::store::StoreArgs;
 use super::values::{LogLines, Switch, address, algorithm, claim, cors_origins, positive, time};
 use crate::settings::{
@@ -84,7 +84,7 @@ pub(crate) struct Serve {
     token_organization_claim: String,
 
     #[command(flatten)]
-    path: DevicePath,
+    path: ShadowAccess,
 
     /// Whether the demo world is there: locks 123 and 124, virtual locks, and credentials in sandbox.env. Without
     /// it, tokens need a key of yours, and locks are added with `keywright lock`. A build without the feature sandbox

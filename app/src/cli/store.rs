@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 #[cfg(feature = "postgres")]
-use keywright_adapters::database::DatabaseSettings;
+use keywright_adapters::postgres::PostgresSettings;
 
 use super::layers;
 use super::values::positive;
@@ -75,7 +75,7 @@ impl StoreArgs {
 
     #[cfg(feature = "postgres")]
     fn database(&self, url: &str) -> Result<StoreChoice, String> {
-        let mut settings = DatabaseSettings::new(url).map_err(|why| format!("--store: {why}"))?;
+        let mut settings = PostgresSettings::new(url).map_err(|why| format!("--store: {why}"))?;
         if let Some(file) = &self.store_password_file {
             let text = std::fs::read_to_string(file);
             let text = text.map_err(|e| {
@@ -95,7 +95,7 @@ impl StoreArgs {
         if let Some(connections) = self.store_connections {
             settings.set_connections(connections);
         }
-        Ok(StoreChoice::Database(Box::new(settings)))
+        Ok(StoreChoice::PostgresPool(Box::new(settings)))
     }
 
     #[cfg(not(feature = "postgres"))]

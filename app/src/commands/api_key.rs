@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{block_on, print, say};
 use crate::bootstrap::{ApiKey, ApiKeyRecord, ApiKeyStore, Error, LastUsed, now, open_api_keys};
-use crate::cli::Place;
+use crate::cli::StoreLocation;
 
 /// What to do with API keys.
 #[derive(Args)]
@@ -27,7 +27,7 @@ enum ApiKeyTask {
         #[arg(long, value_name = "TIME", value_parser = time)]
         expires_in: Option<Duration>,
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
     /// Makes a new key in the place of the old one, which ends at once.
     Rotate {
@@ -40,19 +40,19 @@ enum ApiKeyTask {
         #[arg(long, value_name = "TIME", value_parser = time)]
         expires_in: Option<Duration>,
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
     /// Ends the keys of an organization at once.
     Revoke {
         #[command(flatten)]
         holder: Holder,
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
     /// Lists the keys, by what may be shown of them.
     List {
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
 }
 
@@ -88,7 +88,7 @@ struct Keys {
 }
 
 impl Keys {
-    async fn open(place: &Place) -> Result<Self, Error> {
+    async fn open(place: &StoreLocation) -> Result<Self, Error> {
         let store = open_api_keys(place).await?;
         Ok(Self {
             records: store.read().await?,
@@ -194,7 +194,7 @@ fn name(identity: &Identity) -> String {
     }
 }
 
-fn show(place: &Place, (key, record): (ApiKey, ApiKeyRecord)) {
+fn show(place: &StoreLocation, (key, record): (ApiKey, ApiKeyRecord)) {
     let mut value = entry(&record, None);
     value["apiKey"] = json!(key.expose());
     print(place.json, &value, || key.expose().to_owned());
@@ -214,7 +214,7 @@ fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
     value
 }
 
-fn list(place: &Place, keys: &Keys, used: &LastUsed) {
+fn list(place: &StoreLocation, keys: &Keys, used: &LastUsed) {
     let used = |record: &ApiKeyRecord| used.get(&record.sha256).map(Timestamp::to_string);
     if place.json {
         for record in &keys.records {

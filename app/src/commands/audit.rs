@@ -97,7 +97,7 @@ async fn audit_all(settings: &Settings, options: AuditOptions, json: bool) -> Re
     }
     let rate = options.rate.or_else(|| default_rate(settings));
     let (start, mut reported) = (Instant::now(), Instant::now());
-    let (at_once, mut pace) = (at_once(rate), Pace::new(rate));
+    let (at_once, mut pace) = (at_once(rate), RateLimiter::new(rate));
     let (mut tally, mut going_on) = (Tally::default(), JoinSet::new());
     let mut chosen = Locks::new(history, options.lock, options.organization);
     while let Some(lock) = chosen.next().await? {
@@ -143,12 +143,12 @@ fn at_once(rate: Option<NonZeroU32>) -> usize {
 }
 
 /// Keeps beginnings apart, so that no more than a rate are in a second.
-struct Pace {
+struct RateLimiter {
     apart: Duration,
     next: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     fn new(rate: Option<NonZeroU32>) -> Self {
         Self {
             apart: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get()),

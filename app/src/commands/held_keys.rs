@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::print;
 use crate::bootstrap::Error;
 use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
-use crate::cli::Place;
+use crate::cli::StoreLocation;
 
 /// Where the locks are.
 #[derive(Args)]
 pub(crate) struct HeldKeysCommand {
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
 }
 
 pub(crate) fn run(command: HeldKeysCommand) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{block_on, print, say};
 use crate::bootstrap::{Error, NEXT_VERSION, now, open_known_store, open_store};
-use crate::cli::Place;
+use crate::cli::StoreLocation;
 
 /// What to do with locks.
 #[derive(Args)]
@@ -35,7 +35,7 @@ enum LockTask {
     /// Lists locks, by their ids.
     List {
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
         /// Only those after this one.
         #[arg(long, value_name = "ID")]
         after: Option<LockId>,
@@ -48,7 +48,7 @@ enum LockTask {
         /// The lock's number.
         id: LockId,
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
     /// Takes in events of locks, one JSON object a line; README.md shows some. One of the events that
     /// `GET /locks/{id}/events` answers with will do as well. All of them or, if a line is bad, none.
@@ -56,7 +56,7 @@ enum LockTask {
         /// The file; - is standard input.
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        place: StoreLocation,
     },
 }
 
@@ -83,7 +83,7 @@ struct Add {
     #[arg(long, value_name = "UUID")]
     uuid: LockUuid,
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
 }
 
 pub(crate) fn run(command: LockCommand) -> Result<(), Error> {
@@ -133,7 +133,7 @@ async fn add(add: Add) -> Result<(), Error> {
     Ok(())
 }
 
-async fn list(place: Place, after: Option<LockId>, limit: usize) -> Result<(), Error> {
+async fn list(place: StoreLocation, after: Option<LockId>, limit: usize) -> Result<(), Error> {
     let store = open_known_store(&place).await?;
     let locks = store.history().locks(after, limit).await?;
     if place.json {
@@ -174,7 +174,7 @@ fn summary(lock: &Lock) -> Value {
     value
 }
 
-async fn show(place: Place, id: LockId) -> Result<(), Error> {
+async fn show(place: StoreLocation, id: LockId) -> Result<(), Error> {
     let store = open_known_store(&place).await?;
     let snapshot = store.load(id).await?;
     let snapshot = snapshot.ok_or_else(|| format!("there is no lock {id} in this store"))?;
@@ -211,7 +211,7 @@ impl From<ImportError> for ImportFailure {
 const MOST_BAD_LINES: usize = 20;
 
 /// Everything is read and checked before the store is asked, because others cannot write to it meanwhile.
-async fn import(place: Place, file: PathBuf) -> Result<(), Error> {
+async fn import(place: StoreLocation, file: PathBuf) -> Result<(), Error> {
     let start = Instant::now();
     let mut input = Input::open(&file)?;
     let (mut good, mut bad) = (0_u64, Vec::new());

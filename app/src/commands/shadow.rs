@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keywright_mqtt::{Broker, BrokerUrl, Files, InvalidBroker};
-use keywright_shadow::mqtt::{Attached, Disturb, Options, at_random};
+use keywright_mqtt::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
+use keywright_shadow::mqtt::{Disorder, MqttFrontend, Options, at_random};
 use keywright_shadow::{ShadowService, rest};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -75,7 +75,7 @@ pub(super) struct Fronts {
     /// For tests of locks and backends, disturb messages on the broker: shuffle=20,repeat=0.3,lose=0.1,seed=7 holds
     /// each back for up to 20 ms, repeats a third, and loses a tenth of the answers.
     #[arg(long, value_name = "LIST", value_parser = disorder, requires = "broker")]
-    disorder: Option<Disorder>,
+    disorder: Option<DisorderArgs>,
     /// Refuse more requests of one thing than so many a second (429); AWS IoT takes 20.
     #[arg(long, value_name = "N")]
     requests_a_second: Option<u32>,
@@ -94,10 +94,10 @@ fn refusal(text: &str) -> Result<u16, &'static str> {
 }
 
 #[derive(Clone)]
-struct Disorder(Disturb);
+struct DisorderArgs(Disorder);
 
-fn disorder(text: &str) -> Result<Disorder, String> {
-    at_random(text).map(Disorder).map_err(|e| e.to_string())
+fn disorder(text: &str) -> Result<DisorderArgs, String> {
+    at_random(text).map(DisorderArgs).map_err(|e| e.to_string())
 }
 
 impl ShadowCommand {
@@ -158,9 +158,9 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
     if let (Some(broker), Some(url)) = (&broker, &fronts.broker) {
         let disturbed = fronts.disorder.is_some();
         let options = Options {
-            disturb: fronts.disorder.map(|Disorder(disturb)| disturb),
+            disorder: fronts.disorder.map(|DisorderArgs(disorder)| disorder),
         };
-        let mut front = Attached::start(service.clone(), broker.clone(), options);
+        let mut front = MqttFrontend::start(service.clone(), broker.clone(), options);
         tokio::select! {
             up = front.wait_until_up() => up?,
             _ = signals.next() => return Ok(()),
@@ -205,7 +205,7 @@ impl Fronts {
     }
 
     fn broker(&self) -> Result<Option<Broker>, InvalidBroker> {
-        let files = Files {
+        let files = TlsFiles {
             ca: self.broker_ca.clone(),
             certificate: self.broker_certificate.clone(),
             key: self.broker_key.clone(),

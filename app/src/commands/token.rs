@@ -10,7 +10,7 @@ use serde_json::json;
 use super::print;
 use crate::bootstrap::sandbox::{Bearer, TOKEN_KEY, TokenKey};
 use crate::bootstrap::{Error, now};
-use crate::cli::Place;
+use crate::cli::StoreLocation;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -30,7 +30,7 @@ pub(crate) struct TokenCommand {
     #[arg(long, conflicts_with = "expires_in")]
     expired: bool,
     #[command(flatten)]
-    place: Place,
+    place: StoreLocation,
 }
 
 pub(crate) fn run(command: TokenCommand) -> Result<(), Error> {

@@ -217,8 +217,8 @@ async fn ask(command: &WriteCommand, credentials: Credentials) -> Result<Answer,
             body: serde_json::from_slice(&body).unwrap_or_default(),
         })
     };
-    let patience = Duration::from_secs(if command.wait { LONGEST_WAIT } else { 0 }) + PATIENCE;
-    tokio::time::timeout(patience, answering)
+    let timeout = Duration::from_secs(if command.wait { LONGEST_WAIT } else { 0 }) + PATIENCE;
+    tokio::time::timeout(timeout, answering)
         .await
         .map_err(|_| format!("{} did not answer in time", command.url))?
 }

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::failure::Failure;
+use super::api_error::ApiError;
 use super::{Answer, answer, request};
 use crate::app::{App, Ingest};
-use crate::bootstrap::Undelivered;
+use crate::bootstrap::DeliveryError;
 
 /// Bytes of a message: two documents of 8 KiB with their metadata, and AWS IoT's bound of a payload.
 pub(super) const LARGEST: usize = 128 * 1024;
@@ -26,17 +26,17 @@ const MESSAGE_TYPE: &str = "x-amz-rules-engine-message-type";
 const CONFIRMATION: &str = "DestinationConfirmation";
 
 /// Takes in one report, and answers when it is settled durably.
-pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Answer, Failure> {
+pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let Some(ingest) = &app.ingest else {
-        return Err(Failure::NotFound);
+        return Err(ApiError::NotFound);
     };
     let confirms = is_confirmation(request.headers());
     if !confirms && !is_trusted(ingest, request.headers()) {
         info!("a report was refused: it does not carry the secret of --reports-secret");
-        return Err(Failure::Unauthorized);
+        return Err(ApiError::Unauthorized);
     }
     if request::is_encoded(request.headers()) {
-        return Err(Failure::EncodedBody);
+        return Err(ApiError::EncodedBody);
     }
     let body = request::body_of(app, request.into_body(), LARGEST).await?;
     if confirms {
@@ -44,11 +44,13 @@ pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Ans
     }
     match timeout(SETTLED_WITHIN, ingest.reports.deliver(&body)).await {
         Ok(Ok(())) => Ok(answer::ok(&json!({ "success": true }))),
-        Ok(Err(Undelivered::Malformed(why))) => {
+        Ok(Err(DeliveryError::Malformed(why))) => {
             info!(why, "a report was refused");
-            Err(Failure::BadRequest(why.into()))
+            Err(ApiError::BadRequest(why.into()))
         }
-        Ok(Err(Undelivered::Busy | Undelivered::NotSettled)) | Err(_) => Err(Failure::Unavailable),
+        Ok(Err(DeliveryError::Busy | DeliveryError::NotSettled)) | Err(_) => {
+            Err(ApiError::Unavailable)
+        }
     }
 }
 
@@ -71,14 +73,14 @@ fn is_confirmation(headers: &HeaderMap) -> bool {
 
 /// AWS wants to know whether whoever owns the rule owns this address as well, and sends an address of its own that
 /// the owner is to open. It comes without our secret, so it is shown to the owner, and not opened.
-fn confirm(ingest: &Ingest, body: &Bytes) -> Result<Answer, Failure> {
+fn confirm(ingest: &Ingest, body: &Bytes) -> Result<Answer, ApiError> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let url = body["enableUrl"].as_str().filter(|url| is_of_aws(url));
     let url =
-        url.ok_or_else(|| Failure::BadRequest("this is no confirmation of AWS IoT".into()))?;
+        url.ok_or_else(|| ApiError::BadRequest("this is no confirmation of AWS IoT".into()))?;
     // Whoever sends many of them fills no log; AWS comes again.
     if !ingest.may_confirm() {
-        return Err(Failure::Unavailable);
+        return Err(ApiError::Unavailable);
     }
     info!(
         url,

@@ -14,7 +14,7 @@ use hyper::header::{
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::failure::Failure;
+use super::api_error::ApiError;
 use super::{Answer, answer, openapi};
 use crate::app::App;
 
@@ -86,14 +86,14 @@ pub(super) fn page() -> Answer {
 }
 
 /// `GET /docs/scalar.js`, packed for everyone who can unpack it: it has 5 MB.
-pub(super) async fn script(headers: &HeaderMap) -> Result<Answer, Failure> {
+pub(super) async fn script(headers: &HeaderMap) -> Result<Answer, ApiError> {
     let accepted = headers.get(ACCEPT_ENCODING).and_then(|a| a.to_str().ok());
     let packed = accepted.unwrap_or_default().split(',').any(|coding| {
         let coding = coding.trim();
         coding == "gzip" || coding.starts_with("gzip;") && !coding.ends_with("q=0")
     });
     let scripts = spawn_blocking(Scripts::get).await;
-    let scripts = scripts.ok().flatten().ok_or(Failure::Internal)?;
+    let scripts = scripts.ok().flatten().ok_or(ApiError::Internal)?;
     let body = if packed {
         &scripts.packed
     } else {

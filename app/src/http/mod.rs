@@ -1,15 +1,15 @@
 //! The HTTP contract: what is asked, of whom, and what is answered.
 
 mod answer;
+mod api_error;
 mod cors;
 mod device_reports;
 mod docs;
-mod failure;
-mod head;
 mod openapi;
 mod parser_answers;
-mod reads;
+mod queries;
 mod request;
+mod request_head;
 mod route;
 mod schemas;
 pub mod wire;
@@ -29,8 +29,8 @@ use tracing::{Instrument, error, info, info_span};
 
 use crate::app::App;
 use crate::connection::ConnectionState;
+use api_error::ApiError;
 use cors::Cors;
-use failure::Failure;
 pub(crate) use parser_answers::ParserAnswers;
 use route::Route;
 
@@ -61,7 +61,7 @@ pub(crate) async fn answer(
     let decoded = route::decode(&path);
     let found = match &decoded {
         Ok(path) => route::find(&method, path),
-        Err(_) => Err(Failure::NotFound),
+        Err(_) => Err(ApiError::NotFound),
     };
     // Unknown routes share one label, so that clients cannot create time series.
     let route = found.as_ref().map_or("other", Route::name);
@@ -73,16 +73,16 @@ pub(crate) async fn answer(
         _ => None,
     };
     let deadline = app.deadline();
-    let requested = head::check(&request, hides_length).and(found);
+    let requested = request_head::check(&request, hides_length).and(found);
     let mut answer = dispatch(app, requested, request, deadline)
         .instrument(span.clone())
         .await
-        .unwrap_or_else(|failure| match failure {
-            Failure::Unauthorized if has_credentials && app.admission.failed(client) => {
+        .unwrap_or_else(|api_error| match api_error {
+            ApiError::Unauthorized if has_credentials && app.admission.failed(client) => {
                 app.metrics.shed("failed_credentials");
-                Failure::TooManyFailures.into_answer()
+                ApiError::TooManyFailures.into_answer()
             }
-            failure => failure.into_answer(),
+            api_error => api_error.into_answer(),
         });
     let status = answer.status();
     // An error may be known before the body is read to its end.
@@ -114,7 +114,7 @@ pub(crate) async fn answer(
 pub(crate) fn answer_at_start<B>(request: &Request<B>) -> Answer {
     match route::find(request.method(), request.uri().path()) {
         Ok(Route::Health) => health(),
-        _ => Failure::NotReady("The service is starting").into_answer(),
+        _ => ApiError::NotReady("The service is starting").into_answer(),
     }
 }
 
@@ -153,24 +153,24 @@ fn start_of(path: &str) -> &str {
 async fn by<T>(
     app: &App,
     deadline: Tick,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
     app.by(deadline, work).await.unwrap_or_else(|| {
         error!("the request's time is over");
-        Err(Failure::Unavailable)
+        Err(ApiError::Unavailable)
     })
 }
 
 async fn dispatch(
     app: &Arc<App>,
-    route: Result<Route<'_>, Failure>,
+    route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     match route? {
         Route::Health => Ok(health()),
         Route::Options(methods) => Ok(answer::options(methods)),
-        Route::Ready => reads::ready(app),
+        Route::Ready => queries::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
         Route::Metrics => {
@@ -181,11 +181,11 @@ async fn dispatch(
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => write_key::write_key(app, lock, request, deadline).await,
-        Route::Details(lock) => by(app, deadline, reads::details(app, lock, &request)).await,
-        Route::Events(lock) => by(app, deadline, reads::events(app, lock, &request)).await,
-        Route::Writes(lock) => by(app, deadline, reads::writes(app, lock, &request)).await,
+        Route::Details(lock) => by(app, deadline, queries::details(app, lock, &request)).await,
+        Route::Events(lock) => by(app, deadline, queries::events(app, lock, &request)).await,
+        Route::Writes(lock) => by(app, deadline, queries::writes(app, lock, &request)).await,
         Route::Write(lock, write) => {
-            by(app, deadline, reads::write(app, lock, write, &request)).await
+            by(app, deadline, queries::write(app, lock, write, &request)).await
         }
         Route::Withdraw(lock, write) => {
             write_key::withdraw(app, lock, write, &request, deadline).await

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::answer::{Details, EventPage, Outcome, Success, WriteStatus, Writes};
-use super::failure::{Failure, Undecided};
+use super::api_error::{ApiError, Undecided};
 use super::schemas;
 use crate::settings::Bounds;
 
@@ -26,7 +26,7 @@ struct Operation {
     outcome: &'static str,
     answer: Value,
     headers: Vec<(&'static str, &'static str)>,
-    failures: Vec<Failure>,
+    failures: Vec<ApiError>,
     /// `None`: the credentials that the document names for all operations.
     security: Option<Value>,
 }
@@ -121,7 +121,7 @@ fn schemas() -> BTreeMap<String, Value> {
     shape::<Writes>(&mut all);
     shape::<Details>(&mut all);
     shape::<EventPage<'_>>(&mut all);
-    shape::<super::failure::Body<'static>>(&mut all);
+    shape::<super::api_error::Body<'static>>(&mut all);
     all.values_mut().for_each(without_null);
     all.extend(schemas::components());
     all
@@ -156,23 +156,23 @@ fn write_parameter() -> Value {
 }
 
 /// What everyone can get who asks for something of a lock.
-fn common() -> Vec<Failure> {
+fn common() -> Vec<ApiError> {
     vec![
-        Failure::BadRequest("A numeric lock id is expected in the path".into()),
-        Failure::Unauthorized,
-        Failure::TooManyFailures,
-        Failure::ShareTaken,
-        Failure::Busy,
-        Failure::Forbidden,
-        Failure::NotFound,
-        Failure::Internal,
-        Failure::Unavailable,
-        Failure::HeadTooLarge(Bounds::default().headers),
+        ApiError::BadRequest("A numeric lock id is expected in the path".into()),
+        ApiError::Unauthorized,
+        ApiError::TooManyFailures,
+        ApiError::ShareTaken,
+        ApiError::Busy,
+        ApiError::Forbidden,
+        ApiError::NotFound,
+        ApiError::Internal,
+        ApiError::Unavailable,
+        ApiError::HeadTooLarge(Bounds::default().headers),
     ]
 }
 
 /// What follows while an outcome is not known: for the request itself, and for those after it.
-fn undecided() -> [Failure; 2] {
+fn undecided() -> [ApiError; 2] {
     let lock = LockId::new(123).unwrap_or_else(|_| unreachable!("123 is a lock id"));
     let undecided = Undecided {
         lock,
@@ -180,8 +180,8 @@ fn undecided() -> [Failure; 2] {
         within: Duration::from_secs(15),
     };
     [
-        Failure::Undecided(undecided),
-        Failure::AfterUndecided(undecided),
+        ApiError::Undecided(undecided),
+        ApiError::AfterUndecided(undecided),
     ]
 }
 
@@ -203,20 +203,20 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
     let location = ("Location", "The address of the write's status.");
     let mut write_failures = common();
     write_failures.extend([
-        Failure::BodyTooSlow,
-        Failure::NotProvisioned,
-        Failure::BodyTooLarge(bounds.body),
-        Failure::NotJson,
-        Failure::IndexBeyondCapacity(100),
-        Failure::TooManyOpenWrites,
-        Failure::NotUpdated(FailureReason::Throttled),
+        ApiError::BodyTooSlow,
+        ApiError::NotProvisioned,
+        ApiError::BodyTooLarge(bounds.body),
+        ApiError::NotJson,
+        ApiError::IndexBeyondCapacity(100),
+        ApiError::TooManyOpenWrites,
+        ApiError::NotUpdated(FailureReason::Throttled),
     ]);
-    write_failures.extend([Failure::StillRunning, Failure::OtherCommand]);
+    write_failures.extend([ApiError::StillRunning, ApiError::OtherCommand]);
     write_failures.extend(undecided());
     let mut withdraw_failures = common();
     withdraw_failures.extend([
-        Failure::AlreadyEnded("SUCCEEDED"),
-        Failure::NotUpdated(FailureReason::Throttled),
+        ApiError::AlreadyEnded("SUCCEEDED"),
+        ApiError::NotUpdated(FailureReason::Throttled),
     ]);
     withdraw_failures.extend(undecided());
     // Optional headers have no `example`: the reference page would send it by default.
@@ -249,7 +249,7 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
             "type": "object", "required": ["status"], "description": "The state of the service.",
             "properties": { "status": { "type": "string", "description": "The state, in a word." } },
         } } }),
-        failures: vec![Failure::HeadTooLarge(bounds.headers)],
+        failures: vec![ApiError::HeadTooLarge(bounds.headers)],
         ..read(path, id, summary, description, Vec::new(), "")
     };
     let mut ready = service(
@@ -261,7 +261,7 @@ fn operations(bounds: &Bounds) -> Vec<Operation> {
     );
     ready
         .failures
-        .push(Failure::NotReady("The store of locks does not answer"));
+        .push(ApiError::NotReady("The store of locks does not answer"));
     let text = json!({ "schema": { "type": "string", "description": "One sample a line." } });
     let metrics = Operation {
         answer: json!({ "text/plain": text, "application/openmetrics-text": text }),
@@ -390,13 +390,13 @@ fn device_reports() -> Operation {
         answer: json!({ "application/json": { "schema": done } }),
         headers: Vec::new(),
         failures: vec![
-            Failure::BadRequest("the report cannot be read".into()),
-            Failure::Unauthorized,
-            Failure::BodyTooSlow,
-            Failure::EncodedBody,
-            Failure::BodyTooLarge(super::device_reports::LARGEST),
-            Failure::HeadTooLarge(Bounds::default().headers),
-            Failure::Unavailable,
+            ApiError::BadRequest("the report cannot be read".into()),
+            ApiError::Unauthorized,
+            ApiError::BodyTooSlow,
+            ApiError::EncodedBody,
+            ApiError::BodyTooLarge(super::device_reports::LARGEST),
+            ApiError::HeadTooLarge(Bounds::default().headers),
+            ApiError::Unavailable,
         ],
         security: Some(json!([{ "ReportsSecret": [] }])),
     }
@@ -456,10 +456,10 @@ fn describe(operation: &Operation) -> Value {
 }
 
 /// By their statuses; what is answered stands there as an example.
-fn failures(failures: &[Failure]) -> BTreeMap<String, Value> {
+fn failures(failures: &[ApiError]) -> BTreeMap<String, Value> {
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
-    for failure in failures {
-        let (status, body) = failure.status_and_body();
+    for api_error in failures {
+        let (status, body) = api_error.status_and_body();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let message = body["message"].as_str().unwrap_or_default().to_owned();
         let response = responses
@@ -473,7 +473,7 @@ fn failures(failures: &[Failure]) -> BTreeMap<String, Value> {
                     } },
                 })
             });
-        for name in failure.header_names() {
+        for name in api_error.header_names() {
             let text = header_text(&name);
             response["headers"][name] =
                 json!({ "description": text, "schema": { "type": "string" } });

@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::info;
 
-use super::failure::Failure;
+use super::api_error::ApiError;
 use super::new_request_id;
 use crate::app::App;
 use crate::connection::ConnectionState;
@@ -50,13 +50,13 @@ fn replacement(bytes: &[u8], app: &App) -> Option<Vec<u8>> {
     if !status.starts_with("HTTP/1.") || !empty || ours {
         return None;
     }
-    let failure = match status.split(' ').nth(1)? {
-        "400" => Failure::Unframed("This is not a valid HTTP/1.1 request".into()),
-        "414" | "431" => Failure::HeadTooLarge(app.bounds.headers),
+    let api_error = match status.split(' ').nth(1)? {
+        "400" => ApiError::Unframed("This is not a valid HTTP/1.1 request".into()),
+        "414" | "431" => ApiError::HeadTooLarge(app.bounds.headers),
         _ => return None,
     };
     let id = new_request_id(app);
-    let (status, body) = failure.status_and_body();
+    let (status, body) = api_error.status_and_body();
     info!(id, status = status.as_u16(), "a request could not be read");
     let date = headers.iter().find(|header| header.starts_with("date:"));
     let mut answer = status_line(status);

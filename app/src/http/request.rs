@@ -13,8 +13,8 @@ use keywright_domain::ports::{AuthError, Credentials, Secret};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::failure::Failure;
-use crate::admission::{Place, Share};
+use super::api_error::ApiError;
+use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
 
 /// The longest time that `Prefer: wait` gets, in seconds.
@@ -24,47 +24,51 @@ const LONGEST_WAIT: u64 = 30;
 const INTERNAL: [&str; 2] = ["X-Org-Id", "X-User-Id"];
 
 /// Who asks, for which lock, and what the request has of all that is in progress.
-pub(super) struct Asked {
+pub(super) struct AuthorizedRequest {
     pub(super) principal: Principal,
     pub(super) lock: LockId,
     /// Held while work is done.
-    pub(super) place: Place,
+    pub(super) permit: Permit,
     /// Held until the answer is there, also while it only waits for the lock.
-    pub(super) share: Share,
+    pub(super) share: QuotaPermit,
 }
 
 /// # Errors
 /// 503 where too much is in progress, which is found out before anything else is looked at; 400 for internal headers
 /// and for a lock id that is none, 401 for everything that is wrong with the credentials, 429 where too much of what is
 /// in progress is theirs.
-pub(super) async fn asked(app: &App, headers: &HeaderMap, lock: &str) -> Result<Asked, Failure> {
-    let Some(place) = app.admission.place().await else {
-        return Err(no_place(app));
+pub(super) async fn asked(
+    app: &App,
+    headers: &HeaderMap,
+    lock: &str,
+) -> Result<AuthorizedRequest, ApiError> {
+    let Some(permit) = app.admission.permit().await else {
+        return Err(no_permit(app));
     };
     let principal = principal(app, headers).await?;
     let lock = lock_id(lock)?;
     let Some(share) = app.admission.share(&principal) else {
         app.metrics.shed("in_flight_each");
-        return Err(Failure::ShareTaken);
+        return Err(ApiError::ShareTaken);
     };
-    Ok(Asked {
+    Ok(AuthorizedRequest {
         principal,
         lock,
-        place,
+        permit,
         share,
     })
 }
 
 /// More is in progress than may be.
-pub(super) fn no_place(app: &App) -> Failure {
+pub(super) fn no_permit(app: &App) -> ApiError {
     app.metrics.shed("in_flight");
-    Failure::Busy
+    ApiError::Busy
 }
 
-async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, Failure> {
+async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError> {
     if let Some(name) = INTERNAL.iter().find(|name| headers.contains_key(**name)) {
         let text = format!("{name} is an internal header; leave it out");
-        return Err(Failure::BadRequest(text.into()));
+        return Err(ApiError::BadRequest(text.into()));
     }
     let credentials = credentials(headers)?;
     Ok(app.auth.authenticate(&credentials).await?)
@@ -103,7 +107,7 @@ fn bearer(value: &str) -> Result<Secret, AuthError> {
 
 /// # Errors
 /// 400 that says what a lock id is, and what this one looks like.
-fn lock_id(text: &str) -> Result<LockId, Failure> {
+fn lock_id(text: &str) -> Result<LockId, ApiError> {
     text.parse().map_err(|invalid| {
         // In any case of letters, as people paste them.
         let uuid = text.to_ascii_lowercase().parse::<WriteId>().is_ok();
@@ -111,7 +115,7 @@ fn lock_id(text: &str) -> Result<LockId, Failure> {
             true => ". This looks like a UUID: users have UUIDs, locks have numbers",
             false => "",
         };
-        Failure::BadRequest(
+        ApiError::BadRequest(
             format!("A numeric lock id is expected in the path: {invalid}{hint}").into(),
         )
     })
@@ -119,9 +123,9 @@ fn lock_id(text: &str) -> Result<LockId, Failure> {
 
 /// # Errors
 /// 404: no write has an id of another form. Upper-case digits are read, too (RFC 9562, section 4).
-pub(super) fn write_id(text: &str) -> Result<WriteId, Failure> {
+pub(super) fn write_id(text: &str) -> Result<WriteId, ApiError> {
     let id = text.to_ascii_lowercase().parse();
-    id.map_err(|_| Failure::NotFound)
+    id.map_err(|_| ApiError::NotFound)
 }
 
 /// One parameter of the query, as it was sent.
@@ -152,13 +156,13 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
 ///
 /// # Errors
 /// 400 that says what to change.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Failure> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
         (Some(value), None) => value.to_str().unwrap_or_default().trim(),
         (Some(_), Some(_)) => {
-            return Err(Failure::BadRequest(
+            return Err(ApiError::BadRequest(
                 "Idempotency-Key must be sent once".into(),
             ));
         }
@@ -177,14 +181,14 @@ pub(super) async fn key_slot(
     app: &App,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<KeySlot, Failure> {
+) -> Result<KeySlot, ApiError> {
     // Read in any case, so that the connection can go on.
     let body = body_of(app, body, app.bounds.body).await;
     if is_encoded(headers) {
-        return Err(Failure::EncodedBody);
+        return Err(ApiError::EncodedBody);
     }
     if !is_json(headers) {
-        return Err(Failure::NotJson);
+        return Err(ApiError::NotJson);
     }
     let body = body?;
     slot_of(&body)
@@ -210,8 +214,8 @@ pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// 400, 408, 413.
-pub(super) async fn body_of(app: &App, body: Incoming, most: usize) -> Result<Bytes, Failure> {
-    let too_large = || Failure::BodyTooLarge(most);
+pub(super) async fn body_of(app: &App, body: Incoming, most: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::BodyTooLarge(most);
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
@@ -220,10 +224,10 @@ pub(super) async fn body_of(app: &App, body: Incoming, most: usize) -> Result<By
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         // The connection was lost, or a chunk has no valid size or end: where the body ends is not known.
-        Ok(Err(_)) => Err(Failure::Unframed(
+        Ok(Err(_)) => Err(ApiError::Unframed(
             "The body ended early or is not validly chunked".into(),
         )),
-        Err(_) => Err(Failure::BodyTooSlow),
+        Err(_) => Err(ApiError::BodyTooSlow),
     }
 }
 
@@ -241,8 +245,8 @@ fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::
     Value::deserialize(deserializer).map(Some)
 }
 
-pub(super) fn slot_of(body: &[u8]) -> Result<KeySlot, Failure> {
-    let bad = |text: &'static str| Failure::BadRequest(text.into());
+pub(super) fn slot_of(body: &[u8]) -> Result<KeySlot, ApiError> {
+    let bad = |text: &'static str| ApiError::BadRequest(text.into());
     // A byte order mark is ignored (RFC 8259, section 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // serde would read a list as the members in their order.
@@ -257,7 +261,7 @@ pub(super) fn slot_of(body: &[u8]) -> Result<KeySlot, Failure> {
             serde_json::error::Category::Data => "names a member twice",
             _ => "is not valid JSON",
         };
-        Failure::BadRequest(format!("The body {what} (line {line}, column {column})").into())
+        ApiError::BadRequest(format!("The body {what} (line {line}, column {column})").into())
     })?;
     let key = match &body.key_uuid {
         Some(Value::String(key)) => KeyUuid::new(key)?,
@@ -298,7 +302,7 @@ mod tests {
 
     fn message(body: &str) -> String {
         match slot_of(body.as_bytes()) {
-            Err(Failure::BadRequest(text)) => text.into_owned(),
+            Err(ApiError::BadRequest(text)) => text.into_owned(),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -378,7 +382,7 @@ mod tests {
         }
         assert!(matches!(
             slot_of(b"{\"keyUuid\":\"\xff\"}"),
-            Err(Failure::BadRequest(_))
+            Err(ApiError::BadRequest(_))
         ));
     }
 
@@ -395,13 +399,13 @@ mod tests {
             "9007199254740992",
             "1%20",
         ] {
-            let Err(Failure::BadRequest(message)) = lock_id(text) else {
+            let Err(ApiError::BadRequest(message)) = lock_id(text) else {
                 panic!("{text} was taken")
             };
             assert!(message.contains("numeric lock id"), "{message}");
             assert!(!message.contains("UUID"), "{message}");
         }
-        let Err(Failure::BadRequest(message)) = lock_id("6F0C2A9E-0d5e-4e0b-9a55-0f6f3c0c7a11")
+        let Err(ApiError::BadRequest(message)) = lock_id("6F0C2A9E-0d5e-4e0b-9a55-0f6f3c0c7a11")
         else {
             panic!("a UUID was taken")
         };
@@ -425,7 +429,10 @@ mod tests {
         let long = "n".repeat(256);
         for values in [&[""][..], &["\"\""], &["a", "b"], &[&long]] {
             let refused = named(values);
-            assert!(matches!(refused, Err(Failure::BadRequest(_))), "{values:?}");
+            assert!(
+                matches!(refused, Err(ApiError::BadRequest(_))),
+                "{values:?}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::failure::Failure;
+use super::api_error::ApiError;
 
 /// A request by its method and path. Ids are still as they were sent: they are read once it is known who
 /// asks.
@@ -54,27 +54,27 @@ impl Route<'_> {
 ///
 /// # Errors
 /// 404 for a path that cannot be one of a route.
-pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, Failure> {
+pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, ApiError> {
     if !path.contains('%') {
         return Ok(path.into());
     }
     let segments = path.split('/').map(|segment| {
         let decoded = percent_decode_str(segment).decode_utf8();
-        decoded.map_err(|_| Failure::NotFound)
+        decoded.map_err(|_| ApiError::NotFound)
     });
     let segments = segments.collect::<Result<Vec<_>, _>>()?;
     match segments
         .iter()
         .any(|s| s.contains('/') || matches!(&**s, "." | ".."))
     {
-        true => Err(Failure::NotFound),
+        true => Err(ApiError::NotFound),
         false => Ok(segments.join("/").into()),
     }
 }
 
 /// # Errors
 /// 404 for a path that is not served, 405 for a method that its path does not have.
-pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Failure> {
+pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiError> {
     if path == "*" && *method == Method::OPTIONS {
         return Ok(Route::Options("GET, HEAD, POST, DELETE, OPTIONS"));
     }
@@ -96,7 +96,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
             Method::DELETE => (Route::Withdraw(lock, write), "DELETE"),
             _ => (Route::Write(lock, write), "GET"),
         },
-        _ => return Err(Failure::NotFound),
+        _ => return Err(ApiError::NotFound),
     };
     // A GET route also answers HEAD; the server leaves the body away.
     if method.as_str() == allowed || *method == Method::HEAD && allowed == "GET" {
@@ -109,7 +109,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Fail
     };
     match *method {
         Method::OPTIONS => Ok(Route::Options(allowed)),
-        _ => Err(Failure::MethodNotAllowed(allowed)),
+        _ => Err(ApiError::MethodNotAllowed(allowed)),
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
             "/%2E/healthz",
             "/locks/%ff",
         ] {
-            assert!(matches!(decode(path), Err(Failure::NotFound)), "{path}");
+            assert!(matches!(decode(path), Err(ApiError::NotFound)), "{path}");
         }
     }
 
@@ -148,6 +148,6 @@ mod tests {
         assert_eq!(allowed("/locks/1/writes/2"), "GET, HEAD, DELETE, OPTIONS");
         assert!(allowed("*").contains("OPTIONS"));
         let unknown = find(&Method::OPTIONS, "/nowhere");
-        assert!(matches!(unknown, Err(Failure::NotFound)));
+        assert!(matches!(unknown, Err(ApiError::NotFound)));
     }
 }

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use tracing::{Instrument, error, info};
 
 use super::answer::{self, Success, WriteStatus, location};
-use super::failure::Failure;
-use super::request::{self, Asked};
+use super::api_error::ApiError;
+use super::request::{self, AuthorizedRequest};
 use super::{Answer, by};
-use crate::admission::Place;
+use crate::admission::Permit;
 use crate::app::App;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -35,20 +35,20 @@ pub(super) async fn write_key(
     lock: &str,
     request: Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     let start = Instant::now();
     let (head, body) = request.into_parts();
-    if app.admission.is_overrun() {
+    if app.admission.is_overloaded() {
         // Nothing else is done for it, but that it is read to its end, so that the connection goes on.
         let _ = request::body_of(app, body, app.bounds.body).await;
-        return Err(request::no_place(app));
+        return Err(request::no_permit(app));
     }
     // A body that is slow to come holds no place, and what is wrong with it is said last.
     let slot = request::key_slot(app, &head.headers, body).await;
-    let Asked {
+    let AuthorizedRequest {
         principal,
         lock,
-        place,
+        permit,
         share: _share,
     } = by(app, deadline, request::asked(app, &head.headers, lock)).await?;
     let wait = request::wait(&head.headers);
@@ -60,8 +60,8 @@ pub(super) async fn write_key(
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let caller = principal.clone();
     let writing = async move { writes.write_key(&command, &caller, options).await };
-    let written = run(app, place, Box::pin(writing)).await?;
-    let written = written.map_err(|error| Failure::of_write(error, lock, lease))?;
+    let written = run(app, permit, Box::pin(writing)).await?;
+    let written = written.map_err(|error| ApiError::of_write(error, lock, lease))?;
 
     if written.event.is_some() {
         app.metrics.accepted(start.elapsed());
@@ -90,11 +90,11 @@ pub(super) async fn withdraw(
     write: &str,
     request: &Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, Failure> {
-    let Asked {
+) -> Result<Answer, ApiError> {
+    let AuthorizedRequest {
         principal,
         lock,
-        place,
+        permit,
         share: _share,
     } = by(app, deadline, request::asked(app, request.headers(), lock)).await?;
     let write = request::write_id(write)?;
@@ -105,8 +105,9 @@ pub(super) async fn withdraw(
             .withdraw(lock, write, &principal, Some(deadline))
             .await
     };
-    let withdrawn = run(app, place, Box::pin(withdrawing)).await?;
-    let withdrawn = withdrawn.map_err(|error| Failure::of_withdrawal(error, lock, write, lease))?;
+    let withdrawn = run(app, permit, Box::pin(withdrawing)).await?;
+    let withdrawn =
+        withdrawn.map_err(|error| ApiError::of_withdrawal(error, lock, write, lease))?;
     // The write itself names who requested it, who may be somebody else.
     info!(%lock, %write, by, "withdrawn on request");
     Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
@@ -119,30 +120,30 @@ pub(super) async fn withdraw(
 /// 500 where it panicked.
 async fn run<T: Send + 'static>(
     app: &App,
-    place: Place,
+    permit: Permit,
     mut use_case: Pin<Box<dyn Future<Output = T> + Send>>,
-) -> Result<T, Failure> {
+) -> Result<T, ApiError> {
     let first = poll_fn(|cx| Poll::Ready(unless_it_panics(|| use_case.as_mut().poll(cx)))).await?;
     if let Poll::Ready(outcome) = first {
         return Ok(outcome);
     }
     let task = async move {
         let outcome = use_case.await;
-        drop(place);
+        drop(permit);
         outcome
     };
     let task = app.work.tasks.spawn(task.in_current_span());
     task.await.map_err(|error| {
         error!(%error, "a use case did not come to its end");
-        Failure::Internal
+        ApiError::Internal
     })
 }
 
 /// What panicked is not looked at again. Its words are on standard error, as those of every panic.
-fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
         error!("a use case did not come to its end: it panicked");
-        Failure::Internal
+        ApiError::Internal
     })
 }
 

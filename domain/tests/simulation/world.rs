@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use keywright_adapters::layer::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
+use keywright_adapters::decorator::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document};
 use keywright_adapters::time::TokioTimer;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywright_adapters::layer::Fault;
+use keywright_adapters::decorator::Fault;
 use keywright_domain::model::WriteId;
 use keywright_domain::policy::{self, Finding};
 use keywright_domain::{AuditError, AuditReport};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywright_adapters::layer::Fault;
+use keywright_adapters::decorator::Fault;
 use keywright_domain::model::*;
 use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::Clock;

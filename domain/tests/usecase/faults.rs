@@ -1,6 +1,6 @@
 //! A write over a shadow that fails, by name.
 
-use keywright_adapters::layer::{Fault, FaultPlan, Operation};
+use keywright_adapters::decorator::{Fault, FaultPlan, Operation};
 use keywright_domain::WriteError;
 use keywright_domain::model::FailureReason;
 use keywright_domain::ports::ShadowError;

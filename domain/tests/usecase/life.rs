@@ -110,7 +110,7 @@ async fn a_newer_write_for_the_slot_takes_the_place_of_the_open_one() {
 
 #[tokio::test(start_paused = true)]
 async fn an_early_report_settles_the_write_and_its_request() {
-    use keywright_adapters::layer::{Fault, FaultPlan, Operation};
+    use keywright_adapters::decorator::{Fault, FaultPlan, Operation};
     let world = World::new().await;
     world.write("first", Some(0)).await.expect("written");
     let plan = FaultPlan::default()
@@ -308,7 +308,7 @@ async fn an_entry_that_was_lost_is_put_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_write_is_no_answer_while_an_undecided_one_may_take_its_place() {
-    use keywright_adapters::layer::{Fault, FaultPlan, Operation};
+    use keywright_adapters::decorator::{Fault, FaultPlan, Operation};
     let world = World::new().await;
     let first = world.write("key-1", Some(2)).await.expect("written");
     let plan = FaultPlan::default().then(Operation::Update, [Fault::DropAnswer]);
@@ -433,7 +433,7 @@ async fn a_time_to_live_shorter_than_confirm_within_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_was_lost_while_another_write_was_undecided_is_put_back() {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let world = World::new().await;
     let first = world.write("key-1", Some(2)).await.expect("written").write;
     world.delete_shadow().await;
@@ -491,7 +491,7 @@ async fn a_report_that_gets_lost_late_is_found_when_the_write_is_twice_as_old() 
 
 #[tokio::test(start_paused = true)]
 async fn a_withdrawal_whose_own_save_was_not_answered_is_one() {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let world = World::new().await;
     let id = world.write("key", Some(2)).await.expect("written").write;
     for _ in 0..2 {
@@ -512,7 +512,7 @@ async fn a_withdrawal_whose_own_save_was_not_answered_is_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_withdrawal_that_took_the_entry_off_is_not_called_a_failure() {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let world = World::new().await;
     let id = world.write("key", Some(2)).await.expect("written").write;
     // The entry is taken off, the save fails, and then the shadow refuses to be read.
@@ -525,7 +525,7 @@ async fn a_withdrawal_that_took_the_entry_off_is_not_called_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn one_result_that_cannot_be_settled_does_not_hold_up_the_others() {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let world = World::new().await;
     let one = world.write("key-1", Some(1)).await.expect("written").write;
     let two = world.write("key-2", Some(2)).await.expect("written").write;

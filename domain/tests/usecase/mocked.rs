@@ -299,7 +299,7 @@ impl ShadowPort for Named {
 /// So that the late answer of an update cannot be taken for that of the fence, or of anything else.
 #[tokio::test(start_paused = true)]
 async fn no_two_requests_have_one_token() {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let mut world = World::new().await;
     let named = Arc::new(Named {
         inner: world.ports.shadow.clone(),

@@ -340,7 +340,7 @@ async fn after_the_commit_it_dies(broken: Broken) {
 }
 
 async fn the_commit_s_answer_is_lost(broken: Broken) {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let world = world(broken).await;
     world.trouble_at([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
     world
@@ -351,7 +351,7 @@ async fn the_commit_s_answer_is_lost(broken: Broken) {
 }
 
 async fn the_store_is_down_after_the_update_was_accepted(broken: Broken) {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let mut world = world(broken).await;
     let mut saves = vec![Fault::Pass];
     saves.extend([Fault::NotSent; 100]);
@@ -368,7 +368,7 @@ async fn the_store_is_down_after_the_update_was_accepted(broken: Broken) {
 }
 
 async fn refused_and_not_aborted_it_dies(broken: Broken) {
-    use keywright_adapters::layer::Fault;
+    use keywright_adapters::decorator::Fault;
     let mut world = world(broken).await;
     world.trouble_at([&[Fault::Refuse], &[]], [&[], &[]]);
     let (writes, point) = stop_at(&world, broken, Call::Save(2), At::Before);

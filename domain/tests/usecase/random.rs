@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use keywright_adapters::layer::Fault;
+use keywright_adapters::decorator::Fault;
 use keywright_domain::model::WriteId;
 use keywright_domain::{WithdrawError, WriteError};
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ enum Act {
         nth: usize,
     },
     Release,
-    Pass {
+    AdvanceTime {
         hours: u64,
     },
     Maintain,
@@ -101,7 +101,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(nth, result, deliver)| Act::Report { nth, result, deliver }),
         2 => (0..8_usize).prop_map(|nth| Act::Withdraw { nth }),
         1 => Just(Act::Release),
-        1 => (0..60_u64).prop_map(|hours| Act::Pass { hours }),
+        1 => (0..60_u64).prop_map(|hours| Act::AdvanceTime { hours }),
         2 => Just(Act::Maintain),
         1 => Just(Act::LookAtAll),
         1 => Just(Act::Delete),
@@ -175,7 +175,7 @@ impl Run {
                 }
             }
             Act::Release => drop(self.world.faults.release().await),
-            Act::Pass { hours } => {
+            Act::AdvanceTime { hours } => {
                 // After 48 h the count of a deleted shadow is forgotten and starts again, and what is still
                 // under way could fit a version for the second time (ARCHITECTURE.md, What is not promised).
                 self.world.create_shadow().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywright_adapters::layer::Fault;
+use keywright_adapters::decorator::Fault;
 use keywright_domain::model::{CredentialName, IdempotencyKey, Identity, Principal, Proof};
 use keywright_domain::policy::{Rejection, WriteKey};
 use keywright_domain::{RequestOptions, WriteError, WriteReceipt, invariants as holds};

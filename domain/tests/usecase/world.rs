@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::layer::{
+use keywright_adapters::decorator::{
     Fault, FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Operation,
 };
 use keywright_adapters::lock_repo::InMemoryLockRepo;

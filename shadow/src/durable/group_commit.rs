@@ -156,7 +156,7 @@ impl Drop for Writer {
 }
 
 fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
-    while let Some(batch) = gather(&mut queue, TOGETHER) {
+    while let Some(batch) = drain_batch(&mut queue, TOGETHER) {
         if let Err(CommitError::Unknown(text)) = write(&mut conn, batch) {
             queue.close();
             while let Some(job) = queue.blocking_recv() {
@@ -172,7 +172,7 @@ fn write_all(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
 ///
 /// Whoever is woken runs before those who still have something to bring, where they share a processor. So it lets them
 /// go first for as long as that brings more: many together cost less than one by one.
-pub fn gather<T>(queue: &mut mpsc::Receiver<T>, most: usize) -> Option<Vec<T>> {
+pub fn drain_batch<T>(queue: &mut mpsc::Receiver<T>, most: usize) -> Option<Vec<T>> {
     let mut all = vec![queue.blocking_recv()?];
     let mut before = 0;
     while before < all.len() {

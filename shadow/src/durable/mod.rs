@@ -4,4 +4,4 @@ mod file;
 mod group_commit;
 
 pub use file::{Format, OpenError};
-pub use group_commit::{CommitError, GroupCommit, gather};
+pub use group_commit::{CommitError, GroupCommit, drain_batch};

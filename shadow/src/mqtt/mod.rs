@@ -1,14 +1,14 @@
 //! Shadows over MQTT: the service attached to a broker, and a client of whatever service answers there, AWS IoT's
 //! or this one.
 
-mod attached;
 mod client;
-mod disturb;
+mod disorder;
+mod frontend;
 mod intake;
 mod publisher;
 mod topic;
 
-pub use attached::{AttachError, Attached, Options};
 pub use client::{Limits, RequestError, ShadowClient};
-pub use disturb::{Disturb, Fate, InvalidDisorder, at_random};
+pub use disorder::{Delivery, Disorder, InvalidDisorder, at_random};
+pub use frontend::{FrontendError, MqttFrontend, Options};
 pub use topic::{Operation, Topic};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keywright_mqtt::{Connection, LARGEST_PAYLOAD, Message, QoS};
+use keywright_mqtt::{Connection, MAX_PAYLOAD_BYTES, Message, QoS};
 use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use super::disturb::{Disturb, Fate};
+use super::disorder::{Delivery, Disorder};
 use super::topic::Topic;
 use crate::message::{Announcement, MessageKind};
 use crate::name::ShadowName;
@@ -26,7 +26,7 @@ pub(super) struct Done {
 /// Publishes on one connection.
 pub(super) struct Publisher {
     connection: Connection,
-    disturb: Option<Disturb>,
+    disorder: Option<Disorder>,
 }
 
 /// The shadows whose difference is still to be told.
@@ -39,10 +39,10 @@ fn after_lag(service: &ShadowService, count: u64) -> Missed {
 }
 
 impl Publisher {
-    pub(super) const fn new(connection: Connection, disturb: Option<Disturb>) -> Self {
+    pub(super) const fn new(connection: Connection, disorder: Option<Disorder>) -> Self {
         Self {
             connection,
-            disturb,
+            disorder,
         }
     }
 
@@ -142,7 +142,7 @@ impl Publisher {
 
     async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
         let payload = Bytes::from(body.to_string());
-        if payload.len() > LARGEST_PAYLOAD {
+        if payload.len() > MAX_PAYLOAD_BYTES {
             // The metadata of a document may be many times as large as its state.
             let bytes = payload.len();
             warn!(
@@ -151,9 +151,9 @@ impl Publisher {
             );
             return Some(());
         }
-        let fate = match &self.disturb {
-            Some(disturb) => disturb(topic, &payload),
-            None => Fate::UNDISTURBED,
+        let fate = match &self.disorder {
+            Some(disorder) => disorder(topic, &payload),
+            None => Delivery::NORMAL,
         };
         if fate.after.is_zero() {
             for _ in 0..fate.copies {

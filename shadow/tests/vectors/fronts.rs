@@ -10,8 +10,8 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files, Handler, Message, QoS, Session, SessionOptions};
-use keywright_shadow::mqtt::{Attached, Options, Topic};
+use keywright_mqtt::{Broker, Handler, Message, QoS, Session, SessionOptions, TlsFiles};
+use keywright_shadow::mqtt::{MqttFrontend, Options, Topic};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService, rest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ struct Fronts {
     http: SendRequest<Full<Bytes>>,
     mqtt: Session,
     heard: UnboundedReceiver<(String, Value)>,
-    attached: Attached,
+    frontend: MqttFrontend,
     broker: Mosquitto,
 }
 
@@ -74,9 +74,9 @@ impl Fronts {
         tokio::spawn(connection);
 
         let broker = Mosquitto::start();
-        let at = Broker::new(broker.url(), &Files::default()).expect("a broker");
-        let mut attached = Attached::start(service.clone(), at.clone(), Options::default());
-        attached.wait_until_up().await.expect("attached");
+        let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
+        let mut frontend = MqttFrontend::start(service.clone(), at.clone(), Options::default());
+        frontend.wait_until_up().await.expect("attached");
         let (tell, heard) = unbounded_channel();
         let options = SessionOptions {
             client_id: "test".into(),
@@ -94,7 +94,7 @@ impl Fronts {
             http,
             mqtt,
             heard,
-            attached,
+            frontend,
             broker,
         }
     }
@@ -272,8 +272,9 @@ async fn a_second_service_on_a_broker_refuses_to_start() {
         clock: Arc::new(|| 1),
         limits: Limits::default(),
     };
-    let broker = Broker::new(fronts.broker.url(), &Files::default()).expect("a broker");
-    let mut second = Attached::start(ShadowService::in_memory(config), broker, Options::default());
+    let broker = Broker::new(fronts.broker.url(), &TlsFiles::default()).expect("a broker");
+    let mut second =
+        MqttFrontend::start(ShadowService::in_memory(config), broker, Options::default());
     let refused = second
         .wait_until_up()
         .await
@@ -393,10 +394,11 @@ async fn a_request_that_the_broker_remembered_is_not_done() {
     };
     let (service, at) = (
         ShadowService::in_memory(config),
-        Broker::new(broker.url(), &Files::default()),
+        Broker::new(broker.url(), &TlsFiles::default()),
     );
-    let mut attached = Attached::start(service.clone(), at.expect("a broker"), Options::default());
-    attached.wait_until_up().await.expect("attached");
+    let mut frontend =
+        MqttFrontend::start(service.clone(), at.expect("a broker"), Options::default());
+    frontend.wait_until_up().await.expect("attached");
     // It came with the subscription, before this one.
     broker.publish(
         "$aws/things/door/shadow/name/n/update",
@@ -430,7 +432,7 @@ async fn evict(broker: &Mosquitto) -> Session {
         persistent: true,
         manual_acks: true,
     };
-    let at = Broker::new(broker.url(), &Files::default()).expect("a broker");
+    let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
     let session = Session::start(at, options, Deaf);
     session
         .connection_within(Duration::from_secs(10))
@@ -456,7 +458,7 @@ async fn what_changes_while_the_services_connection_is_cut_is_heard_of_afterward
     {}
     let evicting = evict(&fronts.broker).await;
     // What is said before the service knows of the cut is on the connection that is lost.
-    let mut up = fronts.attached.up();
+    let mut up = fronts.frontend.up();
     let cut = tokio::time::timeout(Duration::from_secs(10), up.wait_for(|up| !up));
     drop(cut.await.expect("in time").expect("it runs"));
     fronts

@@ -9,7 +9,7 @@ use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_domain::ports::RepoError;
 
-use super::Store;
+use super::StoreFixture;
 use crate::samples::{LEASE, NOW, prepared, slot};
 
 /// How many tasks come at once in the cases about concurrency.
@@ -30,7 +30,7 @@ where
 }
 
 /// Of many saves at once that were decided on one revision, one is taken.
-pub async fn of_saves_at_once_one_is_taken(store: &Store) {
+pub async fn of_saves_at_once_one_is_taken(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     let saved = at_once(0..TASKS, |n| {
         let (_, save) = prepared(&snapshot, 100 + n, slot("key", None));
@@ -47,7 +47,7 @@ pub async fn of_saves_at_once_one_is_taken(store: &Store) {
 }
 
 /// Many tasks write to one lock, each prepares and commits: there is never a second intent, and no write is lost.
-pub async fn many_tasks_on_one_lock_lose_nothing(store: &Store) {
+pub async fn many_tasks_on_one_lock_lose_nothing(store: &StoreFixture) {
     store.with_lock(1).await;
     store.send(1, 1).await;
     at_once(0..TASKS, |n| {
@@ -69,7 +69,7 @@ pub async fn many_tasks_on_one_lock_lose_nothing(store: &Store) {
 }
 
 /// Many tasks write to a lock each: none of them has to decide again because of another.
-pub async fn many_tasks_on_many_locks_do_not_meet(store: &Store) {
+pub async fn many_tasks_on_many_locks_do_not_meet(store: &StoreFixture) {
     for n in 0..TASKS {
         store.with_lock(1 + n as u64).await;
     }
@@ -84,7 +84,7 @@ pub async fn many_tasks_on_many_locks_do_not_meet(store: &Store) {
 }
 
 /// Many owners claim at once: each overdue write has one of them, and the others have nothing.
-pub async fn of_claims_at_once_each_takes_another_write(store: &Store) {
+pub async fn of_claims_at_once_each_takes_another_write(store: &StoreFixture) {
     const OVERDUE: u128 = 8;
     for n in 0..OVERDUE {
         store.with_lock(1 + n as u64).await;
@@ -103,7 +103,7 @@ pub async fn of_claims_at_once_each_takes_another_write(store: &Store) {
 }
 
 /// A claimed write whose lease ends again is taken over again, by anybody, in the next epoch.
-pub async fn a_take_over_is_taken_over(store: &Store) {
+pub async fn a_take_over_is_taken_over(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     for (owner, epoch) in [(8, 2), (9, 3), (8, 4)] {
@@ -123,7 +123,7 @@ pub async fn a_take_over_is_taken_over(store: &Store) {
 }
 
 /// The owner's save and a take-over at the same moment: one of them comes too late.
-pub async fn a_save_and_a_take_over_exclude_each_other(store: &Store) {
+pub async fn a_save_and_a_take_over_exclude_each_other(store: &StoreFixture) {
     for lock in 1..=32 {
         store.with_lock(lock).await;
         let write = store.prepare(lock, 100 + u128::from(lock)).await;
@@ -148,7 +148,7 @@ pub async fn a_save_and_a_take_over_exclude_each_other(store: &Store) {
 }
 
 /// A write whose outcome is known is nobody's to take over.
-pub async fn a_closed_intent_is_never_claimed(store: &Store) {
+pub async fn a_closed_intent_is_never_claimed(store: &StoreFixture) {
     for (lock, write) in [(1, 10), (2, 11)] {
         store.with_lock(lock).await;
         store.send(lock, write).await;
@@ -161,7 +161,7 @@ pub async fn a_closed_intent_is_never_claimed(store: &Store) {
     assert_eq!(store.locks.claim(WorkerId(8), LEASE).await, Ok(None));
 }
 
-impl Store {
+impl StoreFixture {
     /// Prepares and commits a write of lock 1 in whatever turn it gets.
     async fn write_among_others(&self, id: u128) {
         loop {

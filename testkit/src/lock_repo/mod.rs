@@ -21,37 +21,37 @@ use crate::samples::{LEASE, NOW, created, lock_id, prepared, principal, slot, th
 pub use concurrency::*;
 
 /// Lets the clock that counts leases run on.
-pub type Pass = Arc<dyn Fn(Duration) -> Passing + Send + Sync>;
+pub type AdvanceTime = Arc<dyn Fn(Duration) -> TimeAdvanced + Send + Sync>;
 
 /// Sets the wall clock of the store, such as a database's, by so many milliseconds: forward, or back where negative.
-pub type SetWallClock = Arc<dyn Fn(i64) -> Passing + Send + Sync>;
+pub type SetWallClock = Arc<dyn Fn(i64) -> TimeAdvanced + Send + Sync>;
 
 /// The clock running on.
-pub type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type TimeAdvanced = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Claims so that the store sees the intents that are open, at moments when no lease has ended.
 pub const OBSERVER: WorkerId = WorkerId(99);
 
 /// A fresh store, and the means to let its clock run.
 #[derive(Clone)]
-pub struct Store {
+pub struct StoreFixture {
     /// The locks.
     pub locks: Arc<dyn LockRepo>,
     /// Reads over the same store.
     pub history: Arc<dyn LockHistory>,
     /// Lets the monotonic clock that counts leases run on.
-    pub pass: Pass,
+    pub pass: AdvanceTime,
     /// Sets the store's wall clock, where it has one; or, what comes to the same, moves the moments that it stored.
     pub set_wall_clock: SetWallClock,
 }
 
-impl Store {
+impl StoreFixture {
     /// A store whose clock is moved by `pass` at once, and that has no wall clock.
     pub fn new<R>(repo: Arc<R>, pass: impl Fn(Duration) + Send + Sync + 'static) -> Self
     where
         R: LockRepo + LockHistory + 'static,
     {
-        let pass = move |span| -> Passing {
+        let pass = move |span| -> TimeAdvanced {
             pass(span);
             Box::pin(std::future::ready(()))
         };
@@ -65,7 +65,10 @@ impl Store {
 
     /// The same with a wall clock.
     #[must_use]
-    pub fn with_wall_clock(mut self, set: impl Fn(i64) -> Passing + Send + Sync + 'static) -> Self {
+    pub fn with_wall_clock(
+        mut self,
+        set: impl Fn(i64) -> TimeAdvanced + Send + Sync + 'static,
+    ) -> Self {
         self.set_wall_clock = Arc::new(set);
         self
     }
@@ -147,21 +150,21 @@ impl Store {
 }
 
 /// A lock that was never imported is unknown, and so are its events and writes.
-pub async fn an_unknown_lock_is_none(store: &Store) {
+pub async fn an_unknown_lock_is_none(store: &StoreFixture) {
     assert_eq!(store.locks.load(lock_id(404)).await, Ok(None));
     assert_eq!(store.history.write(WriteId::from_u128(404)).await, Ok(None));
     assert_eq!(store.events(404).await, []);
 }
 
 /// What was imported is the fold of the events, with every member.
-pub async fn an_imported_lock_is_the_fold_of_its_events(store: &Store) {
+pub async fn an_imported_lock_is_the_fold_of_its_events(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     assert_eq!(Ok(snapshot.lock), Lock::fold(&[created(lock_id(1))]));
     assert_eq!(store.events(1).await, [created(lock_id(1))]);
 }
 
 /// An import is done whole or not at all.
-pub async fn an_import_is_all_or_nothing(store: &Store) {
+pub async fn an_import_is_all_or_nothing(store: &StoreFixture) {
     let mut gap = created(lock_id(2));
     gap.version = LockVersion(3);
     let done = store
@@ -182,7 +185,7 @@ pub async fn an_import_is_all_or_nothing(store: &Store) {
 }
 
 /// A saved write comes back with every member, from the lock and from the history.
-pub async fn a_saved_write_comes_back(store: &Store) {
+pub async fn a_saved_write_comes_back(store: &StoreFixture) {
     store.with_lock(1).await;
     let prepared = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
@@ -191,7 +194,7 @@ pub async fn a_saved_write_comes_back(store: &Store) {
 }
 
 /// A commit appends at the head of the stream, and keeps the shadow's version.
-pub async fn a_commit_appends_its_event(store: &Store) {
+pub async fn a_commit_appends_its_event(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     let snapshot = store.load(1).await;
@@ -206,7 +209,7 @@ pub async fn a_commit_appends_its_event(store: &Store) {
 }
 
 /// A write that its lock settled is no longer unfinished, waits to be cleared, and keeps its reason.
-pub async fn a_settled_write_keeps_its_reason(store: &Store) {
+pub async fn a_settled_write_keeps_its_reason(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     let settled = store.fail(1, &sent).await;
@@ -219,7 +222,7 @@ pub async fn a_settled_write_keeps_its_reason(store: &Store) {
 }
 
 /// What was odd about the lock's answers stays with the write, and so does the slot that the lock named.
-pub async fn a_write_keeps_its_anomalies(store: &Store) {
+pub async fn a_write_keeps_its_anomalies(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     let settled = store.fail(1, &sent).await;
@@ -253,7 +256,7 @@ pub async fn a_write_keeps_its_anomalies(store: &Store) {
 }
 
 /// A save that was decided on an older revision changes nothing.
-pub async fn a_stale_save_changes_nothing(store: &Store) {
+pub async fn a_stale_save_changes_nothing(store: &StoreFixture) {
     let old = store.with_lock(1).await;
     store.send(1, 10).await;
     let before = store.load(1).await;
@@ -264,7 +267,7 @@ pub async fn a_stale_save_changes_nothing(store: &Store) {
 }
 
 /// An abort moves the revision and leaves the lock's version and stream alone.
-pub async fn an_abort_leaves_the_stream_alone(store: &Store) {
+pub async fn an_abort_leaves_the_stream_alone(store: &StoreFixture) {
     let before = store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
@@ -277,7 +280,7 @@ pub async fn an_abort_leaves_the_stream_alone(store: &Store) {
 }
 
 /// An intent is claimed only once its lease has ended, and then by one owner at a time.
-pub async fn a_claim_waits_for_the_lease(store: &Store) {
+pub async fn a_claim_waits_for_the_lease(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     assert_eq!(
@@ -305,7 +308,7 @@ pub async fn a_claim_waits_for_the_lease(store: &Store) {
 }
 
 /// After a claim, what the earlier owner decided is stale.
-pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
+pub async fn a_claim_outdates_the_earlier_owner(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let known = store.load(1).await;
@@ -321,7 +324,7 @@ pub async fn a_claim_outdates_the_earlier_owner(store: &Store) {
 }
 
 /// A wall clock that is set takes no lease from an owner that is alive, and delays no claim.
-pub async fn a_wall_clock_moves_no_lease(store: &Store) {
+pub async fn a_wall_clock_moves_no_lease(store: &StoreFixture) {
     const HOUR: i64 = 3_600_000;
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
@@ -343,7 +346,7 @@ pub async fn a_wall_clock_moves_no_lease(store: &Store) {
 }
 
 /// Due writes come by their moment, as many as were asked for, and none that is not due.
-pub async fn due_writes_come_in_order(store: &Store) {
+pub async fn due_writes_come_in_order(store: &StoreFixture) {
     for lock in [1, 2, 3] {
         store.with_lock(lock).await;
         store.send(lock, u128::from(10 - lock)).await;
@@ -368,7 +371,7 @@ pub async fn due_writes_come_in_order(store: &Store) {
 }
 
 /// Pages of the stream start where they are asked to and hold no more than that.
-pub async fn pages_of_events_are_exact(store: &Store) {
+pub async fn pages_of_events_are_exact(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     store.fail(1, &sent).await;
@@ -381,7 +384,7 @@ pub async fn pages_of_events_are_exact(store: &Store) {
 }
 
 /// Locks come by their ids, as many as were asked for, after the one that was named.
-pub async fn locks_come_in_pages(store: &Store) {
+pub async fn locks_come_in_pages(store: &StoreFixture) {
     for lock in [3, 1, 2] {
         store.with_lock(lock).await;
     }
@@ -421,7 +424,7 @@ fn kept(
 }
 
 /// What a save keeps of a request comes back under its name, and a later save puts another in its place.
-pub async fn a_kept_answer_comes_back(store: &Store) {
+pub async fn a_kept_answer_comes_back(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     let (name, other) = (named(1, "a \"name\""), named(1, "another"));
     assert_eq!(store.history.idempotency_record(&name).await, Ok(None));
@@ -446,7 +449,7 @@ pub async fn a_kept_answer_comes_back(store: &Store) {
 }
 
 /// A save that comes too late keeps nothing.
-pub async fn a_stale_save_keeps_no_answer(store: &Store) {
+pub async fn a_stale_save_keeps_no_answer(store: &StoreFixture) {
     let old = store.with_lock(1).await;
     store.prepare(1, 10).await;
     let name = named(1, "name");
@@ -457,7 +460,7 @@ pub async fn a_stale_save_keeps_no_answer(store: &Store) {
 
 /// What is unfinished is counted: intents and the oldest of them, open writes, and those that were sent too long ago or, by
 /// a clock that was set back since, in the future.
-pub async fn what_is_unfinished_is_counted(store: &Store) {
+pub async fn what_is_unfinished_is_counted(store: &StoreFixture) {
     let backlog = async |now: Timestamp| {
         let recently = now.before(LEASE / 2)..=now.after(LEASE / 2);
         let backlog = store.history.backlog(recently).await;
@@ -494,7 +497,7 @@ pub async fn what_is_unfinished_is_counted(store: &Store) {
 
 /// Kept answers and ended writes are forgotten when their time is over, as many as were asked for; open ones, and
 /// those that somebody still has to look at, never are, and streams stay.
-pub async fn what_is_over_is_forgotten(store: &Store) {
+pub async fn what_is_over_is_forgotten(store: &StoreFixture) {
     for lock in [1, 2, 3] {
         store.with_lock(lock).await;
     }
@@ -532,7 +535,7 @@ pub async fn what_is_over_is_forgotten(store: &Store) {
 }
 
 /// A write that ended without the lock's word is looked at once more, and no decision has to know of it.
-pub async fn a_superseded_write_is_not_live(store: &Store) {
+pub async fn a_superseded_write_is_not_live(store: &StoreFixture) {
     store.with_lock(1).await;
     store.send(1, 10).await;
     let newer = store.send(1, 11).await;
@@ -545,7 +548,7 @@ pub async fn a_superseded_write_is_not_live(store: &Store) {
     assert!(older.next_check_at.is_some());
 }
 
-/// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh().await` makes a [`Store`].
+/// Stamps a test for each case: `lock_repo_cases!(fresh)`, where `fresh().await` makes a [`StoreFixture`].
 #[macro_export]
 macro_rules! lock_repo_cases {
     ($fresh:path) => {
@@ -567,7 +570,7 @@ macro_rules! lock_repo_cases {
         pub const LOCK_REPO_CASES: &[&str] = &[$(stringify!($case)),+];
 
         /// Runs one case by its name.
-        pub async fn run_lock_repo_case(case: &str, store: &$crate::lock_repo::Store) {
+        pub async fn run_lock_repo_case(case: &str, store: &$crate::lock_repo::StoreFixture) {
             match case {
                 $(stringify!($case) => $crate::lock_repo::$case(store).await,)+
                 other => panic!("no such case: {other}"),

@@ -3,32 +3,36 @@
 use keywright_domain::model::{Identity, OrganizationId, UserId};
 use serde_json::{Map, Value};
 
-use super::refusal::Refusal;
+use super::token_error::TokenError;
 use super::{JwtSettings, Verified, strict_json};
 
 /// How far the issuer's clock may be ahead or behind, in seconds.
 const LEEWAY: u64 = 30;
 
 /// Reads claims whose signature is good. `now` is in epoch seconds.
-pub(super) fn read(claims: &[u8], settings: &JwtSettings, now: u64) -> Result<Verified, Refusal> {
-    let claims = strict_json::object(claims).ok_or(Refusal::Claims)?;
+pub(super) fn read(
+    claims: &[u8],
+    settings: &JwtSettings,
+    now: u64,
+) -> Result<Verified, TokenError> {
+    let claims = strict_json::object(claims).ok_or(TokenError::Claims)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if text("iss") != Some(settings.issuer.as_str()) {
-        return Err(Refusal::WrongIssuer);
+        return Err(TokenError::WrongIssuer);
     }
     if !is_for(claims.get("aud"), &settings.audience) {
-        return Err(Refusal::WrongAudience);
+        return Err(TokenError::WrongAudience);
     }
     let expires_at = seconds(&claims, "exp")
         .flatten()
-        .ok_or(Refusal::NoExpiry)?
+        .ok_or(TokenError::NoExpiry)?
         .saturating_add(LEEWAY);
     if now >= expires_at {
-        return Err(Refusal::Expired);
+        return Err(TokenError::Expired);
     }
     for (name, refusal) in [
-        ("nbf", Refusal::NotYetValid),
-        ("iat", Refusal::IssuedInTheFuture),
+        ("nbf", TokenError::NotYetValid),
+        ("iat", TokenError::IssuedInTheFuture),
     ] {
         match seconds(&claims, name) {
             None => {}
@@ -36,13 +40,13 @@ pub(super) fn read(claims: &[u8], settings: &JwtSettings, now: u64) -> Result<Ve
             Some(_) => return Err(refusal),
         }
     }
-    let subject = UserId::new(text("sub").unwrap_or_default()).map_err(|_| Refusal::Subject)?;
+    let subject = UserId::new(text("sub").unwrap_or_default()).map_err(|_| TokenError::Subject)?;
     let identity = match claims.get(&settings.organization_claim) {
         None => Identity::User(subject.clone()),
         Some(organization) => {
             let organization = organization.as_str().unwrap_or_default();
             let organization = OrganizationId::new(organization);
-            Identity::Organization(organization.map_err(|_| Refusal::Organization)?)
+            Identity::Organization(organization.map_err(|_| TokenError::Organization)?)
         }
     };
     Ok(Verified {

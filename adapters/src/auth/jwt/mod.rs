@@ -6,9 +6,9 @@ mod claims;
 mod compact;
 mod jwks;
 mod keys;
-mod refusal;
 mod rsa;
 mod strict_json;
+mod token_error;
 
 use std::sync::{PoisonError, RwLock};
 
@@ -21,7 +21,7 @@ use compact::Compact;
 pub use jwks::{read_jwks, read_published_jwks};
 use keys::KeySet;
 pub use keys::{InvalidKeys, VerificationKey};
-pub use refusal::Refusal;
+pub use token_error::TokenError;
 
 /// How many verified tokens are remembered.
 const REMEMBERED: usize = 16 * 1024;
@@ -104,15 +104,15 @@ impl JwtVerifier {
     /// Whose token this is.
     ///
     /// # Errors
-    /// See [`Refusal`].
-    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+    /// See [`TokenError`].
+    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, TokenError> {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token).as_ref());
         if let Some(known) = self.verified.get(&hash) {
             return if now.as_secs() < known.expires_at {
                 Ok(known)
             } else {
-                Err(Refusal::Expired)
+                Err(TokenError::Expired)
             };
         }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -126,23 +126,23 @@ impl JwtVerifier {
         keys: &KeySet,
         token: &[u8],
         now: Timestamp,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Verified, TokenError> {
         let compact = Compact::parse(token)?;
         if keys.is_empty() {
-            return Err(Refusal::NoKeys);
+            return Err(TokenError::NoKeys);
         }
         let candidates = keys.candidates(compact.key_id.as_deref());
         if candidates.is_empty() {
-            return Err(Refusal::UnknownKey);
+            return Err(TokenError::UnknownKey);
         }
         let algorithm = compact.algorithm.parse();
         let of_algorithm = candidates.iter().filter(|k| algorithm == Ok(k.algorithm));
         let mut of_algorithm = of_algorithm.peekable();
         if of_algorithm.peek().is_none() {
-            return Err(Refusal::WrongAlgorithm);
+            return Err(TokenError::WrongAlgorithm);
         }
         if !of_algorithm.any(|key| key.has_signed(&compact)) {
-            return Err(Refusal::Forged);
+            return Err(TokenError::Forged);
         }
         claims::read(&compact.claims, &self.settings, now.as_secs())
     }

@@ -7,10 +7,10 @@ use keywright_domain::ports::{ImportError, RepoError};
 use tokio_postgres::Transaction;
 
 use super::rows::EventColumns;
-use crate::database::{Database, describe, failed};
 use crate::json;
 use crate::lock_repo::columns::{LockRow, integer, optional, read_lock_id};
 use crate::lock_repo::follow;
+use crate::postgres::{PostgresPool, describe, failed};
 
 /// Whoever imports holds this lock, so that two who bring the same lock do not meet.
 const IMPORTING: i64 = 0x4b57_696d; // "KWim"
@@ -19,7 +19,7 @@ const IMPORTING: i64 = 0x4b57_696d; // "KWim"
 const BATCH: usize = 1000;
 
 pub(super) async fn import_all<E>(
-    database: &Database,
+    database: &PostgresPool,
     mut events: impl Iterator<Item = Result<RecordedEvent, E>> + Send,
 ) -> Result<(), E>
 where
@@ -45,7 +45,7 @@ where
     }
     let committed = transaction.commit().await;
     committed.map_err(|e| ImportError::Store(failed(&e, RepoError::Unknown)))?;
-    lent.give_back();
+    lent.release();
     Ok(())
 }
 

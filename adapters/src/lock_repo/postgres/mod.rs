@@ -3,9 +3,9 @@
 //! A save is one statement, and so one round trip and one transaction. Those of several locks that come at once share it, and so do
 //! loads; a save that a shared one leaves out has one of its own. Leases are counted by each replica's own monotonic clock.
 
+mod batcher;
 mod import;
 mod rows;
-mod together;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -21,21 +21,21 @@ use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Tim
 use tokio_postgres::Row;
 
 use super::columns::{
-    Bits, LockRow, STANDING, integer, read_backlog, read_event, read_idempotency_record,
+    BACKLOG, Bits, LockRow, integer, read_backlog, read_event, read_idempotency_record,
     read_lock_id, read_open_intent, read_write,
 };
 use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
-use crate::database::{Database, QueryError};
+use crate::postgres::{PostgresPool, QueryError};
+use batcher::Batcher;
 use rows::SaveColumns;
-use together::Together;
 
 /// Holds locks, their events and their writes in a database. Clones share its connections. It lives in a runtime of tokio.
 #[derive(Clone)]
 pub struct PostgresLockRepo {
-    database: Database,
+    database: PostgresPool,
     leases: ObservedLeases,
-    loads: Together<LockId, Loaded>,
-    saves: Together<Arc<Save>, Saved>,
+    loads: Batcher<LockId, Loaded>,
+    saves: Batcher<Arc<Save>, Saved>,
 }
 
 /// A statement was lost in this process.
@@ -49,13 +49,13 @@ type Saved = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
     /// What stands in this database. Leases are counted by `timer`, from the first claim on that finds them.
-    pub fn new(database: Database, timer: Arc<dyn Timer>) -> Self {
+    pub fn new(database: PostgresPool, timer: Arc<dyn Timer>) -> Self {
         let (loading, saving) = (database.clone(), database.clone());
         Self {
             database,
             leases: ObservedLeases::new(timer),
-            loads: Together::new(|_, _| true, move |locks| load(loading.clone(), locks)),
-            saves: Together::new(
+            loads: Batcher::new(|_, _| true, move |locks| load(loading.clone(), locks)),
+            saves: Batcher::new(
                 // A lock has one row to move.
                 |one: &Arc<Save>, other| one.lock != other.lock,
                 move |saves| save_together(saving.clone(), saves),
@@ -79,8 +79,8 @@ impl PostgresLockRepo {
         import::import_all(&self.database, events).await
     }
 
-    async fn look_at_leases(&self) -> Result<(), RepoError> {
-        if self.leases.begin_look() {
+    async fn observe_leases(&self) -> Result<(), RepoError> {
+        if self.leases.should_observe() {
             let rows = self
                 .database
                 .read(rows::OPEN_INTENTS, &[&MAX_WATCHED])
@@ -111,7 +111,7 @@ impl LockRepo for PostgresLockRepo {
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let (new_worker, millis) = (Bits(worker.0), integer(millis)?);
-        self.look_at_leases().await?;
+        self.observe_leases().await?;
         while let Some(overdue) = self.leases.next_overdue() {
             let (write, old_worker) = (Bits(overdue.write.as_u128()), Bits(overdue.worker.0));
             let epoch = integer(overdue.epoch.0)?;
@@ -185,10 +185,10 @@ impl LockHistory for PostgresLockRepo {
     }
 
     async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        let sql = STANDING.replace(":earliest", "$1").replace(":latest", "$2");
+        let sql = BACKLOG.replace(":earliest", "$1").replace(":latest", "$2");
         let (earliest, latest) = (recently.start().as_millis(), recently.end().as_millis());
         let (earliest, latest) = (integer(earliest)?, integer(latest)?);
-        self.look_at_leases().await?;
+        self.observe_leases().await?;
         let oldest = self.leases.oldest();
         let rows = self.database.read(&sql, &[&earliest, &latest]).await?;
         let backlog = rows.first().map(|row| read_backlog(row, oldest));
@@ -221,7 +221,7 @@ impl LockHistory for PostgresLockRepo {
         let ended_before = integer(ended_before.as_millis())?;
         let rows = self
             .database
-            .change(rows::FORGET, &[&now, &ended_before, &most(limit)])
+            .change(rows::PURGE, &[&now, &ended_before, &most(limit)])
             .await?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0));
         Ok(usize::try_from(count).unwrap_or_default())
@@ -243,7 +243,7 @@ impl LockHistory for PostgresLockRepo {
     }
 }
 
-async fn load(database: Database, locks: Vec<LockId>) -> Vec<Loaded> {
+async fn load(database: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
     let found = async {
         let ids: Result<Vec<i64>, _> = locks.iter().map(|lock| integer(lock.get())).collect();
         let rows = database.read(rows::LOAD, &[&ids?]).await?;
@@ -271,7 +271,7 @@ fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
     Ok(row.with(live?))
 }
 
-async fn save_alone(database: &Database, save: Arc<Save>) -> Result<(), RepoError> {
+async fn save_alone(database: &PostgresPool, save: Arc<Save>) -> Result<(), RepoError> {
     let moved = moved(database, rows::SAVE, &[save]).await;
     let moved = moved.map_err(|failed| failed.error)?;
     if moved.is_empty() {
@@ -280,8 +280,8 @@ async fn save_alone(database: &Database, save: Arc<Save>) -> Result<(), RepoErro
     Ok(())
 }
 
-async fn save_together(database: Database, saves: Vec<Arc<Save>>) -> Vec<Saved> {
-    let moved = moved(&database, rows::SAVE_TOGETHER, &saves).await;
+async fn save_together(database: PostgresPool, saves: Vec<Arc<Save>>) -> Vec<Saved> {
+    let moved = moved(&database, rows::SAVE_BATCH, &saves).await;
     let saved = |save: &Arc<Save>| match &moved {
         Ok(moved) => moved.contains(&save.lock.get()).then_some(Ok(())),
         Err(failed) if failed.by_values => None,
@@ -292,7 +292,7 @@ async fn save_together(database: Database, saves: Vec<Arc<Save>>) -> Vec<Saved> 
 
 /// The locks whose rows have moved.
 async fn moved(
-    database: &Database,
+    database: &PostgresPool,
     sql: &str,
     saves: &[Arc<Save>],
 ) -> Result<HashSet<u64>, QueryError> {

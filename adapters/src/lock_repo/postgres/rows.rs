@@ -154,10 +154,10 @@ pub(super) const SAVE: &str = save!("");
 
 /// Saves of several locks. Those whose rows others are at are left out, so that none of the rest waits for a lock, and no two
 /// statements wait for each other.
-pub(super) const SAVE_TOGETHER: &str = save!("SKIP LOCKED");
+pub(super) const SAVE_BATCH: &str = save!("SKIP LOCKED");
 
 /// Deletes at most `$3` of each, and none that another replica is at. An answer that is kept anew meanwhile has another end, and stays.
-pub(super) const FORGET: &str = "
+pub(super) const PURGE: &str = "
 WITH over AS MATERIALIZED (
   SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= $1 LIMIT $3 FOR UPDATE SKIP LOCKED
 ), answers AS (
@@ -273,7 +273,7 @@ impl SaveColumns {
         Ok(columns)
     }
 
-    /// What [`SAVE`] and [`SAVE_TOGETHER`] bind.
+    /// What [`SAVE`] and [`SAVE_BATCH`] bind.
     pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 11] {
         [
             &self.locks,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 /// From this length of the write-ahead log on, in bytes, the writer itself writes it back.
-pub(super) const LONGEST_WAL: i64 = 64 * 1024 * 1024;
+pub(super) const MAX_WAL_BYTES: i64 = 64 * 1024 * 1024;
 
 /// How often the log is written back: the longer, the fewer pages in all, and the longer commits wait for those that are
 /// written at once.

@@ -1,9 +1,9 @@
 //! Locks in an SQLite file: one writer that commits together whatever waits, and readers beside it.
 
-mod check;
 mod checkpoint;
-mod live;
-mod presence;
+mod integrity_check;
+mod live_ids;
+mod process_lock;
 mod readers;
 mod rows;
 mod schema;
@@ -24,9 +24,9 @@ use rusqlite::{Connection, Transaction};
 
 use super::columns::LockRow;
 use super::leases::{ObservedLeases, OpenIntent};
-use check::Check;
 use checkpoint::Checkpoints;
-use presence::Presence;
+use integrity_check::IntegrityCheck;
+use process_lock::ProcessLock;
 use readers::Readers;
 
 /// Holds locks, their events and their writes in a file. Clones share it. A save is on the disk before it
@@ -35,9 +35,9 @@ use readers::Readers;
 pub struct SqliteLockRepo {
     readers: Readers,
     leases: ObservedLeases,
-    _presence: Arc<Presence>,
+    _presence: Arc<ProcessLock>,
     _checkpoints: Arc<Checkpoints>,
-    check: Option<Arc<Check>>,
+    check: Option<Arc<IntegrityCheck>>,
     /// Dropped last: the connection that is closed last writes the log back into the file.
     writer: GroupCommit,
 }
@@ -56,14 +56,14 @@ impl SqliteLockRepo {
         let refuse = |why: String| format.refuse(path, why);
         // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
         conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
-            .map(|page| checkpoint::LONGEST_WAL / page)
+            .map(|page| checkpoint::MAX_WAL_BYTES / page)
             .and_then(|pages| conn.pragma_update(None, "wal_autocheckpoint", pages))
             .map_err(|e| refuse(e.to_string()))?;
-        let check = format.is_large(path).then(|| Check::start(path));
+        let check = format.is_large(path).then(|| IntegrityCheck::start(path));
         let check = check.transpose()?.map(Arc::new);
         // Before anything is saved.
         let left = || rows::open_intents(&conn);
-        let (presence, left) = Presence::enter(path, left);
+        let (process_lock, left) = ProcessLock::enter(path, left);
         let leases = ObservedLeases::new(timer);
         if let Some(left) = left {
             leases.adopt(left.map_err(|e| refuse(e.to_string()))?);
@@ -74,7 +74,7 @@ impl SqliteLockRepo {
         Ok(Self {
             readers,
             leases,
-            _presence: Arc::new(presence),
+            _presence: Arc::new(process_lock),
             _checkpoints: Arc::new(checkpoints),
             check,
             writer,
@@ -131,8 +131,8 @@ impl SqliteLockRepo {
         })?
     }
 
-    async fn look_at_leases(&self) -> Result<(), RepoError> {
-        if self.leases.begin_look() {
+    async fn observe_leases(&self) -> Result<(), RepoError> {
+        if self.leases.should_observe() {
             let open = self.readers.read(rows::open_intents).await?;
             self.leases.observe(open);
         }
@@ -164,7 +164,7 @@ impl LockRepo for SqliteLockRepo {
     }
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.look_at_leases().await?;
+        self.observe_leases().await?;
         while let Some(overdue) = self.leases.next_overdue() {
             let claimed = self
                 .write(move |transaction| take_over(transaction, overdue, worker, lease))
@@ -208,7 +208,7 @@ impl LockHistory for SqliteLockRepo {
     }
 
     async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        self.look_at_leases().await?;
+        self.observe_leases().await?;
         let oldest = self.leases.oldest();
         self.readers
             .read(move |conn| rows::backlog(conn, recently, oldest))

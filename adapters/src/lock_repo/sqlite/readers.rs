@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keywright_domain::ports::RepoError;
-use keywright_shadow::durable::{OpenError, gather};
+use keywright_shadow::durable::{OpenError, drain_batch};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,7 +99,7 @@ fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
     let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         // The queue is another thread's again as soon as this one has its batch.
-        let Some(batch) = gather(&mut queue(), TOGETHER) else {
+        let Some(batch) = drain_batch(&mut queue(), TOGETHER) else {
             return;
         };
         let transaction = conn.unchecked_transaction().map_err(rows::unavailable);

@@ -11,7 +11,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, named_params, params};
 
-use super::live::Live;
+use super::live_ids::LiveIds;
 use crate::json;
 use crate::lock_repo::columns::{self, Bits, LockRow, WriteColumns, WrongType, integer, optional};
 use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
@@ -132,7 +132,7 @@ fn all<T>(
 }
 
 /// A lock's row, and its live writes.
-pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, Live)>, RepoError> {
+pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, LiveIds)>, RepoError> {
     let mut statement = prepare(
         conn,
         "SELECT saves AS revision, shadow_version, state, live FROM locks WHERE id = ?1",
@@ -151,7 +151,7 @@ pub(super) fn live_at(
     conn: &Connection,
     id: LockId,
     revision: Revision,
-) -> Result<Option<Live>, RepoError> {
+) -> Result<Option<LiveIds>, RepoError> {
     let mut statement = prepare(conn, "SELECT live FROM locks WHERE id = ?1 AND saves = ?2")?;
     let row = statement
         .query_row([integer(id.get())?, integer(revision.0)?], |row| {
@@ -161,8 +161,8 @@ pub(super) fn live_at(
     row.map_err(unavailable)?.transpose()
 }
 
-fn live(id: LockId, row: &Row<'_>, place: usize) -> Result<Live, RepoError> {
-    let bytes = row.get(place).ok().and_then(Live::new);
+fn live(id: LockId, row: &Row<'_>, place: usize) -> Result<LiveIds, RepoError> {
+    let bytes = row.get(place).ok().and_then(LiveIds::new);
     bytes.ok_or_else(|| corrupt_live(id))
 }
 
@@ -214,7 +214,7 @@ pub(super) fn move_lock(
     lock: LockId,
     folded: Option<&Lock>,
     shadow_version: Option<ShadowVersion>,
-    live: Option<&Live>,
+    live: Option<&LiveIds>,
 ) -> Result<(), RepoError> {
     prepare(
         conn,
@@ -225,7 +225,7 @@ pub(super) fn move_lock(
         integer(lock.get())?,
         optional(shadow_version.map(|v| v.0))?,
         folded.map(|lock| json::text(&json::LockState(lock))),
-        live.map(Live::bytes),
+        live.map(LiveIds::bytes),
     ])
     .map(drop)
     .map_err(unavailable)
@@ -430,7 +430,7 @@ pub(super) fn backlog(
 ) -> Result<Backlog, RepoError> {
     let found = all(
         conn,
-        columns::STANDING,
+        columns::BACKLOG,
         named_params! {
             ":earliest": integer(recently.start().as_millis())?,
             ":latest": integer(recently.end().as_millis())?,

@@ -5,14 +5,14 @@ mod credentials;
 
 use std::sync::Arc;
 
+use keywright_adapters::decorator::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
 use keywright_adapters::json;
-use keywright_adapters::layer::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
 use keywright_domain::model::{LockId, LockVersion};
 use keywright_domain::ports::{Clock, LockRepo, ShadowPort};
 use keywright_sandbox::{Demo, Shadows, VirtualLocks};
 use keywright_shadow::{OpenError, ShadowName, ShadowService};
 
-use super::device_path::seconds;
+use super::shadow_access::seconds;
 use super::{Error, Store};
 use crate::settings::{SandboxSettings, Settings, ShadowChoice};
 pub(crate) use credentials::{Bearer, DemoCredentials, TOKEN_KEY, TokenKey, open_credentials};

@@ -6,8 +6,8 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use keywright_loadtest::load_writes;
 use keywright_loadtest::population::{FIRST_LOCK, Keywright};
-use keywright_loadtest::pressure;
 use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
@@ -92,7 +92,7 @@ fn wait_until_idle(server: &Server) {
 async fn pressed(programs: &Programs, data: &Path, locks: u64) -> Figures {
     let server = start(programs, data);
     wait_until_idle(&server);
-    measure(&server, &pressure::writes(&token(data), locks)).await
+    measure(&server, &load_writes::writes(&token(data), locks)).await
 }
 
 /// Milliseconds from the start of a server to its first 200.

@@ -17,8 +17,8 @@ use keywright_domain::model::{ClientToken, Epoch, Sequence, ShadowChange, Shadow
 use keywright_domain::ports::ShadowPort;
 use keywright_loadtest::http::Client;
 use keywright_mqtt::mosquitto::Mosquitto;
-use keywright_mqtt::{Broker, Files};
-use keywright_shadow::mqtt::{Attached, Limits, Options};
+use keywright_mqtt::{Broker, TlsFiles};
+use keywright_shadow::mqtt::{Limits, MqttFrontend, Options};
 use keywright_shadow::{ServiceConfig, ShadowService, rest};
 use keywright_testkit::samples::{NOW, lock_id, slot, thing};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS};
@@ -72,8 +72,8 @@ async fn updates(port: Arc<dyn ShadowPort>) -> f64 {
 }
 
 async fn over_mqtt(mosquitto: &Mosquitto) -> f64 {
-    let broker = Broker::new(mosquitto.url(), &Files::default()).expect("a broker");
-    let mut attached = Attached::start(service(), broker.clone(), Options::default());
+    let broker = Broker::new(mosquitto.url(), &TlsFiles::default()).expect("a broker");
+    let mut attached = MqttFrontend::start(service(), broker.clone(), Options::default());
     attached.wait_until_up().await.expect("attached");
     let name = [DEFAULT_NAME.to_owned()];
     let port = MqttShadow::start(&broker, "bench", &name, Limits::OWN_BROKER, PATIENCE);
@@ -171,7 +171,7 @@ async fn over_rest() -> f64 {
         endpoint: Some(format!("http://{address}")),
         region: None,
         shadow: DEFAULT_NAME.into(),
-        patience: PATIENCE,
+        timeout: PATIENCE,
     };
     updates(Arc::new(AwsShadow::new(&config, settings))).await
 }

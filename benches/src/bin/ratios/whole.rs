@@ -10,8 +10,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use keywright_loadtest::load_writes::{self, Make};
 use keywright_loadtest::population::of_sandbox;
-use keywright_loadtest::pressure::{self, Make};
 use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
@@ -45,12 +45,12 @@ impl Figures {
 
 pub(crate) async fn measure(server: &Server, make: &Make) -> Figures {
     // A bare server is faster than what asks it, which then never sleeps; ours must not be charged for waking it.
-    let _awake = pressure::awake();
+    let _awake = load_writes::awake();
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
-    pressure::closed(server.address, make, &next, CONNECTIONS, warm_up).await;
+    load_writes::closed(server.address, make, &next, CONNECTIONS, warm_up).await;
     let before = server.cpu_seconds().expect("it runs");
-    let pressed = pressure::closed(server.address, make, &next, CONNECTIONS, SPAN).await;
+    let pressed = load_writes::closed(server.address, make, &next, CONNECTIONS, SPAN).await;
     let used = server.cpu_seconds().expect("it runs") - before;
     let answers = &pressed.answers;
     let statuses: Vec<&u16> = answers.statuses.keys().collect();
@@ -134,25 +134,25 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (mut verifications, mut sync_times) = (vec![], vec![]);
     for _ in 0..RUNS {
         let server = Server::start_plain(&programs.bare_hyper(), SERVER_CORE);
-        let make = pressure::writes("none", LOCKS);
+        let make = load_writes::writes("none", LOCKS);
         bare.push(measure(&server.expect("it starts"), &make).await);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "memory");
-        let make = pressure::writes(&token(data.path()), LOCKS);
+        let make = load_writes::writes(&token(data.path()), LOCKS);
         memory.push(measure(&server, &make).await);
         let tokens = cold_tokens(data.path());
         verifications.push(bare_verification(data.path(), &tokens));
         let make: Make = Arc::new(move |n| {
             let place = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
-            pressure::write(&tokens[place], LOCKS, n)
+            load_writes::write(&tokens[place], LOCKS, n)
         });
         cold.push(measure(&server, &make).await);
         drop(server);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "sqlite");
-        let make = pressure::writes(&token(data.path()), LOCKS);
+        let make = load_writes::writes(&token(data.path()), LOCKS);
         let over = Arc::new(AtomicBool::new(false));
         let (folder, until) = (data.path().to_owned(), over.clone());
         let syncing = std::thread::spawn(move || syncs(&folder, &until));

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::PostgresLockRepo;
+use keywright_adapters::postgres::{PostgresPool, PostgresSettings};
 use keywright_adapters::time::TokioTimer;
 use keywright_testkit::postgres_server::PostgresServer;
 use tokio::sync::Mutex;
@@ -101,8 +101,8 @@ async fn run() -> (f64, f64) {
     let (ours, alone) = (server.database(), server.database());
     let mut repos = Vec::new();
     for url in [&ours, &alone] {
-        let settings = DatabaseSettings::new(url).expect("a URL");
-        let database = Database::connect(&settings, PATIENCE).await;
+        let settings = PostgresSettings::new(url).expect("a URL");
+        let database = PostgresPool::connect(&settings, PATIENCE).await;
         let repo = PostgresLockRepo::new(
             database.expect("a database"),
             Arc::new(TokioTimer::default()),

@@ -4,9 +4,9 @@ const BYTES: usize = 16;
 
 /// The ids of a lock's live writes, as they stand in its row: 16 bytes each, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Live(Vec<u8>);
+pub(super) struct LiveIds(Vec<u8>);
 
-impl Live {
+impl LiveIds {
     /// `None`: it is no list of ids.
     pub(super) fn new(bytes: Vec<u8>) -> Option<Self> {
         bytes.len().is_multiple_of(BYTES).then_some(Self(bytes))

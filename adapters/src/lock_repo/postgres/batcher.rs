@@ -19,7 +19,7 @@ const CALLERS: usize = 1024;
 type Run<J, A> = dyn Fn(Vec<J>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
 
 /// Takes jobs, and has them run together. Clones share it. A job that has begun goes on when its caller gives up.
-pub(super) struct Together<J, A>(Arc<Shared<J, A>>);
+pub(super) struct Batcher<J, A>(Arc<Shared<J, A>>);
 
 struct Shared<J, A> {
     room: Semaphore,
@@ -38,13 +38,13 @@ struct Waiting<J, A> {
     tell: oneshot::Sender<A>,
 }
 
-impl<J, A> Clone for Together<J, A> {
+impl<J, A> Clone for Batcher<J, A> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<J: Send + 'static, A: Send + 'static> Together<J, A> {
+impl<J: Send + 'static, A: Send + 'static> Batcher<J, A> {
     /// `run` answers jobs in their order. Those that do not go with each other run one after the other.
     pub(super) fn new<F>(
         goes_with: fn(&J, &J) -> bool,
@@ -137,8 +137,8 @@ mod tests {
     use super::*;
 
     /// Answers each job with all that ran in its statement, as soon as there is a permit for it.
-    fn noted(permits: Arc<Semaphore>) -> Together<u32, Vec<u32>> {
-        Together::new(
+    fn noted(permits: Arc<Semaphore>) -> Batcher<u32, Vec<u32>> {
+        Batcher::new(
             |one, other| one != other,
             move |jobs| {
                 let permits = permits.clone();
@@ -156,11 +156,11 @@ mod tests {
         (100..).take(AT_ONCE).collect()
     }
 
-    async fn asked(together: &Together<u32, Vec<u32>>, jobs: &[u32]) -> JoinSet<Vec<u32>> {
+    async fn asked(batcher: &Batcher<u32, Vec<u32>>, jobs: &[u32]) -> JoinSet<Vec<u32>> {
         let mut asking = JoinSet::new();
         for job in jobs.iter().copied() {
-            let together = together.clone();
-            asking.spawn(async move { together.ask(job).await.expect("an answer") });
+            let batcher = batcher.clone();
+            asking.spawn(async move { batcher.ask(job).await.expect("an answer") });
             tokio::task::yield_now().await;
         }
         asking
@@ -169,12 +169,12 @@ mod tests {
     #[tokio::test]
     async fn what_waits_goes_together_and_what_does_not_fit_goes_next() {
         let permits = Arc::new(Semaphore::new(0));
-        let together = noted(permits.clone());
-        let alone = asked(&together, &busy()).await;
-        let waiting = asked(&together, &[3, 4, 3, 5, 3]).await;
+        let batcher = noted(permits.clone());
+        let alone = asked(&batcher, &busy()).await;
+        let waiting = asked(&batcher, &[3, 4, 3, 5, 3]).await;
         permits.add_permits(AT_ONCE + 3);
         let alone = alone.join_all().await;
-        assert!(alone.iter().all(|together| together.len() == 1));
+        assert!(alone.iter().all(|batcher| batcher.len() == 1));
         let mut answers = waiting.join_all().await;
         answers.sort();
         let then = [
@@ -186,16 +186,16 @@ mod tests {
         ];
         assert_eq!(answers, then);
         tokio::task::yield_now().await;
-        assert_eq!(together.0.state().under_way, 0);
+        assert_eq!(batcher.0.state().under_way, 0);
     }
 
     #[tokio::test]
     async fn who_gives_up_before_it_begins_is_left_out() {
         let permits = Arc::new(Semaphore::new(0));
-        let together = noted(permits.clone());
-        let alone = asked(&together, &busy()).await;
-        drop(asked(&together, &[3]).await);
-        let last = asked(&together, &[4]).await;
+        let batcher = noted(permits.clone());
+        let alone = asked(&batcher, &busy()).await;
+        drop(asked(&batcher, &[3]).await);
+        let last = asked(&batcher, &[4]).await;
         tokio::task::yield_now().await;
         permits.add_permits(AT_ONCE + 1);
         assert_eq!(last.join_all().await, [[4]]);
@@ -205,14 +205,14 @@ mod tests {
     #[tokio::test]
     async fn one_that_panics_takes_nobody_else_along() {
         let permits = Arc::new(Semaphore::new(0));
-        let together = noted(permits.clone());
+        let batcher = noted(permits.clone());
         let mut asking = JoinSet::new();
         for _ in 0..AT_ONCE {
-            let together = together.clone();
-            asking.spawn(async move { together.ask(13).await });
+            let batcher = batcher.clone();
+            asking.spawn(async move { batcher.ask(13).await });
             tokio::task::yield_now().await;
         }
-        let waiting = asked(&together, &[1]).await;
+        let waiting = asked(&batcher, &[1]).await;
         permits.add_permits(AT_ONCE + 1);
         assert!(asking.join_all().await.iter().all(Option::is_none));
         assert_eq!(waiting.join_all().await, [[1]]);
@@ -221,10 +221,10 @@ mod tests {
     #[tokio::test]
     async fn who_finds_no_room_waits_for_it() {
         let permits = Arc::new(Semaphore::new(0));
-        let together = noted(permits.clone());
+        let batcher = noted(permits.clone());
         let jobs: Vec<u32> = (100..).take(CALLERS + 1).collect();
-        let asking = asked(&together, &jobs).await;
-        let waiting = together.0.state().waiting.len();
+        let asking = asked(&batcher, &jobs).await;
+        let waiting = batcher.0.state().waiting.len();
         assert_eq!(waiting, CALLERS - AT_ONCE);
         permits.add_permits(jobs.len());
         assert_eq!(asking.join_all().await.len(), jobs.len());

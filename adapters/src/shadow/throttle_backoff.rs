@@ -17,7 +17,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
 /// Holds calls back for a while after each that was throttled. The pauses grow while that goes on, and shrink with
 /// each call that was not.
-pub(super) struct Brake(Mutex<State>);
+pub(super) struct ThrottleBackoff(Mutex<State>);
 
 struct State {
     until: Instant,
@@ -26,7 +26,7 @@ struct State {
     pause: Duration,
 }
 
-impl Brake {
+impl ThrottleBackoff {
     pub(super) fn new() -> Self {
         Self(Mutex::new(State {
             until: Instant::now(),
@@ -35,15 +35,15 @@ impl Brake {
         }))
     }
 
-    /// Waits until calls are welcome; `false`: that will not be within `patience`. Those that wait do not all go on
+    /// Waits until calls are welcome; `false`: that will not be within `timeout`. Those that wait do not all go on
     /// at the same moment.
-    pub(super) async fn wait(&self, patience: Duration) -> bool {
+    pub(super) async fn wait(&self, timeout: Duration) -> bool {
         let until = self.0.lock().unwrap_or_else(PoisonError::into_inner).until;
         let now = Instant::now();
         if until <= now {
             return true;
         }
-        let last = now + patience;
+        let last = now + timeout;
         if until > last {
             return false;
         }
@@ -87,9 +87,9 @@ mod tests {
     use super::*;
 
     /// How long a call waits, up to its share of the spread.
-    async fn waited(brake: &Brake) -> Duration {
+    async fn waited(throttle_backoff: &ThrottleBackoff) -> Duration {
         let start = Instant::now();
-        assert!(brake.wait(LONGEST_ASKED * 2).await);
+        assert!(throttle_backoff.wait(LONGEST_ASKED * 2).await);
         start.elapsed()
     }
 
@@ -100,58 +100,62 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_while_it_goes_on_and_shrink_afterwards() {
-        let brake = Brake::new();
-        assert_eq!(waited(&brake).await, Duration::ZERO);
+        let throttle_backoff = ThrottleBackoff::new();
+        assert_eq!(waited(&throttle_backoff).await, Duration::ZERO);
         for expected in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             // Those that were under way together are one.
             for thing in ["a", "b", "c", "d", "e"] {
-                brake.throttled(thing, None);
+                throttle_backoff.throttled(thing, None);
             }
-            let waited = waited(&brake).await;
+            let waited = waited(&throttle_backoff).await;
             assert!(
                 about(expected).contains(&waited),
                 "{waited:?} is not {expected} ms"
             );
         }
         for _ in 0..10 {
-            brake.taken();
+            throttle_backoff.taken();
         }
-        brake.throttled("a", None);
+        throttle_backoff.throttled("a", None);
         assert!(
-            !brake.wait(Duration::from_millis(50)).await,
+            !throttle_backoff.wait(Duration::from_millis(50)).await,
             "it would take longer"
         );
-        assert!(about(100).contains(&waited(&brake).await));
+        assert!(about(100).contains(&waited(&throttle_backoff).await));
     }
 
     #[tokio::test(start_paused = true)]
     async fn refusals_for_one_thing_hold_back_no_other() {
-        let brake = Brake::new();
+        let throttle_backoff = ThrottleBackoff::new();
         for _ in 0..100 {
-            brake.throttled("loud", None);
+            throttle_backoff.throttled("loud", None);
         }
-        assert_eq!(waited(&brake).await, Duration::ZERO);
+        assert_eq!(waited(&throttle_backoff).await, Duration::ZERO);
         tokio::time::advance(REFUSED_TOGETHER * 2).await;
-        brake.throttled("another", None);
-        assert_eq!(waited(&brake).await, Duration::ZERO, "that was long ago");
-        brake.throttled("loud", None);
-        assert!(about(100).contains(&waited(&brake).await));
+        throttle_backoff.throttled("another", None);
+        assert_eq!(
+            waited(&throttle_backoff).await,
+            Duration::ZERO,
+            "that was long ago"
+        );
+        throttle_backoff.throttled("loud", None);
+        assert!(about(100).contains(&waited(&throttle_backoff).await));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_service_that_says_when_to_come_again_is_believed() {
-        let brake = Brake::new();
-        brake.throttled("a", Some(Duration::from_secs(60)));
-        assert!(about(60_000).contains(&waited(&brake).await));
-        brake.throttled("a", None);
-        brake.throttled("a", Some(Duration::from_secs(9)));
+        let throttle_backoff = ThrottleBackoff::new();
+        throttle_backoff.throttled("a", Some(Duration::from_secs(60)));
+        assert!(about(60_000).contains(&waited(&throttle_backoff).await));
+        throttle_backoff.throttled("a", None);
+        throttle_backoff.throttled("a", Some(Duration::from_secs(9)));
         assert!(
-            about(9_000).contains(&waited(&brake).await),
+            about(9_000).contains(&waited(&throttle_backoff).await),
             "also by a later one of several"
         );
-        brake.throttled("a", Some(Duration::MAX));
+        throttle_backoff.throttled("a", Some(Duration::MAX));
         assert!(
-            about(300_000).contains(&waited(&brake).await),
+            about(300_000).contains(&waited(&throttle_backoff).await),
             "within bounds"
         );
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::auth::{ApiKeyRecord, PostgresApiKeys, read_api_keys, write_api_keys};
-use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
+use keywright_adapters::postgres::{PostgresPool, PostgresSettings};
 use keywright_adapters::{json, time::TokioTimer};
 use keywright_domain::model::{LockVersion, RecordedEvent};
 use keywright_domain::ports::LockHistory;
 use keywright_sandbox::{LockMemory, read_memory};
-use keywright_tests::{Answer, Books, Program};
+use keywright_tests::{Answer, Program, StoreInspector};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -128,8 +128,8 @@ impl World {
                 around: None,
             };
         };
-        let settings = DatabaseSettings::new(&around.database).expect("a URL");
-        let database = Database::connect(&settings, Duration::from_secs(10)).await;
+        let settings = PostgresSettings::new(&around.database).expect("a URL");
+        let database = PostgresPool::connect(&settings, Duration::from_secs(10)).await;
         let database = database.expect("the database");
         let store = PostgresLockRepo::new(database.clone(), Arc::new(TokioTimer::default()));
         store.import(events(locks)).await.expect("imported");
@@ -165,15 +165,15 @@ impl World {
         .await
     }
 
-    pub(crate) async fn books(&self) -> Books {
+    pub(crate) async fn books(&self) -> StoreInspector {
         match &self.around {
-            None => Books::read(self.folder.path()).await,
+            None => StoreInspector::read(self.folder.path()).await,
             Some(around) => around.books().await,
         }
     }
 
     /// The books, in which everything has come to rest by now.
-    pub(crate) async fn balanced(&self) -> Books {
+    pub(crate) async fn balanced(&self) -> StoreInspector {
         let books = self.books().await;
         let checked = books.check_at_rest(&[LOCK]).await;
         checked.expect("the books balance");
@@ -181,7 +181,7 @@ impl World {
     }
 
     /// The books, as soon as everything in them has come to rest.
-    pub(crate) async fn at_rest(&self) -> Books {
+    pub(crate) async fn at_rest(&self) -> StoreInspector {
         eventually("the books balance", || async {
             let books = self.books().await;
             books.check_at_rest(&[LOCK]).await.ok().map(|()| books)

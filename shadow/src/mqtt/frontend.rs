@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_mqtt::{Broker, Handler, LARGEST_PAYLOAD, Message, Session, SessionOptions};
+use keywright_mqtt::{Broker, Handler, MAX_PAYLOAD_BYTES, Message, Session, SessionOptions};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::client::{Limits, RequestError, ShadowClient};
-use super::disturb::Disturb;
+use super::disorder::Disorder;
 use super::intake::{Decision, Intake, Waiting};
 use super::publisher::{Done, Publisher};
 use super::topic::{Operation, Topic};
@@ -46,12 +46,12 @@ const PROBE: &str = "keywright-probe";
 #[derive(Clone, Default)]
 pub struct Options {
     /// What becomes of its messages; `None`: they are published as they come.
-    pub disturb: Option<Disturb>,
+    pub disorder: Option<Disorder>,
 }
 
 /// Why the service is not attached any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AttachError {
+pub enum FrontendError {
     /// Two services on one broker would answer each request twice, from different books.
     #[error("another shadow service answers on this broker; there can be only one")]
     AnotherService,
@@ -61,12 +61,12 @@ pub enum AttachError {
 }
 
 /// A service on its broker, until this is dropped.
-pub struct Attached {
+pub struct MqttFrontend {
     up: watch::Receiver<bool>,
-    tasks: JoinSet<AttachError>,
+    tasks: JoinSet<FrontendError>,
 }
 
-impl Attached {
+impl MqttFrontend {
     /// The id by which a broker knows the service: what arrives while it is away is kept for it.
     pub const CLIENT_ID: &str = "keywright-shadow";
 
@@ -87,7 +87,7 @@ impl Attached {
     ///
     /// # Errors
     /// It never will be.
-    pub async fn wait_until_up(&mut self) -> Result<(), AttachError> {
+    pub async fn wait_until_up(&mut self) -> Result<(), FrontendError> {
         let mut up = self.up();
         tokio::select! {
             Ok(_) = up.wait_for(|up| *up) => Ok(()),
@@ -96,10 +96,10 @@ impl Attached {
     }
 
     /// Waits for its end: why it is not attached any more.
-    pub async fn ended(&mut self) -> AttachError {
+    pub async fn ended(&mut self) -> FrontendError {
         match self.tasks.join_next().await {
             Some(Ok(why)) => why,
-            _ => AttachError::Ended,
+            _ => FrontendError::Ended,
         }
     }
 }
@@ -109,14 +109,14 @@ async fn attach(
     broker: Broker,
     options: Options,
     up: watch::Sender<bool>,
-) -> AttachError {
+) -> FrontendError {
     // What is changed while there is no connection is published on the next one.
     let mut announcements = service.subscribe_all();
     let mut tries = FIRST_TRIES;
     loop {
         // Before each connection: whoever took this one's place while it was away stays.
         if another_answers(&broker, tries).await {
-            return AttachError::AnotherService;
+            return FrontendError::AnotherService;
         }
         tries = 1;
         serve(&service, &broker, &options, &mut announcements, &up).await;
@@ -177,7 +177,7 @@ async fn serve(
         .iter()
         .flat_map(|shadow| operations.map(|operation| Topic::text("+", shadow, operation)));
     let session = SessionOptions {
-        client_id: Attached::CLIENT_ID.to_owned(),
+        client_id: MqttFrontend::CLIENT_ID.to_owned(),
         filters: filters.collect(),
         persistent: true,
         manual_acks: true,
@@ -209,7 +209,7 @@ async fn serve(
     };
     info!("shadows are served on the broker");
     tasks.spawn(hear_oneself(broker.clone()));
-    let publisher = Publisher::new(connection, options.disturb.clone());
+    let publisher = Publisher::new(connection, options.disorder.clone());
     up.send_replace(true);
     tokio::select! {
         () = publisher.run(service, announcements, to_publish) => {}
@@ -334,7 +334,7 @@ async fn answer(service: &ShadowService, request: &Message) -> Option<(String, V
         ..
     } = Topic::parse(request.topic())?;
     let body = request.payload();
-    if body.len() > LARGEST_PAYLOAD {
+    if body.len() > MAX_PAYLOAD_BYTES {
         let text = "The payload exceeds the maximum size allowed";
         let rejected = Rejected::new(413, text, None).body();
         let suffix = format!("{}/rejected", operation.name());

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::database::{Database, DatabaseSettings};
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
+use keywright_adapters::postgres::{PostgresPool, PostgresSettings};
 use keywright_adapters::shadow::document;
 use keywright_adapters::time::{SystemClock, TokioTimer};
 use keywright_domain::invariants as holds;
@@ -21,7 +21,7 @@ use rusqlite::types::Value;
 use tempfile::TempDir;
 
 /// The files of one moment. They are copied, so that the program may go on.
-pub struct Books {
+pub struct StoreInspector {
     source: Source,
     store: Arc<dyn LockRepo>,
     history: Arc<dyn LockHistory>,
@@ -32,12 +32,12 @@ pub struct Books {
 /// Where rows are read that no port tells of.
 enum Source {
     File(TempDir),
-    Database(Arc<PostgresServer>, String),
+    PostgresPool(Arc<PostgresServer>, String),
 }
 
 const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
 
-impl Books {
+impl StoreInspector {
     /// Reads the books of a program that is dead or has nothing to do at the moment.
     ///
     /// # Panics
@@ -46,7 +46,7 @@ impl Books {
         Self::read_both(data, data).await
     }
 
-    /// As [`Books::read`], of a program whose shadows another one keeps.
+    /// As [`StoreInspector::read`], of a program whose shadows another one keeps.
     ///
     /// # Panics
     /// They cannot be read.
@@ -68,7 +68,7 @@ impl Books {
         }
     }
 
-    /// As [`Books::read_both`], of locks in this database of the server.
+    /// As [`StoreInspector::read_both`], of locks in this database of the server.
     ///
     /// # Panics
     /// They cannot be read.
@@ -79,9 +79,9 @@ impl Books {
     ) -> Self {
         let folder = TempDir::new().expect("a folder");
         copy(shadows, folder.path(), FILES[1]);
-        let mut settings = DatabaseSettings::new(database).expect("a URL");
+        let mut settings = PostgresSettings::new(database).expect("a URL");
         settings.set_connections(1);
-        let connected = Database::connect(&settings, Duration::from_secs(10)).await;
+        let connected = PostgresPool::connect(&settings, Duration::from_secs(10)).await;
         let store = Arc::new(PostgresLockRepo::new(
             connected.expect("the database"),
             Arc::new(TokioTimer::default()),
@@ -91,7 +91,7 @@ impl Books {
             store: store.clone(),
             history: store,
             shadows: open_shadows(folder.path()).await,
-            source: Source::Database(server.clone(), name),
+            source: Source::PostgresPool(server.clone(), name),
         }
     }
 
@@ -105,7 +105,7 @@ impl Books {
             let select = format!("SELECT * FROM {table} ORDER BY 1, 2");
             let folder = match &self.source {
                 Source::File(folder) => folder,
-                Source::Database(server, name) => {
+                Source::PostgresPool(server, name) => {
                     let rows = server.psql(name, &select).expect("rows");
                     writeln!(text, "{table} {rows}").expect("text");
                     continue;
@@ -133,7 +133,7 @@ impl Books {
     pub fn writes(&self) -> Vec<WriteId> {
         let folder = match &self.source {
             Source::File(folder) => folder,
-            Source::Database(server, name) => {
+            Source::PostgresPool(server, name) => {
                 let ids = server.psql(name, "SELECT id FROM writes").expect("rows");
                 let ids = ids.lines().map(|id| id.parse().expect("an id"));
                 return ids.collect();

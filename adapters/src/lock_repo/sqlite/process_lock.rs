@@ -3,14 +3,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Says to other processes that this one has the store open, until it is dropped or the process ends, however that happens.
-pub(super) struct Presence {
+pub(super) struct ProcessLock {
     _lock: Option<File>,
 }
 
 /// What follows the name of the store's file.
 const SUFFIX: &str = "-owners";
 
-impl Presence {
+impl ProcessLock {
     /// `if_alone` runs while it is certain that no other process has the store open, so that whoever owns an intent in it is
     /// dead. Where that is not certain, it does not run. Nothing may be saved before this.
     pub(super) fn enter<T>(store: &Path, if_alone: impl FnOnce() -> T) -> (Self, Option<T>) {

@@ -3,7 +3,7 @@ use keywright_domain::ports::AuthError;
 /// Why a token is not accepted. For the log and for tests: clients get one answer for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum TokenError {
     /// More than 8 KiB.
     TooLong,
     /// Not three parts with dots between them.
@@ -52,7 +52,7 @@ pub enum Refusal {
     IssuedInTheFuture,
 }
 
-impl Refusal {
+impl TokenError {
     /// The reason in a few words, without any part of the token.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -83,10 +83,10 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for AuthError {
-    fn from(refusal: Refusal) -> Self {
+impl From<TokenError> for AuthError {
+    fn from(refusal: TokenError) -> Self {
         match refusal {
-            Refusal::NoKeys | Refusal::NotAsked => Self::Unavailable(refusal.as_str().into()),
+            TokenError::NoKeys | TokenError::NotAsked => Self::Unavailable(refusal.as_str().into()),
             _ => Self::Refused(refusal.as_str()),
         }
     }

@@ -5,28 +5,28 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::answer::{self, Details, EventPage, WriteStatus, Writes};
-use super::failure::Failure;
+use super::api_error::ApiError;
 use super::{Answer, request};
 use crate::app::App;
 
 /// `GET /readyz`: the store answers, what the shadows need is connected, tokens can be verified, and the service is not
 /// being stopped.
-pub(super) fn ready(app: &App) -> Result<Answer, Failure> {
+pub(super) fn ready(app: &App) -> Result<Answer, ApiError> {
     if app.work.is_stopping() {
-        return Err(Failure::NotReady("The service is being stopped"));
+        return Err(ApiError::NotReady("The service is being stopped"));
     }
     if !app.connected.iter().all(|up| *up.borrow()) {
         let why =
             "The broker is not connected, or nobody answers for shadows there; the log says more";
-        return Err(Failure::NotReady(why));
+        return Err(ApiError::NotReady(why));
     }
     if app.tokens.as_ref().is_some_and(|tokens| !tokens.has_keys()) {
-        return Err(Failure::NotReady("The keys of tokens are not known yet"));
+        return Err(ApiError::NotReady("The keys of tokens are not known yet"));
     }
     // Asked for beside the requests, so that whoever asks often does not keep the store busy.
     match *app.store_answers.borrow() {
         true => Ok(answer::ok(&json!({ "status": "ready" }))),
-        false => Err(Failure::NotReady("The store of locks does not answer")),
+        false => Err(ApiError::NotReady("The store of locks does not answer")),
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn details(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     let asked = request::asked(app, request.headers(), lock).await?;
     let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
     Ok(answer::ok(&Details::of(&snapshot.lock)))
@@ -46,14 +46,14 @@ pub(super) async fn events(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     let asked = request::asked(app, request.headers(), lock).await?;
     let page = match request::parameter(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
             Ok(page) if page > 0 => Some(page),
             _ => {
-                return Err(Failure::BadRequest(
+                return Err(ApiError::BadRequest(
                     "page must be an integer of at least 1".into(),
                 ));
             }
@@ -78,11 +78,11 @@ pub(super) async fn writes(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     let asked = request::asked(app, request.headers(), lock).await?;
     if request::parameter(request.uri().query(), "state") != Some("open") {
         let text = "The open writes of a lock are asked for with ?state=open";
-        return Err(Failure::BadRequest(text.into()));
+        return Err(ApiError::BadRequest(text.into()));
     }
     let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
     let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
@@ -95,7 +95,7 @@ pub(super) async fn write(
     lock: &str,
     write: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<Answer, ApiError> {
     let asked = request::asked(app, request.headers(), lock).await?;
     let write = request::write_id(write)?;
     let write = app

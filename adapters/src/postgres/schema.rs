@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Transaction};
 
-use super::{DatabaseError, text};
+use super::{PostgresError, text};
 
 /// What brings a database from each version of the schema to the next. Replicas of the version before go on working
 /// on the newer schema: a migration adds, and what it makes superfluous goes with a later one.
@@ -97,20 +97,20 @@ ALTER TABLE writes ADD COLUMN reported_index bigint;
 ///
 /// # Errors
 /// The database does not answer, or what it holds is not ours or newer.
-pub(super) async fn migrate(client: &mut Client) -> Result<(), DatabaseError> {
-    let transaction = client.transaction().await.map_err(DatabaseError::of)?;
+pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
+    let transaction = client.transaction().await.map_err(PostgresError::of)?;
     // It takes as long as it takes, and so may that of another process.
     let setup =
         format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATING})");
     transaction
         .batch_execute(&setup)
         .await
-        .map_err(DatabaseError::of)?;
+        .map_err(PostgresError::of)?;
     let applied = applied(&transaction).await?;
     let newest = MIGRATIONS.len();
     let known = usize::try_from(applied).ok();
     let Some(missing) = known.and_then(|applied| MIGRATIONS.get(applied..)) else {
-        return Err(DatabaseError::Unfit(format!(
+        return Err(PostgresError::Unfit(format!(
             "its schema is version {applied}, and this program knows 1 to {newest}; a newer program has used it"
         )));
     };
@@ -119,17 +119,17 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), DatabaseError> {
         transaction
             .batch_execute(migration)
             .await
-            .map_err(DatabaseError::of)?;
+            .map_err(PostgresError::of)?;
         transaction
             .execute("INSERT INTO keywright_schema VALUES ($1)", &[&version])
             .await
-            .map_err(DatabaseError::of)?;
+            .map_err(PostgresError::of)?;
     }
-    transaction.commit().await.map_err(DatabaseError::of)
+    transaction.commit().await.map_err(PostgresError::of)
 }
 
 /// The version of the schema; 0: there are no tables of ours yet.
-async fn applied(transaction: &Transaction<'_>) -> Result<i32, DatabaseError> {
+async fn applied(transaction: &Transaction<'_>) -> Result<i32, PostgresError> {
     let row = transaction
         .query_one(
             "SELECT to_regclass('keywright_schema') IS NOT NULL AS ours,
@@ -137,20 +137,20 @@ async fn applied(transaction: &Transaction<'_>) -> Result<i32, DatabaseError> {
             &[],
         )
         .await
-        .map_err(DatabaseError::of)?;
+        .map_err(PostgresError::of)?;
     if row.get("ours") {
         let newest = "SELECT coalesce(max(version), 0) FROM keywright_schema";
         let newest = transaction.query_one(newest, &[]).await;
-        return Ok(newest.map_err(DatabaseError::of)?.get(0));
+        return Ok(newest.map_err(PostgresError::of)?.get(0));
     }
     if let Some(table) = text(&row, "other") {
-        return Err(DatabaseError::Unfit(format!(
+        return Err(PostgresError::Unfit(format!(
             "its table {table} belongs to another program; give Keywright a database of its own"
         )));
     }
     transaction
         .batch_execute("CREATE TABLE keywright_schema (version int PRIMARY KEY)")
         .await
-        .map_err(DatabaseError::of)?;
+        .map_err(PostgresError::of)?;
     Ok(0)
 }

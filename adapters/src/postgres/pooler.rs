@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage, Socket};
 
-use super::DatabaseError;
+use super::PostgresError;
 
 /// The time for all of it. A pooler of sessions with a single connection to the database lets the second of ours wait.
 const PROBE: Duration = Duration::from_secs(3);
@@ -21,8 +21,8 @@ const PARAMETER: &str = "keywright.session";
 /// `pool_mode=transaction`: statements are prepared in a session, and bounds on their time are set in it.
 ///
 /// # Errors
-/// [`DatabaseError::Unfit`] names the pooler and its mode; [`DatabaseError::Unreachable`].
-pub(super) async fn refuse_shared_sessions<T>(config: &Config, tls: T) -> Result<(), DatabaseError>
+/// [`PostgresError::Unfit`] names the pooler and its mode; [`PostgresError::Unreachable`].
+pub(super) async fn refuse_shared_sessions<T>(config: &Config, tls: T) -> Result<(), PostgresError>
 where
     T: MakeTlsConnect<Socket> + Clone + Send + 'static,
     T::Stream: Send + 'static,
@@ -34,7 +34,7 @@ where
     });
     match probed.await {
         Ok(Ok(false)) => Ok(()),
-        Ok(Ok(true)) => Err(DatabaseError::Unfit(
+        Ok(Ok(true)) => Err(PostgresError::Unfit(
             "a pooler that shares sessions among its clients is in front of it, such as PgBouncer with \
              pool_mode=transaction or pool_mode=statement; set pool_mode=session, or connect to the database itself"
                 .into(),
@@ -47,13 +47,13 @@ where
     }
 }
 
-async fn connect<T>(config: &Config, tls: T) -> Result<Client, DatabaseError>
+async fn connect<T>(config: &Config, tls: T) -> Result<Client, PostgresError>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
 {
     let connected = config.connect(tls).await;
-    let (client, connection) = connected.map_err(DatabaseError::of)?;
+    let (client, connection) = connected.map_err(PostgresError::of)?;
     // It ends with its client. What goes wrong with it, the client's statements say.
     tokio::spawn(async { drop(connection.await) });
     Ok(client)
@@ -61,10 +61,10 @@ where
 
 /// Whether one client sees what the other one has set, or misses what it has set itself. A pooler gives the session that
 /// was used last, or each in turn.
-async fn are_shared(first: &Client, second: &Client) -> Result<bool, DatabaseError> {
+async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresError> {
     for _ in 0..TRIES {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|e| DatabaseError::Unreachable(e.to_string()))?;
+        getrandom::fill(&mut random).map_err(|e| PostgresError::Unreachable(e.to_string()))?;
         let mark = format!("{:032x}", u128::from_be_bytes(random));
         let set = format!("SELECT set_config('{PARAMETER}', '{mark}', false)");
         value(first, &set).await?;
@@ -82,8 +82,8 @@ async fn are_shared(first: &Client, second: &Client) -> Result<bool, DatabaseErr
 }
 
 /// By the simple protocol, which prepares nothing.
-async fn value(client: &Client, sql: &str) -> Result<Option<String>, DatabaseError> {
-    let answer = client.simple_query(sql).await.map_err(DatabaseError::of)?;
+async fn value(client: &Client, sql: &str) -> Result<Option<String>, PostgresError> {
+    let answer = client.simple_query(sql).await.map_err(PostgresError::of)?;
     let mut rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,

@@ -6,7 +6,7 @@ mod faults;
 mod faulty_lock_repo;
 #[cfg(feature = "faults")]
 mod faulty_shadow;
-mod metered;
+mod observed;
 mod timeout;
 mod traced;
 mod watched;
@@ -17,7 +17,7 @@ pub use faults::{Fault, FaultPlan, Faults, InvalidFault, Operation};
 pub use faulty_lock_repo::FaultyLockRepo;
 #[cfg(feature = "faults")]
 pub use faulty_shadow::FaultyShadow;
-pub use metered::{Call, Metered, Observer, Recorded, Settled};
+pub use observed::{Call, Observed, Observer, Recorded, Settled};
 pub use timeout::Timeout;
 pub use traced::{TracedLockRepo, TracedShadow};
 pub use watched::Watched;

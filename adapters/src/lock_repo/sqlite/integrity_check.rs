@@ -11,13 +11,13 @@ use super::schema::FORMAT;
 
 /// Reads a large file as a whole to see whether it is sound, beside all else that is done with it. Ends when it is
 /// dropped.
-pub(super) struct Check {
+pub(super) struct IntegrityCheck {
     corrupt: watch::Receiver<bool>,
     interrupt: InterruptHandle,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Check {
+impl IntegrityCheck {
     pub(super) fn start(path: &Path) -> Result<Self, OpenError> {
         let conn = FORMAT.open_reader(path)?;
         let (tell, corrupt) = watch::channel(false);
@@ -67,7 +67,7 @@ impl Check {
     }
 }
 
-impl Drop for Check {
+impl Drop for IntegrityCheck {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else {
             return;

@@ -35,12 +35,12 @@ const SHADOWS: &str = "shadows.sqlite";
 
 /// An adapter gives up a little before the protocol does, so that it is heard why.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
-fn patience(settings: &Settings) -> std::time::Duration {
+fn call_timeout(settings: &Settings) -> std::time::Duration {
     settings.protocol.shadow_timeout.mul_f64(0.95)
 }
 
 /// What the settings choose.
-pub(super) struct DevicePath {
+pub(super) struct ShadowAccess {
     pub(super) shadow: Arc<dyn ShadowPort>,
     pub(super) reports: Vec<Arc<dyn DeviceReports>>,
     /// Whether each connection that is needed is there.
@@ -57,7 +57,7 @@ pub(crate) type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How many questions may stay without an answer.
 #[cfg(feature = "mqtt")]
-const MOST_SILENCES: u32 = 2;
+const MAX_UNANSWERED: u32 = 2;
 
 /// How often it is looked whether shadows are answered for: while nobody does, and while somebody did.
 #[cfg(feature = "mqtt")]
@@ -120,13 +120,13 @@ fn aws_settings(settings: &Settings, aws: &Aws) -> AwsSettings {
         endpoint: aws.endpoint.clone(),
         region: aws.region.clone(),
         shadow: settings.shadow_name.clone(),
-        patience: patience(settings),
+        timeout: call_timeout(settings),
     }
 }
 
 /// # Errors
 /// A file or AWS cannot be used. A broker that cannot be reached is waited for.
-pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
+pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> {
     let mut path = match &settings.shadow {
         ShadowChoice::InProcess { kept } => {
             let service = match kept {
@@ -135,7 +135,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
             };
             let name = ShadowName::Named(settings.shadow_name.clone());
             let shadow = InMemoryShadow::new(service.clone(), name);
-            let mut path = DevicePath::over(Arc::new(shadow.clone()));
+            let mut path = ShadowAccess::over(Arc::new(shadow.clone()));
             if settings.reports.in_process {
                 path.reports.push(Arc::new(shadow.reports()));
             }
@@ -150,7 +150,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
                     AwsError::NoRegion => Error::from(UnusableSettings::new(error)),
                     error => error.into(),
                 });
-            DevicePath::over(Arc::new(shadow?))
+            ShadowAccess::over(Arc::new(shadow?))
         }
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(mqtt) => {
@@ -161,10 +161,10 @@ pub(super) async fn connect(settings: &Settings) -> Result<DevicePath, Error> {
                 Pace::OWN_BROKER
             };
             let (id, shards) = (&mqtt.client_id, shards(settings, mqtt));
-            let shadow = MqttShadow::start(&broker, id, &shards, pace, patience(settings));
+            let shadow = MqttShadow::start(&broker, id, &shards, pace, call_timeout(settings));
             let shadow = Arc::new(shadow);
             let (tell, answered) = watch::channel(false);
-            let mut path = DevicePath::over(shadow.clone());
+            let mut path = ShadowAccess::over(shadow.clone());
             path.connected = shadow.up();
             path.connected.push(answered);
             path.watching = Some(Box::pin(watch_answers(shadow, tell, mqtt.url.to_string())));
@@ -204,11 +204,11 @@ async fn watch_answers(shadow: Arc<MqttShadow>, tell: watch::Sender<bool>, broke
             None => {}
         }
         // One answer may get lost.
-        if silences >= MOST_SILENCES {
+        if silences >= MAX_UNANSWERED {
             answered = false;
         }
         tell.send_replace(answered);
-        if silences == MOST_SILENCES {
+        if silences == MAX_UNANSWERED {
             tracing::warn!(
                 broker,
                 "nobody answers for shadows there: is a shadow service running (keywright shadow), and may \
@@ -228,7 +228,7 @@ async fn watch_answers(shadow: Arc<MqttShadow>, tell: watch::Sender<bool>, broke
     }
 }
 
-impl DevicePath {
+impl ShadowAccess {
     fn over(shadow: Arc<dyn ShadowPort>) -> Self {
         Self {
             shadow,

@@ -4,27 +4,27 @@ use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Version};
 
-use super::failure::Failure;
+use super::api_error::ApiError;
 
 /// Checks the request target, the framing of the body, and `Host`. `hides_length`: the request has a `Content-Length` that
 /// the parser does not show.
 ///
 /// # Errors
 /// 400 or 501 that says what to change; the connection is closed.
-pub(super) fn check<B>(request: &Request<B>, hides_length: bool) -> Result<(), Failure> {
+pub(super) fn check<B>(request: &Request<B>, hides_length: bool) -> Result<(), ApiError> {
     let headers = request.headers();
     check_framing(headers, hides_length)?;
     check_host(headers, request.version())?;
     check_target(request)
 }
 
-fn bad(text: &'static str) -> Result<(), Failure> {
-    Err(Failure::Unframed(text.into()))
+fn bad(text: &'static str) -> Result<(), ApiError> {
+    Err(ApiError::Unframed(text.into()))
 }
 
 /// A path, the same in absolute form (section 3.2.2), or `OPTIONS *`. A server that took a proxy's request for another host
 /// would answer for that host, so that the target must name the host that `Host` names.
-fn check_target<B>(request: &Request<B>) -> Result<(), Failure> {
+fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     let target = request.uri();
     let is_for_all = target.path() == "*" && *request.method() == Method::OPTIONS;
     if !target.path().starts_with('/') && !is_for_all {
@@ -44,7 +44,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Failure> {
 
 /// A body has a `Content-Length`, or `Transfer-Encoding: chunked` and nothing else (section 6.3): where two readers of one
 /// request could find two ends of it, one of them can be made to read another request from it.
-fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), Failure> {
+fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), ApiError> {
     let mut codings = headers
         .get_all(TRANSFER_ENCODING)
         .iter()
@@ -64,12 +64,12 @@ fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), Failure>
     match (chunked.len(), others.is_empty()) {
         (1, true) => Ok(()),
         (_, true) => bad("The transfer coding chunked must be named once"),
-        _ => Err(Failure::UnknownTransferCoding),
+        _ => Err(ApiError::UnknownTransferCoding),
     }
 }
 
 /// An HTTP/1.1 request names the host, once.
-fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Failure> {
+fn check_host(headers: &HeaderMap, version: Version) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(HOST).iter();
     let valid = match (hosts.next(), hosts.next()) {
         (None, _) => version < Version::HTTP_11,
@@ -135,10 +135,10 @@ mod tests {
         assert!(framed(&["Chunked"], false).is_ok());
         assert!(matches!(
             framed(&["chunked"], true),
-            Err(Failure::Unframed(_))
+            Err(ApiError::Unframed(_))
         ));
         for twice in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
-            assert!(matches!(framed(twice, false), Err(Failure::Unframed(_))));
+            assert!(matches!(framed(twice, false), Err(ApiError::Unframed(_))));
         }
         for other in [
             &["gzip, chunked"][..],
@@ -149,7 +149,7 @@ mod tests {
         ] {
             let refused = framed(other, false);
             assert!(
-                matches!(refused, Err(Failure::UnknownTransferCoding)),
+                matches!(refused, Err(ApiError::UnknownTransferCoding)),
                 "{other:?}"
             );
         }

@@ -3,7 +3,7 @@
 use keywright_tests::{Answer, Request};
 use serde_json::json;
 
-use crate::world::{FAST, LOCK, World, eventually};
+use crate::harness::{FAST, LOCK, World, eventually};
 
 fn named(world: &World, name: &str, key: &str) -> Request {
     let body = json!({ "keyUuid": key, "keyIndexNumber": 2 });

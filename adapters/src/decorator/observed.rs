@@ -108,19 +108,19 @@ impl Recorded {
 
 /// Tells of the calls of a port.
 #[derive(Clone)]
-pub struct Metered<P: ?Sized> {
+pub struct Observed<P: ?Sized> {
     inner: Arc<P>,
     observer: Arc<dyn Observer>,
 }
 
-impl<P: ?Sized> Metered<P> {
+impl<P: ?Sized> Observed<P> {
     /// Tells `observer` of the calls of `inner`.
     pub fn new(inner: Arc<P>, observer: Arc<dyn Observer>) -> Self {
         Self { inner, observer }
     }
 
-    fn begin(&self, port: &'static str, call: &'static str) -> UnderWay<'_> {
-        UnderWay {
+    fn begin(&self, port: &'static str, call: &'static str) -> CallGuard<'_> {
+        CallGuard {
             observer: &*self.observer,
             call: Call {
                 port,
@@ -134,19 +134,19 @@ impl<P: ?Sized> Metered<P> {
 }
 
 /// A call; one that is given up is told of, too.
-struct UnderWay<'a> {
+struct CallGuard<'a> {
     observer: &'a dyn Observer,
     call: Call,
     start: Instant,
 }
 
-impl UnderWay<'_> {
+impl CallGuard<'_> {
     fn end(mut self, outcome: &'static str) {
         self.call.outcome = outcome;
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.call.took = self.start.elapsed();
         self.observer.called(self.call);
@@ -183,7 +183,7 @@ fn call_of(change: &ShadowChange) -> &'static str {
 }
 
 #[async_trait]
-impl ShadowPort for Metered<dyn ShadowPort> {
+impl ShadowPort for Observed<dyn ShadowPort> {
     async fn update(
         &self,
         thing: &ThingName,
@@ -208,7 +208,7 @@ impl ShadowPort for Metered<dyn ShadowPort> {
 }
 
 #[async_trait]
-impl LockRepo for Metered<dyn LockRepo> {
+impl LockRepo for Observed<dyn LockRepo> {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         let under_way = self.begin("store", "load");
         let answer = self.inner.load(lock).await;

@@ -33,7 +33,7 @@ pub struct TracedLockRepo {
 }
 
 /// How many of those are remembered; beyond that, a step may be logged twice.
-const MOST_IN_PROGRESS: usize = 64 * 1024;
+const MAX_IN_PROGRESS: usize = 64 * 1024;
 
 impl TracedLockRepo {
     /// Logs what is saved in `inner`.
@@ -177,7 +177,7 @@ impl TracedLockRepo {
 
     fn begins(&self, id: WriteId) -> bool {
         let mut in_progress = self.in_progress();
-        if in_progress.len() >= MOST_IN_PROGRESS {
+        if in_progress.len() >= MAX_IN_PROGRESS {
             in_progress.clear();
         }
         in_progress.insert(id)

@@ -12,7 +12,6 @@ use deadpool_postgres::{
     RecyclingMethod, Runtime,
 };
 use keywright_domain::ports::RepoError;
-use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -29,7 +28,7 @@ const SILENT: Duration = Duration::from_secs(10);
 
 /// How a database is reached.
 #[derive(Clone, Debug)]
-pub struct DatabaseSettings {
+pub struct PostgresSettings {
     config: Config,
     ca: Option<PathBuf>,
     connections: usize,
@@ -37,7 +36,7 @@ pub struct DatabaseSettings {
 
 /// A database that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DatabaseError {
+pub enum PostgresError {
     /// It does not answer; it may do so later.
     #[error("the database does not answer: {0}")]
     Unreachable(String),
@@ -49,7 +48,7 @@ pub enum DatabaseError {
     Unfit(String),
 }
 
-impl DatabaseError {
+impl PostgresError {
     pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         if is_read_only(&error) {
             return Self::ReadOnly;
@@ -70,9 +69,9 @@ impl DatabaseError {
     }
 }
 
-impl DatabaseError {
+impl PostgresError {
     /// Whether it may be gone later, without anybody changing the settings.
-    pub const fn is_passing(&self) -> bool {
+    pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::ReadOnly)
     }
 }
@@ -87,7 +86,7 @@ fn is_read_only(error: &tokio_postgres::Error) -> bool {
     refused_by_library || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
-impl DatabaseSettings {
+impl PostgresSettings {
     /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network TLS is required unless the URL
     /// has another `sslmode`, and the server's certificate is checked.
     ///
@@ -170,19 +169,19 @@ impl DatabaseSettings {
         format!("{host}:{port}/{}", name.unwrap_or_default())
     }
 
-    fn tls(&self) -> Result<MakeRustlsConnect, DatabaseError> {
-        let tls = tls::client_config(self.ca.as_deref()).map_err(DatabaseError::Unfit)?;
+    fn tls(&self) -> Result<MakeRustlsConnect, PostgresError> {
+        let tls = tls::client_config(self.ca.as_deref()).map_err(PostgresError::Unfit)?;
         Ok(MakeRustlsConnect::new(tls))
     }
 
-    /// `patience`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
+    /// `timeout`: what a statement may take, which the database itself sees to as well, so that one that nobody waits
     /// for any more does not hold others up.
-    fn pool(&self, patience: Duration) -> Result<Pool, DatabaseError> {
+    fn pool(&self, timeout: Duration) -> Result<Pool, PostgresError> {
         let manager_config = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_config(self.config.clone(), self.tls()?, manager_config);
-        let millis = patience.as_millis();
+        let millis = timeout.as_millis();
         // A save waits for the lock's row and then sees it as it is. At a stricter level, which a database may have as its
         // default, it would fail instead.
         let session = format!(
@@ -200,49 +199,49 @@ impl DatabaseSettings {
             .max_size(self.connections)
             .runtime(Runtime::Tokio1)
             .create_timeout(Some(SILENT))
-            .wait_timeout(Some(patience))
+            .wait_timeout(Some(timeout))
             .recycle_timeout(Some(SILENT))
             .post_create(set)
             .build()
-            .map_err(|e| DatabaseError::Unfit(e.to_string()))
+            .map_err(|e| PostgresError::Unfit(e.to_string()))
     }
 }
 
 /// The connections, which clones share.
 #[derive(Clone)]
-pub struct Database {
+pub struct PostgresPool {
     pool: Pool,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Database {
+impl PostgresPool {
     /// Connects, brings the schema up to date, and checks that a commit is durable before it is answered.
-    /// `patience` is the longest time that a statement may take.
+    /// `timeout` is the longest time that a statement may take.
     ///
     /// # Errors
     /// It does not answer or cannot be used.
     pub async fn connect(
-        settings: &DatabaseSettings,
-        patience: Duration,
-    ) -> Result<Self, DatabaseError> {
+        settings: &PostgresSettings,
+        timeout: Duration,
+    ) -> Result<Self, PostgresError> {
         let database = Self {
-            pool: settings.pool(patience)?,
-            patience,
+            pool: settings.pool(timeout)?,
+            timeout,
         };
         // To make an index may take long; to say something does not.
-        let checked = timeout(SILENT, async {
+        let checked = tokio::time::timeout(SILENT, async {
             pooler::refuse_shared_sessions(&settings.config, settings.tls()?).await?;
             database.check().await
         });
         let checked = checked.await;
         let mut lent =
-            checked.map_err(|_| DatabaseError::Unreachable("no answer in time".into()))??;
+            checked.map_err(|_| PostgresError::Unreachable("no answer in time".into()))??;
         schema::migrate(lent.client()).await?;
-        lent.give_back();
+        lent.release();
         Ok(database)
     }
 
-    async fn check(&self) -> Result<Lent, DatabaseError> {
+    async fn check(&self) -> Result<PooledConnection, PostgresError> {
         let mut lent = self.connection().await?;
         check_durability(lent.client()).await?;
         Ok(lent)
@@ -252,9 +251,9 @@ impl Database {
     ///
     /// # Errors
     /// There is none.
-    pub(crate) async fn connection(&self) -> Result<Lent, DatabaseError> {
-        let client = self.pool.get().await.map_err(DatabaseError::of_pool)?;
-        Ok(Lent(Some(client)))
+    pub(crate) async fn connection(&self) -> Result<PooledConnection, PostgresError> {
+        let client = self.pool.get().await.map_err(PostgresError::of_pool)?;
+        Ok(PooledConnection(Some(client)))
     }
 
     /// The rows of a statement that changes nothing.
@@ -318,7 +317,7 @@ impl Database {
             match &rows {
                 // The connection is closed.
                 Err(error) if self.leave_if_unusable(error) => {}
-                _ => lent.give_back(),
+                _ => lent.release(),
             }
             rows.map_err(|error| QueryError {
                 by_values: refuses_values(&error),
@@ -326,7 +325,7 @@ impl Database {
             })
         };
         // The database ends a statement after that time; this is for a database that says nothing any more.
-        let asked = timeout(self.patience, asked).await;
+        let asked = tokio::time::timeout(self.timeout, asked).await;
         asked.unwrap_or_else(|_| {
             let why = "no answer in time".into();
             let error = if sent {
@@ -339,7 +338,7 @@ impl Database {
     }
 }
 
-impl Database {
+impl PostgresPool {
     /// Closes the idle connections where an error says that their sessions are of no use any more; answers whether it does.
     /// A new connection is made to a server that takes writes, or not at all.
     fn leave_if_unusable(&self, error: &tokio_postgres::Error) -> bool {
@@ -400,15 +399,15 @@ fn refuses_values(error: &tokio_postgres::Error) -> bool {
 pub(crate) type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// A 200 says that the event is durable.
-async fn check_durability(client: &tokio_postgres::Client) -> Result<(), DatabaseError> {
+async fn check_durability(client: &tokio_postgres::Client) -> Result<(), PostgresError> {
     let show = async |setting: &str| {
         let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
         row.map(|row| row.get::<_, String>(0))
-            .map_err(DatabaseError::of)
+            .map_err(PostgresError::of)
     };
     let commit = show("synchronous_commit").await?;
     if !matches!(commit.as_str(), "on" | "remote_apply") {
-        return Err(DatabaseError::Unfit(format!(
+        return Err(PostgresError::Unfit(format!(
             "its synchronous_commit is {commit}, so that a crash would lose what was confirmed; set it to on"
         )));
     }
@@ -422,9 +421,9 @@ async fn check_durability(client: &tokio_postgres::Client) -> Result<(), Databas
 
 /// A connection that goes back only when it has nothing under way: who gives a statement up closes the connection,
 /// or the next statement on it would wait for that one.
-pub(crate) struct Lent(Option<Client>);
+pub(crate) struct PooledConnection(Option<Client>);
 
-impl Lent {
+impl PooledConnection {
     pub(crate) fn client(&mut self) -> &mut Client {
         self.0
             .as_mut()
@@ -432,12 +431,12 @@ impl Lent {
     }
 
     /// It has nothing under way.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn release(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             drop(Object::take(client));

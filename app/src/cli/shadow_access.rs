@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 #[cfg(feature = "mqtt")]
-use keywright_mqtt::{BrokerUrl, Files};
+use keywright_mqtt::{BrokerUrl, TlsFiles};
 use keywright_shadow::ShadowName;
 
 #[cfg(feature = "mqtt")]
@@ -49,7 +49,7 @@ enum ReportKind {
 const POLL_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
-pub(super) struct DevicePath {
+pub(super) struct ShadowAccess {
     /// Where the shadows of locks are.
     #[arg(long, value_enum, default_value = "memory", help_heading = HEADING)]
     shadow: ShadowKind,
@@ -121,7 +121,7 @@ struct MqttArgs {
     mqtt_aws_limits: Option<Switch>,
 }
 
-impl DevicePath {
+impl ShadowAccess {
     /// # Errors
     /// Something is said that the choice does not have, or something that it needs is not.
     pub(super) fn choose(self) -> Result<(ShadowChoice, Reports), String> {
@@ -199,7 +199,7 @@ impl DevicePath {
 }
 
 #[cfg(feature = "mqtt")]
-const SHADOW_SERVICE: &str = keywright_shadow::mqtt::Attached::CLIENT_ID;
+const SHADOW_SERVICE: &str = keywright_shadow::mqtt::MqttFrontend::CLIENT_ID;
 
 #[cfg(feature = "mqtt")]
 const NO_BROKER: &str = "--shadow mqtt and --reports mqtt need --mqtt-broker";
@@ -244,7 +244,7 @@ impl MqttArgs {
         let limits = self.mqtt_aws_limits.map(Switch::is_on);
         Ok(Some(Mqtt {
             url,
-            files: Files {
+            files: TlsFiles {
                 ca: self.mqtt_ca,
                 certificate: self.mqtt_certificate,
                 key: self.mqtt_key,

@@ -9,13 +9,13 @@ use std::time::Duration;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::model::{LockEvent, WriteId, WriteState};
 use keywright_domain::ports::Clock;
-use keywright_tests::{Answer, Books, Connection, Request};
+use keywright_tests::{Answer, Connection, Request, StoreInspector};
 use serde_json::json;
 
-use crate::world::eventually;
+use crate::harness::eventually;
 
 /// What a client was told of one key, which only it wrote.
-pub(crate) struct Told {
+pub(crate) struct AnswerLog {
     pub(crate) lock: u64,
     pub(crate) key: String,
     pub(crate) answer: Answer,
@@ -49,7 +49,7 @@ pub(crate) async fn load(
     name: String,
     locks: RangeInclusive<u64>,
     control: Arc<LoadControl>,
-) -> Vec<Told> {
+) -> Vec<AnswerLog> {
     let (address, api_key) = program;
     let mut told = Vec::new();
     let Ok(mut connection) = Connection::open(address).await else {
@@ -67,7 +67,7 @@ pub(crate) async fn load(
             Ok(answer) => {
                 let accepted = usize::from(answer.status == 200);
                 control.accepted.fetch_add(accepted, Ordering::Relaxed);
-                told.push(Told { lock, key, answer });
+                told.push(AnswerLog { lock, key, answer });
             }
             Err(_) => break,
         }
@@ -77,8 +77,8 @@ pub(crate) async fn load(
 
 /// What must hold at any moment, whatever was just killed. Answers how many intents are open.
 pub(crate) async fn check(
-    books: &Books,
-    told: &[Told],
+    books: &StoreInspector,
+    told: &[AnswerLog],
     range: RangeInclusive<u64>,
     longest: Duration,
 ) -> Result<usize, String> {
@@ -92,7 +92,7 @@ pub(crate) async fn check(
             }
         }
     }
-    for Told { lock, key, answer } in told {
+    for AnswerLog { lock, key, answer } in told {
         let version = requested.get(&(*lock, key.clone()));
         match answer.status {
             200 if version != answer.body["version"].as_u64().as_ref() => {
@@ -124,10 +124,10 @@ pub(crate) async fn check(
 }
 
 /// A 504 has become one or the other.
-pub(crate) async fn decided(books: &Books, told: &[Told]) -> Result<(), String> {
+pub(crate) async fn decided(books: &StoreInspector, told: &[AnswerLog]) -> Result<(), String> {
     // That of a proxy which lost the server names no write.
-    let ours = |t: &&Told| t.answer.status == 504 && t.answer.header("location").is_some();
-    for Told { answer, .. } in told.iter().filter(ours) {
+    let ours = |t: &&AnswerLog| t.answer.status == 504 && t.answer.header("location").is_some();
+    for AnswerLog { answer, .. } in told.iter().filter(ours) {
         let id: WriteId = answer.write_id().parse().expect("a write id");
         let write = books.write(id).await;
         let aborted = matches!(write.state, WriteState::Aborted { .. });

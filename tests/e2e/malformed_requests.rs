@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{LOCK, World};
+use crate::harness::{LOCK, World};
 
 /// Sends these bytes and reads what comes until the server closes.
 async fn raw(world: &World, bytes: &[u8]) -> String {

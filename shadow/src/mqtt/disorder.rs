@@ -5,23 +5,23 @@ use std::time::Duration;
 
 /// What becomes of one message of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
+pub struct Delivery {
     /// How often it is published; 0: never.
     pub copies: u8,
     /// How long it is held back.
     pub after: Duration,
 }
 
-impl Fate {
+impl Delivery {
     /// Once, and at once.
-    pub const UNDISTURBED: Self = Self {
+    pub const NORMAL: Self = Self {
         copies: 1,
         after: Duration::ZERO,
     };
 }
 
 /// Says what becomes of a message, by its topic and its payload.
-pub type Disturb = Arc<dyn Fn(&str, &[u8]) -> Fate + Send + Sync>;
+pub type Disorder = Arc<dyn Fn(&str, &[u8]) -> Delivery + Send + Sync>;
 
 /// A text that says no disorder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ pub struct InvalidDisorder(String);
 ///
 /// # Errors
 /// See [`InvalidDisorder`].
-pub fn at_random(text: &str) -> Result<Disturb, InvalidDisorder> {
+pub fn at_random(text: &str) -> Result<Disorder, InvalidDisorder> {
     let (mut shuffle, mut repeat, mut lose, mut seed) = (0, 0.0, 0.0, 1);
     for part in text
         .split(',')
@@ -65,7 +65,7 @@ pub fn at_random(text: &str) -> Result<Disturb, InvalidDisorder> {
         let mut dice = dice.lock().unwrap_or_else(PoisonError::into_inner);
         let is_answer = topic.ends_with("/accepted") || topic.ends_with("/rejected");
         let (lost, twice) = (dice.f64() < lose && is_answer, dice.f64() < repeat);
-        Fate {
+        Delivery {
             copies: u8::from(!lost) * (1 + u8::from(twice)),
             after: Duration::from_millis(dice.u64(0..=shuffle)),
         }
@@ -79,15 +79,15 @@ mod tests {
     #[test]
     fn the_dice_fall_as_they_are_told_to() {
         let fates = |text: &str| {
-            let disturb = at_random(text).expect(text);
+            let disorder = at_random(text).expect(text);
             (0..1000)
-                .map(|_| disturb("a/accepted", b"{}"))
+                .map(|_| disorder("a/accepted", b"{}"))
                 .collect::<Vec<_>>()
         };
-        assert!(fates("").iter().all(|fate| *fate == Fate::UNDISTURBED));
+        assert!(fates("").iter().all(|fate| *fate == Delivery::NORMAL));
         assert!(fates("lose=1").iter().all(|fate| fate.copies == 0));
         let delta = at_random("lose=1").expect("a disorder")("a/delta", b"{}");
-        assert_eq!(delta, Fate::UNDISTURBED, "only answers get lost");
+        assert_eq!(delta, Delivery::NORMAL, "only answers get lost");
         let some = fates("shuffle=9,repeat=0.5,lose=0.1,seed=3");
         let count = |copies| some.iter().filter(|fate| fate.copies == copies).count();
         assert!(

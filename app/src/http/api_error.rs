@@ -21,7 +21,7 @@ use super::answer::{json, location, to_json};
 
 /// Why a request is not answered with 200.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ApiError {
     /// The request itself is wrong; the text says what to change.
     BadRequest(Cow<'static, str>),
     /// It is not even clear where the request ends, so that the connection is closed.
@@ -91,7 +91,7 @@ pub(super) struct Body<'a> {
 const SOON: Duration = Duration::from_secs(1);
 const AFTER_THE_LOCK: Duration = Duration::from_secs(30);
 
-impl Failure {
+impl ApiError {
     /// The table. The texts of 401, 403, 404 and 502 are the vendor's to the letter.
     fn row(&self) -> (StatusCode, Cow<'static, str>) {
         use StatusCode as S;
@@ -274,14 +274,14 @@ impl Failure {
     }
 }
 
-impl From<InvalidValue> for Failure {
+impl From<InvalidValue> for ApiError {
     fn from(invalid: InvalidValue) -> Self {
         Self::BadRequest(invalid.to_string().into())
     }
 }
 
 /// The client learns one text whatever the cause; the log has the cause.
-impl From<AuthError> for Failure {
+impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Refused(why) => {
@@ -296,7 +296,7 @@ impl From<AuthError> for Failure {
     }
 }
 
-impl From<Rejection> for Failure {
+impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::LockNotFound => Self::NotFound,
@@ -308,7 +308,7 @@ impl From<Rejection> for Failure {
     }
 }
 
-impl From<RepoError> for Failure {
+impl From<RepoError> for ApiError {
     fn from(error: RepoError) -> Self {
         error!(%error, "the store failed");
         match error {
@@ -320,7 +320,7 @@ impl From<RepoError> for Failure {
     }
 }
 
-impl From<ReadError> for Failure {
+impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Rejected(rejection) => rejection.into(),
@@ -330,7 +330,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-impl Failure {
+impl ApiError {
     /// `lease`: after that long, somebody finds out what is not known yet.
     pub(super) fn of_write(error: WriteError, lock: LockId, lease: Duration) -> Self {
         let undecided = |write| Undecided {
