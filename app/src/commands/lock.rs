@@ -50,7 +50,7 @@ enum LockTask {
         #[command(flatten)]
         place: StoreLocation,
     },
-    /// Takes in events of locks, one JSON object a line; README.md shows some. One of the events that
+    /// Takes in events of locks, one JSON object a line; docs/deploying.md shows some. One of the events that
     /// `GET /locks/{id}/events` answers with will do as well. All of them or, if a line is bad, none.
     Import {
         /// The file; - is standard input.

@@ -1,4 +1,4 @@
-//! Each figure beside its limit, in one run on one machine: the table of README.md. Servers run on core 0 and what asks them on
+//! Each figure beside its limit, in one run on one machine: the table of docs/performance.md. Servers run on core 0 and what asks them on
 //! core 1. What is fast is measured in turn with what is beside it, five times, and the medians count; memory and the start
 //! are measured once.
 
