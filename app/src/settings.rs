@@ -68,7 +68,7 @@ pub(crate) enum StoreChoice {
     Memory,
     /// In a PostgreSQL database.
     #[cfg(feature = "postgres")]
-    PostgresPool(Box<PostgresSettings>),
+    Postgres(Box<PostgresSettings>),
 }
 
 /// Where the shadows of locks are.

@@ -32,7 +32,7 @@ pub struct StoreInspector {
 /// Where rows are read that no port tells of.
 enum Source {
     File(TempDir),
-    PostgresPool(Arc<PostgresServer>, String),
+    Postgres(Arc<PostgresServer>, String),
 }
 
 const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
@@ -91,7 +91,7 @@ impl StoreInspector {
             store: store.clone(),
             history: store,
             shadows: open_shadows(folder.path()).await,
-            source: Source::PostgresPool(server.clone(), name),
+            source: Source::Postgres(server.clone(), name),
         }
     }
 
@@ -105,7 +105,7 @@ impl StoreInspector {
             let select = format!("SELECT * FROM {table} ORDER BY 1, 2");
             let folder = match &self.source {
                 Source::File(folder) => folder,
-                Source::PostgresPool(server, name) => {
+                Source::Postgres(server, name) => {
                     let rows = server.psql(name, &select).expect("rows");
                     writeln!(text, "{table} {rows}").expect("text");
                     continue;
@@ -133,7 +133,7 @@ impl StoreInspector {
     pub fn writes(&self) -> Vec<WriteId> {
         let folder = match &self.source {
             Source::File(folder) => folder,
-            Source::PostgresPool(server, name) => {
+            Source::Postgres(server, name) => {
                 let ids = server.psql(name, "SELECT id FROM writes").expect("rows");
                 let ids = ids.lines().map(|id| id.parse().expect("an id"));
                 return ids.collect();

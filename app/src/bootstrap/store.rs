@@ -43,7 +43,7 @@ pub(crate) enum Store {
     File(SqliteLockRepo),
     Memory(InMemoryLockRepo),
     #[cfg(feature = "postgres")]
-    PostgresPool(PostgresLockRepo),
+    Postgres(PostgresLockRepo),
 }
 
 /// What is kept where.
@@ -76,7 +76,7 @@ impl Stores {
                 place: "memory: all locks are gone when it ends".into(),
             }),
             #[cfg(feature = "postgres")]
-            StoreChoice::PostgresPool(settings) => {
+            StoreChoice::Postgres(settings) => {
                 Self::of_database(settings, wait_for(settings, timeout).await?)
             }
         }
@@ -96,7 +96,7 @@ impl Stores {
                 Err("--store memory is the server's own: nothing else reaches its locks".into())
             }
             #[cfg(feature = "postgres")]
-            StoreChoice::PostgresPool(settings) => {
+            StoreChoice::Postgres(settings) => {
                 let database = PostgresPool::connect(settings, PATIENCE).await;
                 Self::of_database(settings, database.map_err(|e| at(settings, &e))?)
             }
@@ -125,11 +125,11 @@ impl Stores {
     #[cfg(feature = "postgres")]
     fn of_database(settings: &PostgresSettings, database: PostgresPool) -> Result<Self, Error> {
         Ok(Self {
-            locks: Store::PostgresPool(PostgresLockRepo::new(
+            locks: Store::Postgres(PostgresLockRepo::new(
                 database.clone(),
                 Arc::new(TokioTimer::default()),
             )),
-            api_keys: ApiKeyStore::PostgresPool(PostgresApiKeys::new(database)),
+            api_keys: ApiKeyStore::Postgres(PostgresApiKeys::new(database)),
             place: format!("PostgreSQL at {}", settings.place()),
         })
     }
@@ -141,7 +141,7 @@ pub(crate) fn is_there(choice: &StoreChoice, data: &Path) -> bool {
         StoreChoice::File => data.join(LOCKS).is_file(),
         StoreChoice::Memory => true,
         #[cfg(feature = "postgres")]
-        StoreChoice::PostgresPool(_) => true,
+        StoreChoice::Postgres(_) => true,
     }
 }
 
@@ -172,7 +172,7 @@ impl Store {
             Self::File(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
         }
     }
 
@@ -181,7 +181,7 @@ impl Store {
             Self::File(store) => Arc::new(store.clone()),
             Self::Memory(store) => Arc::new(store.clone()),
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
         }
     }
 
@@ -209,7 +209,7 @@ impl Store {
                 Ok(store.import(events).await?)
             }
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(store) => store.import_all(events).await,
+            Self::Postgres(store) => store.import_all(events).await,
         }
     }
 
@@ -220,7 +220,7 @@ impl Store {
             Self::Memory(_) => std::future::pending().await,
             // A database that goes away is used again when it is back.
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(_) => std::future::pending().await,
+            Self::Postgres(_) => std::future::pending().await,
         }
     }
 }
@@ -233,7 +233,7 @@ pub(crate) enum ApiKeyStore {
         used: std::path::PathBuf,
     },
     #[cfg(feature = "postgres")]
-    PostgresPool(PostgresApiKeys),
+    Postgres(PostgresApiKeys),
 }
 
 impl ApiKeyStore {
@@ -250,7 +250,7 @@ impl ApiKeyStore {
         match self {
             Self::File { keys, .. } => Ok(read_api_keys(keys)?),
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(keys) => Ok(keys.read().await?),
+            Self::Postgres(keys) => Ok(keys.read().await?),
         }
     }
 
@@ -262,7 +262,7 @@ impl ApiKeyStore {
         match self {
             Self::File { keys, .. } => Ok(write_api_keys(keys, records)?),
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(keys) => Ok(keys.put(records).await?),
+            Self::Postgres(keys) => Ok(keys.put(records).await?),
         }
     }
 
@@ -272,7 +272,7 @@ impl ApiKeyStore {
         match self {
             Self::File { used, .. } => Ok(read_last_used(used)?),
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(keys) => Ok(keys.last_used().await?),
+            Self::Postgres(keys) => Ok(keys.last_used().await?),
         }
     }
 
@@ -290,7 +290,7 @@ impl ApiKeyStore {
                 Ok(spawn_blocking(note).await??)
             }
             #[cfg(feature = "postgres")]
-            Self::PostgresPool(keys) => Ok(keys.note_used(&news).await?),
+            Self::Postgres(keys) => Ok(keys.note_used(&news).await?),
         }
     }
 }

@@ -95,7 +95,7 @@ impl StoreArgs {
         if let Some(connections) = self.store_connections {
             settings.set_connections(connections);
         }
-        Ok(StoreChoice::PostgresPool(Box::new(settings)))
+        Ok(StoreChoice::Postgres(Box::new(settings)))
     }
 
     #[cfg(not(feature = "postgres"))]
