@@ -1,7 +1,7 @@
 """Opens a page as a phone and as a desk computer do, light and dark: page_width.py URL FOLDER.
 
 Prints as JSON, for each of them, how wide the page and the window are, whether texts of the page's pictures cover one another,
-what it asked for, and what its console said; pictures go to the folder. Needs Playwright's Python package and Debian's
+how large the smallest of those texts is displayed, what it asked for, and what its console said; pictures go to the folder. Needs Playwright's Python package and Debian's
 Chromium.
 """
 
@@ -19,6 +19,18 @@ OVERLAPPING = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
     .filter(([, other]) => box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom)
     .map(([other]) => `${text} / ${other}`));
 })"""
+
+# The smallest font size of visible texts of SVG pictures, in CSS pixels as displayed: a scaled picture scales its text, too.
+# null: there are none.
+SMALLEST_TEXT = """() => {
+  const sizes = [...document.querySelectorAll("svg text")]
+    .filter((text) => text.getBoundingClientRect().width > 0)
+    .map((text) => {
+      const { a, d } = text.getScreenCTM();
+      return parseFloat(getComputedStyle(text).fontSize) * Math.min(a, d);
+    });
+  return sizes.length > 0 ? Math.min(...sizes) : null;
+}"""
 
 
 def look(url, folder):
@@ -40,6 +52,7 @@ def look(url, folder):
                     "page": page.evaluate("document.documentElement.scrollWidth"),
                     "window": page.evaluate("window.innerWidth"),
                     "overlapping": page.evaluate(OVERLAPPING),
+                    "smallest_text": page.evaluate(SMALLEST_TEXT),
                     "asked": asked,
                     "errors": errors,
                 })

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::own_client::OwnClient;
 use crate::population::{HeldKeys, Population, thing_of};
-use crate::recorder::{Accepted, Record};
+use crate::recorder::{Accepted, Endpoint, Record};
 use crate::session::{Ask, Caller, Credential};
 
 /// How many faults are shown.
@@ -192,7 +192,10 @@ async fn read(
     let lock = population.first_lock + place;
     let ask = Ask {
         name: "read events",
-        method: "GET",
+        endpoint: Endpoint {
+            method: "GET",
+            route: "/locks/{id}/events",
+        },
         path: format!("/locks/{lock}/events?page={page}"),
         credential: Credential::ApiKey(population.api_key_of(place).to_owned()),
         idempotency_key: None,

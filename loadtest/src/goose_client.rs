@@ -26,7 +26,7 @@ struct OfGoose<'a> {
 
 impl OfGoose<'_> {
     async fn send(&mut self, ask: &Ask) -> Result<Option<Answer>, Box<TransactionError>> {
-        let method = match ask.method {
+        let method = match ask.endpoint.method {
             "GET" => GooseMethod::Get,
             _ => GooseMethod::Post,
         };

@@ -15,6 +15,7 @@ mod overload;
 pub mod own_client;
 pub mod personas;
 pub mod population;
+pub mod process_usage;
 pub mod recorder;
 pub mod report;
 mod run;

@@ -31,7 +31,7 @@ impl OwnClient {
 
     fn request(&self, ask: &Ask) -> Request<Full<bytes::Bytes>> {
         let mut request = Request::builder()
-            .method(ask.method)
+            .method(ask.endpoint.method)
             .uri(&ask.path)
             .header("Host", self.address.to_string());
         request = match &ask.credential {

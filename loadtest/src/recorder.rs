@@ -23,6 +23,28 @@ pub struct Accepted {
     pub answered: Instant,
 }
 
+/// A method and a route: one row of the report's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Such as `POST`.
+    pub method: &'static str,
+    /// Such as `/locks/{id}/WriteKey`.
+    pub route: &'static str,
+}
+
+/// How requests to one endpoint were answered.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointRecord {
+    /// From sending a request to its complete answer, whatever its status.
+    pub times: Times,
+    /// Requests whose connection broke before the answer was complete.
+    pub broken: u64,
+    /// Answers with a status that the request should not get. Broken connections are not among them.
+    pub failures: u64,
+    /// Answers other than 200 with a status that the client expects.
+    pub intended_refusals: u64,
+}
+
 /// What happened in one second.
 #[derive(Clone, Debug, Default)]
 pub struct Second {
@@ -30,6 +52,8 @@ pub struct Second {
     pub statuses: BTreeMap<u16, u64>,
     /// Those of them that refuse a request that is wrong on purpose.
     pub intended_refusals: u64,
+    /// Requests to each endpoint that were answered, or whose connection broke.
+    pub endpoints: BTreeMap<Endpoint, u64>,
     /// Until writes were answered 200.
     pub accept: Times,
     /// Until locks had confirmed writes, by the second in which that was seen.
@@ -41,6 +65,8 @@ pub struct Second {
 pub struct Record {
     /// From the start on.
     pub seconds: Vec<Second>,
+    /// Answers by endpoint, in all.
+    pub endpoints: BTreeMap<Endpoint, EndpointRecord>,
     /// Until writes were answered 200, in all.
     pub accept: Times,
     /// Until locks had settled writes, by the service's word, in all.
@@ -79,6 +105,21 @@ pub struct Progress {
 /// How many unexpected answers are shown.
 pub const MAX_SHOWN: usize = 20;
 
+/// A request that was answered, or whose connection broke.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Name of the request in figures.
+    pub name: &'static str,
+    /// Method and route.
+    pub endpoint: Endpoint,
+    /// `None`: the connection broke before the answer was complete.
+    pub status: Option<u16>,
+    /// The statuses that the request may get, beside those that turn it away (429, 503) or leave its outcome open (502, 504).
+    pub expected: &'static [u16],
+    /// From sending it to its complete answer.
+    pub took: Duration,
+}
+
 /// Takes it in.
 pub struct Recorder {
     start: Instant,
@@ -95,14 +136,35 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// A request was answered, or its connection broke. `expected`: the statuses that it may get, beside those that
-    /// turn it away (429, 503) or leave it open (502, 504).
-    pub fn answered(&self, what: &str, status: Option<u16>, expected: &[u16]) {
+    /// When recording began: seconds count from here.
+    pub const fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// A request was answered, or its connection broke.
+    pub fn answered(&self, answered: Answered) {
+        let Answered {
+            name,
+            endpoint,
+            status,
+            expected,
+            took,
+        } = answered;
+        let is_expected = status.is_some_and(|status| expected.contains(&status));
+        let is_intended_refusal = is_expected && status != Some(200);
         let mut record = self.record();
         let second = self.second(&mut record);
         *second.statuses.entry(status.unwrap_or(0)).or_default() += 1;
-        if status.is_some_and(|status| status != 200 && expected.contains(&status)) {
-            second.intended_refusals += 1;
+        *second.endpoints.entry(endpoint).or_default() += 1;
+        second.intended_refusals += u64::from(is_intended_refusal);
+        let row = record.endpoints.entry(endpoint).or_default();
+        row.intended_refusals += u64::from(is_intended_refusal);
+        match status {
+            None => row.broken += 1,
+            Some(_) => {
+                row.times.add(took);
+                row.failures += u64::from(!is_expected);
+            }
         }
         drop(record);
         let turned_away_or_open = |status: u16| matches!(status, 429 | 502 | 503 | 504);
@@ -110,7 +172,7 @@ impl Recorder {
             && !expected.contains(&status)
             && !turned_away_or_open(status)
         {
-            self.unexpected(format!("{what}: {status} instead of {expected:?}"));
+            self.unexpected(format!("{name}: {status} instead of {expected:?}"));
         }
     }
 
@@ -201,5 +263,58 @@ impl Record {
             *all.entry(*status).or_default() += n;
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_endpoint_tells_failures_from_intended_refusals() {
+        let recorder = Recorder::default();
+        let write = Endpoint {
+            method: "POST",
+            route: "/locks/{id}/WriteKey",
+        };
+        let read = Endpoint {
+            method: "GET",
+            route: "/locks/{id}/writes/{writeId}",
+        };
+        let answered = |endpoint, status, expected, millis| {
+            recorder.answered(Answered {
+                name: "a request",
+                endpoint,
+                status,
+                expected,
+                took: Duration::from_millis(millis),
+            });
+        };
+        answered(write, Some(200), &[200], 10);
+        answered(write, Some(404), &[404], 20);
+        answered(write, Some(503), &[200], 30);
+        answered(write, Some(200), &[401], 40);
+        answered(write, None, &[200], 60_000);
+        answered(read, Some(200), &[200], 5);
+        let record = recorder.take();
+        let row = &record.endpoints[&write];
+        assert_eq!(
+            (
+                row.times.count(),
+                row.broken,
+                row.failures,
+                row.intended_refusals
+            ),
+            (4, 1, 2, 1),
+            "a broken connection has no time"
+        );
+        assert!(row.times.at(1.0) < Duration::from_secs(1));
+        assert_eq!(record.endpoints[&read].times.count(), 1);
+        let counted: u64 = record
+            .seconds
+            .iter()
+            .map(|second| second.endpoints[&write])
+            .sum();
+        assert_eq!(counted, 5);
     }
 }

@@ -11,6 +11,7 @@ use crate::goose_client::closed_loop;
 use crate::limits::{Limits, compare, percent, time};
 use crate::open_loop::open_loop;
 use crate::population::{Population, Size};
+use crate::process_usage::UsageSampler;
 use crate::recorder::{Progress, Recorder};
 use crate::report;
 use crate::spawned::{Spawn, Spawned};
@@ -41,6 +42,10 @@ pub(crate) struct Run {
     /// Load a server that is not on this machine.
     #[arg(long)]
     allow_remote: bool,
+    /// The process of the server named by --host, if it runs on this machine: its CPU and memory are sampled once a second. The
+    /// server of --spawn is always sampled.
+    #[arg(long, value_name = "PID", conflicts_with = "spawn")]
+    server_pid: Option<u32>,
     /// Closed loop: so many people, each of whom does the next thing when the last is done.
     #[arg(long, value_name = "N", default_value = "20")]
     users: usize,
@@ -94,6 +99,11 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     }
     let target = Target::of(run)?;
     let (population, recorder) = (Arc::new(target.population), Arc::new(Recorder::default()));
+    let spawned_pid = target.spawned.as_ref().map(|spawned| spawned.server.id());
+    let sampler = spawned_pid
+        .or(run.server_pid)
+        .map(|pid| UsageSampler::start(pid, recorder.start()));
+    let sampler = sampler.transpose()?;
     let telling = tokio::spawn(tell(recorder.clone(), run.span));
     let start = Instant::now();
     let no_permit = match run.rate {
@@ -106,6 +116,7 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     };
     let span = start.elapsed().min(run.span);
     telling.abort();
+    let server_usage = sampler.map(UsageSampler::stop);
     println!("the load is over; looking for what was answered");
     tokio::time::sleep(SETTLING).await;
     let record = recorder.take();
@@ -131,6 +142,7 @@ pub(crate) async fn run(run: &Run) -> Result<bool, String> {
     };
     let mut summary = Summary::of(setting, &record, &checked, span);
     summary.no_permit = no_permit;
+    summary.server_usage = server_usage;
     summary.verdict = limits.judge(&summary);
     let compared = compare(&summary, &earlier, run.noise);
     summary.verdict.extend(compared);

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::process_usage::ProcessUsage;
+
 /// How long a server is waited for, and how often it is asked meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(60);
@@ -128,15 +130,7 @@ impl Server {
     /// # Errors
     /// It does not run any more.
     pub fn cpu_seconds(&self) -> Result<f64, String> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        // The name of the program may hold spaces; what follows its bracket does not (proc(5)).
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let field = |n: usize| fields.split_whitespace().nth(n)?.parse::<f64>().ok();
-        let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
-        ticks
-            .map(|n| n / 100.0)
-            .ok_or_else(|| format!("{path} cannot be read"))
+        ProcessUsage::read(self.child.id()).map(|usage| usage.cpu_seconds)
     }
 }
 

@@ -9,11 +9,21 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::population::Population;
-use crate::recorder::{Accepted, Recorder};
+use crate::recorder::{Accepted, Answered, Endpoint, Recorder};
 
 /// How often and how long a write is looked at until it is settled.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_FOR: Duration = Duration::from_secs(30);
+
+const WRITE_KEY: Endpoint = Endpoint {
+    method: "POST",
+    route: "/locks/{id}/WriteKey",
+};
+
+const READ_WRITE: Endpoint = Endpoint {
+    method: "GET",
+    route: "/locks/{id}/writes/{writeId}",
+};
 
 /// With what somebody says who asks.
 #[derive(Clone, Debug)]
@@ -29,8 +39,8 @@ pub enum Credential {
 pub struct Ask {
     /// What it is called in figures.
     pub name: &'static str,
-    /// `GET` or `POST`.
-    pub method: &'static str,
+    /// `GET` or `POST`, and the route that its path belongs to.
+    pub endpoint: Endpoint,
     /// Its path.
     pub path: String,
     /// Who asks.
@@ -100,42 +110,50 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// Asks, and notes how it is answered.
     pub async fn ask(&mut self, ask: &Ask) -> Option<Answer> {
+        let sent = Instant::now();
         let answer = self.caller.call(ask).await;
-        self.note(ask, answer.as_ref());
+        self.note(ask, answer.as_ref(), sent.elapsed());
         answer
     }
 
-    fn note(&self, ask: &Ask, answer: Option<&Answer>) {
-        let status = answer.map(|answer| answer.status);
-        self.recorder.answered(ask.name, status, ask.expected);
+    fn note(&self, ask: &Ask, answer: Option<&Answer>, took: Duration) {
+        self.recorder.answered(Answered {
+            name: ask.name,
+            endpoint: ask.endpoint,
+            status: answer.map(|answer| answer.status),
+            expected: ask.expected,
+            took,
+        });
     }
 
     /// Writes a key, and notes how long that took. `Some`: it was accepted.
     pub async fn write(&mut self, write: &KeyWrite) -> Option<Sent> {
         let meant = self.meant.take().unwrap_or_else(Instant::now);
+        let sent = Instant::now();
         let answer = self.caller.call(&write.ask).await;
-        self.sent(write, meant, (answer, Instant::now()))
+        self.sent(write, (meant, sent), (answer, Instant::now()))
     }
 
     /// Writes keys to several locks at once. Those that were accepted.
     pub async fn write_all(&mut self, writes: &[KeyWrite]) -> Vec<Sent> {
         let meant = self.meant.take().unwrap_or_else(Instant::now);
         let asks: Vec<Ask> = writes.iter().map(|write| write.ask.clone()).collect();
+        let sent = Instant::now();
         let answers = self.caller.call_all(&asks).await;
         let answered = writes.iter().zip(answers);
         answered
-            .filter_map(|(write, answer)| self.sent(write, meant, answer))
+            .filter_map(|(write, answer)| self.sent(write, (meant, sent), answer))
             .collect()
     }
 
     fn sent(
         &self,
         write: &KeyWrite,
-        meant: Instant,
+        (meant, sent): (Instant, Instant),
         (answer, answered): (Option<Answer>, Instant),
     ) -> Option<Sent> {
         let KeyWrite { ask, place, key } = write;
-        self.note(ask, answer.as_ref());
+        self.note(ask, answer.as_ref(), answered - sent);
         let status = answer.as_ref().map(|answer| answer.status);
         if matches!(status, None | Some(504)) {
             self.recorder.undecided(key);
@@ -179,7 +197,7 @@ impl Session<'_> {
         let Sent { location, write } = sent;
         let look = Ask {
             name: "read a write",
-            method: "GET",
+            endpoint: READ_WRITE,
             path: location.clone(),
             credential: credential.clone(),
             idempotency_key: None,
@@ -226,7 +244,7 @@ pub fn write_key(
 ) -> KeyWrite {
     let ask = Ask {
         name: "write a key",
-        method: "POST",
+        endpoint: WRITE_KEY,
         path: format!("/locks/{}/WriteKey", population.first_lock + place),
         credential: credential.clone(),
         idempotency_key: None,

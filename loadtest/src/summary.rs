@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::Checked;
 use crate::figures::Times;
 use crate::limits::Finding;
-use crate::recorder::{Record, Second};
+use crate::recorder::{Endpoint, EndpointRecord, Record, Second};
 
 /// How a run was made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -111,6 +111,76 @@ impl Moment {
     }
 }
 
+/// Requests to one endpoint. Times are in milliseconds, from sending a request to its complete answer, refusals included.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointFigures {
+    /// Such as `POST`.
+    pub method: String,
+    /// Such as `/locks/{id}/WriteKey`.
+    pub route: String,
+    /// Requests that were answered, or whose connection broke.
+    pub count: u64,
+    /// Those of them in a second, while load was made.
+    pub per_second: f64,
+    /// The median.
+    pub p50: f64,
+    /// Of 100 answers, 95 took no longer.
+    pub p95: f64,
+    /// Of 100 answers, 99 took no longer.
+    pub p99: f64,
+    /// The longest time.
+    pub max: f64,
+    /// Broken connections, and answers with a status that the request should not get.
+    pub failures: u64,
+    /// Answers other than 200 with a status that the client expects, because its request is wrong on purpose.
+    pub intended_refusals: u64,
+}
+
+impl EndpointFigures {
+    fn of(endpoint: Endpoint, record: &EndpointRecord, per_second: f64) -> Self {
+        let at = |share| millis(record.times.at(share));
+        Self {
+            method: endpoint.method.to_owned(),
+            route: endpoint.route.to_owned(),
+            count: record.times.count() + record.broken,
+            per_second,
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: at(1.0),
+            failures: record.failures + record.broken,
+            intended_refusals: record.intended_refusals,
+        }
+    }
+}
+
+/// CPU and memory of the server's process while load was made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerUsage {
+    /// The process's id.
+    pub pid: u32,
+    /// CPU time that it used.
+    pub cpu_seconds: f64,
+    /// The most memory that it had in RAM at any sample.
+    pub max_resident_bytes: u64,
+    /// One for each second.
+    pub samples: Vec<UsageSample>,
+}
+
+/// CPU and memory of the server in one second.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageSample {
+    /// Which one, from 0: its place among the moments.
+    pub second: u64,
+    /// Cores that were busy on average since the sample before: 1 is one core.
+    pub cpu_cores: f64,
+    /// Memory in RAM at the end of the second.
+    pub resident_bytes: u64,
+}
+
 /// How many took how long: up to so many milliseconds, beyond the bucket before.
 pub type Buckets = Vec<(f64, u64)>;
 
@@ -138,6 +208,10 @@ pub struct Summary {
     pub seen: Percentiles,
     /// Answers by status; 0 are connections that broke.
     pub statuses: BTreeMap<u16, u64>,
+    /// Answers by method and route.
+    pub endpoints: Vec<EndpointFigures>,
+    /// CPU and memory of the server; `None`: not sampled.
+    pub server_usage: Option<ServerUsage>,
     /// Of the writes that were followed, those that were not settled within 30 s.
     pub unconfirmed_share: f64,
     /// Of the writes that were settled, those that the lock reported on when they had ended otherwise.
@@ -201,6 +275,11 @@ impl Summary {
         let answered = under_load()
             .flat_map(|second| second.statuses.values())
             .sum();
+        let by_endpoint = |(endpoint, figures): (&Endpoint, &EndpointRecord)| {
+            let counts = under_load().filter_map(|second| second.endpoints.get(endpoint));
+            let per_second = ratio(counts.sum(), seconds);
+            EndpointFigures::of(*endpoint, figures, per_second)
+        };
         Self {
             passed: false,
             verdict: Vec::new(),
@@ -211,6 +290,8 @@ impl Summary {
             accept: Percentiles::of(accept),
             confirm: Percentiles::of(confirm),
             seen: Percentiles::of(&record.seen),
+            endpoints: record.endpoints.iter().map(by_endpoint).collect(),
+            server_usage: None,
             unconfirmed_share: ratio(record.unconfirmed, settled + record.unconfirmed),
             late_share: ratio(record.late, settled),
             refused_by_locks_share: ratio(record.failed, settled),

@@ -77,7 +77,7 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     assert!(summary["statuses"]["400"].is_u64() || summary["statuses"]["404"].is_u64());
     let page = std::fs::read_to_string(folder.join("report.html")).expect("a page");
     assert!(page.contains("passed") && page.contains("Time to confirm"));
-    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
 
     // Refusals of careless clients are intended and stand apart; nothing else was refused.
     assert!(page.contains("intended refusals"));
@@ -96,7 +96,17 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
         assert!(page.is_some() && page <= window, "{view}");
         assert_eq!(view["overlapping"], json!([]), "no label covers another");
         assert_eq!(view["asked"], json!([url]), "nothing else is loaded");
+        assert_eq!(view["errors"], json!([]));
+        let smallest = view["smallest_text"].as_f64();
+        assert!(smallest.is_some_and(|pixels| pixels >= 11.0), "{view}");
     }
+    endpoints_add_up(&summary, &page);
+    assert_eq!(
+        summary["serverUsage"]["pid"].as_u64().map(|pid| pid > 1),
+        Some(true)
+    );
+    server_was_sampled(&summary, &page);
+    charts_have_tooltips(&url, moments.len());
 
     let mut earlier = summary;
     for (name, writes, millis) in [("slower.json", 0.001, 1e6), ("faster.json", 1e6, 1e6)] {
@@ -141,6 +151,124 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     }
 }
 
+/// The rows by endpoint are in the page, and their counts are those of all answers.
+fn endpoints_add_up(summary: &Value, page: &str) {
+    let rows = summary["endpoints"].as_array().expect("rows");
+    let names: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            [&row["method"], &row["route"]]
+                .map(|part| part.as_str().expect("text"))
+                .join(" ")
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "GET /locks/{id}/writes/{writeId}",
+            "POST /locks/{id}/WriteKey"
+        ]
+    );
+    for (row, name) in rows.iter().zip(&names) {
+        assert!(page.contains(&format!("<td>{name}<td")), "{name}");
+        let times = ["p50", "p95", "p99", "max"].map(|name| row[name].as_f64().expect("a time"));
+        assert!(times[0] > 0.0 && times.is_sorted(), "{row}");
+        assert!(
+            row["perSecond"].as_f64().is_some_and(|rate| rate > 0.0),
+            "{row}"
+        );
+    }
+    let sum = |member: &str| -> u64 { rows.iter().filter_map(|row| row[member].as_u64()).sum() };
+    let statuses = summary["statuses"].as_object().expect("statuses");
+    let of = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+        let found = statuses.iter().filter(|(status, _)| wanted(status));
+        found.filter_map(|(_, n)| n.as_u64()).sum()
+    };
+    assert_eq!(sum("count"), of(&|_| true), "{summary}");
+    let refused = of(&|status| status.starts_with('4') && status != "429");
+    assert!(refused > 0, "careless clients were there: {summary}");
+    assert_eq!(sum("intendedRefusals"), refused, "{summary}");
+    assert_eq!(
+        sum("failures"),
+        of(&|_| true) - of(&|status| status == "200") - refused
+    );
+}
+
+/// The server's CPU and memory are in the page and in JSON, second by second.
+fn server_was_sampled(summary: &Value, page: &str) {
+    let usage = &summary["serverUsage"];
+    let samples = usage["samples"].as_array().expect("samples");
+    assert!(!samples.is_empty(), "{usage}");
+    let seconds: Vec<u64> = samples
+        .iter()
+        .filter_map(|sample| sample["second"].as_u64())
+        .collect();
+    assert!(
+        seconds.len() == samples.len() && seconds.is_sorted(),
+        "{usage}"
+    );
+    let most = usage["maxResidentBytes"].as_u64().expect("memory");
+    for sample in samples {
+        let resident = sample["residentBytes"].as_u64().expect("memory");
+        assert!((1_000_000..=most).contains(&resident), "{usage}");
+        assert!(
+            sample["cpuCores"]
+                .as_f64()
+                .is_some_and(|cores| cores >= 0.0),
+            "{usage}"
+        );
+    }
+    assert!(
+        usage["cpuSeconds"].as_f64().is_some_and(|used| used > 0.0),
+        "{usage}"
+    );
+    assert!(page.contains("Server CPU, in cores that were busy") && !page.contains("Not sampled"));
+}
+
+/// Each chart shows what it has at the pointer, by the keyboard, and to browsers that run no script.
+fn charts_have_tooltips(url: &str, seconds: usize) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(root.join(".venv/bin/python"))
+        .arg(root.join("tests/chart_tooltips.py"))
+        .arg(url)
+        .output()
+        .expect("Python runs: scripts/test installs it");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{errors}"));
+    assert_eq!(seen["errors"], json!([]));
+    let charts = seen["charts"].as_array().expect("charts");
+    assert_eq!(
+        charts.len(),
+        2 * 7,
+        "five line charts and two histograms, on two pages: {seen}"
+    );
+    for chart in charts {
+        assert_eq!(
+            (&chart["inside"], &chart["hidden"]),
+            (&json!(true), &json!(true)),
+            "{chart}"
+        );
+        for shown in [&chart["pointer"], &chart["focused"], &chart["keys"]["End"]] {
+            assert!(
+                shown.as_str().is_some_and(|text| text.contains('\n')),
+                "{chart}"
+            );
+        }
+        assert_eq!(chart["keys"]["Home"], chart["focused"], "{chart}");
+    }
+    let first = &charts[0]["keys"];
+    for (key, second) in [("Home", 0), ("ArrowRight", 1), ("End", seconds - 1)] {
+        let begin = format!("{second} s\nwrites accepted: ");
+        let shown = first[key].as_str().expect("a tooltip");
+        assert!(shown.starts_with(&begin), "{key}: {shown}");
+    }
+    let titles = seen["titles_without_scripts"].as_u64().expect("a number");
+    assert!(
+        titles >= 5 * u64::try_from(seconds).expect("few"),
+        "{titles}"
+    );
+}
+
 #[test]
 fn a_server_that_loses_one_event_is_found_out() {
     let folder = TempDir::new().expect("a folder");
@@ -176,11 +304,12 @@ fn run_on(host: &str, folder: &Path, limits: &str, more: &[&str]) -> Output {
 fn a_server_that_dies_under_load_fails_with_a_report() {
     let (program, [folder, _data]) = hosted();
     let host = format!("http://{}", program.address);
+    let pid = program.id().to_string();
     let killing = std::thread::spawn(|| {
         std::thread::sleep(Duration::from_secs(2));
         program.kill();
     });
-    let more = ["--rate", "10", "--span", "4s"];
+    let more = ["--rate", "10", "--span", "4s", "--server-pid", &pid];
     let output = run_on(&host, folder.path(), "", &more);
     killing.join().expect("killed");
     let said = said(&output);
@@ -195,6 +324,51 @@ fn a_server_that_dies_under_load_fails_with_a_report() {
     assert!(
         last.is_some_and(|last| last["statuses"]["0"].is_u64()),
         "{summary}"
+    );
+    let write = &summary["endpoints"][1];
+    assert_eq!(write["route"], "/locks/{id}/WriteKey");
+    assert!(write["failures"].as_u64().is_some_and(|n| n > 0), "{write}");
+    // Sampling ends with the process, and the report says which one it was.
+    let usage = &summary["serverUsage"];
+    assert_eq!(usage["pid"].to_string(), pid);
+    let samples = usage["samples"].as_array().expect("samples").len();
+    let moments = summary["moments"].as_array().expect("seconds").len();
+    assert!(samples < moments, "{samples} of {moments}");
+}
+
+#[test]
+fn a_server_that_others_started_is_sampled_where_its_process_is_named() {
+    let (program, [folder, _data]) = hosted();
+    let host = format!("http://{}", program.address);
+    let short = ["--users", "2", "--span", "2s"];
+    let page = || std::fs::read_to_string(folder.path().join("report.html")).expect("a page");
+    run_on(&host, folder.path(), "", &short);
+    assert_eq!(report(folder.path())["serverUsage"], Value::Null);
+    assert!(page().contains("Not sampled") && page().contains("--server-pid"));
+
+    let pid = program.id().to_string();
+    let output = run_on(
+        &host,
+        folder.path(),
+        "",
+        &[&short[..], &["--server-pid", &pid]].concat(),
+    );
+    let summary = report(folder.path());
+    assert_eq!(
+        summary["serverUsage"]["pid"].to_string(),
+        pid,
+        "{}",
+        said(&output)
+    );
+    server_was_sampled(&summary, &page());
+
+    // Process ids end at 2^22 on Linux.
+    let nobody = run_on(&host, folder.path(), "", &["--server-pid", "4294967295"]);
+    assert_eq!(nobody.status.code(), Some(2));
+    assert!(
+        said(&nobody).contains("/proc/4294967295/stat"),
+        "{}",
+        said(&nobody)
     );
 }
 

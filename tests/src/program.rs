@@ -163,6 +163,11 @@ impl Program {
         Request::new(self.address, method, path)
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The kilobytes of memory that the process has now.
     pub fn resident(&self) -> u64 {
         resident(self.child.id())
