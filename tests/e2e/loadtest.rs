@@ -112,7 +112,9 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     for (name, writes, millis) in [("slower.json", 0.001, 1e6), ("faster.json", 1e6, 1e6)] {
         earlier["writesPerSecond"] = json!(writes);
         for times in ["accept", "confirm"] {
-            (earlier[times]["p50"], earlier[times]["p99"]) = (json!(millis), json!(millis));
+            for percentile in ["p50", "p90", "p99"] {
+                earlier[times][percentile] = json!(millis);
+            }
         }
         std::fs::write(folder.join(name), earlier.to_string()).expect("written");
     }
