@@ -1,7 +1,7 @@
 //! HTTP clients as they come: bodies of unknown length, and pages of other origins in a browser.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use keywright_tests::Answer;
 use serde_json::{Value, json};
@@ -106,6 +106,116 @@ async fn java_sends_an_input_stream() {
     java.args(["-XX:TieredStopAtLevel=1"])
         .arg(client("InputStreamBody.java"));
     writes_a_key(&world, java).await;
+}
+
+/// Runs a command while the test's runtime goes on.
+async fn run(mut command: Command) -> Output {
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    output.expect("it is waited for").expect("the client runs")
+}
+
+/// HTTPie with a chunked body, which prints the answer's head and body.
+fn httpie(world: &World, token: &str, body: &str) -> Command {
+    let python = root().join(".venv/bin/python");
+    assert!(
+        python.exists(),
+        "the Python packages are not installed: scripts/test does that"
+    );
+    let mut httpie = Command::new(python);
+    httpie.args([
+        "-m",
+        "httpie",
+        "--ignore-stdin",
+        "--chunked",
+        "--print=hb",
+        "--pretty=none",
+    ]);
+    httpie.args(["--raw", body, "POST"]);
+    httpie.arg(format!(
+        "http://{}/locks/{LOCK}/WriteKey",
+        world.program.address
+    ));
+    httpie.arg(format!("Authorization: Bearer {token}"));
+    // HTTPie keeps its settings in a folder, which is the test's own here.
+    httpie.env("HTTPIE_CONFIG_DIR", world.folder.path().join("httpie"));
+    httpie
+}
+
+#[tokio::test]
+async fn httpie_sends_chunks_and_reads_refusals_that_come_before_their_end() {
+    let world = World::silent();
+    let long = format!("{{\"keyUuid\":\"{}\"}}", "x".repeat(100_000));
+    for (token, body, status, part) in [
+        (
+            &*world.program.token,
+            "{\"keyUuid\":\"in-chunks\"}",
+            200,
+            "\"keyUuid\":\"in-chunks\"",
+        ),
+        (
+            "no-token",
+            "{\"keyUuid\":\"a\"}",
+            401,
+            "Authentication required",
+        ),
+        ("no-token", &*long, 401, "Authentication required"),
+        (&*world.program.token, &*long, 413, "at most"),
+    ] {
+        let output = run(httpie(&world, token, body)).await;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(
+            said.starts_with(&begin) && said.contains(part),
+            "{said}{errors}"
+        );
+        assert!(errors.is_empty(), "{errors}");
+    }
+}
+
+/// curl, whatever proxies the surroundings name.
+fn curl(arguments: &[&str]) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--noproxy", "", "-w", "%{http_code}"])
+        .args(arguments);
+    curl
+}
+
+#[tokio::test]
+async fn curl_that_takes_the_server_for_its_proxy_is_served_for_its_host_and_opens_no_tunnel() {
+    let world = World::silent();
+    let server = format!("http://{}", world.program.address);
+    let token = format!("Authorization: Bearer {}", world.program.token);
+    let write = format!("{server}/locks/{LOCK}/WriteKey");
+    let json = "Content-Type: application/json";
+    let body = "{\"keyUuid\":\"by-proxy\"}";
+    let proxied = ["-x", &server, "-H", &token, "-H", json, "-d", body, &write];
+    let output = run(curl(&proxied)).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("\"keyUuid\":\"by-proxy\"") && said.ends_with("200"),
+        "{output:?}"
+    );
+    // A tunnel would end at another server.
+    let tunnel = run(curl(&["-x", &server, "https://other.example/healthz"])).await;
+    let errors = String::from_utf8_lossy(&tunnel.stderr);
+    assert_eq!(tunnel.status.code(), Some(56), "{tunnel:?}");
+    assert!(errors.contains("400"), "{errors}");
+}
+
+#[tokio::test]
+async fn curl_names_the_refusal_of_http_2_and_is_served_where_it_may_fall_back() {
+    let world = World::silent();
+    let url = format!("http://{}/healthz", world.program.address);
+    let refused = run(curl(&["-v", "--http2-prior-knowledge", &url])).await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    // 16 is curl's exit code for errors of HTTP/2, and 13 is HTTP_1_1_REQUIRED (RFC 9113, section 7).
+    assert_eq!(refused.status.code(), Some(16), "{said}");
+    assert!(said.contains("GOAWAY, error=13"), "{said}");
+    // An offer to upgrade is ignored.
+    let offered = run(curl(&["--http2", &url])).await;
+    let said = String::from_utf8_lossy(&offered.stdout);
+    assert!(said.ends_with("200"), "{offered:?}");
 }
 
 /// A page of another origin, on a port of its own.

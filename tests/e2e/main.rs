@@ -13,6 +13,7 @@ mod config;
 mod credentials;
 mod database;
 mod faults;
+mod generated_client;
 mod harness;
 mod http_clients;
 mod idempotency;

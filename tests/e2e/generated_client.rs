@@ -1,0 +1,121 @@
+//! A client that hey-api generates from the served OpenAPI document, with the example that uses it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{LOCK, World};
+
+/// What the example gives to `auth`.
+const BY_SCHEME: &str =
+    "auth: (scheme) => (scheme.type === \"http\" ? KEYWRIGHT_TOKEN : KEYWRIGHT_API_KEY)";
+
+/// The mistake that the documents warn of: one value for both schemes.
+const ONE_FOR_BOTH: &str = "auth: () => KEYWRIGHT_TOKEN";
+
+/// The example beside a client of its own, compiled.
+struct Generated {
+    folder: TempDir,
+}
+
+impl Generated {
+    /// Generates the client from a server's document, and compiles the example and the same with the mistake, both with all
+    /// checks of types.
+    fn new(world: &World) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let packages = root.join(".npm/node_modules");
+        let packages = packages.canonicalize();
+        let packages = packages.expect("scripts/test installs the npm packages");
+        let folder = TempDir::new().expect("a folder");
+        std::os::unix::fs::symlink(&packages, folder.path().join("node_modules")).expect("a link");
+        let example = root.join("examples/clients/generated_client.ts");
+        let example = std::fs::read_to_string(example).expect("the example");
+        assert!(
+            example.contains(BY_SCHEME),
+            "the example looks at the scheme"
+        );
+        let mistake = example.replace(BY_SCHEME, ONE_FOR_BOTH);
+        for (name, text) in [("by_scheme.ts", &example), ("one_for_both.ts", &mistake)] {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        let generated = Self { folder };
+        let url = format!("http://{}/openapi.json", world.program.address);
+        generated.tool("openapi-ts", &packages, &["-i", &url, "-o", "client"]);
+        let options = [
+            "--strict",
+            "--module",
+            "commonjs",
+            "--target",
+            "es2022",
+            "--skipLibCheck",
+            "--outDir",
+            "out",
+        ];
+        let files = ["by_scheme.ts", "one_for_both.ts"];
+        generated.tool("tsc", &packages, &[&options[..], &files].concat());
+        generated
+    }
+
+    fn tool(&self, name: &str, packages: &Path, arguments: &[&str]) {
+        let program: PathBuf = packages.join(".bin").join(name);
+        let output = Command::new(&program)
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output();
+        let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+
+    /// Writes a key with these credentials.
+    fn write(
+        &self,
+        world: &World,
+        program: &str,
+        key: &str,
+        credentials: &[(&str, &str)],
+    ) -> Output {
+        Command::new("node")
+            .arg(self.folder.path().join("out").join(program))
+            .args([&LOCK.to_string(), key, "2"])
+            .env_remove("KEYWRIGHT_TOKEN")
+            .env_remove("KEYWRIGHT_API_KEY")
+            .env("KEYWRIGHT_URL", format!("http://{}", world.program.address))
+            .envs(credentials.iter().copied())
+            .output()
+            .expect("scripts/test installs Node.js")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_credential_of_a_generated_client_goes_into_its_own_header() {
+    let world = World::new(&[]);
+    let generated = Generated::new(&world);
+    let token = ("KEYWRIGHT_TOKEN", &*world.program.token);
+    let api_key = ("KEYWRIGHT_API_KEY", &*world.program.api_key);
+    for (key, credentials) in [
+        ("by-token", &[token][..]),
+        ("by-api-key", &[api_key]),
+        ("by-both", &[token, api_key]),
+    ] {
+        let output = generated.write(&world, "by_scheme.js", key, credentials);
+        let answer: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        assert_eq!(answer["event"]["data"]["keyUuid"], key, "{answer}");
+        assert_eq!(answer["write"]["state"], "SUCCEEDED", "{answer}");
+    }
+    // One value for both schemes is also sent as an API key.
+    let both = [token, api_key];
+    let refused = generated.write(&world, "one_for_both.js", "twice", &both);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(said.starts_with("401: "), "{said}");
+    assert!(
+        world.program.log().contains("API key: malformed"),
+        "{}",
+        world.program.log()
+    );
+    let books = world.books().await;
+    assert!(!books.dump().contains("twice"));
+}
