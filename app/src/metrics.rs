@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     unconfirmed: Gauge,
     shed: Family<[Label; 1], Counter>,
     dropped_log_lines: Counter,
+    omitted_reports: Counter,
 }
 
 /// How metrics are written down.
@@ -250,6 +251,11 @@ impl Metrics {
                 "dropped_log_lines",
                 "Log lines that were dropped because their reader stalled",
             ),
+            omitted_reports: counted(
+                &mut registry,
+                "omitted_reports",
+                "Reports over MQTT that were omitted because too many waited to be settled",
+            ),
             registry,
         };
         metrics.begin_known_series();
@@ -344,6 +350,12 @@ impl Metrics {
     pub(crate) fn contradictions(&self, all: u64) {
         let counted = self.contradictions.get();
         self.contradictions.inc_by(all.saturating_sub(counted));
+    }
+
+    /// The number of omitted reports so far.
+    pub(crate) fn omitted_reports(&self, all: u64) {
+        let counted = self.omitted_reports.get();
+        self.omitted_reports.inc_by(all.saturating_sub(counted));
     }
 
     pub(crate) fn backlog(&self, backlog: &Backlog) {

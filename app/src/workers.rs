@@ -183,6 +183,18 @@ async fn maintain(scheduler: Arc<MaintenanceScheduler>, look: Arc<Notify>) {
     }
 }
 
+/// Counts the reports that were omitted because too many waited.
+pub(crate) async fn count_omitted_reports(
+    mut omitted: watch::Receiver<u64>,
+    metrics: Arc<Metrics>,
+) {
+    while omitted.changed().await.is_ok() {
+        metrics.omitted_reports(*omitted.borrow_and_update());
+    }
+    // No worker ends before the others do.
+    std::future::pending::<()>().await;
+}
+
 /// Asks the store for something that is not there, twice a second, and tells whether it answers.
 pub(crate) async fn watch_store(history: Arc<dyn LockHistory>, tell: watch::Sender<bool>) {
     loop {

@@ -1,9 +1,11 @@
 //! A server whose locks are in PostgreSQL, and what becomes of it when the database is in trouble.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_tests::{Answer, Program};
 use serde_json::json;
@@ -52,8 +54,8 @@ async fn health_is_answered_while_the_database_is_waited_for() {
         .arg(folder.path())
         .args(arguments(&url))
         .args(["--drain-delay", "0s"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .expect("the program is there");
     let ask = |path: &'static str| async move {
@@ -304,4 +306,84 @@ async fn a_key_that_is_revoked_anywhere_is_refused_everywhere() {
         2,
         "the demo's, in the database: {locks}"
     );
+}
+
+/// Publishes so many accepted updates of a shadow that report a result of a write.
+fn publish_reports(broker: &Mosquitto, count: usize) {
+    let topic = "$aws/things/demo-lock-123/shadow/name/keys/update/accepted";
+    let mut publishing = Command::new("mosquitto_pub")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &broker.port().to_string(),
+            "-q",
+            "1",
+        ])
+        .args(["-t", topic, "-l"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("mosquitto_pub is installed: scripts/test does that");
+    let write = "00000000-0000-4000-8000-000000000001";
+    let report = json!({
+        "state": { "reported": { "writeKeyResult": { write: { "status": "SUCCEEDED", "keyIndexNumber": 1 } } } },
+        "version": 1,
+    });
+    let mut lines = publishing.stdin.take().expect("piped");
+    for _ in 0..count {
+        writeln!(lines, "{report}").expect("it reads");
+    }
+    drop(lines);
+    assert!(publishing.wait().expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_too_many_others_wait_before_are_counted_and_rarely_warned_of() {
+    let (server, url) = database().await;
+    let broker = Mosquitto::start();
+    let broker_url = broker.url().to_string();
+    let folder = TempDir::new().expect("a folder");
+    let mut all = arguments(&url);
+    all.extend(["--shadow", "mqtt", "--mqtt-broker", &broker_url]);
+    let program = Program::start(BINARY, folder.path(), &all);
+    let metric = async |name: &str| -> u64 {
+        let answer = program.request("GET", "/metrics").send().await;
+        let start = format!("{name} ");
+        let value = answer
+            .text
+            .lines()
+            .find_map(|line| line.strip_prefix(&start));
+        value.expect("the metric").parse().expect("a number")
+    };
+    // A report that is settled shows that the server listens: the broker keeps nothing for it.
+    let settled = r#"keywright_reports_total{outcome="contradiction"}"#;
+    eventually("a report is settled", || async {
+        publish_reports(&broker, 1);
+        (metric(settled).await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(metric("keywright_omitted_reports_total").await, 0);
+
+    let stopping = server.clone();
+    blocking(move || stopping.stop("fast")).await;
+    publish_reports(&broker, 7000);
+    let warnings = || {
+        let log = program.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("reports of locks were left out"));
+        let count = |line: &str| -> u64 {
+            let rest = line.split("count=").nth(1).expect("a count");
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().expect("a number")
+        };
+        lines.map(count).collect::<Vec<u64>>()
+    };
+    let omitted = eventually("all that were omitted are warned of", || async {
+        let omitted = metric("keywright_omitted_reports_total").await;
+        (omitted > 1000 && warnings().iter().sum::<u64>() == omitted).then_some(omitted)
+    })
+    .await;
+    let warnings = u64::try_from(warnings().len()).expect("few");
+    assert!(warnings * 100 < omitted, "{warnings} warnings of {omitted}");
 }

@@ -127,6 +127,7 @@ async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zer
         r#"keywright_port_calls_total{port="store",call="save",outcome="unavailable"} 0"#,
         "keywright_contradictions_total 0",
         "keywright_dropped_log_lines_total 0",
+        "keywright_omitted_reports_total 0",
     ] {
         assert!(answer.text.lines().any(|line| line == series), "{series}");
     }

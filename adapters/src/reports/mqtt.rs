@@ -5,6 +5,7 @@
 //! that grows: the queue of a server that never comes back, because its client id was made up for one run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{DeviceReport, ThingName};
@@ -13,7 +14,7 @@ use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
 use keywright_shadow::mqtt::Topic;
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tracing::warn;
 
 use crate::shadow::document;
@@ -21,10 +22,14 @@ use crate::shadow::document;
 /// Reports that may wait to be settled. Those above are left out, and shadows are read instead.
 const WAITING: usize = 4096;
 
+/// The shortest time between two warnings about omitted reports. They are omitted when there is too much to do already.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// What locks report on some named shadows, each on a connection of its own.
 pub struct MqttReports {
     reports: Mutex<mpsc::Receiver<DeviceReport>>,
     resumed: Arc<Notify>,
+    omitted: watch::Receiver<u64>,
     _sessions: Vec<Session>,
 }
 
@@ -33,6 +38,14 @@ impl MqttReports {
     pub fn start(broker: &Broker, client_id: &str, shadows: &[String]) -> Self {
         let (arrived, reports) = mpsc::channel(WAITING);
         let resumed = Arc::new(Notify::new());
+        let (count_omitted, omitted) = watch::channel(0);
+        // It ends with the sessions, which hold the other end of the channel.
+        tokio::spawn(throttle(omitted.clone(), |count| {
+            warn!(
+                count,
+                "reports of locks were left out because too many wait to be settled; the shadows of open writes are read instead"
+            );
+        }));
         let start = |(n, name): (usize, &String)| {
             let shadow = ShadowName::Named(name.clone());
             let options = SessionOptions {
@@ -47,6 +60,7 @@ impl MqttReports {
             let handler = Sorter {
                 arrived: arrived.clone(),
                 resumed: resumed.clone(),
+                omitted: count_omitted.clone(),
             };
             Session::start(broker.clone(), options, handler)
         };
@@ -54,14 +68,34 @@ impl MqttReports {
         Self {
             reports: Mutex::new(reports),
             resumed,
+            omitted,
             _sessions: sessions,
         }
+    }
+
+    /// The number of reports that were omitted so far because too many others waited. The shadows of open writes are read
+    /// instead.
+    pub fn omitted(&self) -> watch::Receiver<u64> {
+        self.omitted.clone()
+    }
+}
+
+/// Calls `warn` with the number of reports that were omitted since the call before, at most once in [`WARNING_INTERVAL`], until
+/// nothing counts any more.
+async fn throttle(mut omitted: watch::Receiver<u64>, mut warn: impl FnMut(u64)) {
+    let mut warned_of = 0;
+    while omitted.changed().await.is_ok() {
+        let count = *omitted.borrow_and_update();
+        warn(count - warned_of);
+        warned_of = count;
+        tokio::time::sleep(WARNING_INTERVAL).await;
     }
 }
 
 struct Sorter {
     arrived: mpsc::Sender<DeviceReport>,
     resumed: Arc<Notify>,
+    omitted: watch::Sender<u64>,
 }
 
 impl Handler for Sorter {
@@ -76,10 +110,7 @@ impl Handler for Sorter {
             && let Some(report) = report(&message)
             && self.arrived.try_send(report).is_err()
         {
-            warn!(
-                "too many reports wait to be settled: one is left out, and the shadows of open writes are \
-                 read instead"
-            );
+            self.omitted.send_modify(|count| *count += 1);
             self.resumed.notify_one();
         }
     }
@@ -115,5 +146,35 @@ impl DeviceReports for MqttReports {
                 Ok(ReportStreamItem::Report(report, acknowledge))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_omitted_reports_makes_one_warning_at_once_and_one_with_the_rest() {
+        let (count_omitted, omitted) = watch::channel(0);
+        let (start, warnings) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let seen = warnings.clone();
+        let throttled = tokio::spawn(throttle(omitted, move |count| {
+            let second = start.elapsed().as_secs();
+            seen.lock().expect("no panic").push((second, count));
+        }));
+        for pause in [0, 1, 1, 1, 30] {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            for _ in 0..100 {
+                count_omitted.send_modify(|count| *count += 1);
+            }
+        }
+        drop(count_omitted);
+        throttled.await.expect("it ends with the count");
+        let warnings = warnings.lock().expect("no panic").clone();
+        assert_eq!(warnings, [(0, 100), (10, 300), (33, 100)]);
     }
 }

@@ -221,6 +221,9 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         let (writes, metrics) = (writes.clone(), metrics.clone());
         workers.spawn(workers::audit(writes, history.clone(), metrics, every));
     }
+    if let Some(omitted) = path.omitted_reports {
+        workers.spawn(workers::count_omitted_reports(omitted, metrics.clone()));
+    }
     let (tell, store_answers) = watch::channel(true);
     workers.spawn(workers::watch_store(history, tell));
     auth_stack.follow(&mut workers);

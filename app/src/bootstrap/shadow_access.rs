@@ -43,6 +43,8 @@ fn call_timeout(settings: &Settings) -> std::time::Duration {
 pub(super) struct ShadowAccess {
     pub(super) shadow: Arc<dyn ShadowPort>,
     pub(super) reports: Vec<Arc<dyn DeviceReports>>,
+    /// How many reports were omitted because too many waited, where that can happen.
+    pub(super) omitted_reports: Option<watch::Receiver<u64>>,
     /// Whether each connection that is needed is there.
     pub(super) connected: Vec<watch::Receiver<bool>>,
     /// Where reports over HTTP go, if they are taken.
@@ -176,6 +178,7 @@ pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> 
         let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
         let id = format!("{}:reports", mqtt.client_id);
         let reports = MqttReports::start(&broker, &id, &shards(settings, mqtt));
+        path.omitted_reports = Some(reports.omitted());
         path.reports.push(Arc::new(reports));
     }
     if let Some(secret) = &settings.reports.http {
@@ -233,6 +236,7 @@ impl ShadowAccess {
         Self {
             shadow,
             reports: Vec::new(),
+            omitted_reports: None,
             connected: Vec::new(),
             ingest: None,
             service: None,
