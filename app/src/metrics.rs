@@ -270,7 +270,7 @@ impl Metrics {
                 drop(self.requests.get_or_create(&Answered { route, status }));
             }
         }
-        for event in LockEvent::NAMES_OF_WRITES {
+        for event in LockEvent::names_of_writes() {
             drop(self.events.get_or_create(&[("event", event)]));
         }
         for outcome in REPORT_OUTCOMES {

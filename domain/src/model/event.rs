@@ -104,14 +104,10 @@ impl LockEvent {
     ];
 
     /// The types of events that writing keys records; a lock's other events are imported.
-    pub const NAMES_OF_WRITES: [&'static str; 6] = [
-        "KeyWriteRequested",
-        "KeyWriteConfirmed",
-        "KeyWriteFailed",
-        "KeyWriteExpired",
-        "KeyWriteSuperseded",
-        "KeyWriteWithdrawn",
-    ];
+    pub fn names_of_writes() -> impl Iterator<Item = &'static str> {
+        let is_of_writes = |name: &&'static str| name.starts_with("KeyWrite");
+        Self::NAMES.into_iter().filter(is_of_writes)
+    }
 
     /// The event's type as the HTTP contract spells it.
     pub fn name(&self) -> &'static str {
