@@ -325,64 +325,64 @@ fn bytes(path: &Path, suffix: &str) -> u64 {
     std::fs::metadata(name).map_or(0, |file| file.len())
 }
 
+/// A store with one lock.
+async fn with_a_lock(path: &Path) -> SqliteLockRepo {
+    let repo = open(path);
+    let imported = repo.import(vec![created(lock_id(7))]).await;
+    imported.expect("imported");
+    repo
+}
+
+/// Writes so many mebibytes beside what the store keeps.
+fn add_filler(path: &Path, mebibytes: u32) -> Connection {
+    let filler = Connection::open(path).expect("the file");
+    filler
+        .execute_batch("CREATE TABLE filler (bytes BLOB)")
+        .expect("made");
+    for _ in 0..mebibytes {
+        filler
+            .execute("INSERT INTO filler VALUES (randomblob(1048576))", [])
+            .expect("written");
+    }
+    filler
+}
+
+/// Waits until a file beside the store's has at most so many mebibytes.
+async fn shrinks(path: &Path, suffix: &str, mebibytes: u64) {
+    for _ in 0..3000 {
+        if bytes(path, suffix) <= mebibytes * 1024 * 1024 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the file has {} bytes", bytes(path, suffix));
+}
+
 #[tokio::test]
 async fn a_log_that_has_grown_is_cut_when_nobody_writes() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
-    let repo = open(&path);
-    repo.import(vec![created(lock_id(7))])
-        .await
-        .expect("imported");
+    let _repo = with_a_lock(&path).await;
     // A reader that stays keeps the log from being written back, so that it grows.
     let reader = Connection::open(&path).expect("the file");
     reader
         .execute_batch("BEGIN; SELECT count(*) FROM locks;")
         .expect("it reads");
-    let grow = Connection::open(&path).expect("the file");
-    grow.execute_batch("CREATE TABLE filler (bytes BLOB)")
-        .expect("made");
-    for _ in 0..20 {
-        grow.execute("INSERT INTO filler VALUES (randomblob(1048576))", [])
-            .expect("written");
-    }
+    let _filler = add_filler(&path, 20);
     assert!(bytes(&path, "-wal") > 16 * 1024 * 1024, "the log has grown");
     reader.execute_batch("COMMIT").expect("it has read");
-    for _ in 0..1000 {
-        if bytes(&path, "-wal") <= 4 * 1024 * 1024 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the log has {} bytes", bytes(&path, "-wal"));
+    shrinks(&path, "-wal", 4).await;
 }
 
 #[tokio::test]
 async fn space_of_what_was_deleted_is_given_back() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
-    let repo = open(&path);
-    repo.import(vec![created(lock_id(7))])
-        .await
-        .expect("imported");
-    let other = Connection::open(&path).expect("the file");
-    other
-        .execute_batch("CREATE TABLE filler (bytes BLOB)")
-        .expect("made");
-    for _ in 0..24 {
-        other
-            .execute("INSERT INTO filler VALUES (randomblob(1048576))", [])
-            .expect("written");
-    }
-    other.execute_batch("DELETE FROM filler").expect("deleted");
+    let _repo = with_a_lock(&path).await;
+    let filler = add_filler(&path, 24);
+    filler.execute_batch("DELETE FROM filler").expect("deleted");
     // So many pages are kept for what comes next.
-    let kept = 12 * 1024 * 1024;
-    for _ in 0..3000 {
-        if bytes(&path, "") < kept {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the file has {} bytes", bytes(&path, ""));
+    shrinks(&path, "", 12).await;
 }
 
 #[tokio::test]

@@ -97,6 +97,40 @@ async fn age_of_the_oldest_intent(program: &Program) -> f64 {
     age.expect("the metric").parse().expect("a number")
 }
 
+/// A server with an open intent, and the clocks that it goes by.
+struct WithOpenIntent<'a> {
+    folder: TempDir,
+    clock: FakeClock,
+    /// Where the locks are in a database that has a clock of its own.
+    database: Option<&'a FakeClock>,
+    program: Program,
+    /// Where the status of the undecided write is read.
+    path: String,
+}
+
+impl<'a> WithOpenIntent<'a> {
+    async fn start(ahead: i64, store: &[&str], database: Option<&'a FakeClock>) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let clock = FakeClock::ahead_by(ahead);
+        let program = start(&folder, &clock, &[store, &["--faults", UNDECIDED]].concat());
+        let path = undecided(&program).await;
+        Self {
+            folder,
+            clock,
+            database,
+            program,
+            path,
+        }
+    }
+
+    fn set_clocks(&self, ahead: i64) {
+        self.clock.set(ahead);
+        if let Some(database) = self.database {
+            database.set(ahead);
+        }
+    }
+}
+
 /// SIGKILL with an open intent; the clock is set; restart.
 async fn killed_and_restarted(
     before: i64,
@@ -104,38 +138,19 @@ async fn killed_and_restarted(
     store: &[&str],
     database: Option<&FakeClock>,
 ) {
-    let (folder, clock) = (
-        TempDir::new().expect("a folder"),
-        FakeClock::ahead_by(before),
-    );
-    let mut arguments = store.to_vec();
-    arguments.extend(["--faults", UNDECIDED]);
-    let program = start(&folder, &clock, &arguments);
-    let path = undecided(&program).await;
-    program.kill();
-    clock.set(after);
-    if let Some(database) = database {
-        database.set(after);
-    }
-    let program = start(&folder, &clock, store);
-    is_resolved(&program, &path).await;
+    let mut server = WithOpenIntent::start(before, store, database).await;
+    server.program.kill_only();
+    server.set_clocks(after);
+    let program = start(&server.folder, &server.clock, store);
+    is_resolved(&program, &server.path).await;
 }
 
 /// The clock is set while a server runs that has an open intent.
 async fn set_while_it_runs(before: i64, after: i64, store: &[&str], database: Option<&FakeClock>) {
-    let (folder, clock) = (
-        TempDir::new().expect("a folder"),
-        FakeClock::ahead_by(before),
-    );
-    let mut arguments = store.to_vec();
-    arguments.extend(["--faults", UNDECIDED]);
-    let program = start(&folder, &clock, &arguments);
-    let path = undecided(&program).await;
-    clock.set(after);
-    if let Some(database) = database {
-        database.set(after);
-    }
-    is_resolved(&program, &path).await;
+    let server = WithOpenIntent::start(before, store, database).await;
+    server.set_clocks(after);
+    let program = &server.program;
+    is_resolved(program, &server.path).await;
     if after < before {
         let seen = soon("the step is seen", async || {
             program
