@@ -38,8 +38,7 @@ pub(super) enum Axis {
 impl Axis {
     fn mark(self, value: f64) -> String {
         match self {
-            Self::Count | Self::CpuCores => number(value),
-            Self::Mebibytes => format!("{} MiB", number(value)),
+            Self::Count | Self::CpuCores | Self::Mebibytes => number(value),
             Self::Milliseconds if value >= 1000.0 => format!("{} s", value / 1000.0),
             Self::Milliseconds if value >= 1.0 => format!("{value} ms"),
             Self::Milliseconds => format!("{} µs", (value * 1000.0).round()),

@@ -135,7 +135,7 @@ fn server_usage(page: &mut String, run: &Summary) {
         class: "a",
         values: by_second(|sample| mebibytes(sample.resident_bytes)),
     };
-    let title = "Server memory";
+    let title = "Server memory, in MiB that are resident";
     chart::lines(page, title, Axis::Mebibytes, &[memory], &windows);
     page.push_str("</section>");
 }
@@ -148,7 +148,7 @@ fn endpoints(page: &mut String, endpoints: &[EndpointFigures]) {
     page.push_str(
         "<section><h2>By endpoint</h2><p>Times run from sending a request to its complete answer, refusals included. Failures \
          are broken connections and answers that the request should not get; intended refusals are answers that the client \
-         expects because its request is wrong on purpose or repeats one in progress.</p><table class=\"endpoints\"><tr><th>Endpoint<th>Requests<th>Per second<th>p50<th>p95<th>p99\
+         expects because its request is wrong on purpose or repeats one in progress.</p><table class=\"stacked\"><tr><th>Endpoint<th>Requests<th>Per second<th>p50<th>p95<th>p99\
          <th>max<th>Failures<th>Intended refusals</tr>",
     );
     for endpoint in endpoints {
@@ -204,7 +204,7 @@ fn tiles(page: &mut String, run: &Summary) {
 }
 
 fn verdict(page: &mut String, findings: &[Finding]) {
-    page.push_str("<section><h2>Verdict</h2><table><tr><th>What<th>Measured<th>Limit<th></tr>");
+    page.push_str("<section><h2>Verdict</h2><table class=\"stacked verdict\"><tr><th>What<th>Measured<th>Limit<th></tr>");
     for finding in findings {
         let (class, word) = if finding.holds {
             ("good", "holds")
@@ -213,7 +213,8 @@ fn verdict(page: &mut String, findings: &[Finding]) {
         };
         let _ = write!(
             page,
-            "<tr><td>{}<td class=\"n\">{}<td class=\"n\">{}<td><span class=\"{class}\">{word}</span></tr>",
+            "<tr><td>{}<td class=\"n\" data-label=\"measured\">{}<td class=\"n\" data-label=\"limit\">{}\
+             <td><span class=\"{class}\">{word}</span></tr>",
             escape(&finding.what),
             escape(&finding.measured),
             escape(&finding.limit),
