@@ -1,16 +1,24 @@
 //! One client connection below the HTTP parser: its deadlines, framing that the parser does not report, and its close.
 //!
 //! hyper has one timer for a request head, which also runs while a connection is idle. Here they are two: an idle
-//! connection is kept for [`Bounds::keep_alive`], the first byte and each head have [`Bounds::header_time`].
+//! connection is kept for [`Bounds::keep_alive`], the first byte and each head have [`Bounds::header_time`]. For that, the
+//! parser gets the bytes of one part of a request at a time, and what has arrived beyond that is held back: so a connection
+//! on which half of the next head has arrived is not taken for an idle one.
+
+mod request_parts;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use memchr::memchr;
+use bytes::{Buf, BytesMut};
+use hyper::Request;
+use hyper::body::Body;
+use hyper::header::CONTENT_LENGTH;
+use request_parts::RequestParts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tracing::info;
@@ -63,8 +71,7 @@ pub(crate) struct ConnectionState {
     phase: AtomicU8,
     /// Milliseconds from `accepted` to the moment at which the connection became idle.
     idle_since: AtomicU64,
-    /// `Content-Length` lines that have arrived and belong to no request yet.
-    content_lengths: AtomicU32,
+    parts: Mutex<RequestParts>,
     /// Whether an answer was given without reading its request to the end.
     unread_body: AtomicBool,
 }
@@ -75,26 +82,21 @@ impl ConnectionState {
             accepted: Instant::now(),
             phase: AtomicU8::new(Phase::Idle as u8),
             idle_since: AtomicU64::new(0),
-            content_lengths: AtomicU32::new(0),
+            parts: Mutex::default(),
             unread_body: AtomicBool::new(false),
         }
     }
 
-    /// Notes that a handler has the request. `has_length`: its headers, as the parser shows them, have a `Content-Length`.
+    /// Notes that a handler has the request. Must be called before the parser reads more of the connection.
     ///
-    /// Answers whether a `Content-Length` arrived that the parser does not show: it drops that header from a request which
-    /// also has `Transfer-Encoding`. A pipelined later request may be taken for it; no client pipelines a chunked body.
-    pub(crate) fn begin_request(&self, has_length: bool) -> bool {
+    /// Answers whether the head has a `Content-Length` that the parser does not show: it drops that header from a request
+    /// which also has `Transfer-Encoding`.
+    pub(crate) fn begin_request<B: Body>(&self, request: &Request<B>) -> bool {
         self.set_phase(Phase::Request);
         self.unread_body.store(false, Ordering::Relaxed);
-        if !has_length {
-            return self.content_lengths.load(Ordering::Relaxed) > 0;
-        }
-        let one_less = |n: u32| n.checked_sub(1);
-        let _ = self
-            .content_lengths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-        false
+        let length = request.body().size_hint().exact();
+        let lengths = self.parts().begin_body(length);
+        lengths > 0 && !request.headers().contains_key(CONTENT_LENGTH)
     }
 
     /// Notes that the handler has answered.
@@ -127,6 +129,10 @@ impl ConnectionState {
         changed.is_ok()
     }
 
+    fn parts(&self) -> MutexGuard<'_, RequestParts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase(&self) -> Phase {
         Phase::of(self.phase.load(Ordering::Acquire))
     }
@@ -155,7 +161,10 @@ pub(crate) struct ClientStream<S> {
     is_write_blocked: bool,
     /// The parser is told that the client has closed.
     has_ended: bool,
-    lines: ContentLengthLines,
+    /// The connection may still turn out to begin with [`HTTP2_PREFACE`].
+    may_be_http2: bool,
+    /// What has arrived and is not for the parser yet.
+    held: BytesMut,
     /// Made when it is first needed. It may fire early, and is then set again.
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that may still be discarded, once the writing side is shut down.
@@ -173,7 +182,8 @@ impl<S> ClientStream<S> {
             has_served: false,
             is_write_blocked: false,
             has_ended: false,
-            lines: ContentLengthLines::default(),
+            may_be_http2: true,
+            held: BytesMut::new(),
             timer: None,
             lingering: None,
         }
@@ -196,15 +206,10 @@ impl<S> ClientStream<S> {
         }
     }
 
-    fn idle_time(&self) -> Duration {
-        if !self.has_served {
-            return self.header_time;
-        }
-        match self.state.content_lengths.load(Ordering::Relaxed) {
-            0 => self.keep_alive,
-            // Lines that belong to no request, from a body perhaps. A later request, which may be that of another client of a
-            // proxy, must not be refused for them.
-            _ => Duration::ZERO,
+    const fn idle_time(&self) -> Duration {
+        match self.has_served {
+            true => self.keep_alive,
+            false => self.header_time,
         }
     }
 
@@ -227,37 +232,71 @@ impl<S> ClientStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// Takes note of bytes that have arrived; `false`: the parser must not see them.
-    fn accept_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
+    /// Notes that bytes have arrived; `false`: the connection takes no request any more.
+    fn note_arrival(&mut self) -> bool {
         match self.state.phase() {
-            Phase::Idle if !self.has_served && bytes.starts_with(HTTP2_PREFACE) => {
-                info!("a client spoke HTTP/2 without asking for it, and was told to use HTTP/1.1");
-                // The socket is new and has room for it; a client that loses it still sees the connection closed.
-                let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSAL);
-                self.state.leave_body_unread();
-                return false;
-            }
             Phase::Idle => {
                 if !self.state.leave_idle(Phase::Head) {
                     return false;
                 }
-                self.head_began = Instant::now();
             }
+            // The parser discards the rest of a body that nobody has read.
+            Phase::Answered if self.state.parts().is_in_body() => return true,
             Phase::Answered => {
                 self.has_served = true;
                 self.state.set_phase(Phase::Head);
-                self.head_began = Instant::now();
             }
             Phase::Evicted => return false,
-            Phase::Head | Phase::Request => {}
+            Phase::Head | Phase::Request => return true,
         }
-        let lengths = self.lines.count(bytes);
-        if lengths > 0 {
-            self.state
-                .content_lengths
-                .fetch_add(lengths, Ordering::Relaxed);
-        }
+        self.head_began = Instant::now();
+        self.state.parts().begin_head();
         true
+    }
+
+    /// Whether what has arrived since the connection was accepted, `held` and `bytes`, is the whole HTTP/2 preface;
+    /// `None`: it may be the beginning of one.
+    fn is_http2(&self, bytes: &[u8]) -> Option<bool> {
+        let mut arrived = self.held.iter().chain(bytes);
+        let same = arrived.by_ref().zip(HTTP2_PREFACE).all(|(a, b)| a == b);
+        match same && self.held.len() + bytes.len() < HTTP2_PREFACE.len() {
+            true => None,
+            false => Some(same),
+        }
+    }
+
+    fn refuse_http2(&mut self, cx: &mut Context<'_>) {
+        info!("a client spoke HTTP/2 without asking for it, and was told to use HTTP/1.1");
+        // The socket is new and has room for it; a client that loses it still sees the connection closed.
+        let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSAL);
+        self.state.leave_body_unread();
+        self.has_ended = true;
+    }
+
+    /// Gives the parser what is held, as far as it is for the parser now.
+    fn pass_held(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let most = self.held.len().min(buffer.remaining());
+        let held = self.held.split();
+        let taken = self.pass(&held[..most]);
+        let passed = *taken.as_ref().unwrap_or(&0);
+        buffer.put_slice(&held[..passed]);
+        self.held = held;
+        self.held.advance(passed);
+        if self.held.is_empty() {
+            // An idle connection needs no room for it.
+            self.held = BytesMut::new();
+        }
+        taken.map(|_| ())
+    }
+
+    /// How many of these bytes are for the parser now.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.note_arrival() {
+            self.has_ended = true;
+            return Ok(0);
+        }
+        let taken = self.state.parts().take(bytes);
+        taken.map_err(|invalid| io::Error::new(io::ErrorKind::InvalidData, invalid.0))
     }
 }
 
@@ -268,28 +307,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.has_ended {
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
-            Poll::Ready(Ok(())) => {
-                let bytes = &buffer.filled()[before..];
-                if !bytes.is_empty() && !this.accept_bytes(cx, bytes) {
-                    buffer.set_filled(before);
-                    this.has_ended = true;
-                }
-                Poll::Ready(Ok(()))
+        loop {
+            if this.has_ended {
+                return Poll::Ready(Ok(()));
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                let deadline = this.read_deadline();
-                if deadline.is_some_and(|deadline| this.is_over(cx, deadline)) {
-                    this.has_ended = true;
+            if !this.held.is_empty() && !this.may_be_http2 {
+                return Poll::Ready(this.pass_held(buffer));
+            }
+            match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let deadline = this.read_deadline();
+                    if deadline.is_some_and(|deadline| this.is_over(cx, deadline)) {
+                        this.has_ended = true;
+                        return Poll::Ready(Ok(()));
+                    }
+                    return Poll::Pending;
+                }
+            }
+            let bytes = &buffer.filled()[before..];
+            if bytes.is_empty() {
+                // The client sends nothing more, so that what is held is not the whole preface.
+                this.may_be_http2 = false;
+                if this.held.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Pending
+                continue;
             }
+            if this.may_be_http2 {
+                match this.is_http2(bytes) {
+                    Some(true) => this.refuse_http2(cx),
+                    Some(false) if this.held.is_empty() => this.may_be_http2 = false,
+                    verdict => {
+                        this.may_be_http2 = verdict.is_none();
+                        this.note_arrival();
+                        this.held.extend_from_slice(bytes);
+                    }
+                }
+                if this.has_ended || !this.held.is_empty() {
+                    buffer.set_filled(before);
+                    continue;
+                }
+            }
+            let bytes = &buffer.filled()[before..];
+            let taken = this.pass(bytes);
+            let passed = *taken.as_ref().unwrap_or(&0);
+            this.held.extend_from_slice(&bytes[passed..]);
+            buffer.set_filled(before + passed);
+            return Poll::Ready(taken.map(|_| ()));
         }
     }
 }
@@ -341,79 +408,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     }
 }
 
-/// Finds lines that begin with `Content-Length:` in bytes that arrive in pieces.
-///
-/// A JSON body cannot contain one: a line break inside of it stands between two tokens, and none begins with a letter C.
-struct ContentLengthLines {
-    /// How much of the name the current line has matched; `None`: it begins otherwise.
-    matched: Option<usize>,
-}
-
-impl Default for ContentLengthLines {
-    fn default() -> Self {
-        Self { matched: Some(0) }
-    }
-}
-
-impl ContentLengthLines {
-    const NAME: &[u8] = b"content-length:";
-
-    fn count(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut found = 0;
-        while !bytes.is_empty() {
-            if let Some(matched) = self.matched {
-                let rest = &Self::NAME[matched..];
-                let length = rest.len().min(bytes.len());
-                if bytes[..length].eq_ignore_ascii_case(&rest[..length]) {
-                    bytes = &bytes[length..];
-                    self.matched = Some(matched + length);
-                    if length < rest.len() {
-                        return found;
-                    }
-                    found += 1;
-                }
-                self.matched = None;
-            }
-            let Some(end) = memchr(b'\n', bytes) else {
-                return found;
-            };
-            bytes = &bytes[end + 1..];
-            self.matched = Some(0);
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn finds_content_length_lines_in_any_pieces() {
-        let text = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 3\r\n\r\n{\n}\
-            POST / HTTP/1.1\r\nX-Content-Length: 1\r\nContent-Length:7\r\nContent-Lengths: 2\r\n\r\n";
-        for piece in 1..text.len() {
-            let mut lines = ContentLengthLines::default();
-            let found: u32 = text.chunks(piece).map(|bytes| lines.count(bytes)).sum();
-            assert_eq!(found, 2, "in pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn a_length_beside_a_transfer_coding_is_found_also_behind_other_requests() {
-        let state = ConnectionState::new();
-        // Two requests have arrived, each with a length, and the parser does not show that of the second one.
-        state.content_lengths.store(2, Ordering::Relaxed);
-        assert!(!state.begin_request(true));
-        assert!(state.begin_request(false));
-        let state = ConnectionState::new();
-        assert!(!state.begin_request(false));
-    }
-
-    #[test]
     fn a_busy_connection_is_not_evicted() {
         let state = ConnectionState::new();
-        state.begin_request(false);
+        state.begin_request(&Request::new(String::new()));
         assert!(!state.evict());
         assert_eq!(state.idle_since(), None);
         state.end_request();

@@ -103,9 +103,13 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
             let (app, connection) = (app.clone(), connection.clone());
+            // At once: the parser may read the body before it polls what answers.
+            let hides_length = connection.begin_request(&request);
             // Boxed: a connection has room for the future of its service also while it is idle.
             Box::pin(async move {
-                Ok::<_, Infallible>(http::answer(&app, &connection, peer, request).await)
+                Ok::<_, Infallible>(
+                    http::answer(&app, &connection, peer, request, hides_length).await,
+                )
             })
         });
         let served = parser.serve_connection(TokioIo::new(stream), serve);

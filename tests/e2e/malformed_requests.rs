@@ -221,22 +221,22 @@ async fn a_length_that_hides_behind_another_request() {
 #[tokio::test]
 async fn what_a_body_says_is_not_taken_for_a_header_of_the_next_request() {
     let world = World::silent();
-    let mut stream = TcpStream::connect(world.program.address)
-        .await
-        .expect("a connection");
+    let token = &world.program.token;
     let body = "{\nContent-Length: 1}";
-    let request = format!(
+    // A proxy may send requests of several clients on one connection.
+    let first = format!(
         "{LINE}\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes()).await.expect("sent");
-    // A proxy would send another client's request on this connection next: it is closed before.
-    let mut answer = String::new();
-    let reading = stream.read_to_string(&mut answer);
-    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
-    read.expect("it is closed before it is idle for long")
-        .expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let second = format!(
+        "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
+        chunked(BODY)
+    );
+    let answers = raw(&world, format!("{first}{second}").as_bytes()).await;
+    let (found, written) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
+    assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
+    assert!(written.starts_with("HTTP/1.1 200 "), "{answers}");
 }
 
 #[tokio::test]
@@ -275,6 +275,20 @@ async fn a_chunked_body_that_is_malformed_or_too_large() {
         (format!("1{:016x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (format!("{:x}\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (format!("{:x};a=\n\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        // A size of 17 digits, of which all but the last are zeros, and line ends without CR in trailers.
+        (format!("{:017x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
+        (
+            format!("{:x}\r\n{BODY}\r\n{:017x}\r\n\r\n", BODY.len(), 0),
+            400,
+        ),
+        (
+            format!("{:x}\r\n{BODY}\r\n0\r\nX: y\nZ: z\r\n\r\n", BODY.len()),
+            400,
+        ),
+        (
+            format!("{:x}\r\n{BODY}\r\n0\r\nX: y\r\n\n", BODY.len()),
+            400,
+        ),
         (format!("+{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (format!("-1\r\n{BODY}\r\n0\r\n\r\n"), 400),
         (format!("x\r\n{BODY}\r\n0\r\n\r\n"), 400),
@@ -300,7 +314,11 @@ async fn a_chunked_body_that_is_malformed_or_too_large() {
     let answer = raw(&world, &request(&world, LINE, headers, &trailers)).await;
     assert_refused("trailers", &answer, 400, "body");
     assert_eq!(world.books().await.dump(), before);
-    let trailer = format!("{:x}\r\n{BODY}\r\n0\r\nkeyUuid: other\r\n\r\n", BODY.len());
+    let trailer = format!(
+        "{:016x}\r\n{BODY}\r\n{:016x}\r\nkeyUuid: other\r\n\r\n",
+        BODY.len(),
+        0
+    );
     let answer = raw(&world, &request(&world, LINE, headers, &trailer)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("\"keyUuid\":\"k\""), "{answer}");
@@ -499,4 +517,140 @@ async fn a_body_that_is_no_utf_8() {
         200,
         "others are served"
     );
+}
+
+/// What the server sends until it closes; it has to close by itself within a minute.
+async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    read.expect("the server closes the connection")
+        .expect("an orderly close");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn half_a_head_behind_a_request_in_one_segment_has_the_time_of_a_head() {
+    // The time of an idle connection is longer than this test waits.
+    let world = World::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
+    let token = &world.program.token;
+    let head = |framing: &str| {
+        format!(
+            "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\n{framing}\r\n\r\n"
+        )
+    };
+    let length = format!("Content-Length: {}", BODY.len());
+    let waiting = ["GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n"].map(|half| {
+        [
+            "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            format!("{}{BODY}", head(&length)),
+            format!("{}{}", head("Transfer-Encoding: chunked"), chunked(BODY)),
+        ]
+        .map(|whole| (whole, half))
+    });
+    let waiting = waiting.concat().into_iter().map(|(whole, half)| {
+        let address = world.program.address;
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let sent = format!("{whole}{half}");
+            stream.write_all(sent.as_bytes()).await.expect("sent");
+            until_closed(&mut stream).await
+        })
+    });
+    for waiting in waiting.collect::<Vec<_>>() {
+        let answer = waiting.await.expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_arrive_in_one_segment_are_answered_in_their_order() {
+    let world = World::silent();
+    let token = &world.program.token;
+    let head = |framing: &str| {
+        format!(
+            "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\n{framing}\r\n\r\n"
+        )
+    };
+    let length = format!("Content-Length: {}", BODY.len());
+    let last = "GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let all = [
+        "\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        format!("{}{BODY}", head(&length)),
+        format!("{}{}", head("Transfer-Encoding: chunked"), chunked(BODY)),
+        "GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(),
+        last.to_owned(),
+    ]
+    .concat();
+    for piece in [all.len(), 700, 1] {
+        let mut stream = TcpStream::connect(world.program.address)
+            .await
+            .expect("a connection");
+        stream.set_nodelay(true).expect("set");
+        for bytes in all.as_bytes().chunks(piece) {
+            stream.write_all(bytes).await.expect("sent");
+        }
+        let answers = until_closed(&mut stream).await;
+        let found: Vec<&str> = ["\"ok\"", "\"success\"", "\"ready\""]
+            .iter()
+            .flat_map(|body| answers.match_indices(body))
+            .map(|(_, body)| body)
+            .collect();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 5, "{answers}");
+        assert_eq!(found.len(), 5, "{answers}");
+        assert!(answers.ends_with("{\"status\":\"ready\"}"), "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn an_http_2_preface_in_pieces_is_refused_in_http_2() {
+    let world = World::silent();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut refusals = Vec::new();
+    for first in [1, 2, 5, 13, 15] {
+        let mut stream = TcpStream::connect(world.program.address)
+            .await
+            .expect("a connection");
+        stream.set_nodelay(true).expect("set");
+        stream.write_all(&preface[..first]).await.expect("sent");
+        // The server reads this much before the rest comes: an answer on another connection takes longer than that.
+        for _ in 0..3 {
+            assert_eq!(world.program.get("/healthz").send().await.status, 200);
+        }
+        stream.write_all(&preface[first..]).await.expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("it closes");
+        assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS: {first}");
+        refusals.push(answer);
+    }
+    assert!(refusals.iter().all(|answer| *answer == refusals[0]));
+    // Methods that begin like the preface are read as HTTP/1.1, whatever comes in one piece.
+    for method in ["POST", "PUT", "PROPFIND", "PRI", "P"] {
+        let mut stream = TcpStream::connect(world.program.address)
+            .await
+            .expect("a connection");
+        stream.set_nodelay(true).expect("set");
+        let request = format!("{method} * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        for byte in request.as_bytes() {
+            stream.write_all(&[*byte]).await.expect("sent");
+        }
+        let answer = until_closed(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{method}: {answer}");
+    }
+    // A client that ends within the preface is answered as one of HTTP/1.1.
+    let answer = raw_and_shut_down(&world, b"PRI * HT").await;
+    assert!(!answer.contains("HTTP/2"), "{answer}");
+}
+
+/// Sends these bytes and nothing more, and reads what comes until the server closes.
+async fn raw_and_shut_down(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.program.address)
+        .await
+        .expect("a connection");
+    stream.write_all(bytes).await.expect("sent");
+    stream.shutdown().await.expect("shut down");
+    until_closed(&mut stream).await
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use keywright_domain::model::Tick;
 use tokio::time::Instant;
@@ -41,16 +41,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How much of a request's path is logged, in characters.
 const LOGGED_PATH: usize = 128;
 
-/// Answers one request, whatever it is. Its id stands in each log line and in the answer.
+/// Answers one request, whatever it is. Its id stands in each log line and in the answer. `hides_length`: the request has
+/// a `Content-Length` that the parser does not show.
 pub(crate) async fn answer(
     app: &Arc<App>,
     connection: &ConnectionState,
     client: IpAddr,
     request: Request<Incoming>,
+    hides_length: bool,
 ) -> Answer {
     let start = Instant::now();
     let headers = request.headers();
-    let hides_length = connection.begin_request(headers.contains_key(CONTENT_LENGTH));
     let has_body = !request.body().is_end_stream();
     let cors = Cors::of(headers, &app.cors);
     // A request without credentials does not count as a failed attempt.
@@ -204,7 +205,7 @@ mod tests {
         }
         let connection: &'static ConnectionState = Box::leak(Box::new(ConnectionState::new()));
         let size = size(|app: &'static Arc<App>, client, request| {
-            answer(app, connection, client, request)
+            answer(app, connection, client, request, false)
         });
         assert!(size < 4 * 1024, "{size} bytes");
     }
