@@ -8,10 +8,11 @@
 mod request_parts;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -19,8 +20,11 @@ use hyper::Request;
 use hyper::body::Body;
 use hyper::header::CONTENT_LENGTH;
 use request_parts::RequestParts;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_io_timeout::TimeoutStream;
 use tracing::info;
 
 use crate::settings::Bounds;
@@ -49,7 +53,9 @@ enum Phase {
     Request,
     /// The handler has answered; the answer may still be on its way out.
     Answered,
-    /// The connection was chosen to make room for another one. It serves no further request.
+    /// The connection was chosen to make room for another one, unless a request has arrived on it by now.
+    Evicting,
+    /// The connection makes room for another one. It serves no further request.
     Evicted,
 }
 
@@ -60,6 +66,7 @@ impl Phase {
             1 => Self::Head,
             2 => Self::Request,
             3 => Self::Answered,
+            4 => Self::Evicting,
             _ => Self::Evicted,
         }
     }
@@ -72,6 +79,8 @@ pub(crate) struct ConnectionState {
     /// Milliseconds from `accepted` to the moment at which the connection became idle.
     idle_since: AtomicU64,
     parts: Mutex<RequestParts>,
+    /// The task of the idle connection.
+    waker: Mutex<Option<Waker>>,
     /// Whether an answer was given without reading its request to the end.
     unread_body: AtomicBool,
 }
@@ -83,6 +92,7 @@ impl ConnectionState {
             phase: AtomicU8::new(Phase::Idle as u8),
             idle_since: AtomicU64::new(0),
             parts: Mutex::default(),
+            waker: Mutex::default(),
             unread_body: AtomicBool::new(false),
         }
     }
@@ -116,21 +126,34 @@ impl ConnectionState {
         idle.then(|| self.accepted + since)
     }
 
-    /// Marks an idle connection so that it serves no further request; `false` if a request has begun meanwhile.
-    pub(crate) fn evict(&self) -> bool {
-        self.leave_idle(Phase::Evicted)
+    /// Asks an idle connection to close. Its own task does so, unless bytes of a request have arrived; what this process
+    /// knows of the socket may be older. Nothing happens if a request has begun.
+    pub(crate) fn evict(&self) {
+        if self.change(Phase::Idle, Phase::Evicting)
+            && let Some(task) = lock(&self.waker).take()
+        {
+            task.wake();
+        }
     }
 
-    fn leave_idle(&self, next: Phase) -> bool {
-        let (from, to) = (Phase::Idle as u8, next as u8);
+    fn change(&self, from: Phase, to: Phase) -> bool {
+        let (from, to) = (from as u8, to as u8);
         let changed = self
             .phase
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         changed.is_ok()
     }
 
+    /// Lets [`Self::evict`] wake this task.
+    fn set_waker(&self, waker: &Waker) {
+        let mut known = lock(&self.waker);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
     fn parts(&self) -> MutexGuard<'_, RequestParts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.parts)
     }
 
     fn phase(&self) -> Phase {
@@ -149,9 +172,14 @@ impl ConnectionState {
     }
 }
 
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A client's byte stream with the deadlines of [`Bounds`].
-pub(crate) struct ClientStream<S> {
-    stream: S,
+pub(crate) struct ClientStream {
+    /// A client that does not read what it asked for is given up.
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
     state: Arc<ConnectionState>,
     header_time: Duration,
     keep_alive: Duration,
@@ -171,11 +199,13 @@ pub(crate) struct ClientStream<S> {
     lingering: Option<usize>,
 }
 
-impl<S> ClientStream<S> {
-    pub(crate) fn new(stream: S, state: Arc<ConnectionState>, bounds: &Bounds) -> Self {
+impl ClientStream {
+    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>, bounds: &Bounds) -> Self {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(bounds.write_time));
         Self {
             head_began: state.accepted,
-            stream,
+            stream: Box::pin(stream),
             state,
             header_time: bounds.header_time,
             keep_alive: bounds.keep_alive,
@@ -202,7 +232,7 @@ impl<S> ClientStream<S> {
             }
             Phase::Head => Some(self.head_began + self.header_time),
             // Bodies and answers have deadlines of their own.
-            Phase::Request | Phase::Answered | Phase::Evicted => None,
+            Phase::Request | Phase::Answered | Phase::Evicting | Phase::Evicted => None,
         }
     }
 
@@ -231,15 +261,12 @@ impl<S> ClientStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+impl ClientStream {
     /// Notes that bytes have arrived; `false`: the connection takes no request any more.
     fn note_arrival(&mut self) -> bool {
         match self.state.phase() {
-            Phase::Idle => {
-                if !self.state.leave_idle(Phase::Head) {
-                    return false;
-                }
-            }
+            // Only this task leaves `Evicting`, and `Idle` for another phase than that.
+            Phase::Idle | Phase::Evicting => self.state.set_phase(Phase::Head),
             // The parser discards the rest of a body that nobody has read.
             Phase::Answered if self.state.parts().is_in_body() => return true,
             Phase::Answered => {
@@ -252,6 +279,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         self.head_began = Instant::now();
         self.state.parts().begin_head();
         true
+    }
+
+    /// Closes the connection if it was chosen to make room and nothing has arrived on it.
+    fn make_room(&mut self, cx: &Context<'_>) {
+        if self.state.phase() == Phase::Idle {
+            self.state.set_waker(cx.waker());
+        }
+        if self.state.phase() != Phase::Evicting {
+            return;
+        }
+        // The runtime may not know yet that bytes have arrived, so that the socket itself is asked.
+        let socket = SockRef::from(self.stream.get_ref());
+        if socket
+            .peek(&mut [MaybeUninit::uninit()])
+            .is_ok_and(|n| n > 0)
+        {
+            self.state.become_idle();
+        } else {
+            self.state.set_phase(Phase::Evicted);
+            self.has_ended = true;
+        }
     }
 
     /// Whether what has arrived since the connection was accepted, `held` and `bytes`, is the whole HTTP/2 preface;
@@ -300,7 +348,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -322,6 +370,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
                     let deadline = this.read_deadline();
                     if deadline.is_some_and(|deadline| this.is_over(cx, deadline)) {
                         this.has_ended = true;
+                    }
+                    this.make_room(cx);
+                    if this.has_ended {
                         return Poll::Ready(Ok(()));
                     }
                     return Poll::Pending;
@@ -361,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -410,20 +461,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
     fn a_busy_connection_is_not_evicted() {
         let state = ConnectionState::new();
         state.begin_request(&Request::new(String::new()));
-        assert!(!state.evict());
+        state.evict();
+        assert!(state.phase() == Phase::Request);
         assert_eq!(state.idle_since(), None);
         state.end_request();
-        assert!(!state.evict(), "its answer may be on the way");
+        state.evict();
+        assert!(
+            state.phase() == Phase::Answered,
+            "its answer may be on the way"
+        );
         state.become_idle();
         assert!(state.idle_since().is_some());
-        assert!(state.evict());
-        assert!(!state.leave_idle(Phase::Head), "it takes no request");
+        state.evict();
+        assert!(state.phase() == Phase::Evicting);
+        assert_eq!(state.idle_since(), None, "it is chosen once");
+    }
+
+    /// A connection that is idle as far as the runtime knows, and its client.
+    async fn idle_connection() -> (ClientStream, Arc<ConnectionState>, std::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let client = std::net::TcpStream::connect(address).expect("a connection");
+        let (socket, _) = listener.accept().await.expect("accepted");
+        let state = Arc::new(ConnectionState::new());
+        let mut stream = ClientStream::new(socket, state.clone(), &Bounds::default());
+        let mut byte = [0; 1];
+        let read = poll_fn(|cx| {
+            let mut buffer = ReadBuf::new(&mut byte);
+            Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut buffer).is_ready())
+        });
+        assert!(!read.await, "nothing has arrived");
+        (stream, state, client)
+    }
+
+    #[tokio::test]
+    async fn an_evicted_connection_serves_a_request_that_the_runtime_has_not_seen() {
+        let (mut stream, state, mut client) = idle_connection().await;
+        // This thread runs the runtime as well, which therefore learns nothing of these bytes yet.
+        io::Write::write_all(&mut client, b"GET").expect("sent");
+        state.evict();
+        let mut request = [0; 3];
+        let read = stream.read_exact(&mut request).await;
+        read.expect("the request is read");
+        assert_eq!(&request, b"GET");
+        assert!(state.phase() == Phase::Head);
+    }
+
+    #[tokio::test]
+    async fn an_evicted_connection_on_which_nothing_has_arrived_ends() {
+        let (mut stream, state, _client) = idle_connection().await;
+        let reading = tokio::spawn(async move { stream.read_u8().await.map_err(|e| e.kind()) });
+        tokio::task::yield_now().await;
+        // The task waits for bytes now, and is woken.
+        state.evict();
+        let read = reading.await.expect("no panic");
+        assert_eq!(read, Err(io::ErrorKind::UnexpectedEof));
+        assert!(state.phase() == Phase::Evicted);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
-use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::app::App;
@@ -22,7 +21,8 @@ use crate::http::ParserAnswers;
 use crate::settings::Settings;
 use crate::signals::Stop;
 
-/// A connection that has been idle for less is not closed for another one: its first request may be on the way.
+/// A connection that has been idle for less is not closed for another one: its first request may be on the way through the
+/// network.
 const MIN_IDLE: Duration = Duration::from_secs(1);
 
 /// How long to wait when the system has no file descriptor left.
@@ -95,10 +95,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
             return;
         };
         let state = Arc::new(ConnectionState::new());
-        // A client that does not read what it asked for is given up, too.
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(bounds.write_time));
-        let stream = ClientStream::new(Box::pin(stream), state.clone(), &bounds);
+        let stream = ClientStream::new(stream, state.clone(), &bounds);
         let stream = ParserAnswers::new(stream, app.clone(), state.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
@@ -168,16 +165,11 @@ impl Places {
 
     fn evict_longest_idle(&mut self) {
         self.forget_ended();
-        let idle = self
-            .open
-            .iter()
-            .filter_map(|(state, task)| Some((state.idle_since()?, state, task)))
-            .filter(|(since, ..)| since.elapsed() >= MIN_IDLE);
-        if let Some((_, state, task)) = idle.min_by_key(|(since, ..)| *since)
-            // A request that has just begun on it is served.
-            && state.evict()
-        {
-            task.abort();
+        let idle = { self.open.iter() }
+            .filter_map(|(state, _)| Some((state.idle_since()?, state)))
+            .filter(|(since, _)| since.elapsed() >= MIN_IDLE);
+        if let Some((_, state)) = idle.min_by_key(|(since, _)| *since) {
+            state.evict();
         }
     }
 }
