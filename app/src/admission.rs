@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keywright_domain::model::{Identity, Principal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::settings::Bounds;
@@ -22,6 +22,9 @@ const FAILURE_WINDOW: f64 = 5.0;
 /// How many sources are remembered; beyond that, those whose failures are forgiven are forgotten.
 const MAX_SOURCES: usize = 4096;
 
+/// How many requests whose clients have ended what they send may wait for their locks at once.
+const MAX_HALF_CLOSED_WAITS: u64 = 64;
+
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -32,6 +35,8 @@ pub(crate) struct Admission {
     most_failures: f64,
     shares: Shares,
     failures: Mutex<HashMap<IpAddr, Failures>>,
+    /// How many waits of half-closed clients have begun.
+    half_closed_waits: watch::Sender<u64>,
 }
 
 /// How many requests of whom are in progress.
@@ -76,6 +81,7 @@ impl Admission {
             most_failures: f64::from(bounds.failures),
             shares: Shares::default(),
             failures: Mutex::default(),
+            half_closed_waits: watch::Sender::default(),
         }
     }
 
@@ -124,6 +130,20 @@ impl Admission {
             names,
             shares: self.shares.clone(),
         })
+    }
+
+    /// Notes that a client whose request waits for a lock has ended what it sends. Completes when the wait is to end because
+    /// too many others like it have begun since: such a client may be gone, and holds no share.
+    pub(crate) async fn end_of_half_closed_wait(&self) {
+        let mut begun = self.half_closed_waits.subscribe();
+        let mut own = 0;
+        self.half_closed_waits.send_modify(|begun| {
+            *begun += 1;
+            own = *begun;
+        });
+        let last = own.saturating_add(MAX_HALF_CLOSED_WAITS);
+        // The sender lives as long as this borrow of it.
+        let _ = begun.wait_for(|begun| *begun >= last).await;
     }
 
     /// Notes that credentials from this source were refused. Whether there were too many of them lately: then it is told
@@ -231,6 +251,8 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use keywright_domain::model::{OrganizationId, UserId};
 
     use super::*;
@@ -308,6 +330,25 @@ mod tests {
         assert!(of_acme.iter().all(Option::is_some), "one share each");
         drop((held, of_acme, bob));
         assert!(lock(&admission.shares).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_wait_of_a_half_closed_client_ends_when_there_are_too_many() {
+        let admission = admission();
+        let mut waits: Vec<_> = (0..=MAX_HALF_CLOSED_WAITS)
+            .map(|_| Box::pin(admission.end_of_half_closed_wait()))
+            .collect();
+        let last = waits.len() - 1;
+        let mut is_over = |n: usize| {
+            let mut task = Context::from_waker(Waker::noop());
+            waits[n].as_mut().poll(&mut task).is_ready()
+        };
+        for n in 0..last {
+            assert!(!is_over(n), "{n}");
+        }
+        assert!(!is_over(last), "the newest goes on");
+        assert!(is_over(0), "the oldest ends");
+        assert!(!is_over(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ mod request_parts;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -21,8 +21,9 @@ use hyper::body::Body;
 use hyper::header::CONTENT_LENGTH;
 use request_parts::RequestParts;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_io_timeout::TimeoutStream;
 use tracing::info;
@@ -81,6 +82,9 @@ pub(crate) struct ConnectionState {
     parts: Mutex<RequestParts>,
     /// The task of the idle connection.
     waker: Mutex<Option<Waker>>,
+    /// Whether the client has ended what it sends, noticed while a handler has its request.
+    is_half_closed: AtomicBool,
+    half_close: Notify,
     /// Whether an answer was given without reading its request to the end.
     unread_body: AtomicBool,
 }
@@ -93,6 +97,8 @@ impl ConnectionState {
             idle_since: AtomicU64::new(0),
             parts: Mutex::default(),
             waker: Mutex::default(),
+            is_half_closed: AtomicBool::new(false),
+            half_close: Notify::new(),
             unread_body: AtomicBool::new(false),
         }
     }
@@ -117,6 +123,21 @@ impl ConnectionState {
     /// Notes that the answer does not wait for the rest of the request.
     pub(crate) fn leave_body_unread(&self) {
         self.unread_body.store(true, Ordering::Relaxed);
+    }
+
+    /// Completes when the client has ended what it sends. It may wait for its answer all the same, or be gone: TCP has one
+    /// signal for both, until an answer is sent.
+    pub(crate) async fn half_closed(&self) {
+        let closed = self.half_close.notified();
+        if !self.is_half_closed.load(Ordering::Acquire) {
+            closed.await;
+        }
+    }
+
+    fn note_half_close(&self) {
+        if !self.is_half_closed.swap(true, Ordering::AcqRel) {
+            self.half_close.notify_one();
+        }
     }
 
     /// The moment since which nothing of a request has arrived; `None` while there is one.
@@ -281,6 +302,30 @@ impl ClientStream {
         true
     }
 
+    /// Looks what became of the client while a handler has its request, and the parser reads nothing.
+    ///
+    /// # Errors
+    /// The client has reset the connection, so that nobody reads the answer.
+    fn watch_client(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        let socket = self.stream.get_ref();
+        // Bytes of a later request, the end of what the client sends, or a reset.
+        if socket.poll_read_ready(cx).is_pending() {
+            return Ok(());
+        }
+        let state = pin!(socket.ready(Interest::READABLE | Interest::WRITABLE | Interest::ERROR));
+        let Poll::Ready(state) = state.poll(&mut Context::from_waker(Waker::noop())) else {
+            return Ok(());
+        };
+        let state = state?;
+        if state.is_write_closed() || state.is_error() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if state.is_read_closed() {
+            self.state.note_half_close();
+        }
+        Ok(())
+    }
+
     /// Closes the connection if it was chosen to make room and nothing has arrived on it.
     fn make_room(&mut self, cx: &Context<'_>) {
         if self.state.phase() == Phase::Idle {
@@ -424,6 +469,10 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The parser flushes whenever its task runs.
+        if self.state.phase() == Phase::Request {
+            self.watch_client(cx)?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

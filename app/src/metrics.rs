@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     open_writes: Gauge,
     unconfirmed: Gauge,
     shed: Family<[Label; 1], Counter>,
+    unanswered: Counter,
     dropped_log_lines: Counter,
     omitted_reports: Counter,
 }
@@ -246,6 +247,11 @@ impl Metrics {
                 "shed_requests",
                 "Requests that were turned away because too much was in progress",
             ),
+            unanswered: counted(
+                &mut registry,
+                "unanswered_requests",
+                "Requests whose connection ended before their answer",
+            ),
             dropped_log_lines: counted(
                 &mut registry,
                 "dropped_log_lines",
@@ -321,6 +327,11 @@ impl Metrics {
         self.requests
             .get_or_create(&Answered { route, status })
             .inc();
+    }
+
+    /// A request's connection has ended before its answer.
+    pub(crate) fn unanswered(&self) {
+        self.unanswered.inc();
     }
 
     pub(crate) fn accepted(&self, took: Duration) {

@@ -419,6 +419,82 @@ async fn nobody_takes_all_places() {
     );
 }
 
+/// Sends a request to write a key that waits for the lock for as long as may be, on a connection of its own.
+async fn send_waiting(world: &World, key: &str, id: &str) -> TcpStream {
+    let body = format!("{{\"keyUuid\":\"{key}\"}}");
+    let prefer = format!("Host: x\r\nPrefer: wait=30\r\nConnection: close\r\nX-Request-Id: {id}");
+    let head = head(world, body.len()).replace("Host: x", &prefer);
+    let mut stream = connect(world).await;
+    let request = format!("{head}{body}");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    eventually("the write is open", || async {
+        let log = world.program.log();
+        let sent = |line: &str| line.contains(id) && line.contains("SENT");
+        log.lines().any(sent).then_some(())
+    })
+    .await;
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_connection_waits_no_longer() {
+    let world = World::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
+    for pipelined in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let id = format!("reset-{}", pipelined.len());
+        let mut waiting = send_waiting(&world, &id, &id).await;
+        let other = world.write("other", Some(3)).await;
+        assert_eq!(other.body["reason"], "TooManyInProgress", "{other:?}");
+        waiting.write_all(pipelined.as_bytes()).await.expect("sent");
+        waiting.set_zero_linger().expect("set");
+        drop(waiting);
+        let line = eventually("its request is given up", || async {
+            let log = world.program.log();
+            let is_over = |line: &&str| line.contains(&id) && line.contains("route=");
+            log.lines().find(is_over).map(str::to_owned)
+        })
+        .await;
+        assert!(
+            line.contains("the connection ended before the answer"),
+            "{line}"
+        );
+        assert_eq!(world.write("other", Some(3)).await.status, 200);
+    }
+    let metrics = world.program.get("/metrics").send().await;
+    let counted = "\nkeywright_unanswered_requests_total 2\n";
+    assert!(metrics.text.contains(counted), "{}", metrics.text);
+    world.balanced().await;
+}
+
+#[tokio::test]
+async fn a_client_that_ends_what_it_sends_waits_on_without_its_share() {
+    let world = World::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
+    let mut waiting = send_waiting(&world, "k", "half-closed").await;
+    let other = world.write("other", Some(3)).await;
+    assert_eq!(other.body["reason"], "TooManyInProgress", "{other:?}");
+    waiting.shutdown().await.expect("shut down");
+    eventually("its share is free", || async {
+        let other = world.write("other", Some(3)).await;
+        (other.status == 200).then_some(())
+    })
+    .await;
+    // Taken back, the write ends: the client is told so, because it has waited for that.
+    let open = world
+        .program
+        .get("/locks/123/writes?state=open")
+        .send()
+        .await;
+    let id = open.body["writes"][0]["id"]
+        .as_str()
+        .expect("the first write");
+    let path = format!("/locks/{LOCK}/writes/{id}");
+    let withdrawal = world.program.request("DELETE", &path);
+    let withdrawn = withdrawal.bearer(&world.program.token).send().await;
+    assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
+    let (answer, _) = until_closed(waiting).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("\"state\":\"WITHDRAWN\""), "{answer}");
+}
+
 #[tokio::test]
 async fn who_guesses_credentials_is_slowed_down_and_good_ones_are_let_in() {
     let world = World::new(&["--virtual-locks", "off", "--max-failures", "5"]);

@@ -22,10 +22,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderName, HeaderValue};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use keywright_domain::model::Tick;
 use tokio::time::Instant;
-use tracing::{Instrument, error, info, info_span};
+use tracing::{Instrument, Span, error, info, info_span};
 
 use crate::app::App;
 use crate::connection::ConnectionState;
@@ -74,8 +74,15 @@ pub(crate) async fn answer(
         _ => None,
     };
     let deadline = app.deadline();
+    let mut unanswered = Unanswered {
+        app,
+        line: Some((span.clone(), method, route)),
+        path: &path,
+        client,
+        start,
+    };
     let requested = request_head::check(&request, hides_length).and(found);
-    let mut answer = dispatch(app, requested, request, deadline)
+    let mut answer = dispatch(app, connection, requested, request, deadline)
         .instrument(span.clone())
         .await
         .unwrap_or_else(|api_error| match api_error {
@@ -93,8 +100,10 @@ pub(crate) async fn answer(
     let ends = app.work.is_stopping() || has_body && !reads_body;
     let status = status.as_u16();
     app.metrics.answered(route, status);
-    if !quiet {
-        let duration_ms = start.elapsed().as_micros() as f64 / 1000.0;
+    if let Some((span, method, route)) = unanswered.line.take()
+        && !quiet
+    {
+        let duration_ms = millis(start);
         let path = start_of(&path);
         span.in_scope(|| info!(%method, path, route, status, duration_ms, %client, "answered"));
     }
@@ -109,6 +118,34 @@ pub(crate) async fn answer(
     }
     connection.end_request();
     answer
+}
+
+/// A request that has no answer yet. Dropped as such, it was given up because its connection ended.
+struct Unanswered<'a> {
+    app: &'a App,
+    /// What the log line says besides the other fields; `None` once there is an answer.
+    line: Option<(Span, Method, &'static str)>,
+    path: &'a str,
+    client: IpAddr,
+    start: Instant,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let Some((span, method, route)) = self.line.take() else {
+            return;
+        };
+        self.app.metrics.unanswered();
+        let (path, client) = (start_of(self.path), self.client);
+        let duration_ms = millis(self.start);
+        span.in_scope(|| {
+            info!(%method, path, route, duration_ms, %client, "the connection ended before the answer");
+        });
+    }
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_micros() as f64 / 1000.0
 }
 
 /// Answers a request while the service is still being set up: the process is alive, and takes no work.
@@ -164,6 +201,7 @@ async fn by<T>(
 
 async fn dispatch(
     app: &Arc<App>,
+    connection: &ConnectionState,
     route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
     deadline: Tick,
@@ -181,7 +219,9 @@ async fn dispatch(
         }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
-        Route::WriteKey(lock) => write_key::write_key(app, lock, request, deadline).await,
+        Route::WriteKey(lock) => {
+            write_key::write_key(app, connection, lock, request, deadline).await
+        }
         Route::Details(lock) => by(app, deadline, queries::details(app, lock, &request)).await,
         Route::Events(lock) => by(app, deadline, queries::events(app, lock, &request)).await,
         Route::Writes(lock) => by(app, deadline, queries::writes(app, lock, &request)).await,

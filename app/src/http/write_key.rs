@@ -21,8 +21,9 @@ use super::answer::{self, Success, WriteStatus, location};
 use super::api_error::ApiError;
 use super::request::{self, AuthorizedRequest};
 use super::{Answer, by};
-use crate::admission::Permit;
+use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
+use crate::connection::ConnectionState;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -32,6 +33,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(200);
 /// `POST /locks/{id}/WriteKey`.
 pub(super) async fn write_key(
     app: &Arc<App>,
+    connection: &ConnectionState,
     lock: &str,
     request: Request<Incoming>,
     deadline: Tick,
@@ -49,7 +51,7 @@ pub(super) async fn write_key(
         principal,
         lock,
         permit,
-        share: _share,
+        share,
     } = by(app, deadline, request::asked(app, &head.headers, lock)).await?;
     let wait = request::wait(&head.headers);
     let options = RequestOptions {
@@ -70,7 +72,17 @@ pub(super) async fn write_key(
     // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
     let outcome = match wait {
         // Boxed: most requests do not wait, and need no room for it.
-        Some(span) => Box::pin(settled(app, (lock, written.write), &principal, span)).await,
+        Some(span) => {
+            let client = (connection, share);
+            Box::pin(settled(
+                app,
+                (lock, written.write),
+                &principal,
+                span,
+                client,
+            ))
+            .await
+        }
         None => None,
     };
     let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
@@ -149,11 +161,15 @@ fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
 
 /// The write once it has come to its end, or as it is after `span` or when the service is being stopped; `None` where the
 /// store does not say.
+///
+/// A client that has ended what it sends may be gone. It holds no share from then on, and its wait ends early when many
+/// others are like that.
 async fn settled(
     app: &App,
     (lock, id): (LockId, WriteId),
     principal: &Principal,
     span: Duration,
+    (connection, share): (&ConnectionState, QuotaPermit),
 ) -> Option<Write> {
     let until = app.timer.tick().after(span);
     let changed = || saved(app, id);
@@ -165,10 +181,16 @@ async fn settled(
             tokio::time::sleep(DRAIN_POLL).await;
         }
     };
+    let too_many_half_closed = async {
+        connection.half_closed().await;
+        drop(share);
+        app.admission.end_of_half_closed_wait().await;
+    };
     let write = tokio::select! {
         biased;
         write = waiting => write,
         () = draining => app.writes.read_write(lock, id, principal).await,
+        () = too_many_half_closed => app.writes.read_write(lock, id, principal).await,
     };
     write.ok()
 }
