@@ -106,7 +106,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> Result<(), bootstrap::Er
     let url = format!("http://{}", listener.local_addr()?);
     let mut wired = tokio::select! {
         wired = bootstrap::wire(settings, wiring, &url) => wired?,
-        () = startup::answer_health_checks(&listener) => return Ok(()),
+        () = startup::answer_health_checks(&listener, &settings.bounds, bootstrap::ids()) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
     #[cfg(feature = "sandbox")]

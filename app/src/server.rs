@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::http::ParserAnswers;
+use crate::http::{ParserAnswers, Refusals};
 use crate::settings::Settings;
 use crate::signals::Stop;
 
@@ -86,6 +86,11 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         .max_buf_size(bounds.headers)
         .half_close(true)
         .keep_alive(true);
+    let refusals = Arc::new(Refusals {
+        ids: app.ids.clone(),
+        max_head: bounds.headers,
+        metrics: Some(app.metrics.clone()),
+    });
     let mut places = Places::new(bounds.connections);
     loop {
         let Some((stream, peer)) = accept(listener).await else {
@@ -96,7 +101,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         };
         let state = Arc::new(ConnectionState::new());
         let stream = ClientStream::new(stream, state.clone(), &bounds);
-        let stream = ParserAnswers::new(stream, app.clone(), state.clone());
+        let stream = ParserAnswers::new(stream, refusals.clone(), state.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
             let (app, connection) = (app.clone(), connection.clone());

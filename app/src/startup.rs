@@ -4,34 +4,60 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use keywright_domain::ports::IdGenerator;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
+use crate::http::{ParserAnswers, Refusals};
+use crate::settings::Bounds;
 
 /// Connections at once, and how long each may take: probes ask seldom, are short, and give up after a second.
 const CONNECTIONS: usize = 256;
 const CONNECTION_TIME: Duration = Duration::from_millis(500);
 
 /// Answers `/healthz` with 200 and everything else with 503, one request a connection, for as long as it is polled.
-pub(crate) async fn answer_health_checks(listener: &TcpListener) {
+pub(crate) async fn answer_health_checks(
+    listener: &TcpListener,
+    bounds: &Bounds,
+    ids: Arc<dyn IdGenerator>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let refusals = Arc::new(Refusals {
+        ids: ids.clone(),
+        max_head: bounds.headers,
+        metrics: None,
+    });
     // The semaphore is never closed.
     while let Ok(place) = places.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let answer =
-            service_fn(
-                |request| async move { Ok::<_, Infallible>(http::answer_at_start(&request)) },
-            );
+        let state = Arc::new(ConnectionState::new());
+        let stream = ClientStream::new(stream, state.clone(), bounds);
+        let stream = ParserAnswers::new(stream, refusals.clone(), state.clone());
+        let ids = ids.clone();
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let _ = state.begin_request(&request);
+            let answer = http::answer_at_start(&*ids, &request);
+            if !request.body().is_end_stream() {
+                state.leave_body_unread();
+            }
+            state.end_request();
+            async move { Ok::<_, Infallible>(answer) }
+        });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
+            .max_buf_size(bounds.headers)
+            .half_close(true)
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), answer);
         tokio::spawn(async move {

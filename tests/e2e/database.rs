@@ -10,6 +10,7 @@ use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_tests::{Answer, Program};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
@@ -73,6 +74,31 @@ async fn health_is_answered_while_the_database_is_waited_for() {
             "{refused:?}"
         );
     }
+    // Each answer has a request id: the client's own one, a new one, and that of a request which cannot be read.
+    let mut connection = keywright_tests::Connection::open(address)
+        .await
+        .expect("a connection");
+    let request = keywright_tests::Request::new(address, "GET", "/readyz");
+    let named = connection
+        .send(request.header("X-Request-Id", "my-probe"))
+        .await;
+    let named = named.expect("an answer");
+    assert_eq!(named.header("x-request-id"), Some("my-probe"), "{named:?}");
+    for path in ["/healthz", "/readyz", "/nowhere"] {
+        let answer = ask(path).await.expect("an answer");
+        let id = answer.header("x-request-id").unwrap_or_default();
+        assert_eq!(id.len(), 16, "{path}: {answer:?}");
+    }
+    let mut unreadable = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("a connection");
+    let sent = unreadable.write_all(b"GARBAGE\r\n\r\n").await;
+    sent.expect("sent");
+    let mut refused = String::new();
+    let read = unreadable.read_to_string(&mut refused).await;
+    read.expect("an answer");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert!(refused.contains("\r\nx-request-id: "), "{refused}");
     let starting = server.clone();
     blocking(move || starting.restart()).await;
     eventually("it is ready", || async {

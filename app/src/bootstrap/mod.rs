@@ -18,7 +18,7 @@ use std::time::Duration;
 use keywright_adapters::decorator::{Observed, Timeout, TracedLockRepo, TracedShadow, Watched};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::model::Timestamp;
-use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
+use keywright_domain::ports::{Clock, IdGenerator, LockHistory, LockRepo, ShadowPort};
 use keywright_domain::{KeyWrites, Ports};
 use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
@@ -55,6 +55,11 @@ pub(crate) use keywright_adapters::lock_repo::NEXT_VERSION;
 /// The moment.
 pub(crate) fn now() -> Timestamp {
     SystemClock.now()
+}
+
+/// What gives requests their ids while the service is being set up.
+pub(crate) fn ids() -> Arc<dyn IdGenerator> {
+    Arc::new(SystemIds)
 }
 
 /// How many saved writes somebody who waits for one may lag behind.

@@ -24,6 +24,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response};
 use keywright_domain::model::Tick;
+use keywright_domain::ports::IdGenerator;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, error, info, info_span};
 
@@ -31,12 +32,16 @@ use crate::app::App;
 use crate::connection::ConnectionState;
 use api_error::ApiError;
 use cors::Cors;
-pub(crate) use parser_answers::ParserAnswers;
+pub(crate) use parser_answers::{ParserAnswers, Refusals};
 use route::Route;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What stands for a route in metrics where there is none. Unknown routes share it, so that clients cannot create time
+/// series.
+const OTHER_ROUTE: &str = "other";
 
 /// How much of a request's path is logged, in characters.
 const LOGGED_PATH: usize = 128;
@@ -56,7 +61,7 @@ pub(crate) async fn answer(
     let cors = Cors::of(headers, &app.cors);
     // A request without credentials does not count as a failed attempt.
     let has_credentials = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
-    let id = request_id(app, &request);
+    let id = request_id(&*app.ids, &request);
     let span = info_span!("request", id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let decoded = route::decode(&path);
@@ -64,8 +69,7 @@ pub(crate) async fn answer(
         Ok(path) => route::find(&method, path),
         Err(_) => Err(ApiError::NotFound),
     };
-    // Unknown routes share one label, so that clients cannot create time series.
-    let route = found.as_ref().map_or("other", Route::name);
+    let route = found.as_ref().map_or(OTHER_ROUTE, Route::name);
     let quiet = matches!(found, Ok(Route::Health | Route::Ready | Route::Metrics));
     // Every other route leaves a body unread, after which the connection is closed.
     let reads_body = matches!(found, Ok(Route::WriteKey(_) | Route::DeviceReports));
@@ -107,10 +111,8 @@ pub(crate) async fn answer(
         let path = start_of(&path);
         span.in_scope(|| info!(%method, path, route, status, duration_ms, %client, "answered"));
     }
+    set_request_id(&mut answer, &id);
     let headers = answer.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, id);
-    }
     cors.apply(headers, methods);
     if ends {
         // A balancer that reuses the connection would find it closed soon.
@@ -149,11 +151,13 @@ fn millis(since: Instant) -> f64 {
 }
 
 /// Answers a request while the service is still being set up: the process is alive, and takes no work.
-pub(crate) fn answer_at_start<B>(request: &Request<B>) -> Answer {
-    match route::find(request.method(), request.uri().path()) {
+pub(crate) fn answer_at_start<B>(ids: &dyn IdGenerator, request: &Request<B>) -> Answer {
+    let mut answer = match route::find(request.method(), request.uri().path()) {
         Ok(Route::Health) => health(),
         _ => ApiError::NotReady("The service is starting").into_answer(),
-    }
+    };
+    set_request_id(&mut answer, &request_id(ids, request));
+    answer
 }
 
 fn health() -> Answer {
@@ -161,7 +165,7 @@ fn health() -> Answer {
 }
 
 /// The client's own id where it is harmless, else a new one.
-fn request_id(app: &App, request: &Request<Incoming>) -> String {
+fn request_id<B>(ids: &dyn IdGenerator, request: &Request<B>) -> String {
     let harmless = |id: &&str| {
         (1..=64).contains(&id.len())
             && id
@@ -171,12 +175,18 @@ fn request_id(app: &App, request: &Request<Incoming>) -> String {
     let own = request.headers().get(REQUEST_ID);
     match own.and_then(|id| id.to_str().ok()).filter(harmless) {
         Some(id) => id.to_owned(),
-        None => new_request_id(app),
+        None => new_request_id(ids),
     }
 }
 
-fn new_request_id(app: &App) -> String {
-    format!("{:016x}", app.ids.next_id() & u128::from(u64::MAX))
+fn new_request_id(ids: &dyn IdGenerator) -> String {
+    format!("{:016x}", ids.next_id() & u128::from(u64::MAX))
+}
+
+fn set_request_id(answer: &mut Answer, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        answer.headers_mut().insert(REQUEST_ID, id);
+    }
 }
 
 fn start_of(path: &str) -> &str {

@@ -10,28 +10,42 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::StatusCode;
+use keywright_domain::ports::IdGenerator;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::info;
 
 use super::api_error::ApiError;
-use super::new_request_id;
-use crate::app::App;
+use super::{OTHER_ROUTE, new_request_id};
 use crate::connection::ConnectionState;
+use crate::metrics::Metrics;
+
+/// What is needed to refuse a request that cannot be read.
+pub(crate) struct Refusals {
+    pub(crate) ids: Arc<dyn IdGenerator>,
+    /// How many bytes a request's line and headers may have.
+    pub(crate) max_head: usize,
+    /// Where refusals are counted. None are while the service starts.
+    pub(crate) metrics: Option<Arc<Metrics>>,
+}
 
 /// A connection on which the parser's answers have our shape.
 pub(crate) struct ParserAnswers<S> {
     stream: S,
-    app: Arc<App>,
+    refusals: Arc<Refusals>,
     connection: Arc<ConnectionState>,
     /// What goes out instead of what the parser gave, and how much of it is gone.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> ParserAnswers<S> {
-    pub(crate) const fn new(stream: S, app: Arc<App>, connection: Arc<ConnectionState>) -> Self {
+    pub(crate) const fn new(
+        stream: S,
+        refusals: Arc<Refusals>,
+        connection: Arc<ConnectionState>,
+    ) -> Self {
         Self {
             stream,
-            app,
+            refusals,
             connection,
             instead: None,
         }
@@ -39,7 +53,7 @@ impl<S> ParserAnswers<S> {
 }
 
 /// What is to be said in place of these bytes, if they are an answer of the parser.
-fn replacement(bytes: &[u8], app: &App) -> Option<Vec<u8>> {
+fn replacement(bytes: &[u8], refusals: &Refusals) -> Option<Vec<u8>> {
     let head = str::from_utf8(bytes.strip_suffix(b"\r\n\r\n")?).ok()?;
     let mut lines = head.split("\r\n");
     let (status, headers): (&str, Vec<&str>) = (lines.next()?, lines.collect());
@@ -52,11 +66,14 @@ fn replacement(bytes: &[u8], app: &App) -> Option<Vec<u8>> {
     }
     let api_error = match status.split(' ').nth(1)? {
         "400" => ApiError::Unframed("This is not a valid HTTP/1.1 request".into()),
-        "414" | "431" => ApiError::HeadTooLarge(app.bounds.headers),
+        "414" | "431" => ApiError::HeadTooLarge(refusals.max_head),
         _ => return None,
     };
-    let id = new_request_id(app);
+    let id = new_request_id(&*refusals.ids);
     let (status, body) = api_error.status_and_body();
+    if let Some(metrics) = &refusals.metrics {
+        metrics.answered(OTHER_ROUTE, status.as_u16());
+    }
     info!(id, status = status.as_u16(), "a request could not be read");
     let date = headers.iter().find(|header| header.starts_with("date:"));
     let mut answer = status_line(status);
@@ -85,7 +102,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ParserAnswers<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.instead.is_none() {
-            match replacement(bytes, &this.app) {
+            match replacement(bytes, &this.refusals) {
                 Some(answer) => {
                     this.connection.leave_body_unread();
                     this.instead = Some((answer, 0));
