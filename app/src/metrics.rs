@@ -71,6 +71,7 @@ pub(crate) struct Metrics {
     unconfirmed: Gauge,
     shed: Family<[Label; 1], Counter>,
     unanswered: Counter,
+    connections: Counter,
     dropped_log_lines: Counter,
     omitted_reports: Counter,
 }
@@ -84,38 +85,37 @@ pub(crate) enum MetricsFormat {
     Text,
 }
 
+/// Statuses that each route may answer, besides those of [`KNOWN_ANSWERS`]: for heads that are wrong, whatever they ask for.
+const WRONG_HEADS: [u16; 2] = [400, 501];
+
+/// Statuses of a request about a lock.
+const LOCK_READ: &[u16] = &[200, 401, 403, 404, 429, 500, 503];
+
 /// Routes and the statuses that each is known to answer.
 const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     (
         "/locks/{id}/WriteKey",
         &[
-            200, 400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504,
+            200, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504,
         ],
     ),
-    (
-        "/locks/{id}/writes/{writeId}",
-        &[200, 400, 401, 403, 404, 429, 500, 503],
-    ),
+    ("/locks/{id}/writes/{writeId}", LOCK_READ),
     (
         "DELETE /locks/{id}/writes/{writeId}",
-        &[200, 400, 401, 403, 404, 409, 429, 500, 502, 503, 504],
+        &[200, 401, 403, 404, 409, 429, 500, 502, 503, 504],
     ),
-    (
-        "/locks/{id}/writes",
-        &[200, 400, 401, 403, 404, 429, 500, 503],
-    ),
-    (
-        "/locks/{id}/details",
-        &[200, 400, 401, 403, 404, 429, 500, 503],
-    ),
-    (
-        "/locks/{id}/events",
-        &[200, 400, 401, 403, 404, 429, 500, 503],
-    ),
+    ("/locks/{id}/writes", LOCK_READ),
+    ("/locks/{id}/details", LOCK_READ),
+    ("/locks/{id}/events", LOCK_READ),
+    ("/device-reports", &[200, 401, 404, 408, 413, 415, 429, 503]),
     ("/healthz", &[200]),
     ("/readyz", &[200, 503]),
     ("/metrics", &[200]),
-    ("other", &[404, 405]),
+    ("/openapi.json", &[200]),
+    ("/docs", &[200]),
+    ("/docs/scalar.js", &[200, 500]),
+    ("OPTIONS", &[204]),
+    ("other", &[404, 405, 431]),
 ];
 
 const REPORT_OUTCOMES: [&str; 6] = [
@@ -252,6 +252,11 @@ impl Metrics {
                 "unanswered_requests",
                 "Requests whose connection ended before their answer",
             ),
+            connections: counted(
+                &mut registry,
+                "connections",
+                "Connections of clients that were accepted",
+            ),
             dropped_log_lines: counted(
                 &mut registry,
                 "dropped_log_lines",
@@ -271,8 +276,7 @@ impl Metrics {
     /// Makes the series whose labels are known. One that is there from the start shows its first increase.
     fn begin_known_series(&self) {
         for (route, statuses) in KNOWN_ANSWERS {
-            for status in *statuses {
-                let status = *status;
+            for status in statuses.iter().copied().chain(WRONG_HEADS) {
                 drop(self.requests.get_or_create(&Answered { route, status }));
             }
         }
@@ -332,6 +336,11 @@ impl Metrics {
     /// A request's connection has ended before its answer.
     pub(crate) fn unanswered(&self) {
         self.unanswered.inc();
+    }
+
+    /// A client's connection was accepted.
+    pub(crate) fn connected(&self) {
+        self.connections.inc();
     }
 
     pub(crate) fn accepted(&self, took: Duration) {

@@ -99,6 +99,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         let Some(place) = places.take().await else {
             return;
         };
+        app.metrics.connected();
         let state = Arc::new(ConnectionState::new());
         let stream = ClientStream::new(stream, state.clone(), &bounds);
         let stream = ParserAnswers::new(stream, refusals.clone(), state.clone());

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::harness::{LOCK, World};
 
 /// Sends these bytes and reads what comes until the server closes.
-async fn raw(world: &World, bytes: &[u8]) -> String {
+pub(crate) async fn raw(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.program.address)
         .await
         .expect("a connection");

@@ -1,10 +1,12 @@
 //! `GET /metrics`: what is counted is what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use crate::harness::{FAST, World, eventually};
+use crate::malformed_requests::raw;
 
 /// Each sample by its name and labels.
 async fn samples(world: &World) -> BTreeMap<String, f64> {
@@ -111,6 +113,145 @@ async fn what_is_unfinished_and_what_goes_wrong_is_shown() {
     }
 }
 
+/// Whatever is answered, its series was there before, at 0.
+#[tokio::test]
+async fn no_answer_makes_a_new_series() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a-secret-of-thirty-two-characters").expect("written");
+    let secret = secret.to_str().expect("text");
+    let world = World::new(&[
+        "--virtual-locks",
+        "off",
+        "--reports",
+        "http",
+        "--reports-secret",
+        secret,
+    ]);
+    let before = samples(&world).await;
+    let answers = |samples: &BTreeMap<String, f64>| {
+        let names = samples.keys();
+        let names = names.filter(|name| name.starts_with("keywright_http_requests_total"));
+        names.cloned().collect::<BTreeSet<String>>()
+    };
+    let known = answers(&before);
+    let document = world.program.get("/openapi.json").send().await.body;
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.contains_key("/device-reports"), "{paths:?}");
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let route = match method.as_str() {
+                "delete" => format!("DELETE {path}"),
+                _ => path.clone(),
+            };
+            let statuses = operation["responses"].as_object().expect("responses");
+            // The path of a request whose head is too large is not known: it counts as `other`.
+            for status in statuses.keys().filter(|status| *status != "431") {
+                let series = format!(
+                    "keywright_http_requests_total{{route=\"{route}\",status=\"{status}\"}}"
+                );
+                assert!(known.contains(&series), "{series}");
+            }
+        }
+    }
+    let paths = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/docs/scalar.js",
+        "/device-reports",
+        "/locks/123/WriteKey",
+        "/locks/123/details",
+        "/locks/123/events",
+        "/locks/123/writes",
+        "/locks/123/writes/7",
+        "/nowhere",
+        "*",
+    ];
+    for path in paths {
+        for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PATCH"] {
+            for headers in [
+                "Host: a",
+                "Host: a\r\nHost: b",
+                "Host: a\r\nTransfer-Encoding: gzip, chunked",
+                "Host: a\r\nContent-Encoding: gzip\r\nContent-Length: 0",
+                "Host: a\r\nAuthorization: Bearer x",
+                "Host: a\r\nContent-Length: 1000000",
+                "no colon",
+            ] {
+                let request =
+                    format!("{method} {path} HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+                let answer = raw(&world, request.as_bytes()).await;
+                assert!(answer.starts_with("HTTP/1.1 "), "{request}: {answer}");
+            }
+        }
+    }
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000));
+    assert!(
+        raw(&world, long.as_bytes())
+            .await
+            .starts_with("HTTP/1.1 431 ")
+    );
+    let after = samples(&world).await;
+    let new: Vec<String> = answers(&after).difference(&known).cloned().collect();
+    assert!(new.is_empty(), "{new:?}");
+    for (route, status) in [
+        ("other", 431),
+        ("other", 400),
+        ("OPTIONS", 204),
+        ("/device-reports", 401),
+        ("/openapi.json", 501),
+    ] {
+        let name =
+            format!("keywright_http_requests_total{{route=\"{route}\",status=\"{status}\"}}");
+        assert!(of(&after, &name) > of(&before, &name), "{name}");
+    }
+    assert!(of(&after, "keywright_connections_total") > 500.0);
+}
+
+/// What an independent reader of OpenMetrics finds: families and samples.
+#[tokio::test]
+async fn the_open_metrics_parser_of_prometheus_client_accepts_what_is_served() {
+    let world = World::new(&[]);
+    let id = world.write("k", Some(2)).await.write_id();
+    world.until(&id, "SUCCEEDED").await;
+    let accept = "application/openmetrics-text";
+    let request = world.program.get("/metrics").header("Accept", accept);
+    let answer = request.send().await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut python = Command::new(root.join("../.venv/bin/python"));
+    python.arg(root.join("check_openmetrics.py"));
+    let output = fed(python, &answer.text);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let (families, found) = said.trim().split_once(' ').expect("two numbers");
+    let helped = answer.text.matches("# HELP ").count();
+    assert_eq!(families.parse(), Ok(helped), "{said}");
+    assert_eq!(found.parse(), Ok(samples(&world).await.len()), "{said}");
+    // It finds what is wrong.
+    let mut python = Command::new(root.join("../.venv/bin/python"));
+    python.arg(root.join("check_openmetrics.py"));
+    let unfinished = answer.text.trim_end_matches("# EOF\n");
+    assert!(!fed(python, unfinished).status.success());
+}
+
+/// What a tool says of a text.
+fn fed(mut tool: Command, text: &str) -> Output {
+    let tool = tool
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut tool = tool.expect("the tool is installed: scripts/test does that");
+    let mut stdin = tool.stdin.take().expect("piped");
+    stdin.write_all(text.as_bytes()).expect("written");
+    drop(stdin);
+    tool.wait_with_output().expect("it ends")
+}
+
 #[tokio::test]
 async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zero() {
     let world = World::silent();
@@ -131,17 +272,9 @@ async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zer
     ] {
         assert!(answer.text.lines().any(|line| line == series), "{series}");
     }
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("promtool is installed: scripts/test does that");
-    let mut stdin = promtool.stdin.take().expect("piped");
-    stdin.write_all(answer.text.as_bytes()).expect("written");
-    drop(stdin);
-    let output = promtool.wait_with_output().expect("it ends");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    let output = fed(promtool, &answer.text);
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success() && said.is_empty(), "{said}");

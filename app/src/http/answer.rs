@@ -1,5 +1,7 @@
 //! What is answered, in the shapes of the contract.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
@@ -57,25 +59,66 @@ pub(super) fn metrics(text: String, format: MetricsFormat) -> Answer {
     answer
 }
 
-/// OpenMetrics for a client that names it, as Prometheus does; else the text format, which all tools read.
+/// OpenMetrics for a client that names it and does not like the text format better (RFC 9110, section 12.5.1), as
+/// Prometheus does; else the text format, which all tools read.
 pub(super) fn metrics_format(headers: &HeaderMap) -> MetricsFormat {
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted = accepted.filter_map(|value| value.to_str().ok());
-    let wanted = |range: &str| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_named = parts
-            .next()
-            .is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
-        let is_refused = |part: &str| {
-            part.strip_prefix("q=")
-                .and_then(|q| q.parse().ok())
-                .is_some_and(|q: f32| q <= 0.0)
-        };
-        is_named && !parts.any(is_refused)
-    };
-    match accepted.flat_map(|value| value.split(',')).any(wanted) {
+    let ranges = accepted
+        .flat_map(|value| value.split(','))
+        .filter_map(MediaRange::read);
+    let (mut open_metrics, mut text) = (0.0_f32, (0, 0.0_f32));
+    for range in ranges {
+        if range.is("application/openmetrics-text", "1.0.0") {
+            open_metrics = open_metrics.max(range.quality);
+        }
+        // The most specific range counts, whatever comes first.
+        let specificity = [("*/*", 1), ("text/*", 2), ("text/plain", 3)];
+        let specificity = specificity.iter().find(|(name, _)| range.is(name, "0.0.4"));
+        if let Some((_, specificity)) = specificity {
+            text = match specificity.cmp(&text.0) {
+                Ordering::Less => text,
+                Ordering::Equal => (text.0, text.1.max(range.quality)),
+                Ordering::Greater => (*specificity, range.quality),
+            };
+        }
+    }
+    match open_metrics > 0.0 && open_metrics >= text.1 {
         true => MetricsFormat::OpenMetrics,
         false => MetricsFormat::Text,
+    }
+}
+
+/// One element of `Accept`.
+struct MediaRange<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    /// From 0, which refuses it, to 1.
+    quality: f32,
+}
+
+impl<'a> MediaRange<'a> {
+    /// `None`: its quality is no number from 0 to 1.
+    fn read(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (name, mut version, mut quality) = (parts.next()?, None, 1.0);
+        for (parameter, value) in parts.filter_map(|part| part.split_once('=')) {
+            if parameter.eq_ignore_ascii_case("version") {
+                version = Some(value.trim_matches('"'));
+            } else if parameter.eq_ignore_ascii_case("q") {
+                quality = value.parse().ok()?;
+            }
+        }
+        (0.0..=1.0).contains(&quality).then_some(Self {
+            name,
+            version,
+            quality,
+        })
+    }
+
+    /// Whether the media type in this version is in the range.
+    fn is(&self, name: &str, version: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name) && self.version.is_none_or(|asked| asked == version)
     }
 }
 
@@ -386,5 +429,62 @@ impl<'a> EventPage<'a> {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_of_metrics_is_the_one_that_the_client_likes_best() {
+        use MetricsFormat::{OpenMetrics, Text};
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,\
+            application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+            application/openmetrics-text;version=0.0.1;q=0.5,\
+            text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            (prometheus, OpenMetrics),
+            (prometheus_3, OpenMetrics),
+            ("application/openmetrics-text", OpenMetrics),
+            (
+                "Application/OpenMetrics-Text; Version=\"1.0.0\"; Q=0.1",
+                OpenMetrics,
+            ),
+            ("text/plain, application/openmetrics-text", OpenMetrics),
+            (
+                "*/*, text/plain;q=0.2, application/openmetrics-text;q=0.3",
+                OpenMetrics,
+            ),
+            (
+                "text/plain;version=1.0.0, application/openmetrics-text;q=0.3",
+                OpenMetrics,
+            ),
+            ("text/plain, application/openmetrics-text;q=0.9", Text),
+            ("*/*, application/openmetrics-text;q=0.9", Text),
+            (
+                "text/*;q=0.5, */*;q=0.1, application/openmetrics-text;q=0.4",
+                Text,
+            ),
+            ("application/openmetrics-text;q=0", Text),
+            ("application/openmetrics-text;q=0.000, text/plain;q=0", Text),
+            ("application/openmetrics-text;q=2", Text),
+            ("application/openmetrics-text;q=x", Text),
+            ("application/openmetrics-text;version=0.0.1", Text),
+            ("application/*", Text),
+            ("text/html, */*;q=0.8", Text),
+            ("", Text),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(metrics_format(&headers), format, "{accept}");
+        }
+        assert_eq!(metrics_format(&HeaderMap::new()), Text);
+        let mut headers = HeaderMap::new();
+        headers.append(ACCEPT, HeaderValue::from_static("text/plain;q=0.5"));
+        let named = HeaderValue::from_static("application/openmetrics-text;q=0.6");
+        headers.append(ACCEPT, named);
+        assert_eq!(metrics_format(&headers), OpenMetrics, "two header lines");
     }
 }
