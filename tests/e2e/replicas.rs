@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_testkit::postgres_server::PostgresServer;
-use keywright_tests::{Program, Proxy, Shadows, StoreInspector};
+use keywright_tests::{Program, Proxy, Shadows, StoreInspector, recipe, with_lines};
 use tempfile::TempDir;
 
 use crate::answer_log;
@@ -215,7 +215,8 @@ fn wait_until_ready(address: SocketAddr) {
     panic!("the replica at {address} is not ready");
 }
 
-/// An nginx in front of servers, which keeps its idle connections to them for that time.
+/// An nginx in front of servers, which keeps its idle connections to them for that time. All else is as docs/operating.md
+/// recommends, but TLS.
 pub(crate) fn nginx(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Proxy {
     let servers: String = upstreams
         .iter()
@@ -223,33 +224,27 @@ pub(crate) fn nginx(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Proxy 
         .collect();
     Proxy::start("nginx", &["-e", "stderr", "-c"], |address, folder| {
         let at = folder.display();
-        // A request that may have reached a replica is not sent to another one, which is nginx's default for POST. What
-        // became of it is not known, so that nginx's own 502 would be a lie.
+        let recipe = with_lines(
+            &recipe("**nginx**"),
+            &[
+                ("server 10.0.0.1:8787", &servers),
+                ("server 10.0.0.2:8787", ""),
+                (
+                    "keepalive_timeout 60s;",
+                    &format!("keepalive_timeout {keepalive_timeout};"),
+                ),
+                ("listen 443 ssl;", &format!("listen {address};")),
+            ],
+        );
         format!(
-                "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log;
-                events {{ worker_connections 1024; }}
-                http {{
-                  access_log off;
-                  client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f;
-                  uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
-                  upstream replicas {{ {servers} keepalive 32; keepalive_timeout {keepalive_timeout}; }}
-                  server {{
-                    listen {address};
-                    error_page 502 504 =504 @lost;
-                    location @lost {{
-                      default_type application/json;
-                      return 504 '{{\"success\":false,\"error\":\"Gateway Timeout\",\"message\":\"The connection to the service was lost; the outcome is not known\",\"code\":504}}';
-                    }}
-                    location / {{
-                      proxy_pass http://replicas;
-                      proxy_http_version 1.1;
-                      proxy_set_header Connection \"\";
-                      proxy_set_header Host $http_host;
-                      proxy_connect_timeout 1s;
-                      proxy_read_timeout 45s;
-                    }}
-                  }}
-                }}"
+            "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log;
+            events {{ worker_connections 1024; }}
+            http {{
+              access_log off;
+              client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f;
+              uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;
+              {recipe}
+            }}"
         )
     })
 }

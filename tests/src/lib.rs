@@ -5,6 +5,7 @@ mod fake_clock;
 pub mod module_graph;
 mod program;
 mod proxy;
+mod recipe;
 mod shadows;
 mod store_inspector;
 
@@ -12,5 +13,6 @@ pub use client::{Answer, Connection, Request};
 pub use fake_clock::FakeClock;
 pub use program::Program;
 pub use proxy::Proxy;
+pub use recipe::{recipe, with_lines};
 pub use shadows::Shadows;
 pub use store_inspector::StoreInspector;
