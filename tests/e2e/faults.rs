@@ -203,15 +203,19 @@ async fn a_shadow_that_answers_late_is_a_200_while_there_is_time() {
 
 #[tokio::test]
 async fn other_locks_do_not_wait_for_a_slow_one() {
-    let plan = "put@1=delay:400ms";
-    let world = World::new(&arguments(plan, &["--locks", "1"]));
+    let mut arguments = vec!["--faults", "put@1=delay:4s", "--locks", "1"];
+    arguments.extend(["--request", "20s", "--shadow-call", "10s", "--lease", "40s"]);
+    let world = World::new(&arguments);
     let slow = tokio::spawn(
         world
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .send(),
     );
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually("the slow one is in progress", || async {
+        world.program.log().contains("PREPARED").then_some(())
+    })
+    .await;
     let other = world
         .program
         .write_key(1001, &json!({ "keyUuid": "k" }))
@@ -229,9 +233,9 @@ async fn other_locks_do_not_wait_for_a_slow_one() {
 async fn writes_of_one_lock_take_turns_and_who_waits_too_long_is_told() {
     let world = World::new(&[
         "--faults",
-        "put@1-=delay:450ms",
+        "put@1-=delay:1500ms",
         "--turn",
-        "1s",
+        "4s",
         "--virtual-locks",
         "off",
     ]);

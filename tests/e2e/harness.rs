@@ -134,9 +134,15 @@ impl World {
         let store = PostgresLockRepo::new(database.clone(), Arc::new(TokioTimer::default()));
         store.import(events(locks)).await.expect("imported");
         let stored = PostgresApiKeys::new(database);
+        let read_again = |log: &str| log.matches("the API keys have changed").count();
+        let before = read_again(&self.program.log());
         stored.put(keys).await.expect("written");
-        // Each replica looks twice a second.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        if !keys.is_empty() {
+            eventually("both replicas know the keys", || async {
+                (read_again(&self.program.log()) >= before + 2).then_some(())
+            })
+            .await;
+        }
         self
     }
 

@@ -304,10 +304,16 @@ fn a_server_that_dies_under_load_fails_with_a_report() {
     let host = format!("http://{}", program.address);
     let pid = program.id().to_string();
     let killing = std::thread::spawn(|| {
-        std::thread::sleep(Duration::from_secs(2));
+        // Under load: some writes have been answered, and a part of the span is left.
+        for _ in 0..6000 {
+            if program.log().matches("SENT").count() >= 10 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         program.kill();
     });
-    let more = ["--rate", "10", "--span", "4s", "--server-pid", &pid];
+    let more = ["--rate", "10", "--span", "6s", "--server-pid", &pid];
     let output = run_on(&host, folder.path(), "", &more);
     killing.join().expect("killed");
     let said = said(&output);

@@ -1,7 +1,5 @@
 //! What virtual locks do to a write.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::harness::{FAST, LOCK, World, eventually};
@@ -193,6 +191,5 @@ async fn a_silent_lock_leaves_its_write_unconfirmed_and_then_expired() {
     })
     .await;
     world.until(&id, "EXPIRED").await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    world.balanced().await;
+    world.at_rest().await;
 }

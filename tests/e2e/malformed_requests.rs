@@ -18,7 +18,7 @@ pub(crate) async fn raw(world: &World, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let reading = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(20), reading)
+    let _ = tokio::time::timeout(Duration::from_secs(60), reading)
         .await
         .expect("it closes");
     String::from_utf8_lossy(&answer).into_owned()

@@ -177,10 +177,11 @@ impl OnBroker {
         }
         // What is repeated or late is still on its way.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let books = self.books().await;
-        let balanced = books.check_at_rest(&[LOCK]).await;
-        balanced.expect("the books balance");
-        books
+        eventually("the books balance", || async {
+            let books = self.books().await;
+            books.check_at_rest(&[LOCK]).await.ok().map(|()| books)
+        })
+        .await
     }
 
     pub(crate) async fn books(&self) -> StoreInspector {

@@ -27,7 +27,7 @@ const LONGEST_OPEN: Duration = Duration::from_secs(40);
 
 async fn under_load(
     world: &mut OnBroker,
-    disorder: impl AsyncFnOnce(&mut OnBroker),
+    disorder: impl AsyncFnOnce(&mut OnBroker, &LoadControl),
 ) -> Vec<AnswerLog> {
     let control = Arc::<LoadControl>::default();
     let clients: Vec<_> = (0..CLIENTS)
@@ -41,7 +41,7 @@ async fn under_load(
             ))
         })
         .collect();
-    disorder(world).await;
+    disorder(world, &control).await;
     control.stop();
     let mut all = Vec::new();
     for client in clients {
@@ -131,18 +131,17 @@ const SERVE: [&str; 6] = [
 async fn the_broker_and_the_shadows_die_under_load_and_nothing_is_lost() {
     let sandbox = ["--locks", "20", "--behaviour", "all:latency=5ms"];
     let mut world = OnBroker::start(&sandbox, &SERVE).await;
-    let told = under_load(&mut world, async |world| {
-        let pause = |ms| tokio::time::sleep(Duration::from_millis(ms));
-        pause(700).await;
+    let told = under_load(&mut world, async |world, control| {
+        control.wait_for_more(40).await;
         for _ in 0..2 {
             world.broker.kill();
-            pause(1200).await;
+            tokio::time::sleep(Duration::from_millis(1200)).await;
             world.broker.restart();
-            pause(2500).await;
+            control.wait_for_more(40).await;
         }
         // The locks are of the same process: what they had done, they answer again.
         world.restart_shadows("sandbox", &sandbox);
-        pause(2500).await;
+        control.wait_for_more(40).await;
     })
     .await;
     println!("{:?}", count(&told));
@@ -172,8 +171,8 @@ async fn answers_and_reports_get_lost_under_load_and_each_is_found_by_itself() {
         disorder,
     ];
     let mut world = OnBroker::start(&sandbox, &SERVE).await;
-    let told = under_load(&mut world, async |_| {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+    let told = under_load(&mut world, async |_, control| {
+        control.wait_for_more(1000).await;
     })
     .await;
     println!("{:?}", count(&told));

@@ -154,7 +154,10 @@ async fn what_is_in_progress_is_finished_before_the_end() {
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .send(),
     );
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("it is in progress", || async {
+        world.program.log().contains("PREPARED").then_some(())
+    })
+    .await;
     let World {
         folder, program, ..
     } = world;
@@ -486,7 +489,7 @@ async fn after_sigterm_requests_are_taken_for_the_drain_delay_while_it_is_not_re
         "{written:?}"
     );
     let World { mut program, .. } = world;
-    for _ in 0..1500 {
+    for _ in 0..6000 {
         if program.ended().is_some() {
             break;
         }

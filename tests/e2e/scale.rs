@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keywright_sandbox::read_memories;
 use keywright_tests::{Connection, Request};
@@ -10,6 +9,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::harness::eventually;
 use crate::on_broker::OnBroker;
 
 const FIRST: u64 = 1001;
@@ -101,12 +101,9 @@ async fn a_thousand_locks_get_their_own_keys_and_memory_stays_as_it_is() {
             "lock {lock}"
         );
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
     let all: Vec<u64> = (FIRST..FIRST + LOCKS).collect();
-    world
-        .books()
-        .await
-        .check_at_rest(&all)
-        .await
-        .expect("the books balance");
+    eventually("the books balance", || async {
+        world.books().await.check_at_rest(&all).await.ok()
+    })
+    .await;
 }

@@ -67,15 +67,15 @@ async fn without_an_index_the_lock_chooses_and_the_event_has_none() {
 
 #[tokio::test]
 async fn without_virtual_locks_a_write_stays_sent() {
-    let world = World::new(&["--virtual-locks", "off", "--confirm-within", "1s"]);
+    let world = World::new(&["--virtual-locks", "off", "--confirm-within", "5s"]);
     let id = world.write("k", Some(2)).await.write_id();
     assert_eq!(world.status(&id).await["unconfirmed"], false);
-    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
-    let status = world.status(&id).await;
-    assert_eq!(
-        (&status["state"], &status["unconfirmed"]),
-        (&json!("SENT"), &json!(true))
-    );
+    let status = eventually("it is unconfirmed", || async {
+        let status = world.status(&id).await;
+        (status["unconfirmed"] == true).then_some(status)
+    })
+    .await;
+    assert_eq!(status["state"], "SENT");
     let open = world
         .program
         .get("/locks/123/writes?state=open")
@@ -184,19 +184,26 @@ async fn who_has_waited_long_enough_is_answered_as_it_stands() {
 async fn the_turn_is_free_while_a_client_waits() {
     let world = World::silent();
     let waiting = world.program.write_key(LOCK, &json!({ "keyUuid": "k1" }));
-    let waiting = tokio::spawn(waiting.header("Prefer", "wait=3").send());
-    eventually("the first is sent", || async {
+    let waiting = tokio::spawn(waiting.header("Prefer", "wait=30").send());
+    let id = eventually("the first is sent", || async {
         let open = world
             .program
             .get("/locks/123/writes?state=open")
             .send()
             .await;
-        (open.body["writes"][0]["state"] == "SENT").then_some(())
+        let first = &open.body["writes"][0];
+        let id = first["id"].as_str().map(str::to_owned);
+        id.filter(|_| first["state"] == "SENT")
     })
     .await;
     assert_eq!(world.write("k2", None).await.status, 200);
     assert!(!waiting.is_finished(), "the first still waits");
-    assert_eq!(waiting.await.expect("answered").status, 200);
+    let path = format!("/locks/{LOCK}/writes/{id}");
+    let withdrawal = world.program.request("DELETE", &path);
+    let withdrawn = withdrawal.bearer(&world.program.token).send().await;
+    assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
+    let answer = waiting.await.expect("answered");
+    assert_eq!(answer.body["write"]["state"], "WITHDRAWN", "{answer:?}");
 }
 
 #[tokio::test]
