@@ -54,10 +54,10 @@ enum Phase {
     Request,
     /// The handler has answered; the answer may still be on its way out.
     Answered,
-    /// The connection was chosen to make room for another one, unless a request has arrived on it by now.
-    Evicting,
-    /// The connection makes room for another one. It serves no further request.
-    Evicted,
+    /// The idle connection is to be closed, unless a request has arrived on it by now.
+    Closing,
+    /// The connection is closed. It serves no further request.
+    Closed,
 }
 
 impl Phase {
@@ -67,8 +67,8 @@ impl Phase {
             1 => Self::Head,
             2 => Self::Request,
             3 => Self::Answered,
-            4 => Self::Evicting,
-            _ => Self::Evicted,
+            4 => Self::Closing,
+            _ => Self::Closed,
         }
     }
 }
@@ -150,7 +150,7 @@ impl ConnectionState {
     /// Asks an idle connection to close. Its own task does so, unless bytes of a request have arrived; what this process
     /// knows of the socket may be older. Nothing happens if a request has begun.
     pub(crate) fn evict(&self) {
-        if self.change(Phase::Idle, Phase::Evicting)
+        if self.change(Phase::Idle, Phase::Closing)
             && let Some(task) = lock(&self.waker).take()
         {
             task.wake();
@@ -253,7 +253,7 @@ impl ClientStream {
             }
             Phase::Head => Some(self.head_began + self.header_time),
             // Bodies and answers have deadlines of their own.
-            Phase::Request | Phase::Answered | Phase::Evicting | Phase::Evicted => None,
+            Phase::Request | Phase::Answered | Phase::Closing | Phase::Closed => None,
         }
     }
 
@@ -286,15 +286,15 @@ impl ClientStream {
     /// Notes that bytes have arrived; `false`: the connection takes no request any more.
     fn note_arrival(&mut self) -> bool {
         match self.state.phase() {
-            // Only this task leaves `Evicting`, and `Idle` for another phase than that.
-            Phase::Idle | Phase::Evicting => self.state.set_phase(Phase::Head),
+            // Only this task leaves `Closing`, and `Idle` for another phase than that.
+            Phase::Idle | Phase::Closing => self.state.set_phase(Phase::Head),
             // The parser discards the rest of a body that nobody has read.
             Phase::Answered if self.state.parts().is_in_body() => return true,
             Phase::Answered => {
                 self.has_served = true;
                 self.state.set_phase(Phase::Head);
             }
-            Phase::Evicted => return false,
+            Phase::Closed => return false,
             Phase::Head | Phase::Request => return true,
         }
         self.head_began = Instant::now();
@@ -326,12 +326,12 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Closes the connection if it was chosen to make room and nothing has arrived on it.
-    fn make_room(&mut self, cx: &Context<'_>) {
+    /// Closes the connection if it is to be closed and nothing has arrived on it.
+    fn close_if_idle(&mut self, cx: &Context<'_>) {
         if self.state.phase() == Phase::Idle {
             self.state.set_waker(cx.waker());
         }
-        if self.state.phase() != Phase::Evicting {
+        if self.state.phase() != Phase::Closing {
             return;
         }
         // The runtime may not know yet that bytes have arrived, so that the socket itself is asked.
@@ -342,7 +342,7 @@ impl ClientStream {
         {
             self.state.become_idle();
         } else {
-            self.state.set_phase(Phase::Evicted);
+            self.state.set_phase(Phase::Closed);
             self.has_ended = true;
         }
     }
@@ -414,9 +414,12 @@ impl AsyncRead for ClientStream {
                 Poll::Pending => {
                     let deadline = this.read_deadline();
                     if deadline.is_some_and(|deadline| this.is_over(cx, deadline)) {
-                        this.has_ended = true;
+                        match this.state.phase() {
+                            Phase::Head => this.has_ended = true,
+                            _ => this.state.set_phase(Phase::Closing),
+                        }
                     }
-                    this.make_room(cx);
+                    this.close_if_idle(cx);
                     if this.has_ended {
                         return Poll::Ready(Ok(()));
                     }
@@ -532,19 +535,21 @@ mod tests {
         state.become_idle();
         assert!(state.idle_since().is_some());
         state.evict();
-        assert!(state.phase() == Phase::Evicting);
+        assert!(state.phase() == Phase::Closing);
         assert_eq!(state.idle_since(), None, "it is chosen once");
     }
 
     /// A connection that is idle as far as the runtime knows, and its client.
-    async fn idle_connection() -> (ClientStream, Arc<ConnectionState>, std::net::TcpStream) {
+    async fn idle_connection(
+        bounds: &Bounds,
+    ) -> (ClientStream, Arc<ConnectionState>, std::net::TcpStream) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let address = listener.local_addr().expect("its address");
         let client = std::net::TcpStream::connect(address).expect("a connection");
         let (socket, _) = listener.accept().await.expect("accepted");
         let state = Arc::new(ConnectionState::new());
-        let mut stream = ClientStream::new(socket, state.clone(), &Bounds::default());
+        let mut stream = ClientStream::new(socket, state.clone(), bounds);
         let mut byte = [0; 1];
         let read = poll_fn(|cx| {
             let mut buffer = ReadBuf::new(&mut byte);
@@ -556,7 +561,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_evicted_connection_serves_a_request_that_the_runtime_has_not_seen() {
-        let (mut stream, state, mut client) = idle_connection().await;
+        let (mut stream, state, mut client) = idle_connection(&Bounds::default()).await;
         // This thread runs the runtime as well, which therefore learns nothing of these bytes yet.
         io::Write::write_all(&mut client, b"GET").expect("sent");
         state.evict();
@@ -568,15 +573,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_that_arrives_just_before_the_end_of_the_idle_time_is_served() {
+        let bounds = Bounds {
+            header_time: Duration::from_millis(10),
+            ..Bounds::default()
+        };
+        let (mut stream, state, mut client) = idle_connection(&bounds).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // The time is over, and the runtime learns nothing of these bytes before the stream is polled.
+        io::Write::write_all(&mut client, b"GET").expect("sent");
+        let mut request = [0; 3];
+        let read = stream.read_exact(&mut request).await;
+        read.expect("the request is read");
+        assert!(state.phase() == Phase::Head);
+    }
+
+    #[tokio::test]
     async fn an_evicted_connection_on_which_nothing_has_arrived_ends() {
-        let (mut stream, state, _client) = idle_connection().await;
+        let (mut stream, state, _client) = idle_connection(&Bounds::default()).await;
         let reading = tokio::spawn(async move { stream.read_u8().await.map_err(|e| e.kind()) });
         tokio::task::yield_now().await;
         // The task waits for bytes now, and is woken.
         state.evict();
         let read = reading.await.expect("no panic");
         assert_eq!(read, Err(io::ErrorKind::UnexpectedEof));
-        assert!(state.phase() == Phase::Evicted);
+        assert!(state.phase() == Phase::Closed);
     }
 
     #[test]
