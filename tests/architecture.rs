@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("keywright-loadtest", &[]),
+    ("keywright-examples", &[]),
     (
         "keywright-benches",
         &[
