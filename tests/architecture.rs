@@ -13,13 +13,22 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("keywright-domain", &[]),
     ("keywright-mqtt", &[]),
-    ("keywright-shadow", &["keywright-mqtt"]),
+    ("keywright-sqlite", &[]),
+    ("keywright-shadow", &["keywright-mqtt", "keywright-sqlite"]),
     ("keywright-testkit", &["keywright-domain"]),
     (
         "keywright-adapters",
-        &["keywright-domain", "keywright-mqtt", "keywright-shadow"],
+        &[
+            "keywright-domain",
+            "keywright-mqtt",
+            "keywright-shadow",
+            "keywright-sqlite",
+        ],
     ),
-    ("keywright-sandbox", &["keywright-mqtt", "keywright-shadow"]),
+    (
+        "keywright-sandbox",
+        &["keywright-mqtt", "keywright-shadow", "keywright-sqlite"],
+    ),
     (
         "keywright",
         &[
@@ -314,7 +323,11 @@ fn no_crate_with_a_known_advisory_comes_back() {
 }
 
 /// The roots of the crates whose modules are checked.
-const CRATES: &[&str] = &["domain/src/lib.rs", "testkit/src/lib.rs"];
+const CRATES: &[&str] = &[
+    "domain/src/lib.rs",
+    "testkit/src/lib.rs",
+    "sqlite/src/lib.rs",
+];
 
 #[test]
 fn no_modules_depend_on_each_other_in_a_circle() {

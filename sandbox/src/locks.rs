@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use keywright_shadow::durable::OpenError;
+use keywright_sqlite::OpenError;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

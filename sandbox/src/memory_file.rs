@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use keywright_shadow::durable::{CommitError, Format, GroupCommit, OpenError};
+use keywright_sqlite::{CommitError, FileFormat, GroupCommit, OpenError};
 use rusqlite::{Connection, params};
 
 use crate::device::LockMemory;
 
-const FORMAT: Format = Format {
-    what: "the memory of virtual locks",
+const FORMAT: FileFormat = FileFormat {
+    description: "the memory of virtual locks",
     application_id: 0x4b57_766c, // "KWvl"
     migrations: &["CREATE TABLE virtual_locks (
         thing TEXT PRIMARY KEY,
@@ -38,9 +38,9 @@ impl MemoryFile {
     /// Opens the file, which is made where it is missing, with all that it holds.
     pub(crate) fn open(path: &Path) -> Result<(Self, HashMap<String, LockMemory>), OpenError> {
         let conn = FORMAT.open(path)?;
-        let memories = all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?;
-        let writer = GroupCommit::start("virtual-locks", conn)
-            .map_err(|e| FORMAT.refuse(path, e.to_string()))?;
+        let memories = all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
+        let writer =
+            GroupCommit::start("virtual-locks", conn).map_err(|e| FORMAT.open_error(path, e))?;
         Ok((Self(writer), memories))
     }
 
@@ -71,7 +71,7 @@ impl MemoryFile {
 /// The file cannot be read.
 pub fn read_memories(path: &Path) -> Result<HashMap<String, LockMemory>, MemoryFileError> {
     let conn = FORMAT.open_reader(path)?;
-    Ok(all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?)
+    Ok(all(&conn).map_err(|e| FORMAT.open_error(path, e))?)
 }
 
 /// What one of them holds; empty where it never did anything.

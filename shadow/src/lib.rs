@@ -6,8 +6,6 @@
 //! counting. `tests/vectors` says how sure each of its cases is.
 #![warn(missing_docs)]
 
-#[cfg(feature = "durable")]
-pub mod durable;
 pub mod engine;
 mod message;
 #[cfg(feature = "mqtt")]
@@ -20,9 +18,9 @@ mod service;
 mod store;
 mod throttle;
 
-#[cfg(feature = "durable")]
-pub use durable::OpenError;
 pub use engine::{Limits, Rejected};
+#[cfg(feature = "durable")]
+pub use keywright_sqlite::OpenError;
 pub use message::{Accepted, Announcement, Message, MessageKind};
 pub use name::{InvalidName, ShadowName, check_thing_name};
 pub use service::{Record, ServiceConfig, ShadowService};

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "durable")]
+use keywright_sqlite::{GroupCommit, OpenError};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 #[cfg(feature = "durable")]
 use tracing::error;
 
-#[cfg(feature = "durable")]
-use crate::durable::{GroupCommit, OpenError};
 use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, put_token};
 use crate::message::{
     Accepted, Announcement, MessageKind, Payload, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
@@ -103,19 +103,16 @@ impl ShadowService {
     pub async fn open(path: &Path, config: ServiceConfig) -> Result<Self, OpenError> {
         let (sender, opened) = tokio::sync::oneshot::channel();
         let path = path.to_owned();
-        let refuse = |path: &Path, reason: String| store::FORMAT.refuse(path, reason);
+        let unusable = |error: std::io::Error| store::FORMAT.open_error(&path, error);
         let file = path.clone();
-        // Reading the whole file would hold up the caller's thread.
+        // Reading the whole file would block the caller's thread.
         std::thread::Builder::new()
             .name("shadows-open".into())
             .spawn(move || drop(sender.send(store::open(&file))))
-            .map_err(|e| refuse(&path, e.to_string()))?;
-        let (conn, records) = opened
-            .await
-            .map_err(|e| refuse(&path, e.to_string()))
-            .flatten()?;
-        let writer =
-            GroupCommit::start("shadows", conn).map_err(|e| refuse(&path, e.to_string()))?;
+            .map_err(unusable)?;
+        let opened = opened.await.map_err(std::io::Error::other);
+        let (conn, records) = opened.map_err(unusable).flatten()?;
+        let writer = GroupCommit::start("shadows", conn).map_err(unusable)?;
         Ok(Self {
             shared: Arc::new(Shared::new(records.into_iter().collect())),
             config,

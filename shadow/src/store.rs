@@ -1,17 +1,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use keywright_sqlite::{FileFormat, OpenError};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use crate::durable::{Format, OpenError};
 use crate::engine::{Document, Section};
 use crate::name::ShadowName;
 use crate::service::Record;
 
 /// Exclusive, because documents in memory would not follow what another process writes.
-pub(crate) const FORMAT: Format = Format {
-    what: "a store of shadows",
+pub(crate) const FORMAT: FileFormat = FileFormat {
+    description: "a store of shadows",
     application_id: 0x4b57_7368, // "KWsh"
     migrations: &[SCHEMA],
     exclusive: true,
@@ -35,7 +35,7 @@ pub(crate) type Entry = ((String, ShadowName), Record);
 /// Opens a store for this process alone, with all that it holds. Makes the file where there is none.
 pub(crate) fn open(path: &Path) -> Result<(Connection, Vec<Entry>), OpenError> {
     let conn = FORMAT.open(path)?;
-    let entries = all(&conn).map_err(|e| FORMAT.refuse(path, e.to_string()))?;
+    let entries = all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
     Ok((conn, entries))
 }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use keywright_shadow::durable::OpenError;
+use keywright_sqlite::{FileError, OpenError};
 use rusqlite::{ErrorCode, InterruptHandle};
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -24,27 +24,30 @@ impl IntegrityCheck {
         let (interrupt, path) = (conn.get_interrupt_handle(), path.to_owned());
         let at = path.clone();
         let checking = move || {
-            let why = match FORMAT.check(&conn) {
-                Ok(None) => return,
-                Ok(Some(why)) => why,
-                Err(failed) => match failed.sqlite_error_code() {
-                    Some(ErrorCode::OperationInterrupted) => return,
-                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                        failed.to_string()
-                    }
-                    _ => {
-                        warn!(file = %at.display(), error = %failed, "the store of locks could not be checked");
-                        return;
-                    }
-                },
+            let Err(found) = FORMAT.check_integrity(&conn) else {
+                return;
             };
+            let code = match &found {
+                FileError::Sqlite(failed) => failed.sqlite_error_code(),
+                _ => None,
+            };
+            match (&found, code) {
+                (_, Some(ErrorCode::OperationInterrupted)) => return,
+                (FileError::Corrupt(_), _)
+                | (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {}
+                _ => {
+                    warn!(file = %at.display(), error = %found, "the store of locks could not be checked");
+                    return;
+                }
+            }
+            let why = found.to_string();
             error!(file = %at.display(), why, "the store of locks is damaged; restore it from a backup");
             tell.send_replace(true);
         };
         let thread = thread::Builder::new()
             .name("locks-check".into())
             .spawn(checking)
-            .map_err(|e| FORMAT.refuse(&path, e.to_string()))?;
+            .map_err(|e| FORMAT.open_error(&path, e))?;
         Ok(Self {
             corrupt,
             interrupt,

@@ -19,7 +19,7 @@ use keywright_domain::model::{
     LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
-use keywright_shadow::durable::{CommitError, GroupCommit, OpenError};
+use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
 use super::columns::LockRow;
@@ -53,12 +53,12 @@ impl SqliteLockRepo {
     pub fn open(path: &Path, timer: Arc<dyn Timer>) -> Result<Self, OpenError> {
         let format = &schema::FORMAT;
         let conn = format.open(path)?;
-        let refuse = |why: String| format.refuse(path, why);
+        let refuse = |error: FileError| format.open_error(path, error);
         // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
         conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
             .map(|page| checkpoint::MAX_WAL_BYTES / page)
             .and_then(|pages| conn.pragma_update(None, "wal_autocheckpoint", pages))
-            .map_err(|e| refuse(e.to_string()))?;
+            .map_err(|e| refuse(e.into()))?;
         let check = format.is_large(path).then(|| IntegrityCheck::start(path));
         let check = check.transpose()?.map(Arc::new);
         // Before anything is saved.
@@ -66,11 +66,11 @@ impl SqliteLockRepo {
         let (process_lock, left) = ProcessLock::enter(path, left);
         let leases = ObservedLeases::new(timer);
         if let Some(left) = left {
-            leases.adopt(left.map_err(|e| refuse(e.to_string()))?);
+            leases.adopt(left.map_err(|e| refuse(FileError::Contents(e.to_string())))?);
         }
         let readers = Readers::open(path)?;
-        let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.to_string()))?;
-        let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.to_string()))?;
+        let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.into()))?;
+        let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.into()))?;
         Ok(Self {
             readers,
             leases,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keywright_domain::ports::RepoError;
-use keywright_shadow::durable::{OpenError, drain_batch};
+use keywright_sqlite::{OpenError, drain_batch};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,7 +51,7 @@ impl Readers {
             let started = thread::Builder::new()
                 .name("locks-read".into())
                 .spawn(move || read_all(&conn, &queue));
-            let thread = started.map_err(|e| FORMAT.refuse(path, e.to_string()))?;
+            let thread = started.map_err(|e| FORMAT.open_error(path, e))?;
             all.threads.push(thread);
         }
         Ok(Self {

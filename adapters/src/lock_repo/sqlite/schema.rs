@@ -1,8 +1,8 @@
-use keywright_shadow::durable::Format;
+use keywright_sqlite::FileFormat;
 
 /// Shared, because readers stand beside the writer.
-pub(super) const FORMAT: Format = Format {
-    what: "a store of locks",
+pub(super) const FORMAT: FileFormat = FileFormat {
+    description: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
     migrations: &[V1, V2, V3, V4],
     exclusive: false,
