@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
-use crate::bootstrap::{Call, Observer, Recorded};
+use crate::bootstrap::{AppliedSave, CallOutcome, Observer, PortCall};
 use crate::logging;
 
 type Label = (&'static str, &'static str);
@@ -296,11 +296,11 @@ impl Metrics {
         for why in ["in_flight", "in_flight_each", "failed_credentials"] {
             drop(self.shed.get_or_create(&[("why", why)]));
         }
-        for (port, calls, outcomes) in Call::KNOWN {
-            for call in calls {
-                let (port, call) = (("port", port), ("call", *call));
+        for known in PortCall::KNOWN {
+            for call in known.calls {
+                let (port, call) = (("port", known.port), ("call", *call));
                 drop(self.call_seconds.get_or_create(&[port, call]));
-                for outcome in outcomes {
+                for outcome in known.outcomes {
                     let outcome = ("outcome", *outcome);
                     drop(self.calls.get_or_create(&[port, call, outcome]));
                 }
@@ -397,29 +397,32 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Observer for Metrics {
-    fn called(&self, call: Call) {
-        let (port, name) = (("port", call.port), ("call", call.call));
-        let outcome = ("outcome", call.outcome);
+    fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration) {
+        let (port, name) = (("port", call.port()), ("call", call.name()));
+        let outcome = ("outcome", outcome.name());
         self.calls.get_or_create(&[port, name, outcome]).inc();
-        let seconds = call.took.as_secs_f64();
         self.call_seconds
             .get_or_create(&[port, name])
-            .observe(seconds);
+            .observe(took.as_secs_f64());
     }
 
-    fn anomaly(&self, anomaly: Anomaly) {
-        let label = ("anomaly", anomaly.name());
-        self.anomalies.get_or_create(&[label]).inc();
+    fn needs_writes(&self) -> bool {
+        false
     }
 
-    fn recorded(&self, recorded: Recorded) {
-        let label = ("event", recorded.event);
-        self.events.get_or_create(&[label]).inc();
-        if let Some(settled) = recorded.settled {
-            self.late.inc_by(u64::from(settled.late));
-            if let Some(took) = settled.took {
-                self.confirmed.observe(took.as_secs_f64());
+    fn saved(&self, save: &AppliedSave) {
+        for event in &save.events {
+            self.events.get_or_create(&[("event", event.name)]).inc();
+            if let Some(result) = event.result {
+                self.late.inc_by(u64::from(result.late));
+                if let Some(took) = result.took {
+                    self.confirmed.observe(took.as_secs_f64());
+                }
             }
+        }
+        for (_, anomaly) in &save.new_anomalies {
+            let label = ("anomaly", anomaly.name());
+            self.anomalies.get_or_create(&[label]).inc();
         }
     }
 }

@@ -1,49 +1,49 @@
-//! Which calls of a port go wrong, and how.
+//! Plans of the faults that are injected into calls of a port.
 
 use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What is done to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// None.
+    /// The call passes.
     Pass,
-    /// It is done as it should be, this much later.
+    /// The call passes after this delay.
     Delay(Duration),
-    /// The request never leaves.
+    /// The request is not sent.
     NotSent,
-    /// It is refused: by a shadow as throttled, by a store as not available.
+    /// The call is refused: by a shadow as throttled, by a store as unavailable.
     Refuse,
-    /// It is done, and the answer is lost.
+    /// The call is made and its answer is lost.
     DropAnswer,
-    /// It is lost on the way; the caller cannot know.
+    /// The request is lost, and the caller receives no answer.
     LoseRequest,
-    /// It stays on the way until it is released by hand; the caller gets no answer.
+    /// The request is held back until it is released, and the caller receives no answer.
     Withhold,
-    /// It stays on the way for this long; the caller gets no answer.
+    /// The request is made after this delay, and the caller receives no answer.
     Late(Duration),
 }
 
-/// Which calls.
+/// The calls that a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// `update` of a shadow that puts an entry.
+    /// An update of a shadow that puts an entry.
     Put,
-    /// Any `update` of a shadow; one that puts an entry is asked for as [`Operation::Put`] first.
+    /// Any update of a shadow. One that puts an entry follows the rules for [`Operation::Put`] first.
     Update,
-    /// `read` of a shadow.
+    /// A read of a shadow.
     Read,
-    /// `save` of a store.
+    /// A save of a store.
     Save,
-    /// `load` of a store.
+    /// A load of a store.
     Load,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum When {
-    /// From this call to that one, counted from 1.
+enum Selection {
+    /// The calls from the first number to the last, counted from 1.
     Calls(u64, u64),
     /// Each call with this probability.
     Chance(f64),
@@ -52,61 +52,89 @@ enum When {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rule {
     operation: Operation,
-    when: When,
+    selection: Selection,
     fault: Fault,
 }
 
-/// The faults of the calls to come. Where several rules fit a call, the first one is followed; where none
-/// does, nothing is done to it.
+/// The faults of future calls. The first rule that selects a call decides; a call that no rule selects passes.
 ///
-/// Its text form lists rules: `put@1=refuse,put@3-5=drop-answer,read@2-=lose,update~0.1=delay:200ms,seed=7`
-/// does so to the first put, to the third to fifth, to every reading from the second on, and to a tenth of all
-/// updates. Operations are `put`, `update`, `read`, `save` and `load`; faults are `pass`, `delay:D`,
-/// `not-sent`, `refuse`, `drop-answer`, `lose` and `late:D`.
+/// The text form is a list of rules: `put@1=refuse,put@3-5=drop-answer,read@2-=lose,update~0.1=delay:200ms,seed=7` is about the
+/// first put, the third to fifth, every read from the second on, and a tenth of all updates. Operations are `put`, `update`,
+/// `read`, `save` and `load`; faults are `pass`, `delay:D`, `not-sent`, `refuse`, `drop-answer`, `lose` and `late:D`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultPlan {
     rules: Vec<Rule>,
     seed: u64,
 }
 
-/// A text that is no [`FaultPlan`].
+/// The text of a [`FaultPlan`] has an invalid rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{rule}` is no fault: {why}")]
+#[error("`{rule}` is not a fault: {problem}")]
 pub struct InvalidFault {
-    rule: String,
-    why: &'static str,
+    /// The rule as it was written.
+    pub rule: String,
+    /// What is wrong with it.
+    pub problem: FaultProblem,
+}
+
+/// What is wrong with a rule of a [`FaultPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultProblem {
+    /// It has no `=`.
+    #[error("write it as calls=fault, such as put@1=refuse")]
+    Form,
+    /// The seed is not a number.
+    #[error("the seed must be a whole number")]
+    Seed,
+    /// It does not select calls.
+    #[error("name the calls, as in put@1, put@2-4, put@2- or put~0.1")]
+    Selection,
+    /// The operation is unknown.
+    #[error("operations are put, update, read, save and load")]
+    Operation,
+    /// The probability is not a number from 0 to 1.
+    #[error("a chance must be a number from 0 to 1")]
+    Chance,
+    /// The number of a call is not a positive number.
+    #[error("calls are counted from 1")]
+    CallNumber,
+    /// The range of calls is empty.
+    #[error("the first call must not come after the last one")]
+    EmptyRange,
+    /// The duration cannot be parsed.
+    #[error("write times as in 200ms or 5s")]
+    Duration,
+    /// The fault is unknown, or lacks or has a duration.
+    #[error("faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose and late:2s")]
+    Fault,
 }
 
 impl FaultPlan {
-    /// The next calls of `operation` fare so, after those that the plan names already.
+    /// Adds faults of the next calls of `operation`, after the calls that the plan already selects by number.
     #[must_use]
     pub fn then(mut self, operation: Operation, faults: impl IntoIterator<Item = Fault>) -> Self {
-        let named = self.rules.iter().filter(|r| r.operation == operation);
-        let mut call = named
-            .map(|rule| match rule.when {
-                When::Calls(_, last) => last,
-                When::Chance(_) => 0,
-            })
-            .max()
-            .unwrap_or(0);
-        for fault in faults {
-            call += 1;
-            self.rules.push(Rule {
-                operation,
-                when: When::Calls(call, call),
-                fault,
-            });
-        }
+        let known = self.rules.iter().filter(|r| r.operation == operation);
+        let last = known.map(|rule| match rule.selection {
+            Selection::Calls(_, last) => last,
+            Selection::Chance(_) => 0,
+        });
+        let first = last.max().unwrap_or(0) + 1;
+        let rules = (first..).zip(faults).map(|(call, fault)| Rule {
+            operation,
+            selection: Selection::Calls(call, call),
+            fault,
+        });
+        self.rules.extend(rules);
         self
     }
 
-    /// Each call of `operation` fares so with this probability; the same `seed` chooses the same calls.
+    /// Adds a fault of each call of `operation` with a probability from 0 to 1. The same `seed` selects the same calls.
     #[must_use]
     pub fn at_random(mut self, operation: Operation, chance: f64, fault: Fault, seed: u64) -> Self {
         self.seed = seed;
         self.rules.push(Rule {
             operation,
-            when: When::Chance(chance),
+            selection: Selection::Chance(chance),
             fault,
         });
         self
@@ -119,65 +147,67 @@ impl FromStr for FaultPlan {
     fn from_str(text: &str) -> Result<Self, InvalidFault> {
         let mut plan = Self::default();
         for rule in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
-            let invalid = |why| InvalidFault {
+            plan.add(rule).map_err(|problem| InvalidFault {
                 rule: rule.to_owned(),
-                why,
-            };
-            let (calls, fault) = rule
-                .split_once('=')
-                .ok_or_else(|| invalid("write it as calls=fault, such as put@1=refuse"))?;
-            if calls == "seed" {
-                plan.seed = fault
-                    .parse()
-                    .map_err(|_| invalid("the seed must be a whole number"))?;
-                continue;
-            }
-            let (operation, when) = parse_calls(calls).map_err(invalid)?;
-            plan.rules.push(Rule {
-                operation,
-                when,
-                fault: parse_fault(fault).map_err(invalid)?,
-            });
+                problem,
+            })?;
         }
         Ok(plan)
     }
 }
 
-fn parse_calls(text: &str) -> Result<(Operation, When), &'static str> {
-    let at = text
-        .find(['@', '~'])
-        .ok_or("name the calls, as in put@1, put@2-4, put@2- or put~0.1")?;
-    let (operation, when) = text.split_at(at);
+impl FaultPlan {
+    fn add(&mut self, rule: &str) -> Result<(), FaultProblem> {
+        let (calls, fault) = rule.split_once('=').ok_or(FaultProblem::Form)?;
+        if calls == "seed" {
+            self.seed = fault.parse().map_err(|_| FaultProblem::Seed)?;
+            return Ok(());
+        }
+        let (operation, selection) = parse_calls(calls)?;
+        self.rules.push(Rule {
+            operation,
+            selection,
+            fault: parse_fault(fault)?,
+        });
+        Ok(())
+    }
+}
+
+fn parse_calls(text: &str) -> Result<(Operation, Selection), FaultProblem> {
+    let at = text.find(['@', '~']).ok_or(FaultProblem::Selection)?;
+    let (operation, selection) = text.split_at(at);
     let operation = match operation {
         "put" => Operation::Put,
         "update" => Operation::Update,
         "read" => Operation::Read,
         "save" => Operation::Save,
         "load" => Operation::Load,
-        _ => return Err("operations are put, update, read, save and load"),
+        _ => return Err(FaultProblem::Operation),
     };
-    if let Some(chance) = when.strip_prefix('~') {
+    if let Some(chance) = selection.strip_prefix('~') {
         let chance = chance.parse().ok().filter(|c| (0.0..=1.0).contains(c));
-        let chance = chance.ok_or("a chance must be a number from 0 to 1")?;
-        return Ok((operation, When::Chance(chance)));
+        return Ok((
+            operation,
+            Selection::Chance(chance.ok_or(FaultProblem::Chance)?),
+        ));
     }
-    let calls = &when[1..];
+    let calls = &selection[1..];
     let number = |text: &str| {
         let number = text.parse().ok().filter(|n: &u64| *n > 0);
-        number.ok_or("calls are counted from 1")
+        number.ok_or(FaultProblem::CallNumber)
     };
-    let when = match calls.split_once('-') {
-        None => When::Calls(number(calls)?, number(calls)?),
-        Some((first, "")) => When::Calls(number(first)?, u64::MAX),
-        Some((first, last)) => When::Calls(number(first)?, number(last)?),
+    let (first, last) = match calls.split_once('-') {
+        None => (number(calls)?, number(calls)?),
+        Some((first, "")) => (number(first)?, u64::MAX),
+        Some((first, last)) => (number(first)?, number(last)?),
     };
-    if matches!(when, When::Calls(first, last) if first > last) {
-        return Err("the first call must not come after the last one");
+    if first > last {
+        return Err(FaultProblem::EmptyRange);
     }
-    Ok((operation, when))
+    Ok((operation, Selection::Calls(first, last)))
 }
 
-fn parse_fault(text: &str) -> Result<Fault, &'static str> {
+fn parse_fault(text: &str) -> Result<Fault, FaultProblem> {
     let (name, span) = match text.split_once(':') {
         Some((name, span)) => (name, Some(span)),
         None => (text, None),
@@ -185,7 +215,7 @@ fn parse_fault(text: &str) -> Result<Fault, &'static str> {
     let span = span
         .map(humantime::parse_duration)
         .transpose()
-        .map_err(|_| "write times as in 200ms or 5s")?;
+        .map_err(|_| FaultProblem::Duration)?;
     Ok(match (name, span) {
         ("pass", None) => Fault::Pass,
         ("not-sent", None) => Fault::NotSent,
@@ -194,20 +224,15 @@ fn parse_fault(text: &str) -> Result<Fault, &'static str> {
         ("lose", None) => Fault::LoseRequest,
         ("delay", Some(span)) => Fault::Delay(span),
         ("late", Some(span)) => Fault::Late(span),
-        _ => {
-            return Err(
-                "faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose \
-                        and late:2s",
-            );
-        }
+        _ => return Err(FaultProblem::Fault),
     })
 }
 
-/// A plan that is being followed. Clones follow it together.
+/// A plan that decorators follow. Clones share it.
 #[derive(Clone)]
-pub struct Faults(Arc<Mutex<Following>>);
+pub struct Faults(Arc<Mutex<ActivePlan>>);
 
-struct Following {
+struct ActivePlan {
     plan: FaultPlan,
     calls: HashMap<Operation, u64>,
     random: fastrand::Rng,
@@ -216,26 +241,26 @@ struct Following {
 impl Faults {
     /// Follows a plan from its start.
     pub fn new(plan: FaultPlan) -> Self {
-        Self(Arc::new(Mutex::new(Following::new(plan))))
+        Self(Arc::new(Mutex::new(ActivePlan::new(plan))))
     }
 
-    /// From now on another plan is followed, from its start.
+    /// Follows another plan from its start.
     pub fn set(&self, plan: FaultPlan) {
-        *self.following() = Following::new(plan);
+        *self.active() = ActivePlan::new(plan);
     }
 
-    /// What is done to this call, which fits each of these operations.
+    /// The fault of a call that is each of these operations.
     pub(super) fn next(&self, operations: &[Operation]) -> Fault {
-        let mut following = self.following();
+        let mut active = self.active();
         let mut chosen = None;
         for operation in operations {
-            let fault = following.next(*operation);
+            let fault = active.next(*operation);
             chosen = chosen.or(fault);
         }
         chosen.unwrap_or(Fault::Pass)
     }
 
-    fn following(&self) -> std::sync::MutexGuard<'_, Following> {
+    fn active(&self) -> MutexGuard<'_, ActivePlan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -246,7 +271,7 @@ impl Default for Faults {
     }
 }
 
-impl Following {
+impl ActivePlan {
     fn new(plan: FaultPlan) -> Self {
         Self {
             random: fastrand::Rng::with_seed(plan.seed),
@@ -260,9 +285,9 @@ impl Following {
         *call += 1;
         let (call, random) = (*call, &mut self.random);
         let mut rules = self.plan.rules.iter().filter(|r| r.operation == operation);
-        let rule = rules.find(|rule| match rule.when {
-            When::Calls(first, last) => (first..=last).contains(&call),
-            When::Chance(chance) => random.f64() < chance,
+        let rule = rules.find(|rule| match rule.selection {
+            Selection::Calls(first, last) => (first..=last).contains(&call),
+            Selection::Chance(chance) => random.f64() < chance,
         });
         rule.map(|rule| rule.fault)
     }
@@ -272,7 +297,7 @@ impl Following {
 mod tests {
     use super::*;
 
-    fn fates(plan: &str, calls: usize) -> Vec<Fault> {
+    fn chosen_faults(plan: &str, calls: usize) -> Vec<Fault> {
         let faults = Faults::new(plan.parse().expect("a plan"));
         (0..calls)
             .map(|_| faults.next(&[Operation::Put, Operation::Update]))
@@ -280,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_says_which_calls_fare_how() {
+    fn parses_a_plan() {
         let (pass, late) = (Fault::Pass, Fault::Late(Duration::from_secs(2)));
         assert_eq!(
-            fates("put@2=refuse, update@3-4=late:2s,put@6-=lose", 7),
+            chosen_faults("put@2=refuse, update@3-4=late:2s,put@6-=lose", 7),
             [
                 pass,
                 Fault::Refuse,
@@ -297,16 +322,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_chooses_the_same_calls() {
-        let some = fates("put~0.5=lose,seed=7", 64);
-        assert_eq!(fates("put~0.5=lose,seed=7", 64), some);
-        assert_ne!(fates("put~0.5=lose,seed=8", 64), some);
+    fn the_same_seed_selects_the_same_calls() {
+        let some = chosen_faults("put~0.5=lose,seed=7", 64);
+        assert_eq!(chosen_faults("put~0.5=lose,seed=7", 64), some);
+        assert_ne!(chosen_faults("put~0.5=lose,seed=8", 64), some);
         let lost = some.iter().filter(|f| **f == Fault::LoseRequest).count();
         assert!((16..48).contains(&lost), "{lost} of 64");
     }
 
     #[test]
-    fn a_text_that_is_none_is_refused_with_its_rule() {
+    fn rejects_an_invalid_rule_and_names_it() {
         for text in [
             "refuse",
             "put=refuse",

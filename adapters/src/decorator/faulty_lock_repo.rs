@@ -1,4 +1,4 @@
-//! A store that misbehaves on purpose.
+//! Injects faults into the calls of a store, for tests and for trying out failures in the sandbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use keywright_domain::ports::{LockRepo, RepoError};
 
 use super::faults::{Fault, Faults, Operation};
 
-/// Puts faults between a caller and a store. Claims pass.
+/// A store whose loads and saves have the faults of a plan. Claims pass.
 #[derive(Clone)]
 pub struct FaultyLockRepo {
     inner: Arc<dyn LockRepo>,
@@ -17,7 +17,7 @@ pub struct FaultyLockRepo {
 }
 
 impl FaultyLockRepo {
-    /// Follows these faults.
+    /// Injects these faults.
     pub fn new(inner: Arc<dyn LockRepo>, faults: Faults) -> Self {
         Self { inner, faults }
     }
@@ -58,7 +58,7 @@ impl LockRepo for FaultyLockRepo {
                 tokio::spawn(async move {
                     tokio::time::sleep(span).await;
                     let outcome = inner.save(save).await;
-                    tracing::debug!(?outcome, "a save that was held up arrived");
+                    tracing::debug!(?outcome, "a delayed save ended");
                 });
                 lost()
             }
@@ -66,7 +66,7 @@ impl LockRepo for FaultyLockRepo {
         }
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.inner.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.inner.claim(worker, lease).await
     }
 }

@@ -1,6 +1,6 @@
-//! A shadow that misbehaves on purpose, for tests and for trying out what a failure looks like.
+//! Injects faults into the calls of a shadow, for tests and for trying out failures in the sandbox.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use keywright_domain::model::{
@@ -10,7 +10,7 @@ use keywright_domain::ports::{ShadowError, ShadowPort};
 
 use super::faults::{Fault, FaultPlan, Faults, Operation};
 
-/// Puts faults between a caller and a shadow. Clones share them.
+/// A shadow whose calls have the faults of a plan. Clones share the plan and the withheld updates.
 #[derive(Clone)]
 pub struct FaultyShadow {
     inner: Arc<dyn ShadowPort>,
@@ -19,12 +19,12 @@ pub struct FaultyShadow {
 }
 
 impl FaultyShadow {
-    /// Passes everything through until a plan is set.
+    /// Passes all calls until a plan is set.
     pub fn new(inner: Arc<dyn ShadowPort>) -> Self {
         Self::with(inner, Faults::default())
     }
 
-    /// Follows these faults.
+    /// Injects these faults.
     pub fn with(inner: Arc<dyn ShadowPort>, faults: Faults) -> Self {
         Self {
             inner,
@@ -33,12 +33,12 @@ impl FaultyShadow {
         }
     }
 
-    /// What happens to the calls from now on.
+    /// Follows another plan from its start.
     pub fn set(&self, plan: FaultPlan) {
         self.faults.set(plan);
     }
 
-    /// Delivers the updates that were withheld, in their order, and answers what came of each.
+    /// Makes the withheld updates in their order and returns their results.
     pub async fn release(&self) -> Vec<Result<ShadowVersion, ShadowError>> {
         let withheld = std::mem::take(&mut *self.withheld());
         let mut outcomes = Vec::with_capacity(withheld.len());
@@ -48,7 +48,7 @@ impl FaultyShadow {
         outcomes
     }
 
-    fn withheld(&self) -> std::sync::MutexGuard<'_, Vec<(ThingName, ShadowChange)>> {
+    fn withheld(&self) -> MutexGuard<'_, Vec<(ThingName, ShadowChange)>> {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,10 +103,10 @@ impl ShadowPort for FaultyShadow {
                     let outcome = inner.update(&thing, change).await;
                     match outcome {
                         Ok(version) => {
-                            tracing::info!(%thing, %version, "an update that was held up arrived");
+                            tracing::info!(%thing, %version, "a delayed update was accepted");
                         }
                         Err(error) => {
-                            tracing::info!(%thing, %error, "an update that was held up came too late");
+                            tracing::info!(%thing, %error, "a delayed update was refused");
                         }
                     }
                 });

@@ -1,179 +1,83 @@
-//! What goes through a port, for who counts and measures it.
+//! Notifies observers of the calls of a port.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{
-    Anomaly, ClientToken, LockEvent, LockId, LockSnapshot, RecordedEvent, Save, ShadowChange,
-    ShadowSnapshot, ShadowVersion, ThingName, WorkerId, Write,
+    Backlog, ClientToken, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId,
+    LockSnapshot, LockVersion, RecordedEvent, Save, ShadowChange, ShadowSnapshot, ShadowVersion,
+    ThingName, Timestamp, WorkerId, Write, WriteId,
 };
-use keywright_domain::ports::{LockRepo, RepoError, ShadowError, ShadowPort};
+use keywright_domain::ports::{
+    ImportError, LockHistory, LockRepo, RepoError, ShadowError, ShadowPort,
+};
 use tokio::time::Instant;
 
-/// One call of a port that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// `shadow` or `store`.
-    pub port: &'static str,
-    /// Which call: of a shadow `put` (an update with an entry), `fence` (one that changes nothing), `update` (any
-    /// other) or `read`; of a store `load`, `save` or `claim`.
-    pub call: &'static str,
-    /// `ok`, or the class of the error: `conflict`, `not_applied`, `refused`, `unknown`; `stale`, `unavailable`,
-    /// `corrupt`; `given_up` where nobody waited for its end.
-    pub outcome: &'static str,
-    /// How long it took.
-    pub took: Duration,
-}
+use super::observer::{AppliedSave, CallOutcome, Observers, PortCall};
 
-impl Call {
-    /// The calls of each port, and the outcomes that each may have.
-    pub const KNOWN: [(
-        &'static str,
-        &'static [&'static str],
-        &'static [&'static str],
-    ); 2] = [
-        (
-            "shadow",
-            &["put", "fence", "update", "read"],
-            &[
-                "ok",
-                "not_applied",
-                "refused",
-                "conflict",
-                "unknown",
-                "given_up",
-            ],
-        ),
-        (
-            "store",
-            &["load", "save", "claim"],
-            &[
-                "ok",
-                "stale",
-                "unavailable",
-                "unknown",
-                "corrupt",
-                "given_up",
-            ],
-        ),
-    ];
-}
-
-/// Who is told of what goes through ports.
-pub trait Observer: Send + Sync {
-    /// A call has ended.
-    fn called(&self, call: Call);
-    /// A save was taken that recorded this.
-    fn recorded(&self, event: Recorded);
-    /// A save was taken that noticed this about the lock's answers to a write.
-    fn anomaly(&self, anomaly: Anomaly);
-}
-
-/// One event that was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// Its type.
-    pub event: &'static str,
-    /// The lock's own word on a write, where it is that.
-    pub settled: Option<Settled>,
-}
-
-/// The lock's own word on a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// It came after the write had ended otherwise.
-    pub late: bool,
-    /// From the event of its request on, where there is one.
-    pub took: Option<Duration>,
-}
-
-impl Recorded {
-    fn of(recorded: &RecordedEvent, writes: &[Write]) -> Self {
-        let late = match &recorded.event {
-            LockEvent::KeyWriteConfirmed { late, .. } | LockEvent::KeyWriteFailed { late, .. } => {
-                Some(*late)
-            }
-            _ => None,
-        };
-        let write = writes.iter().find(|w| Some(w.id) == recorded.write);
-        let requested = write.and_then(|w| w.requested);
-        let took = requested.map(|r| recorded.time.since(r.time));
-        Self {
-            event: recorded.event.name(),
-            settled: late.map(|late| Settled { late, took }),
-        }
-    }
-}
-
-/// Tells of the calls of a port.
+/// Calls a port and notifies observers of each call. A call whose future is dropped counts as abandoned.
 #[derive(Clone)]
 pub struct Observed<P: ?Sized> {
     inner: Arc<P>,
-    observer: Arc<dyn Observer>,
+    observers: Observers,
 }
 
 impl<P: ?Sized> Observed<P> {
-    /// Tells `observer` of the calls of `inner`.
-    pub fn new(inner: Arc<P>, observer: Arc<dyn Observer>) -> Self {
-        Self { inner, observer }
+    /// Notifies `observers` of the calls of `inner`.
+    pub const fn new(inner: Arc<P>, observers: Observers) -> Self {
+        Self { inner, observers }
     }
 
-    fn begin(&self, port: &'static str, call: &'static str) -> CallGuard<'_> {
-        CallGuard {
-            observer: &*self.observer,
-            call: Call {
-                port,
-                call,
-                outcome: "given_up",
-                took: Duration::ZERO,
-            },
+    fn start<'a>(&'a self, call: PortCall<'a>) -> RunningCall<'a> {
+        RunningCall {
+            observers: &self.observers,
+            call,
             start: Instant::now(),
+            ended: false,
         }
     }
 }
 
-/// A call; one that is given up is told of, too.
-struct CallGuard<'a> {
-    observer: &'a dyn Observer,
-    call: Call,
+/// A call that has not ended. Dropping it reports the call as abandoned.
+struct RunningCall<'a> {
+    observers: &'a Observers,
+    call: PortCall<'a>,
     start: Instant,
+    ended: bool,
 }
 
-impl CallGuard<'_> {
-    fn end(mut self, outcome: &'static str) {
-        self.call.outcome = outcome;
+impl RunningCall<'_> {
+    fn end(mut self, outcome: &CallOutcome<'_>) {
+        self.ended = true;
+        self.notify(outcome);
+    }
+
+    fn end_store<T>(self, result: &Result<T, RepoError>) {
+        self.end(&match result {
+            Ok(_) => CallOutcome::Done,
+            Err(error) => CallOutcome::StoreFailed(error),
+        });
+    }
+
+    fn notify(&self, outcome: &CallOutcome<'_>) {
+        let took = self.start.elapsed();
+        for observer in self.observers.iter() {
+            observer.call_ended(&self.call, outcome, took);
+        }
     }
 }
 
-impl Drop for CallGuard<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
-        self.call.took = self.start.elapsed();
-        self.observer.called(self.call);
+        if !self.ended {
+            self.notify(&CallOutcome::Abandoned);
+        }
     }
 }
 
-fn of_shadow<T>(answer: &Result<T, ShadowError>) -> &'static str {
-    match answer {
-        Ok(_) => "ok",
-        Err(ShadowError::NotApplied { .. }) => "not_applied",
-        Err(ShadowError::Refused { .. }) => "refused",
-        Err(ShadowError::Conflict) => "conflict",
-        Err(ShadowError::Unknown(_)) => "unknown",
-    }
-}
-
-fn of_store<T>(answer: &Result<T, RepoError>) -> &'static str {
-    match answer {
-        Ok(_) => "ok",
-        Err(RepoError::Stale) => "stale",
-        Err(RepoError::Unavailable(_)) => "unavailable",
-        Err(RepoError::Unknown(_)) => "unknown",
-        Err(RepoError::Corrupt { .. }) => "corrupt",
-    }
-}
-
-fn call_of(change: &ShadowChange) -> &'static str {
+fn update_kind(change: &ShadowChange) -> &'static str {
     let bare = change.remove.is_empty() && change.clear_results.is_empty();
     match change.put {
         Some(_) => "put",
@@ -189,10 +93,19 @@ impl ShadowPort for Observed<dyn ShadowPort> {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let under_way = self.begin("shadow", call_of(&change));
-        let answer = self.inner.update(thing, change).await;
-        under_way.end(of_shadow(&answer));
-        answer
+        let token = change.token.clone();
+        let call = self.start(PortCall::ShadowUpdate {
+            thing,
+            kind: update_kind(&change),
+            token: &token,
+            expected: change.expected,
+        });
+        let result = self.inner.update(thing, change).await;
+        call.end(&match &result {
+            Ok(version) => CallOutcome::ShadowVersion(Some(*version)),
+            Err(error) => CallOutcome::ShadowFailed(error),
+        });
+        result
     }
 
     async fn read(
@@ -200,43 +113,123 @@ impl ShadowPort for Observed<dyn ShadowPort> {
         thing: &ThingName,
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        let under_way = self.begin("shadow", "read");
-        let answer = self.inner.read(thing, token).await;
-        under_way.end(of_shadow(&answer));
-        answer
+        let call = self.start(PortCall::ShadowRead { thing });
+        let result = self.inner.read(thing, token).await;
+        call.end(&match &result {
+            Ok(found) => CallOutcome::ShadowVersion(found.as_ref().map(|f| f.version)),
+            Err(error) => CallOutcome::ShadowFailed(error),
+        });
+        result
     }
 }
 
 #[async_trait]
 impl LockRepo for Observed<dyn LockRepo> {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        let under_way = self.begin("store", "load");
-        let answer = self.inner.load(lock).await;
-        under_way.end(of_store(&answer));
-        answer
+        let call = self.start(PortCall::Load { lock });
+        let result = self.inner.load(lock).await;
+        call.end_store(&result);
+        result
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let events = save.events.iter();
-        let news: Vec<_> = events.map(|e| Recorded::of(e, &save.writes)).collect();
-        let new_anomalies = save.new_anomalies.clone();
-        let under_way = self.begin("store", "save");
-        let answer = self.inner.save(save).await;
-        under_way.end(of_store(&answer));
-        if answer.is_ok() {
-            news.into_iter()
-                .for_each(|event| self.observer.recorded(event));
-            for (_, anomaly) in new_anomalies {
-                self.observer.anomaly(anomaly);
+        let with_writes = self.observers.iter().any(|o| o.needs_writes());
+        let applied = AppliedSave::of(&save, with_writes);
+        let call = self.start(PortCall::Save { lock: save.lock });
+        let result = self.inner.save(save).await;
+        call.end_store(&result);
+        if result.is_ok() {
+            for observer in self.observers.iter() {
+                observer.saved(&applied);
             }
         }
-        answer
+        result
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        let under_way = self.begin("store", "claim");
-        let answer = self.inner.claim(owner, lease).await;
-        under_way.end(of_store(&answer));
-        answer
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        let call = self.start(PortCall::Claim);
+        let result = self.inner.claim(worker, lease).await;
+        match &result {
+            Ok(Some(write)) => call.end(&CallOutcome::Claimed(write)),
+            other => call.end_store(other),
+        }
+        result
+    }
+}
+
+impl Observed<dyn LockHistory> {
+    async fn history<T>(
+        &self,
+        name: &'static str,
+        reading: impl Future<Output = Result<T, RepoError>>,
+    ) -> Result<T, RepoError> {
+        let call = self.start(PortCall::History(name));
+        let result = reading.await;
+        call.end_store(&result);
+        result
+    }
+}
+
+#[async_trait]
+impl LockHistory for Observed<dyn LockHistory> {
+    async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
+        self.history("find_write", self.inner.write(id)).await
+    }
+
+    async fn events(
+        &self,
+        lock: LockId,
+        first: LockVersion,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        let events = self.inner.events(lock, first, limit);
+        self.history("events", events).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        let due = self.inner.due(until, after, limit);
+        self.history("due", due).await
+    }
+
+    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        self.history("backlog", self.inner.backlog(recently)).await
+    }
+
+    async fn idempotency_record(
+        &self,
+        scope: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        let record = self.inner.idempotency_record(scope);
+        self.history("idempotency_record", record).await
+    }
+
+    async fn purge(
+        &self,
+        now: Timestamp,
+        ended_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, RepoError> {
+        let purged = self.inner.purge(now, ended_before, limit);
+        self.history("purge", purged).await
+    }
+
+    async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
+        self.history("locks", self.inner.locks(after, limit)).await
+    }
+
+    async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        let call = self.start(PortCall::History("import"));
+        let result = self.inner.import(events).await;
+        call.end(&match &result {
+            Ok(()) => CallOutcome::Done,
+            Err(ImportError::NotAStream { .. }) => CallOutcome::ImportRefused,
+            Err(ImportError::Store(error)) => CallOutcome::StoreFailed(error),
+        });
+        result
     }
 }

@@ -1,4 +1,4 @@
-//! An end to every call of a port.
+//! Bounds the time of each call of a port.
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use keywright_domain::ports::{
     ImportError, LockHistory, LockRepo, RepoError, ShadowError, ShadowPort,
 };
 
-/// Gives a call up after a while. One that may have an effect is then *unknown*: it was on its way.
+/// Drops a call that takes too long. The outcome of a call that may have an effect is then *unknown*.
 #[derive(Clone)]
 pub struct Timeout<P: ?Sized> {
     inner: Arc<P>,
@@ -23,7 +23,7 @@ pub struct Timeout<P: ?Sized> {
 }
 
 impl<P: ?Sized> Timeout<P> {
-    /// Each call may take `limit`.
+    /// Bounds each call of `inner` to `limit`.
     pub const fn new(inner: Arc<P>, limit: Duration) -> Self {
         Self { inner, limit }
     }
@@ -31,11 +31,11 @@ impl<P: ?Sized> Timeout<P> {
     async fn within<T, E>(
         &self,
         call: impl Future<Output = Result<T, E>>,
-        late: impl FnOnce(String) -> E,
+        timed_out: impl FnOnce(String) -> E,
     ) -> Result<T, E> {
         match tokio::time::timeout(self.limit, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(late(format!("no answer within {:?}", self.limit))),
+            Ok(result) => result,
+            Err(_) => Err(timed_out(format!("no answer within {:?}", self.limit))),
         }
     }
 }
@@ -72,8 +72,8 @@ impl LockRepo for Timeout<dyn LockRepo> {
         self.within(self.inner.save(save), RepoError::Unknown).await
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.within(self.inner.claim(owner, lease), RepoError::Unknown)
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.within(self.inner.claim(worker, lease), RepoError::Unknown)
             .await
     }
 }
@@ -112,13 +112,10 @@ impl LockHistory for Timeout<dyn LockHistory> {
 
     async fn idempotency_record(
         &self,
-        request: &IdempotencyScope,
+        scope: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
-        self.within(
-            self.inner.idempotency_record(request),
-            RepoError::Unavailable,
-        )
-        .await
+        self.within(self.inner.idempotency_record(scope), RepoError::Unavailable)
+            .await
     }
 
     async fn purge(
@@ -127,8 +124,8 @@ impl LockHistory for Timeout<dyn LockHistory> {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        let forgetting = self.inner.purge(now, ended_before, limit);
-        self.within(forgetting, RepoError::Unknown).await
+        let purging = self.inner.purge(now, ended_before, limit);
+        self.within(purging, RepoError::Unknown).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
@@ -137,7 +134,7 @@ impl LockHistory for Timeout<dyn LockHistory> {
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
-        let late = |why| ImportError::Store(RepoError::Unknown(why));
-        self.within(self.inner.import(events), late).await
+        let timed_out = |why| ImportError::Store(RepoError::Unknown(why));
+        self.within(self.inner.import(events), timed_out).await
     }
 }

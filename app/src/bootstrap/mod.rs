@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::decorator::{Observed, Timeout, TracedLockRepo, TracedShadow, Watched};
+use keywright_adapters::decorator::{CallLog, Observed, Observers, Timeout, WriteBroadcast};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::model::Timestamp;
 use keywright_domain::ports::{Clock, IdGenerator, LockHistory, LockRepo, ShadowPort};
@@ -44,8 +44,8 @@ pub(crate) use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed};
 /// What verifies tokens.
 pub(crate) use keywright_adapters::auth::JwtVerifier;
 
-/// Who is told of what goes through the ports.
-pub(crate) use keywright_adapters::decorator::{Call, Observer, Recorded};
+/// What observers of the ports are notified of.
+pub(crate) use keywright_adapters::decorator::{AppliedSave, CallOutcome, Observer, PortCall};
 
 /// What takes in the reports that are brought over HTTP.
 pub(crate) use keywright_adapters::reports::{DeliveryError, HttpReports};
@@ -190,23 +190,22 @@ pub(crate) async fn wire(settings: &Settings, wiring: &Wiring, url: &str) -> Res
         Some(sandbox) => sandbox::around(sandbox, locks, shadow),
         None => (locks, shadow),
     };
+    let metrics = Arc::new(Metrics::new());
+    let observers: Observers = Arc::new([
+        Arc::new(WriteBroadcast::new(saved.clone())),
+        Arc::new(CallLog::default()),
+        metrics.clone(),
+    ]);
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout));
-    let locks = Arc::new(Watched::new(locks, saved.clone()));
+    let history = Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
     let history: Arc<dyn LockHistory> =
-        Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
+        Arc::new(Observed::<dyn LockHistory>::new(history, observers.clone()));
     let ids = Arc::new(SystemIds);
     let timer = Arc::new(TokioTimer::default());
-    let metrics = Arc::new(Metrics::new());
     let ports = Ports {
-        locks: Arc::new(Observed::<dyn LockRepo>::new(
-            Arc::new(TracedLockRepo::new(locks)),
-            metrics.clone(),
-        )),
+        locks: Arc::new(Observed::<dyn LockRepo>::new(locks, observers.clone())),
         history: history.clone(),
-        shadow: Arc::new(Observed::<dyn ShadowPort>::new(
-            Arc::new(TracedShadow::new(shadow)),
-            metrics.clone(),
-        )),
+        shadow: Arc::new(Observed::<dyn ShadowPort>::new(shadow, observers)),
         clock: clock.clone(),
         timer: timer.clone(),
         ids: ids.clone(),

@@ -1,0 +1,248 @@
+//! What observers of the ports are notified of: calls that have ended, and saves that were applied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_domain::model::{
+    Anomaly, ClientToken, LockEvent, LockId, LockVersion, RecordedEvent, Save, ShadowVersion,
+    ThingName, Write, WriteId,
+};
+use keywright_domain::ports::{RepoError, ShadowError};
+
+/// Is notified of the calls of ports. Methods run on the caller's task, so they must not block.
+pub trait Observer: Send + Sync {
+    /// A call has ended, or its caller no longer waits for it. `took` is the time since its start.
+    fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration);
+
+    /// Whether this observer reads [`AppliedSave::writes`] of the next save. Writes are copied only if an observer does.
+    fn needs_writes(&self) -> bool;
+
+    /// The store has applied a save.
+    fn saved(&self, save: &AppliedSave);
+}
+
+/// Observers in the order in which they are notified.
+pub type Observers = Arc<[Arc<dyn Observer>]>;
+
+/// A call of a port.
+#[derive(Clone, Copy, Debug)]
+pub enum PortCall<'a> {
+    /// [`ShadowPort::update`](keywright_domain::ports::ShadowPort::update).
+    ShadowUpdate {
+        /// The thing.
+        thing: &'a ThingName,
+        /// `put` (an update with an entry), `fence` (one that changes nothing) or `update` (any other).
+        kind: &'static str,
+        /// The token of the request.
+        token: &'a ClientToken,
+        /// The version that the shadow must have.
+        expected: Option<ShadowVersion>,
+    },
+    /// [`ShadowPort::read`](keywright_domain::ports::ShadowPort::read).
+    ShadowRead {
+        /// The thing.
+        thing: &'a ThingName,
+    },
+    /// [`LockRepo::load`](keywright_domain::ports::LockRepo::load).
+    Load {
+        /// The lock.
+        lock: LockId,
+    },
+    /// [`LockRepo::save`](keywright_domain::ports::LockRepo::save).
+    Save {
+        /// The lock.
+        lock: LockId,
+    },
+    /// [`LockRepo::claim`](keywright_domain::ports::LockRepo::claim).
+    Claim,
+    /// A call of [`LockHistory`](keywright_domain::ports::LockHistory), by its name.
+    History(&'static str),
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub enum CallOutcome<'a> {
+    /// It succeeded.
+    Done,
+    /// The shadow was updated to this version, or read at it; `None`: there is no shadow.
+    ShadowVersion(Option<ShadowVersion>),
+    /// A claim took over this write.
+    Claimed(&'a Write),
+    /// A call of the shadow failed.
+    ShadowFailed(&'a ShadowError),
+    /// A call of the store failed.
+    StoreFailed(&'a RepoError),
+    /// The store refused events that do not continue the stream of their lock.
+    ImportRefused,
+    /// The caller no longer waits for the call.
+    Abandoned,
+}
+
+/// Calls of one port, and the outcomes that each of them may have.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownCalls {
+    /// See [`PortCall::port`].
+    pub port: &'static str,
+    /// See [`PortCall::name`].
+    pub calls: &'static [&'static str],
+    /// See [`CallOutcome::name`].
+    pub outcomes: &'static [&'static str],
+}
+
+impl PortCall<'_> {
+    /// The calls that a server makes.
+    pub const KNOWN: [KnownCalls; 3] = [
+        KnownCalls {
+            port: "shadow",
+            calls: &["put", "fence", "update", "read"],
+            outcomes: &[
+                "ok",
+                "not_applied",
+                "refused",
+                "conflict",
+                "unknown",
+                "given_up",
+            ],
+        },
+        KnownCalls {
+            port: "store",
+            calls: &["load", "save", "claim"],
+            outcomes: &[
+                "ok",
+                "stale",
+                "unavailable",
+                "unknown",
+                "corrupt",
+                "given_up",
+            ],
+        },
+        KnownCalls {
+            port: "store",
+            calls: &[
+                "find_write",
+                "events",
+                "due",
+                "backlog",
+                "idempotency_record",
+                "purge",
+                "locks",
+            ],
+            outcomes: &["ok", "unavailable", "unknown", "corrupt", "given_up"],
+        },
+    ];
+
+    /// `shadow` or `store`.
+    pub const fn port(&self) -> &'static str {
+        match self {
+            Self::ShadowUpdate { .. } | Self::ShadowRead { .. } => "shadow",
+            Self::Load { .. } | Self::Save { .. } | Self::Claim | Self::History(_) => "store",
+        }
+    }
+
+    /// The name of the call among those of its port.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ShadowUpdate { kind: name, .. } | Self::History(name) => name,
+            Self::ShadowRead { .. } => "read",
+            Self::Load { .. } => "load",
+            Self::Save { .. } => "save",
+            Self::Claim => "claim",
+        }
+    }
+}
+
+impl CallOutcome<'_> {
+    /// `ok`, the class of the error (`conflict`, `not_applied`, `refused`, `unknown`, `stale`, `unavailable`, `corrupt`), or
+    /// `given_up` for an abandoned call.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Done | Self::ShadowVersion(_) | Self::Claimed(_) => "ok",
+            Self::ShadowFailed(ShadowError::NotApplied { .. }) => "not_applied",
+            Self::ShadowFailed(ShadowError::Refused { .. }) | Self::ImportRefused => "refused",
+            Self::ShadowFailed(ShadowError::Conflict) => "conflict",
+            Self::ShadowFailed(ShadowError::Unknown(_))
+            | Self::StoreFailed(RepoError::Unknown(_)) => "unknown",
+            Self::StoreFailed(RepoError::Stale) => "stale",
+            Self::StoreFailed(RepoError::Unavailable(_)) => "unavailable",
+            Self::StoreFailed(RepoError::Corrupt { .. }) => "corrupt",
+            Self::Abandoned => "given_up",
+        }
+    }
+}
+
+/// A save that the store has applied.
+#[derive(Clone, Debug)]
+pub struct AppliedSave {
+    /// The lock.
+    pub lock: LockId,
+    /// The events that it recorded.
+    pub events: Vec<AppliedEvent>,
+    /// The anomalies that it found.
+    pub new_anomalies: Vec<(WriteId, Anomaly)>,
+    /// The writes as they are now; empty if no observer needs them.
+    pub writes: Vec<Write>,
+}
+
+/// One event that a save recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedEvent {
+    /// Its type; see [`LockEvent::name`].
+    pub name: &'static str,
+    /// Its version.
+    pub version: LockVersion,
+    /// The write that it belongs to.
+    pub write: Option<WriteId>,
+    /// The lock's result, if the event records one.
+    pub result: Option<AppliedResult>,
+}
+
+/// The lock's result for a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedResult {
+    /// It arrived after the write had expired, or had been superseded or withdrawn.
+    pub late: bool,
+    /// The time since the event of the write's request, if there is one.
+    pub took: Option<Duration>,
+}
+
+impl AppliedSave {
+    /// The observers' view of a save, which is taken before the save is handed to the store.
+    pub(super) fn of(save: &Save, with_writes: bool) -> Self {
+        let events = save.events.iter();
+        Self {
+            lock: save.lock,
+            events: events.map(|e| AppliedEvent::of(e, &save.writes)).collect(),
+            new_anomalies: save.new_anomalies.clone(),
+            writes: if with_writes {
+                save.writes.clone()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+impl AppliedEvent {
+    fn of(recorded: &RecordedEvent, writes: &[Write]) -> Self {
+        let late = match &recorded.event {
+            LockEvent::KeyWriteConfirmed { late, .. } | LockEvent::KeyWriteFailed { late, .. } => {
+                Some(*late)
+            }
+            _ => None,
+        };
+        let result = late.map(|late| {
+            let write = writes.iter().find(|w| Some(w.id) == recorded.write);
+            let requested = write.and_then(|w| w.requested);
+            AppliedResult {
+                late,
+                took: requested.map(|r| recorded.time.since(r.time)),
+            }
+        });
+        Self {
+            name: recorded.event.name(),
+            version: recorded.version,
+            write: recorded.write,
+            result,
+        }
+    }
+}

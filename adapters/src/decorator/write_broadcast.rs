@@ -1,0 +1,37 @@
+//! Broadcasts the writes that are saved.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keywright_domain::model::Write;
+use tokio::sync::broadcast;
+
+use super::observer::{AppliedSave, CallOutcome, Observer, PortCall};
+
+/// Sends each write that is saved in this process to the receivers of a channel. Saves of other processes are not sent, so a
+/// receiver that must not miss any also reads the store.
+pub struct WriteBroadcast(broadcast::Sender<Arc<Write>>);
+
+impl WriteBroadcast {
+    /// Sends to the receivers of `saved`.
+    pub const fn new(saved: broadcast::Sender<Arc<Write>>) -> Self {
+        Self(saved)
+    }
+}
+
+impl Observer for WriteBroadcast {
+    fn call_ended(&self, _: &PortCall<'_>, _: &CallOutcome<'_>, _: Duration) {}
+
+    fn needs_writes(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
+    fn saved(&self, save: &AppliedSave) {
+        if self.needs_writes() {
+            for write in &save.writes {
+                // It fails if the last receiver has just been dropped.
+                let _ = self.0.send(Arc::new(write.clone()));
+            }
+        }
+    }
+}
