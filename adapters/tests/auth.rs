@@ -1,4 +1,4 @@
-//! Who is let in, and who is not.
+//! Authentication by API keys and tokens.
 #![cfg(feature = "auth")]
 
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn organization(name: &str) -> Identity {
 }
 
 #[test]
-fn an_api_key_is_known_by_its_hash_until_it_expires() {
+fn accepts_a_known_api_key_until_it_expires() {
     let (acme, expiring, unknown) = (ApiKey::generate(), ApiKey::generate(), ApiKey::generate());
     let keys = ApiKeys::new([
         acme.record(organization("acme"), None),
@@ -86,7 +86,7 @@ fn an_api_key_is_known_by_its_hash_until_it_expires() {
 }
 
 #[test]
-fn a_typing_error_in_an_api_key_is_seen_without_a_look_up() {
+fn rejects_a_mistyped_api_key() {
     let key = ApiKey::generate().expose().to_owned();
     assert_eq!(key.len(), 50);
     for at in 0..key.len() {
@@ -98,7 +98,7 @@ fn a_typing_error_in_an_api_key_is_seen_without_a_look_up() {
 }
 
 #[test]
-fn nothing_that_is_kept_or_shown_holds_the_key() {
+fn records_and_debug_output_do_not_contain_the_key() {
     let key = ApiKey::generate();
     let record = key.record(organization("acme"), None);
     let secret = &key.expose()[8..46];
@@ -107,29 +107,32 @@ fn nothing_that_is_kept_or_shown_holds_the_key() {
 }
 
 #[test]
-fn a_file_of_api_keys_comes_back_and_a_broken_one_is_named() {
+fn reads_back_a_file_of_api_keys_and_names_an_invalid_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("api-keys.json");
-    assert_eq!(read_api_keys(&path).expect("no file is no key"), []);
+    assert_eq!(
+        read_api_keys(&path).expect("a missing file has no keys"),
+        []
+    );
     let records = [
         ApiKey::generate().record(organization("acme"), Some(NOW)),
         ApiKey::generate().record(Identity::EveryOrganization, None),
     ];
     write_api_keys(&path, &records).expect("written");
     assert_eq!(read_api_keys(&path).expect("read"), records);
-    for broken in [
+    for invalid in [
         "{}",
         "[{}]",
         r#"[{"shown":"","sha256":"00","organization":"a"}]"#,
     ] {
-        std::fs::write(&path, broken).expect("written");
+        std::fs::write(&path, invalid).expect("written");
         let error = read_api_keys(&path).expect_err("refused").to_string();
         assert!(error.contains("api-keys.json"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn of_two_credentials_both_must_be_good() {
+async fn both_credentials_must_be_valid() {
     let key = ApiKey::generate();
     let clock = ManualClock::at(NOW);
     let keys = ApiKeys::new([key.record(organization("acme"), None)]);
@@ -140,7 +143,7 @@ async fn of_two_credentials_both_must_be_good() {
     );
     let (token, bad) = (Some(sign(&claims())), Some(Secret::new("x")));
     let api_key = Some(Secret::new(key.expose()));
-    let ask = |bearer: &Option<Secret>, api_key: &Option<Secret>| {
+    let authenticate = |bearer: &Option<Secret>, api_key: &Option<Secret>| {
         let (bearer, api_key) = (bearer.clone(), api_key.clone());
         let auth = &auth;
         async move { auth.authenticate(&Credentials { bearer, api_key }).await }
@@ -157,10 +160,16 @@ async fn of_two_credentials_both_must_be_good() {
             key.record(organization("acme"), None).shown,
         )),
     };
-    assert_eq!(ask(&token, &None).await, Ok(Principal::of(alice.clone())));
-    assert_eq!(ask(&None, &api_key).await, Ok(Principal::of(acme.clone())));
     assert_eq!(
-        ask(&token, &api_key).await,
+        authenticate(&token, &None).await,
+        Ok(Principal::of(alice.clone()))
+    );
+    assert_eq!(
+        authenticate(&None, &api_key).await,
+        Ok(Principal::of(acme.clone()))
+    );
+    assert_eq!(
+        authenticate(&token, &api_key).await,
         Ok(Principal::of_both(alice, acme))
     );
     for (bearer, api_key) in [
@@ -169,18 +178,18 @@ async fn of_two_credentials_both_must_be_good() {
         (&token, &bad),
         (&None, &bad),
     ] {
-        let answer = ask(bearer, api_key).await;
+        let answer = authenticate(bearer, api_key).await;
         assert!(matches!(answer, Err(AuthError::Refused(_))), "{answer:?}");
     }
     clock.advance(Duration::from_secs(91));
     assert!(
-        ask(&token, &api_key).await.is_err(),
+        authenticate(&token, &api_key).await.is_err(),
         "the token has expired"
     );
 }
 
 #[tokio::test]
-async fn credentials_of_one_organization_are_told_apart_without_a_secret() {
+async fn distinguishes_credentials_of_one_organization() {
     let (first, second) = (ApiKey::generate(), ApiKey::generate());
     let acme = organization("acme");
     let keys = [&first, &second].map(|key| key.record(acme.clone(), None));
@@ -193,32 +202,32 @@ async fn credentials_of_one_organization_are_told_apart_without_a_secret() {
         claims["sub"] = subject.into();
         Some(sign(&claims))
     };
-    let ask = async |bearer: Option<Secret>, key: Option<&ApiKey>| {
+    let authenticate = async |bearer: Option<Secret>, key: Option<&ApiKey>| {
         let api_key = key.map(|key| Secret::new(key.expose()));
-        let asked = auth.authenticate(&Credentials { bearer, api_key }).await;
-        asked.expect("let in")
+        let principal = auth.authenticate(&Credentials { bearer, api_key }).await;
+        principal.expect("authenticated")
     };
     let shown = |key: &ApiKey| {
         let text = key.expose();
         format!("org:acme,key:{}…{}", &text[..8], &text[46..])
     };
     let (reader, writer) = (
-        ask(service("reader"), None).await,
-        ask(service("writer"), None).await,
+        authenticate(service("reader"), None).await,
+        authenticate(service("writer"), None).await,
     );
     assert_eq!(reader.to_string(), "org:acme,sub:reader");
     assert_eq!(writer.to_string(), "org:acme,sub:writer");
     let by_key = [
-        ask(None, Some(&first)).await,
-        ask(None, Some(&second)).await,
+        authenticate(None, Some(&first)).await,
+        authenticate(None, Some(&second)).await,
     ];
     assert_eq!(by_key[0].to_string(), shown(&first));
     assert_eq!(by_key[1].to_string(), shown(&second));
-    let both = ask(service("writer"), Some(&first)).await;
+    let both = authenticate(service("writer"), Some(&first)).await;
     assert_eq!(both.to_string(), format!("{writer}+{}", shown(&first)));
-    let alice = ask(Some(sign(&claims())), None).await;
+    let alice = authenticate(Some(sign(&claims())), None).await;
     assert_eq!(alice.to_string(), "user:alice");
-    // What is allowed to an organization, and kept for it, is so for all of its credentials.
+    // Permissions and idempotency records belong to the organization, not to the credential.
     for principal in [&reader, &writer, &by_key[0], &by_key[1]] {
         assert_eq!(principal.scope(), "org:acme");
         assert!(principal.identities().eq([&acme]));
@@ -227,7 +236,7 @@ async fn credentials_of_one_organization_are_told_apart_without_a_secret() {
 }
 
 #[tokio::test]
-async fn a_kind_that_is_not_configured_is_refused() {
+async fn rejects_a_kind_that_is_not_configured() {
     let auth = CredentialAuth::new(
         Some(Tokens::Known(Arc::new(verifier()))),
         None,
@@ -241,7 +250,7 @@ async fn a_kind_that_is_not_configured_is_refused() {
 }
 
 #[tokio::test]
-async fn the_fake_knows_what_it_was_told() {
+async fn in_memory_auth_accepts_registered_credentials() {
     let auth = InMemoryAuth::default();
     auth.allow("token", user("alice"));
     let credentials = Credentials {

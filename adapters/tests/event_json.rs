@@ -1,4 +1,4 @@
-//! Events as JSON: the shapes of the HTTP contract, and no member lost on the way.
+//! The JSON of events: its members, and that reading it back loses nothing.
 
 use std::str::FromStr;
 
@@ -100,26 +100,26 @@ fn event() -> impl Strategy<Value = LockEvent> {
 
 proptest! {
     #[test]
-    fn every_event_comes_back_as_it_was(event in event(), lock in 1..=MAX_JSON_INTEGER, version: u32, write: u128) {
-        let of_a_write = event.name().starts_with("KeyWrite");
+    fn reads_back_every_event(event in event(), lock in 1..=MAX_JSON_INTEGER, version: u32, write: u128) {
+        let is_of_write = event.name().starts_with("KeyWrite");
         let recorded = RecordedEvent {
             lock: LockId::new(lock).expect("a lock id"),
             uuid: LockUuid::new(UUID).expect("a uuid"),
             version: LockVersion(version.into()),
             time: Timestamp::from_millis(u64::from(version) * 977),
-            write: of_a_write.then_some(WriteId::from_u128(write)),
+            write: is_of_write.then_some(WriteId::from_u128(write)),
             event,
         };
         let text = serde_json::to_string(&EventData(&recorded)).expect("JSON");
         let data: Value = serde_json::from_str(&text).expect("JSON");
-        // The id of a request stands beside its data; the others carry theirs.
-        let beside = matches!(recorded.event, LockEvent::KeyWriteRequested(_)).then_some(recorded.write).flatten();
-        let read = read_event(recorded.event.name(), recorded.version, beside, &data);
+        // The write's id is stored beside the data of a request, and in the data of the other events.
+        let write_column = matches!(recorded.event, LockEvent::KeyWriteRequested(_)).then_some(recorded.write).flatten();
+        let read = read_event(recorded.event.name(), recorded.version, write_column, &data);
         prop_assert_eq!(read, Ok(recorded));
     }
 
     #[test]
-    fn no_data_makes_it_panic(name in "KeyAdded|LockCreated|KeyWriteFailed|x", member in "lockId|uuid|keys|keyUuid|code", value in "[0-9\"\\[\\]a-z{}]{0,8}") {
+    fn rejects_any_other_data(name in "KeyAdded|LockCreated|KeyWriteFailed|x", member in "lockId|uuid|keys|keyUuid|code", value in "[0-9\"\\[\\]a-z{}]{0,8}") {
         let value: Value = serde_json::from_str(&value).unwrap_or(Value::Null);
         let read = read_event(&name, LockVersion(1), None, &json!({ (member): value }));
         prop_assert!(read.is_err());

@@ -382,7 +382,7 @@ fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
         ("mysql://db/keywright", "an example is postgres://"),
         ("postgres://db:none/keywright", "an example is postgres://"),
     ] {
-        let text = PostgresSettings::new(url).expect_err(url);
+        let text = PostgresSettings::new(url).expect_err(url).to_string();
         assert!(text.contains(part), "{url}: {text}");
         assert!(!text.contains("secret"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! The keys of tokens at a URL: they change without a restart, and while they cannot be had, the last ones serve.
+//! Published keys: they change without a restart, and the last ones are used while the issuer is down.
 #![cfg(feature = "jwks-url")]
 
 use std::sync::{Arc, Mutex};
@@ -15,22 +15,22 @@ use tokio::task::JoinSet;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// How soon the issuer is asked again for an unknown key.
-const APART: Duration = Duration::from_secs(10);
+/// The minimum time between two requests to the issuer for unknown keys.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 fn claims() -> Value {
     json!({ "iss": "issuer", "aud": "keywright", "sub": "alice", "exp": NOW.as_secs() + 60 })
 }
 
-struct Followed {
+struct Fixture {
     issuer: Issuer,
     verifier: Arc<JwtVerifier>,
     keys: Arc<PublishedKeys>,
-    /// What was given away to be kept.
-    kept: Arc<Mutex<Vec<String>>>,
+    /// The sets that were stored.
+    stored: Arc<Mutex<Vec<String>>>,
 }
 
-impl Followed {
+impl Fixture {
     /// An issuer that publishes one key, and a verifier that has it.
     async fn new() -> Self {
         let issuer = Issuer::start(None).await;
@@ -41,19 +41,19 @@ impl Followed {
             organization_claim: "org".into(),
         }));
         let url = JwksUrl::new(&issuer.url(), None).expect("a URL");
-        let kept: Arc<Mutex<Vec<String>>> = Arc::default();
-        let keeping = kept.clone();
-        let keep = move |set: &Bytes| {
+        let stored: Arc<Mutex<Vec<String>>> = Arc::default();
+        let sets = stored.clone();
+        let store = move |set: &Bytes| {
             let set = String::from_utf8_lossy(set).into_owned();
-            keeping.lock().expect("no panic").push(set);
+            sets.lock().expect("no panic").push(set);
         };
-        let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), keep));
-        assert!(keys.refresh().await.expect("it is asked"));
+        let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), store));
+        assert!(keys.refresh().await.expect("refreshed"));
         Self {
             issuer,
             verifier,
             keys,
-            kept,
+            stored,
         }
     }
 
@@ -64,38 +64,41 @@ impl Followed {
     }
 }
 
-impl Followed {
-    /// Without asking the issuer.
-    fn verifier_knows(&self, key: &str) -> Result<(), TokenError> {
+impl Fixture {
+    /// Verifies a token without a request to the issuer.
+    fn verifier_accepts(&self, key: &str) -> Result<(), TokenError> {
         let token = self.issuer.token(key, &claims());
         self.verifier.verify(token.as_bytes(), NOW).map(drop)
     }
 }
 
-/// Lets time pass without waiting for it.
-async fn pass(span: Duration) {
+/// Advances the time without waiting.
+async fn advance(span: Duration) {
     tokio::time::pause();
     tokio::time::advance(span).await;
     tokio::time::resume();
 }
 
 #[tokio::test]
-async fn a_new_key_is_looked_for_when_a_token_names_it() {
-    let followed = Followed::new().await;
-    assert_eq!(followed.accepts("one").await, Ok(()));
-    followed.issuer.publish(&["one", "two"]);
-    pass(APART).await;
-    assert_eq!(followed.accepts("two").await, Ok(()));
-    assert_eq!(followed.accepts("one").await, Ok(()));
-    assert_eq!(followed.issuer.asked(), 2);
-    let kept = followed.kept.lock().expect("no panic").clone();
-    assert!(kept.len() == 2 && kept[1].contains("\"two\""), "{kept:?}");
+async fn refreshes_the_keys_for_a_token_with_an_unknown_kid() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.accepts("one").await, Ok(()));
+    fixture.issuer.publish(&["one", "two"]);
+    advance(MIN_REFRESH_INTERVAL).await;
+    assert_eq!(fixture.accepts("two").await, Ok(()));
+    assert_eq!(fixture.accepts("one").await, Ok(()));
+    assert_eq!(fixture.issuer.asked(), 2);
+    let stored = fixture.stored.lock().expect("no panic").clone();
+    assert!(
+        stored.len() == 2 && stored[1].contains("\"two\""),
+        "{stored:?}"
+    );
 }
 
 #[tokio::test]
-async fn requests_name_their_program_and_what_they_accept() {
-    let followed = Followed::new().await;
-    let head = followed.issuer.last_request().to_ascii_lowercase();
+async fn requests_have_user_agent_and_accept_headers() {
+    let fixture = Fixture::new().await;
+    let head = fixture.issuer.last_request().to_ascii_lowercase();
     let version = env!("CARGO_PKG_VERSION");
     for header in [
         format!("\r\nuser-agent: keywright/{version}\r\n"),
@@ -106,122 +109,125 @@ async fn requests_name_their_program_and_what_they_accept() {
 }
 
 #[tokio::test]
-async fn a_new_key_without_a_kid_is_looked_for_when_no_old_one_fits() {
-    let followed = Followed::new().await;
+async fn refreshes_keys_without_a_kid_for_a_token_that_no_key_has_signed() {
+    let fixture = Fixture::new().await;
     let publish_without_kid = |name: &str| {
-        let mut key = followed.issuer.key(name);
+        let mut key = fixture.issuer.key(name);
         key["kid"] = Value::Null;
-        followed.issuer.publish_set(json!({ "keys": [key] }));
+        fixture.issuer.publish_set(json!({ "keys": [key] }));
     };
     publish_without_kid("one");
-    assert!(followed.keys.refresh().await.expect("asked"));
-    assert_eq!(followed.accepts("one").await, Ok(()));
+    assert!(fixture.keys.refresh().await.expect("refreshed"));
+    assert_eq!(fixture.accepts("one").await, Ok(()));
     publish_without_kid("two");
-    pass(APART).await;
-    assert_eq!(followed.accepts("two").await, Ok(()));
-    assert_eq!(followed.issuer.asked(), 3);
-    assert_eq!(followed.accepts("three").await, Err(TokenError::Forged));
-    assert_eq!(followed.issuer.asked(), 3, "once in a while");
+    advance(MIN_REFRESH_INTERVAL).await;
+    assert_eq!(fixture.accepts("two").await, Ok(()));
+    assert_eq!(fixture.issuer.asked(), 3);
+    assert_eq!(fixture.accepts("three").await, Err(TokenError::Forged));
+    assert_eq!(fixture.issuer.asked(), 3, "once per interval");
 }
 
 #[tokio::test]
-async fn whoever_comes_while_the_issuer_is_asked_has_its_answer_too() {
-    let followed = Arc::new(Followed::new().await);
-    followed.issuer.publish(&["one", "two"]);
-    followed
+async fn concurrent_requests_share_one_refresh() {
+    let fixture = Arc::new(Fixture::new().await);
+    fixture.issuer.publish(&["one", "two"]);
+    fixture
         .issuer
         .answer(Answering::Slow(Duration::from_millis(300)));
-    pass(APART).await;
-    let mut asking = JoinSet::new();
+    advance(MIN_REFRESH_INTERVAL).await;
+    let mut requests = JoinSet::new();
     for _ in 0..20 {
-        let followed = followed.clone();
-        asking.spawn(async move { followed.accepts("two").await });
+        let fixture = fixture.clone();
+        requests.spawn(async move { fixture.accepts("two").await });
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    for answer in asking.join_all().await {
+    for answer in requests.join_all().await {
         assert_eq!(answer, Ok(()));
     }
-    assert_eq!(followed.issuer.asked(), 2);
+    assert_eq!(fixture.issuer.asked(), 2);
 }
 
 #[tokio::test]
-async fn who_hangs_up_leaves_the_issuer_s_answer_to_the_others() {
-    let followed = Followed::new().await;
-    followed.issuer.publish(&["one", "two"]);
-    followed
+async fn a_refresh_continues_after_its_client_disconnects() {
+    let fixture = Fixture::new().await;
+    fixture.issuer.publish(&["one", "two"]);
+    fixture
         .issuer
         .answer(Answering::Slow(Duration::from_millis(200)));
-    pass(APART).await;
-    let hurried = tokio::time::timeout(Duration::from_millis(20), followed.accepts("two"));
-    assert!(hurried.await.is_err(), "it hung up");
+    advance(MIN_REFRESH_INTERVAL).await;
+    let impatient = tokio::time::timeout(Duration::from_millis(20), fixture.accepts("two"));
+    assert!(impatient.await.is_err(), "the client has disconnected");
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(followed.accepts("two").await, Ok(()));
-    assert_eq!(followed.issuer.asked(), 2);
+    assert_eq!(fixture.accepts("two").await, Ok(()));
+    assert_eq!(fixture.issuer.asked(), 2);
 }
 
 #[tokio::test]
-async fn so_many_wait_for_the_issuer_and_no_more() {
-    let followed = Arc::new(Followed::new().await);
-    followed.issuer.answer(Answering::Silent);
-    pass(APART).await;
-    let mut asking = JoinSet::new();
+async fn bounds_the_requests_that_wait_for_the_issuer() {
+    let fixture = Arc::new(Fixture::new().await);
+    fixture.issuer.answer(Answering::Silent);
+    advance(MIN_REFRESH_INTERVAL).await;
+    let mut requests = JoinSet::new();
     for n in 0..80 {
-        let followed = followed.clone();
-        asking.spawn(async move { followed.accepts(&format!("guessed-{n}")).await });
+        let fixture = fixture.clone();
+        requests.spawn(async move { fixture.accepts(&format!("guessed-{n}")).await });
     }
-    let answers = asking.join_all().await;
+    let answers = requests.join_all().await;
     let not_asked = answers.iter().filter(|a| **a == Err(TokenError::NotAsked));
     assert_eq!(not_asked.count(), 16);
     assert_eq!(
-        followed.accepts("one").await,
+        fixture.accepts("one").await,
         Ok(()),
-        "known keys wait for nobody"
+        "tokens with known keys do not wait"
     );
 }
 
 #[tokio::test]
-async fn a_key_that_is_published_no_longer_is_refused_from_the_next_look_on() {
-    let followed = Followed::new().await;
-    assert_eq!(followed.accepts("one").await, Ok(()));
-    followed.issuer.publish(&["two"]);
-    assert!(followed.keys.refresh().await.expect("asked"));
-    assert_eq!(followed.accepts("one").await, Err(TokenError::UnknownKey));
-    let nothing_new = followed.keys.refresh().await;
-    assert_eq!(nothing_new, Ok(false));
+async fn rejects_a_withdrawn_key_after_the_next_refresh() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.accepts("one").await, Ok(()));
+    fixture.issuer.publish(&["two"]);
+    assert!(fixture.keys.refresh().await.expect("refreshed"));
+    assert_eq!(fixture.accepts("one").await, Err(TokenError::UnknownKey));
+    let unchanged = fixture.keys.refresh().await;
+    assert_eq!(unchanged, Ok(false));
 }
 
 #[tokio::test]
-async fn many_tokens_of_unknown_keys_ask_once_in_a_while() {
-    let followed = Followed::new().await;
+async fn tokens_with_unknown_keys_cause_one_refresh_per_interval() {
+    let fixture = Fixture::new().await;
     for round in 2..4 {
-        pass(APART).await;
+        advance(MIN_REFRESH_INTERVAL).await;
         let mut tasks = JoinSet::new();
         for n in 0..50 {
-            let token = followed.issuer.token(&format!("guessed-{n}"), &claims());
-            let keys = followed.keys.clone();
+            let token = fixture.issuer.token(&format!("guessed-{n}"), &claims());
+            let keys = fixture.keys.clone();
             tasks.spawn(async move { keys.verify(token.as_bytes(), NOW).await });
         }
         for answer in tasks.join_all().await {
             assert_eq!(answer, Err(TokenError::UnknownKey));
         }
         assert_eq!(
-            followed.accepts("another").await,
+            fixture.accepts("another").await,
             Err(TokenError::UnknownKey)
         );
-        assert_eq!(followed.issuer.asked(), round);
+        assert_eq!(fixture.issuer.asked(), round);
     }
 }
 
 #[tokio::test]
-async fn while_the_issuer_is_down_the_old_keys_serve() {
-    let followed = Followed::new().await;
+async fn uses_the_old_keys_while_the_issuer_is_down() {
+    let fixture = Fixture::new().await;
     let large = format!("{{\"keys\":[],\"more\":\"{}\"}}", "x".repeat(300_000));
     let elsewhere = "302 Found\r\nLocation: http://127.0.0.1:1/\r\n";
     for (answering, why) in [
         (Answering::Down, "connection"),
         (Answering::Other("500 Broken\r\n", String::new()), "500"),
         (Answering::Other(elsewhere, String::new()), "302"),
-        (Answering::Other("200 OK\r\n", "<html>".into()), "no JWKS"),
+        (
+            Answering::Other("200 OK\r\n", "<html>".into()),
+            "not a JWKS",
+        ),
         (
             Answering::Other("200 OK\r\n", "{\"keys\":[]}".into()),
             "no key",
@@ -229,54 +235,58 @@ async fn while_the_issuer_is_down_the_old_keys_serve() {
         (Answering::Other("200 OK\r\n", large), "length limit"),
         (Answering::Silent, "no answer within 3s"),
     ] {
-        followed.issuer.answer(answering.clone());
-        pass(APART).await;
-        assert_eq!(followed.accepts("two").await, Err(TokenError::UnknownKey));
-        assert_eq!(followed.accepts("one").await, Ok(()), "{answering:?}");
-        let error = followed.keys.refresh().await.expect_err("it is down");
+        fixture.issuer.answer(answering.clone());
+        advance(MIN_REFRESH_INTERVAL).await;
+        assert_eq!(fixture.accepts("two").await, Err(TokenError::UnknownKey));
+        assert_eq!(fixture.accepts("one").await, Ok(()), "{answering:?}");
+        let error = fixture.keys.refresh().await.expect_err("it is down");
         let text = error.to_string();
         assert!(text.contains(why) && text.contains("/jwks.json"), "{text}");
     }
-    followed.issuer.answer(Answering::Keys);
-    followed.issuer.publish(&["two"]);
-    pass(APART).await;
-    assert_eq!(followed.accepts("two").await, Ok(()), "it is back");
+    fixture.issuer.answer(Answering::Keys);
+    fixture.issuer.publish(&["two"]);
+    advance(MIN_REFRESH_INTERVAL).await;
+    assert_eq!(fixture.accepts("two").await, Ok(()), "it is back");
 }
 
 #[tokio::test]
-async fn keys_of_other_kinds_stand_beside_those_that_are_used() {
-    let followed = Followed::new().await;
-    let issuer = &followed.issuer;
-    let (mut encryption, mut no_name) = (issuer.key("encryption"), issuer.key("nameless"));
+async fn skips_keys_of_other_kinds() {
+    let fixture = Fixture::new().await;
+    let issuer = &fixture.issuer;
+    let (mut encryption, mut no_kind) = (issuer.key("encryption"), issuer.key("nameless"));
     encryption["use"] = "enc".into();
-    no_name["kty"] = "unheard of".into();
+    no_kind["kty"] = "unheard of".into();
     let secret =
         json!({ "kid": "secret", "kty": "oct", "alg": "HS256", "k": "c2VjcmV0".repeat(8) });
     let keys = json!([
         encryption,
         issuer.key("one"),
-        no_name,
+        no_kind,
         secret,
         7,
         issuer.key("two")
     ]);
     issuer.publish_set(json!({ "keys": keys }));
-    followed.keys.refresh().await.expect("two of them are good");
+    fixture.keys.refresh().await.expect("two of them are good");
     for (key, answer) in [
         ("one", Ok(())),
         ("two", Ok(())),
         ("encryption", Err(TokenError::UnknownKey)),
         ("secret", Err(TokenError::UnknownKey)),
     ] {
-        assert_eq!(followed.accepts(key).await, answer, "{key}");
+        assert_eq!(fixture.accepts(key).await, answer, "{key}");
     }
     issuer.publish_set(json!({ "keys": [encryption] }));
-    followed.keys.refresh().await.expect_err("none of them is");
-    assert_eq!(followed.accepts("one").await, Ok(()), "the old ones serve");
+    fixture.keys.refresh().await.expect_err("none of them is");
+    assert_eq!(
+        fixture.accepts("one").await,
+        Ok(()),
+        "the old keys are used"
+    );
 }
 
 #[tokio::test]
-async fn an_rsa_key_that_does_not_say_for_what_is_one_for_rs256() {
+async fn an_rsa_key_without_alg_is_for_rs256() {
     // The key of RFC 7515, appendix A.2, as some issuers publish theirs.
     let n = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT\
              -SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS\
@@ -284,30 +294,30 @@ async fn an_rsa_key_that_does_not_say_for_what_is_one_for_rs256() {
              thFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ";
     let set = |key: Value| json!({ "keys": [key] }).to_string();
     let key = json!({ "kid": "rsa", "kty": "RSA", "n": n.replace(' ', ""), "e": "AQAB" });
-    let (keys, left_out) = read_published_jwks(set(key.clone()).as_bytes()).expect("a key");
-    assert_eq!((keys.len(), left_out.len()), (1, 0));
+    let published = read_published_jwks(set(key.clone()).as_bytes()).expect("a key");
+    assert_eq!((published.keys.len(), published.rejected.len()), (1, 0));
     assert!(
         read_jwks(set(key).as_bytes()).is_err(),
-        "in a file, it must say so"
+        "a file needs `alg`"
     );
 }
 
 #[tokio::test]
-async fn before_there_are_any_keys_tokens_wait() {
-    let followed = Followed::new().await;
-    followed.issuer.answer(Answering::Down);
+async fn authentication_is_unavailable_without_keys() {
+    let fixture = Fixture::new().await;
+    fixture.issuer.answer(Answering::Down);
     let settings = JwtSettings {
         issuer: "issuer".into(),
         audience: "keywright".into(),
         organization_claim: "org".into(),
     };
     let verifier = Arc::new(JwtVerifier::without_keys(settings));
-    let url = JwksUrl::new(&followed.issuer.url(), None).expect("a URL");
+    let url = JwksUrl::new(&fixture.issuer.url(), None).expect("a URL");
     let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), |_| {}));
     keys.refresh().await.expect_err("it is down");
     let clock = Arc::new(ManualClock::at(NOW));
     let auth = CredentialAuth::new(Some(Tokens::Published(keys.clone())), None, clock);
-    let token = followed.issuer.token("one", &claims());
+    let token = fixture.issuer.token("one", &claims());
     let credentials = Credentials {
         bearer: Some(Secret::new(token)),
         api_key: None,
@@ -317,37 +327,37 @@ async fn before_there_are_any_keys_tokens_wait() {
         matches!(answer, Err(AuthError::Unavailable(_))),
         "{answer:?}"
     );
-    followed.issuer.answer(Answering::Keys);
-    pass(APART).await;
+    fixture.issuer.answer(Answering::Keys);
+    advance(MIN_REFRESH_INTERVAL).await;
     auth.authenticate(&credentials).await.expect("alice");
-    assert!(followed.verifier.has_keys() && verifier.has_keys());
+    assert!(fixture.verifier.has_keys() && verifier.has_keys());
 }
 
 #[tokio::test]
-async fn keys_are_followed_also_after_the_issuer_was_down() {
-    let followed = Followed::new().await;
-    let (keys, every) = (followed.keys.clone(), Duration::from_millis(50));
+async fn follows_the_keys_after_the_issuer_was_down() {
+    let fixture = Fixture::new().await;
+    let (keys, every) = (fixture.keys.clone(), Duration::from_millis(50));
     let following = tokio::spawn(async move { keys.follow(every).await });
     let becomes = async |key: &str| {
-        while followed.verifier_knows(key).is_err() {
+        while fixture.verifier_accepts(key).is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    followed.issuer.publish(&["two"]);
+    fixture.issuer.publish(&["two"]);
     becomes("two").await;
-    followed.issuer.answer(Answering::Down);
-    let asked = followed.issuer.asked();
-    while followed.issuer.asked() < asked + 2 {
+    fixture.issuer.answer(Answering::Down);
+    let asked = fixture.issuer.asked();
+    while fixture.issuer.asked() < asked + 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    followed.issuer.answer(Answering::Keys);
-    followed.issuer.publish(&["three"]);
+    fixture.issuer.answer(Answering::Keys);
+    fixture.issuer.publish(&["three"]);
     becomes("three").await;
     following.abort();
 }
 
 #[tokio::test]
-async fn over_tls_the_server_s_certificate_is_checked() {
+async fn checks_the_certificate_of_the_server() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
     let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
@@ -380,10 +390,10 @@ async fn over_tls_the_server_s_certificate_is_checked() {
 }
 
 #[test]
-fn nobody_can_answer_in_the_issuer_s_place() {
+fn rejects_unsafe_urls() {
     for (url, why) in [
-        ("no url at all", "no URL"),
-        ("/jwks.json", "no host"),
+        ("no url at all", "not a URL"),
+        ("/jwks.json", "names no host"),
         ("http://issuer.example/jwks.json", "https://"),
         ("ftp://issuer.example/jwks.json", "https://"),
         ("https://user:password@issuer.example/", "password"),

@@ -198,7 +198,7 @@ fn what_check_config_finds_ends_the_server_with_the_same_code() {
         ),
         (
             [&OWN_TOKENS[..], &["--jwks", no_key]].concat(),
-            [no_key, "no JWKS"],
+            [no_key, "not a JWKS"],
         ),
         (
             [&OWN_TOKENS[..], &["--jwks", "missing.json"]].concat(),

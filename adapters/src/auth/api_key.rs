@@ -1,4 +1,4 @@
-//! API keys: 40 random characters, of which only a hash is kept.
+//! API keys: 40 random characters, of which only a hash is stored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,40 +14,42 @@ const RANDOM: usize = 40;
 const CHECKSUM: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and 6 that are computed from
-/// those, so that a typing error is refused without a look-up.
+/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing error is
+/// detected without a lookup.
 pub struct ApiKey(Secret);
 
 impl ApiKey {
-    /// A key that nobody has.
+    /// Generates a random key.
     ///
     /// # Panics
     /// The system has no source of randomness.
     pub fn generate() -> Self {
-        // 248 is the largest multiple of 62 in a byte: above it, some characters would be likelier.
+        // 248 is the largest multiple of 62 in a byte. With larger bytes, some characters would be more likely.
         let mut text = String::from(PREFIX);
         while text.len() < PREFIX.len() + RANDOM {
             let mut bytes = [0; RANDOM];
             getrandom::fill(&mut bytes).expect("the system has a source of randomness");
-            let left = PREFIX.len() + RANDOM - text.len();
-            let fair = bytes.iter().filter(|byte| **byte < 248).take(left);
-            text.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
+            let missing = PREFIX.len() + RANDOM - text.len();
+            let uniform = bytes.iter().filter(|byte| **byte < 248).take(missing);
+            text.extend(uniform.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
         }
         let checksum = checksum(&text);
         text.push_str(&checksum);
         Self(Secret::new(text))
     }
 
+    /// Checks the form and the checksum of a key.
+    ///
     /// # Errors
-    /// It does not look like a key, or is not the whole of one.
+    /// [`AuthError::Refused`]: one of them is wrong.
     pub fn parse(text: &str) -> Result<Self, AuthError> {
         let malformed = AuthError::Refused("API key: malformed");
         if text.len() != PREFIX.len() + RANDOM + CHECKSUM || !text.is_ascii() {
             return Err(malformed);
         }
         let (key, sum) = text.split_at(PREFIX.len() + RANDOM);
-        let typed = key.strip_prefix(PREFIX);
-        if typed.is_some_and(|k| k.bytes().all(|b| b.is_ascii_alphanumeric()))
+        let random = key.strip_prefix(PREFIX);
+        if random.is_some_and(|k| k.bytes().all(|b| b.is_ascii_alphanumeric()))
             && sum == checksum(key)
         {
             Ok(Self(Secret::new(text)))
@@ -56,12 +58,12 @@ impl ApiKey {
         }
     }
 
-    /// The whole key, to be shown once to its holder.
+    /// The key itself, to be shown once to its holder.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    /// What is kept of it.
+    /// The record to store of the key.
     pub fn record(&self, identity: Identity, expires_at: Option<Timestamp>) -> ApiKeyRecord {
         let text = self.expose();
         ApiKeyRecord {
@@ -93,43 +95,43 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// What is kept of a key.
+/// What is stored of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyRecord {
     /// Its first 8 and last 4 characters.
     pub shown: String,
-    /// The hash of the whole key. It has 238 random bits, so a slow hash would protect nothing.
+    /// The SHA-256 hash of the key. The key has 238 random bits, so a slow hash would not make it safer.
     pub sha256: [u8; 32],
-    /// Whose key it is.
+    /// The identity of its holder.
     pub identity: Identity,
-    /// From when on it is refused.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// When keys were last good, by their hashes.
+/// When keys were last used successfully, by their hashes.
 pub type LastUsed = BTreeMap<[u8; 32], Timestamp>;
 
-/// The keys that are good at the moment.
+/// The known keys, with the times of their last use.
 #[derive(Debug, Default)]
 pub struct ApiKeys {
-    /// By the first bytes of the hash; the rest is compared in constant time.
-    records: HashMap<[u8; 8], Vec<Known>>,
+    /// By the first bytes of the hash. Whole hashes are compared in constant time.
+    records: HashMap<[u8; 8], Vec<KnownKey>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownKey {
     record: ApiKeyRecord,
-    /// In milliseconds since the epoch; 0: not since it was read.
+    /// In milliseconds since the epoch; 0: not since the key was read.
     last_used: AtomicU64,
 }
 
 impl ApiKeys {
-    /// Those and no others.
+    /// The keys of these records.
     pub fn new(records: impl IntoIterator<Item = ApiKeyRecord>) -> Self {
         let mut keys = Self::default();
         for record in records {
             let bucket = keys.records.entry(bucket(&record.sha256));
-            bucket.or_default().push(Known {
+            bucket.or_default().push(KnownKey {
                 record,
                 last_used: AtomicU64::new(0),
             });
@@ -137,8 +139,10 @@ impl ApiKeys {
         keys
     }
 
+    /// The proof that a key makes at the time `now`.
+    ///
     /// # Errors
-    /// [`AuthError::Refused`]: malformed, unknown or expired.
+    /// [`AuthError::Refused`]: the key is malformed, unknown or expired.
     pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Proof, AuthError> {
         let hash = ApiKey::parse(key.expose())?.sha256();
         let mut candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
@@ -157,7 +161,7 @@ impl ApiKeys {
         })
     }
 
-    /// When each key was last good, by its hash; those that were not used are left out.
+    /// When each key was last used since it was read. Unused keys are left out.
     pub fn last_used(&self) -> LastUsed {
         let known = self.records.values().flatten();
         let used = known.map(|known| {

@@ -1,24 +1,69 @@
-//! The hashes of API keys in a JSON file.
+//! API keys, and the times of their last use, in JSON files.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use keywright_domain::model::{Identity, OrganizationId, Timestamp};
+use keywright_domain::model::{Identity, InvalidValue, OrganizationId, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::api_key::{ApiKeyRecord, LastUsed};
+use super::private_file::write_private;
 
-/// A file of API keys that cannot be used.
+/// A file of API keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use {} as a file of API keys: {reason}", path.display())]
+#[error("cannot use {} as a file of API keys: {problem}", path.display())]
 pub struct ApiKeyFileError {
     path: PathBuf,
-    reason: String,
+    problem: ApiKeyFileProblem,
 }
 
-/// An entry of the file. Exactly one of `organization` and `everyOrganization` says whose key it is.
+/// Why a file of API keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiKeyFileProblem {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is not JSON of the expected form.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// An entry is invalid.
+    #[error("entry {index}: {problem}")]
+    Entry {
+        /// Its position, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: InvalidEntry,
+    },
+    /// A key of a user cannot be stored.
+    #[error("API keys are issued to organizations")]
+    User,
+}
+
+/// What is wrong with an entry of a file of API keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEntry {
+    /// The hash cannot be read.
+    #[error("`sha256` must be 64 hexadecimal digits")]
+    Hash,
+    /// The id of the organization is invalid.
+    #[error("`organization`: {0}")]
+    Organization(InvalidValue),
+    /// The holder is missing or ambiguous.
+    #[error("`organization` or `everyOrganization` must name the holder of the key")]
+    Holder,
+    /// A time is invalid.
+    #[error("`{member}`: {error}")]
+    Time {
+        /// The member.
+        member: &'static str,
+        /// What is wrong with it.
+        error: InvalidValue,
+    },
+}
+
+/// An entry of the file. Exactly one of `organization` and `everyOrganization` names the holder.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entry {
@@ -32,106 +77,88 @@ struct Entry {
     expires_at: Option<String>,
 }
 
-/// The keys in the file; none where there is no file.
+/// The keys in the file; none if the file does not exist.
 ///
 /// # Errors
-/// The file cannot be read or is not what [`write_api_keys`] wrote.
+/// See [`ApiKeyFileProblem`].
 pub fn read_api_keys(path: &Path) -> Result<Vec<ApiKeyRecord>, ApiKeyFileError> {
-    let refuse = |reason: String| ApiKeyFileError {
-        path: path.to_owned(),
-        reason,
-    };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(refuse(e.to_string())),
-    };
-    let entries: Vec<Entry> = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-    let records = entries
-        .into_iter()
-        .enumerate()
-        .map(|(n, entry)| record(entry).map_err(|reason| refuse(format!("entry {n}: {reason}"))));
-    records.collect()
+    let records = read_json::<Vec<Entry>>(path).and_then(|entries| numbered(entries, record));
+    records.map_err(at(path))
 }
 
-/// Puts these keys in the file's place, at once or not at all.
+/// Replaces the keys in the file atomically.
 ///
 /// # Errors
-/// The file cannot be written, or a key is a person's.
+/// See [`ApiKeyFileProblem`].
 pub fn write_api_keys(path: &Path, records: &[ApiKeyRecord]) -> Result<(), ApiKeyFileError> {
-    let refuse = |reason: String| ApiKeyFileError {
-        path: path.to_owned(),
-        reason,
-    };
-    let entries: Result<Vec<Entry>, String> = records.iter().map(entry).collect();
-    let text = serde_json::to_string_pretty(&entries.map_err(refuse)?)
-        .map_err(|e| refuse(e.to_string()))?;
-    write_private(path, text.as_bytes()).map_err(|e| refuse(e.to_string()))
+    let entries: Result<Vec<Entry>, _> = records.iter().map(entry).collect();
+    let written = entries.and_then(|entries| write_json(path, &entries));
+    written.map_err(at(path))
 }
 
-/// When keys were last used; nothing where there is no file.
+/// When keys were last used; empty if the file does not exist.
 ///
 /// # Errors
-/// The file cannot be read or is not what [`write_last_used`] wrote.
+/// See [`ApiKeyFileProblem`].
 pub fn read_last_used(path: &Path) -> Result<LastUsed, ApiKeyFileError> {
-    let refuse = |reason: String| ApiKeyFileError {
-        path: path.to_owned(),
-        reason,
-    };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(LastUsed::new()),
-        Err(e) => return Err(refuse(e.to_string())),
-    };
-    let used: BTreeMap<String, String> =
-        serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-    let used = used.into_iter().map(|(hash, at)| {
-        let hash =
-            hex(&hash).ok_or_else(|| refuse("a hash must be 64 hexadecimal digits".into()))?;
-        let at = at.parse().map_err(|e| refuse(format!("a moment: {e}")))?;
-        Ok((hash, at))
+    let used = read_json::<BTreeMap<String, String>>(path).and_then(|used| {
+        numbered(used, |(hash, at)| {
+            let member = "time";
+            let at = at.parse();
+            let at = at.map_err(|error| InvalidEntry::Time { member, error })?;
+            Ok((from_hex(&hash).ok_or(InvalidEntry::Hash)?, at))
+        })
     });
-    used.collect()
+    used.map_err(at(path))
 }
 
-/// Puts this in the file's place, at once or not at all.
+/// Replaces the times in the file atomically.
 ///
 /// # Errors
-/// The file cannot be written.
+/// See [`ApiKeyFileProblem`].
 pub fn write_last_used(path: &Path, used: &LastUsed) -> Result<(), ApiKeyFileError> {
     let used = used.iter().map(|(hash, at)| (to_hex(hash), at.to_string()));
     let used: BTreeMap<String, String> = used.collect();
-    let written = serde_json::to_string_pretty(&used)
-        .map_err(std::io::Error::other)
-        .and_then(|text| write_private(path, text.as_bytes()));
-    written.map_err(|e| ApiKeyFileError {
+    write_json(path, &used).map_err(at(path))
+}
+
+fn at(path: &Path) -> impl FnOnce(ApiKeyFileProblem) -> ApiKeyFileError {
+    |problem| ApiKeyFileError {
         path: path.to_owned(),
-        reason: e.to_string(),
-    })
+        problem,
+    }
 }
 
-/// Puts a file in its place at once or not at all, readable for nobody else.
-///
-/// # Errors
-/// It cannot be written; what was in its place still is.
-pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut fresh = NamedTempFile::new_in(folder)?;
-    fresh.write_all(content)?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(path)?;
-    Ok(())
+fn read_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ApiKeyFileProblem> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn to_hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|b| format!("{b:02x}")).collect()
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ApiKeyFileProblem> {
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(write_private(path, text.as_bytes())?)
 }
 
-fn entry(record: &ApiKeyRecord) -> Result<Entry, String> {
+/// Reads all entries. The error has the index of the first invalid one.
+fn numbered<E, T, C: FromIterator<T>>(
+    entries: impl IntoIterator<Item = E>,
+    read: impl Fn(E) -> Result<T, InvalidEntry>,
+) -> Result<C, ApiKeyFileProblem> {
+    let entries = entries.into_iter().enumerate();
+    let read = entries.map(|(index, entry)| {
+        read(entry).map_err(|problem| ApiKeyFileProblem::Entry { index, problem })
+    });
+    read.collect()
+}
+
+fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
     let organization = match &record.identity {
         Identity::Organization(organization) => Some(organization.as_str().to_owned()),
         Identity::EveryOrganization => None,
-        Identity::User(_) => return Err("API keys are issued to organizations".into()),
+        Identity::User(_) => return Err(ApiKeyFileProblem::User),
     };
     Ok(Entry {
         shown: record.shown.clone(),
@@ -142,28 +169,34 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, String> {
     })
 }
 
-fn record(entry: Entry) -> Result<ApiKeyRecord, String> {
+fn record(entry: Entry) -> Result<ApiKeyRecord, InvalidEntry> {
     let identity = match (entry.organization, entry.every_organization) {
-        (Some(organization), false) => Identity::Organization(
-            OrganizationId::new(&organization).map_err(|e| format!("`organization`: {e}"))?,
-        ),
+        (Some(organization), false) => {
+            let organization = OrganizationId::new(&organization);
+            Identity::Organization(organization.map_err(InvalidEntry::Organization)?)
+        }
         (None, true) => Identity::EveryOrganization,
-        _ => return Err("`organization` or `everyOrganization` must say whose key it is".into()),
+        _ => return Err(InvalidEntry::Holder),
     };
+    let member = "expiresAt";
     let expires_at: Option<Timestamp> = entry
         .expires_at
-        .map(|at| at.parse().map_err(|e| format!("`expiresAt`: {e}")))
-        .transpose()?;
-    let sha256 = hex(&entry.sha256).ok_or("`sha256` must be 64 hexadecimal digits")?;
+        .map(|at| at.parse())
+        .transpose()
+        .map_err(|error| InvalidEntry::Time { member, error })?;
     Ok(ApiKeyRecord {
         shown: entry.shown,
-        sha256,
+        sha256: from_hex(&entry.sha256).ok_or(InvalidEntry::Hash)?,
         identity,
         expires_at,
     })
 }
 
-fn hex(text: &str) -> Option<[u8; 32]> {
+fn to_hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;

@@ -1,26 +1,30 @@
-use std::sync::{Arc, PoisonError, RwLock};
+//! Authentication by tokens and API keys.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use keywright_domain::model::{CredentialName, Principal, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
 
+use super::api_key::{ApiKeys, LastUsed};
+use super::jwt::{JwtVerifier, TokenError, Verified};
+use super::principal::principal;
 #[cfg(feature = "jwks-url")]
-use super::PublishedKeys;
-use super::{ApiKeys, JwtVerifier, LastUsed, TokenError, Verified, principal};
+use super::published_keys::PublishedKeys;
 
-/// Tokens and API keys. A credential of a kind that is not configured is refused like a wrong one.
+/// Accepts tokens and API keys. A credential of a kind that is not configured is refused like an invalid one.
 pub struct CredentialAuth {
     tokens: Option<Tokens>,
     api_keys: Option<RwLock<ApiKeys>>,
     clock: Arc<dyn Clock>,
 }
 
-/// Tokens, by how their keys are known.
+/// The verifier of tokens.
 #[derive(Clone)]
 pub enum Tokens {
-    /// Somebody else sees to the keys.
+    /// Its keys are set by the embedding program.
     Known(Arc<JwtVerifier>),
-    /// The issuer is asked for the keys.
+    /// Its keys are those that an issuer publishes.
     #[cfg(feature = "jwks-url")]
     Published(Arc<PublishedKeys>),
 }
@@ -36,13 +40,18 @@ impl Tokens {
 }
 
 impl CredentialAuth {
-    /// Accepts what is given here.
+    /// Accepts tokens and API keys; `None`: not this kind.
     pub fn new(tokens: Option<Tokens>, api_keys: Option<ApiKeys>, clock: Arc<dyn Clock>) -> Self {
         Self {
             tokens,
             api_keys: api_keys.map(RwLock::new),
             clock,
         }
+    }
+
+    fn api_keys(&self) -> Option<RwLockReadGuard<'_, ApiKeys>> {
+        let keys = self.api_keys.as_ref();
+        keys.map(|keys| keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn bearer(&self, token: &Secret, now: Timestamp) -> Result<Proof, AuthError> {
@@ -55,18 +64,13 @@ impl CredentialAuth {
         })
     }
 
-    /// When each API key was last good since it was read.
+    /// When each API key was last used since it was read. Unused keys are left out.
     pub fn api_keys_last_used(&self) -> LastUsed {
-        let keys = self.api_keys.as_ref();
-        keys.map(|keys| {
-            keys.read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .last_used()
-        })
-        .unwrap_or_default()
+        let keys = self.api_keys();
+        keys.map(|keys| keys.last_used()).unwrap_or_default()
     }
 
-    /// From now on these API keys are good and no others, where API keys are accepted at all.
+    /// Replaces all API keys, if API keys are accepted.
     pub fn replace_api_keys(&self, keys: ApiKeys) {
         if let Some(current) = &self.api_keys {
             *current.write().unwrap_or_else(PoisonError::into_inner) = keys;
@@ -83,11 +87,8 @@ impl AuthPort for CredentialAuth {
             Some(token) => Some(self.bearer(token, now).await),
         };
         let api_key = credentials.api_key.as_ref().map(|key| {
-            let keys = self.api_keys.as_ref();
-            keys.ok_or(AuthError::Refused("API keys are not accepted here"))?
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .verify(key, now)
+            let refused = AuthError::Refused("API keys are not accepted here");
+            self.api_keys().ok_or(refused)?.verify(key, now)
         });
         principal(token, api_key)
     }

@@ -1,3 +1,5 @@
+//! Authentication against a map in memory.
+
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
@@ -5,23 +7,23 @@ use async_trait::async_trait;
 use keywright_domain::model::{Identity, Principal, Proof};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 
-use super::principal;
+use super::principal::principal;
 
-/// Knows the credentials that it was told, for tests and for embedding without an issuer. It looks them
-/// up as they are: not for production. Clones share what they know.
+/// Accepts registered credentials, for tests and for embedding without an issuer. It is not for production, because it stores them as
+/// they are and does not compare them in constant time. Clones share the credentials.
 #[derive(Clone, Default)]
 pub struct InMemoryAuth {
     known: Arc<RwLock<HashMap<String, Identity>>>,
 }
 
 impl InMemoryAuth {
-    /// From now on this token or API key is good.
+    /// Registers a token or an API key.
     pub fn allow(&self, credential: &str, identity: Identity) {
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
         known.insert(credential.to_owned(), identity);
     }
 
-    /// From now on it is not.
+    /// Removes a token or an API key.
     pub fn revoke(&self, credential: &str) {
         let mut known = self.known.write().unwrap_or_else(|e| e.into_inner());
         known.remove(credential);

@@ -1,49 +1,46 @@
-//! Who asks: JSON Web Tokens, API keys, and both together.
+//! Authentication: JSON Web Tokens, API keys, and both together.
 
 #[cfg(feature = "auth")]
 mod api_key;
 #[cfg(feature = "auth")]
 mod api_key_file;
-#[cfg(all(feature = "auth", feature = "postgres"))]
-mod api_key_table;
 #[cfg(feature = "auth")]
 mod credentials;
+#[cfg(feature = "jwks-url")]
+mod jwks_url;
 #[cfg(feature = "auth")]
 mod jwt;
 mod memory;
+#[cfg(all(feature = "auth", feature = "postgres"))]
+mod postgres_api_keys;
+mod principal;
+#[cfg(feature = "auth")]
+mod private_file;
 #[cfg(feature = "jwks-url")]
 mod published_keys;
 
+#[cfg(feature = "jwks-url")]
+pub use crate::tls::InvalidCaFile;
 #[cfg(feature = "auth")]
 pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
 #[cfg(feature = "auth")]
 pub use api_key_file::{
-    ApiKeyFileError, read_api_keys, read_last_used, write_api_keys, write_last_used, write_private,
+    ApiKeyFileError, ApiKeyFileProblem, InvalidEntry, read_api_keys, read_last_used,
+    write_api_keys, write_last_used,
 };
-#[cfg(all(feature = "auth", feature = "postgres"))]
-pub use api_key_table::PostgresApiKeys;
 #[cfg(feature = "auth")]
 pub use credentials::{CredentialAuth, Tokens};
+#[cfg(feature = "jwks-url")]
+pub use jwks_url::{FetchProblem, InvalidJwksUrl, JwksUnavailable, JwksUrl, UrlProblem};
 #[cfg(feature = "auth")]
 pub use jwt::{
-    Algorithm, InvalidKeys, JwtSettings, JwtVerifier, TokenError, VerificationKey, Verified,
-    read_jwks, read_published_jwks,
+    Algorithm, InvalidKey, InvalidKeys, JwkProblem, JwtSettings, JwtVerifier, PublishedJwks,
+    TokenError, UnknownAlgorithm, VerificationKey, Verified, read_jwks, read_published_jwks,
 };
 pub use memory::InMemoryAuth;
+#[cfg(all(feature = "auth", feature = "postgres"))]
+pub use postgres_api_keys::PostgresApiKeys;
+#[cfg(feature = "auth")]
+pub use private_file::write_private;
 #[cfg(feature = "jwks-url")]
-pub use published_keys::{InvalidJwksUrl, JwksUnavailable, JwksUrl, PublishedKeys};
-
-use keywright_domain::model::{Principal, Proof};
-use keywright_domain::ports::AuthError;
-
-/// Who asks, by what each credential that was sent proves: all of them must be good.
-fn principal(
-    token: Option<Result<Proof, AuthError>>,
-    api_key: Option<Result<Proof, AuthError>>,
-) -> Result<Principal, AuthError> {
-    match (token, api_key) {
-        (None, None) => Err(AuthError::Refused("no credentials were sent")),
-        (Some(one), None) | (None, Some(one)) => Ok(Principal::of(one?)),
-        (Some(token), Some(api_key)) => Ok(Principal::of_both(token?, api_key?)),
-    }
-}
+pub use published_keys::PublishedKeys;

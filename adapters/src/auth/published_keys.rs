@@ -1,272 +1,156 @@
-//! The keys that an issuer publishes at a URL (RFC 7517; `jwks_uri` of OpenID Connect Discovery), and a verifier that
-//! follows them.
+//! A verifier whose keys an issuer publishes at a URL.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{ACCEPT, USER_AGENT};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use keywright_domain::model::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use super::jwt::{JwtVerifier, TokenError, Verified, read_published_jwks};
-use crate::tls;
+use super::jwks_url::{JwksUnavailable, JwksUrl};
+use super::jwt::{InvalidKeys, JwtVerifier, TokenError, Verified, read_published_jwks};
 
-/// The time for the whole of one answer: a request with an unknown key waits for it.
-const FETCH: Duration = Duration::from_secs(3);
+/// The minimum time between two requests to the issuer that are caused by unknown keys.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read, in bytes; sets of keys have a few thousand.
-const LARGEST: usize = 256 * 1024;
+/// The maximum number of requests that wait for the issuer, so that tokens with invented `kid`s cannot occupy more.
+const MAX_WAITING: usize = 64;
 
-/// How soon after the issuer was asked it is asked again for the sake of an unknown key.
-const APART: Duration = Duration::from_secs(10);
-
-/// How many requests may wait for the issuer at once: so many places at most are taken by who makes names of keys up.
-const MOST_WAITING: usize = 64;
-
-/// The first pause after the issuer was not reached; each further one is twice as long.
+/// The pause after the first failed request to the issuer. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Some hosts refuse requests that do not name their program.
-const PROGRAM: &str = concat!("keywright/", env!("CARGO_PKG_VERSION"));
-
-/// The URL is none from which keys can be had safely.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidJwksUrl(String);
-
-/// The keys are not to be had from there at the moment, or no longer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the keys of tokens cannot be had from {url}: {why}")]
-pub struct JwksUnavailable {
-    url: String,
-    why: String,
-}
-
-/// Where an issuer publishes its keys.
-pub struct JwksUrl {
-    url: hyper::Uri,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-}
-
-impl JwksUrl {
-    /// `ca`: a PEM file of who may have issued the server's certificate, instead of the system's authorities.
-    ///
-    /// # Errors
-    /// It is no URL, or one of http that leaves this machine: whoever changes the answer on its way lets himself in.
-    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, InvalidJwksUrl> {
-        let invalid = |why: &str| {
-            let example = "an example is https://issuer.example/.well-known/jwks.json";
-            InvalidJwksUrl(format!("{url}: {why}; {example}"))
-        };
-        let parsed: hyper::Uri = url.parse().map_err(|_| invalid("it is no URL"))?;
-        let host = parsed.host().ok_or_else(|| invalid("it names no host"))?;
-        let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        match parsed.scheme_str() {
-            Some("https") => {}
-            Some("http") if local => {}
-            _ => return Err(invalid("it must begin with https://")),
-        }
-        if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(invalid("it is no place for a password"));
-        }
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(FETCH));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client_config(ca).map_err(InvalidJwksUrl)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        // It is asked every few minutes: no connection is worth keeping.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(connector);
-        Ok(Self {
-            url: parsed,
-            client,
-        })
-    }
-
-    /// What is published there, within three seconds.
-    ///
-    /// # Errors
-    /// There is no answer, another status than 200 (redirects are not followed), or it is too large.
-    pub async fn fetch(&self) -> Result<Bytes, JwksUnavailable> {
-        let fetched = tokio::time::timeout(FETCH, self.get()).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {FETCH:?}")));
-        fetched.map_err(|why| self.unavailable(&why))
-    }
-
-    async fn get(&self) -> Result<Bytes, String> {
-        let request = hyper::Request::get(self.url.clone())
-            .header(USER_AGENT, PROGRAM)
-            .header(ACCEPT, "application/jwk-set+json, application/json");
-        let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
-        let answer = self.client.request(request).await;
-        let answer = answer.map_err(|error| with_sources(&error))?;
-        if answer.status() != hyper::StatusCode::OK {
-            return Err(format!("it answers {}", answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), LARGEST).collect().await;
-        Ok(body.map_err(|error| with_sources(&*error))?.to_bytes())
-    }
-
-    fn unavailable(&self, why: &dyn std::fmt::Display) -> JwksUnavailable {
-        JwksUnavailable {
-            url: self.url.to_string(),
-            why: why.to_string(),
-        }
-    }
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
-/// A verifier whose keys are those that an issuer publishes. While they cannot be had, the last ones serve.
+/// Verifies tokens with the keys that an issuer publishes. While the issuer is unavailable, the last keys are used.
 pub struct PublishedKeys {
     url: JwksUrl,
     verifier: Arc<JwtVerifier>,
-    /// Whoever asks the issuer holds this: all others wait for that answer.
-    last: Mutex<Last>,
-    /// Places for requests that wait for the issuer because their token's key is unknown.
+    /// Held during a request to the issuer: other requests wait for its answer.
+    refreshes: Mutex<Refreshes>,
+    /// Permits of requests that wait for the issuer because the key of their token is unknown.
     waiting: Semaphore,
-    /// Is given each new set that is used.
-    keep: Box<dyn Fn(&Bytes) + Send + Sync>,
+    /// Stores each new set.
+    store: Box<dyn Fn(&Bytes) + Send + Sync>,
 }
 
 #[derive(Default)]
-struct Last {
-    asked: Option<Instant>,
-    answered: Option<Instant>,
+struct Refreshes {
+    last_request: Option<Instant>,
+    last_answer: Option<Instant>,
     /// The hash of the set that is in use.
-    taken: Option<[u8; 32]>,
+    current: Option<[u8; 32]>,
 }
 
 impl PublishedKeys {
-    /// Follows the keys at this URL for this verifier, which may have some already. `keep` is given each new set that is
-    /// used, so that it serves a start while the issuer is down.
+    /// Refreshes the keys of `verifier`, which may already have some, from `url`. `store` is called with each new set, so that a
+    /// later process can start with it while the issuer is down.
     pub fn new(
         url: JwksUrl,
         verifier: Arc<JwtVerifier>,
-        keep: impl Fn(&Bytes) + Send + Sync + 'static,
+        store: impl Fn(&Bytes) + Send + Sync + 'static,
     ) -> Self {
         Self {
             url,
             verifier,
-            last: Mutex::default(),
-            waiting: Semaphore::new(MOST_WAITING),
-            keep: Box::new(keep),
+            refreshes: Mutex::default(),
+            waiting: Semaphore::new(MAX_WAITING),
+            store: Box::new(store),
         }
     }
 
-    /// Asks the issuer. Answers whether the set is another than before; keys of it that cannot be used are left out, and
-    /// logged.
+    /// Requests the set from the issuer, and returns whether it has changed. Invalid keys in it are logged and skipped.
     ///
     /// # Errors
-    /// It is not to be had, or has no key that can be used; the keys then stay as they were.
+    /// The issuer is unavailable, or the set has no valid key; the current keys are then kept.
     pub async fn refresh(&self) -> Result<bool, JwksUnavailable> {
-        self.ask(&mut *self.last.lock().await).await
+        self.request(&mut *self.refreshes.lock().await).await
     }
 
-    async fn ask(&self, last: &mut Last) -> Result<bool, JwksUnavailable> {
-        last.asked = Some(Instant::now());
+    async fn request(&self, refreshes: &mut Refreshes) -> Result<bool, JwksUnavailable> {
+        refreshes.last_request = Some(Instant::now());
         let fetched = self.url.fetch().await;
-        last.answered = Some(Instant::now());
+        refreshes.last_answer = Some(Instant::now());
         let text = fetched?;
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &text).as_ref());
-        if last.taken == Some(hash) {
+        if refreshes.current == Some(hash) {
             return Ok(false);
         }
-        self.take(&text).map_err(|why| self.url.unavailable(&why))?;
-        last.taken = Some(hash);
-        (self.keep)(&text);
+        self.load(&text)
+            .map_err(|error| self.url.unavailable(error))?;
+        refreshes.current = Some(hash);
+        (self.store)(&text);
         Ok(true)
     }
 
-    /// Uses a set of keys as it was published.
+    /// Uses a set of keys that was published before.
     ///
     /// # Errors
-    /// It is none, or has no key that can be used.
-    pub fn take(&self, text: &[u8]) -> Result<(), super::InvalidKeys> {
-        let (keys, left_out) = read_published_jwks(text)?;
-        for why in left_out {
-            tracing::warn!("{why}; it is left out");
+    /// It is not a set, or has no valid key.
+    pub fn load(&self, text: &[u8]) -> Result<(), InvalidKeys> {
+        let set = read_published_jwks(text)?;
+        for error in set.rejected {
+            tracing::warn!("{error}; it is skipped");
         }
-        self.verifier.replace_keys(keys)
+        self.verifier.replace_keys(set.keys)
     }
 
-    /// Verifies a token. One of an unknown key, which a forged one may be where keys have no `kid`, is looked at again once the issuer has been asked, which happens once in
-    /// ten seconds for all of them together.
+    /// Verifies a token. If its key is unknown, the keys are refreshed, at most every ten seconds for all such tokens, and the token
+    /// is verified again. If keys have no `kid`, a token with an invalid signature may be signed by a newer key, too.
     ///
     /// # Errors
-    /// See [`TokenError`]; [`TokenError::NotAsked`] where too many wait for the issuer already.
+    /// See [`TokenError`]; [`TokenError::NotAsked`] if too many requests already wait for the issuer.
     pub async fn verify(
         self: &Arc<Self>,
         token: &[u8],
         now: Timestamp,
     ) -> Result<Verified, TokenError> {
         let first = self.verifier.verify(token, now);
-        let of_a_newer_key = match first {
+        let may_have_newer_key = match first {
             Err(TokenError::UnknownKey | TokenError::NoKeys) => true,
             Err(TokenError::Forged) => self.verifier.has_unnamed_keys(),
             _ => false,
         };
-        if !of_a_newer_key {
+        if !may_have_newer_key {
             return first;
         }
-        let place = self.waiting.try_acquire();
-        let _place = place.map_err(|_| TokenError::NotAsked)?;
-        // The issuer is asked to the end also when this request's client hangs up.
-        let (keys, wanted) = (self.clone(), Instant::now());
-        let looking = tokio::spawn(async move { keys.has_news_since(wanted).await });
-        match looking.await {
+        let permit = self.waiting.try_acquire();
+        let _permit = permit.map_err(|_| TokenError::NotAsked)?;
+        // A separate task: the request to the issuer continues if the client of this one disconnects.
+        let (keys, since) = (self.clone(), Instant::now());
+        let refresh = tokio::spawn(async move { keys.refresh_since(since).await });
+        match refresh.await {
             Ok(true) => self.verifier.verify(token, now),
             _ => first,
         }
     }
 
-    /// Whether the keys may be others than at that moment.
-    async fn has_news_since(&self, wanted: Instant) -> bool {
-        let mut last = self.last.lock().await;
-        if last.answered.is_some_and(|answered| answered >= wanted) {
+    /// Refreshes the keys unless that has happened since `since`, and returns whether the keys may have changed since then.
+    async fn refresh_since(&self, since: Instant) -> bool {
+        let mut refreshes = self.refreshes.lock().await;
+        if refreshes.last_answer.is_some_and(|at| at >= since) {
             return true;
         }
-        if last.asked.is_some_and(|asked| asked.elapsed() < APART) {
+        let last_request = refreshes.last_request;
+        if last_request.is_some_and(|at| at.elapsed() < MIN_REFRESH_INTERVAL) {
             return false;
         }
-        let asked = self.ask(&mut last).await;
-        if let Err(error) = &asked {
-            tracing::warn!(%error, "an unknown key was looked for");
+        let refreshed = self.request(&mut refreshes).await;
+        if let Err(error) = &refreshed {
+            tracing::warn!(%error, "an unknown key could not be looked up");
         }
-        asked.is_ok()
+        refreshed.is_ok()
     }
 
-    /// Asks the issuer after each `every`, sooner where it was not reached. It goes on and on.
+    /// Refreshes the keys at the interval `every`, and sooner after a failure. It never returns.
     pub async fn follow(&self, every: Duration) {
         let mut pause = FIRST_PAUSE;
-        let mut reached = self.last.lock().await.taken.is_some();
+        let mut reached = self.refreshes.lock().await.current.is_some();
         loop {
             tokio::time::sleep(if reached { every } else { pause }).await;
             match self.refresh().await {
-                Ok(news) => {
-                    if news {
+                Ok(changed) => {
+                    if changed {
                         tracing::info!("the keys of tokens have changed");
                     }
                     (reached, pause) = (true, FIRST_PAUSE);

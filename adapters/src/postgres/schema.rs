@@ -1,17 +1,17 @@
-//! The tables, and how a database gets them.
+//! The tables and their migrations.
 
 use tokio_postgres::{Client, Transaction};
 
-use super::{PostgresError, text};
+use super::error::PostgresError;
 
-/// What brings a database from each version of the schema to the next. Replicas of the version before go on working
-/// on the newer schema: a migration adds, and what it makes superfluous goes with a later one.
+/// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer schema: a
+/// migration only adds, and a later one drops what is no longer needed.
 const MIGRATIONS: [&str; 2] = [V1, V2];
 
-/// Whoever brings the schema up to date holds this lock.
-const MIGRATING: i64 = 0x4b57_6d69; // "KWmi"
+/// The advisory lock that a migrating process holds.
+const MIGRATION_LOCK: i64 = 0x4b57_6d69; // "KWmi"
 
-/// Times are milliseconds since the epoch. A lease is counted by the database's clock.
+/// Times are milliseconds since the epoch. `attention` is the time of a write's next check.
 const V1: &str = "
 CREATE TABLE locks (
     id bigint PRIMARY KEY,
@@ -86,27 +86,25 @@ CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND at
 CREATE INDEX kept_answers_by_end ON kept_answers (until);
 ";
 
-/// What was odd about the lock's answers to a write: names separated by commas. The slot that it named, where that is another
-/// one than was asked for.
+/// `anomalies`: their names, separated by commas. `reported_index`: the key index that the lock reported, if it is not the
+/// requested one.
 const V2: &str = "
 ALTER TABLE writes ADD COLUMN anomalies text;
 ALTER TABLE writes ADD COLUMN reported_index bigint;
 ";
 
-/// Makes the tables where there are none, and brings older ones up to date. One process at a time does it.
-///
-/// # Errors
-/// The database does not answer, or what it holds is not ours or newer.
+/// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to another
+/// program or a newer version.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
     let transaction = client.transaction().await.map_err(PostgresError::of)?;
-    // It takes as long as it takes, and so may that of another process.
+    // A migration, and waiting for that of another process, may take long.
     let setup =
-        format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATING})");
+        format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
     transaction
         .batch_execute(&setup)
         .await
         .map_err(PostgresError::of)?;
-    let applied = applied(&transaction).await?;
+    let applied = applied_version(&transaction).await?;
     let newest = MIGRATIONS.len();
     let known = usize::try_from(applied).ok();
     let Some(missing) = known.and_then(|applied| MIGRATIONS.get(applied..)) else {
@@ -115,7 +113,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
         )));
     };
     for (migration, version) in missing.iter().zip(applied + 1..) {
-        tracing::info!(version, "bringing the database's schema up to date");
+        tracing::info!(version, "migrating the schema of the database");
         transaction
             .batch_execute(migration)
             .await
@@ -128,8 +126,8 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
     transaction.commit().await.map_err(PostgresError::of)
 }
 
-/// The version of the schema; 0: there are no tables of ours yet.
-async fn applied(transaction: &Transaction<'_>) -> Result<i32, PostgresError> {
+/// The version of the schema; 0: Keywright has no tables yet.
+async fn applied_version(transaction: &Transaction<'_>) -> Result<i32, PostgresError> {
     let row = transaction
         .query_one(
             "SELECT to_regclass('keywright_schema') IS NOT NULL AS ours,
@@ -143,7 +141,7 @@ async fn applied(transaction: &Transaction<'_>) -> Result<i32, PostgresError> {
         let newest = transaction.query_one(newest, &[]).await;
         return Ok(newest.map_err(PostgresError::of)?.get(0));
     }
-    if let Some(table) = text(&row, "other") {
+    if let Some(table) = row.get::<_, Option<String>>("other") {
         return Err(PostgresError::Unfit(format!(
             "its table {table} belongs to another program; give Keywright a database of its own"
         )));

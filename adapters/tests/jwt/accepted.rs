@@ -1,9 +1,9 @@
-//! Which tokens are accepted, by which key, and for how long.
+//! Accepted tokens: by which key, and for how long.
 
 use super::*;
 
 #[test]
-fn a_token_is_its_subject_or_its_organization() {
+fn a_token_proves_its_subject_or_its_organization() {
     let acme = Identity::Organization(OrganizationId::new("acme").expect("an id"));
     assert_eq!(with_claims(json!({})), Ok(alice()));
     assert_eq!(with_claims(json!({ "org": "acme" })), Ok(acme));
@@ -23,7 +23,7 @@ fn a_token_is_its_subject_or_its_organization() {
 }
 
 #[test]
-fn the_clocks_may_differ_by_half_a_minute_and_no_more() {
+fn tolerates_a_clock_difference_of_30_seconds() {
     let now = NOW.as_secs();
     for (claim, at, ahead) in [
         ("exp", now - 29, now - 30),
@@ -42,9 +42,8 @@ fn the_clocks_may_differ_by_half_a_minute_and_no_more() {
     }
 }
 
-/// Each algorithm with a key of its own.
 #[test]
-fn every_algorithm_verifies_its_own_key() {
+fn each_algorithm_verifies_with_its_own_key_only() {
     let es256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let es384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key pair");
     let ed = Ed25519KeyPair::generate().expect("a key pair");
@@ -115,7 +114,7 @@ fn every_algorithm_verifies_its_own_key() {
         let token = signed(&header, &claims().to_string(), signer, *signing);
         let verified = verifier.verify(token.as_bytes(), NOW).map(|v| v.identity);
         assert_eq!(verified, Ok(alice()), "{algorithm}");
-        // The same signature under another name.
+        // The same signature with another `alg`.
         for (other, ..) in cases.iter().filter(|(other, ..)| other != algorithm) {
             let header = format!(r#"{{"alg":"{other}"}}"#);
             let token = signed(&header, &claims().to_string(), signer, *signing);
@@ -124,12 +123,12 @@ fn every_algorithm_verifies_its_own_key() {
                 Err(TokenError::WrongAlgorithm)
             );
         }
-        // A key for another curve, or none at all.
+        // The same key for another algorithm.
         for (other, ..) in cases.iter().filter(|(other, ..)| other != algorithm) {
-            let of_rsa = |a: &Algorithm| matches!(&a.name()[..2], "RS" | "PS");
-            let same_kind = of_rsa(algorithm) && of_rsa(other);
-            let taken = VerificationKey::pem(None, *other, pem).is_ok();
-            assert_eq!(taken, same_kind, "{algorithm} key for {other}");
+            let is_rsa = |a: &Algorithm| matches!(&a.name()[..2], "RS" | "PS");
+            let same_kind = is_rsa(algorithm) && is_rsa(other);
+            let accepted = VerificationKey::pem(None, *other, pem).is_ok();
+            assert_eq!(accepted, same_kind, "{algorithm} key for {other}");
         }
     }
     for (algorithm, signing) in [
@@ -147,7 +146,7 @@ fn every_algorithm_verifies_its_own_key() {
 }
 
 #[test]
-fn a_kid_is_a_name_and_nothing_else() {
+fn a_kid_only_selects_a_key() {
     let keys = || {
         vec![
             secret_key(Some("one"), Algorithm::Hs256),
@@ -186,7 +185,7 @@ fn a_kid_is_a_name_and_nothing_else() {
         verify(token(r#"{"alg":"HS256","kid":1}"#, Signing::HS256)),
         Err(TokenError::Header)
     );
-    // A single key without a name is meant, whatever a token calls it; a single key with one is not.
+    // A single key without a `kid` is used for any `kid` of a token; a single key with a `kid` is not.
     assert_eq!(with_header(r#"{"alg":"HS256","kid":"any"}"#), Ok(alice()));
     let named = JwtVerifier::new(vec![secret_key(Some("one"), Algorithm::Hs256)], settings());
     let other = token(r#"{"alg":"HS256","kid":"two"}"#, Signing::HS256);
@@ -197,9 +196,9 @@ fn a_kid_is_a_name_and_nothing_else() {
 }
 
 #[test]
-fn a_remembered_token_expires_and_goes_with_its_key() {
+fn a_cached_token_expires_and_is_removed_with_its_key() {
     let verifier = verifier();
-    let (token, clock) = (good(), ManualClock::at(NOW));
+    let (token, clock) = (valid(), ManualClock::at(NOW));
     let verify = |now: Timestamp| verifier.verify(token.as_bytes(), now).map(|v| v.identity);
     assert_eq!(verify(clock.now()), Ok(alice()));
     clock.advance(Duration::from_secs(89));
@@ -209,11 +208,11 @@ fn a_remembered_token_expires_and_goes_with_its_key() {
     assert_eq!(verify(NOW), Ok(alice()));
     let other = Secret::new("another secret of more than 32 bytes, for sure");
     let key = VerificationKey::secret(None, Algorithm::Hs256, &other).expect("a key");
-    verifier.replace_keys(vec![key]).expect("taken");
+    verifier.replace_keys(vec![key]).expect("replaced");
     assert_eq!(verify(NOW), Err(TokenError::Forged));
     assert!(
         verifier.replace_keys(vec![]).is_err(),
-        "the keys stay as they were"
+        "the keys are unchanged"
     );
     assert_eq!(verify(NOW), Err(TokenError::Forged));
 }

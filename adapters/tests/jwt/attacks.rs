@@ -1,4 +1,4 @@
-//! Each attack by its name.
+//! Attacks on tokens, one test each.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn attack_no_algorithm() {
 }
 
 #[test]
-fn attack_a_public_key_for_a_secret() {
+fn attack_a_public_key_as_a_secret() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let point = pair.public_key().as_ref();
     let public = pem(
@@ -55,7 +55,7 @@ fn attack_another_algorithm_of_the_family() {
 
 #[test]
 fn attack_a_forged_signature() {
-    let token = good();
+    let token = valid();
     let other = EncodingKey::from_secret(b"another secret of more than 32 bytes, for sure");
     let forged = signed(
         r#"{"alg":"HS256"}"#,
@@ -187,7 +187,7 @@ fn attack_duplicate_members_in_the_claims() {
 
 #[test]
 fn attack_padding_and_white_space() {
-    let token = good();
+    let token = valid();
     let (header, rest) = token.split_once('.').expect("three parts");
     let (claims, signature) = rest.split_once('.').expect("three parts");
     for token in [
@@ -209,7 +209,7 @@ fn attack_padding_and_white_space() {
 #[test]
 fn attack_stray_bits_in_the_last_character() {
     // 32 bytes leave two unused bits in the last of 43 characters: four spellings of one signature.
-    let token = good();
+    let token = valid();
     let last = token.bytes().last().expect("a character");
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let at = alphabet
@@ -223,7 +223,7 @@ fn attack_stray_bits_in_the_last_character() {
 
 #[test]
 fn attack_a_wrong_number_of_parts() {
-    let token = good();
+    let token = valid();
     for token in [
         "",
         ".",
@@ -248,8 +248,8 @@ fn attack_a_token_of_more_than_8_kib() {
 }
 
 #[test]
-fn attack_bytes_that_are_no_text() {
-    let mut token = good().into_bytes();
+fn attack_bytes_that_are_not_utf8() {
+    let mut token = valid().into_bytes();
     token[3] = 0xff;
     let verified = verifier().verify(&token, NOW);
     assert_eq!(verified, Err(TokenError::Malformed));
@@ -269,7 +269,7 @@ fn attack_a_token_of_another_kind() {
 }
 
 #[test]
-fn attack_a_token_for_or_of_somebody_else() {
+fn attack_another_issuer_or_audience() {
     for issuer in [
         json!(null),
         json!("https://other.example"),
@@ -301,7 +301,7 @@ fn attack_a_token_for_or_of_somebody_else() {
 }
 
 #[test]
-fn attack_a_subject_that_is_none() {
+fn attack_invalid_subjects() {
     for subject in [
         json!(null),
         json!(""),
@@ -333,7 +333,7 @@ fn attack_a_subject_that_is_none() {
 }
 
 #[test]
-fn attack_times_that_are_none() {
+fn attack_invalid_times() {
     let now = NOW.as_secs();
     for exp in [
         json!(null),
@@ -366,9 +366,9 @@ fn attack_times_that_are_none() {
 }
 
 #[test]
-fn a_refusal_is_not_remembered_for_another_token() {
+fn rejections_are_not_cached() {
     let verifier = verifier();
-    let (token, mut other) = (good(), good());
+    let (token, mut other) = (valid(), valid());
     other.pop();
     assert!(verifier.verify(other.as_bytes(), NOW).is_err());
     assert!(verifier.verify(token.as_bytes(), NOW).is_ok());
@@ -376,25 +376,22 @@ fn a_refusal_is_not_remembered_for_another_token() {
 }
 
 proptest! {
-    /// Whatever comes, it is refused, and never with a panic.
     #[test]
-    fn bytes_of_any_kind_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn rejects_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(verifier().verify(&bytes, NOW).is_err());
     }
 
-    /// A token in which any one byte is another is refused.
     #[test]
-    fn a_changed_token_is_refused(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut token = good().into_bytes();
+    fn rejects_a_token_with_one_changed_byte(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut token = valid().into_bytes();
         let at = at.index(token.len());
         prop_assume!(token[at] != byte);
         token[at] = byte;
         prop_assert!(verifier().verify(&token, NOW).is_err());
     }
 
-    /// Headers and claims of any shape are refused, or are alice's.
     #[test]
-    fn claims_of_any_shape_do_not_make_it_panic(text in "\\PC{0,60}") {
+    fn rejects_any_header_and_any_claims(text in "\\PC{0,60}") {
         let refused = verify(&hs256(r#"{"alg":"HS256"}"#, &text)).is_err();
         prop_assert!(refused);
         let refused = verify(&hs256(&text, &claims().to_string())).is_err();

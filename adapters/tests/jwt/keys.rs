@@ -1,15 +1,15 @@
-//! Which keys are taken.
+//! Rejected keys and sets of keys.
 
 use super::*;
 
 #[test]
-fn keys_that_anyone_could_guess_are_not_taken() {
+fn rejects_weak_keys() {
     let secret =
         |algorithm, text: &str| VerificationKey::secret(None, algorithm, &Secret::new(text)).err();
-    let short = |algorithm, shortest| {
-        Some(InvalidKeys::ShortSecret {
+    let short = |algorithm, min_bytes| {
+        Some(InvalidKey::ShortSecret {
             algorithm,
-            shortest,
+            min_bytes,
         })
     };
     let text = std::str::from_utf8(SECRET).expect("text");
@@ -37,58 +37,58 @@ fn keys_that_anyone_could_guess_are_not_taken() {
     ] {
         assert_eq!(
             secret(Algorithm::Hs256, known),
-            Some(InvalidKeys::WellKnownSecret),
+            Some(InvalidKey::WellKnownSecret),
             "{known}"
         );
     }
     assert_eq!(
         secret(Algorithm::Es256, text),
-        Some(InvalidKeys::Pem(Algorithm::Es256))
+        Some(InvalidKey::Pem(Algorithm::Es256))
     );
     let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"BBBB"}]}"#;
     for public in [include_str!("fixtures/rsa-1024.pem"), jwks] {
         assert_eq!(
             secret(Algorithm::Hs256, public),
-            Some(InvalidKeys::PublicSecret)
+            Some(InvalidKey::PublicSecret)
         );
     }
     let rsa = include_bytes!("fixtures/rsa-1024.pem");
     let short = VerificationKey::pem(None, Algorithm::Rs256, rsa).err();
-    assert_eq!(short, Some(InvalidKeys::ShortRsa));
+    assert_eq!(short, Some(InvalidKey::ShortRsa));
     for (algorithm, pem) in [
         (Algorithm::Rs256, &b""[..]),
         (Algorithm::Es256, b"no key"),
         (Algorithm::Hs256, rsa),
     ] {
         let refused = VerificationKey::pem(None, algorithm, pem).err();
-        assert_eq!(refused, Some(InvalidKeys::Pem(algorithm)));
+        assert_eq!(refused, Some(InvalidKey::Pem(algorithm)));
     }
 }
 
 #[test]
-fn sets_of_keys_that_can_be_confused_are_not_taken() {
+fn rejects_ambiguous_sets() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let public = |id: &str| {
         let key = VerificationKey::es256_point(Some(id.into()), pair.public_key().as_ref());
         key.expect("a key")
     };
-    let mut beside = pair.public_key().as_ref().to_vec();
-    beside[64] ^= 1;
-    let beside = VerificationKey::es256_point(None, &beside).err();
-    assert_eq!(beside, Some(InvalidKeys::Point(Algorithm::Es256)));
+    let mut off_curve = pair.public_key().as_ref().to_vec();
+    off_curve[64] ^= 1;
+    let rejected = VerificationKey::es256_point(None, &off_curve).err();
+    assert_eq!(rejected, Some(InvalidKey::Point(Algorithm::Es256)));
     let secret = |id| secret_key(id, Algorithm::Hs256);
-    let refused = |keys| JwtVerifier::new(keys, settings()).err();
-    assert_eq!(refused(vec![]), Some(InvalidKeys::None));
+    let rejected = |keys| JwtVerifier::new(keys, settings()).err();
+    assert_eq!(rejected(vec![]), Some(InvalidKeys::Empty));
     assert_eq!(
-        refused(vec![public("a"), secret(Some("b"))]),
+        rejected(vec![public("a"), secret(Some("b"))]),
         Some(InvalidKeys::Mixed)
     );
     assert_eq!(
-        refused(vec![public("a"), public("a")]),
+        rejected(vec![public("a"), public("a")]),
         Some(InvalidKeys::DuplicateKeyId("a".into()))
     );
-    assert_eq!(refused(vec![secret(Some("a")), secret(None)]), None);
-    assert_eq!(refused(vec![public("a"), public("b")]), None);
+    assert_eq!(rejected(vec![secret(Some("a")), secret(None)]), None);
+    assert_eq!(rejected(vec![public("a"), public("b")]), None);
 }
 
 fn coordinates(point: &[u8]) -> (String, String) {
@@ -98,18 +98,18 @@ fn coordinates(point: &[u8]) -> (String, String) {
 }
 
 #[test]
-fn a_jwks_is_read_and_each_bad_key_is_named() {
+fn reads_a_jwks_and_names_an_invalid_key() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let (x, y) = coordinates(pair.public_key().as_ref());
-    let good = json!({ "kty": "EC", "crv": "P-256", "kid": "k1", "x": x, "y": y, "use": "sig" });
+    let valid = json!({ "kty": "EC", "crv": "P-256", "kid": "k1", "x": x, "y": y, "use": "sig" });
     let changed = |changes: Value| {
-        let mut key = good.clone();
+        let mut key = valid.clone();
         for (member, value) in changes.as_object().expect("an object") {
             key[member] = value.clone();
         }
-        json!({ "keys": [good, key] }).to_string()
+        json!({ "keys": [valid, key] }).to_string()
     };
-    let keys = read_jwks(json!({ "keys": [good] }).to_string().as_bytes()).expect("keys");
+    let keys = read_jwks(json!({ "keys": [valid] }).to_string().as_bytes()).expect("keys");
     let verifier = JwtVerifier::new(keys, settings()).expect("a verifier");
     let private = pair.to_pkcs8v1().expect("DER");
     let signer = EncodingKey::from_ec_der(private.as_ref());
@@ -181,11 +181,11 @@ fn a_jwks_is_read_and_each_bad_key_is_named() {
             json!({ "kty": "RSA", "alg": "RS256", "n": n(256), "e": "A___AAAB" }),
             "exponent",
         ),
-        (json!({ "x": 7 }), "`x` is no text"),
+        (json!({ "x": 7 }), "`x` is not a string"),
         (json!({ "x": n(33) }), "`x` is too large"),
         (
             json!({ "x": URL_SAFE_NO_PAD.encode([1; 32]), "y": URL_SAFE_NO_PAD.encode([2; 32]) }),
-            "none for ES256",
+            "not a public key for ES256",
         ),
         (json!({ "d": "AAAA" }), "private key"),
         (json!({ "kid": 7 }), "`kid`"),
@@ -207,38 +207,38 @@ fn a_jwks_is_read_and_each_bad_key_is_named() {
     for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
         assert_eq!(
             read_jwks(text.as_bytes()).err(),
-            Some(InvalidKeys::Jwks),
+            Some(InvalidKeys::NotAJwks),
             "{text}"
         );
     }
 }
 
-/// The fixture was made as the faulty chips made theirs: two primes `k * M + 65537^a mod M`, `M` the product of the first 126
+/// The fixture is generated like the keys of the faulty chips: two primes `k * M + 65537^a mod M`, `M` the product of the first 126
 /// primes.
 #[test]
-fn rsa_keys_with_the_roca_fingerprint_are_refused() {
+fn rejects_rsa_keys_with_the_roca_fingerprint() {
     let vulnerable = include_bytes!("fixtures/roca-2048.pem");
     let refused = VerificationKey::pem(None, Algorithm::Ps384, vulnerable).err();
-    assert_eq!(refused, Some(InvalidKeys::Roca));
+    assert_eq!(refused, Some(InvalidKey::Roca));
     let n = {
         let lines = std::str::from_utf8(vulnerable).expect("text").lines();
         let text: String = lines.filter(|line| !line.starts_with('-')).collect();
         let der = STANDARD.decode(text).expect("base64");
-        // The modulus stands before the exponent, 65537 in five bytes.
+        // The modulus precedes the exponent, which is 65537 in five bytes.
         URL_SAFE_NO_PAD.encode(&der[der.len() - 5 - 256..der.len() - 5])
     };
     let vulnerable = json!({ "kid": "roca", "kty": "RSA", "alg": "RS256", "n": n, "e": "AQAB" });
     let set = json!({ "keys": [vulnerable] }).to_string();
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let (x, y) = coordinates(pair.public_key().as_ref());
-    let good = json!({ "kty": "EC", "crv": "P-256", "kid": "good", "x": x, "y": y });
-    let beside = json!({ "keys": [vulnerable, good] }).to_string();
-    let (used, left_out) = read_published_jwks(beside.as_bytes()).expect("one is good");
-    assert_eq!((used.len(), left_out.len()), (1, 1));
+    let valid = json!({ "kty": "EC", "crv": "P-256", "kid": "good", "x": x, "y": y });
+    let both = json!({ "keys": [vulnerable, valid] }).to_string();
+    let published = read_published_jwks(both.as_bytes()).expect("one is valid");
+    assert_eq!((published.keys.len(), published.rejected.len()), (1, 1));
     for error in [
         read_jwks(set.as_bytes()).err().expect("refused"),
         read_published_jwks(set.as_bytes()).err().expect("refused"),
-        left_out[0].clone(),
+        published.rejected[0].clone(),
     ] {
         let text = error.to_string();
         assert!(

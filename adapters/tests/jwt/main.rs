@@ -1,4 +1,4 @@
-//! The strict layer over JWTs: which tokens and keys are taken, and each attack by its name.
+//! Strict verification of JWTs: which tokens and keys are accepted, and one test for each attack.
 #![cfg(feature = "auth")]
 
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn claims() -> Value {
     })
 }
 
-/// Claims with some changed, and those that are null taken away.
+/// Claims with some changed, and without those that are null.
 fn with(changes: &Value) -> String {
     let mut claims = claims();
     for (claim, value) in changes.as_object().expect("an object") {
@@ -64,7 +64,7 @@ fn with(changes: &Value) -> String {
     claims.to_string()
 }
 
-/// A token of exactly this header and these claims, signed well.
+/// A token with exactly this header and these claims and a valid signature.
 fn signed(header: &str, claims: &str, key: &EncodingKey, signing: Signing) -> String {
     let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let message = format!("{}.{}", encoded(header), encoded(claims));
@@ -81,7 +81,7 @@ fn hs256(header: &str, claims: &str) -> String {
     )
 }
 
-fn good() -> String {
+fn valid() -> String {
     hs256(r#"{"alg":"HS256"}"#, &claims().to_string())
 }
 
@@ -90,12 +90,12 @@ fn verify(token: &str) -> Result<Identity, TokenError> {
     verified.map(|verified| verified.identity)
 }
 
-/// What becomes of a token with this header.
+/// The result for a token with this header.
 fn with_header(header: &str) -> Result<Identity, TokenError> {
     verify(&hs256(header, &claims().to_string()))
 }
 
-/// What becomes of a token with these claims changed.
+/// The result for a token with these claims changed.
 fn with_claims(changes: Value) -> Result<Identity, TokenError> {
     verify(&hs256(r#"{"alg":"HS256"}"#, &with(&changes)))
 }

@@ -1,4 +1,4 @@
-//! Sets of keys as issuers really publish them.
+//! Sets of keys in the forms in which issuers publish them.
 
 use super::*;
 
@@ -68,12 +68,12 @@ fn merged(mut key: Value, more: Value) -> Value {
     key
 }
 
-/// A verifier with the keys of a set from which nothing is left out.
+/// A verifier with the keys of a set, all of which are valid.
 fn published(keys: Value) -> JwtVerifier {
     let set = json!({ "keys": keys }).to_string();
-    let (keys, left_out) = read_published_jwks(set.as_bytes()).expect("keys");
-    assert_eq!(left_out, [], "{set}");
-    JwtVerifier::new(keys, settings()).expect("a verifier")
+    let published = read_published_jwks(set.as_bytes()).expect("keys");
+    assert_eq!(published.rejected, [], "{set}");
+    JwtVerifier::new(published.keys, settings()).expect("a verifier")
 }
 
 fn identity(verifier: &JwtVerifier, token: &str) -> Result<Identity, TokenError> {
@@ -82,7 +82,7 @@ fn identity(verifier: &JwtVerifier, token: &str) -> Result<Identity, TokenError>
 }
 
 #[test]
-fn one_kid_may_name_a_key_of_each_algorithm() {
+fn one_kid_may_have_a_key_of_each_algorithm() {
     let pairs = Pairs::generate();
     let verifier = published(json!([
         pairs.rsa(json!({ "kid": "2026", "alg": "RS256" })),
@@ -105,22 +105,23 @@ fn one_kid_may_name_a_key_of_each_algorithm() {
 }
 
 #[test]
-fn the_second_key_of_one_kid_and_algorithm_is_left_out() {
+fn skips_the_second_key_of_a_kid_and_algorithm() {
     let (pairs, other) = (Pairs::generate(), Pairs::generate());
     let set = json!({ "keys": [
         pairs.elliptic(json!({ "kid": "one" })),
         other.elliptic(json!({ "kid": "one" })),
     ] });
-    let (keys, left_out) = read_published_jwks(set.to_string().as_bytes()).expect("a key");
-    assert_eq!(left_out, [InvalidKeys::DuplicateKeyId("one".into())]);
-    let verifier = JwtVerifier::new(keys, settings()).expect("a verifier");
+    let published = read_published_jwks(set.to_string().as_bytes()).expect("a key");
+    let duplicate = InvalidKeys::DuplicateKeyId("one".into());
+    assert_eq!(published.rejected, [duplicate]);
+    let verifier = JwtVerifier::new(published.keys, settings()).expect("a verifier");
     let token = |pairs: &Pairs| pairs.token("ES256", Some("one"));
     assert_eq!(identity(&verifier, &token(&pairs)), Ok(alice()));
     assert_eq!(identity(&verifier, &token(&other)), Err(TokenError::Forged));
 }
 
 #[test]
-fn members_of_a_key_that_are_null_or_empty_are_absent() {
+fn ignores_null_and_empty_members_of_a_key() {
     let pairs = Pairs::generate();
     let token = pairs.token("RS256", None);
     for member in ["use", "key_ops", "alg", "kid", "d", "crv", "x5c"] {
@@ -129,7 +130,7 @@ fn members_of_a_key_that_are_null_or_empty_are_absent() {
             let verifier = published(json!([key]));
             assert_eq!(identity(&verifier, &token), Ok(alice()), "{key}");
         }
-        // A file is read by the same rule, but says the algorithm.
+        // The same holds for a file, which needs `alg`.
         if member != "alg" {
             let key = pairs.rsa(json!({ "alg": "RS256", member: null }));
             let keys = read_jwks(json!({ "keys": [key] }).to_string().as_bytes());
@@ -144,7 +145,7 @@ fn members_of_a_key_that_are_null_or_empty_are_absent() {
 }
 
 #[test]
-fn leading_zero_octets_of_numbers_are_ignored() {
+fn ignores_leading_zero_octets() {
     let pairs = Pairs::generate();
     let rsa = RsaPublicKeyComponents::from(pairs.rsa.public_key());
     let point = pairs.elliptic.public_key().as_ref();
@@ -159,9 +160,9 @@ fn leading_zero_octets_of_numbers_are_ignored() {
     }
 }
 
-/// One of 256 coordinates has fewer than 32 significant bytes, and some issuers write only those.
+/// One of 256 coordinates has fewer than 32 significant bytes. Some issuers write only those.
 #[test]
-fn a_coordinate_without_its_leading_zero_octets_is_padded() {
+fn pads_a_coordinate_without_leading_zero_octets() {
     let pairs = std::iter::repeat_with(Pairs::generate_elliptic);
     let short = |pair: &EcdsaKeyPair| pair.public_key().as_ref()[1] == 0;
     let pair = { pairs }.find(short).expect("one of them");
@@ -185,7 +186,7 @@ impl Pairs {
 }
 
 #[test]
-fn keys_without_a_kid_are_found_by_their_algorithm() {
+fn finds_keys_without_a_kid_by_algorithm() {
     let (pairs, newer) = (Pairs::generate(), Pairs::generate());
     let verifier = published(json!([
         pairs.rsa(json!({})),
@@ -197,7 +198,7 @@ fn keys_without_a_kid_are_found_by_their_algorithm() {
         (pairs.token("RS256", None), Ok(alice())),
         (pairs.token("ES256", None), Ok(alice())),
         (newer.token("ES256", None), Ok(alice())),
-        // The name of a key that is published without one.
+        // The issuer may set a `kid` although it publishes the key without one.
         (pairs.token("RS256", Some("unknown")), Ok(alice())),
         (newer.token("RS256", Some("named")), Ok(alice())),
         (newer.token("RS256", None), Err(TokenError::Forged)),
@@ -209,34 +210,37 @@ fn keys_without_a_kid_are_found_by_their_algorithm() {
 }
 
 #[test]
-fn so_many_keys_may_have_no_kid_and_no_more() {
+fn bounds_the_keys_without_a_kid() {
     let pairs: Vec<Pairs> = (0..9).map(|_| Pairs::generate()).collect();
     let keys: Vec<Value> = pairs.iter().map(|p| p.elliptic(json!({}))).collect();
     let set = json!({ "keys": keys }).to_string();
-    let (used, left_out) = read_published_jwks(set.as_bytes()).expect("keys");
+    let published = read_published_jwks(set.as_bytes()).expect("keys");
     assert_eq!(
-        (used.len(), left_out),
+        (published.keys.len(), published.rejected),
         (8, vec![InvalidKeys::TooManyUnnamed])
     );
-    let all = read_jwks(set.as_bytes()).expect("each is good");
+    let all = read_jwks(set.as_bytes()).expect("each is valid");
     let refused = JwtVerifier::new(all, settings()).err();
     assert_eq!(refused, Some(InvalidKeys::TooManyUnnamed));
 }
 
 #[test]
-fn a_byte_order_mark_before_a_set_is_ignored() {
+fn ignores_a_byte_order_mark() {
     let pairs = Pairs::generate();
     let set = json!({ "keys": [pairs.elliptic(json!({ "kid": "one" }))] });
     let text = format!("\u{feff}{set}");
     assert_eq!(read_jwks(text.as_bytes()).expect("keys").len(), 1);
-    let (keys, _) = read_published_jwks(text.as_bytes()).expect("keys");
-    assert_eq!(keys.len(), 1);
+    let published = read_published_jwks(text.as_bytes()).expect("keys");
+    assert_eq!(published.keys.len(), 1);
     let twice = format!("\u{feff}{text}");
-    assert_eq!(read_jwks(twice.as_bytes()).err(), Some(InvalidKeys::Jwks));
+    assert_eq!(
+        read_jwks(twice.as_bytes()).err(),
+        Some(InvalidKeys::NotAJwks)
+    );
 }
 
 #[test]
-fn ed25519_is_another_name_of_eddsa() {
+fn ed25519_is_an_alias_of_eddsa() {
     let pairs = Pairs::generate();
     for more in [
         json!({}),

@@ -26,7 +26,7 @@ pub(super) async fn open(
     let keep = move |set: &_| copy.keep(set);
     let keys = Arc::new(PublishedKeys::new(source(from)?, verifier.clone(), keep));
     if let Err(error) = keys.refresh().await {
-        let serves = last.is_some_and(|set| keys.take(&set).is_ok());
+        let serves = last.is_some_and(|set| keys.load(&set).is_ok());
         let (old, none) = ("the last ones serve", "tokens wait for them");
         tracing::error!(%error, "{}", if serves { old } else { none });
     }

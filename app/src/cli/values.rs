@@ -114,7 +114,7 @@ pub(super) fn claim(name: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
-    name.parse().map_err(|()| {
+    name.parse().map_err(|_| {
         let names: Vec<&str> = Algorithm::names().collect();
         format!("known are {}", names.join(", "))
     })

@@ -1,9 +1,11 @@
+//! The supported algorithms.
+
 use std::fmt;
 use std::str::FromStr;
 
 use jsonwebtoken::Algorithm as Signing;
 
-/// The algorithms that tokens may be signed with (RFC 7518, RFC 8037, RFC 9864).
+/// An algorithm that tokens may be signed with (RFC 7518, RFC 8037, RFC 9864).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -32,7 +34,7 @@ pub enum Algorithm {
     EdDsa,
 }
 
-/// What a key is made of.
+/// The type of key that an algorithm needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Secret,
@@ -41,7 +43,7 @@ pub(super) enum Family {
     Edwards,
 }
 
-/// The one table of names. The first name of an algorithm is its own, a further one says the same.
+/// The names of the algorithms. The first name of an algorithm is written; the others are aliases.
 const NAMES: [(&str, Algorithm, Family); 13] = [
     ("HS256", Algorithm::Hs256, Family::Secret),
     ("HS384", Algorithm::Hs384, Family::Secret),
@@ -55,12 +57,12 @@ const NAMES: [(&str, Algorithm, Family); 13] = [
     ("ES256", Algorithm::Es256, Family::Elliptic),
     ("ES384", Algorithm::Es384, Family::Elliptic),
     ("EdDSA", Algorithm::EdDsa, Family::Edwards),
-    // RFC 9864 names the curve, too.
+    // RFC 9864.
     ("Ed25519", Algorithm::EdDsa, Family::Edwards),
 ];
 
 impl Algorithm {
-    /// The names by which algorithms are known, each once.
+    /// All names of algorithms, with aliases.
     pub fn names() -> impl Iterator<Item = &'static str> {
         NAMES.iter().map(|row| row.0)
     }
@@ -70,7 +72,7 @@ impl Algorithm {
         row.map_or(("HS256", Family::Secret), |row| (row.0, row.2))
     }
 
-    /// The name in a token's header.
+    /// The name in the header of a token.
     pub fn name(self) -> &'static str {
         self.row().0
     }
@@ -79,7 +81,7 @@ impl Algorithm {
         self.row().1
     }
 
-    /// What the library calls an algorithm of [`Family::Secret`].
+    /// The library's name of an algorithm of [`Family::Secret`].
     pub(super) const fn hmac(self) -> Signing {
         match self {
             Self::Hs384 => Signing::HS384,
@@ -88,8 +90,8 @@ impl Algorithm {
         }
     }
 
-    /// The shortest secret in bytes: the length of the hash (RFC 7518, section 3.2).
-    pub(super) const fn shortest_secret(self) -> usize {
+    /// The minimum length of a secret in bytes: the length of the hash (RFC 7518, section 3.2).
+    pub(super) const fn min_secret_bytes(self) -> usize {
         match self {
             Self::Hs384 => 48,
             Self::Hs512 => 64,
@@ -98,12 +100,17 @@ impl Algorithm {
     }
 }
 
-impl FromStr for Algorithm {
-    type Err = ();
+/// The name of an algorithm is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the algorithm is not supported")]
+pub struct UnknownAlgorithm;
 
-    fn from_str(name: &str) -> Result<Self, ()> {
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
         let row = NAMES.iter().find(|row| row.0 == name);
-        row.map(|row| row.1).ok_or(())
+        row.map(|row| row.1).ok_or(UnknownAlgorithm)
     }
 }
 

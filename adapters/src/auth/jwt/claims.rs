@@ -1,15 +1,37 @@
-//! What a verified token says.
+//! Checks of the claims of a token.
 
 use keywright_domain::model::{Identity, OrganizationId, UserId};
 use serde_json::{Map, Value};
 
+use super::strict_json;
 use super::token_error::TokenError;
-use super::{JwtSettings, Verified, strict_json};
 
-/// How far the issuer's clock may be ahead or behind, in seconds.
+/// The tolerated difference between the issuer's clock and this one, in seconds.
 const LEEWAY: u64 = 30;
 
-/// Reads claims whose signature is good. `now` is in epoch seconds.
+/// The claims that a token must have.
+#[derive(Clone, Debug)]
+pub struct JwtSettings {
+    /// The value of `iss`.
+    pub issuer: String,
+    /// The value of `aud`, or one of its values.
+    pub audience: String,
+    /// The claim that names the organization whose service the bearer is.
+    pub organization_claim: String,
+}
+
+/// What a valid token proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The identity of the bearer.
+    pub identity: Identity,
+    /// `sub`. It distinguishes the bearers of an organization's tokens.
+    pub subject: UserId,
+    /// The end of the token's validity in seconds since the epoch, with the leeway.
+    pub expires_at: u64,
+}
+
+/// Reads claims whose signature is valid. `now` is in seconds since the epoch.
 pub(super) fn read(
     claims: &[u8],
     settings: &JwtSettings,
@@ -56,14 +78,14 @@ pub(super) fn read(
     })
 }
 
-/// A moment in epoch seconds, which may have a fraction (RFC 7519, section 2, NumericDate). The outer `None`:
-/// there is no such claim; the inner one: it is no moment.
+/// A time in seconds since the epoch, which may have a fraction (RFC 7519, section 2, NumericDate). The outer `None`: the claim is
+/// missing; the inner one: it is not a time.
 fn seconds(claims: &Map<String, Value>, name: &str) -> Option<Option<u64>> {
     let claim = claims.get(name)?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a positive number; what is too large becomes the largest"
+        reason = "the number is not negative, and the cast saturates"
     )]
     let whole = |float: f64| (float >= 0.0).then_some(float as u64);
     Some(claim.as_u64().or_else(|| claim.as_f64().and_then(whole)))

@@ -1,4 +1,4 @@
-//! The compact form of a signed token (RFC 7515, section 7.1), read without mercy.
+//! Strict parsing of the compact form of a signed token (RFC 7515, section 7.1).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,10 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::strict_json;
 use super::token_error::TokenError;
 
-/// The longest token that is looked at, in bytes.
-const LONGEST: usize = 8 * 1024;
+/// The maximum length of a token in bytes.
+const MAX_LEN: usize = 8 * 1024;
 
-/// Header members that ask the verifier to trust the token's own word, or to do something that we do not do.
+/// Header members that name a key to trust, or require unsupported features.
 const FORBIDDEN: [(&str, TokenError); 7] = [
     ("crit", TokenError::CriticalHeader),
     ("b64", TokenError::UnencodedPayload),
@@ -20,21 +20,21 @@ const FORBIDDEN: [(&str, TokenError); 7] = [
     ("x5c", TokenError::KeyInToken),
 ];
 
-/// A token that has the form of one. Nothing of it is verified yet.
+/// A parsed token. Nothing of it is verified yet.
 pub(super) struct Compact<'a> {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
-    /// What was signed.
+    /// The bytes that were signed.
     pub(super) signed: &'a [u8],
     pub(super) claims: Vec<u8>,
-    /// As it was sent, in base64url.
+    /// In base64url, as it was sent.
     pub(super) signature: &'a str,
     pub(super) signature_bytes: Vec<u8>,
 }
 
 impl<'a> Compact<'a> {
     pub(super) fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_LEN {
             return Err(TokenError::TooLong);
         }
         let text = std::str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
@@ -44,24 +44,24 @@ impl<'a> Compact<'a> {
         else {
             return Err(TokenError::NotThreeParts);
         };
-        // Padding, white space and stray bits are none of the alphabet's.
+        // This engine rejects padding, white space and stray bits.
         let decode = |part: &str| {
             URL_SAFE_NO_PAD
                 .decode(part)
                 .map_err(|_| TokenError::Malformed)
         };
         let header = strict_json::object(&decode(header)?).ok_or(TokenError::Header)?;
-        if let Some((_, refusal)) = FORBIDDEN
+        if let Some((_, error)) = FORBIDDEN
             .iter()
             .find(|(name, _)| header.contains_key(*name))
         {
-            return Err(*refusal);
+            return Err(*error);
         }
         let text_of = |name: &str| match header.get(name) {
             None => Ok(None),
             Some(value) => value.as_str().map(Some).ok_or(TokenError::Header),
         };
-        // A token of another kind of the same issuer is no access token (RFC 8725, section 3.11).
+        // The same issuer may sign tokens for other purposes (RFC 8725, section 3.11).
         if let Some(kind) = text_of("typ")?
             && !["jwt", "at+jwt", "application/at+jwt"].contains(&&*kind.to_ascii_lowercase())
         {

@@ -1,4 +1,4 @@
-//! RSA public keys: which are safe to use.
+//! RSA public keys, and the checks that reject unsafe ones.
 
 use aws_lc_rs::signature::{
     ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
@@ -7,36 +7,35 @@ use aws_lc_rs::signature::{
 };
 
 use super::algorithm::Algorithm;
-use super::jwks::significant;
-use super::keys::InvalidKeys;
+use super::big_endian::{bits, is_odd, without_leading_zeros};
+use super::key_error::{InvalidKey, MAX_RSA_BITS, MIN_RSA_BITS};
 
-/// Shorter keys can be broken (RFC 7518, section 3.3); longer ones are not verified by the library.
-pub(super) const MIN_BITS: usize = 2048;
-pub(super) const MAX_BITS: usize = 8192;
-
-/// The largest exponent that the library takes, in bits.
+/// The maximum length of an exponent in bits, as the library has it.
 const MAX_EXPONENT_BITS: usize = 33;
 
-/// Reads a key by its modulus and its exponent, big-endian, with or without leading zero octets. `algorithm` is one of RSA.
+/// Makes a key for an RSA `algorithm` of its big-endian modulus and exponent, with or without leading zero octets.
 pub(super) fn read(
     algorithm: Algorithm,
     modulus: &[u8],
     exponent: &[u8],
-) -> Result<ParsedPublicKey, InvalidKeys> {
-    let (modulus, exponent) = (significant(modulus), significant(exponent));
+) -> Result<ParsedPublicKey, InvalidKey> {
+    let (modulus, exponent) = (
+        without_leading_zeros(modulus),
+        without_leading_zeros(exponent),
+    );
     let size = bits(modulus);
-    if size < MIN_BITS {
-        return Err(InvalidKeys::ShortRsa);
+    if size < MIN_RSA_BITS {
+        return Err(InvalidKey::ShortRsa);
     }
-    if size > MAX_BITS {
-        return Err(InvalidKeys::LongRsa);
+    if size > MAX_RSA_BITS {
+        return Err(InvalidKey::LongRsa);
     }
-    // With an exponent of 1 every message is its own signature.
+    // With an exponent of 1, every message is its own signature.
     if !is_odd(exponent) || exponent == [1] || bits(exponent) > MAX_EXPONENT_BITS {
-        return Err(InvalidKeys::RsaExponent);
+        return Err(InvalidKey::RsaExponent);
     }
     if has_roca_fingerprint(modulus) {
-        return Err(InvalidKeys::Roca);
+        return Err(InvalidKey::Roca);
     }
     let key = RsaPublicKeyComponents {
         n: modulus,
@@ -45,7 +44,7 @@ pub(super) fn read(
     let key = key.to_parsed_public_key(parameters(algorithm));
     match key {
         Ok(key) if is_odd(modulus) => Ok(key),
-        _ => Err(InvalidKeys::Key(algorithm)),
+        _ => Err(InvalidKey::Key(algorithm)),
     }
 }
 
@@ -60,7 +59,7 @@ fn parameters(algorithm: Algorithm) -> &'static RsaParameters {
     }
 }
 
-/// The modulus and the exponent of a key in PKCS#1: a sequence of two integers.
+/// Modulus and exponent of a key in PKCS#1, which is a sequence of two integers.
 pub(super) fn components(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (sequence, _) = der_value(der, 0x30)?;
     let (modulus, rest) = der_value(sequence, 0x02)?;
@@ -68,7 +67,7 @@ pub(super) fn components(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((modulus, exponent))
 }
 
-/// The content of the DER element that `bytes` start with, if it has this tag, and what follows the element.
+/// The content of the first DER element, if it has this tag, and the bytes after the element.
 fn der_value(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = bytes.split_first()?;
     let (&length, rest) = rest.split_first()?;
@@ -88,17 +87,6 @@ fn der_value(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         .flatten()
 }
 
-fn is_odd(number: &[u8]) -> bool {
-    number.last().is_some_and(|byte| byte % 2 == 1)
-}
-
-/// `number` has no leading zero octets.
-fn bits(number: &[u8]) -> usize {
-    number
-        .first()
-        .map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
-}
-
 /// The primes of the published test for ROCA.
 const ROCA_PRIMES: [u32; 38] = [
     3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
@@ -106,8 +94,8 @@ const ROCA_PRIMES: [u32; 38] = [
 ];
 
 /// Both primes of a key that an affected Infineon chip made are powers of 65537 modulo the product of the first primes
-/// (Nemec et al., "The Return of Coppersmith's Attack", CVE-2017-15361), and so is the modulus modulo each of them. Of other
-/// keys one in about 2^27 looks like that.
+/// (Nemec et al., "The Return of Coppersmith's Attack", CVE-2017-15361), and so is the modulus modulo each of them. About one
+/// in 2^27 other keys matches, too.
 fn has_roca_fingerprint(modulus: &[u8]) -> bool {
     ROCA_PRIMES.into_iter().all(|prime| {
         let rest = modulus

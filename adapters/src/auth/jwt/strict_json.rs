@@ -1,12 +1,12 @@
-//! JSON objects without two members of one name, at any depth: of such a pair one reader takes the first and
-//! another one the last (RFC 8725, section 2.4).
+//! JSON objects without duplicate members at any depth: of two members with the same name, one parser would take the first and
+//! another the last (RFC 8725, section 2.4).
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The object that `bytes` are, all of them; `None` where they are anything else.
+/// Parses all of `bytes` as an object. `None`: they are not one.
 pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(bytes) {
         Ok(Strict(Value::Object(object))) => Some(object),
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         while let Some(name) = members.next_key::<String>()? {
             let Strict(value) = members.next_value()?;
             if object.insert(name, value).is_some() {
-                return Err(de::Error::custom("a member stands twice"));
+                return Err(de::Error::custom("duplicate member"));
             }
         }
         Ok(Value::Object(object))

@@ -1,16 +1,19 @@
+//! Why tokens are rejected.
+
 use keywright_domain::ports::AuthError;
 
-/// Why a token is not accepted. For the log and for tests: clients get one answer for all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a token is rejected. The reason is for the log: clients receive the same answer for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.as_str())]
 #[non_exhaustive]
 pub enum TokenError {
-    /// More than 8 KiB.
+    /// The token is longer than 8 KiB.
     TooLong,
-    /// Not three parts with dots between them.
+    /// The token is not three parts separated by dots.
     NotThreeParts,
     /// A part is not base64url without padding.
     Malformed,
-    /// The header is no object with `alg`, has a member twice, or one of another type.
+    /// The header is not an object with `alg`, or has a duplicate member or one of a wrong type.
     Header,
     /// The header has `crit`.
     CriticalHeader,
@@ -18,42 +21,42 @@ pub enum TokenError {
     UnencodedPayload,
     /// The header has `zip`.
     Compressed,
-    /// The header brings a key along, or says where there is one.
+    /// The header contains a key or the place of one.
     KeyInToken,
-    /// There is no signature.
+    /// The signature is missing.
     Unsigned,
-    /// There is no key yet, so that nothing can be said of any token.
+    /// The verifier has no keys yet.
     NoKeys,
-    /// No key has that `kid`, and too many wait already for its issuer to be asked.
+    /// No key has this `kid`, and too many requests already wait for the issuer's keys.
     NotAsked,
-    /// No key has that `kid`, or there is no `kid` and more than one key.
+    /// No key has this `kid`, or the token has no `kid` and the set has more than one key.
     UnknownKey,
-    /// The header's `alg` is not the key's.
+    /// The `alg` of the header is not the algorithm of the key.
     WrongAlgorithm,
-    /// The signature is not the key's.
+    /// The signature is not valid for the key.
     Forged,
-    /// The claims are no object, or have a member twice.
+    /// The claims are not an object, or have a duplicate member.
     Claims,
-    /// `iss` is missing, no text, or another one.
+    /// `iss` is missing, is not a string, or names another issuer.
     WrongIssuer,
-    /// `aud` is missing, no text or list of texts, or another one.
+    /// `aud` is missing, is not a string or a list of strings, or names another audience.
     WrongAudience,
-    /// `sub` is missing or is no user id.
+    /// `sub` is missing or is not a valid user id.
     Subject,
-    /// The organization's claim is no organization id.
+    /// The claim of the organization is not a valid organization id.
     Organization,
-    /// `exp` is missing or no time.
+    /// `exp` is missing or is not a time.
     NoExpiry,
     /// `exp` has passed.
     Expired,
-    /// `nbf` is no time or is yet to come.
+    /// `nbf` is not a time or is in the future.
     NotYetValid,
-    /// `iat` is no time or is yet to come.
+    /// `iat` is not a time or is in the future.
     IssuedInTheFuture,
 }
 
 impl TokenError {
-    /// The reason in a few words, without any part of the token.
+    /// The reason without any part of the token.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "token: longer than 8 KiB",
@@ -84,10 +87,10 @@ impl TokenError {
 }
 
 impl From<TokenError> for AuthError {
-    fn from(refusal: TokenError) -> Self {
-        match refusal {
-            TokenError::NoKeys | TokenError::NotAsked => Self::Unavailable(refusal.as_str().into()),
-            _ => Self::Refused(refusal.as_str()),
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::NoKeys | TokenError::NotAsked => Self::Unavailable(error.as_str().into()),
+            _ => Self::Refused(error.as_str()),
         }
     }
 }

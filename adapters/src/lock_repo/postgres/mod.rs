@@ -284,7 +284,7 @@ async fn save_together(database: PostgresPool, saves: Vec<Arc<Save>>) -> Vec<Sav
     let moved = moved(&database, rows::SAVE_BATCH, &saves).await;
     let saved = |save: &Arc<Save>| match &moved {
         Ok(moved) => moved.contains(&save.lock.get()).then_some(Ok(())),
-        Err(failed) if failed.by_values => None,
+        Err(failed) if failed.is_caused_by_values => None,
         Err(failed) => Some(Err(failed.error.clone())),
     };
     saves.iter().map(saved).collect()
@@ -296,7 +296,7 @@ async fn moved(
     sql: &str,
     saves: &[Arc<Save>],
 ) -> Result<HashSet<u64>, QueryError> {
-    let columns = SaveColumns::of(saves).map_err(QueryError::by_values)?;
+    let columns = SaveColumns::of(saves).map_err(QueryError::caused_by_values)?;
     let moved = database.try_change(sql, &columns.parameters()).await?;
     let id = |row: &Row| u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     Ok(moved.iter().map(id).collect())

@@ -1,4 +1,4 @@
-//! Whether each connection has a session of its own at the database.
+//! Checks that each connection has its own session at the database.
 
 use std::time::Duration;
 
@@ -6,21 +6,19 @@ use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage, Socket};
 
-use super::PostgresError;
+use super::error::PostgresError;
 
-/// The time for all of it. A pooler of sessions with a single connection to the database lets the second of ours wait.
-const PROBE: Duration = Duration::from_secs(3);
+/// The time for the whole check. A pooler of sessions that has a single connection to the database makes the second of ours wait.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often it is tried: beside clients that are busy, one try may miss a session that is shared.
+/// The number of tries: among busy clients, one try may not detect a shared session.
 const TRIES: u32 = 8;
 
-/// A parameter of ours, which PostgreSQL keeps for the session like its own settings.
+/// A custom parameter, which PostgreSQL stores with the session like its own settings.
 const PARAMETER: &str = "keywright.session";
 
-/// Refuses a pooler that gives the session of one client to another one after each transaction, such as PgBouncer with
-/// `pool_mode=transaction`: statements are prepared in a session, and bounds on their time are set in it.
-///
-/// # Errors
+/// Refuses a pooler that gives a client's session to another client after each transaction, such as PgBouncer with
+/// `pool_mode=transaction`: statements are prepared in a session, and their timeouts are set in it. Errors:
 /// [`PostgresError::Unfit`] names the pooler and its mode; [`PostgresError::Unreachable`].
 pub(super) async fn refuse_shared_sessions<T>(config: &Config, tls: T) -> Result<(), PostgresError>
 where
@@ -28,11 +26,11 @@ where
     T::Stream: Send + 'static,
 {
     let first = connect(config, tls.clone()).await?;
-    let probed = timeout(PROBE, async {
+    let checked = timeout(CHECK_TIMEOUT, async {
         let second = connect(config, tls).await?;
         are_shared(&first, &second).await
     });
-    match probed.await {
+    match checked.await {
         Ok(Ok(false)) => Ok(()),
         Ok(Ok(true)) => Err(PostgresError::Unfit(
             "a pooler that shares sessions among its clients is in front of it, such as PgBouncer with \
@@ -41,7 +39,7 @@ where
         )),
         Ok(Err(error)) => Err(error),
         Err(_) => {
-            tracing::warn!("it could not be found out whether a pooler shares the sessions of the database");
+            tracing::warn!("the check whether a pooler shares the sessions of the database timed out");
             Ok(())
         }
     }
@@ -54,13 +52,13 @@ where
 {
     let connected = config.connect(tls).await;
     let (client, connection) = connected.map_err(PostgresError::of)?;
-    // It ends with its client. What goes wrong with it, the client's statements say.
+    // It ends with its client. Its errors are also those of the client's statements.
     tokio::spawn(async { drop(connection.await) });
     Ok(client)
 }
 
-/// Whether one client sees what the other one has set, or misses what it has set itself. A pooler gives the session that
-/// was used last, or each in turn.
+/// Whether one client reads a value that the other has set, or does not read its own. A pooler assigns the session that was used
+/// last, or each in turn.
 async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresError> {
     for _ in 0..TRIES {
         let mut random = [0; 16];
@@ -73,7 +71,7 @@ async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresErr
             Ok(value(client, &sql).await?.as_ref() == Some(&mark))
         };
         let seen_by_other: bool = has_mark(second).await?;
-        // Twice, because one of two sessions in turn is the right one.
+        // Twice: if two sessions are assigned in turn, one of two reads is in the right one.
         if seen_by_other || !has_mark(first).await? || !has_mark(first).await? {
             return Ok(true);
         }
@@ -81,7 +79,7 @@ async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresErr
     Ok(false)
 }
 
-/// By the simple protocol, which prepares nothing.
+/// The value of a query in the simple protocol, which prepares no statement.
 async fn value(client: &Client, sql: &str) -> Result<Option<String>, PostgresError> {
     let answer = client.simple_query(sql).await.map_err(PostgresError::of)?;
     let mut rows = answer.iter().filter_map(|message| match message {

@@ -1,4 +1,4 @@
-//! The hashes of API keys in a database.
+//! API keys in a PostgreSQL database.
 
 use keywright_domain::model::{Identity, OrganizationId, Timestamp};
 use keywright_domain::ports::RepoError;
@@ -7,37 +7,37 @@ use tokio_postgres::Row;
 use super::api_key::{ApiKeyRecord, LastUsed};
 use crate::postgres::PostgresPool;
 
-/// Keys that several replicas share.
+/// The hashes of API keys, which replicas share.
 #[derive(Clone)]
 pub struct PostgresApiKeys {
-    database: PostgresPool,
+    pool: PostgresPool,
 }
 
 impl PostgresApiKeys {
-    /// Those in this database.
-    pub const fn new(database: PostgresPool) -> Self {
-        Self { database }
+    /// The keys in this database.
+    pub const fn new(pool: PostgresPool) -> Self {
+        Self { pool }
     }
 
-    /// All of them, in the order in which they were issued.
+    /// All keys in the order in which they were issued.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     pub async fn read(&self) -> Result<Vec<ApiKeyRecord>, RepoError> {
         let sql = "SELECT sha256, shown, organization, expires_at FROM api_keys ORDER BY number";
-        let rows = self.database.read(sql, &[]).await?;
+        let rows = self.pool.read(sql, &[]).await?;
         rows.iter().map(record).collect()
     }
 
-    /// Puts these beside those that are there already, and ends known ones as they say: all of it or nothing. An end only
-    /// ever moves to an earlier moment, so that who has read a key before somebody else revoked it does not bring it
-    /// back. A person's key is left away: API keys are issued to organizations.
+    /// Inserts new keys and updates the expiry of known ones, atomically. An expiry only moves to an earlier time, so that a process
+    /// which read a key before another one revoked it does not restore the key. Keys of users are skipped: API keys are issued to
+    /// organizations.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
     pub async fn put(&self, records: &[ApiKeyRecord]) -> Result<(), RepoError> {
-        let issued = |r: &&ApiKeyRecord| !matches!(r.identity, Identity::User(_));
-        let records: Vec<&ApiKeyRecord> = records.iter().filter(issued).collect();
+        let is_issued = |r: &&ApiKeyRecord| !matches!(r.identity, Identity::User(_));
+        let records: Vec<&ApiKeyRecord> = records.iter().filter(is_issued).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
         let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
         let organizations: Vec<Option<&str>> = records
@@ -47,23 +47,23 @@ impl PostgresApiKeys {
                 Identity::EveryOrganization | Identity::User(_) => None,
             })
             .collect();
-        let ends: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();
+        let expiries: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();
         let sql = "INSERT INTO api_keys (sha256, shown, organization, expires_at)
             SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[])
             ON CONFLICT (sha256) DO UPDATE SET expires_at = least(api_keys.expires_at, excluded.expires_at)";
-        self.database
-            .change(sql, &[&hashes, &shown, &organizations, &ends])
+        self.pool
+            .change(sql, &[&hashes, &shown, &organizations, &expiries])
             .await
             .map(drop)
     }
 
-    /// When each was last used, by any replica.
+    /// When each key was last used, by any replica. Unused keys are left out.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     pub async fn last_used(&self) -> Result<LastUsed, RepoError> {
         let sql = "SELECT sha256, last_used FROM api_keys WHERE last_used IS NOT NULL";
-        let rows = self.database.read(sql, &[]).await?;
+        let rows = self.pool.read(sql, &[]).await?;
         let used = rows.iter().map(|row| {
             let at = time(row, "last_used")?.ok_or_else(|| corrupt(row, "last_used"))?;
             Ok((hash(row)?, at))
@@ -71,20 +71,17 @@ impl PostgresApiKeys {
         used.collect()
     }
 
-    /// Notes uses; an earlier one than is noted changes nothing.
+    /// Records uses of keys. A use that is earlier than the recorded one changes nothing.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
     pub async fn note_used(&self, used: &LastUsed) -> Result<(), RepoError> {
         let hashes: Vec<&[u8]> = used.keys().map(|hash| &hash[..]).collect();
-        let moments: Vec<i64> = used.values().copied().map(millis).collect();
+        let times: Vec<i64> = used.values().copied().map(millis).collect();
         let sql = "UPDATE api_keys SET last_used = greatest(last_used, used.at)
             FROM unnest($1::bytea[], $2::bigint[]) AS used (sha256, at)
             WHERE api_keys.sha256 = used.sha256";
-        self.database
-            .change(sql, &[&hashes, &moments])
-            .await
-            .map(drop)
+        self.pool.change(sql, &[&hashes, &times]).await.map(drop)
     }
 }
 
@@ -115,9 +112,9 @@ fn hash(row: &Row) -> Result<[u8; 32], RepoError> {
 
 fn time(row: &Row, column: &'static str) -> Result<Option<Timestamp>, RepoError> {
     let number: Option<i64> = get(row, column)?;
-    let unsigned = number.map(u64::try_from).transpose();
-    let unsigned = unsigned.map_err(|_| corrupt(row, column))?;
-    Ok(unsigned.map(Timestamp::from_millis))
+    let millis = number.map(u64::try_from).transpose();
+    let millis = millis.map_err(|_| corrupt(row, column))?;
+    Ok(millis.map(Timestamp::from_millis))
 }
 
 fn get<'a, T: tokio_postgres::types::FromSql<'a>>(

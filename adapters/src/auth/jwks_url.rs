@@ -1,0 +1,178 @@
+//! The URL at which an issuer publishes its keys (RFC 7517; `jwks_uri` of OpenID Connect Discovery).
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::{ACCEPT, USER_AGENT};
+use hyper::{Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+use super::jwt::InvalidKeys;
+use crate::tls::{self, InvalidCaFile};
+
+/// The time for a whole answer, for which a request with an unknown key waits.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The maximum size of an answer in bytes. Usual sets have a few thousand.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Some hosts refuse requests without a user agent.
+const USER_AGENT_TEXT: &str = concat!("keywright/", env!("CARGO_PKG_VERSION"));
+
+/// Why a URL of keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidJwksUrl {
+    /// The URL is invalid or unsafe.
+    #[error("{url}: {problem}; an example is https://issuer.example/.well-known/jwks.json")]
+    Url {
+        /// The URL as it was given.
+        url: String,
+        /// What is wrong with it.
+        problem: UrlProblem,
+    },
+    /// The file of trusted authorities cannot be used.
+    #[error(transparent)]
+    Ca(#[from] InvalidCaFile),
+}
+
+/// What is wrong with a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlProblem {
+    /// It cannot be parsed.
+    #[error("it is not a URL")]
+    Syntax,
+    /// It names no host.
+    #[error("it names no host")]
+    NoHost,
+    /// Over plain HTTP, an attacker on the network could replace the keys. It is accepted on the loopback interface only.
+    #[error("it must begin with https://")]
+    Scheme,
+    /// It contains a user name or a password.
+    #[error("it must not contain a password")]
+    Password,
+}
+
+/// The keys could not be fetched, or cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the keys of tokens cannot be had from {url}: {problem}")]
+pub struct JwksUnavailable {
+    url: String,
+    problem: FetchProblem,
+}
+
+/// Why keys could not be fetched, or cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchProblem {
+    /// There is no answer in time.
+    #[error("no answer within {TIMEOUT:?}")]
+    Timeout,
+    /// The request or the answer failed, or the answer is too large.
+    #[error("{0}")]
+    Http(String),
+    /// The answer has another status than 200. Redirects are not followed.
+    #[error("the answer has the status {0}")]
+    Status(StatusCode),
+    /// The answer is not a set with a valid key.
+    #[error(transparent)]
+    Keys(#[from] InvalidKeys),
+}
+
+/// The URL of an issuer's keys, with an HTTP client.
+pub struct JwksUrl {
+    url: Uri,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+}
+
+impl JwksUrl {
+    /// `ca`: a PEM file of authorities to trust instead of the system's.
+    ///
+    /// # Errors
+    /// See [`InvalidJwksUrl`].
+    pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, InvalidJwksUrl> {
+        let parsed = parse(url).map_err(|problem| InvalidJwksUrl::Url {
+            url: url.to_owned(),
+            problem,
+        })?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls::client_config(ca)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        // Requests are minutes apart, so idle connections are not kept.
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector);
+        Ok(Self {
+            url: parsed,
+            client,
+        })
+    }
+
+    /// Fetches the set, within three seconds.
+    ///
+    /// # Errors
+    /// See [`FetchProblem`].
+    pub async fn fetch(&self) -> Result<Bytes, JwksUnavailable> {
+        let fetched = tokio::time::timeout(TIMEOUT, self.get()).await;
+        let fetched = fetched.unwrap_or(Err(FetchProblem::Timeout));
+        fetched.map_err(|problem| self.unavailable(problem))
+    }
+
+    async fn get(&self) -> Result<Bytes, FetchProblem> {
+        let request = Request::get(self.url.clone())
+            .header(USER_AGENT, USER_AGENT_TEXT)
+            .header(ACCEPT, "application/jwk-set+json, application/json")
+            .body(Empty::new())
+            .map_err(|error| http_problem(&error))?;
+        let answer = self.client.request(request).await;
+        let answer = answer.map_err(|error| http_problem(&error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchProblem::Status(answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES);
+        let body = body.collect().await;
+        Ok(body.map_err(|error| http_problem(&*error))?.to_bytes())
+    }
+
+    pub(super) fn unavailable(&self, problem: impl Into<FetchProblem>) -> JwksUnavailable {
+        JwksUnavailable {
+            url: self.url.to_string(),
+            problem: problem.into(),
+        }
+    }
+}
+
+fn parse(url: &str) -> Result<Uri, UrlProblem> {
+    let parsed: Uri = url.parse().map_err(|_| UrlProblem::Syntax)?;
+    let host = parsed.host().ok_or(UrlProblem::NoHost)?;
+    let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    match parsed.scheme_str() {
+        Some("https") => {}
+        Some("http") if is_local => {}
+        _ => return Err(UrlProblem::Scheme),
+    }
+    if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(UrlProblem::Password);
+    }
+    Ok(parsed)
+}
+
+/// The text of an error with its sources.
+fn http_problem(error: &dyn Error) -> FetchProblem {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    FetchProblem::Http(text)
+}
