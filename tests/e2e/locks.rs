@@ -6,7 +6,7 @@ use crate::harness::{FAST, LOCK, World, eventually};
 
 #[tokio::test]
 async fn written_while_the_lock_is_offline_and_confirmed_when_it_is_back() {
-    let world = World::new(&["--behaviour", "123:latency=0s,offline=700ms"]);
+    let world = World::new(&["--behaviour", "123:latency=0s,offline=4s"]);
     let id = world.write("k", Some(2)).await.write_id();
     assert_eq!(world.status(&id).await["state"], "SENT");
     world.until(&id, "SUCCEEDED").await;
@@ -134,7 +134,8 @@ async fn a_report_before_the_commit_settles_both() {
 
 #[tokio::test]
 async fn superseded_and_withdrawn_writes_never_reach_the_lock() {
-    let world = World::new(&["--behaviour", "123:latency=0s,offline=1500ms"]);
+    // Long enough for three requests on a busy machine.
+    let world = World::new(&["--behaviour", "123:latency=0s,offline=6s"]);
     let superseded = world.write("superseded", Some(2)).await.write_id();
     let withdrawn = world.write("withdrawn", Some(3)).await.write_id();
     let path = format!("/locks/{LOCK}/writes/{withdrawn}");
