@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use keywright_benches::lock_with;
 use keywright_domain::model::ShadowVersion;
 use keywright_domain::policy;
-use keywright_domain::policy::{Decision, Limits, WriteKey};
+use keywright_domain::policy::{Limits, WriteDecision, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, prepared, principal, slot};
 
 fn decide(criterion: &mut Criterion) {
@@ -30,7 +30,7 @@ fn decide(criterion: &mut Criterion) {
             });
         });
         let decided = policy::decide_write(Some(&snapshot), &command, &principal, &limits, NOW);
-        assert!(matches!(decided, Ok(Decision::Write(_))));
+        assert!(matches!(decided, Ok(WriteDecision::Write(_))));
         let (write, _) = prepared(&snapshot, 1000, command.slot.clone());
         group.bench_function(format!("commit and apply, {open} open writes"), |b| {
             b.iter(|| {

@@ -12,10 +12,10 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
-use keywright_testkit::lock_repo::{StoreFixture, TimeAdvanced};
+use keywright_testkit::lock_repo::{ClockFuture, StoreFixture};
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
-use keywright_testkit::tcp_proxy::{Passage, TcpProxy};
+use keywright_testkit::tcp_proxy::{Forwarding, TcpProxy};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
 
 /// What a statement may take here.
@@ -83,7 +83,7 @@ async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, Po
 async fn fresh() -> StoreFixture {
     let database = Arc::new(Fresh::shared().await);
     let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
-    let set_wall_clock = move |millis: i64| -> TimeAdvanced {
+    let set_wall_clock = move |millis: i64| -> ClockFuture {
         let database = database.clone();
         let moved = format!("UPDATE writes SET lease_until = lease_until - ({millis})");
         let moving = tokio::task::spawn_blocking(move || database.psql(&moved));
@@ -633,7 +633,7 @@ async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
     let failed_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (switch, addresses) = (failed_over.clone(), [primary.address(), standby.address()]);
     let choose = move || addresses[usize::from(switch.load(std::sync::atomic::Ordering::SeqCst))];
-    let name = TcpProxy::start_to(choose, |_, _| Passage::Clear).await;
+    let name = TcpProxy::start_to(choose, |_, _| Forwarding::Pass).await;
     let url = format!("postgres://keywright@{}/{}", name.address, database.name());
     let repo = open_at(&url).await.expect("a store");
     with_locks(&repo, 3).await;

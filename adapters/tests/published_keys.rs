@@ -8,7 +8,7 @@ use bytes::Bytes;
 use keywright_adapters::auth::*;
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 use keywright_testkit::ManualClock;
-use keywright_testkit::issuer::{Answering, Issuer};
+use keywright_testkit::issuer::{IssuerResponse, Issuer};
 use keywright_testkit::samples::NOW;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -87,7 +87,7 @@ async fn refreshes_the_keys_for_a_token_with_an_unknown_kid() {
     advance(MIN_REFRESH_INTERVAL).await;
     assert_eq!(fixture.accepts("two").await, Ok(()));
     assert_eq!(fixture.accepts("one").await, Ok(()));
-    assert_eq!(fixture.issuer.asked(), 2);
+    assert_eq!(fixture.issuer.request_count(), 2);
     let stored = fixture.stored.lock().expect("no panic").clone();
     assert!(
         stored.len() == 2 && stored[1].contains("\"two\""),
@@ -122,9 +122,9 @@ async fn refreshes_keys_without_a_kid_for_a_token_that_no_key_has_signed() {
     publish_without_kid("two");
     advance(MIN_REFRESH_INTERVAL).await;
     assert_eq!(fixture.accepts("two").await, Ok(()));
-    assert_eq!(fixture.issuer.asked(), 3);
+    assert_eq!(fixture.issuer.request_count(), 3);
     assert_eq!(fixture.accepts("three").await, Err(TokenError::Forged));
-    assert_eq!(fixture.issuer.asked(), 3, "once per interval");
+    assert_eq!(fixture.issuer.request_count(), 3, "once per interval");
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn concurrent_requests_share_one_refresh() {
     fixture.issuer.publish(&["one", "two"]);
     fixture
         .issuer
-        .answer(Answering::Slow(Duration::from_millis(300)));
+        .respond_with(IssuerResponse::Delayed(Duration::from_millis(300)));
     advance(MIN_REFRESH_INTERVAL).await;
     let mut requests = JoinSet::new();
     for _ in 0..20 {
@@ -144,7 +144,7 @@ async fn concurrent_requests_share_one_refresh() {
     for answer in requests.join_all().await {
         assert_eq!(answer, Ok(()));
     }
-    assert_eq!(fixture.issuer.asked(), 2);
+    assert_eq!(fixture.issuer.request_count(), 2);
 }
 
 #[tokio::test]
@@ -153,19 +153,19 @@ async fn a_refresh_continues_after_its_client_disconnects() {
     fixture.issuer.publish(&["one", "two"]);
     fixture
         .issuer
-        .answer(Answering::Slow(Duration::from_millis(200)));
+        .respond_with(IssuerResponse::Delayed(Duration::from_millis(200)));
     advance(MIN_REFRESH_INTERVAL).await;
     let impatient = tokio::time::timeout(Duration::from_millis(20), fixture.accepts("two"));
     assert!(impatient.await.is_err(), "the client has disconnected");
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(fixture.accepts("two").await, Ok(()));
-    assert_eq!(fixture.issuer.asked(), 2);
+    assert_eq!(fixture.issuer.request_count(), 2);
 }
 
 #[tokio::test]
 async fn bounds_the_requests_that_wait_for_the_issuer() {
     let fixture = Arc::new(Fixture::new().await);
-    fixture.issuer.answer(Answering::Silent);
+    fixture.issuer.respond_with(IssuerResponse::Silent);
     advance(MIN_REFRESH_INTERVAL).await;
     let mut requests = JoinSet::new();
     for n in 0..80 {
@@ -211,7 +211,7 @@ async fn tokens_with_unknown_keys_cause_one_refresh_per_interval() {
             fixture.accepts("another").await,
             Err(TokenError::UnknownKey)
         );
-        assert_eq!(fixture.issuer.asked(), round);
+        assert_eq!(fixture.issuer.request_count(), round);
     }
 }
 
@@ -221,21 +221,21 @@ async fn uses_the_old_keys_while_the_issuer_is_down() {
     let large = format!("{{\"keys\":[],\"more\":\"{}\"}}", "x".repeat(300_000));
     let elsewhere = "302 Found\r\nLocation: http://127.0.0.1:1/\r\n";
     for (answering, why) in [
-        (Answering::Down, "connection"),
-        (Answering::Other("500 Broken\r\n", String::new()), "500"),
-        (Answering::Other(elsewhere, String::new()), "302"),
+        (IssuerResponse::Disconnect, "connection"),
+        (IssuerResponse::Custom("500 Broken\r\n", String::new()), "500"),
+        (IssuerResponse::Custom(elsewhere, String::new()), "302"),
         (
-            Answering::Other("200 OK\r\n", "<html>".into()),
+            IssuerResponse::Custom("200 OK\r\n", "<html>".into()),
             "not a JWKS",
         ),
         (
-            Answering::Other("200 OK\r\n", "{\"keys\":[]}".into()),
+            IssuerResponse::Custom("200 OK\r\n", "{\"keys\":[]}".into()),
             "no key",
         ),
-        (Answering::Other("200 OK\r\n", large), "length limit"),
-        (Answering::Silent, "no answer within 3s"),
+        (IssuerResponse::Custom("200 OK\r\n", large), "length limit"),
+        (IssuerResponse::Silent, "no answer within 3s"),
     ] {
-        fixture.issuer.answer(answering.clone());
+        fixture.issuer.respond_with(answering.clone());
         advance(MIN_REFRESH_INTERVAL).await;
         assert_eq!(fixture.accepts("two").await, Err(TokenError::UnknownKey));
         assert_eq!(fixture.accepts("one").await, Ok(()), "{answering:?}");
@@ -243,7 +243,7 @@ async fn uses_the_old_keys_while_the_issuer_is_down() {
         let text = error.to_string();
         assert!(text.contains(why) && text.contains("/jwks.json"), "{text}");
     }
-    fixture.issuer.answer(Answering::Keys);
+    fixture.issuer.respond_with(IssuerResponse::Keys);
     fixture.issuer.publish(&["two"]);
     advance(MIN_REFRESH_INTERVAL).await;
     assert_eq!(fixture.accepts("two").await, Ok(()), "it is back");
@@ -305,7 +305,7 @@ async fn an_rsa_key_without_alg_is_for_rs256() {
 #[tokio::test]
 async fn authentication_is_unavailable_without_keys() {
     let fixture = Fixture::new().await;
-    fixture.issuer.answer(Answering::Down);
+    fixture.issuer.respond_with(IssuerResponse::Disconnect);
     let settings = JwtSettings {
         issuer: "issuer".into(),
         audience: "keywright".into(),
@@ -327,7 +327,7 @@ async fn authentication_is_unavailable_without_keys() {
         matches!(answer, Err(AuthError::Unavailable(_))),
         "{answer:?}"
     );
-    fixture.issuer.answer(Answering::Keys);
+    fixture.issuer.respond_with(IssuerResponse::Keys);
     advance(MIN_REFRESH_INTERVAL).await;
     auth.authenticate(&credentials).await.expect("alice");
     assert!(fixture.verifier.has_keys() && verifier.has_keys());
@@ -345,12 +345,12 @@ async fn follows_the_keys_after_the_issuer_was_down() {
     };
     fixture.issuer.publish(&["two"]);
     becomes("two").await;
-    fixture.issuer.answer(Answering::Down);
-    let asked = fixture.issuer.asked();
-    while fixture.issuer.asked() < asked + 2 {
+    fixture.issuer.respond_with(IssuerResponse::Disconnect);
+    let asked = fixture.issuer.request_count();
+    while fixture.issuer.request_count() < asked + 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    fixture.issuer.answer(Answering::Keys);
+    fixture.issuer.respond_with(IssuerResponse::Keys);
     fixture.issuer.publish(&["three"]);
     becomes("three").await;
     following.abort();

@@ -1,5 +1,7 @@
-//! What always holds, written once: tests, models and audits all ask here. The numbers are those of
-//! ARCHITECTURE.md.
+//! Checks of the invariants I1 to I7, which docs/protocol.md specifies. Tests, models and simulations share them.
+//!
+//! I3 (a 504 resolves by itself) and I7 (the same idempotency key gets the same answer) are statements about several requests;
+//! `domain/tests/simulation` checks them.
 
 use crate::model::{
     Lock, LockEvent, LockSnapshot, RecordedEvent, ShadowSnapshot, Timestamp, Write, WriteId,
@@ -7,13 +9,13 @@ use crate::model::{
 };
 use crate::usecase::{WriteError, WriteReceipt};
 
-/// An invariant that does not hold, and where.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} does not hold: {what}")]
 pub struct Violation {
-    /// `I1`, `I2`, …
+    /// The number of the invariant, `I1` to `I7`.
     pub invariant: &'static str,
-    /// What was found.
+    /// What violates it.
     pub what: String,
 }
 
@@ -21,11 +23,11 @@ fn violated(invariant: &'static str, what: String) -> Result<(), Violation> {
     Err(Violation { invariant, what })
 }
 
-/// I1: versions are 1, 2, 3 … without gap or twin, the events fold, and one write has at most one
+/// I1: the versions of a stream are 1, 2, 3 and so on without gaps, its events fold to a lock, and each write has at most one
 /// `KeyWriteRequested`.
 ///
 /// # Errors
-/// The first place where it does not hold.
+/// The first violation.
 pub fn i1_stream(stream: &[RecordedEvent]) -> Result<(), Violation> {
     if let Err(why) = Lock::fold(stream) {
         return violated("I1", why.to_string());
@@ -45,31 +47,29 @@ fn requested_writes(stream: &[RecordedEvent]) -> impl Iterator<Item = WriteId> {
     requests.filter_map(|e| e.write)
 }
 
-/// I1: a 200 has its event in the stream.
+/// I1: the event of a 200 is in the stream of its lock.
 ///
 /// # Errors
-/// The event is missing or is another one.
+/// The event is missing or differs.
 pub fn i1_answered(answer: &WriteReceipt, stream: &[RecordedEvent]) -> Result<(), Violation> {
-    let stands = match &answer.event {
+    let write = answer.write;
+    let recorded = match &answer.event {
         Some(event) => stream.contains(event),
-        None => requested_writes(stream).any(|id| id == answer.write),
+        None => requested_writes(stream).any(|id| id == write),
     };
-    if stands {
-        return Ok(());
-    }
-    violated(
-        "I1",
-        format!(
-            "write {} was answered 200 and is not in the stream",
-            answer.write
+    match recorded {
+        true => Ok(()),
+        false => violated(
+            "I1",
+            format!("write {write} was answered 200 and is not in the stream"),
         ),
-    )
+    }
 }
 
-/// I2: an aborted write has no event, and its key is not on the shadow.
+/// I2: an aborted write has no event and is not on the shadow. A write in another state passes.
 ///
 /// # Errors
-/// It has one, or it is there.
+/// The write has an event, an entry or a result.
 pub fn i2_aborted(
     write: &Write,
     stream: &[RecordedEvent],
@@ -87,11 +87,11 @@ pub fn i2_aborted(
     Ok(())
 }
 
-/// I2 and I3: what the caller was told is what the store says. An error that promises that nothing
-/// happened is given only for a write that was aborted or never prepared.
+/// I1 and I2: the answer of a request agrees with its stored write. A 200 has a requested write; an error that promises that
+/// nothing happened has an aborted write or none.
 ///
 /// # Errors
-/// The answer and the store differ.
+/// The answer and the store disagree.
 pub fn i2_answer(
     answer: &Result<WriteReceipt, WriteError>,
     stored: Option<&Write>,
@@ -106,10 +106,10 @@ pub fn i2_answer(
     }
 }
 
-/// I4, at rest: no intent is left open, and no open write is past its time to live.
+/// I4, at rest: no intent is open, and no open write is past its time to live.
 ///
 /// # Errors
-/// The write that is left over.
+/// A write that has not ended.
 pub fn i4_all_end(snapshot: &LockSnapshot, now: Timestamp) -> Result<(), Violation> {
     if let Some(write) = snapshot.prepared() {
         return violated(
@@ -123,10 +123,10 @@ pub fn i4_all_end(snapshot: &LockSnapshot, now: Timestamp) -> Result<(), Violati
     }
 }
 
-/// I5, at rest: the entries on the shadow are exactly the open writes. Read the shadow first.
+/// I5, at rest: the entries on the shadow are exactly the open writes. The caller reads the shadow before it loads the lock.
 ///
 /// # Errors
-/// The entries that differ.
+/// The entries and the open writes, which differ.
 pub fn i5_shadow(
     shadow: Option<&ShadowSnapshot>,
     snapshot: &LockSnapshot,
@@ -135,44 +135,39 @@ pub fn i5_shadow(
     let mut open: Vec<WriteId> = snapshot.open().map(|w| w.id).collect();
     entries.sort_unstable();
     open.sort_unstable();
-    if entries == open {
-        return Ok(());
+    match entries == open {
+        true => Ok(()),
+        false => violated(
+            "I5",
+            format!("the shadow has the entries {entries:?}, and the open writes are {open:?}"),
+        ),
     }
-    violated(
-        "I5",
-        format!("the shadow has {entries:?}, and open are {open:?}"),
-    )
 }
 
-/// I6: the lock's word on a write is recorded once, and after the request.
+/// I6: the final result of a write is recorded once, after its request.
 ///
 /// # Errors
-/// The write whose events are out of order or repeated.
+/// A write that is settled twice, or without a request before.
 pub fn i6_settled_once(stream: &[RecordedEvent]) -> Result<(), Violation> {
-    let words = stream.iter().enumerate().filter(|(_, e)| {
-        matches!(
-            e.event,
-            LockEvent::KeyWriteConfirmed { .. } | LockEvent::KeyWriteFailed { .. }
-        )
-    });
-    for (at, word) in words {
-        let Some(id) = word.write else { continue };
+    for (at, settled) in stream.iter().enumerate().filter(|(_, e)| is_result(e)) {
+        let Some(id) = settled.write else { continue };
         if !requested_writes(&stream[..at]).any(|w| w == id) {
             return violated(
                 "I6",
                 format!("write {id} is settled and was not requested before"),
             );
         }
-        let again = stream[at + 1..].iter().any(|e| {
-            e.write == Some(id)
-                && matches!(
-                    e.event,
-                    LockEvent::KeyWriteConfirmed { .. } | LockEvent::KeyWriteFailed { .. }
-                )
-        });
-        if again {
+        let mut later = stream[at + 1..].iter();
+        if later.any(|e| e.write == Some(id) && is_result(e)) {
             return violated("I6", format!("write {id} is settled twice"));
         }
     }
     Ok(())
+}
+
+fn is_result(recorded: &RecordedEvent) -> bool {
+    matches!(
+        recorded.event,
+        LockEvent::KeyWriteConfirmed { .. } | LockEvent::KeyWriteFailed { .. }
+    )
 }

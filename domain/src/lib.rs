@@ -1,67 +1,64 @@
-//! Writing keys to smart locks, and proving what became of each: rules, events, ports and use cases.
+//! Writes keys to smart locks through their device shadows, and follows each write until it has ended.
 //!
-//! Pure: no runtime, no I/O, no serialization, no wall clock. Every decision is a synchronous function
-//! in [`rules`]; [`KeyWrites`] runs the write protocol over the [`ports`] that you give it.
-//!
-//! Embedding it means to choose an adapter for each port, to run [`KeyWrites::write_key`] for each
-//! request, [`KeyWrites::settle`] for each report of a lock, [`KeyWrites::recover_next`] and
-//! [`KeyWrites::maintain`] every second, and [`KeyWrites::reconcile_all`] at start-up, whenever reports may
-//! have been missed, and when [`KeyWrites::clock_was_set_back`]:
+//! The crate has the model, the decisions ([`policy`]), the use cases ([`KeyWrites`]) and the [`ports`]. It has no runtime, no I/O, no
+//! serialization and no wall clock: the embedding service chooses an adapter for each port and calls the use cases.
+//! docs/protocol.md specifies the write protocol and its invariants, docs/embedding.md is the guide.
 //!
 //! ```
-//! use std::sync::Arc;
-//!
-//! use keywright_adapters::lock_repo::InMemoryLockRepo;
-//! use keywright_adapters::shadow::InMemoryShadow;
-//! use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-//! use keywright_domain::model::{Identity, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockUuid, LockVersion, NewLock, Principal, RecordedEvent, ThingName, UserId};
-//! use keywright_domain::ports::{Clock, DeviceReports, LockHistory, ReportStreamItem};
-//! use keywright_domain::policy::WriteKey;
-//! use keywright_domain::{KeyWrites, Ports, Settings};
-//!
+//! # use std::sync::Arc;
+//! # use keywright_adapters::lock_repo::InMemoryLockRepo;
+//! # use keywright_adapters::shadow::InMemoryShadow;
+//! # use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+//! # use keywright_domain::model::*;
+//! # use keywright_domain::policy::WriteKey;
+//! # use keywright_domain::ports::{DeviceReports, LockHistory, ReportStreamItem};
+//! # use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
+//! # /// Imports a lock of the user alice.
+//! # async fn import_lock(history: &dyn LockHistory, lock: LockId) -> Result<(), Box<dyn std::error::Error>> {
+//! #     let (owner, thing) = (UserId::new("alice").ok(), ThingName::new("front-door").ok());
+//! #     let event = LockEvent::LockCreated(Box::new(NewLock { owner, thing, ..NewLock::default() }));
+//! #     let (uuid, time) = (LockUuid::new("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11")?, Timestamp::from_millis(0));
+//! #     let created = RecordedEvent { lock, uuid, version: LockVersion(1), time, write: None, event };
+//! #     Ok(history.import(vec![created]).await?)
+//! # }
+//! # /// Reports success, as the lock does.
+//! # async fn report_success(shadow: &InMemoryShadow, id: WriteId) {
+//! #     let result = format!(r#"{{"{id}":{{"status":"SUCCEEDED"}}}}"#);
+//! #     let body = format!(r#"{{"state":{{"reported":{{"writeKeyResult":{result}}}}}}}"#);
+//! #     let name = keywright_shadow::ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into());
+//! #     shadow.service().update("front-door", &name, body.as_bytes()).await.expect("accepted");
+//! # }
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let timer = Arc::new(TokioTimer::default());
+//! let (timer, shadow) = (Arc::new(TokioTimer::default()), Arc::new(InMemoryShadow::of_this_process()));
 //! let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
-//! let shadow = Arc::new(InMemoryShadow::of_this_process());
-//! # let service = shadow.service().clone();
-//! let reports = shadow.reports();
 //! let (locks, history, clock, ids) = (store.clone(), store, Arc::new(SystemClock), Arc::new(SystemIds));
-//! let ports = Ports { locks, history, shadow, clock, timer, ids };
-//!
-//! let (lock, owner) = (LockId::new(123)?, UserId::new("alice")?);
-//! let thing = Some(ThingName::new("front-door")?);
-//! let created = NewLock { owner: Some(owner.clone()), thing, ..NewLock::default() };
-//! let created = RecordedEvent {
-//!     lock,
-//!     uuid: LockUuid::new("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11")?,
-//!     version: LockVersion(1),
-//!     time: ports.clock.now(),
-//!     write: None,
-//!     event: LockEvent::LockCreated(Box::new(created)),
-//! };
-//! ports.history.import(vec![created]).await?;
-//!
+//! let ports = Ports { locks, history, shadow: shadow.clone(), clock, timer, ids };
+//! # import_lock(&*ports.history, LockId::new(123)?).await?;
+//! # let reports = shadow.reports();
 //! let writes = KeyWrites::new(ports, Settings::default())?;
+//!
+//! // For each request:
 //! let slot = KeySlot { key: KeyUuid::new("9b2e8f4a")?, index: Some(KeyIndex::new(2)?) };
-//! let alice = Principal::of(Identity::User(owner));
-//! let written = writes.write_key(&WriteKey { lock, slot }, &alice).await?;
-//! assert_eq!(written.version, LockVersion(2));
+//! let command = WriteKey { lock: LockId::new(123)?, slot };
+//! let alice = Principal::of(Identity::User(UserId::new("alice")?));
+//! let receipt = writes.write_key(&command, &alice, RequestOptions::default()).await?;
+//! # assert_eq!(receipt.version, LockVersion(2));
+//! # report_success(&shadow, receipt.write).await;
 //!
-//! // Beside the requests, in tasks of your runtime: once at start-up, then every second.
-//! writes.reconcile_all(None, 100).await?;
-//! while writes.recover_next().await?.is_some() {}
-//! writes.maintain(None, 100).await?;
-//!
-//! // And for as long as reports come: settle, then acknowledge.
-//! # let result = format!(r#"{{"{}":{{"status":"SUCCEEDED"}}}}"#, written.write);
-//! # let body = format!(r#"{{"state":{{"reported":{{"writeKeyResult":{result}}}}}}}"#);
-//! # let name = keywright_shadow::ShadowName::Named("keys".into());
-//! # service.update("front-door", &name, body.as_bytes()).await.expect("accepted");
+//! // For each report of a lock: settle it, then acknowledge it.
 //! if let ReportStreamItem::Report(report, acknowledge) = reports.next().await? {
 //!     writes.settle(&report).await?;
 //!     acknowledge();
 //! }
+//!
+//! // At start-up, after reports may have been missed, and after `clock_was_set_back` returned true:
+//! writes.reconcile_all(None, 100).await?;
+//! // Every second:
+//! while writes.recover_next().await?.is_some() {}
+//! writes.maintain(None, 100).await?;
+//! # let read = writes.read_write(command.lock, receipt.write, &alice).await?;
+//! # assert_eq!(read.state.name(), "SUCCEEDED");
 //! # Ok(())
 //! # }
 //! ```

@@ -7,7 +7,7 @@ const V1: ShadowVersion = ShadowVersion(1);
 const V2: ShadowVersion = ShadowVersion(2);
 
 fn seen(version: ShadowVersion, present: bool) -> Observation {
-    Observation::Seen { version, present }
+    Observation::ShadowRead { version, present }
 }
 
 /// Feeds the observations and expects the step after each.
@@ -25,14 +25,14 @@ fn runs((mut attempt, first): (Attempt, Step), expected: Step, rest: Vec<(Observ
 #[test]
 fn accepted_is_committed_at_the_new_version() {
     let steps = vec![(Observation::Accepted(V2), Step::Commit(V2))];
-    runs(Attempt::of_request(V1), Step::Send(V1), steps);
+    runs(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
 fn refused_at_once_is_aborted_without_a_fence() {
     let refused = Observation::NotApplied(FailureReason::Throttled);
     let steps = vec![(refused, Step::Abort(FailureReason::Throttled, None))];
-    runs(Attempt::of_request(V1), Step::Send(V1), steps);
+    runs(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
@@ -41,24 +41,24 @@ fn an_unknown_update_that_is_found_is_committed() {
         (Observation::Unknown, Step::Read),
         (seen(V2, true), Step::Commit(V2)),
     ];
-    runs(Attempt::of_request(V1), Step::Send(V1), steps);
+    runs(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
 fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
     runs(
-        Attempt::of_request(V1),
+        Attempt::for_request(V1),
         Step::Send(V1),
         vec![
             (Observation::Unknown, Step::Read),
             (seen(V1, false), Step::CheckOwnership),
-            (Observation::Ours, Step::Send(V1)),
+            (Observation::Owned, Step::Send(V1)),
             (
                 Observation::NotApplied(FailureReason::Throttled),
                 Step::Read,
             ),
             (seen(V1, false), Step::CheckOwnership),
-            (Observation::Ours, Step::Fence(V1)),
+            (Observation::Owned, Step::Fence(V1)),
             (
                 Observation::Accepted(V2),
                 Step::Abort(FailureReason::Throttled, Some(V2)),
@@ -72,7 +72,7 @@ fn after_two_resends_the_attempt_fences() {
     let round = |send| {
         vec![
             (seen(V1, false), Step::CheckOwnership),
-            (Observation::Ours, send),
+            (Observation::Owned, send),
             (Observation::Unknown, Step::Read),
         ]
     };
@@ -80,15 +80,15 @@ fn after_two_resends_the_attempt_fences() {
     steps.extend(round(Step::Send(V1)));
     steps.extend(round(Step::Send(V1)));
     steps.push((seen(V1, false), Step::CheckOwnership));
-    steps.push((Observation::Ours, Step::Fence(V1)));
-    runs(Attempt::of_request(V1), Step::Send(V1), steps);
+    steps.push((Observation::Owned, Step::Fence(V1)));
+    runs(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
 fn a_fence_without_an_answer_proves_nothing() {
     let mut steps = vec![
         (seen(V1, false), Step::CheckOwnership),
-        (Observation::Ours, Step::Fence(V1)),
+        (Observation::Owned, Step::Fence(V1)),
     ];
     for lost in [
         Observation::Conflict,
@@ -97,22 +97,22 @@ fn a_fence_without_an_answer_proves_nothing() {
     ] {
         steps.extend([
             (lost, Step::Pause),
-            (Observation::Rested, Step::Read),
+            (Observation::Paused, Step::Read),
             (seen(V1, false), Step::CheckOwnership),
-            (Observation::Ours, Step::Fence(V1)),
+            (Observation::Owned, Step::Fence(V1)),
         ]);
     }
-    runs(Attempt::of_recoverer(), Step::Read, steps);
+    runs(Attempt::for_recoverer(), Step::Read, steps);
 }
 
 #[test]
 fn a_recoverer_never_sends_the_key_again() {
     let steps = vec![
-        (Observation::Missing, Step::Create),
+        (Observation::ShadowMissing, Step::Create),
         (Observation::Accepted(V1), Step::CheckOwnership),
-        (Observation::Ours, Step::Fence(V1)),
+        (Observation::Owned, Step::Fence(V1)),
     ];
-    runs(Attempt::of_recoverer(), Step::Read, steps);
+    runs(Attempt::for_recoverer(), Step::Read, steps);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_owner_that_was_taken_over_reads_the_fate() {
     let steps = vec![
         (Observation::Conflict, Step::Read),
         (seen(V2, false), Step::CheckOwnership),
-        (Observation::NotOurs, Step::ReadOutcome),
+        (Observation::NotOwned, Step::ReadOutcome),
     ];
-    runs(Attempt::of_request(V1), Step::Send(V1), steps);
+    runs(Attempt::for_request(V1), Step::Send(V1), steps);
 }

@@ -4,7 +4,7 @@ use keywright_domain::model::{
     HeldKey, Identity, KeySlot, Lock, LockEvent, LockSnapshot, Principal, RecordedEvent, Write,
     WriteState, *,
 };
-use keywright_domain::policy::{self, Decision, Limits, Rejection, WriteKey, decide_write};
+use keywright_domain::policy::{self, Limits, Rejection, WriteDecision, WriteKey, decide_write};
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn with_open(slots: &[KeySlot]) -> LockSnapshot {
     snapshot
 }
 
-fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<Decision, Rejection> {
+fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<WriteDecision, Rejection> {
     let command = WriteKey {
         lock: lock_id(1),
         slot,
@@ -46,7 +46,7 @@ fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<Decision, Rejection> {
     )
 }
 
-fn ask_as(principal: Principal) -> Result<Decision, Rejection> {
+fn ask_as(principal: Principal) -> Result<WriteDecision, Rejection> {
     let command = WriteKey {
         lock: lock_id(1),
         slot: slot("key", None),
@@ -127,7 +127,7 @@ fn rule_3_an_index_is_below_the_capacity_where_that_is_known() {
 #[test]
 fn rule_4_the_same_open_write() {
     let open = with_open(&[slot("key", Some(2)), slot("key", None)]);
-    let same = |id| Ok(Decision::AlreadyOpen(WriteId::from_u128(id)));
+    let same = |id| Ok(WriteDecision::AlreadyOpen(WriteId::from_u128(id)));
     assert_eq!(ask(&open, slot("key", Some(2))), same(1));
     assert_eq!(ask(&open, slot("key", None)), same(2));
     for other in [
@@ -135,13 +135,13 @@ fn rule_4_the_same_open_write() {
         slot("other", Some(2)),
         slot("other", None),
     ] {
-        assert!(matches!(ask(&open, other), Ok(Decision::Write(_))));
+        assert!(matches!(ask(&open, other), Ok(WriteDecision::Write(_))));
     }
     let mut overdue = open;
     overdue.unfinished[0].expires_at = NOW;
     let answer = ask(&overdue, slot("key", Some(2)));
     assert!(
-        matches!(answer, Ok(Decision::Write(_))),
+        matches!(answer, Ok(WriteDecision::Write(_))),
         "the lock skips it from now on"
     );
 }
@@ -150,7 +150,7 @@ fn rule_4_the_same_open_write() {
 fn rule_5_what_a_newer_write_supersedes() {
     let open = with_open(&[slot("a", Some(2)), slot("b", Some(3)), slot("c", None)]);
     let superseded = |slot| match ask(&open, slot) {
-        Ok(Decision::Write(permitted)) => permitted.supersedes,
+        Ok(WriteDecision::Write(permitted)) => permitted.supersedes,
         other => panic!("{other:?}"),
     };
     assert_eq!(superseded(slot("new", Some(2))), [WriteId::from_u128(1)]);
@@ -242,7 +242,7 @@ proptest! {
         let mut snapshot = snapshot();
         for (n, (key, index)) in asked.into_iter().enumerate() {
             let slot = slot(&key, index);
-            let Ok(Decision::Write(_)) = ask(&snapshot, slot.clone()) else { continue };
+            let Ok(WriteDecision::Write(_)) = ask(&snapshot, slot.clone()) else { continue };
             let (write, _) = prepared(&snapshot, n as u128 + 1, slot);
             let limits = Limits::default();
             let (sent, save) = policy::commit(&snapshot, &write, ShadowVersion(2), &[], &limits, NOW);

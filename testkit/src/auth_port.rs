@@ -1,20 +1,20 @@
-//! The contract of `AuthPort`.
+//! Cases for the contract of [`AuthPort`].
 
 use keywright_domain::model::{Identity, Principal};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 
-/// An adapter with a token and an API key that are good, and whom they prove.
+/// A port under test, with valid credentials.
 pub struct AuthFixture<'a> {
-    /// Who looks at credentials.
+    /// The port under test.
     pub port: &'a dyn AuthPort,
-    /// A good token, and whose it is.
+    /// A valid token, and the identity that it proves.
     pub token: (Secret, Identity),
-    /// A good API key, and whose it is: somebody else's than the token.
+    /// A valid API key, and the identity that it proves, which differs from that of the token.
     pub api_key: (Secret, Identity),
 }
 
 impl AuthFixture<'_> {
-    async fn ask(
+    async fn authenticate(
         &self,
         bearer: Option<&Secret>,
         api_key: Option<&Secret>,
@@ -35,7 +35,7 @@ impl AuthFixture<'_> {
     }
 }
 
-/// The same with another character in its middle.
+/// The secret with another character in its middle.
 fn forged(secret: &Secret) -> Secret {
     let text = secret.expose();
     let at = text.len() / 2;
@@ -47,7 +47,7 @@ fn forged(secret: &Secret) -> Secret {
     Secret::new(format!("{}{other}{}", &text[..at], &text[at + 1..]))
 }
 
-/// Which credentials they were is for logs, and the adapter's own.
+/// The identities of a principal. The names of its credentials are the adapter's choice.
 fn identities(answer: Result<Principal, AuthError>) -> Result<Vec<Identity>, AuthError> {
     answer.map(|principal| principal.identities().cloned().collect())
 }
@@ -56,51 +56,51 @@ fn assert_refused(answer: &Result<Principal, AuthError>) {
     assert!(matches!(answer, Err(AuthError::Refused(_))), "{answer:?}");
 }
 
-/// Whoever sends nothing is refused.
-pub async fn nobody_is_let_in_without_credentials(desk: &AuthFixture<'_>) {
-    assert_refused(&desk.ask(None, None).await);
+/// A request without credentials is refused.
+pub async fn missing_credentials_are_refused(auth: &AuthFixture<'_>) {
+    assert_refused(&auth.authenticate(None, None).await);
 }
 
-/// A token alone is its bearer.
-pub async fn a_token_alone_is_its_bearer(desk: &AuthFixture<'_>) {
-    let answer = desk.ask(desk.token(), None).await;
-    assert_eq!(identities(answer), Ok(vec![desk.token.1.clone()]));
+/// A token alone proves its identity.
+pub async fn token_proves_its_identity(auth: &AuthFixture<'_>) {
+    let answer = auth.authenticate(auth.token(), None).await;
+    assert_eq!(identities(answer), Ok(vec![auth.token.1.clone()]));
 }
 
-/// An API key alone is its holder.
-pub async fn an_api_key_alone_is_its_holder(desk: &AuthFixture<'_>) {
-    let answer = desk.ask(None, desk.api_key()).await;
-    assert_eq!(identities(answer), Ok(vec![desk.api_key.1.clone()]));
+/// An API key alone proves its identity.
+pub async fn api_key_proves_its_identity(auth: &AuthFixture<'_>) {
+    let answer = auth.authenticate(None, auth.api_key()).await;
+    assert_eq!(identities(answer), Ok(vec![auth.api_key.1.clone()]));
 }
 
-/// Both together are both, the token's first.
-pub async fn both_together_are_both(desk: &AuthFixture<'_>) {
-    let answer = desk.ask(desk.token(), desk.api_key()).await;
-    let expected = vec![desk.token.1.clone(), desk.api_key.1.clone()];
+/// A token and an API key together prove both identities, the token's first.
+pub async fn both_credentials_prove_both_identities(auth: &AuthFixture<'_>) {
+    let answer = auth.authenticate(auth.token(), auth.api_key()).await;
+    let expected = vec![auth.token.1.clone(), auth.api_key.1.clone()];
     assert_eq!(identities(answer), Ok(expected));
 }
 
-/// A bad token is refused, alone and beside a good API key.
-pub async fn a_bad_token_is_refused(desk: &AuthFixture<'_>) {
-    for bad in [forged(&desk.token.0), Secret::new(""), Secret::new("x")] {
-        assert_refused(&desk.ask(Some(&bad), None).await);
-        assert_refused(&desk.ask(Some(&bad), desk.api_key()).await);
+/// An invalid token is refused, alone and together with a valid API key.
+pub async fn invalid_token_is_refused(auth: &AuthFixture<'_>) {
+    for invalid in [forged(&auth.token.0), Secret::new(""), Secret::new("x")] {
+        assert_refused(&auth.authenticate(Some(&invalid), None).await);
+        assert_refused(&auth.authenticate(Some(&invalid), auth.api_key()).await);
     }
 }
 
-/// A bad API key is refused, alone and beside a good token.
-pub async fn a_bad_api_key_is_refused(desk: &AuthFixture<'_>) {
-    for bad in [forged(&desk.api_key.0), Secret::new(""), Secret::new("x")] {
-        assert_refused(&desk.ask(None, Some(&bad)).await);
-        assert_refused(&desk.ask(desk.token(), Some(&bad)).await);
+/// An invalid API key is refused, alone and together with a valid token.
+pub async fn invalid_api_key_is_refused(auth: &AuthFixture<'_>) {
+    for invalid in [forged(&auth.api_key.0), Secret::new(""), Secret::new("x")] {
+        assert_refused(&auth.authenticate(None, Some(&invalid)).await);
+        assert_refused(&auth.authenticate(auth.token(), Some(&invalid)).await);
     }
 }
 
-/// The text of a refusal holds nothing of what was sent.
-pub async fn a_refusal_gives_nothing_away(desk: &AuthFixture<'_>) {
-    let (token, key) = (forged(&desk.token.0), forged(&desk.api_key.0));
+/// The text of a refusal contains no part of the credentials.
+pub async fn refusal_does_not_reveal_secrets(auth: &AuthFixture<'_>) {
+    let (token, key) = (forged(&auth.token.0), forged(&auth.api_key.0));
     for (bearer, api_key) in [(Some(&token), None), (None, Some(&key))] {
-        let Err(error) = desk.ask(bearer, api_key).await else {
+        let Err(error) = auth.authenticate(bearer, api_key).await else {
             continue;
         };
         let text = format!("{error} {error:?}");
@@ -117,25 +117,27 @@ pub async fn a_refusal_gives_nothing_away(desk: &AuthFixture<'_>) {
     }
 }
 
-/// Stamps a test for each case: `auth_port_cases!(fresh)`, where `fresh()` makes a `(port, token, api_key)`: a thing
-/// that gives `&dyn AuthPort`, and a good credential of each kind with whom it proves.
+/// Generates a test for each case of the contract of `AuthPort`.
+///
+/// In `auth_port_cases!(fresh)`, `fresh()` returns a triple `(port, token, api_key)`: a smart pointer to an `AuthPort`, and the
+/// credentials of an [`AuthFixture`](crate::auth_port::AuthFixture).
 #[macro_export]
 macro_rules! auth_port_cases {
     ($fresh:path) => {
         $crate::auth_port_cases! { $fresh:
-            nobody_is_let_in_without_credentials, a_token_alone_is_its_bearer,
-            an_api_key_alone_is_its_holder, both_together_are_both, a_bad_token_is_refused,
-            a_bad_api_key_is_refused, a_refusal_gives_nothing_away
+            missing_credentials_are_refused, token_proves_its_identity,
+            api_key_proves_its_identity, both_credentials_prove_both_identities, invalid_token_is_refused,
+            invalid_api_key_is_refused, refusal_does_not_reveal_secrets
         }
     };
     ($fresh:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const AUTH_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs one case by its name.
-        pub async fn run_auth_port_case(case: &str, desk: &$crate::auth_port::AuthFixture<'_>) {
+        /// Runs the case with this name.
+        pub async fn run_auth_port_case(case: &str, auth: &$crate::auth_port::AuthFixture<'_>) {
             match case {
-                $(stringify!($case) => $crate::auth_port::$case(desk).await,)+
+                $(stringify!($case) => $crate::auth_port::$case(auth).await,)+
                 other => panic!("no such case: {other}"),
             }
         }
@@ -143,8 +145,8 @@ macro_rules! auth_port_cases {
         $(#[tokio::test]
         async fn $case() {
             let (port, token, api_key) = $fresh();
-            let desk = $crate::auth_port::AuthFixture { port: &*port, token, api_key };
-            $crate::auth_port::$case(&desk).await;
+            let auth = $crate::auth_port::AuthFixture { port: &*port, token, api_key };
+            $crate::auth_port::$case(&auth).await;
         })+
     };
 }

@@ -1,5 +1,5 @@
-//! The contract of `ShadowPort` where what lies between the port and the shadow fails: answers that get lost, come
-//! late, twice or in another order, a service that is overloaded, connections that break.
+//! Cases for the contract of [`ShadowPort`] over a faulty transport: answers are lost, delayed, duplicated or reordered, the shadow
+//! service throttles, or the connection breaks.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,43 +15,44 @@ use keywright_domain::ports::{ShadowError, ShadowPort};
 use crate::samples::{lock_id, thing};
 use crate::shadow_port::{Device, ShadowFixture, door, put, token};
 
-/// How long a port under test may wait for one answer.
+/// The timeout with which a port under test waits for one answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What goes wrong on the way.
+/// A fault of the transport between a port and the shadow service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportFault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// Requests arrive and are done; their answers do not come back.
+    /// Requests are applied; their answers are lost.
     AnswersLost,
-    /// Requests arrive and are done; each answer comes so much later.
+    /// Requests are applied; each answer is delayed by this time.
     AnswersLate(Duration),
-    /// Answers come twice and overtake each other, where the way is one that allows it.
-    AnswersDisordered,
-    /// The shadow has too much to do, and refuses (429).
+    /// Answers arrive twice and in another order, if the kind of transport allows it.
+    AnswersReordered,
+    /// The shadow service refuses requests because there are too many (429).
     Throttled,
-    /// A connection breaks when a request has passed and before its answer does.
-    Cut,
+    /// The connection breaks after a request was applied and before its answer arrives.
+    Disconnect,
 }
 
-/// What lies between a port and the shadow.
+/// The transport between a port and the shadow service, with faults that a test controls.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// From now on this goes wrong.
-    async fn set(&self, trouble: TransportFault);
-    /// Lets time pass.
+    /// Replaces the current fault. It applies to every request from now on.
+    async fn set(&self, fault: TransportFault);
+    /// Waits for `span` of the time by which the port under test measures its timeouts.
     async fn pause(&self, span: Duration);
 }
 
-/// Shadows of which none exists yet, behind a port that waits [`ANSWER_TIMEOUT`] for an answer.
+/// A port under test, which waits [`ANSWER_TIMEOUT`] for an answer, over a faulty transport and a shadow service without any
+/// shadow.
 pub struct FaultyShadows<'a> {
-    /// The backend's side.
+    /// The port under test.
     pub port: &'a dyn ShadowPort,
-    /// The lock's side, which nothing disturbs.
+    /// The locks of the same shadow service. No fault affects them.
     pub device: &'a dyn Device,
-    /// Between them.
-    pub way: &'a dyn Transport,
+    /// The transport of the port.
+    pub transport: &'a dyn Transport,
 }
 
 impl<'a> FaultyShadows<'a> {
@@ -62,26 +63,26 @@ impl<'a> FaultyShadows<'a> {
         }
     }
 
-    /// Reads until the shadow is read: a connection may have to be made anew.
+    /// Reads the shadow, and repeats the read while the port reestablishes its connection.
     async fn read_again(&self) -> ShadowSnapshot {
         for _ in 0..100 {
             match self.port.read(&door(), token(90)).await {
                 Ok(Some(found)) => return found,
                 Ok(None) => panic!("the shadow exists"),
-                Err(_) => self.way.pause(ANSWER_TIMEOUT / 10).await,
+                Err(_) => self.transport.pause(ANSWER_TIMEOUT / 10).await,
             }
         }
-        panic!("the port does not come back");
+        panic!("the port does not reestablish its connection");
     }
 }
 
-/// Whether the answer was lost before or after the update was applied cannot be known.
-pub async fn a_lost_answer_is_unknown_and_the_update_may_stand(faulty: &FaultyShadows<'_>) {
+/// A lost answer is unknown, because the port cannot know whether the update was applied.
+pub async fn lost_answer_is_unknown(faulty: &FaultyShadows<'_>) {
     let version = faulty.shadows().create(&door()).await;
-    faulty.way.set(TransportFault::AnswersLost).await;
+    faulty.transport.set(TransportFault::AnswersLost).await;
     let answer = faulty.port.update(&door(), put(1, version, 1)).await;
     assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
-    faulty.way.set(TransportFault::None).await;
+    faulty.transport.set(TransportFault::None).await;
     let found = faulty.read_again().await;
     assert_eq!(
         (found.version, found.entries),
@@ -89,44 +90,44 @@ pub async fn a_lost_answer_is_unknown_and_the_update_may_stand(faulty: &FaultySh
     );
 }
 
-/// An answer that comes after its deadline, while another request waits for its own, is nobody's.
-pub async fn a_late_answer_is_not_taken_for_the_fences(faulty: &FaultyShadows<'_>) {
+/// An answer that arrives after its timeout, while another request waits, is not taken as the answer to that request.
+pub async fn late_answer_is_not_taken_for_another_request(faulty: &FaultyShadows<'_>) {
     let version = faulty.shadows().create(&door()).await;
     faulty
-        .way
+        .transport
         .set(TransportFault::AnswersLate(
             ANSWER_TIMEOUT + ANSWER_TIMEOUT / 4,
         ))
         .await;
     let answer = faulty.port.update(&door(), put(1, version, 1)).await;
     assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
-    faulty.way.set(TransportFault::None).await;
+    faulty.transport.set(TransportFault::None).await;
     let now = faulty.read_again().await.version;
-    // The first answer is due in the middle of this.
+    // The late answer arrives while the fence waits for its own.
     faulty
-        .way
+        .transport
         .set(TransportFault::AnswersLate(ANSWER_TIMEOUT / 2))
         .await;
     let fenced = faulty
         .port
         .update(&door(), ShadowChange::fence(now, token(2)))
         .await;
-    faulty.way.set(TransportFault::None).await;
-    assert_eq!(fenced, Ok(now.next()), "the fence's own answer");
+    faulty.transport.set(TransportFault::None).await;
+    assert_eq!(fenced, Ok(now.next()), "the answer to the fence");
     assert_eq!(faulty.read_again().await.version, now.next());
 }
 
-/// Answers that come twice and in another order find their requests.
-pub async fn disordered_answers_find_their_requests(faulty: &FaultyShadows<'_>) {
+/// Answers that arrive twice and in another order reach the requests that they belong to.
+pub async fn reordered_answers_reach_their_requests(faulty: &FaultyShadows<'_>) {
     const THINGS: u64 = 5;
     let things: Vec<ThingName> = (1..=THINGS).map(|n| thing(lock_id(n))).collect();
     for (n, thing) in things.iter().enumerate() {
-        // Each is at another version.
+        // Each shadow has another version, so that the answers differ.
         for _ in 0..=n {
             faulty.shadows().create(thing).await;
         }
     }
-    faulty.way.set(TransportFault::AnswersDisordered).await;
+    faulty.transport.set(TransportFault::AnswersReordered).await;
     for round in 0..3 {
         type Updated = (ShadowVersion, Result<ShadowVersion, ShadowError>);
         let updates = things.iter().zip(0_u32..).map(|(thing, n)| {
@@ -136,33 +137,33 @@ pub async fn disordered_answers_find_their_requests(faulty: &FaultyShadows<'_>) 
             Box::pin(async move { (expected, port.update(thing, change).await) })
                 as Boxed<'_, Updated>
         });
-        for (expected, answer) in all(updates.collect()).await {
+        for (expected, answer) in join_all(updates.collect()).await {
             assert_eq!(answer, Ok(expected.next()));
         }
     }
-    faulty.way.set(TransportFault::None).await;
+    faulty.transport.set(TransportFault::None).await;
 }
 
-/// A service that has too much to do does not take the update, and says so.
-pub async fn a_throttled_update_is_refused(faulty: &FaultyShadows<'_>) {
+/// An update that the shadow service throttles is refused and not applied.
+pub async fn throttled_update_is_refused(faulty: &FaultyShadows<'_>) {
     let version = faulty.shadows().create(&door()).await;
-    faulty.way.set(TransportFault::Throttled).await;
+    faulty.transport.set(TransportFault::Throttled).await;
     match faulty.port.update(&door(), put(1, version, 1)).await {
         Err(ShadowError::Refused { reason, .. }) => assert_eq!(reason, FailureReason::Throttled),
-        other => panic!("it must be refused: {other:?}"),
+        other => panic!("the update must be refused: {other:?}"),
     }
-    faulty.way.set(TransportFault::None).await;
+    faulty.transport.set(TransportFault::None).await;
     let found = faulty.read_again().await;
     assert_eq!((found.version, found.entries), (version, vec![]));
 }
 
-/// A connection that breaks in the middle leaves the outcome unknown, and the port comes back by itself.
-pub async fn a_broken_connection_is_unknown_and_made_anew(faulty: &FaultyShadows<'_>) {
+/// An update during which the connection breaks is unknown, and the port reestablishes the connection by itself.
+pub async fn broken_connection_is_unknown_and_reestablished(faulty: &FaultyShadows<'_>) {
     let version = faulty.shadows().create(&door()).await;
-    faulty.way.set(TransportFault::Cut).await;
+    faulty.transport.set(TransportFault::Disconnect).await;
     let answer = faulty.port.update(&door(), put(1, version, 1)).await;
     assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
-    faulty.way.set(TransportFault::None).await;
+    faulty.transport.set(TransportFault::None).await;
     let found = faulty.read_again().await;
     assert_eq!(
         (found.version, found.entries),
@@ -177,8 +178,8 @@ pub async fn a_broken_connection_is_unknown_and_made_anew(faulty: &FaultyShadows
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The outputs of futures that run at the same time.
-async fn all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
+/// Runs the futures concurrently and returns their outputs in order.
+async fn join_all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
     let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     poll_fn(|cx| {
         for (future, output) in futures.iter_mut().zip(&mut outputs) {
@@ -198,22 +199,24 @@ async fn all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
     outputs.into_iter().flatten().collect()
 }
 
-/// Stamps a test for each case: `faulty_transport_cases!(fresh)`, where `fresh().await` makes a `(port, device, way)`
-/// of things that give `&dyn ShadowPort`, `&dyn Device` and `&dyn Transport`.
+/// Generates a test for each case of the contract of `ShadowPort` over a faulty transport, on tokio's multi-threaded runtime.
+///
+/// In `faulty_transport_cases!(fresh)`, `fresh().await` returns a triple `(port, device, transport)` of smart pointers to a
+/// `ShadowPort`, a [`Device`](crate::shadow_port::Device) and a [`Transport`](crate::faulty_transport::Transport).
 #[macro_export]
 macro_rules! faulty_transport_cases {
     ($fresh:path) => {
         $crate::faulty_transport_cases! { $fresh:
-            a_lost_answer_is_unknown_and_the_update_may_stand,
-            a_late_answer_is_not_taken_for_the_fences, disordered_answers_find_their_requests,
-            a_throttled_update_is_refused, a_broken_connection_is_unknown_and_made_anew
+            lost_answer_is_unknown,
+            late_answer_is_not_taken_for_another_request, reordered_answers_reach_their_requests,
+            throttled_update_is_refused, broken_connection_is_unknown_and_reestablished
         }
     };
     ($fresh:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const FAULTY_TRANSPORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs one case by its name.
+        /// Runs the case with this name.
         pub async fn run_faulty_transport_case(
             case: &str,
             faulty: &$crate::faulty_transport::FaultyShadows<'_>,
@@ -226,11 +229,11 @@ macro_rules! faulty_transport_cases {
 
         $(#[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            let (port, device, way) = $fresh().await;
+            let (port, device, transport) = $fresh().await;
             let faulty = $crate::faulty_transport::FaultyShadows {
                 port: &*port,
                 device: &*device,
-                way: &*way,
+                transport: &*transport,
             };
             $crate::faulty_transport::$case(&faulty).await;
         })+

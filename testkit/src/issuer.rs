@@ -1,7 +1,7 @@
-//! An issuer of tokens that publishes its keys over HTTP, and can be down.
+//! An issuer of tokens that publishes its keys over HTTP or HTTPS, with faults that a test controls.
 #![expect(
     clippy::missing_panics_doc,
-    reason = "a test that has no free port or no randomness fails"
+    reason = "a test without a free port or without randomness fails"
 )]
 
 use std::collections::BTreeMap;
@@ -21,31 +21,32 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-/// What it does when it is asked.
+/// How the issuer answers requests for its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answering {
-    /// It answers with the keys that are published.
+pub enum IssuerResponse {
+    /// With the published keys.
     Keys,
-    /// With a status line's rest, such as `500 Broken`, further headers each with its line end, and a body.
-    Other(&'static str, String),
-    /// With the keys, so much later.
-    Slow(Duration),
-    /// It never answers.
+    /// With this status, headers and body. The first text is the rest of the status line, such as `500 Broken`, followed by
+    /// headers; each line ends with `\r\n`.
+    Custom(&'static str, String),
+    /// With the published keys, after this time.
+    Delayed(Duration),
+    /// Not at all: the connection stays open.
     Silent,
-    /// It closes the connection.
-    Down,
+    /// Not at all: the connection is closed.
+    Disconnect,
 }
 
 struct Shared {
     pairs: Mutex<BTreeMap<String, EcdsaKeyPair>>,
     published: Mutex<Value>,
-    answering: Mutex<Answering>,
-    asked: AtomicUsize,
-    /// The head of the last request.
-    head: Mutex<String>,
+    response: Mutex<IssuerResponse>,
+    request_count: AtomicUsize,
+    /// The request line and the headers of the last request.
+    last_request: Mutex<String>,
 }
 
-/// The issuer, as long as it is not dropped.
+/// A running issuer. Dropping it stops it.
 pub struct Issuer {
     address: SocketAddr,
     scheme: &'static str,
@@ -54,16 +55,16 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// On loopback, over TLS where it has a certificate.
+    /// Starts an issuer without keys on a free port of loopback, over HTTPS if `tls` is given.
     pub async fn start(tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             pairs: Mutex::default(),
             published: Mutex::new(json!({ "keys": [] })),
-            answering: Mutex::new(Answering::Keys),
-            asked: AtomicUsize::new(0),
-            head: Mutex::default(),
+            response: Mutex::new(IssuerResponse::Keys),
+            request_count: AtomicUsize::new(0),
+            last_request: Mutex::default(),
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
         let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
@@ -75,7 +76,7 @@ impl Issuer {
                 connections.spawn(async move {
                     match acceptor {
                         None => serve(stream, &serving).await,
-                        // A client that does not trust the certificate hangs up.
+                        // A client that does not trust the certificate closes the connection.
                         Some(acceptor) => match acceptor.accept(stream).await {
                             Ok(stream) => serve(stream, &serving).await,
                             Err(_) => Ok(()),
@@ -92,43 +93,43 @@ impl Issuer {
         }
     }
 
-    /// Where the keys are, with this host in it.
+    /// The URL of the keys, with this host name.
     pub fn url_at(&self, host: &str) -> String {
         format!("{}://{host}:{}/jwks.json", self.scheme, self.address.port())
     }
 
-    /// Where the keys are.
+    /// The URL of the keys, with the address of loopback.
     pub fn url(&self) -> String {
         self.url_at("127.0.0.1")
     }
 
-    /// From now on it publishes keys of these names and no others.
+    /// Publishes the ES256 keys with these ids from now on, and no others. A key that does not exist yet is generated.
     pub fn publish(&self, names: &[&str]) {
         let keys: Vec<Value> = names.iter().map(|name| self.key(name)).collect();
         self.publish_set(json!({ "keys": keys }));
     }
 
-    /// From now on it publishes this.
+    /// Publishes this JSON value instead of a set of keys from now on.
     pub fn publish_set(&self, set: Value) {
         *lock(&self.shared.published) = set;
     }
 
-    /// From now on it does this.
-    pub fn answer(&self, answering: Answering) {
-        *lock(&self.shared.answering) = answering;
+    /// Answers requests in this way from now on.
+    pub fn respond_with(&self, response: IssuerResponse) {
+        *lock(&self.shared.response) = response;
     }
 
-    /// How often it was asked.
-    pub fn asked(&self) -> usize {
-        self.shared.asked.load(Ordering::SeqCst)
+    /// The number of requests so far.
+    pub fn request_count(&self) -> usize {
+        self.shared.request_count.load(Ordering::SeqCst)
     }
 
-    /// The request line and the headers of the last request.
+    /// The request line and the headers of the last request. Empty: there was none.
     pub fn last_request(&self) -> String {
-        lock(&self.shared.head).clone()
+        lock(&self.shared.last_request).clone()
     }
 
-    /// The key of that name as it is published.
+    /// The public key with this id as a JWK. A key that does not exist yet is generated.
     pub fn key(&self, name: &str) -> Value {
         let mut pairs = lock(&self.shared.pairs);
         let pair = pairs.entry(name.to_owned()).or_insert_with(new_pair);
@@ -139,7 +140,7 @@ impl Issuer {
         })
     }
 
-    /// A token with these claims, signed with the key of that name.
+    /// A token with these claims, signed (ES256) with the key with this id. A key that does not exist yet is generated.
     pub fn token(&self, name: &str, claims: &Value) -> String {
         let mut pairs = lock(&self.shared.pairs);
         let pair = pairs.entry(name.to_owned()).or_insert_with(new_pair);
@@ -170,18 +171,18 @@ async fn serve(
             return Ok(());
         }
     }
-    *lock(&shared.head) = String::from_utf8_lossy(&request).into_owned();
-    shared.asked.fetch_add(1, Ordering::SeqCst);
-    let answering = lock(&shared.answering).clone();
-    let (status, body) = match answering {
-        Answering::Down => return Ok(()),
-        Answering::Silent => std::future::pending().await,
-        Answering::Keys => ("200 OK\r\n", lock(&shared.published).to_string()),
-        Answering::Slow(time) => {
+    *lock(&shared.last_request) = String::from_utf8_lossy(&request).into_owned();
+    shared.request_count.fetch_add(1, Ordering::SeqCst);
+    let response = lock(&shared.response).clone();
+    let (status, body) = match response {
+        IssuerResponse::Disconnect => return Ok(()),
+        IssuerResponse::Silent => std::future::pending().await,
+        IssuerResponse::Keys => ("200 OK\r\n", lock(&shared.published).to_string()),
+        IssuerResponse::Delayed(time) => {
             tokio::time::sleep(time).await;
             ("200 OK\r\n", lock(&shared.published).to_string())
         }
-        Answering::Other(status, body) => (status, body),
+        IssuerResponse::Custom(status, body) => (status, body),
     };
     let length = body.len();
     let head = format!("HTTP/1.1 {status}Content-Length: {length}\r\nConnection: close\r\n\r\n");

@@ -1,8 +1,25 @@
-//! Tells whether an adapter keeps the contract of its port, and drives time and ids by hand.
+//! Contract tests for adapters of the domain's ports, and clocks, timers and ids that tests control.
 //!
-//! Each case is an async function that panics where the adapter breaks the contract; the macros
-//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`] and [`auth_port_cases!`] stamp one test for each. Every
-//! case has a deliberately broken adapter in this crate's tests that it catches.
+//! Each case of a contract is an async function that panics if the adapter violates the contract. The macros [`lock_repo_cases!`],
+//! [`shadow_port_cases!`], [`faulty_transport_cases!`] and [`auth_port_cases!`] generate one test per case. For each case, the tests of
+//! this crate have a deliberately broken adapter that fails this case and no other.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use keywright_adapters::lock_repo::InMemoryLockRepo;
+//! use keywright_testkit::lock_repo::StoreFixture;
+//! use keywright_testkit::{ManualTimer, lock_repo_cases};
+//!
+//! async fn fresh() -> StoreFixture {
+//!     let timer = ManualTimer::default();
+//!     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
+//!     StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
+//! }
+//!
+//! lock_repo_cases!(fresh);
+//! # fn main() {}
+//! ```
 #![warn(missing_docs)]
 
 pub mod auth_port;

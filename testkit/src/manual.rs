@@ -9,25 +9,24 @@ use async_trait::async_trait;
 use keywright_domain::model::{Tick, Timestamp};
 use keywright_domain::ports::{Clock, IdGenerator, Timer};
 
-/// A wall clock that stands until it is moved. Clones share it.
+/// A wall clock that stands still until a test moves it. Clones share the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// Stands at `now`.
+    /// A clock that shows `now`.
     pub fn at(now: Timestamp) -> Self {
         Self(Arc::new(AtomicU64::new(now.as_millis())))
     }
 
-    /// Is set to `now`, which may be earlier.
+    /// Sets the clock to `now`, which may be earlier than the current time.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.as_millis(), Ordering::SeqCst);
     }
 
-    /// Moves on by `span`.
+    /// Sets the clock forward by `span`.
     pub fn advance(&self, span: Duration) {
-        let moved = self.now().after(span);
-        self.0.store(moved.as_millis(), Ordering::SeqCst);
+        self.set(self.now().after(span));
     }
 }
 
@@ -37,7 +36,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A monotonic clock that stands until it is moved, and then wakes who waited. Clones share it.
+/// A monotonic clock that stands still until a test moves it. Clones share the time and the sleepers.
 #[derive(Clone, Default)]
 pub struct ManualTimer(Arc<Mutex<Sleepers>>);
 
@@ -48,7 +47,7 @@ struct Sleepers {
 }
 
 impl ManualTimer {
-    /// Moves on by `span` and wakes everyone whose moment has come.
+    /// Sets the clock forward by `span` and wakes the sleepers that are due.
     pub fn advance(&self, span: Duration) {
         let woken = {
             let mut sleepers = self.sleepers();
@@ -88,7 +87,7 @@ impl Timer for ManualTimer {
     }
 }
 
-/// Ids 1, 2, 3 … Clones share the count.
+/// Generates the ids 1, 2, 3 and so on. Clones share the counter.
 #[derive(Clone, Debug, Default)]
 pub struct SequentialIds(Arc<AtomicU64>);
 

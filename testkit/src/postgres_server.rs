@@ -1,4 +1,6 @@
-//! A PostgreSQL server of a test's own, on a free port of loopback and in a folder that goes with it.
+//! PostgreSQL servers and PgBouncer for tests, each on a free port of loopback and with a temporary data directory.
+//!
+//! The programs must be installed. A test that runs as root runs them as the user `postgres` or `nobody`.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -15,19 +17,19 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// A running server, stopped when it is dropped.
+/// A PostgreSQL server. Dropping it stops the server and deletes its data.
 pub struct PostgresServer {
     folder: TempDir,
     port: u16,
-    /// What its settings say besides.
+    /// Settings besides [`SETTINGS`] and the port.
     settings: String,
-    /// What its environment has besides.
+    /// Additional environment variables.
     variables: Vec<(String, String)>,
     databases: AtomicU32,
     child: Mutex<Option<Child>>,
 }
 
-/// Enough for a test.
+/// The settings of all servers.
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -36,13 +38,13 @@ shared_buffers = 32MB
 log_min_messages = fatal
 ";
 
-/// Nothing waits for a disk: what a crash of the server loses, it loses with this, too.
+/// The server does not wait for the disk. A crash of the server alone loses no committed transaction, a crash of the machine may.
 const FAST: &str = "fsync = off\n";
 
 static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
 
 impl PostgresServer {
-    /// The server that the tests of this process share, as long as one of them has it.
+    /// The server that the tests of this process share. It runs as long as one of them holds it.
     pub fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = shared.upgrade() {
@@ -53,48 +55,48 @@ impl PostgresServer {
         server
     }
 
-    /// A server of one's own.
+    /// Starts a server. It does not wait for the disk.
     pub fn start() -> Self {
-        Self::with(FAST, Vec::new())
+        Self::start_fresh(FAST, Vec::new())
     }
 
-    /// A server of one's own, with these variables in its environment.
+    /// Starts a server with additional environment variables. It does not wait for the disk.
     pub fn start_with(variables: Vec<(String, String)>) -> Self {
-        Self::with(FAST, variables)
+        Self::start_fresh(FAST, variables)
     }
 
-    /// A server that waits for its disk, as one in use does: to measure it.
+    /// Starts a server that waits for the disk, as in production. For measurements.
     pub fn start_durable() -> Self {
-        Self::with("", Vec::new())
+        Self::start_fresh("", Vec::new())
     }
 
-    fn with(settings: &str, variables: Vec<(String, String)>) -> Self {
+    fn start_fresh(settings: &str, variables: Vec<(String, String)>) -> Self {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        give_to_user(folder.path());
-        give_to_user(&data);
-        let made = program("initdb")
+        chown_to_user(folder.path());
+        chown_to_user(&data);
+        let initdb = program("initdb")
             .args(["--no-sync", "--auth=trust", "--username=keywright"])
             .args(["-E", "UTF8", "--locale=C", "-D"])
             .arg(&data)
             .output()
-            .expect("PostgreSQL is installed: scripts/test does that");
-        succeeded("initdb", &made);
+            .expect("PostgreSQL is installed (scripts/test installs it)");
+        assert_success("initdb", &initdb);
         Self::run_in(folder, settings, variables)
     }
 
-    /// A server that follows this one, and takes no writes.
+    /// Starts a standby of this server. It replicates this server and accepts no writes.
     pub fn standby(&self) -> Self {
         let folder = TempDir::new().unwrap();
-        give_to_user(folder.path());
-        let made = program("pg_basebackup")
+        chown_to_user(folder.path());
+        let backup = program("pg_basebackup")
             .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
             .arg(format!("--dbname=postgres://keywright@{}/", self.address()))
             .arg("-D")
             .arg(folder.path().join("data"))
             .output();
-        succeeded("pg_basebackup", &made.unwrap());
+        assert_success("pg_basebackup", &backup.unwrap());
         let connection = format!(
             "primary_conninfo = 'host=127.0.0.1 port={} user=keywright'\n",
             self.port
@@ -112,7 +114,7 @@ impl PostgresServer {
             databases: AtomicU32::new(0),
             child: Mutex::new(None),
         };
-        // A port that was free may be taken before the server has it.
+        // Another process may take the free port before the server binds it.
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             server.port = listener.local_addr().unwrap().port();
@@ -124,7 +126,7 @@ impl PostgresServer {
         panic!("PostgreSQL does not start");
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
@@ -162,24 +164,24 @@ impl PostgresServer {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id of its process.
-    pub fn id(&self) -> Option<u32> {
+    /// The id of its main process. `None`: it is stopped.
+    pub fn process_id(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
     }
 
-    /// Makes an empty database and answers its URL.
+    /// Creates an empty database and returns its URL.
     pub fn database(&self) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{number}");
-        let made = self.psql("postgres", &format!("CREATE DATABASE {name}"));
-        made.expect("a database");
+        let created = self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        created.expect("the database is created");
         format!("postgres://keywright@127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Runs statements, each in a transaction of its own, and answers the rows, columns parted by `|`.
+    /// Runs SQL statements with `psql` and returns the rows, one per line, with columns separated by `|`.
     ///
     /// # Errors
-    /// What the server says against it.
+    /// The error output of `psql`.
     pub fn psql(&self, database: &str, statements: &str) -> Result<String, String> {
         let url = format!("postgres://keywright@127.0.0.1:{}/{database}", self.port);
         let output = program("psql")
@@ -193,43 +195,43 @@ impl PostgresServer {
                 &url,
             ])
             .output()
-            .expect("psql is installed: scripts/test does that");
+            .expect("psql is installed (scripts/test installs it)");
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
             false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         }
     }
 
-    /// `pg_ctl stop`, in one of its modes: `fast` ends transactions, `immediate` is a crash.
+    /// Stops the server with a mode of `pg_ctl stop`: `smart`, `fast` (rolls transactions back) or `immediate` (a crash).
     pub fn stop(&self, mode: &str) {
         let stopped = program("pg_ctl")
             .args(["stop", "-w", "-m", mode, "-D"])
             .arg(self.data())
             .output();
-        succeeded("pg_ctl", &stopped.unwrap());
+        assert_success("pg_ctl", &stopped.unwrap());
         if let Some(mut child) = self.child().take() {
             let _ = child.wait();
         }
     }
 
-    /// Starts it again on its port, after it was stopped.
+    /// Starts the stopped server again, on the same port.
     pub fn restart(&self) {
-        // Its port may be in use for a moment, by a connection of somebody else.
-        let again = (0..50).any(|_| {
+        // A connection of another process may use the port for a moment.
+        let restarted = (0..50).any(|_| {
             let runs = self.try_run();
             if !runs {
                 std::thread::sleep(Duration::from_millis(100));
             }
             runs
         });
-        assert!(again, "PostgreSQL does not start again");
+        assert!(restarted, "PostgreSQL does not start again");
     }
 }
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         if let Some(mut child) = self.child().take() {
-            // SIGQUIT, at which it and all of its processes end at once.
+            // SIGQUIT ends the server and all of its processes at once.
             let _ = Command::new("kill")
                 .args(["-QUIT", &child.id().to_string()])
                 .status();
@@ -238,7 +240,7 @@ impl Drop for PostgresServer {
     }
 }
 
-/// PgBouncer in front of a server, stopped when it is dropped.
+/// PgBouncer in front of a server. Dropping it stops it.
 pub struct PgBouncer {
     _folder: TempDir,
     port: u16,
@@ -246,12 +248,13 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In one of its modes: `session`, `transaction` or `statement`. Further settings may follow, each on a line of its own.
+    /// Starts PgBouncer with a pool mode: `session`, `transaction` or `statement`. Further settings may follow the mode, each on a
+    /// line of its own.
     pub fn start(server: &PostgresServer, mode: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        give_to_user(folder.path());
+        chown_to_user(folder.path());
         let file = folder.path().join("pgbouncer.ini");
-        // A port that was free may be taken before it has it.
+        // Another process may take the free port before PgBouncer binds it.
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -269,7 +272,7 @@ impl PgBouncer {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
-                .expect("PgBouncer is installed: scripts/test does that");
+                .expect("PgBouncer is installed (scripts/test installs it)");
             for _ in 0..1000 {
                 if child.try_wait().unwrap().is_some() {
                     break;
@@ -289,7 +292,7 @@ impl PgBouncer {
         panic!("PgBouncer does not start");
     }
 
-    /// The URL of a database by way of it.
+    /// The URL of a database of the server, through PgBouncer.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://keywright@127.0.0.1:{}/{database}", self.port)
     }
@@ -302,9 +305,9 @@ impl Drop for PgBouncer {
     }
 }
 
-/// One of PostgreSQL's programs, as a user who may run it.
+/// A program of PostgreSQL, run as a user that may run it.
 fn program(name: &str) -> Command {
-    // Debian keeps most of them where no path leads.
+    // On Debian, most of them are not in PATH.
     let installed = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten();
@@ -315,7 +318,7 @@ fn program(name: &str) -> Command {
     as_user(Command::new(found.unwrap_or_else(|| name.into())))
 }
 
-/// As a user who may run it.
+/// Runs the command as the user of [`user`].
 fn as_user(mut command: Command) -> Command {
     command.current_dir("/").stdin(Stdio::null());
     if let Some((user, group)) = *user() {
@@ -324,7 +327,7 @@ fn as_user(mut command: Command) -> Command {
     command
 }
 
-/// The server refuses to run as root; `None`: we are not.
+/// The user and group as which servers run, because PostgreSQL refuses to run as root. `None`: the tests do not run as root.
 fn user() -> &'static Option<(u32, u32)> {
     static USER: std::sync::OnceLock<Option<(u32, u32)>> = std::sync::OnceLock::new();
     USER.get_or_init(|| {
@@ -341,13 +344,13 @@ fn user() -> &'static Option<(u32, u32)> {
     })
 }
 
-fn give_to_user(folder: &Path) {
+fn chown_to_user(folder: &Path) {
     if let Some((user, group)) = *user() {
         std::os::unix::fs::chown(folder, Some(user), Some(group)).unwrap();
     }
 }
 
-fn succeeded(what: &str, output: &Output) {
+fn assert_success(program: &str, output: &Output) {
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}: {text}");
+    assert!(output.status.success(), "{program}: {text}");
 }

@@ -1,4 +1,4 @@
-//! Locks, keys and writes to try an adapter with.
+//! Sample locks, keys and writes.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, Permitted, WriteKey};
 
-/// Some moment.
+/// The current time of the samples, in May 2026.
 pub const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
 
-/// The lease of sample intents.
+/// The lease of the sample intents.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// The lock of that id.
+/// The lock id with this number.
 ///
 /// # Panics
-/// The id is 0 or above 2⁵³ − 1.
+/// The number is 0 or above 2⁵³ − 1.
 pub fn lock_id(id: u64) -> LockId {
     LockId::new(id).expect("a lock id")
 }
 
-/// The sample lock's thing.
+/// The thing of a sample lock: `thing-ID`.
 pub fn thing(lock: LockId) -> ThingName {
     ThingName::new(&format!("thing-{lock}")).expect("a thing name")
 }
 
-/// The key of that name, with or without a slot.
+/// The key with this id, with or without a key index.
 ///
 /// # Panics
-/// The name is no key uuid.
+/// The id is not a valid [`KeyUuid`], or the index is above 2⁵³ − 1.
 pub fn slot(key: &str, index: Option<u64>) -> KeySlot {
     let index = index.map(|i| KeyIndex::new(i).expect("a key index"));
     KeySlot {
@@ -41,17 +41,17 @@ pub fn slot(key: &str, index: Option<u64>) -> KeySlot {
     }
 }
 
-/// The user who owns the sample locks.
+/// The user that owns the sample locks.
 pub fn owner() -> UserId {
     UserId::new("the-owner").expect("a user id")
 }
 
-/// That user, asking.
+/// The owner of the sample locks as a principal.
 pub fn principal() -> Principal {
     Principal::of(Identity::User(owner()))
 }
 
-/// The first event of a lock, with every member set.
+/// The `LockCreated` of a sample lock, with every member set. The lock has 100 key slots.
 pub fn created(lock: LockId) -> RecordedEvent {
     let held = HeldKey {
         key: KeyUuid::new("a-first-key").expect("a key uuid"),
@@ -76,7 +76,10 @@ pub fn created(lock: LockId) -> RecordedEvent {
     }
 }
 
-/// A prepared write on a lock, with the save that stores it.
+/// A prepared write of the owner for a sample lock, with the save that stores it. The lease is [`LEASE`].
+///
+/// # Panics
+/// In debug builds: the lock has a prepared write already.
 pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Save) {
     let lock = snapshot.lock.id;
     let permitted = Permitted {

@@ -1,4 +1,4 @@
-//! The contract of `ShadowPort`.
+//! Cases for the contract of [`ShadowPort`], over a shadow service that answers each request.
 
 use async_trait::async_trait;
 use keywright_domain::model::{
@@ -9,18 +9,18 @@ use keywright_domain::ports::{ShadowError, ShadowPort};
 
 use crate::samples::{NOW, lock_id, thing};
 
-/// The lock's side of a shadow.
+/// Updates shadows as a lock does.
 #[async_trait]
 pub trait Device: Send + Sync {
-    /// Updates the thing's shadow with this document, as a lock does.
+    /// Sends this JSON document as an update of the thing's shadow, and returns after the shadow service has accepted it.
     async fn report(&self, thing: &ThingName, document: &str);
 }
 
-/// Shadows of which none exists yet, and the locks that report to them.
+/// A port under test over a shadow service without any shadow.
 pub struct ShadowFixture<'a> {
-    /// The backend's side.
+    /// The port under test.
     pub port: &'a dyn ShadowPort,
-    /// The lock's side.
+    /// The locks of the same shadow service.
     pub device: &'a dyn Device,
 }
 
@@ -63,7 +63,7 @@ impl ShadowFixture<'_> {
         self.port
             .update(thing, ShadowChange::create(token(0)))
             .await
-            .expect("the shadow is made")
+            .expect("the shadow is created")
     }
 
     pub(crate) async fn with_entry(&self, id: u128) -> ShadowVersion {
@@ -75,13 +75,13 @@ impl ShadowFixture<'_> {
     }
 }
 
-/// A shadow that was never updated does not exist.
-pub async fn a_missing_shadow_is_none(shadows: &ShadowFixture<'_>) {
+/// A shadow that was never updated reads as `None`.
+pub async fn missing_shadow_reads_as_none(shadows: &ShadowFixture<'_>) {
     assert_eq!(shadows.port.read(&door(), token(0)).await, Ok(None));
 }
 
-/// Creating makes an empty shadow and answers the version that a read finds.
-pub async fn creating_makes_an_empty_shadow(shadows: &ShadowFixture<'_>) {
+/// A creating update makes an empty shadow and returns the version that a read finds.
+pub async fn create_makes_an_empty_shadow(shadows: &ShadowFixture<'_>) {
     let version = shadows.create(&door()).await;
     let empty = ShadowSnapshot {
         version,
@@ -90,8 +90,8 @@ pub async fn creating_makes_an_empty_shadow(shadows: &ShadowFixture<'_>) {
     assert_eq!(shadows.read(&door()).await, empty);
 }
 
-/// Entries that were put are there, with a slot and without one, at the version that was answered.
-pub async fn an_entry_that_was_put_is_there(shadows: &ShadowFixture<'_>) {
+/// A read finds the entries that were put, with a slot and without one, at the version that the update returned.
+pub async fn put_entries_are_read_back(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let mut change = put(2, version, 2);
     change.put = change.put.map(|entry| ShadowEntry {
@@ -114,8 +114,8 @@ pub async fn an_entry_that_was_put_is_there(shadows: &ShadowFixture<'_>) {
     );
 }
 
-/// An update on another version is a conflict and changes nothing.
-pub async fn another_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
+/// An update that expects another version is a conflict and changes nothing.
+pub async fn other_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let before = shadows.read(&door()).await;
     for wrong in [ShadowVersion(version.0 - 1), version.next()] {
@@ -125,8 +125,8 @@ pub async fn another_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
     assert_eq!(shadows.read(&door()).await, before);
 }
 
-/// A fence moves the version by one and leaves everything else.
-pub async fn a_fence_only_moves_the_version(shadows: &ShadowFixture<'_>) {
+/// A fence increments the version by one and changes nothing else.
+pub async fn fence_changes_only_the_version(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let before = shadows.read(&door()).await;
     let fenced = shadows
@@ -143,8 +143,8 @@ pub async fn a_fence_only_moves_the_version(shadows: &ShadowFixture<'_>) {
     );
 }
 
-/// One update takes entries away and puts another; the rest stays.
-pub async fn removing_takes_only_what_is_named(shadows: &ShadowFixture<'_>) {
+/// One update removes the named entries and puts another one. Other entries stay.
+pub async fn remove_takes_only_the_named_entries(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
     let version = shadows
         .port
@@ -164,8 +164,8 @@ pub async fn removing_takes_only_what_is_named(shadows: &ShadowFixture<'_>) {
     assert_eq!(entries, [2, 3].map(WriteId::from_u128));
 }
 
-/// What the lock reports is read with its details.
-pub async fn results_are_read_in_full(shadows: &ShadowFixture<'_>) {
+/// A read finds the results that the lock has reported, with their reasons and slots.
+pub async fn results_are_read_with_all_members(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let (one, two) = (WriteId::from_u128(1), WriteId::from_u128(2));
     let document = format!(
@@ -192,8 +192,8 @@ pub async fn results_are_read_in_full(shadows: &ShadowFixture<'_>) {
     assert_eq!(of(two), Some(DeviceOutcome::Failed(FailureReason::NoSpace)));
 }
 
-/// Results are cleared by their ids, without a version, and entries stay.
-pub async fn clearing_takes_only_the_named_results(shadows: &ShadowFixture<'_>) {
+/// An update without an expected version clears the named results. Other results and all entries stay.
+pub async fn clear_takes_only_the_named_results(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let (one, two) = (WriteId::from_u128(1), WriteId::from_u128(2));
     let document = format!(
@@ -214,15 +214,15 @@ pub async fn clearing_takes_only_the_named_results(shadows: &ShadowFixture<'_>) 
     );
 }
 
-/// The shadows of two things have nothing to do with each other.
-pub async fn things_are_apart(shadows: &ShadowFixture<'_>) {
+/// An update of one thing's shadow does not create that of another thing.
+pub async fn shadows_of_things_are_independent(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let other = thing(lock_id(2));
     assert_eq!(shadows.port.read(&other, token(7)).await, Ok(None));
 }
 
-/// An update that would make the document larger than 8 KiB is refused, and changes nothing.
-pub async fn a_full_shadow_refuses(shadows: &ShadowFixture<'_>) {
+/// An update that would make the document larger than 8 KiB is refused and changes nothing.
+pub async fn too_large_update_is_refused(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let filler = "x".repeat(7900);
     let document = format!(r#"{{"state":{{"reported":{{"filler":"{filler}"}}}}}}"#);
@@ -244,23 +244,25 @@ pub async fn a_full_shadow_refuses(shadows: &ShadowFixture<'_>) {
     assert_eq!(shadows.read(&door()).await, before);
 }
 
-/// Stamps a test for each case: `shadow_port_cases!(fresh)`, where `fresh().await` makes a `(port, device)` of
-/// things that give `&dyn ShadowPort` and `&dyn Device`. Tests run on tokio's runtime with several threads.
+/// Generates a test for each case of the contract of `ShadowPort`, on tokio's multi-threaded runtime.
+///
+/// In `shadow_port_cases!(fresh)`, `fresh().await` returns a pair `(port, device)` of smart pointers to a `ShadowPort` and a
+/// [`Device`](crate::shadow_port::Device). `shadow_port_cases! { fresh: case, case }` generates only the named cases.
 #[macro_export]
 macro_rules! shadow_port_cases {
     ($fresh:path) => {
         $crate::shadow_port_cases! { $fresh:
-            a_missing_shadow_is_none, creating_makes_an_empty_shadow, an_entry_that_was_put_is_there,
-            another_version_is_a_conflict, a_fence_only_moves_the_version,
-            removing_takes_only_what_is_named, results_are_read_in_full,
-            clearing_takes_only_the_named_results, things_are_apart, a_full_shadow_refuses
+            missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
+            other_version_is_a_conflict, fence_changes_only_the_version,
+            remove_takes_only_the_named_entries, results_are_read_with_all_members,
+            clear_takes_only_the_named_results, shadows_of_things_are_independent, too_large_update_is_refused
         }
     };
     ($fresh:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const SHADOW_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs one case by its name.
+        /// Runs the case with this name.
         pub async fn run_shadow_port_case(case: &str, shadows: &$crate::shadow_port::ShadowFixture<'_>) {
             match case {
                 $(stringify!($case) => $crate::shadow_port::$case(shadows).await,)+

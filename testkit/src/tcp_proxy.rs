@@ -1,7 +1,7 @@
-//! A way over TCP that can be disturbed.
+//! A TCP proxy with faults that a test controls.
 #![expect(
     clippy::missing_panics_doc,
-    reason = "a test that has no free port fails"
+    reason = "a test without a free port fails"
 )]
 
 use std::net::SocketAddr;
@@ -12,52 +12,52 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What happens to bytes that come along.
+/// What the proxy does with the bytes of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// They pass.
-    Clear,
-    /// They pass so much later, and what is behind them waits.
-    Late(Duration),
-    /// They are lost, and nobody is told.
-    Lost,
-    /// They are lost, and all that comes behind them waits for ever.
-    Stuck,
-    /// The connection breaks.
-    Cut,
+pub enum Forwarding {
+    /// Forward them.
+    Pass,
+    /// Forward them after this time. Later bytes in the same direction wait for them.
+    Delay(Duration),
+    /// Drop them silently.
+    Drop,
+    /// Drop them, and forward nothing more in this direction. The connection stays open.
+    Stall,
+    /// Close the connection.
+    Disconnect,
 }
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heading {
+pub enum Direction {
     /// From the client to the server.
     ToServer,
     /// From the server to the client.
     ToClient,
 }
 
-/// Passes connections on to a server, as long as it is not dropped.
+/// A running proxy on loopback. Dropping it closes its connections and stops it.
 pub struct TcpProxy {
-    /// Where it listens, on loopback.
+    /// The address on which it listens.
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-type Rule = Arc<dyn Fn(Heading, &[u8]) -> Passage + Send + Sync>;
+type Rule = Arc<dyn Fn(Direction, &[u8]) -> Forwarding + Send + Sync>;
 
 impl TcpProxy {
-    /// `rule` says of each piece that comes along what happens to it.
+    /// Starts a proxy to `server`. `rule` is called for the bytes of each read, at most 64 KiB, and decides about them.
     pub async fn start(
         server: SocketAddr,
-        rule: impl Fn(Heading, &[u8]) -> Passage + Send + Sync + 'static,
+        rule: impl Fn(Direction, &[u8]) -> Forwarding + Send + Sync + 'static,
     ) -> Self {
         Self::start_to(move || server, rule).await
     }
 
-    /// As [`start`](Self::start), to the server that `choose` names for each new connection.
+    /// Starts a proxy as [`start`](Self::start) does, to the server that `choose` returns for each new connection.
     pub async fn start_to(
         choose: impl Fn() -> SocketAddr + Send + Sync + 'static,
-        rule: impl Fn(Heading, &[u8]) -> Passage + Send + Sync + 'static,
+        rule: impl Fn(Direction, &[u8]) -> Forwarding + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -65,7 +65,7 @@ impl TcpProxy {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass_both_ways(client, choose(), rule.clone()));
+                connections.spawn(forward_connection(client, choose(), rule.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -76,25 +76,26 @@ impl TcpProxy {
     }
 }
 
-async fn pass_both_ways(client: TcpStream, server: SocketAddr, rule: Rule) {
-    // Nobody may be there.
+async fn forward_connection(client: TcpStream, server: SocketAddr, rule: Rule) {
+    // If the server does not listen, the client's connection is closed.
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
     for side in [&client, &server] {
-        side.set_nodelay(true).expect("a socket takes it");
+        side.set_nodelay(true)
+            .expect("the socket has the option TCP_NODELAY");
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = pass(Heading::ToServer, from_client, to_server, &rule) => {}
-        () = pass(Heading::ToClient, from_server, to_client, &rule) => {}
+        () = forward(Direction::ToServer, from_client, to_server, &rule) => {}
+        () = forward(Direction::ToClient, from_server, to_client, &rule) => {}
     }
 }
 
-/// Until one side ends, or is cut off.
-async fn pass(
-    heading: Heading,
+/// Forwards bytes in one direction until one side closes the connection, or the rule does.
+async fn forward(
+    direction: Direction,
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     rule: &Rule,
@@ -102,12 +103,12 @@ async fn pass(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let bytes = &buffer[..count];
-        match rule(heading, bytes) {
-            Passage::Clear => {}
-            Passage::Late(span) => tokio::time::sleep(span).await,
-            Passage::Lost => continue,
-            Passage::Stuck => std::future::pending().await,
-            Passage::Cut => return,
+        match rule(direction, bytes) {
+            Forwarding::Pass => {}
+            Forwarding::Delay(span) => tokio::time::sleep(span).await,
+            Forwarding::Drop => continue,
+            Forwarding::Stall => std::future::pending().await,
+            Forwarding::Disconnect => return,
         }
         if to.write_all(bytes).await.is_err() {
             return;

@@ -1,4 +1,4 @@
-//! The fake keeps the contract, and for each case there is a broken one that only it catches.
+//! The in-memory adapter fulfils the contract of `AuthPort`, and for each case a broken adapter fails this case and no other.
 
 use std::sync::Arc;
 
@@ -27,47 +27,47 @@ fn fresh() -> (Arc<InMemoryAuth>, Proof, Proof) {
 
 auth_port_cases!(fresh);
 
-/// An adapter that breaks the contract in exactly one way: that of the case it is named after.
+/// An adapter that violates the contract only in what the named case checks.
 struct Broken {
-    way: &'static str,
+    case: &'static str,
     inner: Arc<InMemoryAuth>,
 }
 
 #[async_trait]
 impl AuthPort for Broken {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Principal, AuthError> {
-        let is = |way: &str| self.way == way;
+        let is = |case: &str| self.case == case;
         let sent = (credentials.bearer.is_some(), credentials.api_key.is_some());
         let answer = self.inner.authenticate(credentials).await;
         match (&answer, sent) {
-            (Err(_), (false, false)) if is("nobody_is_let_in_without_credentials") => {
+            (Err(_), (false, false)) if is("missing_credentials_are_refused") => {
                 Ok(Principal::of(Identity::EveryOrganization))
             }
-            (Ok(_), (true, false)) if is("a_token_alone_is_its_bearer") => {
+            (Ok(_), (true, false)) if is("token_proves_its_identity") => {
                 Ok(Principal::of(Identity::EveryOrganization))
             }
-            (Ok(_), (false, true)) if is("an_api_key_alone_is_its_holder") => {
+            (Ok(_), (false, true)) if is("api_key_proves_its_identity") => {
                 Ok(Principal::of(Identity::EveryOrganization))
             }
-            (Ok(both), (true, true)) if is("both_together_are_both") => {
+            (Ok(both), (true, true)) if is("both_credentials_prove_both_identities") => {
                 let first = both.identities().next().expect("one of two");
                 Ok(Principal::of(first.clone()))
             }
-            (Err(_), (true, true)) if is("a_bad_token_is_refused") => {
+            (Err(_), (true, true)) if is("invalid_token_is_refused") => {
                 let rest = Credentials {
                     bearer: None,
                     ..credentials.clone()
                 };
                 self.inner.authenticate(&rest).await
             }
-            (Err(_), (true, true)) if is("a_bad_api_key_is_refused") => {
+            (Err(_), (true, true)) if is("invalid_api_key_is_refused") => {
                 let rest = Credentials {
                     api_key: None,
                     ..credentials.clone()
                 };
                 self.inner.authenticate(&rest).await
             }
-            (Err(_), _) if is("a_refusal_gives_nothing_away") => {
+            (Err(_), _) if is("refusal_does_not_reveal_secrets") => {
                 let sent = credentials.bearer.as_ref().or(credentials.api_key.as_ref());
                 let text = sent.map_or("", Secret::expose);
                 Err(AuthError::Refused(Box::leak(
@@ -81,22 +81,25 @@ impl AuthPort for Broken {
 
 #[tokio::test]
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
-    for way in AUTH_PORT_CASES {
+    for broken in AUTH_PORT_CASES {
         for case in AUTH_PORT_CASES {
             let outcome = tokio::spawn(async move {
                 let (inner, token, api_key) = fresh();
-                let port = Broken { way, inner };
-                let desk = AuthFixture {
+                let port = Broken {
+                    case: broken,
+                    inner,
+                };
+                let auth = AuthFixture {
                     port: &port,
                     token,
                     api_key,
                 };
-                run_auth_port_case(case, &desk).await;
+                run_auth_port_case(case, &auth).await;
             });
             assert_eq!(
                 outcome.await.is_err(),
-                way == case,
-                "broken in {way}, case {case}"
+                broken == case,
+                "adapter broken for {broken}, case {case}"
             );
         }
     }

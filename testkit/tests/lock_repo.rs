@@ -1,4 +1,5 @@
-//! The memory store keeps the contract, and for each case there is a broken store that only it catches.
+//! The in-memory store fulfils the contract of `LockRepo` and `LockHistory`, and for each case a broken store fails this case and
+//! no other.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -24,62 +25,64 @@ async fn fresh() -> StoreFixture {
 
 lock_repo_cases!(fresh);
 
-/// A memory store that breaks the contract in exactly one way: that of the case it is named after.
+/// A store that violates the contract only in what the named case checks.
 struct Broken {
-    way: &'static str,
+    case: &'static str,
     inner: InMemoryLockRepo,
-    /// The revision that a lock had before its last claim.
+    /// The revision of a lock before its last claim.
     unclaimed: Mutex<HashMap<LockId, Revision>>,
-    /// A write that was committed.
+    /// The last write that was committed.
     sent: Mutex<Option<Write>>,
-    /// The write that was claimed last.
+    /// The last write that was claimed.
     claimed: Mutex<Option<Write>>,
-    /// What a save that came too late was to keep.
-    kept_late: Mutex<HashMap<IdempotencyScope, IdempotencyRecord>>,
+    /// The idempotency records of stale saves.
+    stale_records: Mutex<HashMap<IdempotencyScope, IdempotencyRecord>>,
     claims: AtomicUsize,
-    under_way: AtomicUsize,
-    /// The wall clock was set forward.
+    in_progress: AtomicUsize,
+    /// Whether the wall clock was set forward.
     set_forward: AtomicBool,
     timer: ManualTimer,
 }
 
-/// Lets others run.
-async fn linger() {
+/// Lets other tasks run.
+async fn short_pause() {
     tokio::time::sleep(Duration::from_millis(2)).await;
 }
 
 impl Broken {
-    fn new(way: &'static str) -> Self {
+    fn new(case: &'static str) -> Self {
         let timer = ManualTimer::default();
         let inner = InMemoryLockRepo::new(Arc::new(timer.clone()));
         Self {
-            way,
+            case,
             inner,
             unclaimed: Mutex::default(),
             sent: Mutex::default(),
             claimed: Mutex::default(),
-            kept_late: Mutex::default(),
+            stale_records: Mutex::default(),
             claims: AtomicUsize::new(0),
-            under_way: AtomicUsize::new(0),
+            in_progress: AtomicUsize::new(0),
             set_forward: AtomicBool::new(false),
             timer,
         }
     }
 
-    fn is(&self, way: &str) -> bool {
-        self.way == way
+    fn is(&self, case: &str) -> bool {
+        self.case == case
     }
 
-    /// Whether this save is checked first and done later, as if nothing could happen in between.
-    fn is_careless(&self, save: &Save, known: &LockSnapshot) -> bool {
+    /// Whether the check of the revision and the save are not atomic.
+    fn is_racy(&self, save: &Save, known: &LockSnapshot) -> bool {
         let prepares = save.writes.iter().any(|w| w.intent().is_some());
         let aborts = |w: &Write| matches!(w.state, WriteState::Aborted { .. });
-        match self.way {
-            "of_saves_at_once_one_is_taken" => prepares && known.lock.version == LockVersion(1),
-            "many_tasks_on_one_lock_lose_nothing" => {
+        match self.case {
+            "one_of_concurrent_saves_is_applied" => {
+                prepares && known.lock.version == LockVersion(1)
+            }
+            "concurrent_writes_of_one_lock_lose_nothing" => {
                 prepares && known.lock.version > LockVersion(1)
             }
-            "a_save_and_a_take_over_exclude_each_other" => save.writes.iter().any(aborts),
+            "save_and_claim_exclude_each_other" => save.writes.iter().any(aborts),
             _ => false,
         }
     }
@@ -90,28 +93,27 @@ impl LockRepo for Broken {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         let mut found = self.inner.load(lock).await?;
         if let Some(found) = &mut found {
-            if self.is("an_imported_lock_is_the_fold_of_its_events") && found.lock.version.0 == 1 {
+            if self.is("imported_lock_is_the_fold_of_its_events") && found.lock.version.0 == 1 {
                 found.lock.serial_number = None;
             }
-            if self.is("a_commit_appends_its_event") {
+            if self.is("commit_appends_its_event") {
                 found.shadow_version = None;
             }
-            if self.is("a_saved_write_comes_back") {
+            if self.is("saved_write_is_read_back") {
                 for write in &mut found.unfinished {
                     write.requested_by.clear();
                 }
             }
-            if self.is("a_settled_write_keeps_its_reason") {
+            if self.is("settled_write_keeps_its_reason") {
                 found.uncleared.clear();
             }
-            if self.is("a_superseded_write_is_not_live") {
-                let looked_at = self.inner.due(Timestamp::MAX, None, 9).await?;
+            if self.is("superseded_write_is_not_live") {
+                let due = self.inner.due(Timestamp::MAX, None, 9).await?;
                 let superseded = |w: &Write| w.lock == lock && w.state.name() == "SUPERSEDED";
-                found
-                    .unfinished
-                    .extend(looked_at.into_iter().filter(superseded));
+                let superseded = due.into_iter().filter(superseded);
+                found.unfinished.extend(superseded);
             }
-        } else if self.is("an_unknown_lock_is_none") && lock.get() == 404 {
+        } else if self.is("unknown_lock_loads_as_none") && lock.get() == 404 {
             self.inner
                 .import(vec![samples::created(lock)])
                 .await
@@ -126,14 +128,16 @@ impl LockRepo for Broken {
         let before_claim = self
             .unclaimed
             .lock()
-            .expect("no test panics while it holds this")
+            .expect("no panic")
             .get(&save.lock)
             .copied();
-        if self.is("a_claim_outdates_the_earlier_owner") && before_claim == Some(save.revision) {
+        if self.is("claim_makes_saves_of_the_earlier_worker_stale")
+            && before_claim == Some(save.revision)
+        {
             save.revision = now.expect("a lock");
         }
-        // Only saves on a new lock that are two behind: other cases have one behind, or a used lock.
-        if self.is("a_stale_save_changes_nothing")
+        // Other cases have stale saves that are one revision behind, or saves of locks with events.
+        if self.is("stale_save_changes_nothing")
             && save.revision <= Revision(1)
             && now.is_some_and(|now| now.0 >= save.revision.0 + 2)
         {
@@ -143,7 +147,7 @@ impl LockRepo for Broken {
             .writes
             .iter()
             .any(|w| matches!(w.state, WriteState::Aborted { .. }));
-        if self.is("an_abort_leaves_the_stream_alone") && aborts {
+        if self.is("abort_appends_no_event") && aborts {
             let snapshot = self.inner.load(save.lock).await?.expect("a lock");
             let mut event = samples::created(save.lock);
             event.version = snapshot.lock.version.next();
@@ -156,36 +160,33 @@ impl LockRepo for Broken {
             save.folded = Some(Box::new(lock));
         }
         let known = self.inner.load(save.lock).await?.expect("a lock");
-        let careless = self.is_careless(&save, &known) && known.revision == save.revision;
-        if careless {
-            linger().await;
+        let racy = self.is_racy(&save, &known) && known.revision == save.revision;
+        if racy {
+            short_pause().await;
             let now = self.inner.load(save.lock).await?.expect("a lock");
             save.revision = now.revision;
         }
-        if self.is("many_tasks_on_many_locks_do_not_meet") {
-            let others = self.under_way.fetch_add(1, Ordering::SeqCst);
-            linger().await;
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
+        if self.is("concurrent_writes_of_many_locks_do_not_conflict") {
+            let others = self.in_progress.fetch_add(1, Ordering::SeqCst);
+            short_pause().await;
+            self.in_progress.fetch_sub(1, Ordering::SeqCst);
             if others > 0 && known.lock.version == LockVersion(1) {
                 return Err(RepoError::Stale);
             }
         }
         if let Some(folded) = &mut save.folded {
-            // What a broken load did not tell is not lost for good.
+            // Restores the member that a broken load has cleared.
             folded.serial_number = known.lock.serial_number;
         }
-        if let Some(kept) = save
-            .idempotency
-            .as_ref()
-            .filter(|_| known.revision != save.revision)
-        {
-            let mut late = self.kept_late.lock().expect("no panic");
-            late.insert(kept.scope.clone(), (**kept).clone());
+        let is_stale = known.revision != save.revision;
+        if let Some(record) = save.idempotency.as_ref().filter(|_| is_stale) {
+            let mut stale = self.stale_records.lock().expect("no panic");
+            stale.insert(record.scope.clone(), (**record).clone());
         }
         let sent = save.writes.iter().find(|w| w.is_open()).cloned();
         self.inner.save(save).await?;
-        if careless {
-            // So that who was as careless meanwhile is done, too, when the first goes on.
+        if racy {
+            // The racing saves are done before the first of them is answered.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if let Some(sent) = sent {
@@ -194,29 +195,32 @@ impl LockRepo for Broken {
         Ok(())
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        if self.is("of_claims_at_once_each_takes_another_write") {
-            let others = self.under_way.fetch_add(1, Ordering::SeqCst);
-            linger().await;
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        if self.is("concurrent_claims_take_different_writes") {
+            let others = self.in_progress.fetch_add(1, Ordering::SeqCst);
+            short_pause().await;
+            self.in_progress.fetch_sub(1, Ordering::SeqCst);
             let last = self.claimed.lock().expect("no panic").clone();
             if others > 2 && last.is_some() {
                 return Ok(last);
             }
         }
-        let first = owner != OBSERVER && self.claims.fetch_add(1, Ordering::SeqCst) == 0;
-        if self.is("a_claim_waits_for_the_lease") && first {
+        let first = worker != OBSERVER && self.claims.fetch_add(1, Ordering::SeqCst) == 0;
+        if self.is("claim_waits_for_the_end_of_the_lease") && first {
             self.timer.advance(lease);
         }
-        if self.is("a_wall_clock_moves_no_lease") && self.set_forward.load(Ordering::SeqCst) {
+        if self.is("wall_clock_steps_do_not_move_leases") && self.set_forward.load(Ordering::SeqCst)
+        {
             self.timer.advance(lease);
         }
-        let mut claimed = self.inner.claim(owner, lease).await?;
+        let mut claimed = self.inner.claim(worker, lease).await?;
         let again = |w: &Write| w.intent().is_some_and(|i| i.epoch > Epoch(2));
-        if self.is("a_take_over_is_taken_over") && claimed.as_ref().is_some_and(again) {
+        if self.is("claimed_intent_is_claimed_again_after_its_lease")
+            && claimed.as_ref().is_some_and(again)
+        {
             return Ok(None);
         }
-        if self.is("a_closed_intent_is_never_claimed") && claimed.is_none() {
+        if self.is("closed_intent_is_never_claimed") && claimed.is_none() {
             claimed = self.sent.lock().expect("no panic").clone();
         }
         if claimed.is_some() {
@@ -226,7 +230,7 @@ impl LockRepo for Broken {
             let now = self.inner.load(write.lock).await?.expect("a lock").revision;
             self.unclaimed
                 .lock()
-                .expect("no test panics while it holds this")
+                .expect("no panic")
                 .insert(write.lock, Revision(now.0 - 1));
         }
         Ok(claimed)
@@ -238,7 +242,7 @@ impl LockHistory for Broken {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let mut found = self.inner.write(id).await?;
         if let Some(found) = &mut found
-            && self.is("a_write_keeps_its_anomalies")
+            && self.is("write_keeps_its_anomalies")
         {
             found.anomalies = Anomalies::NONE;
         }
@@ -251,7 +255,7 @@ impl LockHistory for Broken {
         first: LockVersion,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
-        let more = usize::from(self.is("pages_of_events_are_exact"));
+        let more = usize::from(self.is("event_pages_are_exact"));
         self.inner.events(lock, first, limit + more).await
     }
 
@@ -262,7 +266,7 @@ impl LockHistory for Broken {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let mut due = self.inner.due(until, after, limit).await?;
-        if self.is("due_writes_come_in_order") {
+        if self.is("due_writes_are_ordered") {
             due.reverse();
         }
         Ok(due)
@@ -270,7 +274,7 @@ impl LockHistory for Broken {
 
     async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let mut backlog = self.inner.backlog(recently).await?;
-        if self.is("what_is_unfinished_is_counted") {
+        if self.is("backlog_counts_unfinished_writes") {
             backlog.unconfirmed = 0;
         }
         Ok(backlog)
@@ -278,19 +282,19 @@ impl LockHistory for Broken {
 
     async fn idempotency_record(
         &self,
-        request: &IdempotencyScope,
+        scope: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
-        let mut kept = self.inner.idempotency_record(request).await?;
-        if let Some(kept) = &mut kept
-            && self.is("a_kept_answer_comes_back")
+        let mut record = self.inner.idempotency_record(scope).await?;
+        if let Some(record) = &mut record
+            && self.is("idempotency_record_is_read_back")
         {
-            kept.version_without_event = None;
+            record.version_without_event = None;
         }
-        if self.is("a_stale_save_keeps_no_answer") && kept.is_none() {
-            let late = self.kept_late.lock().expect("no panic");
-            kept = late.get(request).cloned();
+        if self.is("stale_save_stores_no_idempotency_record") && record.is_none() {
+            let stale = self.stale_records.lock().expect("no panic");
+            record = stale.get(scope).cloned();
         }
-        Ok(kept)
+        Ok(record)
     }
 
     async fn purge(
@@ -299,17 +303,17 @@ impl LockHistory for Broken {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        let more = usize::from(self.is("what_is_over_is_forgotten"));
+        let more = usize::from(self.is("purge_deletes_only_what_has_expired"));
         self.inner.purge(now, ended_before, limit + more).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
-        let more = usize::from(self.is("locks_come_in_pages"));
+        let more = usize::from(self.is("locks_are_listed_in_pages"));
         self.inner.locks(after, limit + more).await
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
-        if !self.is("an_import_is_all_or_nothing") {
+        if !self.is("import_is_atomic") {
             return self.inner.import(events).await;
         }
         for event in events {
@@ -319,23 +323,23 @@ impl LockHistory for Broken {
     }
 }
 
-/// A store without that fence lets the race through as well, or does not, as the race goes.
-const BY_CHANCE: (&str, &str) = (
-    "a_claim_outdates_the_earlier_owner",
-    "a_save_and_a_take_over_exclude_each_other",
+/// A store that is broken for the first of these cases fails the second one only sometimes, because the second one is a race.
+const FAILS_SOMETIMES: (&str, &str) = (
+    "claim_makes_saves_of_the_earlier_worker_stale",
+    "save_and_claim_exclude_each_other",
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_broken_store_fails_its_own_case_and_no_other() {
-    for way in LOCK_REPO_CASES {
+    for broken in LOCK_REPO_CASES {
         for case in LOCK_REPO_CASES {
-            if (*way, *case) == BY_CHANCE {
+            if (*broken, *case) == FAILS_SOMETIMES {
                 continue;
             }
-            let broken = Arc::new(Broken::new(way));
-            let timer = broken.timer.clone();
-            let clock = broken.clone();
-            let store = StoreFixture::new(broken, move |span| timer.advance(span));
+            let repo = Arc::new(Broken::new(broken));
+            let timer = repo.timer.clone();
+            let clock = repo.clone();
+            let store = StoreFixture::new(repo, move |span| timer.advance(span));
             let store = store.with_wall_clock(move |millis| {
                 clock.set_forward.store(millis > 0, Ordering::SeqCst);
                 Box::pin(std::future::ready(()))
@@ -343,8 +347,8 @@ async fn each_broken_store_fails_its_own_case_and_no_other() {
             let outcome = tokio::spawn(async move { run_lock_repo_case(case, &store).await });
             assert_eq!(
                 outcome.await.is_err(),
-                way == case,
-                "the store broken in {way}, case {case}"
+                broken == case,
+                "store broken for {broken}, case {case}"
             );
         }
     }

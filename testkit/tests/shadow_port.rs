@@ -1,4 +1,4 @@
-//! The memory shadow keeps the contract, and for each case there is a broken one that only it catches.
+//! The in-memory adapter fulfils the contract of `ShadowPort`, and for each case a broken adapter fails this case and no other.
 
 use std::sync::Arc;
 
@@ -35,10 +35,11 @@ async fn fresh() -> (Arc<InMemoryShadow>, Arc<Locks>) {
 
 shadow_port_cases!(fresh);
 
-/// The same service over a file.
+/// The same cases over the durable shadow service.
 mod durable {
     use super::*;
 
+    /// The adapter, with the folder of the service's file.
     struct InFolder {
         shadow: InMemoryShadow,
         _folder: tempfile::TempDir,
@@ -83,9 +84,9 @@ mod durable {
     shadow_port_cases!(fresh);
 }
 
-/// A shadow that breaks the contract in exactly one way: that of the case it is named after.
+/// An adapter that violates the contract only in what the named case checks.
 struct Broken {
-    way: &'static str,
+    case: &'static str,
     inner: Arc<InMemoryShadow>,
 }
 
@@ -96,18 +97,18 @@ impl ShadowPort for Broken {
         thing: &ThingName,
         mut change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let is = |way: &str| self.way == way;
+        let is = |case: &str| self.case == case;
         let fences = change.expected.is_some() && change.put.is_none() && change.remove.is_empty();
-        if is("an_entry_that_was_put_is_there") {
+        if is("put_entries_are_read_back") {
             change.put = change.put.filter(|entry| entry.index.is_some());
         }
-        if is("another_version_is_a_conflict") {
+        if is("other_version_is_a_conflict") {
             change.expected = None;
         }
-        if is("removing_takes_only_what_is_named") && !change.remove.is_empty() {
+        if is("remove_takes_only_the_named_entries") && !change.remove.is_empty() {
             change.remove.clear();
         }
-        if is("clearing_takes_only_the_named_results") && !change.clear_results.is_empty() {
+        if is("clear_takes_only_the_named_results") && !change.clear_results.is_empty() {
             let found = self
                 .inner
                 .read(thing, change.token.clone())
@@ -115,12 +116,12 @@ impl ShadowPort for Broken {
                 .unwrap_or_default();
             change.clear_results = found.results.into_iter().map(|r| r.write).collect();
         }
-        if is("a_fence_only_moves_the_version") && fences {
+        if is("fence_changes_only_the_version") && fences {
             return change.expected.ok_or(ShadowError::Conflict);
         }
         let answer = self.inner.update(thing, change).await;
         match answer {
-            Err(ShadowError::Refused { detail, .. }) if is("a_full_shadow_refuses") => {
+            Err(ShadowError::Refused { detail, .. }) if is("too_large_update_is_refused") => {
                 Err(ShadowError::Unknown(detail))
             }
             answer => answer,
@@ -132,13 +133,13 @@ impl ShadowPort for Broken {
         thing: &ThingName,
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        let is = |way: &str| self.way == way;
+        let is = |case: &str| self.case == case;
         let mut found = self.inner.read(thing, token).await?;
         if let Some(found) = &mut found {
-            if is("creating_makes_an_empty_shadow") && found.version.0 == 1 {
+            if is("create_makes_an_empty_shadow") && found.version.0 == 1 {
                 found.entries.push(WriteId::from_u128(9));
             }
-            if is("results_are_read_in_full") {
+            if is("results_are_read_with_all_members") {
                 for result in &mut found.results {
                     if let DeviceOutcome::Succeeded { slot } = &mut result.outcome {
                         *slot = ReportedSlot::Missing;
@@ -147,19 +148,24 @@ impl ShadowPort for Broken {
             }
             return Ok(Some(found.clone()));
         }
-        let first_door = thing.as_str() == "thing-1";
-        let missing =
-            is("a_missing_shadow_is_none") && first_door || is("things_are_apart") && !first_door;
-        Ok(missing.then(ShadowSnapshot::default))
+        let first_thing = thing.as_str() == "thing-1";
+        let invented = match first_thing {
+            true => is("missing_shadow_reads_as_none"),
+            false => is("shadows_of_things_are_independent"),
+        };
+        Ok(invented.then(ShadowSnapshot::default))
     }
 }
 
 #[tokio::test]
-async fn each_broken_shadow_fails_its_own_case_and_no_other() {
-    for way in SHADOW_PORT_CASES {
+async fn each_broken_adapter_fails_its_own_case_and_no_other() {
+    for broken in SHADOW_PORT_CASES {
         for case in SHADOW_PORT_CASES {
             let (inner, device) = fresh().await;
-            let port = Broken { way, inner };
+            let port = Broken {
+                case: broken,
+                inner,
+            };
             let outcome = tokio::spawn(async move {
                 run_shadow_port_case(
                     case,
@@ -172,8 +178,8 @@ async fn each_broken_shadow_fails_its_own_case_and_no_other() {
             });
             assert_eq!(
                 outcome.await.is_err(),
-                way == case,
-                "the shadow broken in {way}, case {case}"
+                broken == case,
+                "adapter broken for {broken}, case {case}"
             );
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use keywright_domain::model::WriteState;
 use keywright_testkit::postgres_server::PostgresServer;
-use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
+use keywright_testkit::tcp_proxy::{Direction, Forwarding, TcpProxy};
 use keywright_tests::{Program, Shadows, StoreInspector};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -64,12 +64,12 @@ enum Way {
 }
 
 impl Way {
-    fn passage(self, heading: Heading) -> Passage {
-        match (self, heading) {
-            (Self::HalfOpen, _) | (Self::Silent, Heading::ToClient) => Passage::Stuck,
-            (Self::Slow(span), Heading::ToClient) => Passage::Late(span),
-            (Self::Cut, Heading::ToClient) => Passage::Cut,
-            _ => Passage::Clear,
+    fn passage(self, direction: Direction) -> Forwarding {
+        match (self, direction) {
+            (Self::HalfOpen, _) | (Self::Silent, Direction::ToClient) => Forwarding::Stall,
+            (Self::Slow(span), Direction::ToClient) => Forwarding::Delay(span),
+            (Self::Cut, Direction::ToClient) => Forwarding::Disconnect,
+            _ => Forwarding::Pass,
         }
     }
 }
@@ -108,7 +108,7 @@ impl World {
         let shadows = Shadows::start(BINARY, "sandbox", shadow_folder.path(), &rest);
         let way = Arc::new(Mutex::new(Way::Clear));
         let (server, shared) = (shadows.rest.expect("REST is served"), way.clone());
-        let rule = move |heading, _: &[u8]| shared.lock().expect("no panic").passage(heading);
+        let rule = move |direction, _: &[u8]| shared.lock().expect("no panic").passage(direction);
         let proxy = TcpProxy::start(server, rule).await;
         let server = (kept == Kept::InADatabase).then(|| {
             let server = Arc::new(PostgresServer::start());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
-use keywright_testkit::issuer::{Answering, Issuer};
+use keywright_testkit::issuer::{Issuer, IssuerResponse};
 use keywright_tests::{Answer, Program};
 use serde_json::json;
 
@@ -40,7 +40,7 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
     let (issuer, data) = (Issuer::start(None).await, tempfile::tempdir());
     let data = data.expect("a folder");
     issuer.publish(&["one"]);
-    issuer.answer(Answering::Down);
+    issuer.respond_with(IssuerResponse::Disconnect);
     // It starts all the same, and API keys would be good; of tokens it can say nothing.
     let program = start(data.path(), &issuer.url());
     let unready = program.request("GET", "/readyz").send().await;
@@ -57,7 +57,7 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
         program.log()
     );
 
-    issuer.answer(Answering::Keys);
+    issuer.respond_with(IssuerResponse::Keys);
     becomes(404, &program, &issuer, "one").await;
     let ready = program.request("GET", "/readyz").send().await;
     assert_eq!(ready.status, 200, "{ready:?}");
@@ -68,7 +68,7 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
     becomes(401, &program, &issuer, "one").await;
 
     // Also over a restart.
-    issuer.answer(Answering::Down);
+    issuer.respond_with(IssuerResponse::Disconnect);
     assert!(program.stop().0.success());
     let program = start(data.path(), &issuer.url());
     assert_eq!(ask(&program, &issuer, "two").await.status, 404);
@@ -77,7 +77,7 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
 
     // Another issuer's keys are other ones, wherever they are kept.
     let other = Issuer::start(None).await;
-    other.answer(Answering::Down);
+    other.respond_with(IssuerResponse::Disconnect);
     let program = start(data.path(), &other.url());
     assert_eq!(ask(&program, &issuer, "two").await.status, 503);
 }

@@ -1,6 +1,6 @@
 //! A folded lock as stores keep it beside its events, so that loading one does not read its whole stream.
 
-use keywright_domain::model::{Lock, LockId, LockKey, LockVersion, Timestamp};
+use keywright_domain::model::{Lock, LockId, LockKey, LockVersion, Timestamp, UnsettledWrite};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ impl Serialize for LockState<'_> {
         if !lock.unsettled.is_empty() {
             let unsettled = lock.unsettled.iter();
             let pairs: Vec<_> = unsettled
-                .map(|(id, version)| (AsText(id), version.0))
+                .map(|write| (AsText(&write.id), write.requested.0))
                 .collect();
             state.put("unsettled", pairs)?;
         }
@@ -52,7 +52,7 @@ impl Serialize for LockKeyJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut key = Members::start(serializer)?;
         key.put_held(&self.0.held)?;
-        key.put_some("written", self.0.written.map(|version| version.0))?;
+        key.put_some("written", self.0.requested.map(|version| version.0))?;
         key.end()
     }
 }
@@ -88,13 +88,11 @@ pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
 fn read_lock_key(key: &Object) -> Result<LockKey, InvalidJson> {
     Ok(LockKey {
         held: read_held_key(key, "uuid", "indexNumber")?,
-        written: number(key, "written")?.map(LockVersion),
+        requested: number(key, "written")?.map(LockVersion),
     })
 }
 
-fn read_unsettled(
-    state: &Object,
-) -> Result<Vec<(keywright_domain::model::WriteId, LockVersion)>, InvalidJson> {
+fn read_unsettled(state: &Object) -> Result<Vec<UnsettledWrite>, InvalidJson> {
     let invalid = || InvalidJson::Member {
         member: "unsettled",
         expected: "an array of write ids and versions",
@@ -108,7 +106,8 @@ fn read_unsettled(
         .map(|pair| {
             let id = pair[0].as_str().ok_or_else(invalid)?.parse()?;
             let version = pair[1].as_u64().ok_or_else(invalid)?;
-            Ok((id, LockVersion(version)))
+            let requested = LockVersion(version);
+            Ok(UnsettledWrite { id, requested })
         })
         .collect()
 }

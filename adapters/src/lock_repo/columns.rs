@@ -120,7 +120,7 @@ impl LockRow {
 
 impl LockRow {
     pub(super) fn with(self, writes: Vec<Write>) -> LockSnapshot {
-        LockSnapshot::of(self.lock, self.revision, self.shadow_version, writes)
+        LockSnapshot::new(self.lock, self.revision, self.shadow_version, writes)
     }
 }
 
@@ -366,7 +366,7 @@ impl<'a> WriteColumns<'a> {
             requested_version: optional(requested.map(|r| r.version.0))?,
             requested_at: optional(requested.map(|r| r.time.as_millis()))?,
             state: write.state.name(),
-            ended_at: optional(write.settled_at().map(Timestamp::as_millis))?,
+            ended_at: optional(write.ended_at().map(Timestamp::as_millis))?,
             late: write.is_late(),
             reason: reason.map(FailureReason::name),
             device_code: reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),

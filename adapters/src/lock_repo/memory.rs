@@ -200,7 +200,7 @@ impl LockHistory for InMemoryLockRepo {
             .filter(|record| record.expires_at <= now);
         let records: Vec<IdempotencyScope> = expired.map(|r| r.scope.clone()).take(limit).collect();
         let ended = store.writes.values().map(|row| &row.write).filter(|w| {
-            let over = w.settled_at().is_some_and(|at| at < ended_before);
+            let over = w.ended_at().is_some_and(|at| at < ended_before);
             over && w.next_check_at.is_none()
         });
         let writes: Vec<WriteId> = ended.map(|w| w.id).take(limit).collect();
@@ -273,7 +273,7 @@ impl Store {
     fn snapshot(&self, row: &Row) -> LockSnapshot {
         let live = row.live.iter().filter_map(|id| self.writes.get(id));
         let live = live.map(|row| row.write.clone()).collect();
-        LockSnapshot::of(row.lock.clone(), row.revision, row.shadow_version, live)
+        LockSnapshot::new(row.lock.clone(), row.revision, row.shadow_version, live)
     }
 }
 

@@ -121,10 +121,10 @@ async fn fresh() -> (Kept<()>, Arc<Moto>) {
 }
 
 shadow_port_cases! { fresh:
-    a_missing_shadow_is_none, creating_makes_an_empty_shadow, an_entry_that_was_put_is_there,
-    another_version_is_a_conflict, a_fence_only_moves_the_version,
-    removing_takes_only_what_is_named, results_are_read_in_full,
-    clearing_takes_only_the_named_results, things_are_apart
+    missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
+    other_version_is_a_conflict, fence_changes_only_the_version,
+    remove_takes_only_the_named_entries, results_are_read_with_all_members,
+    clear_takes_only_the_named_results, shadows_of_things_are_independent
 }
 
 /// moto's answers, beside AWS IoT's, which our service gives. A moto that answers otherwise some day shows here.
@@ -140,7 +140,7 @@ async fn where_moto_differs() {
     // Method, path, body; moto's status, AWS's status.
     let cases = [
         ("POST", shadow, r#"{"state":{}}"#, 200, 200),
-        // It has no bound of a document's size: `a_full_shadow_refuses` cannot be run on it.
+        // It has no bound of a document's size: `too_large_update_is_refused` cannot be run on it.
         ("POST", shadow, &*large, 200, 413),
         (
             "POST",

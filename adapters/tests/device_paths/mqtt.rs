@@ -29,11 +29,11 @@ fn disorder(trouble: Shared) -> Disorder {
                 ..Delivery::NORMAL
             },
             TransportFault::AnswersLate(after) => Delivery { copies: 1, after },
-            TransportFault::AnswersDisordered => Delivery {
+            TransportFault::AnswersReordered => Delivery {
                 copies: 2,
                 after: Duration::from_millis(fastrand::u64(0..50)),
             },
-            TransportFault::None | TransportFault::Throttled | TransportFault::Cut => {
+            TransportFault::None | TransportFault::Throttled | TransportFault::Disconnect => {
                 Delivery::NORMAL
             }
         }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use keywright_testkit::faulty_transport::TransportFault;
-use keywright_testkit::tcp_proxy::{Heading, Passage, TcpProxy};
+use keywright_testkit::tcp_proxy::{Direction, Forwarding, TcpProxy};
 
 use crate::Shared;
 
@@ -19,17 +19,17 @@ pub(crate) enum Answers {
 
 /// Passes connections on to `server`; what comes back meets the trouble of the moment.
 pub(crate) async fn start(server: SocketAddr, trouble: Shared, answers: Answers) -> TcpProxy {
-    TcpProxy::start(server, move |heading, bytes| {
-        if heading == Heading::ToServer {
-            return Passage::Clear;
+    TcpProxy::start(server, move |direction, bytes| {
+        if direction == Direction::ToServer {
+            return Forwarding::Pass;
         }
         let http = answers == Answers::Http;
         let is_answer = http || bytes.windows(9).any(|w| w == b"/accepted");
         match *trouble.lock().expect("no panic") {
-            TransportFault::Cut if is_answer => Passage::Cut,
-            TransportFault::AnswersLost if http => Passage::Lost,
-            TransportFault::AnswersLate(span) if http => Passage::Late(span),
-            _ => Passage::Clear,
+            TransportFault::Disconnect if is_answer => Forwarding::Disconnect,
+            TransportFault::AnswersLost if http => Forwarding::Drop,
+            TransportFault::AnswersLate(span) if http => Forwarding::Delay(span),
+            _ => Forwarding::Pass,
         }
     })
     .await

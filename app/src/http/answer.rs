@@ -262,7 +262,7 @@ impl WriteStatus {
             anomalies: write.anomalies.iter().map(Anomaly::name).collect(),
             reported_key_index_number: write.reported_index.map(KeyIndex::get),
             requested_at: write.prepared_at.to_string(),
-            settled_at: write.settled_at().map(|at| at.to_string()),
+            settled_at: write.ended_at().map(|at| at.to_string()),
             expires_at: write.expires_at.to_string(),
             version: write.requested.map(|r| r.version.0),
         }

@@ -1,28 +1,28 @@
-//! What is odd about a lock's answers to a write.
+//! Violations of the device contract in a lock's results.
 
 use std::str::FromStr;
 
-/// Something about the lock's answers to one write that the device contract rules out. The write's state is decided
-/// all the same, and the anomaly stays with it.
+/// A violation of the device contract in the results of one write. The write's state is decided nevertheless, and the anomaly
+/// is stored with the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Anomaly {
-    /// The lock answered with something that is no result. The write stays open.
+    /// The result has no known format. The write stays open.
     UnreadableResult,
-    /// The lock said that it did the write and that it failed, or named two slots. The first answer stays recorded, so
-    /// the lock may hold a key that is recorded as absent, or the reverse.
+    /// The lock reported both success and failure, or two different slots. The first result stays recorded, so the lock may
+    /// hold a key that is recorded as absent, or the reverse.
     ContradictingResult,
-    /// The lock put the key in another slot than the one that was asked for. The slot that it reports is recorded.
+    /// The lock stored the key in another slot than requested. The reported slot is recorded.
     OtherSlot,
-    /// The lock named the slot by something that is no slot number. The slot that was asked for is recorded.
+    /// The reported slot is not a key index. The requested slot is recorded.
     UnreadableSlot,
-    /// The lock named no slot. The slot that was asked for is recorded.
+    /// The result names no slot. The requested slot is recorded.
     MissingSlot,
-    /// The lock answered and left the entry on its shadow. The entry is taken off together with the result.
+    /// The lock reported a final result and left the entry on its shadow. The entry is removed together with the result.
     EntryLeft,
 }
 
 impl Anomaly {
-    /// All kinds.
+    /// Every anomaly.
     pub const ALL: [Self; 6] = [
         Self::UnreadableResult,
         Self::ContradictingResult,
@@ -48,6 +48,7 @@ impl Anomaly {
 impl FromStr for Anomaly {
     type Err = ();
 
+    /// Parses what [`Anomaly::name`] returns. The error is empty: the name is unknown.
     fn from_str(name: &str) -> Result<Self, ()> {
         let known = Self::ALL.into_iter().find(|anomaly| anomaly.name() == name);
         known.ok_or(())
@@ -66,34 +67,34 @@ impl Anomalies {
         1 << anomaly as u8
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether this one is among them.
+    /// Whether the set contains `anomaly`.
     pub const fn contains(self, anomaly: Anomaly) -> bool {
         self.0 & Self::bit(anomaly) != 0
     }
 
-    /// Adds one.
+    /// Adds `anomaly`.
     pub const fn insert(&mut self, anomaly: Anomaly) {
         self.0 |= Self::bit(anomaly);
     }
 
-    /// These and those.
+    /// The anomalies of either set.
     #[must_use]
-    pub const fn and(self, others: Self) -> Self {
+    pub const fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// These but those.
+    /// The anomalies of this set that are not in `others`.
     #[must_use]
     pub const fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
 
-    /// Each of them, in the order of [`Anomaly::ALL`].
+    /// The anomalies, in the order of [`Anomaly::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Anomaly> {
         let all = Anomaly::ALL.into_iter();
         all.filter(move |anomaly| self.contains(*anomaly))

@@ -1,94 +1,94 @@
-//! The events of a lock's stream: the vendor's six and our five.
+//! The events of a lock's stream: those that the vendor's service publishes, and those that writing keys records.
 
 use crate::model::{
     FailureReason, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, OrganizationId, SerialNumber,
     ThingName, Timestamp, UserId, WriteId,
 };
 
-/// A key that a lock holds, or is said to hold (`keys[]` of the vendor's events).
+/// A key in a lock (`keys[]` in the vendor's events).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeldKey {
     /// The key.
     pub key: KeyUuid,
-    /// Its slot, where known.
+    /// Its slot, if known.
     pub index: Option<KeyIndex>,
-    /// Whose key it is. Only the vendor's events say so; a confirmed write never does.
+    /// The user who holds the key. Only events of the vendor set it; a confirmed write never does.
     pub user: Option<UserId>,
 }
 
-/// The key and slot that a write is about.
+/// The key of a write, and the slot of the lock that it is written to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySlot {
     /// The key.
     pub key: KeyUuid,
-    /// The slot; absent where the request left the choice to the lock.
+    /// The slot. `None`: the lock chooses one.
     pub index: Option<KeyIndex>,
 }
 
-/// What `LockCreated` says of a lock.
+/// The data of a `LockCreated` event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NewLock {
     /// The serial number printed on the lock.
     pub serial_number: Option<SerialNumber>,
-    /// Keys that it holds from the start.
+    /// Keys that the lock holds from the start.
     pub keys: Vec<HeldKey>,
     /// The owner.
     pub owner: Option<UserId>,
-    /// The AWS IoT thing whose shadow reaches the lock; absent: not provisioned.
+    /// The AWS IoT thing whose shadow reaches the lock. `None`: the lock is not provisioned.
     pub thing: Option<ThingName>,
-    /// The thing's ARN, kept as it came.
+    /// The thing's ARN, stored without a check of its format.
     pub thing_arn: Option<String>,
-    /// How many key slots the lock has, where known. Not in the vendor's schema.
+    /// The number of key slots, if known. Not in the vendor's schema.
     pub key_capacity: Option<u64>,
 }
 
-/// One change of a lock.
+/// One change of a lock. The names of the variants are the event types of the HTTP contract.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LockEvent {
-    /// The lock exists. Always the first event, and only the first.
+    /// The lock exists. This is always the first event, and only the first.
     LockCreated(Box<NewLock>),
     /// The lock has a new owner.
     OwnerSet {
         /// The owner.
         user: UserId,
     },
-    /// The lock belongs to an organization.
+    /// The lock belongs to another organization from now on.
     OrganizationSet {
         /// The organization.
         organization: OrganizationId,
     },
-    /// The lock holds a key, by other means than a write of ours.
+    /// The lock holds a key that it received by other means than a key write.
     KeyAdded(HeldKey),
-    /// The lock no longer holds a key: in that slot, or without a slot in all.
+    /// The lock no longer holds a key in this slot; without an index, in any slot.
     KeyRemoved(KeySlot),
     /// The shadow accepted a write.
     KeyWriteRequested(KeySlot),
-    /// The lock reported the key in its memory.
+    /// The lock reported that it holds the key.
     KeyWriteConfirmed {
-        /// The key, and the slot that the lock put it in.
+        /// The key, and the slot in which the lock stored it.
         slot: KeySlot,
-        /// The report came after the write had ended otherwise.
+        /// Whether the report came after the write had expired, or been superseded or withdrawn.
         late: bool,
     },
-    /// The lock tried or refused.
+    /// The lock reported that it could not or would not store the key.
     KeyWriteFailed {
-        /// As requested.
+        /// The key and slot as requested.
         slot: KeySlot,
-        /// Why.
+        /// The reason that the lock gave.
         reason: FailureReason,
-        /// The report came after the write had ended otherwise.
+        /// Whether the report came after the write had expired, or been superseded or withdrawn.
         late: bool,
     },
-    /// Nothing was heard of the write in its time to live, and it was taken off the shadow.
+    /// The lock did not settle the write within its time to live, and its entry was removed from the shadow.
     KeyWriteExpired(KeySlot),
-    /// A newer write for the same slot took its place.
+    /// A newer write for the same slot replaced the write.
     KeyWriteSuperseded(KeySlot),
-    /// It was taken back on request.
+    /// A client withdrew the write.
     KeyWriteWithdrawn(KeySlot),
 }
 
 impl LockEvent {
-    /// Every type of event, in the order of the variants.
+    /// The names of all event types, in the order of the variants.
     pub const NAMES: [&'static str; 11] = [
         "LockCreated",
         "OwnerSet",
@@ -103,7 +103,7 @@ impl LockEvent {
         "KeyWriteWithdrawn",
     ];
 
-    /// The types of events that writing keys records; a lock's other events are imported.
+    /// The names of the event types that writing keys records. Events of the other types are only imported.
     pub fn names_of_writes() -> impl Iterator<Item = &'static str> {
         let is_of_writes = |name: &&'static str| name.starts_with("KeyWrite");
         Self::NAMES.into_iter().filter(is_of_writes)
@@ -127,18 +127,18 @@ impl LockEvent {
     }
 }
 
-/// An event in its place in a lock's stream.
+/// An event at its position in the stream of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordedEvent {
     /// The lock.
     pub lock: LockId,
-    /// The lock's UUID, which every event of the vendor repeats.
+    /// The lock's UUID. The vendor's schema repeats it in every event.
     pub uuid: LockUuid,
-    /// The place in the stream, from 1.
+    /// The position in the stream, counted from 1.
     pub version: LockVersion,
-    /// When it was recorded.
+    /// When the event was recorded. Times are not monotonic: they can decrease when the wall clock is set back.
     pub time: Timestamp,
-    /// The write that it belongs to; `None` for the vendor's other events.
+    /// The write that the event belongs to. `None`: the event was imported.
     pub write: Option<WriteId>,
     /// What happened.
     pub event: LockEvent,

@@ -7,7 +7,7 @@ use crate::model::{IdempotencyKey, KeySlot, LockId, LockVersion, Principal, Time
 pub struct IdempotencyScope {
     /// The lock.
     pub lock: LockId,
-    /// The principal's identities. Another credential of the same identities may repeat a request.
+    /// The principal's identities, see [`Principal::scope`]. Another credential of the same identities may repeat a request.
     pub principal: String,
     /// The client's key.
     pub key: IdempotencyKey,

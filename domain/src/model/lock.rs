@@ -1,18 +1,27 @@
-//! The lock as its events tell it.
+//! The lock as an aggregate: the fold of its events.
 
 use crate::model::{
     HeldKey, KeySlot, LockEvent, LockId, LockUuid, LockVersion, OrganizationId, RecordedEvent,
     Revision, SerialNumber, ShadowVersion, ThingName, Timestamp, UserId, Write, WriteId,
 };
 
-/// A key in the lock, with the write that put it there.
+/// A key in the lock, with the write that stored it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockKey {
-    /// The key, slot and holder.
+    /// The key, its slot and its user.
     pub held: HeldKey,
-    /// The version of the `KeyWriteRequested` that put it there; `None` where no write of ours did.
+    /// The version of the `KeyWriteRequested` of the write that stored the key. `None`: no key write stored it.
     /// It orders the confirmations of one slot, which can arrive out of order.
-    pub written: Option<LockVersion>,
+    pub requested: Option<LockVersion>,
+}
+
+/// A write for which the lock has reported no final result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnsettledWrite {
+    /// The write.
+    pub id: WriteId,
+    /// The version of its `KeyWriteRequested`.
+    pub requested: LockVersion,
 }
 
 /// A lock, folded from its events.
@@ -24,56 +33,55 @@ pub struct Lock {
     pub uuid: LockUuid,
     /// Its serial number.
     pub serial_number: Option<SerialNumber>,
-    /// Who owns it.
+    /// The user who owns it.
     pub owner: Option<UserId>,
-    /// The organization it belongs to.
+    /// The organization that it belongs to.
     pub organization: Option<OrganizationId>,
-    /// The thing whose shadow reaches it; `None`: not provisioned.
+    /// The thing whose shadow reaches it. `None`: the lock is not provisioned.
     pub thing: Option<ThingName>,
-    /// How many slots it has, where known.
+    /// The number of its key slots, if known. Valid key indexes are below it.
     pub key_capacity: Option<u64>,
-    /// The keys in it, as far as is known.
+    /// The keys that it is known to hold.
     pub keys: Vec<LockKey>,
-    /// Writes without the lock's own word, with the version of their `KeyWriteRequested`, oldest
-    /// first and at most [`Lock::MAX_UNSETTLED`].
-    pub unsettled: Vec<(WriteId, LockVersion)>,
-    /// The number of events folded in.
+    /// Writes for which the lock has reported no final result, oldest first, at most [`Lock::MAX_UNSETTLED`].
+    pub unsettled: Vec<UnsettledWrite>,
+    /// The version of the last event that was applied.
     pub version: LockVersion,
-    /// When the newest of them was recorded.
+    /// When that event was recorded.
     pub time: Timestamp,
 }
 
-/// Events that do not make a stream.
+/// An event does not continue the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
-    /// The first event must create the lock.
+    /// The first event is not a `LockCreated`, or there is no event.
     #[error("the first event of a lock must be LockCreated")]
     NotCreated,
-    /// A lock is created once.
-    #[error("LockCreated stands at version {0}, but only the first event creates a lock")]
+    /// A `LockCreated` follows other events.
+    #[error("LockCreated is at version {0}, but only the first event creates a lock")]
     CreatedTwice(LockVersion),
-    /// Versions are 1, 2, 3 … without gap or twin.
+    /// A version is missing or repeated: versions are 1, 2, 3 and so on.
     #[error("version {found} follows version {after}")]
     Version {
-        /// The version folded last.
+        /// The version of the last event that was applied.
         after: LockVersion,
-        /// The version of the event.
+        /// The version of the event that was rejected.
         found: LockVersion,
     },
-    /// An event of another lock.
-    #[error("an event of lock {0} stands in the stream of another lock")]
-    Foreign(LockId),
+    /// The event belongs to another lock.
+    #[error("an event of lock {0} is in the stream of another lock")]
+    OtherLock(LockId),
 }
 
 impl Lock {
-    /// How many writes without the lock's own word are remembered: the open ones (16 by default) and
-    /// some that ended without it, whose late reports must still find their place.
+    /// How many unsettled writes are remembered: the open ones (16 by default), and some that expired or were superseded or
+    /// withdrawn, because a late report needs the version of the write's request. The oldest are dropped first.
     pub const MAX_UNSETTLED: usize = 64;
 
     /// Folds a whole stream.
     ///
     /// # Errors
-    /// What [`Lock::create`] and [`Lock::apply`] answer.
+    /// See [`FoldError`]; an empty stream is [`FoldError::NotCreated`].
     pub fn fold<'a>(
         events: impl IntoIterator<Item = &'a RecordedEvent>,
     ) -> Result<Self, FoldError> {
@@ -83,10 +91,10 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The lock that a stream's first event makes.
+    /// Creates the lock from the first event of its stream.
     ///
     /// # Errors
-    /// It is not a `LockCreated` at version 1.
+    /// The event is not a `LockCreated` at version 1.
     pub fn create(first: &RecordedEvent) -> Result<Self, FoldError> {
         let LockEvent::LockCreated(new) = &first.event else {
             return Err(FoldError::NotCreated);
@@ -111,7 +119,7 @@ impl Lock {
                 .cloned()
                 .map(|held| LockKey {
                     held,
-                    written: None,
+                    requested: None,
                 })
                 .collect(),
             unsettled: Vec::new(),
@@ -120,13 +128,13 @@ impl Lock {
         })
     }
 
-    /// Takes in the next event.
+    /// Applies the next event.
     ///
     /// # Errors
-    /// It is not the next event of this lock; the lock is then unchanged.
+    /// The event is not the next one of this lock. The lock is then unchanged.
     pub fn apply(&mut self, next: &RecordedEvent) -> Result<(), FoldError> {
         if next.lock != self.id {
-            return Err(FoldError::Foreign(next.lock));
+            return Err(FoldError::OtherLock(next.lock));
         }
         if next.version != self.version.next() {
             return Err(FoldError::Version {
@@ -141,13 +149,13 @@ impl Lock {
                 self.organization = Some(organization.clone());
             }
             LockEvent::KeyAdded(held) => self.put_key(held.clone(), None),
-            LockEvent::KeyRemoved(slot) => self.keys.retain(|k| !is_named_by(slot, k)),
-            LockEvent::KeyWriteRequested(_) => self.remember(next),
+            LockEvent::KeyRemoved(slot) => self.keys.retain(|k| !matches_slot(k, slot)),
+            LockEvent::KeyWriteRequested(_) => self.add_unsettled(next),
             LockEvent::KeyWriteConfirmed { slot, .. } => self.confirm(next.write, slot),
             LockEvent::KeyWriteFailed { .. } => {
-                self.purge(next.write);
+                self.remove_unsettled(next.write);
             }
-            // The lock may still apply these; a late report says so.
+            // The lock may still execute these writes, and then reports them late.
             LockEvent::KeyWriteExpired(_)
             | LockEvent::KeyWriteSuperseded(_)
             | LockEvent::KeyWriteWithdrawn(_) => {}
@@ -157,40 +165,36 @@ impl Lock {
         Ok(())
     }
 
-    fn remember(&mut self, requested: &RecordedEvent) {
-        if let Some(write) = requested.write {
+    fn add_unsettled(&mut self, event: &RecordedEvent) {
+        if let Some(id) = event.write {
             if self.unsettled.len() >= Self::MAX_UNSETTLED {
                 self.unsettled.remove(0);
             }
-            self.unsettled.push((write, requested.version));
+            let requested = event.version;
+            self.unsettled.push(UnsettledWrite { id, requested });
         }
     }
 
-    fn purge(&mut self, write: Option<WriteId>) -> Option<LockVersion> {
-        let at = self
-            .unsettled
-            .iter()
-            .position(|(id, _)| Some(*id) == write)?;
-        Some(self.unsettled.remove(at).1)
+    /// Returns the version of the write's `KeyWriteRequested`, if it is still remembered.
+    fn remove_unsettled(&mut self, write: Option<WriteId>) -> Option<LockVersion> {
+        let mut unsettled = self.unsettled.iter();
+        let at = unsettled.position(|unsettled| Some(unsettled.id) == write)?;
+        Some(self.unsettled.remove(at).requested)
     }
 
-    /// Sets the slot without a user: a write grants nobody access. Locks apply writes in the order
-    /// of their requests, so a report that arrives late does not undo what a newer write put there.
+    /// Enters the key without a user, because a write gives no user access to the lock. Locks execute writes in the order of
+    /// their requests, so a late report of an older write does not replace the key of a newer one.
     fn confirm(&mut self, write: Option<WriteId>, slot: &KeySlot) {
-        let requested = self.purge(write);
-        let newer_stands = self
-            .keys
-            .iter()
-            .any(|k| slot.index.is_some() && k.held.index == slot.index && k.written > requested);
-        let same_stands = self
-            .keys
-            .iter_mut()
-            .find(|k| k.held.key == slot.key && k.held.index == slot.index);
-        if newer_stands {
+        let requested = self.remove_unsettled(write);
+        let same_slot = |k: &LockKey| slot.index.is_some() && k.held.index == slot.index;
+        let is_newer = |k: &LockKey| same_slot(k) && k.requested > requested;
+        if self.keys.iter().any(is_newer) {
             return;
         }
-        if let Some(same) = same_stands {
-            same.written = requested;
+        let mut keys = self.keys.iter_mut();
+        let same = keys.find(|k| k.held.key == slot.key && k.held.index == slot.index);
+        if let Some(same) = same {
+            same.requested = requested;
             return;
         }
         let held = HeldKey {
@@ -201,38 +205,39 @@ impl Lock {
         self.put_key(held, requested);
     }
 
-    /// A slot holds one key; a key without a slot stands beside the others.
-    fn put_key(&mut self, held: HeldKey, written: Option<LockVersion>) {
+    /// Adds a key. It replaces the key in the same slot, or the same key without a known slot.
+    fn put_key(&mut self, held: HeldKey, requested: Option<LockVersion>) {
         self.keys.retain(|k| match held.index {
             Some(_) => k.held.index != held.index,
             None => k.held.index.is_some() || k.held.key != held.key,
         });
-        self.keys.push(LockKey { held, written });
+        self.keys.push(LockKey { held, requested });
     }
 }
 
-fn is_named_by(slot: &KeySlot, key: &LockKey) -> bool {
+/// Whether it is the key that `slot` names, in its slot or, without an index, in any.
+fn matches_slot(key: &LockKey, slot: &KeySlot) -> bool {
     key.held.key == slot.key && (slot.index.is_none() || key.held.index == slot.index)
 }
 
-/// A lock with what the store knows beside its events, all read at one revision.
+/// A lock, its live writes and the last known version of its shadow, all read at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockSnapshot {
     /// The lock.
     pub lock: Lock,
-    /// What a save must name.
+    /// The revision that a save based on this snapshot names.
     pub revision: Revision,
-    /// The shadow's version as last seen; `None`: never seen.
+    /// The last known version of the shadow. `None`: the shadow has never been read or updated.
     pub shadow_version: Option<ShadowVersion>,
-    /// The prepared write, if there is one, and the open ones, in the order of their `seq`.
+    /// The prepared write, if there is one, and the open writes, in the order of their `seq`.
     pub unfinished: Vec<Write>,
-    /// Writes settled by the lock whose results are still on the shadow, oldest first.
+    /// Writes that the lock has settled and whose results are still on the shadow, in the order of their `seq`.
     pub uncleared: Vec<Write>,
 }
 
 impl LockSnapshot {
-    /// A lock with its live writes among these, whatever their order.
-    pub fn of(
+    /// A snapshot with those of `writes` that are live, see [`Write::is_live`]. The order of `writes` does not matter.
+    pub fn new(
         lock: Lock,
         revision: Revision,
         shadow_version: Option<ShadowVersion>,
@@ -250,17 +255,17 @@ impl LockSnapshot {
         }
     }
 
-    /// The writes that are on the shadow and not final.
+    /// The open writes, in the order of their `seq`.
     pub fn open(&self) -> impl Iterator<Item = &Write> {
         self.unfinished.iter().filter(|w| w.is_open())
     }
 
-    /// The write whose outcome is not known yet. At most one a lock.
+    /// The prepared write. A lock has at most one.
     pub fn prepared(&self) -> Option<&Write> {
         self.unfinished.iter().find(|w| w.intent().is_some())
     }
 
-    /// The unfinished write of that id.
+    /// The unfinished write with this id.
     pub fn unfinished(&self, id: WriteId) -> Option<&Write> {
         self.unfinished.iter().find(|w| w.id == id)
     }

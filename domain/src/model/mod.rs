@@ -16,7 +16,7 @@ pub use anomaly::{Anomalies, Anomaly};
 pub use backlog::{Backlog, DueCursor};
 pub use event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
 pub use idempotency::{IdempotencyRecord, IdempotencyScope};
-pub use lock::{FoldError, Lock, LockKey, LockSnapshot};
+pub use lock::{FoldError, Lock, LockKey, LockSnapshot, UnsettledWrite};
 pub use principal::{CredentialName, Identity, Principal, Proof};
 pub use reason::{FailureReason, Retry};
 pub use save::Save;

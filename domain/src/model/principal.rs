@@ -1,13 +1,13 @@
-//! Who asks, and which locks they may touch.
+//! Authenticated principals, and the locks that they may access.
 
 use std::fmt;
 
 use crate::model::{Lock, OrganizationId, UserId};
 
-/// What one credential proves.
+/// The identity that a credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// A person.
+    /// A user.
     User(UserId),
     /// A service of one organization.
     Organization(OrganizationId),
@@ -16,7 +16,7 @@ pub enum Identity {
 }
 
 impl fmt::Display for Identity {
-    /// `user:…`, `org:…`, `org:*`.
+    /// `user:ID`, `org:ID` or `org:*`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(user) => write!(f, "user:{user}"),
@@ -26,27 +26,27 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A credential that was found good: the identity that it proves, and what tells it from other credentials of the same
-/// identity. Rules look at the identity only; the rest is for logs and audits.
+/// A valid credential: the identity that it proves, and its name. Rules use only the identity; the name is for logs and audit
+/// trails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// What it proves.
+    /// The identity that the credential proves.
     pub identity: Identity,
-    /// Which credential it was, where the adapter knows it.
+    /// The name of the credential, if the adapter knows it.
     pub credential: Option<CredentialName>,
 }
 
-/// The name of a credential. It holds no part that lets anybody in.
+/// The name of a credential. It is not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialName {
     /// The subject (`sub`) of a token.
     Subject(UserId),
-    /// The characters of an API key that may be shown: the first 8 and the last 4.
+    /// The first 8 and the last 4 characters of an API key, which may be shown.
     ApiKey(String),
 }
 
 impl From<Identity> for Proof {
-    /// By a credential without a name.
+    /// A proof by a credential without a name.
     fn from(identity: Identity) -> Self {
         Self {
             identity,
@@ -56,7 +56,7 @@ impl From<Identity> for Proof {
 }
 
 impl fmt::Display for Proof {
-    /// The identity, then `,sub:…` or `,key:…`. The subject of a user's token is the user.
+    /// The identity, followed by `,sub:NAME` or `,key:NAME`. The subject of a user's token is the user, so it is not repeated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.identity.fmt(f)?;
         match (&self.credential, &self.identity) {
@@ -67,7 +67,7 @@ impl fmt::Display for Proof {
     }
 }
 
-/// Who asks: what their credentials prove, one identity for each.
+/// The caller of a use case, after authentication: one proof for each credential of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     first: Proof,
@@ -75,7 +75,7 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Someone with one credential.
+    /// A principal with one credential.
     pub fn of(proof: impl Into<Proof>) -> Self {
         Self {
             first: proof.into(),
@@ -83,7 +83,7 @@ impl Principal {
         }
     }
 
-    /// Someone with a token and an API key, both valid.
+    /// A principal with a token and an API key, both valid.
     pub fn of_both(token: impl Into<Proof>, api_key: impl Into<Proof>) -> Self {
         Self {
             first: token.into(),
@@ -91,21 +91,21 @@ impl Principal {
         }
     }
 
-    /// The identities, one or two.
+    /// The one or two identities.
     pub fn identities(&self) -> impl Iterator<Item = &Identity> {
         let proofs = std::iter::once(&self.first).chain(&self.second);
         proofs.map(|proof| &proof.identity)
     }
 
-    /// The identities, joined by `+`: the same text for all credentials of the same identities.
+    /// The identities, joined by `+`. All credentials of the same identities have the same scope.
     pub fn scope(&self) -> String {
         let identities: Vec<String> = self.identities().map(Identity::to_string).collect();
         identities.join("+")
     }
 
-    /// Whether any one identity alone may touch the lock (HTTP contract, Credentials): an
-    /// organization must own it; a user must own it or hold a key on it.
-    pub fn may_touch(&self, lock: &Lock) -> bool {
+    /// Rule 1: whether at least one identity may access the lock (HTTP contract, Credentials). An organization must own the
+    /// lock. A user must own it or hold a key of it.
+    pub fn may_access(&self, lock: &Lock) -> bool {
         self.identities().any(|identity| match identity {
             Identity::EveryOrganization => true,
             Identity::Organization(organization) => {
@@ -120,7 +120,7 @@ impl Principal {
 }
 
 impl fmt::Display for Principal {
-    /// For logs and audits: its credentials' proofs, joined by `+`.
+    /// The proofs, joined by `+`, for logs and audit trails.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.first.fmt(f)?;
         match &self.second {

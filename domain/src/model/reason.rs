@@ -1,4 +1,4 @@
-//! Why a write failed, and what a client can do about it.
+//! Reasons why writes fail, with retry advice for clients.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,65 +6,65 @@ use std::time::Duration;
 
 use crate::model::DeviceCode;
 
-/// Why a write failed: at the lock, or on the way to its shadow.
+/// The reason why a write failed, at the lock or on the way to its shadow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FailureReason {
-    /// The slot holds another key that the lock does not overwrite.
+    /// The slot holds another key, which the lock does not overwrite.
     SlotOccupied,
-    /// The lock holds this key already, in another slot.
+    /// The lock already holds this key in another slot.
     DuplicateKey,
-    /// The lock has no such slot.
+    /// The lock has no slot with this index.
     IndexOutOfRange,
-    /// No slot is free.
+    /// The lock has no free slot.
     NoSpace,
     /// The lock cannot write keys.
     Unsupported,
-    /// The lock was doing something else.
+    /// The lock was busy with another operation.
     DeviceBusy,
-    /// Nobody presented a card in time.
+    /// No card was presented in time.
     NoCardPresent,
-    /// The card was taken away too early.
+    /// The card was removed too early.
     CardRemoved,
-    /// The card is of a kind that the lock cannot encode.
+    /// The lock cannot encode this kind of card.
     CardIncompatible,
     /// The encoder did not finish in time.
     EncoderTimeout,
     /// The lock was bound to another thing while the write was open.
     Rebound,
-    /// The lock's own code.
+    /// An error code of the lock that is none of the other reasons.
     DeviceError(DeviceCode),
-    /// The shadow kept changing under the update.
+    /// The shadow had another version than expected, repeatedly.
     ShadowConflict,
-    /// The shadow document would be too large.
+    /// The shadow document would exceed the size limit of the shadow service.
     ShadowTooLarge,
-    /// The shadow service asked for fewer requests.
+    /// The shadow service limits the rate of requests.
     Throttled,
     /// The shadow service could not be reached or could not answer.
     Unavailable,
-    /// The shadow service does not let us in.
+    /// The shadow service rejected our credentials or permissions.
     NotAuthorized,
-    /// Whether the shadow took the update could not be found out.
+    /// It could not be determined in time whether the shadow accepted the update. It certainly never will.
     OutcomeUnknown,
 }
 
-/// What a client that wants the key in the lock should do next.
+/// Advice for a client that still wants the key in the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The same request will never succeed.
+    /// Do not retry: the same request will never succeed.
     Never,
-    /// After something at the lock or in the request has changed.
+    /// Retry after something at the lock or in the request has changed.
     AfterChange,
-    /// Later, with growing pauses.
+    /// Retry with growing pauses.
     BackOff,
-    /// After this time.
+    /// Retry after this time.
     After(Duration),
 }
 
 impl Retry {
-    /// Every class, as clients read it.
+    /// Every name that [`Retry::as_str`] returns.
     pub const NAMES: [&'static str; 4] = ["never", "after-change", "back-off", "retry-after"];
 
-    /// The class as clients read it.
+    /// The name of the class in the HTTP contract.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Never => "never",
@@ -75,7 +75,7 @@ impl Retry {
     }
 }
 
-/// Every reason that has no data of its own, with its name: the one table of names.
+/// The names of all reasons without data.
 const NAMED: [(&str, FailureReason); 17] = [
     ("SlotOccupied", FailureReason::SlotOccupied),
     ("DuplicateKey", FailureReason::DuplicateKey),
@@ -103,7 +103,7 @@ impl FailureReason {
         named.chain(std::iter::once("DeviceError"))
     }
 
-    /// The name that clients and locks use.
+    /// The name in the HTTP contract and in the device contract.
     pub fn name(&self) -> &'static str {
         NAMED
             .iter()
@@ -111,7 +111,7 @@ impl FailureReason {
             .map_or("DeviceError", |(name, _)| name)
     }
 
-    /// The lock's own code, where it gave one.
+    /// The lock's error code, if the reason is a device error.
     pub fn device_code(&self) -> Option<&DeviceCode> {
         match self {
             Self::DeviceError(code) => Some(code),
@@ -119,7 +119,7 @@ impl FailureReason {
         }
     }
 
-    /// What a client should do next.
+    /// Retry advice for clients.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Unsupported | Self::IndexOutOfRange | Self::ShadowTooLarge => Retry::Never,
@@ -141,8 +141,8 @@ impl FailureReason {
         }
     }
 
-    /// A lock's report in words: `reason`, and its own `code` where it gives one. A reason that is
-    /// not ours, or is one that only the way to the shadow can have, is kept as a device error.
+    /// Reads the `reason` and the optional `code` of a lock's result. An unknown reason becomes a device error, and so does one
+    /// that only the way to the shadow can cause.
     pub fn from_device(reason: &str, code: Option<&str>) -> Self {
         match reason.parse() {
             Ok(reason) if !Self::is_dispatch(&reason) => reason,
@@ -150,7 +150,7 @@ impl FailureReason {
         }
     }
 
-    /// Whether it arose on the way to the shadow, and not at the lock.
+    /// Whether the write failed on the way to the shadow, and not at the lock.
     pub fn is_dispatch(&self) -> bool {
         matches!(
             self,
@@ -167,7 +167,7 @@ impl FailureReason {
 impl FromStr for FailureReason {
     type Err = ();
 
-    /// One of the reasons without data.
+    /// Parses the name of a reason without data. The error is empty: the name is unknown.
     fn from_str(name: &str) -> Result<Self, ()> {
         let named = NAMED.iter().find(|(known, _)| *known == name);
         named.map(|(_, reason)| reason.clone()).ok_or(())

@@ -5,7 +5,7 @@ use crate::model::{
     WriteId,
 };
 
-/// One atomic change of one lock, as a policy decided it: the events to append, and the rows afterwards.
+/// One atomic change of one lock, as a policy decided it: the events to append, and the lock and its writes afterwards.
 ///
 /// An adapter stores it unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Save {
     pub lock: LockId,
     /// The revision that the decision was based on. The store applies the save only at exactly this revision.
     pub revision: Revision,
-    /// Events to append. Their versions continue from the lock's version.
+    /// Events to append, all of this lock. Their versions continue from the lock's version.
     pub events: Vec<RecordedEvent>,
     /// The lock with these events applied; `None`: there are no events, and the lock does not change.
     pub folded: Option<Box<Lock>>,

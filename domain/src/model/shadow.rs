@@ -1,22 +1,22 @@
-//! Contents of a device shadow, and changes of it.
+//! Contents of a device shadow, changes of it, and reports of locks.
 
 use crate::model::{
     ClientToken, FailureReason, KeyIndex, KeyUuid, Sequence, ShadowVersion, ThingName, Timestamp,
     Write, WriteId,
 };
 
-/// What the lock finds on its shadow for one write.
+/// The entry of one write on the shadow, in `desired.writeKey`. It tells the lock to execute the write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowEntry {
     /// The write.
     pub id: WriteId,
     /// The key.
     pub key: KeyUuid,
-    /// The slot.
+    /// The slot. `None`: the lock chooses one.
     pub index: Option<KeyIndex>,
-    /// Its place in the order of the lock's writes.
+    /// The lock executes its entries in ascending order of this number.
     pub seq: Sequence,
-    /// The lock skips it from then on; on the shadow in whole seconds.
+    /// From this time on the lock skips the entry. On the shadow it is in whole seconds, rounded down.
     pub expires_at: Timestamp,
 }
 
@@ -32,24 +32,26 @@ impl From<&Write> for ShadowEntry {
     }
 }
 
-/// One update of a shadow. With nothing to put, remove or clear it adds no byte and still moves the
-/// version: on an expected version that is a *fence*, without one it *creates* the shadow.
+/// One update of a shadow. It is applied as a whole or not at all, and increments the shadow's version.
+///
+/// An update without anything to put, remove or clear changes only the version. With an expected version it is a *fence*, which
+/// makes earlier updates at that version fail; without one it *creates* the shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowChange {
     /// The entry to add.
     pub put: Option<ShadowEntry>,
-    /// Entries to take away; one that is not there is no error.
+    /// Writes whose entries are removed. A missing entry is no error.
     pub remove: Vec<WriteId>,
-    /// Results to take away; likewise.
+    /// Writes whose results are removed. A missing result is no error.
     pub clear_results: Vec<WriteId>,
-    /// The update is taken only while the shadow has exactly this version; `None`: always.
+    /// The update is applied only while the shadow has exactly this version. `None`: at any version.
     pub expected: Option<ShadowVersion>,
-    /// Names this request.
+    /// Identifies this request; no other request has the same token.
     pub token: ClientToken,
 }
 
 impl ShadowChange {
-    /// A change that only moves the version, so that an earlier update on that version fails.
+    /// A change that only increments the version, so that any other update at version `expected` fails.
     pub fn fence(expected: ShadowVersion, token: ClientToken) -> Self {
         Self {
             expected: Some(expected),
@@ -57,7 +59,7 @@ impl ShadowChange {
         }
     }
 
-    /// A change that makes the shadow where it is missing.
+    /// A change that creates the shadow if it does not exist.
     pub fn create(token: ClientToken) -> Self {
         Self {
             put: None,
@@ -69,69 +71,69 @@ impl ShadowChange {
     }
 }
 
-/// What stands on a shadow.
+/// The contents of a shadow at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShadowSnapshot {
-    /// Its version.
+    /// The shadow's version.
     pub version: ShadowVersion,
     /// The writes that have an entry.
     pub entries: Vec<WriteId>,
-    /// What the lock reported and nobody has cleared yet.
+    /// The results on the shadow. They stay there until an update clears them.
     pub results: Vec<DeviceResult>,
 }
 
 impl ShadowSnapshot {
-    /// Whether the write has an entry or a result, which proves that its update was taken.
+    /// Whether the write has an entry or a result, which proves that the shadow has accepted it.
     pub fn knows(&self, id: WriteId) -> bool {
         self.entries.contains(&id) || self.results.iter().any(|r| r.write == id)
     }
 }
 
-/// What a lock says of one write.
+/// The outcome that a lock reports for one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceOutcome {
-    /// It is at it.
+    /// The lock is executing the write.
     InProgress,
-    /// The key is in its memory.
+    /// The lock holds the key.
     Succeeded {
-        /// The slot that it is in.
+        /// The slot of the key.
         slot: ReportedSlot,
     },
-    /// It tried or refused.
+    /// The lock could not or would not store the key.
     Failed(FailureReason),
-    /// Something that is none of these.
+    /// The result has no known format.
     Unreadable,
 }
 
-/// The slot that a lock names for a key that it holds.
+/// The slot in a lock's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportedSlot {
-    /// It names none.
+    /// The result names no slot.
     Missing,
-    /// This one.
+    /// The result names this slot.
     Index(KeyIndex),
-    /// It names something that is no slot number.
+    /// The result names something that is not a key index.
     Unreadable,
 }
 
-/// A lock's word on one write.
+/// A lock's result for one write, in `reported.writeKeyResult`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceResult {
     /// The write.
     pub write: WriteId,
-    /// What became of it.
+    /// The outcome.
     pub outcome: DeviceOutcome,
 }
 
-/// What one accepted update of a shadow reports.
+/// The results in one accepted update of a shadow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceReport {
-    /// The thing whose shadow it stands on.
+    /// The thing whose shadow was updated.
     pub thing: ThingName,
-    /// The shadow's version after it.
+    /// The shadow's version after the update, if it is known.
     pub shadow_version: Option<ShadowVersion>,
-    /// The results, in no order.
+    /// The results, in any order.
     pub results: Vec<DeviceResult>,
-    /// The entries that are known to stand on the shadow after the update.
+    /// Writes whose entries are known to be on the shadow after the update. Others may be there, too.
     pub entries: Vec<WriteId>,
 }

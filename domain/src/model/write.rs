@@ -1,4 +1,4 @@
-//! One key write and where it stands in its life.
+//! Key writes and their states.
 
 use std::time::Duration;
 
@@ -22,54 +22,54 @@ pub struct Intent {
     pub lease: Duration,
 }
 
-/// Where a write stands. Each state carries what is only true in it.
+/// The state of a write, with the data that exists only in this state. docs/protocol.md shows the transitions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WriteState {
-    /// Permitted, valid, durable; sent or about to be; the outcome is not known yet.
+    /// The write is permitted and durable. Whether the shadow has accepted it is not known yet.
     Prepared(Intent),
-    /// The shadow accepted it. This is what a 200 claims.
+    /// The shadow has accepted the write. A 200 claims this state.
     Sent,
-    /// The lock says that it is at it.
+    /// The lock reports that it is executing the write.
     InProgress,
-    /// The lock reports the key in its memory.
+    /// The lock reports that it holds the key.
     Succeeded(Settled),
-    /// The lock tried or refused.
+    /// The lock reports that it could not or would not store the key.
     Failed(FailureReason, Settled),
-    /// Not settled within its time to live; taken off the shadow.
+    /// The lock did not settle the write within its time to live. Its entry has been removed from the shadow.
     Expired {
         /// When that was recorded.
         at: Timestamp,
     },
-    /// A newer write for the same slot took its place.
+    /// A newer write for the same slot has replaced it.
     Superseded {
         /// When that was recorded.
         at: Timestamp,
     },
-    /// Taken back on request.
+    /// A client has withdrawn it.
     Withdrawn {
         /// When that was recorded.
         at: Timestamp,
     },
-    /// The shadow refused the update or certainly never took it.
+    /// The shadow does not have the write and will never accept it.
     Aborted {
         /// When that was recorded.
         at: Timestamp,
-        /// Why.
+        /// Why the shadow does not have it.
         reason: FailureReason,
     },
 }
 
-/// The lock's own word on a write; nothing changes it afterwards.
+/// When the lock's final result was recorded. Nothing changes the state of the write afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Settled {
     /// When the report was recorded.
     pub at: Timestamp,
-    /// It came after the write had expired, or been superseded or withdrawn.
+    /// Whether the report came after the write had expired, or been superseded or withdrawn.
     pub late: bool,
 }
 
 impl WriteState {
-    /// Every name that [`WriteState::name`] returns, in the order of the states.
+    /// Every name that [`WriteState::name`] returns, in the order of the variants.
     pub const NAMES: [&'static str; 9] = [
         "PREPARED",
         "SENT",
@@ -82,7 +82,7 @@ impl WriteState {
         "ABORTED",
     ];
 
-    /// The state's name as clients read it.
+    /// The name of the state in the HTTP contract.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Prepared(_) => "PREPARED",
@@ -98,7 +98,7 @@ impl WriteState {
     }
 }
 
-/// Where a write's `KeyWriteRequested` stands in the stream: the answer that its 200 gives.
+/// The position of a write's `KeyWriteRequested` in the stream, which its 200 answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requested {
     /// The event's version.
@@ -110,45 +110,45 @@ pub struct Requested {
 /// One key write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
-    /// Names it in the store, on the shadow and in the lock's report.
+    /// Identifies the write in the store, on the shadow and in the lock's report.
     pub id: WriteId,
     /// The lock.
     pub lock: LockId,
     /// The lock's UUID.
     pub uuid: LockUuid,
-    /// The thing that it was prepared for; only that thing's reports count.
+    /// The thing of the lock when the write was prepared. Reports of other things do not count.
     pub thing: ThingName,
     /// The key and slot as requested.
     pub slot: KeySlot,
-    /// Its place in the order of the lock's writes.
+    /// Orders the writes of the lock on its shadow.
     pub seq: Sequence,
-    /// Who asked, for audits; no decision reads it.
+    /// The principal that requested the write, as text for audit trails. No decision reads it.
     pub requested_by: String,
-    /// When it was prepared.
+    /// When the write was prepared.
     pub prepared_at: Timestamp,
-    /// Until when the lock may still apply it.
+    /// The end of its time to live. From then on the lock skips it.
     pub expires_at: Timestamp,
-    /// `None` while prepared, and for ever once aborted.
+    /// The position of its `KeyWriteRequested`. `None`: the write is prepared or aborted.
     pub requested: Option<Requested>,
-    /// Where it stands.
+    /// The state.
     pub state: WriteState,
-    /// What was odd about the lock's answers.
+    /// Violations of the device contract in the lock's results.
     pub anomalies: Anomalies,
-    /// The slot that the lock named, where it is another one than was asked for.
+    /// The slot that the lock reported, if it differs from the requested one.
     pub reported_index: Option<KeyIndex>,
-    /// When maintenance looks at it next: an open write to read its shadow or to expire it, one that its lock
-    /// settled to clear its result from the shadow, one that ended otherwise for a last look at what the lock
-    /// may have said. `None`: nothing is left to do.
+    /// When maintenance checks the write next. It reads the shadow of an open write or expires it; it clears the result of a
+    /// write that the lock has settled; and it looks for a late result of a write that ended otherwise. `None`: nothing is
+    /// left to do.
     pub next_check_at: Option<Timestamp>,
 }
 
 impl Write {
-    /// On the shadow and not final: SENT or IN_PROGRESS.
+    /// Whether its entry is on the shadow and it has no final state: SENT or IN_PROGRESS.
     pub fn is_open(&self) -> bool {
         matches!(self.state, WriteState::Sent | WriteState::InProgress)
     }
 
-    /// The intent while the outcome of its update is not known.
+    /// The intent of a prepared write. `None`: the write is in another state.
     pub fn intent(&self) -> Option<&Intent> {
         match &self.state {
             WriteState::Prepared(intent) => Some(intent),
@@ -156,7 +156,7 @@ impl Write {
         }
     }
 
-    /// The lock itself has said how it ended.
+    /// Whether the lock has reported a final result: SUCCEEDED or FAILED.
     pub fn is_settled_by_lock(&self) -> bool {
         matches!(
             self.state,
@@ -164,19 +164,19 @@ impl Write {
         )
     }
 
-    /// Settled by the lock, and its result is still to be cleared from the shadow.
+    /// Whether the lock has settled it and its result has not been cleared from the shadow yet.
     pub fn has_uncleared_result(&self) -> bool {
         self.is_settled_by_lock() && self.next_check_at.is_some()
     }
 
-    /// Whoever decides about its lock has to know of it: its outcome is not known yet, it is open, or its result is
-    /// still to be cleared. Others that maintenance looks at are found by their ids.
+    /// Whether decisions about its lock take it into account: it is prepared, it is open, or its result is still to be cleared.
+    /// A [`LockSnapshot`](crate::model::LockSnapshot) has exactly the live writes of a lock; others are read by their ids.
     pub fn is_live(&self) -> bool {
         self.intent().is_some() || self.is_open() || self.has_uncleared_result()
     }
 
-    /// When it came to its end, where it has.
-    pub fn settled_at(&self) -> Option<Timestamp> {
+    /// When it reached a final state. `None`: it is prepared or open.
+    pub fn ended_at(&self) -> Option<Timestamp> {
         match &self.state {
             WriteState::Prepared(_) | WriteState::Sent | WriteState::InProgress => None,
             WriteState::Succeeded(settled) | WriteState::Failed(_, settled) => Some(settled.at),
@@ -187,7 +187,7 @@ impl Write {
         }
     }
 
-    /// The lock's word came after the write had ended otherwise.
+    /// Whether the lock's result came after the write had expired, or been superseded or withdrawn.
     pub fn is_late(&self) -> bool {
         match &self.state {
             WriteState::Succeeded(settled) | WriteState::Failed(_, settled) => settled.late,
@@ -195,8 +195,10 @@ impl Write {
         }
     }
 
-    /// SENT for longer than `confirm_within`, or at a moment that lies further ahead than that: the clock was set back
-    /// since, and nobody knows for how long. A reading, not a state, and not a failure.
+    /// Whether the write has been SENT for longer than `confirm_within`. It does not mean that the write has failed.
+    ///
+    /// A write that was sent more than `confirm_within` in the future counts, too: the clock has been set back since, so its
+    /// age is unknown.
     pub fn is_unconfirmed(&self, now: Timestamp, confirm_within: Duration) -> bool {
         matches!(self.state, WriteState::Sent)
             && self.requested.is_some_and(|r| {
@@ -204,7 +206,7 @@ impl Write {
             })
     }
 
-    /// The event that its 200 answers with.
+    /// Its `KeyWriteRequested`, which its 200 answers. `None`: the write is prepared or aborted.
     pub fn requested_event(&self) -> Option<RecordedEvent> {
         self.requested.map(|requested| RecordedEvent {
             lock: self.lock,
@@ -216,13 +218,13 @@ impl Write {
         })
     }
 
-    /// How many bytes its entry takes on the shadow as compact JSON, with its separator.
+    /// The size of its entry on the shadow, in bytes of compact JSON with the separating comma.
     pub fn entry_bytes(&self) -> usize {
         entry_bytes(&self.slot) + digits(self.seq.0) + digits(self.expires_at.as_secs())
     }
 }
 
-/// The bytes of an entry without the digits of `seq` and `expiresAt`.
+/// The size of an entry in bytes, without the digits of `seq` and `expiresAt`.
 pub(crate) fn entry_bytes(slot: &KeySlot) -> usize {
     let index = slot
         .index
@@ -237,7 +239,7 @@ fn digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// The length of printable text inside a JSON string: a quote and a backslash take two bytes (RFC 8259, section 7).
+/// The length in bytes of printable text inside a JSON string: quotes and backslashes take two bytes (RFC 8259, section 7).
 fn escaped_len(text: &str) -> usize {
     text.bytes()
         .map(|b| if matches!(b, b'"' | b'\\') { 2 } else { 1 })

@@ -1,4 +1,4 @@
-//! May this key be written to this lock now? Rules 1 to 6.
+//! Admission rules 1 to 6: whether a key may be written to a lock now (docs/protocol.md).
 
 use std::borrow::Borrow;
 
@@ -7,68 +7,69 @@ use crate::model::{
     KeySlot, LockId, LockSnapshot, Principal, ThingName, Timestamp, Write, WriteId,
 };
 
-/// Someone wants a key in a lock.
+/// The command to write a key to a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteKey {
     /// The lock.
     pub lock: LockId,
-    /// The key, and the slot if the choice is not the lock's.
+    /// The key, and the slot. Without an index, the lock chooses the slot.
     pub slot: KeySlot,
 }
 
-/// The write may go ahead.
+/// What a permitted write needs to be prepared and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permitted {
     /// The thing whose shadow reaches the lock.
     pub thing: ThingName,
-    /// Open writes whose place it takes.
+    /// Open writes that it supersedes (rule 5).
     pub supersedes: Vec<WriteId>,
 }
 
-/// What is to be done.
+/// The decision on a command that no rule rejects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Write it.
+pub enum WriteDecision {
+    /// Write the key.
     Write(Permitted),
-    /// This open write is the same: there is nothing to record and nothing to send.
+    /// Rule 4: this open write has the same key and slot. Nothing has to be recorded or sent.
     AlreadyOpen(WriteId),
 }
 
-/// Why nothing is to be done.
+/// The rule that rejects a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// Rule 1: there is no such lock.
+    /// Rule 1: the lock does not exist.
     #[error("the lock does not exist")]
     LockNotFound,
-    /// Rule 1: the lock exists, and the principal may not touch it.
-    #[error("the principal may not touch the lock")]
+    /// Rule 1: the lock exists, and the principal may not access it.
+    #[error("the principal may not access the lock")]
     Forbidden,
-    /// Rule 2: no thing name is known for the lock.
+    /// Rule 2: the lock has no thing name.
     #[error("the lock is not bound to a thing")]
     NotProvisioned,
-    /// Rule 3: the lock has fewer slots.
+    /// Rule 3: the lock has no slot with this index.
     #[error("the lock has {capacity} key slots")]
     IndexBeyondCapacity {
-        /// How many it has; valid indexes are below.
+        /// The number of slots. Valid indexes are below it.
         capacity: u64,
     },
-    /// Rule 6: the lock has to settle some writes first.
+    /// Rule 6: the lock has too many open writes, or they occupy too much of the shadow. It has to settle some of them first.
     #[error("the lock has too many open writes")]
     TooManyOpenWrites,
 }
 
-/// Decides a write on what is known of the lock. Rule 5 shows in [`Permitted::supersedes`].
+/// Applies rules 1 to 6 to a command. `known` is the lock; `None`: it does not exist. The writes of rule 5 are in
+/// [`Permitted::supersedes`].
 ///
 /// # Errors
-/// The first rule that stands against it, in the order of their numbers.
+/// The first rule that rejects the command, in the order of their numbers.
 pub fn decide_write(
     known: Option<&LockSnapshot>,
     command: &WriteKey,
     principal: &Principal,
     limits: &Limits,
     now: Timestamp,
-) -> Result<Decision, Rejection> {
-    let snapshot = permit(known, principal)?;
+) -> Result<WriteDecision, Rejection> {
+    let snapshot = authorize(known, principal)?;
     let lock = &snapshot.lock;
     let thing = lock.thing.clone().ok_or(Rejection::NotProvisioned)?;
     if let (Some(index), Some(capacity)) = (command.slot.index, lock.key_capacity)
@@ -76,7 +77,7 @@ pub fn decide_write(
     {
         return Err(Rejection::IndexBeyondCapacity { capacity });
     }
-    // While a prepared write may still take its place, the open one is no answer: the turn is waited for.
+    // The lock's prepared write may supersede the open one, which then is no answer. The request waits for it in the queue.
     let will_be_superseded = |w: &Write| {
         let newer = snapshot.prepared();
         newer.is_some_and(|newer| supersedes(&newer.slot, w))
@@ -85,55 +86,57 @@ pub fn decide_write(
         .open()
         .find(|w| w.slot == command.slot && now < w.expires_at && !will_be_superseded(w))
     {
-        return Ok(Decision::AlreadyOpen(same.id));
+        return Ok(WriteDecision::AlreadyOpen(same.id));
     }
     let superseded: Vec<WriteId> = snapshot
         .open()
         .filter(|w| supersedes(&command.slot, w))
         .map(|w| w.id)
         .collect();
-    let staying = snapshot.open().filter(|w| !supersedes(&command.slot, w));
-    if !fits(staying, &command.slot, limits) {
+    let remaining = snapshot.open().filter(|w| !supersedes(&command.slot, w));
+    if !fits(remaining, &command.slot, limits) {
         return Err(Rejection::TooManyOpenWrites);
     }
-    Ok(Decision::Write(Permitted {
+    Ok(WriteDecision::Write(Permitted {
         thing,
         supersedes: superseded,
     }))
 }
 
-/// Rule 1, which holds for everything that is asked of a lock.
+/// Applies rule 1 and returns the lock. Every use case that acts for a principal calls it.
 ///
 /// # Errors
 /// [`Rejection::LockNotFound`], [`Rejection::Forbidden`].
-pub fn permit<S: Borrow<LockSnapshot>>(
+pub fn authorize<S: Borrow<LockSnapshot>>(
     known: Option<S>,
     principal: &Principal,
 ) -> Result<S, Rejection> {
     let snapshot = known.ok_or(Rejection::LockNotFound)?;
-    if principal.may_touch(&snapshot.borrow().lock) {
+    if principal.may_access(&snapshot.borrow().lock) {
         Ok(snapshot)
     } else {
         Err(Rejection::Forbidden)
     }
 }
 
-/// Rule 5: a newer write for an index supersedes the open one; one without an index, nothing.
+/// Rule 5: a write supersedes the open writes with the same index. A write without an index supersedes nothing.
 pub(super) fn supersedes(newer: &KeySlot, open: &Write) -> bool {
     newer.index.is_some() && newer.index == open.slot.index
 }
 
-fn fits<'a>(staying: impl Iterator<Item = &'a Write>, new: &KeySlot, limits: &Limits) -> bool {
-    let (mut writes, mut bytes) = (1, longest_entry(new) + Limits::RESULT_BYTES);
-    for write in staying {
+/// Rule 6: whether the open writes that remain and the new one stay within the limits.
+fn fits<'a>(remaining: impl Iterator<Item = &'a Write>, new: &KeySlot, limits: &Limits) -> bool {
+    let (mut writes, mut bytes) = (1, max_entry_bytes(new) + Limits::RESULT_BYTES);
+    for write in remaining {
         writes += 1;
         bytes += write.entry_bytes() + Limits::RESULT_BYTES;
     }
     writes <= limits.max_open_writes && bytes <= limits.document_budget
 }
 
-/// The entry of a write that has no `seq` and no end yet: both numbers at their longest.
-fn longest_entry(slot: &KeySlot) -> usize {
-    const LONGEST_NUMBERS: usize = 20 + 12;
-    crate::model::entry_bytes(slot) + LONGEST_NUMBERS
+/// The maximum size in bytes of the entry of a write that has no `seq` and no `expiresAt` yet.
+fn max_entry_bytes(slot: &KeySlot) -> usize {
+    const MAX_SEQ_DIGITS: usize = 20;
+    const MAX_EXPIRES_AT_DIGITS: usize = 12;
+    crate::model::entry_bytes(slot) + MAX_SEQ_DIGITS + MAX_EXPIRES_AT_DIGITS
 }

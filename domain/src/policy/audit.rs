@@ -1,26 +1,26 @@
-//! What stands on a shadow that should not, and what should and does not (I5).
+//! Differences between a lock's shadow and its writes (invariant I5).
 
 use crate::model::{DeviceOutcome, LockSnapshot, ShadowSnapshot, Write, WriteId, WriteState};
 
-/// Something that differs between a lock's shadow and its writes.
+/// A difference between a lock's shadow and its writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// An entry of a write that is over, or that was never given out: the lock would do it.
+    /// The shadow has an entry whose write has ended or does not exist. The lock would execute it.
     UnknownEntry(WriteId),
-    /// An open write without its entry: the lock will never hear of it.
+    /// An open write has no entry, so the lock never sees it.
     LostEntry(WriteId),
-    /// A result of a write that was never sent, or that is done with: it takes room.
+    /// The shadow has a result whose write was never sent, or whose result is already recorded. It occupies space.
     StrayResult(WriteId),
-    /// A result that is not recorded yet: a report got lost.
+    /// The shadow has a result that is not recorded: its report was lost.
     UnheardResult(WriteId),
 }
 
 impl Finding {
-    /// The names of all kinds.
+    /// Every name that [`Finding::name`] returns.
     pub const NAMES: [&'static str; 4] =
         ["UnknownEntry", "LostEntry", "StrayResult", "UnheardResult"];
 
-    /// What was found, as a name that programs read.
+    /// The kind of the finding, as logs, metrics and the output of an audit name it.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::UnknownEntry(_) => "UnknownEntry",
@@ -30,7 +30,7 @@ impl Finding {
         }
     }
 
-    /// Whose it is.
+    /// The write that the finding is about. It may not exist.
     pub const fn write(&self) -> WriteId {
         match self {
             Self::UnknownEntry(id)
@@ -41,20 +41,22 @@ impl Finding {
     }
 }
 
-/// Compares a shadow with the lock as it was loaded **after** the shadow was read: an entry is always younger than the
-/// intent that it is of, so that one which is unknown to the later reading was over by then. `others` are the writes
-/// that the shadow names and that the lock has no more to do with, as the history has them.
+/// Compares a shadow with the writes of its lock. `shadow` is `None` if it does not exist.
 ///
-/// While an intent is open, the shadow is in its hands, and what seems to be lost may be what it supersedes.
+/// The lock MUST be loaded **after** the shadow was read. An entry is always younger than its intent, so a write that the later
+/// load does not have as unfinished had ended by then. `others` are the writes that the shadow names and that are not
+/// unfinished in `snapshot`, as the history has them; load them last.
+///
+/// While the lock has an intent, no entry counts as lost, because the intent's update may have removed it as superseded.
 pub fn audit(
     shadow: Option<&ShadowSnapshot>,
     snapshot: &LockSnapshot,
     others: &[Write],
 ) -> Vec<Finding> {
-    let nothing = ShadowSnapshot::default();
-    let shadow = shadow.unwrap_or(&nothing);
+    let empty = ShadowSnapshot::default();
+    let shadow = shadow.unwrap_or(&empty);
     let other = |id: WriteId| others.iter().find(|w| w.id == id);
-    // Two locks may name one thing; the entry of the other's write is not ours to judge.
+    // Two locks may have the same thing. Entries and results of the other lock's writes are not findings of this lock.
     let foreign = |id: WriteId| other(id).is_some_and(|w| w.lock != snapshot.lock.id);
     let mut findings = Vec::new();
     for id in &shadow.entries {
@@ -81,7 +83,7 @@ pub fn audit(
                 findings.push(Finding::StrayResult(id));
             }
             Some((_, None)) => findings.push(Finding::UnheardResult(id)),
-            // Maintenance is going to look at it.
+            // Maintenance will check the write.
             Some((_, Some(_))) => {}
         }
     }

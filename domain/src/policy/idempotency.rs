@@ -1,4 +1,4 @@
-//! Has this request been made before? Invariant I7.
+//! Decides how a repeated request with an idempotency key is answered (invariant I7).
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use crate::model::{
     WriteState,
 };
 
-/// How a request with an idempotency key is answered.
+/// How to answer a request whose idempotency key has a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdempotencyDecision {
-    /// As a new request: it is the first with its key, or the earlier one changed nothing.
+    /// Run it as a new request: the record has expired, or the earlier request changed nothing.
     First,
-    /// As before: with the event of this write, or without an event at this version.
+    /// Repeat the first answer: the event of this write, or, with a version, no event at this version of the lock.
     Answered(WriteId, Option<LockVersion>),
-    /// With a conflict: the first request is still running.
+    /// Answer with a conflict: the first request is still running.
     Running,
-    /// The outcome of the first request is not known yet.
+    /// Answer that the outcome of this write, which the first request prepared, is not known yet.
     Undecided(WriteId),
-    /// With an error: the first request had another key or slot.
+    /// Answer with an error: the first request had another key or slot.
     OtherCommand,
 }
 
-/// Decides from the stored record and its write how to answer a request for `slot`.
+/// Decides how to answer a request for `slot`. `write` is the write of the record; `None`: it has been purged.
 ///
-/// A request runs for `request_timeout` at most. A record whose answer deadline is later than that was stored before the clock
-/// was set back, and its request has ended.
+/// A request runs for at most `request_timeout`. If the answer deadline of the record is further ahead than that, the clock has
+/// been set back since, and the request has ended.
 pub fn decide_idempotency(
     record: &IdempotencyRecord,
     write: Option<&Write>,

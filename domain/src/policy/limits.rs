@@ -4,32 +4,33 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// What bounds the writes of one lock.
+/// Limits of the writes of one lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many writes may be open at once.
+    /// The maximum number of open writes (rule 6), at least 1.
     pub max_open_writes: usize,
-    /// How many bytes all open writes may take on the shadow, each with [`Limits::RESULT_BYTES`] for
-    /// its result. AWS allows 8 KiB a document.
+    /// The maximum size of all open writes on the shadow, in bytes: their entries, with [`Limits::RESULT_BYTES`] for the result
+    /// of each (rule 6). AWS IoT allows 8 KiB for a document.
     pub document_budget: usize,
-    /// How long a lock may take to settle a write.
+    /// How long a lock may take to settle a write, more than zero. After that, the write expires.
     pub time_to_live: Duration,
-    /// From when on a write counts as unconfirmed.
+    /// How long after it was sent a write counts as unconfirmed and its shadow is read.
     pub confirm_within: Duration,
-    /// How long a recorded result may stay on the shadow when no update takes it along.
+    /// How long a recorded result may stay on the shadow until maintenance clears it. An update of another write clears it
+    /// earlier.
     pub clear_within: Duration,
-    /// How long the answer to a request with an `Idempotency-Key` is kept (I7).
+    /// How long the record of a request with an idempotency key is stored (I7).
     pub idempotency_retention: Duration,
-    /// How long a write that is over can be read; its events stay for ever.
+    /// How long an ended write can be read. Its events are never deleted.
     pub write_retention: Duration,
 }
 
 impl Limits {
-    /// Set aside for the result of a write, in bytes.
+    /// The space reserved on the shadow for the result of one write, in bytes.
     pub const RESULT_BYTES: usize = 192;
 
-    /// When the shadow of a write that ended without a result of its lock is read once more: the lock may have been executing
-    /// the write, and its report may have been lost.
+    /// When the shadow of a write that ended without a result is read once more. The lock may have been executing the write, and
+    /// its report may have been lost.
     pub(super) fn final_check_at(&self, ended: Timestamp) -> Timestamp {
         ended.after(self.confirm_within)
     }

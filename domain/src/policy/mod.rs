@@ -8,7 +8,7 @@ mod save_draft;
 mod settlement;
 mod transitions;
 
-pub use admission::{Decision, Permitted, Rejection, WriteKey, decide_write, permit};
+pub use admission::{Permitted, Rejection, WriteDecision, WriteKey, authorize, decide_write};
 pub use audit::{Finding, audit};
 pub use idempotency::{IdempotencyDecision, decide_idempotency, record_without_event};
 pub use limits::Limits;

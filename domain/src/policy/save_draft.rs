@@ -1,4 +1,4 @@
-//! Building of a [`Save`] from a snapshot of a lock.
+//! Builds a [`Save`] from a snapshot of a lock.
 
 use super::admission::supersedes;
 use super::limits::Limits;
@@ -7,7 +7,7 @@ use crate::model::{
     Timestamp, Write, WriteId, WriteState,
 };
 
-/// A save that is being put together on one snapshot.
+/// A save under construction, based on one snapshot.
 pub(super) struct SaveDraft<'a> {
     snapshot: &'a LockSnapshot,
     now: Timestamp,
@@ -33,7 +33,7 @@ impl<'a> SaveDraft<'a> {
         }
     }
 
-    /// Appends an event and answers its version.
+    /// Appends an event and returns its version.
     pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
         let known = &self.snapshot.lock;
         let lock = self
@@ -50,22 +50,23 @@ impl<'a> SaveDraft<'a> {
             event,
         };
         lock.apply(&event)
-            .expect("it is of this lock, goes on from its version, and creates nothing");
+            .expect("the event belongs to this lock, has its next version, and is no LockCreated");
         self.save.events.push(event);
         version
     }
 
-    pub(super) fn notice(&mut self, write: WriteId, anomalies: Anomalies) {
+    pub(super) fn add_anomalies(&mut self, write: WriteId, anomalies: Anomalies) {
         let new_anomalies = anomalies.iter().map(|anomaly| (write, anomaly));
         self.save.new_anomalies.extend(new_anomalies);
     }
 
+    /// Stores the write as it is afterwards.
     pub(super) fn put(&mut self, write: Write) {
         self.save.writes.push(write);
     }
 
-    /// The shadow accepted a prepared write: those that it supersedes and that are still open at this
-    /// moment end, then it is requested. Answers the write, which is then SENT and not yet put.
+    /// Records that the shadow accepted a prepared write: first ends the writes that it supersedes and that are still open, then
+    /// appends its `KeyWriteRequested`. Returns the write, now SENT, which the caller puts into the save.
     pub(super) fn request(&mut self, prepared: &Write, limits: &Limits) -> Write {
         let older = |w: &&Write| w.seq < prepared.seq && supersedes(&prepared.slot, w);
         for superseded in self.snapshot.open().filter(older) {

@@ -1,4 +1,4 @@
-//! What a lock's report changes.
+//! Decides what a lock's report changes.
 
 use super::limits::Limits;
 use super::save_draft::SaveDraft;
@@ -7,46 +7,47 @@ use crate::model::{
     ReportedSlot, Save, Settled, ShadowVersion, ThingName, Timestamp, Write, WriteState,
 };
 
-/// What to make of a report.
+/// The decision on one result of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReportDecision {
-    /// It says something new: save it. The write is as it is afterwards.
+    /// The result is new. Make this save; the write is as it is afterwards.
     Record(Box<Write>, Save),
-    /// It changes nothing.
+    /// The result changes nothing.
     Ignore(IgnoreReason),
 }
 
-/// Why a report changes nothing.
+/// Why a result changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgnoreReason {
-    /// The lock has said how this write ended, or that it is at it, before.
+    /// The lock has reported the same before.
     Repeated,
-    /// No such write, or one that never reached a shadow: either the lock or we are wrong.
+    /// The write does not exist or never reached the shadow. The lock or this service is faulty.
     Contradiction,
-    /// Another thing than the one that the write was prepared for.
+    /// The result is from another thing than the one that the write was prepared for.
     WrongThing,
-    /// The lock is at a write whose update is not committed yet; the commit will come by itself.
+    /// The lock is executing a write that is not committed yet. The commit needs no help of this report.
     Early,
 }
 
-/// One result as it was reported.
+/// One result of a report.
 #[derive(Clone, Debug)]
 pub struct ReportedResult<'a> {
-    /// The thing whose shadow it stands on.
+    /// The thing whose shadow has the result.
     pub thing: &'a ThingName,
-    /// The shadow's version with it.
+    /// The version of the shadow that has the result, if it is known.
     pub shadow_version: Option<ShadowVersion>,
-    /// What the lock said.
+    /// The outcome that the lock reports.
     pub outcome: &'a DeviceOutcome,
-    /// The write's entry is known to stand on the shadow beside it.
+    /// Whether the write's entry is known to be on the shadow, too.
     pub entry_remains: bool,
 }
 
-/// Decides on one result. `write` is the write of its id, as the snapshot or the history has it.
+/// Decides on one result. `write` is the write with the result's id, as the snapshot or the history has it; `None`: there is no
+/// such write.
 ///
-/// A result that comes before the commit of its write proves that the shadow took the write: it is
-/// requested and settled in one save (I6). One that comes after the write ended otherwise is recorded
-/// as late: what the lock did is never hidden. What the device contract rules out is recorded as an anomaly.
+/// A result that arrives before the commit of its write proves that the shadow accepted the write. One save then records the
+/// request and the result (I6). A result that arrives after the write ended otherwise is recorded as late, so that the events
+/// tell what the lock did. Violations of the device contract are recorded as anomalies.
 pub fn decide_report(
     snapshot: &LockSnapshot,
     write: Option<&Write>,
@@ -63,7 +64,7 @@ pub fn decide_report(
     match &write.state {
         WriteState::Aborted { .. } => ReportDecision::Ignore(IgnoreReason::Contradiction),
         WriteState::Succeeded(_) | WriteState::Failed(..) => {
-            said_before(snapshot, write, reported, limits, now)
+            record_repeated(snapshot, write, reported, limits, now)
         }
         WriteState::Prepared(_)
         | WriteState::Sent
@@ -72,19 +73,19 @@ pub fn decide_report(
         | WriteState::Superseded { .. }
         | WriteState::Withdrawn { .. } => match outcome_of(write, reported.outcome) {
             Some(outcome) => settle(snapshot, write, outcome, reported, limits, now),
-            None => without_outcome(snapshot, write, reported, limits, now),
+            None => record_without_outcome(snapshot, write, reported, limits, now),
         },
     }
 }
 
-/// How a write ends.
+/// The final outcome of a write.
 enum Outcome {
-    /// With the key in this slot.
+    /// The lock holds the key in this slot.
     Confirmed(KeySlot),
     Failed(FailureReason),
 }
 
-/// `None`: the result does not say.
+/// `None`: the result has no final outcome.
 fn outcome_of(write: &Write, outcome: &DeviceOutcome) -> Option<Outcome> {
     match outcome {
         DeviceOutcome::InProgress | DeviceOutcome::Unreadable => None,
@@ -103,8 +104,8 @@ const fn index_of(slot: ReportedSlot) -> Option<KeyIndex> {
     }
 }
 
-/// What is odd about a result, and was not before.
-fn anomalies_of(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
+/// The anomalies of a result that the write does not have yet.
+fn new_anomalies(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
     let mut found = Anomalies::NONE;
     match reported.outcome {
         DeviceOutcome::InProgress => return found,
@@ -125,14 +126,14 @@ fn anomalies_of(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
     if contradicts(write, reported.outcome) {
         found.insert(Anomaly::ContradictingResult);
     }
-    let says_how_it_ended = *reported.outcome != DeviceOutcome::Unreadable;
-    if reported.entry_remains && says_how_it_ended {
+    let is_final = *reported.outcome != DeviceOutcome::Unreadable;
+    if reported.entry_remains && is_final {
         found.insert(Anomaly::EntryLeft);
     }
     found.without(write.anomalies)
 }
 
-/// The lock has said something else before.
+/// Whether the lock has reported another final result before.
 fn contradicts(write: &Write, outcome: &DeviceOutcome) -> bool {
     match (&write.state, outcome) {
         (WriteState::Succeeded(_), DeviceOutcome::Failed(_))
@@ -146,7 +147,7 @@ fn contradicts(write: &Write, outcome: &DeviceOutcome) -> bool {
     }
 }
 
-/// The slot to keep with the write, where the lock names another one than was asked for.
+/// The reported slot, if it differs from the requested one.
 fn reported_index(write: &Write, outcome: &DeviceOutcome) -> Option<KeyIndex> {
     match outcome {
         DeviceOutcome::Succeeded { slot } => {
@@ -156,8 +157,8 @@ fn reported_index(write: &Write, outcome: &DeviceOutcome) -> Option<KeyIndex> {
     }
 }
 
-/// The lock has said how the write ended, and says something again: the first answer stays.
-fn said_before(
+/// Decides on a result of a write that the lock has already settled. The first result stays recorded; new anomalies are added.
+fn record_repeated(
     snapshot: &LockSnapshot,
     write: &Write,
     reported: &ReportedResult<'_>,
@@ -165,15 +166,15 @@ fn said_before(
     now: Timestamp,
 ) -> ReportDecision {
     let in_progress = *reported.outcome == DeviceOutcome::InProgress;
-    let new_anomalies = anomalies_of(write, reported);
+    let new_anomalies = new_anomalies(write, reported);
     if in_progress || (write.next_check_at.is_some() && new_anomalies.is_empty()) {
         return ReportDecision::Ignore(IgnoreReason::Repeated);
     }
-    // Where the result was cleared before and stands on the shadow again, it is to be cleared again.
+    // A result that was cleared and is on the shadow again has to be cleared again.
     let again = now.after(limits.clear_within);
     let after = Write {
         next_check_at: write.next_check_at.or(Some(again)),
-        anomalies: write.anomalies.and(new_anomalies),
+        anomalies: write.anomalies.union(new_anomalies),
         reported_index: write
             .reported_index
             .or_else(|| reported_index(write, reported.outcome)),
@@ -182,21 +183,21 @@ fn said_before(
     record(snapshot, after, new_anomalies, reported, now)
 }
 
-/// The lock is at it, or its result cannot be read.
-fn without_outcome(
+/// Decides on a result without a final outcome: the lock is executing the write, or the result is unreadable.
+fn record_without_outcome(
     snapshot: &LockSnapshot,
     write: &Write,
     reported: &ReportedResult<'_>,
     limits: &Limits,
     now: Timestamp,
 ) -> ReportDecision {
-    let new_anomalies = anomalies_of(write, reported);
+    let new_anomalies = new_anomalies(write, reported);
     let unreadable = *reported.outcome == DeviceOutcome::Unreadable;
     let soon = now.after(limits.clear_within);
     let after = match &write.state {
-        // The commit comes by itself, and the result still stands on the shadow then.
+        // The result is still on the shadow after the commit.
         WriteState::Prepared(_) => return ReportDecision::Ignore(IgnoreReason::Early),
-        // It is looked at in time to take the result off.
+        // The next check clears the unreadable result.
         WriteState::Sent | WriteState::InProgress if unreadable => Write {
             next_check_at: Some(write.next_check_at.map_or(soon, |at| at.min(soon))),
             ..write.clone()
@@ -206,7 +207,7 @@ fn without_outcome(
             state: WriteState::InProgress,
             ..write.clone()
         },
-        // The result stands on the shadow, and nobody may be going to take it off.
+        // The write has ended. If no check is scheduled, nothing else would clear the result.
         _ => Write {
             next_check_at: write.next_check_at.or(Some(soon)),
             ..write.clone()
@@ -216,13 +217,13 @@ fn without_outcome(
         return ReportDecision::Ignore(IgnoreReason::Repeated);
     }
     let after = Write {
-        anomalies: write.anomalies.and(new_anomalies),
+        anomalies: write.anomalies.union(new_anomalies),
         ..after
     };
     record(snapshot, after, new_anomalies, reported, now)
 }
 
-/// The lock says for the first time how the write ended.
+/// Records the first final result of a write.
 fn settle(
     snapshot: &LockSnapshot,
     write: &Write,
@@ -253,21 +254,21 @@ fn settle(
         }
     };
     draft.append(write.id, event);
-    let new_anomalies = anomalies_of(write, reported);
-    draft.notice(write.id, new_anomalies);
+    let new_anomalies = new_anomalies(write, reported);
+    draft.add_anomalies(write.id, new_anomalies);
     let after = Write {
         state,
         next_check_at: Some(now.after(limits.clear_within)),
-        anomalies: write.anomalies.and(new_anomalies),
+        anomalies: write.anomalies.union(new_anomalies),
         reported_index: reported_index(write, reported.outcome),
         ..current
     };
     draft.put(after.clone());
-    let version = likelier_version(snapshot, reported);
+    let version = likely_version(snapshot, reported);
     ReportDecision::Record(Box::new(after), draft.save(version))
 }
 
-/// Saves a write that goes on as it was, but for what is kept beside its state.
+/// Records a change of a write that appends no event.
 fn record(
     snapshot: &LockSnapshot,
     after: Write,
@@ -276,16 +277,14 @@ fn record(
     now: Timestamp,
 ) -> ReportDecision {
     let mut draft = SaveDraft::new(snapshot, now);
-    draft.notice(after.id, new_anomalies);
+    draft.add_anomalies(after.id, new_anomalies);
     draft.put(after.clone());
-    let version = likelier_version(snapshot, reported);
+    let version = likely_version(snapshot, reported);
     ReportDecision::Record(Box::new(after), draft.save(version))
 }
 
-/// Reports overtake each other, and the version only spares a conflict: the higher one is likelier.
-fn likelier_version(
-    snapshot: &LockSnapshot,
-    reported: &ReportedResult<'_>,
-) -> Option<ShadowVersion> {
+/// The likely current version of the shadow. Reports can overtake each other, so the higher version is the likelier one. A wrong
+/// version costs only a conflict.
+fn likely_version(snapshot: &LockSnapshot, reported: &ReportedResult<'_>) -> Option<ShadowVersion> {
     reported.shadow_version.max(snapshot.shadow_version)
 }

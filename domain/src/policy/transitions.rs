@@ -1,4 +1,4 @@
-//! The steps of a write as changes of the store: prepare, commit, abort, and what keeps a lock tidy.
+//! State transitions of writes as saves: prepare, commit, abort, terminate, and the scheduling of maintenance.
 
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use crate::model::{
     ShadowVersion, Timestamp, Write, WriteId, WriteState,
 };
 
-/// Step 2: the intent to write, durable before the shadow hears of it. It is not for a lock that has
-/// a prepared write. The revision that it is saved on orders it among the lock's writes.
+/// Step 2: prepares a write. Its intent is durable before the shadow is updated. The revision that the save creates becomes the
+/// write's `seq`.
+///
+/// The lock MUST NOT have a prepared write; debug builds panic if it has one.
 pub fn prepare(
     snapshot: &LockSnapshot,
     command: &WriteKey,
@@ -21,7 +23,10 @@ pub fn prepare(
     limits: &Limits,
     now: Timestamp,
 ) -> (Write, Save) {
-    debug_assert!(snapshot.prepared().is_none(), "one intent at a time");
+    debug_assert!(
+        snapshot.prepared().is_none(),
+        "a lock has at most one intent"
+    );
     let write = Write {
         id,
         lock: command.lock,
@@ -43,8 +48,8 @@ pub fn prepare(
     (write, draft.save(None))
 }
 
-/// Step 4: the shadow took the write and has version `accepted` now. `cleared` are the results that
-/// the same update took off the shadow.
+/// Step 4: commits a prepared write after the shadow has accepted it and has version `accepted` now. `cleared` are the writes
+/// whose results the same update has cleared. Returns the write, now SENT.
 pub fn commit(
     snapshot: &LockSnapshot,
     prepared: &Write,
@@ -60,8 +65,8 @@ pub fn commit(
     (sent, draft.save(Some(accepted)))
 }
 
-/// Step 5: the shadow certainly does not have the write and never will. No event, and the lock's
-/// version stays.
+/// Step 5: aborts a prepared write that the shadow does not have and will never accept. It appends no event, so the lock's version
+/// stays as it was.
 pub fn abort(
     snapshot: &LockSnapshot,
     prepared: &Write,
@@ -81,7 +86,7 @@ pub fn abort(
     draft.save(shadow_version)
 }
 
-/// The results of these writes are off the shadow.
+/// Records that an update has cleared the results of these writes from the shadow, which has version `shadow_version` now.
 pub fn clear_results(
     snapshot: &LockSnapshot,
     cleared: &[WriteId],
@@ -93,10 +98,12 @@ pub fn clear_results(
     draft.save(Some(shadow_version))
 }
 
-/// The write's shadow has been read and has its entry: it is looked at again when it counts as unconfirmed, and
-/// from then on whenever it is twice as old, until it expires. So a report that gets lost however late is found
-/// in a time like the one that it took, and an open write costs few readings: 11 in 48 h after the first at 60 s. Where
-/// the clock was set back since it was sent, its age is not known, and it is looked at again after `confirm_within`.
+/// Schedules the next check of an open write whose shadow has just been read and has its entry.
+///
+/// The first check is when the write counts as unconfirmed, each further one when it is twice as old, and the last one when it
+/// expires. So a lost report is found after at most the time that the lock took to send it, and an open write costs 11 reads in
+/// 48 h after the first one at 60 s. If the clock has been set back since the write was sent, its age is unknown, and the next
+/// check is after `confirm_within`.
 pub fn schedule_next_check(
     snapshot: &LockSnapshot,
     open: &Write,
@@ -121,8 +128,8 @@ pub fn schedule_next_check(
     draft.save(Some(shadow_version))
 }
 
-/// Whether maintenance was to look at the write only at a moment that no rule explains at `now`: it was decided by a clock
-/// that was ahead. The rules put it off by `confirm_within`, `clear_within`, or the age of an open write.
+/// Whether the next check of the write is later than any rule schedules it at `now`. A clock that was ahead has scheduled it then.
+/// The rules schedule checks after `confirm_within`, `clear_within`, or the age of an open write.
 pub fn is_scheduled_too_late(write: &Write, limits: &Limits, now: Timestamp) -> bool {
     let age = write
         .requested
@@ -134,8 +141,8 @@ pub fn is_scheduled_too_late(write: &Write, limits: &Limits, now: Timestamp) -> 
         .is_some_and(|at| at > now.after(longest))
 }
 
-/// Somebody is about to do something to the write's shadow: maintenance looks at it at that moment in
-/// any case, and whatever was decided before this save comes too late.
+/// Schedules the next check of a write for `at`, before its shadow is updated. So maintenance repairs an update that is cut short,
+/// and every save that was decided before this one becomes stale.
 pub fn schedule_check_at(
     snapshot: &LockSnapshot,
     open: &Write,
@@ -150,7 +157,7 @@ pub fn schedule_check_at(
     draft.save(None)
 }
 
-/// The last look at a write that ended without the lock's word: nothing is left to do.
+/// Records that the final check of an ended write is done.
 pub fn stop_checking(
     snapshot: &LockSnapshot,
     ended: &Write,
@@ -178,27 +185,28 @@ fn put_cleared(draft: &mut SaveDraft<'_>, snapshot: &LockSnapshot, cleared: &[Wr
     }
 }
 
-/// Why a write is taken off the shadow.
+/// Why an open write is removed from the shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Termination {
     /// Its time to live is over.
     Expired,
-    /// Someone took it back.
+    /// A client withdrew it.
     Withdrawn,
 }
 
-/// Ends an open write, once an update of the shadow at the version that was read has taken its entry
-/// off; `accepted` is the version after that update. The snapshot is older than that update, so that
-/// nobody who put the entry back in between goes unnoticed.
+/// Ends an open write after a conditional update has removed its entry from the shadow, which has version `accepted` now.
+///
+/// The snapshot MUST be older than that update. If a process has restored the entry in between, the save is stale. Returns the
+/// write as it is afterwards.
 pub fn terminate(
     snapshot: &LockSnapshot,
     open: &Write,
-    ending: Termination,
+    termination: Termination,
     accepted: ShadowVersion,
     limits: &Limits,
     now: Timestamp,
 ) -> (Write, Save) {
-    let (state, event) = match ending {
+    let (state, event) = match termination {
         Termination::Expired => (
             WriteState::Expired { at: now },
             LockEvent::KeyWriteExpired(open.slot.clone()),

@@ -8,35 +8,38 @@ use crate::model::{
     RecordedEvent, Timestamp, Write, WriteId,
 };
 
-/// Why events were not imported. Nothing of them was.
+/// Why events were not imported. None of them was, except that the outcome of [`RepoError::Unknown`] is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// They do not go on from what the store has.
+    /// An event does not continue the stream of its lock.
     #[error("event {at} of lock {lock} cannot be imported: {why}")]
     NotAStream {
         /// The lock.
         lock: LockId,
         /// The event's version.
         at: LockVersion,
-        /// What is wrong.
+        /// Why the event does not continue the stream.
         why: FoldError,
     },
-    /// The store did not do it, or did not say.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] RepoError),
 }
 
-/// Reads beside [`super::LockRepo`], over the same store, and the way in for the vendor's events.
+/// Further reads of the store behind [`super::LockRepo`], the import of events, and the deletion of old records.
+///
+/// - A read MUST see every save that was answered before the read started.
+/// - A read MUST NOT change anything, and can be repeated at any time.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
-    /// One write in any state.
+    /// Reads one write in any state. `None`: it does not exist or was purged.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError>;
 
-    /// At most `limit` events of a lock from version `first` on, in order. Empty beyond the end and
-    /// for an unknown lock.
+    /// Reads at most `limit` events of a lock, from version `first` on, in ascending order of their versions without gaps. The list
+    /// is empty beyond the end of the stream and for an unknown lock.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
@@ -47,8 +50,8 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError>;
 
-    /// At most `limit` writes whose `next_check_at` is at or before `until`, by (attention, id), those
-    /// after `after` only.
+    /// Reads at most `limit` writes whose `next_check_at` is at or before `until`, ordered by (`next_check_at`, id). With `after`,
+    /// only writes behind that position.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
@@ -59,14 +62,14 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
 
-    /// How much is unfinished at the moment. Writes that are SENT and were sent outside of `recently` count as
-    /// unconfirmed.
+    /// Counts the unfinished writes of all locks. Writes that are SENT and were sent outside of `recently` count as unconfirmed.
+    /// The age of the oldest intent MUST be measured by a monotonic clock, and may be 250 ms behind.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
     async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError>;
 
-    /// What is kept of a request of this name, also where its time is over.
+    /// Reads the idempotency record of this scope, even if it has expired, as long as it is not purged.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
@@ -75,9 +78,10 @@ pub trait LockHistory: Send + Sync {
         request: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError>;
 
-    /// Deletes at most `limit` kept answers whose time was over at `now`, and at most `limit` writes that
-    /// ended before `ended_before` and that nobody has to act on (no lease, no attention). Answers how many of
-    /// both. Streams are never shortened.
+    /// Deletes at most `limit` idempotency records that had expired at `now`, and at most `limit` writes that ended before
+    /// `ended_before` and have no next check. Returns how many of both were deleted.
+    ///
+    /// It MUST NOT delete prepared or open writes, nor any event. It can be repeated at any time.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
@@ -88,14 +92,17 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<usize, RepoError>;
 
-    /// At most `limit` locks by their ids, those after `after` only.
+    /// Reads at most `limit` locks in ascending order of their ids. With `after`, only locks with a greater id.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError>;
 
-    /// Appends events of the vendor, of any number of locks: all of them or none. Each lock's go on
-    /// from its version, or create it.
+    /// Appends events of any number of locks. The events of each lock are in the order of their versions; they continue its stream
+    /// or create the lock.
+    ///
+    /// The import MUST be atomic and durable: all events are appended or none. It MUST increment the revision of each lock, so that
+    /// saves which were decided before become stale. An import that is repeated fails with [`ImportError::NotAStream`].
     ///
     /// # Errors
     /// See [`ImportError`].

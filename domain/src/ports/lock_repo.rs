@@ -4,62 +4,64 @@ use async_trait::async_trait;
 
 use crate::model::{LockId, LockSnapshot, Save, WorkerId, Write};
 
-/// Why the store did not answer as asked.
+/// Why the store did not do what it was asked, and whether it may have done it nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RepoError {
-    /// **Not applied**: the lock has another revision now (or is unknown). Load and decide again.
+    /// **Not applied**: the lock has another revision than the save names, or does not exist. Load the lock and decide again.
     #[error("the lock has changed since it was loaded")]
     Stale,
-    /// **Not applied**: the store could not be reached or refused to work.
+    /// **Not applied**: the store could not be reached, or could not execute the request. The text is for the log.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// **Unknown**: the answer to a save or claim was lost. Load, and look for the write.
+    /// **Unknown**: the answer to a save, a claim, a purge or an import was lost. Load the lock to see whether it was applied. The
+    /// text is for the log.
     #[error("the store did not say whether it saved: {0}")]
     Unknown(String),
-    /// **Not applied**: a stored row breaks an invariant.
+    /// **Not applied**: a stored row violates an invariant. Repeating the request does not help.
     #[error("stored data is corrupt: table {table}, column {column}, key {key}")]
     Corrupt {
-        /// The table.
+        /// The table of the row.
         table: &'static str,
-        /// The column.
+        /// The column that violates the invariant.
         column: &'static str,
-        /// The row's key.
+        /// The key of the row.
         key: String,
     },
 }
 
-/// The locks, and the one way to change them.
+/// Stores locks with their events and writes. A save is the only way to change a lock, apart from claims and imports.
 ///
-/// - A save MUST be atomic and durable before it is answered, and MUST be taken only while the lock's
-///   revision is the one it names; it then moves the revision by one. Of several saves at one
-///   revision exactly one is taken.
-/// - Every save of a lock MUST be seen by every load of it that starts after the save was answered.
-/// - A prepared write MUST be claimed by at most one owner at a time, and only when its lease has ended.
-///   A claim moves the epoch and the lock's revision by one, so that a save which an earlier owner decided
-///   on comes too late.
-/// - A lease MUST be counted by a monotonic clock, never by a wall clock: from the save or the claim that
-///   carries it at the earliest, and from the first call of [`LockRepo::claim`] that finds it in the store at the
-///   latest, where that call is 250 ms later than the one before. So a wall clock that is set in either direction,
-///   this machine's or a database's, neither delays a claim nor takes a lease from an owner that is alive.
+/// - **Atomicity.** A save MUST be applied as a whole or not at all, and MUST be durable before it is answered.
+/// - **Ordering.** A save MUST be applied only while the lock has exactly the revision that the save names, and MUST increment it.
+///   So of several saves at one revision exactly one is applied, and a save that is repeated is stale.
+/// - **Visibility.** A load MUST see every save that was answered before the load started.
+/// - **Take-over.** A prepared write MUST be claimed by at most one worker at a time, and only after its lease has ended. A claim
+///   MUST increment the epoch and the lock's revision, so that saves which the earlier worker decided on are stale.
+/// - **Leases.** A lease MUST be measured by a monotonic clock, never by a wall clock. Its start MUST NOT be earlier than the save
+///   or claim that stored it, and MUST NOT be later than the first call of [`LockRepo::claim`] that finds it in the store,
+///   provided that this call is at least 250 ms after the call before. So a step of any wall clock, of this machine or of a
+///   database, neither delays a claim nor ends the lease of a living worker.
 #[async_trait]
 pub trait LockRepo: Send + Sync {
-    /// The lock and its unfinished writes, of one revision; `None` where there is no such lock.
+    /// Loads a lock with its live writes, all of one revision. `None`: there is no such lock.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError>;
 
-    /// Makes one change.
+    /// Applies one save. The lease of a prepared write in it starts anew.
     ///
     /// # Errors
-    /// See [`RepoError`]; on all but [`RepoError::Unknown`] nothing has changed.
+    /// See [`RepoError`]. Only after [`RepoError::Unknown`] may the save have been applied, or may still be.
     async fn save(&self, save: Save) -> Result<(), RepoError>;
 
-    /// Takes over one prepared write whose lease has ended, the longest overdue first, for `owner`
-    /// and for `lease` from now. `None`: there is none. It is called every second: a lease that another process
-    /// holds is counted from the first call that finds it.
+    /// Takes over one prepared write whose lease has ended, the longest overdue first, and gives it to `worker` for `lease` from
+    /// now. Returns the write with its new intent. `None`: no lease has ended.
+    ///
+    /// The caller calls it every second, because the lease of another process may be measured only from the first call that
+    /// finds it.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`], [`RepoError::Corrupt`].
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError>;
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError>;
 }

@@ -1,4 +1,5 @@
-//! What the domain asks of the world. Each port states its contract; `keywright-testkit` checks it.
+//! The ports: traits through which the domain reaches stores, shadows, clocks and reports. Each trait states its contract, and
+//! `keywright-testkit` checks those of [`LockRepo`], [`LockHistory`], [`ShadowPort`] and [`AuthPort`].
 
 mod auth;
 mod lock_history;

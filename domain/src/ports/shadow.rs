@@ -4,47 +4,49 @@ use crate::model::{
     ClientToken, FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName,
 };
 
-/// Why an update or a read has no good answer: what a caller may conclude from it.
+/// Why an update or a read failed, by what the caller may conclude from it. The details are for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShadowError {
-    /// **Not applied**: the request certainly never left (connecting failed, or it was dropped from a
-    /// queue before it was sent).
+    /// **Not applied**: the request certainly never left the process. Connecting failed, or the request was removed from a queue
+    /// before it was sent.
     #[error("not sent to the shadow ({reason}): {detail}")]
     NotApplied {
         /// The reason that clients read.
         reason: FailureReason,
-        /// For the log.
+        /// The cause.
         detail: String,
     },
-    /// **Refused**: the shadow answered 400, 401, 403, 404, 405, 413, 415 or 429. It did not take this
-    /// request; that says nothing of an earlier one.
+    /// **Refused**: the shadow service answered 400, 401, 403, 404, 405, 413, 415 or 429. It did not apply this request. That
+    /// proves nothing about an earlier copy of it.
     #[error("refused by the shadow ({reason}): {detail}")]
     Refused {
         /// The reason that clients read.
         reason: FailureReason,
-        /// For the log.
+        /// The cause.
         detail: String,
     },
-    /// **Conflict**: the shadow does not have the expected version.
+    /// **Conflict**: the shadow has another version than the update expects. The update was not applied.
     #[error("the shadow has another version")]
     Conflict,
-    /// **Unknown**: everything else, all 5xx, resets, deadlines and lost sessions among them. The
-    /// update may have been applied, or may still be.
+    /// **Unknown**: every other failure, such as 5xx, connection resets, timeouts and lost sessions. The update may have been
+    /// applied, or may still be.
     #[error("the shadow's answer is unknown: {0}")]
     Unknown(String),
 }
 
-/// The device shadows of things: the named shadow with the key writes, nothing else.
+/// The device shadows of things. Each thing has one named shadow for its key writes, which nothing else uses.
 ///
-/// - An update MUST be all or nothing and MUST be conditional on `expected` where that is given.
-/// - An adapter MUST NOT repeat an update on its own: a repeat of an applied update comes back as
-///   a conflict and hides the success.
-/// - An adapter MUST answer [`ShadowError::Unknown`] whenever it cannot exclude that the update was
-///   or will be applied, and MUST NOT take the answer to another token for its own.
-/// - A shadow does not know whether a thing or a lock exists: an update of any thing succeeds.
+/// - **Atomicity.** An update MUST be applied as a whole or not at all.
+/// - **Ordering.** An update with an expected version MUST be applied only at exactly that version. An accepted update MUST
+///   increment the version by one.
+/// - **No repetition.** An adapter MUST NOT send an update twice. A copy of an applied update is answered with a conflict, which
+///   hides the success.
+/// - **Outcomes.** An adapter MUST return [`ShadowError::Unknown`] whenever the update may have been applied or may still be. It MUST
+///   NOT take an answer to another client token as the answer to this request.
+/// - **Unknown things.** A shadow service does not know which things and locks exist, so an update of any thing MAY succeed.
 #[async_trait]
 pub trait ShadowPort: Send + Sync {
-    /// Changes a shadow and answers its new version.
+    /// Applies one update and returns the shadow's new version. An update without an expected version creates a missing shadow.
     ///
     /// # Errors
     /// See [`ShadowError`].
@@ -54,10 +56,11 @@ pub trait ShadowPort: Send + Sync {
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError>;
 
-    /// Reads a shadow; `None` where it does not exist. Entries and results under other names than write ids are left out.
+    /// Reads a shadow. `None`: it does not exist. Entries and results whose names are no write ids are left out. A read changes
+    /// nothing, so it can be repeated, each time with another token.
     ///
     /// # Errors
-    /// See [`ShadowError`]; a read changes nothing, so each of them means only: not read.
+    /// See [`ShadowError`]. Whichever it is, the shadow was not read.
     async fn read(
         &self,
         thing: &ThingName,

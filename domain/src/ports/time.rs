@@ -2,24 +2,26 @@ use async_trait::async_trait;
 
 use crate::model::{Tick, Timestamp};
 
-/// The wall clock, for what is recorded and for times to live. It may be set back.
+/// The wall clock: for the times of events, and for times to live. It MAY be set forward or back at any time.
 pub trait Clock: Send + Sync {
-    /// This moment.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 
-/// A monotonic clock that can be waited for, for deadlines and pauses.
+/// A monotonic clock with timers: for deadlines and pauses. Its ticks MUST NOT decrease, and MUST NOT change when the wall clock is
+/// set.
 #[async_trait]
 pub trait Timer: Send + Sync {
-    /// This moment.
+    /// The current tick.
     fn tick(&self) -> Tick;
 
-    /// Waits until that moment; at once where it has passed.
+    /// Waits until the tick `moment`. It returns at once if that tick has passed.
     async fn sleep_until(&self, moment: Tick);
 }
 
-/// Ids that nobody else has: 128 bits each, of which at least 74 are random or certainly unused.
+/// Generates ids of 128 bits. An id MUST be unique across all processes and restarts: at least 74 of its bits are random or
+/// certainly unused, the low 32 bits among them, which are also the domain's source of jitter.
 pub trait IdGenerator: Send + Sync {
-    /// The next one.
+    /// Generates the next id.
     fn next_id(&self) -> u128;
 }

@@ -1,5 +1,6 @@
-//! Steps 3 to 6 of the write protocol as a machine without I/O: what was observed goes in, what to do
-//! next comes out. The use case and the recoverer drive the same machine, and so can a model.
+//! Steps 3 to 6 of the write protocol as a state machine without I/O: an observation goes in, the next step comes out.
+//!
+//! The use case, the recoverer and the model of the tests run the same machine. docs/protocol.md has its transition table.
 
 use crate::model::{FailureReason, ShadowVersion};
 
@@ -10,59 +11,61 @@ pub enum Step {
     Send(ShadowVersion),
     /// Read the shadow.
     Read,
-    /// Make the shadow, unconditionally.
+    /// Create the shadow, with an unconditional update.
     Create,
-    /// Ask the store whether the intent is still open and of our epoch.
+    /// Read from the store whether the intent is still open and has our epoch.
     CheckOwnership,
-    /// Move the shadow's version, conditional on this one, so that late copies of the update fail.
+    /// Increment the shadow's version, conditional on this version, so that late copies of the update fail.
     Fence(ShadowVersion),
-    /// Wait a little, longer each time.
+    /// Wait. Each pause of an attempt is twice as long as the one before, up to a limit.
     Pause,
-    /// Record that the shadow has the write, at this version.
+    /// Record that the shadow, at this version, has the write.
     Commit(ShadowVersion),
-    /// Record that the shadow does not have the write and never will.
+    /// Record that the shadow does not have the write and will never accept it. The version is that of the shadow, if it is
+    /// known.
     Abort(FailureReason, Option<ShadowVersion>),
-    /// Someone else ended or took over the intent: read its fate.
+    /// Another process has taken over or closed the intent: read its outcome from the store.
     ReadOutcome,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Observation {
-    /// The update or fence was accepted; the shadow has this version now.
+    /// The shadow accepted the update, the creation or the fence, and has this version now.
     Accepted(ShadowVersion),
-    /// It was certainly not applied: never sent, or refused.
+    /// The request was certainly not applied: it was not sent, or it was refused.
     NotApplied(FailureReason),
-    /// The shadow has another version.
+    /// The shadow has another version than the request expected.
     Conflict,
-    /// It may have been applied, or may still be.
+    /// The request may have been applied, or may still be.
     Unknown,
-    /// The shadow has this version, and the write's entry or result is on it or not.
-    Seen {
-        /// The version.
+    /// The shadow was read.
+    ShadowRead {
+        /// The shadow's version.
         version: ShadowVersion,
-        /// The write is there.
+        /// Whether the shadow has an entry or a result of the write.
         present: bool,
     },
-    /// There is no shadow.
-    Missing,
+    /// The shadow does not exist.
+    ShadowMissing,
     /// The shadow or the store could not be read.
-    Unreadable,
-    /// The intent is open and ours.
-    Ours,
-    /// The intent is closed, or of a later epoch.
-    NotOurs,
+    ReadFailed,
+    /// The intent is open and has our epoch.
+    Owned,
+    /// The intent is closed, or has a later epoch.
+    NotOwned,
     /// The pause is over.
-    Rested,
+    Paused,
 }
 
-/// One owner's attempt to bring an intent to its end.
+/// The attempt of one process to find out or bring about the outcome of an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
     phase: Phase,
     resends_left: u8,
     /// A copy of the update may still be on its way or already applied.
     unknown_copy: bool,
+    /// The reason with which a fence aborts the write.
     reason: FailureReason,
 }
 
@@ -78,23 +81,23 @@ enum Phase {
 }
 
 impl Attempt {
-    /// How often an update is sent again after an unknown or conflicting outcome.
-    pub const RESENDS: u8 = 2;
+    /// How often a request sends its update again after a conflict or an unknown outcome.
+    pub const MAX_RESENDS: u8 = 2;
 
-    /// The request's own attempt: the update goes out on the version kept by the store.
-    pub const fn of_request(version: ShadowVersion) -> (Self, Step) {
+    /// The attempt of the request itself, with its first step: it sends the update at the version that the store has.
+    pub const fn for_request(version: ShadowVersion) -> (Self, Step) {
         let attempt = Self {
             phase: Phase::Sending,
-            resends_left: Self::RESENDS,
+            resends_left: Self::MAX_RESENDS,
             unknown_copy: false,
             reason: FailureReason::OutcomeUnknown,
         };
         (attempt, Step::Send(version))
     }
 
-    /// A take-over. What the earlier owner sent is unknown, and nothing is sent again: a key must not
-    /// appear on a door minutes after the caller gave up.
-    pub const fn of_recoverer() -> (Self, Step) {
+    /// The attempt of the recoverer, with its first step. It assumes that an update with an unknown outcome is on its way, and
+    /// never sends the update again: a key must not appear in a lock minutes after the caller has given up.
+    pub const fn for_recoverer() -> (Self, Step) {
         let attempt = Self {
             phase: Phase::Reading,
             resends_left: 0,
@@ -104,8 +107,8 @@ impl Attempt {
         (attempt, Step::Read)
     }
 
-    /// Takes in what came of the last step. What does not fit it is treated as unreadable: the
-    /// attempt then reads again, which is always safe.
+    /// Returns the step that follows the observation of the last step. An observation that does not fit the last step leads to a
+    /// pause and another read, which is always safe.
     pub fn next(&mut self, observation: Observation) -> Step {
         match (self.phase, observation) {
             (Phase::Sending, Observation::Accepted(version)) => self.end(Step::Commit(version)),
@@ -121,14 +124,14 @@ impl Attempt {
             }
             (
                 Phase::Reading,
-                Observation::Seen {
+                Observation::ShadowRead {
                     version,
                     present: true,
                 },
             ) => self.end(Step::Commit(version)),
             (
                 Phase::Reading,
-                Observation::Seen {
+                Observation::ShadowRead {
                     version,
                     present: false,
                 },
@@ -137,12 +140,12 @@ impl Attempt {
                 self.phase = Phase::Checking(version);
                 Step::CheckOwnership
             }
-            (Phase::Reading, Observation::Missing) => {
+            (Phase::Reading, Observation::ShadowMissing) => {
                 self.phase = Phase::Creating;
                 Step::Create
             }
-            (Phase::Checking(_), Observation::NotOurs) => self.end(Step::ReadOutcome),
-            (Phase::Checking(version), Observation::Ours) => self.resend_or_fence(version),
+            (Phase::Checking(_), Observation::NotOwned) => self.end(Step::ReadOutcome),
+            (Phase::Checking(version), Observation::Owned) => self.resend_or_fence(version),
             (Phase::Fencing, Observation::Accepted(version)) => {
                 let reason = self.reason.clone();
                 self.end(Step::Abort(reason, Some(version)))
@@ -156,8 +159,8 @@ impl Attempt {
         }
     }
 
-    /// A refusal ends the attempt only where no earlier copy is unaccounted for: it says nothing of
-    /// that one. Else the attempt fences, without a further resend.
+    /// A refusal aborts the attempt only if no earlier copy of the update has an unknown outcome, because it proves nothing about
+    /// that copy. Otherwise the attempt fences, without a further resend.
     fn after_refusal(&mut self, reason: FailureReason) -> Step {
         if !self.unknown_copy {
             return self.end(Step::Abort(reason, None));
@@ -167,7 +170,7 @@ impl Attempt {
         self.read()
     }
 
-    /// The version was read before ownership was checked, so whoever takes over later moves past it.
+    /// The version was read before ownership was checked, so a process that takes the intent over later moves the shadow past it.
     fn resend_or_fence(&mut self, version: ShadowVersion) -> Step {
         if let Some(left) = self.resends_left.checked_sub(1) {
             self.resends_left = left;

@@ -43,9 +43,9 @@ impl KeyWrites {
                     self.observe_update(&prepared.write.thing, create).await
                 }
                 Step::CheckOwnership => match self.load_if_owned(&prepared.write).await {
-                    Ok(Some(_)) => Observation::Ours,
-                    Ok(None) => Observation::NotOurs,
-                    Err(_) => Observation::Unreadable,
+                    Ok(Some(_)) => Observation::Owned,
+                    Ok(None) => Observation::NotOwned,
+                    Err(_) => Observation::ReadFailed,
                 },
                 Step::Fence(version) => {
                     let fence = ShadowChange::fence(version, prepared.tokens.next());
@@ -54,7 +54,7 @@ impl KeyWrites {
                 Step::Pause => {
                     self.sleep(self.jittered(pause)).await;
                     pause = (pause * 2).min(self.settings.max_backoff);
-                    Observation::Rested
+                    Observation::Paused
                 }
                 Step::Commit(version) => return self.commit(prepared, version).await,
                 Step::Abort(reason, version) => return self.abort(prepared, reason, version).await,
@@ -78,20 +78,20 @@ impl KeyWrites {
         self.observe_update(&prepared.write.thing, change).await
     }
 
-    /// Looks for the write on the shadow. Results that stand there are settled first, so that a write which the lock has
-    /// executed is not superseded.
+    /// Looks for the write on the shadow. Results on the shadow are settled first, so that a write which the lock has executed is
+    /// not superseded.
     async fn find_write(&self, prepared: &mut PreparedWrite) -> Observation {
         let thing = &prepared.write.thing;
         match self.read_shadow(thing, &mut prepared.tokens).await {
             Ok(Some(found)) => {
                 let (version, present) = (found.version, found.knows(prepared.write.id));
                 match self.settle_shadow(thing, found).await {
-                    Ok(()) => Observation::Seen { version, present },
-                    Err(_) => Observation::Unreadable,
+                    Ok(()) => Observation::ShadowRead { version, present },
+                    Err(_) => Observation::ReadFailed,
                 }
             }
-            Ok(None) => Observation::Missing,
-            Err(_) => Observation::Unreadable,
+            Ok(None) => Observation::ShadowMissing,
+            Err(_) => Observation::ReadFailed,
         }
     }
 

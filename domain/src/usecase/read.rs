@@ -40,7 +40,7 @@ impl KeyWrites {
         principal: &Principal,
     ) -> Result<LockSnapshot, ReadError> {
         let known = self.ports.locks.load(lock).await?;
-        Ok(policy::permit(known, principal)?)
+        Ok(policy::authorize(known, principal)?)
     }
 
     /// One write of the lock, in any state.
@@ -91,7 +91,7 @@ impl KeyWrites {
                 }
                 write => write,
             };
-            let ended = write.as_ref().is_ok_and(|w| w.settled_at().is_some());
+            let ended = write.as_ref().is_ok_and(|w| w.ended_at().is_some());
             if ended || timer.tick() >= deadline {
                 return write;
             }

@@ -33,7 +33,7 @@ impl KeyWrites {
             tokens,
         };
         let deadline = self.deadline(self.settings.request_timeout);
-        let resolving = self.execute(prepared, Attempt::of_recoverer());
+        let resolving = self.execute(prepared, Attempt::for_recoverer());
         bounded(&*self.ports.timer, deadline, pin!(resolving)).await;
         Ok(Some(id))
     }

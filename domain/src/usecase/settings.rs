@@ -4,27 +4,28 @@ use std::time::Duration;
 
 use crate::policy::Limits;
 
-/// Time limits and bounds of the write protocol. The defaults are those of the service.
+/// Time limits and bounds of the write protocol. The defaults are those of the Keywright service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Limits of the writes of one lock.
     pub limits: Limits,
-    /// Timeout of a whole request, from its arrival to its answer.
+    /// Timeout of a whole request, from its arrival to its answer. More than zero.
     pub request_timeout: Duration,
-    /// How long a request may wait in its lock's queue.
+    /// How long a request may wait in its lock's queue. More than zero.
     pub queue_timeout: Duration,
-    /// Timeout of one call of the shadow port.
+    /// Timeout of one call of the shadow port. More than zero.
     pub shadow_timeout: Duration,
-    /// The first pause while an outcome is unknown. Each further pause is twice as long.
+    /// The first pause while an outcome is unknown. Each further pause is twice as long. Pauses are jittered: each takes a random
+    /// time between half of it and all of it.
     pub first_backoff: Duration,
     /// The longest pause.
     pub max_backoff: Duration,
-    /// How long a process may act on an intent before another process takes it over.
+    /// How long a process may act on an intent before another process takes it over. At least `request_timeout`,
+    /// `shadow_timeout` and `lease_margin` together.
     pub lease: Duration,
-    /// How much longer than the request timeout and the shadow timeout together a lease must be. The margin covers clocks
-    /// that run at different speeds, and a store that answers slowly.
+    /// The safety margin of a lease. It covers monotonic clocks that run at different speeds, and a store that answers slowly.
     pub lease_margin: Duration,
-    /// How many requests may wait in one lock's queue in this process.
+    /// The maximum number of requests that wait in one lock's queue in this process, besides the one at the front.
     pub max_waiting: usize,
 }
 
@@ -47,10 +48,11 @@ impl Default for Settings {
 /// Settings that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
-    /// A limit is zero.
+    /// The named setting is zero.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
-    /// Writes would be deleted while clients can still ask for them.
+    /// Writes would be deleted while an idempotency record or a running request still needs them. The duration is the shortest
+    /// retention that is safe.
     #[error("writes must be kept for at least as long as answers, and as lease + request ({0:?})")]
     WriteRetentionTooShort(Duration),
     /// A process could act on an intent after its lease.

@@ -9,11 +9,11 @@ use super::executor::{PreparedWrite, WriteOutcome};
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::shadow_calls::reason_of;
 use crate::model::{
-    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent,
+    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent, LockId,
     LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowChange, ShadowVersion, ThingName,
     Tick, Write, WriteId,
 };
-use crate::policy::{self, Decision, IdempotencyDecision, Permitted, Rejection, WriteKey};
+use crate::policy::{self, IdempotencyDecision, Permitted, Rejection, WriteDecision, WriteKey};
 use crate::ports::RepoError;
 
 /// The result of a successful request: what a 200 answers.
@@ -85,43 +85,42 @@ impl KeyWrites {
         principal: &Principal,
         options: RequestOptions,
     ) -> Result<WriteReceipt, WriteError> {
-        let key = options.idempotency_key;
-        let scope = key.map(|key| IdempotencyScope::new(command.lock, principal, key));
-        let scope = scope.as_ref();
         let deadline = self.request_deadline(options.deadline);
-        let queue_deadline = deadline.min(self.deadline(self.settings.queue_timeout));
+        let key = options.idempotency_key;
+        let request = Request {
+            command,
+            principal,
+            scope: key.map(|key| IdempotencyScope::new(command.lock, principal, key)),
+            deadline,
+            queue_deadline: deadline.min(self.deadline(self.settings.queue_timeout)),
+        };
+        let busy = || WriteError::Busy { undecided: None };
         let timer = &*self.ports.timer;
         let lookup = async {
-            let first = self.load(command).await?;
+            let first = self.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
-            policy::permit(first.as_ref(), principal)?;
-            Ok::<_, WriteError>((self.earlier_answer(command, scope).await?, first))
+            policy::authorize(first.as_ref(), principal)?;
+            Ok::<_, WriteError>((self.earlier_answer(&request).await?, first))
         };
-        let found = bounded(timer, queue_deadline, pin!(lookup)).await;
-        let (earlier, first) = found.unwrap_or(Err(WriteError::Busy { undecided: None }))?;
+        let found = bounded(timer, request.queue_deadline, pin!(lookup)).await;
+        let (earlier, first) = found.unwrap_or_else(|| Err(busy()))?;
         if let Some(earlier) = earlier {
             return Ok(earlier);
         }
-        match self.decide(first.as_ref(), command, principal)? {
-            Decided::AlreadyOpen(receipt) if scope.is_none() => return Ok(receipt),
+        match self.decide(&request, first.as_ref())? {
+            Decided::AlreadyOpen(receipt) if request.scope.is_none() => return Ok(receipt),
             _ => {}
         }
-        let _permit = self
-            .lock_queues
-            .acquire(command.lock, timer, queue_deadline)
-            .await
-            .ok_or(WriteError::Busy { undecided: None })?;
-        let deadlines = [deadline, queue_deadline];
-        let preparing = self.prepare(command, principal, scope, first, deadlines);
-        let prepared = match bounded(timer, deadline, pin!(preparing)).await {
-            Some(prepared) => prepared?,
-            None => return Err(WriteError::Busy { undecided: None }),
-        };
-        match prepared {
+        let queue = &self.lock_queues;
+        let permit = queue.acquire(command.lock, timer, request.queue_deadline);
+        let _permit = permit.await.ok_or_else(busy)?;
+        let preparing = self.prepare(&request, first);
+        let prepared = bounded(timer, deadline, pin!(preparing)).await;
+        match prepared.unwrap_or_else(|| Err(busy()))? {
             Prepared::Answered(receipt) => Ok(receipt),
             Prepared::Write(prepared, version) => {
                 let id = prepared.write.id;
-                let outcome = self.execute(*prepared, Attempt::of_request(version));
+                let outcome = self.execute(*prepared, Attempt::for_request(version));
                 answer(id, bounded(timer, deadline, pin!(outcome)).await)
             }
         }
@@ -131,10 +130,11 @@ impl KeyWrites {
     /// after this read makes a save on that revision stale.
     async fn earlier_answer(
         &self,
-        command: &WriteKey,
-        scope: Option<&IdempotencyScope>,
+        request: &Request<'_>,
     ) -> Result<Option<WriteReceipt>, WriteError> {
-        let Some(scope) = scope else { return Ok(None) };
+        let Some(scope) = &request.scope else {
+            return Ok(None);
+        };
         let history = &self.ports.history;
         let record = history.idempotency_record(scope).await;
         let Some(record) = record.map_err(WriteError::Store)? else {
@@ -145,7 +145,7 @@ impl KeyWrites {
             .await
             .map_err(WriteError::Store)?;
         let now = self.ports.clock.now();
-        let (slot, timeout) = (&command.slot, self.settings.request_timeout);
+        let (slot, timeout) = (&request.command.slot, self.settings.request_timeout);
         let decision = policy::decide_idempotency(&record, write.as_ref(), slot, timeout, now);
         match (decision, write) {
             (IdempotencyDecision::Answered(id, Some(version)), _) => Ok(Some(WriteReceipt {
@@ -163,40 +163,35 @@ impl KeyWrites {
         }
     }
 
-    fn new_record(
-        &self,
-        command: &WriteKey,
-        scope: &IdempotencyScope,
-        write: WriteId,
-        deadline: Tick,
-    ) -> IdempotencyRecord {
+    /// The record of this request, if it has an idempotency key.
+    fn new_record(&self, request: &Request<'_>, write: WriteId) -> Option<IdempotencyRecord> {
         let (now, tick) = (self.ports.clock.now(), self.ports.timer.tick());
-        IdempotencyRecord {
-            scope: scope.clone(),
-            slot: command.slot.clone(),
+        request.scope.clone().map(|scope| IdempotencyRecord {
+            scope,
+            slot: request.command.slot.clone(),
             write,
             version_without_event: None,
-            answer_deadline: now.after(deadline.0.saturating_sub(tick.0)),
+            answer_deadline: now.after(request.deadline.0.saturating_sub(tick.0)),
             expires_at: now.after(self.settings.limits.idempotency_retention),
-        }
+        })
     }
 
-    async fn load(&self, command: &WriteKey) -> Result<Option<LockSnapshot>, WriteError> {
-        let loaded = self.ports.locks.load(command.lock).await;
+    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, WriteError> {
+        let loaded = self.ports.locks.load(lock).await;
         loaded.map_err(WriteError::Store)
     }
 
     fn decide(
         &self,
+        request: &Request<'_>,
         known: Option<&LockSnapshot>,
-        command: &WriteKey,
-        principal: &Principal,
     ) -> Result<Decided, WriteError> {
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let (command, principal) = (request.command, request.principal);
         let decision = policy::decide_write(known, command, principal, limits, now)?;
         Ok(match decision {
-            Decision::Write(permitted) => Decided::Write(permitted),
-            Decision::AlreadyOpen(write) => Decided::AlreadyOpen(WriteReceipt {
+            WriteDecision::Write(permitted) => Decided::Write(permitted),
+            WriteDecision::AlreadyOpen(write) => Decided::AlreadyOpen(WriteReceipt {
                 write,
                 version: known.map_or(LockVersion(0), |k| k.lock.version),
                 event: None,
@@ -207,29 +202,26 @@ impl KeyWrites {
     /// Steps 1 and 2. The snapshot that was loaded before the queue is used until a save finds it stale.
     async fn prepare(
         &self,
-        command: &WriteKey,
-        principal: &Principal,
-        scope: Option<&IdempotencyScope>,
+        request: &Request<'_>,
         first: Option<LockSnapshot>,
-        [deadline, queue_deadline]: [Tick; 2],
     ) -> Result<Prepared, WriteError> {
         let id = WriteId::from_u128(self.ports.ids.next_id());
         let mut tokens = ClientTokens::new(id, Epoch(1));
         let mut known = first;
         loop {
-            let decided = self.decide(known.as_ref(), command, principal)?;
+            let decided = self.decide(request, known.as_ref())?;
             let Some(snapshot) = known else {
                 return Err(WriteError::Rejected(Rejection::LockNotFound));
             };
             let undecided = snapshot.prepared().map(|w| w.id);
             match decided {
                 Decided::AlreadyOpen(receipt) => {
-                    let Some(scope) = scope else {
+                    let Some(record) = self.new_record(request, receipt.write) else {
                         return Ok(Prepared::Answered(receipt));
                     };
                     let record = IdempotencyRecord {
                         version_without_event: Some(receipt.version),
-                        ..self.new_record(command, scope, receipt.write, deadline)
+                        ..record
                     };
                     if self.save_record(&snapshot, record).await? {
                         return Ok(Prepared::Answered(receipt));
@@ -243,11 +235,8 @@ impl KeyWrites {
                         Some(version) => version,
                         None => self.first_version(&permitted.thing, &mut tokens).await?,
                     };
-                    let record = scope.map(|scope| self.new_record(command, scope, id, deadline));
-                    let prepared = self
-                        .save_intent(command, principal, &permitted, (snapshot, record), id)
-                        .await?;
-                    if let Some((write, snapshot)) = prepared {
+                    let saving = self.save_intent(request, &permitted, snapshot, id);
+                    if let Some((write, snapshot)) = saving.await? {
                         let supersedes = permitted.supersedes;
                         let prepared = PreparedWrite {
                             write,
@@ -259,11 +248,11 @@ impl KeyWrites {
                     }
                 }
             }
-            if self.ports.timer.tick() >= queue_deadline {
+            if self.ports.timer.tick() >= request.queue_deadline {
                 return Err(WriteError::Busy { undecided });
             }
-            known = self.load(command).await?;
-            if let Some(earlier) = self.earlier_answer(command, scope).await? {
+            known = self.load(request.command.lock).await?;
+            if let Some(earlier) = self.earlier_answer(request).await? {
                 return Ok(Prepared::Answered(earlier));
             }
         }
@@ -284,13 +273,12 @@ impl KeyWrites {
         }
     }
 
-    /// `None`: the lock has changed, decide again.
+    /// Step 2. Returns the prepared write and the lock after it. `None`: the lock has changed, decide again.
     async fn save_intent(
         &self,
-        command: &WriteKey,
-        principal: &Principal,
+        request: &Request<'_>,
         permitted: &Permitted,
-        (mut snapshot, record): (LockSnapshot, Option<IdempotencyRecord>),
+        mut snapshot: LockSnapshot,
         id: WriteId,
     ) -> Result<Option<(Write, LockSnapshot)>, WriteError> {
         let intent = Intent {
@@ -301,14 +289,14 @@ impl KeyWrites {
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
         let (write, mut save) = policy::prepare(
             &snapshot,
-            command,
+            request.command,
             permitted,
-            principal,
+            request.principal,
             (id, intent),
             limits,
             now,
         );
-        save.idempotency = record.map(Box::new);
+        save.idempotency = self.new_record(request, id).map(Box::new);
         match self.ports.locks.save(save).await {
             Ok(()) => {
                 snapshot.revision = snapshot.revision.next();
@@ -319,7 +307,7 @@ impl KeyWrites {
             // An intent that becomes visible only later has sent nothing: the recoverer aborts it.
             Err(RepoError::Unknown(_)) => {
                 self.sleep(self.jittered(PREPARED_POLL)).await;
-                let known = self.load(command).await?;
+                let known = self.load(request.command.lock).await?;
                 let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
                 Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))
             }
@@ -342,16 +330,30 @@ impl KeyWrites {
     }
 }
 
+/// A request with its deadlines.
+struct Request<'a> {
+    command: &'a WriteKey,
+    principal: &'a Principal,
+    scope: Option<IdempotencyScope>,
+    deadline: Tick,
+    /// When the request must have reached step 3.
+    queue_deadline: Tick,
+}
+
+/// The decision of the admission rules, with the answer if nothing has to be written.
 enum Decided {
     Write(Permitted),
     AlreadyOpen(WriteReceipt),
 }
 
+/// The result of steps 1 and 2.
 enum Prepared {
+    /// The intent is saved, and the shadow has this version.
     Write(Box<PreparedWrite>, ShadowVersion),
     Answered(WriteReceipt),
 }
 
+/// The answer of the request for write `id`. `None`: its outcome was not known at the deadline.
 fn answer(id: WriteId, outcome: Option<WriteOutcome>) -> Result<WriteReceipt, WriteError> {
     match outcome {
         Some(WriteOutcome::Requested(write)) => {

@@ -3,7 +3,7 @@
 use keywright_domain::model::{
     Epoch, FailureReason, Intent, LockSnapshot, ShadowVersion, WorkerId, WriteId, WriteState,
 };
-use keywright_domain::policy::{Decision, WriteKey};
+use keywright_domain::policy::{WriteDecision, WriteKey};
 use keywright_domain::{Attempt, Observation, Step, policy};
 use keywright_testkit::samples::{LEASE, lock_id, principal, slot, thing};
 
@@ -30,7 +30,7 @@ impl World {
             &limits(),
             state.now(),
         );
-        let Ok(Decision::Write(permitted)) = decision else {
+        let Ok(WriteDecision::Write(permitted)) = decision else {
             return None;
         };
         // Another's intent is waited for.
@@ -85,7 +85,7 @@ impl World {
         );
         state.store.save(save);
         let version = snapshot.shadow_version.expect("it was seen");
-        let (attempt, step) = Attempt::of_request(version);
+        let (attempt, step) = Attempt::for_request(version);
         state.processes[process] = Process::Driving(Box::new(Driving {
             write: prepared.id,
             epoch: Epoch(1),
@@ -134,11 +134,11 @@ impl World {
                     state.store.settle(result, now);
                 }
                 let version = state.shadow.version;
-                Observation::Seen { version, present }
+                Observation::ShadowRead { version, present }
             }
-            Step::CheckOwnership if owned => Observation::Ours,
-            Step::CheckOwnership => Observation::NotOurs,
-            Step::Pause => Observation::Rested,
+            Step::CheckOwnership if owned => Observation::Owned,
+            Step::CheckOwnership => Observation::NotOwned,
+            Step::Pause => Observation::Paused,
             // A shadow is never missing here.
             Step::Create => return None,
             Step::Commit(version) if owned => {
@@ -265,7 +265,7 @@ impl World {
         let id = write.id;
         state.store.writes.insert(id, write);
         state.store.revision = state.store.revision.next();
-        let (attempt, step) = Attempt::of_recoverer();
+        let (attempt, step) = Attempt::for_recoverer();
         state.processes[process] = Process::Driving(Box::new(Driving {
             write: id,
             epoch,

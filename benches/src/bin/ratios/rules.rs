@@ -6,7 +6,7 @@ use std::time::Instant;
 use keywright_benches::{lock_with, next_event};
 use keywright_domain::model::LockEvent;
 use keywright_domain::model::LockVersion;
-use keywright_domain::policy::{self, Decision, Limits, WriteKey};
+use keywright_domain::policy::{self, Limits, WriteDecision, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
 use crate::{Row, Target, median};
@@ -34,7 +34,7 @@ pub(crate) fn row() -> Row {
         for _ in 0..TIMES {
             let known = black_box(Some(&snapshot));
             let decided = policy::decide_write(known, &command, &principal, &limits, NOW);
-            assert!(matches!(decided, Ok(Decision::Write(_))));
+            assert!(matches!(decided, Ok(WriteDecision::Write(_))));
             black_box(&decided);
             event.version = LockVersion(snapshot.lock.version.0 + 1);
             snapshot.lock.apply(&event).expect("the next event");

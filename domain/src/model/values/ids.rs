@@ -16,8 +16,10 @@ impl LockId {
         rule: "must be an integer from 1 to 9007199254740991",
     };
 
+    /// The lock id with this number.
+    ///
     /// # Errors
-    /// Outside 1 to 2⁵³ − 1.
+    /// The number is 0 or above 2⁵³ − 1.
     pub const fn new(id: u64) -> Result<Self, InvalidValue> {
         match NonZeroU64::new(id) {
             Some(id) if id.get() <= MAX_JSON_INTEGER => Ok(Self(id)),
@@ -50,13 +52,16 @@ impl fmt::Display for LockId {
     }
 }
 
-/// A credential slot of a lock: 0 to 2⁵³ − 1. Whether the lock has that slot is a rule, not a format.
+/// The index of a key slot of a lock: 0 to 2⁵³ − 1 (HTTP contract, `keyIndexNumber`). Rule 3 compares it with the lock's
+/// capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyIndex(u64);
 
 impl KeyIndex {
+    /// The key index with this number.
+    ///
     /// # Errors
-    /// Above 2⁵³ − 1.
+    /// The number is above 2⁵³ − 1.
     pub const fn new(index: u64) -> Result<Self, InvalidValue> {
         if index <= MAX_JSON_INTEGER {
             Ok(Self(index))
@@ -82,15 +87,15 @@ impl fmt::Display for KeyIndex {
 
 /// The id of one key write: a UUID, in its canonical lower-case text form (RFC 9562).
 ///
-/// It names the write in the store, its entry on the shadow, and the lock's report of it.
+/// It identifies the write in the store, its entry on the shadow and its result there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(u128);
 
 impl WriteId {
-    /// The length of the text form in bytes.
+    /// The length of the text form, in bytes.
     pub const TEXT_LEN: usize = 36;
 
-    /// Every 128-bit number is a UUID.
+    /// The id with these 128 bits. Every number is valid.
     pub const fn from_u128(bits: u128) -> Self {
         Self(bits)
     }
@@ -130,7 +135,7 @@ impl FromStr for WriteId {
 
 impl fmt::Display for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It stands in each answer, token and shadow, and the formatter takes its time for numbers.
+        // Every answer, token and shadow contains ids, and this is faster than the formatter of hexadecimal numbers.
         const DIGITS: [u8; 16] = *b"0123456789abcdef";
         let mut text = [b'-'; Self::TEXT_LEN];
         let mut rest = self.0;
@@ -157,7 +162,7 @@ macro_rules! counter {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The next higher one.
+            /// The next higher number.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -173,24 +178,25 @@ macro_rules! counter {
 }
 
 counter! {
-    /// The number of a lock's newest event: 1, 2, 3 … without gap or twin; 0 before the first.
+    /// The position of an event in the stream of its lock: 1, 2, 3 and so on, without gaps. The version of a lock is that of its
+    /// last event.
     LockVersion
 }
 counter! {
-    /// The store's own counter of a lock: it moves with every save, also those that append no event.
-    /// A save names the revision that it was decided on and is taken only at exactly that one.
+    /// A number of a lock that every save and every take-over increments, also a save without events. A save names the
+    /// revision that its decision was based on, and the store applies it only at exactly that revision.
     Revision
 }
 counter! {
-    /// The shadow's `version`, which fences conditional updates. AWS counts from 1 and may go back
-    /// after a deletion, so it is compared for equality only.
+    /// The `version` of a device shadow. AWS counts from 1, and starts again some time after a shadow is deleted, so versions
+    /// are only compared for equality.
     ShadowVersion
 }
 counter! {
-    /// Which owner of an intent acts: 1 for the request, one more for each take-over.
+    /// A number of an intent: 1 for the request itself, one more after each take-over.
     Epoch
 }
 counter! {
-    /// Orders the writes of one lock on its shadow (`seq`); the lock applies them in ascending order.
+    /// Orders the writes of one lock on its shadow (`seq`). The lock executes them in ascending order.
     Sequence
 }

@@ -1,4 +1,4 @@
-//! Values that are valid once they exist: each parses its input or says what is wrong with it.
+//! Validated values: a value that exists is valid. Constructors and parsers return [`InvalidValue`] otherwise.
 
 mod ids;
 mod invalid;

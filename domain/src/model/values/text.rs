@@ -1,4 +1,4 @@
-//! Values that are text.
+//! Text values.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,11 +14,13 @@ macro_rules! text {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The greatest length in bytes.
+            /// The maximum length, in bytes.
             pub const MAX_BYTES: usize = $max;
 
+            /// Validates the text.
+            ///
             /// # Errors
-            #[doc = concat!("`", $what, " ", $rule, "`.")]
+            #[doc = concat!("The text violates the rule: `", $what, " ", $rule, "`.")]
             pub fn new(text: &str) -> Result<Self, InvalidValue> {
                 let valid: fn(char) -> bool = $valid;
                 if text.is_empty() || text.len() > Self::MAX_BYTES || !text.chars().all(valid) {
@@ -60,11 +62,11 @@ fn printable(c: char) -> bool {
 }
 
 text! {
-    /// The key to write, as the client names it. No UUID format is promised (HTTP contract, `keyUuid`).
+    /// The id of a key, as the client names it. Any text is allowed, not only UUIDs (HTTP contract, `keyUuid`).
     KeyUuid, "keyUuid", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
 text! {
-    /// The lock's own UUID, which the vendor's events carry beside the numeric id.
+    /// The lock's UUID, which the vendor's events carry beside the numeric id.
     LockUuid, "lock uuid", 64, printable, "must be 1 to 64 bytes of text without control characters"
 }
 text! {
@@ -72,52 +74,53 @@ text! {
     SerialNumber, "serialNumber", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
 text! {
-    /// A person: the `sub` of a user's token.
+    /// The id of a user: the `sub` of the user's token.
     UserId, "user id", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
 text! {
-    /// An organization that owns locks.
+    /// The id of an organization that owns locks.
     OrganizationId, "organization id", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
 text! {
-    /// An AWS IoT thing: 1 to 128 of `a-z A-Z 0-9 : _ -` (AWS IoT API, `thingName`).
+    /// The name of an AWS IoT thing (AWS IoT API, `thingName`).
     ThingName, "thing name", 128,
     |c| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-'),
     "must be 1 to 128 characters of a-z, A-Z, 0-9, colon, underscore or hyphen"
 }
 text! {
-    /// What a client calls one request of its own, so that it may send it again
+    /// A client's key of one request, which lets the client repeat the request safely
     /// (draft-ietf-httpapi-idempotency-key-header).
     IdempotencyKey, "Idempotency-Key", 255, |c| c.is_ascii_graphic() || c == ' ',
     "must be 1 to 255 printable ASCII characters"
 }
 text! {
-    /// A device's own error code, kept as it came.
+    /// An error code of a device, stored as received.
     DeviceCode, "device error code", 64, printable, "must be 1 to 64 bytes of text without control characters"
 }
 
 impl DeviceCode {
-    /// The longest valid code that `text` starts with, `unspecified` where there is none: a lock's
-    /// report is never lost because its firmware is talkative.
+    /// Makes a valid code of any text: removes control characters, and cuts the text at 64 bytes. Text without any valid
+    /// character becomes `unspecified`. So no report is lost because of its error code.
     pub fn lossy(text: &str) -> Self {
-        let mut kept = String::new();
+        let mut code = String::new();
         for c in text.chars().filter(|c| printable(*c)) {
-            if kept.len() + c.len_utf8() > Self::MAX_BYTES {
+            if code.len() + c.len_utf8() > Self::MAX_BYTES {
                 break;
             }
-            kept.push(c);
+            code.push(c);
         }
-        Self::new(&kept).unwrap_or_else(|_| Self("unspecified".into()))
+        Self::new(&code).unwrap_or_else(|_| Self("unspecified".into()))
     }
 }
 
-/// Names one request to a shadow, so that its answer cannot pass for that of another request:
-/// `<operation>.<epoch>.<n>`, at most 64 bytes (AWS IoT, `clientToken`).
+/// The unique id of one request to the shadow service. An answer belongs to the request with the same token.
+///
+/// Its text is `<operation>.<epoch>.<n>`, at most 64 bytes (AWS IoT, `clientToken`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientToken(String);
 
 impl ClientToken {
-    /// The token of the `n`-th request that `operation` makes in `epoch`.
+    /// The token of request number `n` of `operation` in `epoch`.
     pub fn new(operation: WriteId, epoch: Epoch, n: u32) -> Self {
         Self(format!("{operation}.{epoch}.{n}"))
     }

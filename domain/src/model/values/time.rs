@@ -1,4 +1,4 @@
-//! Two kinds of time: what is recorded, and what is waited for.
+//! Wall-clock times, which are recorded, and monotonic times, which deadlines use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::invalid::InvalidValue;
 
-/// A moment of the wall clock: milliseconds since 1970-01-01T00:00:00Z, up to the year 9999.
+/// A wall-clock time, in milliseconds since 1970-01-01T00:00:00Z, up to the end of the year 9999.
 ///
 /// Its text form is RFC 3339 in UTC with three decimals, `2026-05-29T12:00:00.000Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,10 +15,10 @@ pub struct Timestamp(u64);
 const DAY_MS: u64 = 86_400_000;
 
 impl Timestamp {
-    /// The last millisecond of the year 9999, the latest that the text form can hold.
+    /// The last millisecond of the year 9999, the latest time that the text form can express.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// Later than [`Timestamp::MAX`] counts as [`Timestamp::MAX`].
+    /// The time so many milliseconds after the epoch, at most [`Timestamp::MAX`].
     pub const fn from_millis(millis: u64) -> Self {
         if millis > Self::MAX.0 {
             Self::MAX
@@ -37,21 +37,21 @@ impl Timestamp {
         self.0 / 1000
     }
 
-    /// The moment `span` later, at most [`Timestamp::MAX`].
+    /// The time `span` later, at most [`Timestamp::MAX`]. Parts of a millisecond are cut off.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self::from_millis(self.0.saturating_add(millis))
     }
 
-    /// The moment so much earlier, the epoch at the earliest.
+    /// The time `span` earlier, the epoch at the earliest. Parts of a millisecond are cut off.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_sub(millis))
     }
 
-    /// The time from `earlier` to this moment; zero where that is later.
+    /// The duration from `earlier` to this time. It is zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -76,7 +76,7 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = InvalidValue;
 
-    /// `YYYY-MM-DDThh:mm:ss[.fraction]Z`; digits beyond milliseconds are cut off.
+    /// Parses `YYYY-MM-DDThh:mm:ss[.fraction]Z`. Digits beyond milliseconds are cut off.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         parse_utc(text).ok_or(InvalidValue {
             what: "timestamp",
@@ -114,8 +114,8 @@ fn parse_utc(text: &str) -> Option<Timestamp> {
     ))
 }
 
-/// The proleptic Gregorian date of a day since 1970-01-01. Years are counted from March, which puts
-/// the leap day at the end of a year and makes month lengths a linear formula.
+/// The proleptic Gregorian year, month and day of the given day since 1970-01-01. Years are counted from March, which puts the
+/// leap day at the end of a year and makes the month lengths a linear formula.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_1970: u64 = 719_468; // from 0000-03-01
     const ERA: u64 = 146_097; // days in 400 years
@@ -133,7 +133,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The day since 1970-01-01, or `None` where the calendar has no such date.
+/// The number of days from 1970-01-01 to the date. `None`: the calendar has no such date.
 fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
@@ -147,13 +147,13 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     (civil_from_days(days) == (year, month, day)).then_some(days)
 }
 
-/// A moment of a monotonic clock, as the time since an arbitrary start: what deadlines are made of.
-/// A wall clock that is set does not move it.
+/// A time of a monotonic clock: the duration since an arbitrary start. Deadlines are ticks, because steps of the wall clock do
+/// not change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub Duration);
 
 impl Tick {
-    /// The moment `span` later.
+    /// The tick `span` later.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(span))
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_forms_of_known_moments() {
+    fn formats_and_parses_known_times() {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_that_do_not_exist_are_refused() {
+    fn rejects_dates_that_do_not_exist() {
         for text in [
             "1969-12-31T23:59:59.999Z",
             "2025-02-29T00:00:00Z",

@@ -25,7 +25,7 @@ async fn ours() -> f64 {
 fn bare() -> f64 {
     let snapshot = |id| {
         let lock = Lock::fold(&[created(lock_id(id))]).expect("a lock");
-        (id, LockSnapshot::of(lock, Revision(0), None, Vec::new()))
+        (id, LockSnapshot::new(lock, Revision(0), None, Vec::new()))
     };
     let map: HashMap<u64, LockSnapshot> = (1..=LOCKS).map(snapshot).collect();
     let map = Mutex::new(map);

@@ -96,7 +96,7 @@ async fn bare(url: &str) -> f64 {
 
 async fn run() -> (f64, f64) {
     let server = PostgresServer::start_durable();
-    server_core(server.id());
+    server_core(server.process_id());
     // One database for each, so that neither finds the other's rows.
     let (ours, alone) = (server.database(), server.database());
     let mut repos = Vec::new();

@@ -1,4 +1,5 @@
-//! A faulty memory shadow keeps the contract in trouble, and for each case there is a broken one that only it catches.
+//! The in-memory adapter behind faults fulfils the contract of `ShadowPort`, and for each case a broken adapter fails this case and
+//! no other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,19 +31,19 @@ impl Device for Locks {
     }
 }
 
-/// In memory an answer that is late comes to nobody, and none can overtake another.
+/// Faults of the in-memory adapter. There a late answer is lost, and answers cannot be reordered.
 struct Faults(FaultyShadow);
 
 #[async_trait]
 impl Transport for Faults {
-    async fn set(&self, trouble: TransportFault) {
+    async fn set(&self, fault: TransportFault) {
         let all = |fault| FaultPlan::default().at_random(Operation::Update, 1.0, fault, 1);
-        self.0.set(match trouble {
-            TransportFault::AnswersLost | TransportFault::Cut => all(Fault::DropAnswer),
+        self.0.set(match fault {
+            TransportFault::AnswersLost | TransportFault::Disconnect => all(Fault::DropAnswer),
             TransportFault::AnswersLate(span) if span > ANSWER_TIMEOUT => all(Fault::DropAnswer),
             TransportFault::AnswersLate(span) => all(Fault::Delay(span)),
             TransportFault::Throttled => all(Fault::Refuse),
-            TransportFault::None | TransportFault::AnswersDisordered => FaultPlan::default(),
+            TransportFault::None | TransportFault::AnswersReordered => FaultPlan::default(),
         });
     }
 
@@ -63,23 +64,23 @@ async fn fresh() -> Fresh {
 
 faulty_transport_cases!(fresh);
 
-/// A port that breaks the contract in exactly one way: that of the case it is named after.
+/// An adapter that violates the contract only in what the named case checks, during the fault of that case.
 struct Broken {
-    way: &'static str,
+    case: &'static str,
     inner: Arc<dyn ShadowPort>,
-    trouble: Arc<Mutex<TransportFault>>,
-    last: Mutex<Option<ShadowVersion>>,
-    gone: AtomicBool,
+    fault: Arc<Mutex<TransportFault>>,
+    last_version: Mutex<Option<ShadowVersion>>,
+    disconnected: AtomicBool,
 }
 
-/// Tells the broken port, too, what goes wrong, so that it is broken there and nowhere else.
-struct Known(Faults, Arc<Mutex<TransportFault>>);
+/// Faults of which the broken adapter is notified, too.
+struct SharedFaults(Faults, Arc<Mutex<TransportFault>>);
 
 #[async_trait]
-impl Transport for Known {
-    async fn set(&self, trouble: TransportFault) {
-        *self.1.lock().expect("no panic") = trouble;
-        self.0.set(trouble).await;
+impl Transport for SharedFaults {
+    async fn set(&self, fault: TransportFault) {
+        *self.1.lock().expect("no panic") = fault;
+        self.0.set(fault).await;
     }
 
     async fn pause(&self, span: Duration) {
@@ -96,25 +97,25 @@ impl ShadowPort for Broken {
     ) -> Result<ShadowVersion, ShadowError> {
         let expected = change.expected;
         let answer = self.inner.update(thing, change).await;
-        let trouble = *self.trouble.lock().expect("no panic");
-        match (self.way, trouble) {
-            ("a_lost_answer_is_unknown_and_the_update_may_stand", TransportFault::AnswersLost) => {
+        let fault = *self.fault.lock().expect("no panic");
+        match (self.case, fault) {
+            ("lost_answer_is_unknown", TransportFault::AnswersLost) => {
                 answer.map_err(|_| ShadowError::Conflict)
             }
-            // The answer to the request before this one.
-            ("a_late_answer_is_not_taken_for_the_fences", TransportFault::AnswersLate(_)) => {
+            // This is the answer to the request before.
+            ("late_answer_is_not_taken_for_another_request", TransportFault::AnswersLate(_)) => {
                 answer.map(|own| expected.unwrap_or(own))
             }
-            ("disordered_answers_find_their_requests", TransportFault::AnswersDisordered) => {
-                let mut last = self.last.lock().expect("no panic");
-                let others = std::mem::replace(&mut *last, answer.clone().ok());
-                others.map_or(answer, Ok)
+            ("reordered_answers_reach_their_requests", TransportFault::AnswersReordered) => {
+                let mut last = self.last_version.lock().expect("no panic");
+                let other = std::mem::replace(&mut *last, answer.clone().ok());
+                other.map_or(answer, Ok)
             }
-            ("a_throttled_update_is_refused", TransportFault::Throttled) => {
+            ("throttled_update_is_refused", TransportFault::Throttled) => {
                 answer.map_err(|_| ShadowError::Conflict)
             }
-            ("a_broken_connection_is_unknown_and_made_anew", TransportFault::Cut) => {
-                self.gone.store(true, Ordering::Relaxed);
+            ("broken_connection_is_unknown_and_reestablished", TransportFault::Disconnect) => {
+                self.disconnected.store(true, Ordering::Relaxed);
                 answer
             }
             _ => answer,
@@ -126,39 +127,39 @@ impl ShadowPort for Broken {
         thing: &ThingName,
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        if self.gone.load(Ordering::Relaxed) {
-            return Err(ShadowError::Unknown("it never connects again".into()));
+        if self.disconnected.load(Ordering::Relaxed) {
+            return Err(ShadowError::Unknown("the port never reconnects".into()));
         }
         self.inner.read(thing, token).await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_broken_port_fails_its_own_case_and_no_other() {
-    for way in FAULTY_TRANSPORT_CASES {
+async fn each_broken_adapter_fails_its_own_case_and_no_other() {
+    for broken in FAULTY_TRANSPORT_CASES {
         for case in FAULTY_TRANSPORT_CASES {
             let (inner, device, faults) = fresh().await;
-            let trouble = Arc::new(Mutex::new(TransportFault::None));
-            let known = Known(Faults(faults.0.clone()), trouble.clone());
+            let fault = Arc::new(Mutex::new(TransportFault::None));
+            let transport = SharedFaults(Faults(faults.0.clone()), fault.clone());
             let port = Broken {
-                way,
+                case: broken,
                 inner,
-                trouble,
-                last: Mutex::default(),
-                gone: AtomicBool::new(false),
+                fault,
+                last_version: Mutex::default(),
+                disconnected: AtomicBool::new(false),
             };
             let outcome = tokio::spawn(async move {
-                let troubled = FaultyShadows {
+                let faulty = FaultyShadows {
                     port: &port,
                     device: &*device,
-                    way: &known,
+                    transport: &transport,
                 };
-                run_faulty_transport_case(case, &troubled).await;
+                run_faulty_transport_case(case, &faulty).await;
             });
             assert_eq!(
                 outcome.await.is_err(),
-                way == case,
-                "the port broken in {way}, case {case}"
+                broken == case,
+                "adapter broken for {broken}, case {case}"
             );
         }
     }

@@ -1,0 +1,187 @@
+//! Cases for the reads of `LockHistory`, idempotency records, and purging.
+
+use std::time::Duration;
+
+use keywright_domain::model::{
+    Backlog, DueCursor, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Lock, LockVersion,
+    Timestamp, WriteId,
+};
+use keywright_domain::policy::{self, Limits};
+use keywright_domain::ports::RepoError;
+
+use super::fixture::StoreFixture;
+use crate::samples::{LEASE, NOW, created, lock_id, prepared, principal, slot};
+
+/// Due writes are ordered by the time of their check, in pages of the requested size. Others are not listed.
+pub async fn due_writes_are_ordered(store: &StoreFixture) {
+    for lock in [1, 2, 3] {
+        store.with_lock(lock).await;
+        store.send(lock, u128::from(10 - lock)).await;
+    }
+    let ids = |ids: [u128; 2]| ids.map(WriteId::from_u128).to_vec();
+    let confirm = NOW.after(Limits::default().confirm_within);
+    assert_eq!(store.due(confirm, 2).await, ids([7, 8]));
+    let after = Some(DueCursor {
+        at: confirm,
+        id: WriteId::from_u128(7),
+    });
+    let rest = store.history.due(confirm, after, 9).await;
+    let rest = rest.expect("the store answers").into_iter();
+    let rest: Vec<WriteId> = rest.map(|write| write.id).collect();
+    assert_eq!(rest, ids([8, 9]));
+    assert_eq!(store.due(NOW, 9).await, []);
+}
+
+/// A page of events starts at the requested version and has no more events than requested.
+pub async fn event_pages_are_exact(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    store.fail(1, &sent).await;
+    let page = store.history.events(lock_id(1), LockVersion(2), 1).await;
+    let page = page.expect("the store answers").into_iter();
+    let versions: Vec<u64> = page.map(|event| event.version.0).collect();
+    assert_eq!(versions, [2]);
+}
+
+/// Locks are listed by their ids, in pages of the requested size, after the given id.
+pub async fn locks_are_listed_in_pages(store: &StoreFixture) {
+    for lock in [3, 1, 2] {
+        store.with_lock(lock).await;
+    }
+    let page = async |after, limit| {
+        let locks = store.history.locks(after, limit).await;
+        locks.expect("the store answers")
+    };
+    let ids = |locks: Vec<Lock>| locks.iter().map(|lock| lock.id.get()).collect::<Vec<_>>();
+    assert_eq!(ids(page(None, 2).await), [1, 2]);
+    assert_eq!(ids(page(Some(lock_id(2)), 2).await), [3]);
+    let first = page(None, 1).await;
+    let expected = Lock::fold(&[created(lock_id(1))]);
+    assert_eq!(Ok(&first[0]), expected.as_ref());
+}
+
+fn scope(key: &str) -> IdempotencyScope {
+    let key = IdempotencyKey::new(key).expect("an Idempotency-Key");
+    IdempotencyScope::new(lock_id(1), &principal(), key)
+}
+
+fn record(
+    scope: &IdempotencyScope,
+    write: u128,
+    version_without_event: Option<LockVersion>,
+) -> IdempotencyRecord {
+    IdempotencyRecord {
+        scope: scope.clone(),
+        slot: slot("key", Some(2)),
+        write: WriteId::from_u128(write),
+        version_without_event,
+        answer_deadline: NOW.after(LEASE / 2),
+        expires_at: NOW.after(LEASE),
+    }
+}
+
+/// An idempotency record of a save is read back by its scope. A later record of the same scope replaces it.
+pub async fn idempotency_record_is_read_back(store: &StoreFixture) {
+    let stored = async |scope: &IdempotencyScope| {
+        let record = store.history.idempotency_record(scope).await;
+        record.expect("the store answers")
+    };
+    let snapshot = store.with_lock(1).await;
+    let (quoted, other) = (scope("a \"quoted\" key"), scope("another key"));
+    assert_eq!(stored(&quoted).await, None);
+    let (_, mut save) = prepared(&snapshot, 10, slot("key", Some(2)));
+    let first = record(&quoted, 10, None);
+    save.idempotency = Some(Box::new(first.clone()));
+    store.locks.save(save).await.expect("the intent is saved");
+    assert_eq!(stored(&quoted).await, Some(first));
+    assert_eq!(stored(&other).await, None);
+    let snapshot = store.load(1).await;
+    let second = record(&quoted, 11, Some(LockVersion(7)));
+    let save = policy::record_without_event(&snapshot, second.clone(), NOW);
+    store.locks.save(save).await.expect("the record is saved");
+    assert_eq!(stored(&quoted).await, Some(second));
+    assert!(store.load(1).await.revision > snapshot.revision);
+}
+
+/// A stale save stores no idempotency record.
+pub async fn stale_save_stores_no_idempotency_record(store: &StoreFixture) {
+    let old = store.with_lock(1).await;
+    store.prepare(1, 10).await;
+    let scope = scope("key");
+    let save = policy::record_without_event(&old, record(&scope, 10, None), NOW);
+    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.history.idempotency_record(&scope).await, Ok(None));
+}
+
+/// The backlog counts intents with the age of the oldest, open writes, and unconfirmed ones: those sent too long ago, or in the
+/// future by a clock that was set back since.
+pub async fn backlog_counts_unfinished_writes(store: &StoreFixture) {
+    let backlog = async |now: Timestamp| {
+        let recently = now.before(LEASE / 2)..=now.after(LEASE / 2);
+        let backlog = store.history.backlog(recently).await;
+        backlog.expect("the store answers")
+    };
+    assert_eq!(backlog(NOW).await, Backlog::default());
+    for lock in [1, 2, 3] {
+        store.with_lock(lock).await;
+    }
+    store.prepare(1, 10).await;
+    store.send(2, 11).await;
+    let settled = store.send(3, 12).await;
+    store.fail(3, &settled).await;
+    // A store may use what it read up to 250 ms ago.
+    let moment = Duration::from_secs(1);
+    (store.advance_time)(moment).await;
+    let first = backlog(NOW).await;
+    let age = first.oldest_intent.expect("an intent is open");
+    assert!(age <= moment, "{age:?}");
+    let mut expected = Backlog {
+        intents: 1,
+        oldest_intent: Some(age),
+        open: 1,
+        unconfirmed: 0,
+    };
+    assert_eq!(first, expected);
+    let later = Duration::from_secs(7);
+    (store.advance_time)(later).await;
+    expected.oldest_intent = Some(age + later);
+    expected.unconfirmed = 1;
+    assert_eq!(backlog(NOW.after(LEASE)).await, expected);
+    assert_eq!(backlog(NOW.before(LEASE)).await, expected);
+}
+
+/// A purge deletes expired idempotency records and old ended writes, at most as many as requested. It deletes no open write, no
+/// write with a next check, and no event.
+pub async fn purge_deletes_only_what_has_expired(store: &StoreFixture) {
+    for lock in [1, 2, 3] {
+        store.with_lock(lock).await;
+    }
+    let (scope, sent) = (scope("key"), store.send(1, 10).await);
+    let uncleared = store.send(2, 11).await;
+    let uncleared = store.fail(2, &uncleared).await;
+    for write in [12, 13, 14] {
+        let aborted = store.prepare(3, write).await;
+        store.abort(3, &aborted).await;
+    }
+    let save = policy::record_without_event(&store.load(1).await, record(&scope, 10, None), NOW);
+    store.locks.save(save).await.expect("the record is saved");
+
+    let purge = async |now, ended_before, limit| {
+        let deleted = store.history.purge(now, ended_before, limit).await;
+        deleted.expect("the store answers")
+    };
+    assert_eq!(purge(NOW, NOW, 9).await, 0, "nothing has expired yet");
+    let later = NOW.after(LEASE);
+    assert_eq!(purge(NOW, later, 2).await, 2, "no more than the limit");
+    assert_eq!(purge(later, later, 9).await, 2, "one write, one record");
+    assert_eq!(purge(later, later, 9).await, 0);
+    assert_eq!(store.history.idempotency_record(&scope).await, Ok(None));
+    for id in [12, 13, 14] {
+        assert_eq!(store.stored(id).await, None);
+    }
+    for left in [sent, uncleared] {
+        let id = left.id;
+        assert_eq!(store.history.write(id).await, Ok(Some(left)));
+    }
+    assert_eq!(store.events(1).await.len(), 2);
+}

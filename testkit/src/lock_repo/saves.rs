@@ -1,0 +1,146 @@
+//! Cases for imports, saves and loads.
+
+use keywright_domain::model::{
+    Anomaly, DeviceOutcome, KeyIndex, Lock, LockEvent, LockVersion, ReportedSlot, ShadowVersion,
+    WriteId,
+};
+use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
+use keywright_domain::ports::{ImportError, RepoError};
+
+use super::fixture::StoreFixture;
+use crate::samples::{NOW, created, lock_id, prepared, slot, thing};
+
+/// A lock that was never imported loads as `None`. It has no events and no writes.
+pub async fn unknown_lock_loads_as_none(store: &StoreFixture) {
+    assert_eq!(store.locks.load(lock_id(404)).await, Ok(None));
+    assert_eq!(store.history.write(WriteId::from_u128(404)).await, Ok(None));
+    assert_eq!(store.events(404).await, []);
+}
+
+/// An imported lock is the fold of its events, with every member.
+pub async fn imported_lock_is_the_fold_of_its_events(store: &StoreFixture) {
+    let snapshot = store.with_lock(1).await;
+    assert_eq!(Ok(snapshot.lock), Lock::fold(&[created(lock_id(1))]));
+    assert_eq!(store.events(1).await, [created(lock_id(1))]);
+}
+
+/// An import with an invalid event appends none of its events.
+pub async fn import_is_atomic(store: &StoreFixture) {
+    let mut gap = created(lock_id(2));
+    gap.version = LockVersion(3);
+    let events = vec![created(lock_id(1)), created(lock_id(2)), gap];
+    let imported = store.history.import(events).await;
+    assert!(
+        matches!(imported, Err(ImportError::NotAStream { .. })),
+        "{imported:?}"
+    );
+    for lock in [1, 2] {
+        let loaded = store.locks.load(lock_id(lock)).await;
+        assert_eq!(loaded, Ok(None), "lock {lock} was imported");
+    }
+}
+
+/// A saved write is read back with every member, with its lock and from the history.
+pub async fn saved_write_is_read_back(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let prepared = store.prepare(1, 10).await;
+    let snapshot = store.load(1).await;
+    assert_eq!(snapshot.unfinished, std::slice::from_ref(&prepared));
+    assert_eq!(store.history.write(prepared.id).await, Ok(Some(prepared)));
+}
+
+/// A commit appends its event to the stream and stores the shadow's version.
+pub async fn commit_appends_its_event(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    let snapshot = store.load(1).await;
+    let events = store.events(1).await;
+    let versions: Vec<u64> = events.iter().map(|e| e.version.0).collect();
+    assert_eq!(versions, [1, 2]);
+    assert_eq!(events.last(), sent.requested_event().as_ref());
+    assert_eq!(Ok(snapshot.lock), Lock::fold(&events));
+    assert_eq!(snapshot.shadow_version, Some(ShadowVersion(5)));
+}
+
+/// A write that its lock has settled is no longer unfinished, has an uncleared result, and keeps its reason.
+pub async fn settled_write_keeps_its_reason(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    let settled = store.fail(1, &sent).await;
+    let snapshot = store.load(1).await;
+    assert!(snapshot.unfinished.is_empty());
+    assert_eq!(snapshot.uncleared, std::slice::from_ref(&settled));
+    assert_eq!(store.history.write(settled.id).await, Ok(Some(settled)));
+    let last = store.events(1).await.pop().expect("an event").event;
+    assert!(matches!(last, LockEvent::KeyWriteFailed { .. }), "{last:?}");
+}
+
+/// A write keeps the anomalies of the lock's results, and the slot that the lock reported.
+pub async fn write_keeps_its_anomalies(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    let settled = store.fail(1, &sent).await;
+    let snapshot = store.load(1).await;
+    let other = KeyIndex::new(77).expect("a key index");
+    let reported = ReportedResult {
+        thing: &thing(lock_id(1)),
+        shadow_version: Some(ShadowVersion(7)),
+        outcome: &DeviceOutcome::Succeeded {
+            slot: ReportedSlot::Index(other),
+        },
+        entry_remains: true,
+    };
+    let limits = Limits::default();
+    let decision = policy::decide_report(&snapshot, Some(&settled), &reported, &limits, NOW);
+    let ReportDecision::Record(after, save) = decision else {
+        panic!("the contradiction is new")
+    };
+    let found: Vec<Anomaly> = after.anomalies.iter().collect();
+    let expected = [
+        Anomaly::ContradictingResult,
+        Anomaly::OtherSlot,
+        Anomaly::EntryLeft,
+    ];
+    assert_eq!(
+        (found, after.reported_index),
+        (expected.into(), Some(other))
+    );
+    store.locks.save(save).await.expect("the report is saved");
+    assert_eq!(store.history.write(after.id).await, Ok(Some(*after)));
+}
+
+/// A superseded write is not loaded with its lock. The history still has it, with its next check.
+pub async fn superseded_write_is_not_live(store: &StoreFixture) {
+    store.with_lock(1).await;
+    store.send(1, 10).await;
+    let newer = store.send(1, 11).await;
+    let snapshot = store.load(1).await;
+    let unfinished: Vec<WriteId> = snapshot.unfinished.iter().map(|w| w.id).collect();
+    assert_eq!(unfinished, [newer.id]);
+    let older = store.stored(10).await.expect("the write is stored");
+    assert_eq!(older.state.name(), "SUPERSEDED");
+    assert!(older.next_check_at.is_some());
+}
+
+/// A save that names an older revision is stale and changes nothing.
+pub async fn stale_save_changes_nothing(store: &StoreFixture) {
+    let old = store.with_lock(1).await;
+    store.send(1, 10).await;
+    let before = store.load(1).await;
+    let (late, save) = prepared(&old, 11, slot("other", None));
+    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.load(1).await, before);
+    assert_eq!(store.history.write(late.id).await, Ok(None));
+}
+
+/// An abort increments the revision. It appends no event and leaves the lock's version as it was.
+pub async fn abort_appends_no_event(store: &StoreFixture) {
+    let before = store.with_lock(1).await;
+    let write = store.prepare(1, 10).await;
+    let prepared = store.load(1).await;
+    store.abort(1, &write).await;
+    let after = store.load(1).await;
+    assert_eq!((after.lock, after.unfinished.len()), (before.lock, 0));
+    assert!(after.revision > prepared.revision);
+    assert_eq!(store.events(1).await.len(), 1);
+}
