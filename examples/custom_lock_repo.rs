@@ -91,7 +91,7 @@ impl LockRepo for MapLockRepo {
         Ok(tables.locks.get(&lock).map(|row| {
             let writes = tables.writes().filter(|w| w.lock == lock).cloned();
             let writes = writes.collect();
-            LockSnapshot::of(row.lock.clone(), row.revision, row.shadow_version, writes)
+            LockSnapshot::new(row.lock.clone(), row.revision, row.shadow_version, writes)
         }))
     }
 

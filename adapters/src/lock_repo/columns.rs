@@ -1,21 +1,21 @@
-//! What stores keep of locks and writes in columns, whatever their driver. A row that is no value of the domain is an
-//! error with its table, column and key.
+//! Rows of locks, events and writes, independent of the database driver. A row with an invalid value is an error with its table,
+//! column and key.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use keywright_domain::model::{
     Anomalies, Anomaly, Backlog, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
-    IdempotencyScope, Intent, KeyIndex, KeySlot, Lock, LockId, LockSnapshot, LockVersion,
-    RecordedEvent, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId,
-    Write, WriteId, WriteState,
+    IdempotencyScope, Intent, KeyIndex, KeySlot, LockId, LockVersion, RecordedEvent, Requested,
+    Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
 use keywright_domain::ports::RepoError;
 
 use super::leases::OpenIntent;
+use super::lock_row::LockRow;
 use crate::json;
 
-/// A row as its driver gives it. `Err`: the column holds something of another type.
+/// A row of a driver. The error: the column has a value of another type.
 pub(super) trait Row {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType>;
     fn text(&self, column: &'static str) -> Result<Option<String>, WrongType>;
@@ -25,7 +25,7 @@ pub(super) trait Row {
 
 pub(super) struct WrongType;
 
-/// A row that is being read.
+/// Reads the columns of a row.
 struct Columns<'a, R> {
     row: &'a R,
     table: &'static str,
@@ -76,10 +76,7 @@ pub(super) fn corrupt(table: &'static str, column: &'static str, key: String) ->
     RepoError::Corrupt { table, column, key }
 }
 
-/// A number for a column, which has 63 bits.
-///
-/// # Errors
-/// It has more.
+/// The value for a column, which has 63 bits. The error: the number has more.
 pub(super) fn integer(value: u64) -> Result<i64, RepoError> {
     i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
 }
@@ -88,15 +85,8 @@ pub(super) fn optional(value: Option<u64>) -> Result<Option<i64>, RepoError> {
     value.map(integer).transpose()
 }
 
-/// A lock's row.
-pub(super) struct LockRow {
-    pub(super) lock: Lock,
-    pub(super) revision: Revision,
-    pub(super) shadow_version: Option<ShadowVersion>,
-}
-
 impl LockRow {
-    /// Reads `revision`, `shadow_version`, and the fold in the column that `state` names.
+    /// Reads the columns `revision` and `shadow_version`, and the lock's JSON in the column `state`.
     pub(super) fn read<R: Row>(
         id: LockId,
         row: &R,
@@ -118,13 +108,7 @@ impl LockRow {
     }
 }
 
-impl LockRow {
-    pub(super) fn with(self, writes: Vec<Write>) -> LockSnapshot {
-        LockSnapshot::new(self.lock, self.revision, self.shadow_version, writes)
-    }
-}
-
-/// The column `id` of a row of locks.
+/// The column `id` of `locks`.
 pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
     let columns = Columns {
         row,
@@ -197,7 +181,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
     })
 }
 
-/// Their names, separated by commas; NULL: there are none.
+/// The names of the anomalies, separated by commas; NULL: there are none.
 fn read_anomalies<R: Row>(columns: &Columns<'_, R>) -> Result<Anomalies, RepoError> {
     let names = columns.optional_text("anomalies")?;
     let names = names.iter().flat_map(|names| names.split(','));
@@ -273,14 +257,14 @@ pub(super) fn read_idempotency_record<R: Row>(
     })
 }
 
-/// Counts what is unfinished: a row of `intents`, `open` and `unconfirmed`.
+/// Counts unfinished writes: one row with `intents`, `open` and `unconfirmed`.
 pub(super) const BACKLOG: &str = "
 SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
   count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
   count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN :earliest AND :latest) AS unconfirmed
 FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
 
-/// `oldest_intent`: as [`super::leases::ObservedLeases`] has it.
+/// Reads the row of [`BACKLOG`]. `oldest_intent`: see [`ObservedLeases::oldest`](super::leases::ObservedLeases::oldest).
 pub(super) fn read_backlog<R: Row>(
     row: &R,
     oldest_intent: Option<Duration>,
@@ -288,7 +272,7 @@ pub(super) fn read_backlog<R: Row>(
     let columns = Columns {
         row,
         table: "writes",
-        key: "all that is unfinished".into(),
+        key: "count of unfinished writes".into(),
     };
     let intents = columns.required("intents")?;
     Ok(Backlog {
@@ -316,7 +300,7 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
     })
 }
 
-/// A write as a row of `writes`, without the end of its lease, which the store computes. The fields are named as the columns.
+/// A write as a row of `writes`, without the end of its lease, which the store computes. The fields have the names of the columns.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
 pub(super) struct WriteColumns<'a> {
     pub(super) id: Bits,

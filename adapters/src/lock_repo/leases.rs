@@ -1,8 +1,8 @@
-//! Leases of intents, counted by the monotonic clock of this process from the moment at which it first saw them.
+//! Leases of intents, measured by the monotonic clock of this process from the moment at which it first reads them.
 //!
-//! A wall clock may be set, this machine's and a database's alike: by such a clock a lease that is over would run on for
-//! an hour, or one would be taken from an owner that is alive. What another process does is seen by looking at the store;
-//! a lease then ends later than its owner counts it, by the time that passed before the first look, and never earlier.
+//! Wall clocks can be set, on this machine and on a database server. By such a clock an expired lease could appear to run for another
+//! hour, or the lease of a live process could appear to have expired. Intents of other processes are read from the store, so their
+//! leases end here later than in the process that holds them, by the time before the first read, and never earlier.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use std::time::Duration;
 use keywright_domain::model::{Epoch, Tick, WorkerId, WriteId};
 use keywright_domain::ports::Timer;
 
-/// How many open intents are watched at once.
+/// The maximum number of open intents that are observed at the same time.
 pub(super) const MAX_WATCHED: i64 = 10_000;
 
-/// How long a look at the store serves, so that several recoverers share one.
+/// The minimum time between two reads of the store, so that several recoverers share one.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An intent as it stands in the store.
+/// An intent as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenIntent {
     pub(super) write: WriteId,
@@ -26,25 +26,25 @@ pub(super) struct OpenIntent {
     pub(super) lease: Duration,
 }
 
-/// The open intents of a store, as this process has seen them. Clones share them.
+/// The open intents of a store, as this process has read them. Clones share them.
 #[derive(Clone)]
 pub(super) struct ObservedLeases {
     timer: Arc<dyn Timer>,
-    seen: Arc<Mutex<Seen>>,
+    observations: Arc<Mutex<Observations>>,
 }
 
 #[derive(Default)]
-struct Seen {
-    last_observed: Option<Tick>,
+struct Observations {
+    last_read: Option<Tick>,
     intents: HashMap<WriteId, ObservedIntent>,
 }
 
 struct ObservedIntent {
     intent: OpenIntent,
     lease_ends: Tick,
-    /// When the write was first seen open, whoever its owner was.
+    /// When an intent of the write was first read, of any worker.
     open_since: Tick,
-    /// A claim of it was tried since the last look.
+    /// A claim was tried since the last read.
     tried: bool,
 }
 
@@ -52,19 +52,20 @@ impl ObservedLeases {
     pub(super) fn new(timer: Arc<dyn Timer>) -> Self {
         Self {
             timer,
-            seen: Arc::default(),
+            observations: Arc::default(),
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observations(&self) -> MutexGuard<'_, Observations> {
+        let observations = self.observations.lock();
+        observations.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in intents whose owners are certainly dead: their leases are over.
+    /// Adds intents whose workers have certainly ended. Their leases have expired.
     #[cfg(feature = "sqlite")]
-    pub(super) fn adopt(&self, left: Vec<OpenIntent>) {
+    pub(super) fn add_expired(&self, intents: Vec<OpenIntent>) {
         let now = self.timer.tick();
-        let overdue = left.into_iter().map(|intent| {
+        let overdue = intents.into_iter().map(|intent| {
             let observed = ObservedIntent {
                 intent,
                 lease_ends: now,
@@ -73,28 +74,28 @@ impl ObservedLeases {
             };
             (intent.write, observed)
         });
-        self.seen().intents.extend(overdue);
+        self.observations().intents.extend(overdue);
     }
 
-    /// Whether the store is to be looked at again. The caller that gets `true` looks, and the others need not.
-    pub(super) fn should_observe(&self) -> bool {
+    /// Whether the open intents have to be read again. The caller that gets `true` reads them.
+    pub(super) fn should_read(&self) -> bool {
         let now = self.timer.tick();
-        let mut seen = self.seen();
-        let due = seen
-            .last_observed
+        let mut observations = self.observations();
+        let due = observations
+            .last_read
             .is_none_or(|last| now >= last.after(OBSERVE_INTERVAL));
         if due {
-            seen.last_observed = Some(now);
+            observations.last_read = Some(now);
         }
         due
     }
 
-    /// Takes in what a look at the store found. A lease starts anew where the owner or the epoch is another one.
+    /// Replaces the intents by those that were read. A lease starts anew if the worker or the epoch has changed.
     pub(super) fn observe(&self, open: Vec<OpenIntent>) {
-        // After the look, so that no lease is counted from before its intent was saved.
+        // Taken after the read, so that no lease starts before its intent was saved.
         let now = self.timer.tick();
-        let mut seen = self.seen();
-        let mut known = std::mem::take(&mut seen.intents);
+        let mut observations = self.observations();
+        let mut known = std::mem::take(&mut observations.intents);
         let observed = open.into_iter().map(|intent| {
             let before = known.remove(&intent.write);
             let open_since = before.as_ref().map_or(now, |known| known.open_since);
@@ -107,15 +108,14 @@ impl ObservedLeases {
             };
             (intent.write, observed)
         });
-        seen.intents = observed.collect();
+        observations.intents = observed.collect();
     }
 
-    /// The intent whose lease has been over the longest, among those that nobody here has tried to claim since the last
-    /// look.
+    /// The intent whose lease expired first, among those that this process has not tried to claim since the last read.
     pub(super) fn next_overdue(&self) -> Option<OpenIntent> {
         let now = self.timer.tick();
-        let mut seen = self.seen();
-        let overdue = seen
+        let mut observations = self.observations();
+        let overdue = observations
             .intents
             .values_mut()
             .filter(|known| !known.tried && known.lease_ends <= now);
@@ -124,20 +124,24 @@ impl ObservedLeases {
         Some(first.intent)
     }
 
-    /// The intent was claimed by this process, and its new lease starts.
+    /// This process has claimed the intent. Its new lease starts.
     pub(super) fn claimed(&self, intent: OpenIntent) {
         let now = self.timer.tick();
-        if let Some(known) = self.seen().intents.get_mut(&intent.write) {
+        if let Some(known) = self.observations().intents.get_mut(&intent.write) {
             known.intent = intent;
             known.lease_ends = now.after(intent.lease);
         }
     }
 
-    /// For how long the oldest intent has been open, as far as this process has seen.
+    /// The time since this process first read the oldest intent.
     pub(super) fn oldest(&self) -> Option<Duration> {
         let now = self.timer.tick();
-        let seen = self.seen();
-        let first = seen.intents.values().map(|known| known.open_since).min()?;
+        let observations = self.observations();
+        let first = observations
+            .intents
+            .values()
+            .map(|known| known.open_since)
+            .min()?;
         Some(now.0.saturating_sub(first.0))
     }
 }

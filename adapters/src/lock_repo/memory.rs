@@ -1,4 +1,4 @@
-//! Locks in memory: gone with the process, and otherwise a store like any other.
+//! Locks in memory, which are lost when the process ends.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, RangeInclusive};
@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{
-    Backlog, DueCursor, FoldError, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId,
-    LockSnapshot, LockVersion, RecordedEvent, Requested, Revision, Save, ShadowVersion, Tick,
-    Timestamp, WorkerId, Write, WriteId, WriteState,
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId, LockSnapshot,
+    LockVersion, RecordedEvent, Requested, Save, Tick, Timestamp, WorkerId, Write, WriteId,
+    WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 
-/// Holds locks, their events and their writes. Clones share one store.
+use super::lock_row::LockRow;
+
+/// Stores locks, their events and their writes. Clones share the store.
 #[derive(Clone)]
 pub struct InMemoryLockRepo {
     store: Arc<Mutex<Store>>,
@@ -22,31 +24,29 @@ pub struct InMemoryLockRepo {
 
 #[derive(Clone, Default)]
 struct Store {
-    locks: HashMap<LockId, Row>,
-    writes: HashMap<WriteId, WriteRow>,
-    /// Prepared writes by the ends of their leases.
+    locks: HashMap<LockId, StoredLock>,
+    writes: HashMap<WriteId, StoredWrite>,
+    /// The prepared writes by the ends of their leases.
     leases: BTreeSet<(Tick, WriteId)>,
-    /// Writes by their next check.
+    /// The writes that have a next check.
     due: BTreeSet<DueCursor>,
     records: HashMap<IdempotencyScope, IdempotencyRecord>,
 }
 
 #[derive(Clone)]
-struct Row {
-    lock: Lock,
-    revision: Revision,
-    shadow_version: Option<ShadowVersion>,
+struct StoredLock {
+    row: LockRow,
     events: Vec<RecordedEvent>,
     /// The live writes of the lock.
     live: Vec<WriteId>,
 }
 
 #[derive(Clone)]
-struct WriteRow {
+struct StoredWrite {
     write: Write,
-    /// While the write is prepared.
+    /// The end of the lease of a prepared write.
     lease_until: Option<Tick>,
-    /// When it was prepared.
+    /// When the write was saved first.
     open_since: Tick,
 }
 
@@ -68,26 +68,29 @@ impl InMemoryLockRepo {
 impl LockRepo for InMemoryLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         let store = self.store();
-        Ok(store.locks.get(&lock).map(|row| store.snapshot(row)))
+        Ok(store.locks.get(&lock).map(|stored| store.snapshot(stored)))
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let now = self.timer.tick();
         let mut store = self.store();
-        let Some(row) = store
+        let Some(stored) = store
             .locks
             .get_mut(&save.lock)
-            .filter(|row| row.revision == save.revision)
+            .filter(|stored| stored.row.revision == save.revision)
         else {
             return Err(RepoError::Stale);
         };
+        let row = &mut stored.row;
         if let Some(folded) = save.folded {
             row.lock = *folded;
         }
-        row.events.extend(save.events);
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
-        save.writes.iter().for_each(|write| row.keep(write));
+        stored.events.extend(save.events);
+        for write in &save.writes {
+            stored.update_live(write);
+        }
         if let Some(record) = save.idempotency {
             store.records.insert(record.scope.clone(), *record);
         }
@@ -114,8 +117,8 @@ impl LockRepo for InMemoryLockRepo {
             });
         }
         store.put(claimed.clone(), now);
-        if let Some(row) = store.locks.get_mut(&claimed.lock) {
-            row.revision = row.revision.next();
+        if let Some(stored) = store.locks.get_mut(&claimed.lock) {
+            stored.row.revision = stored.row.revision.next();
         }
         Ok(Some(claimed))
     }
@@ -134,7 +137,10 @@ impl LockHistory for InMemoryLockRepo {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         let store = self.store();
-        let events = store.locks.get(&lock).map_or(&[][..], |row| &row.events);
+        let events = store
+            .locks
+            .get(&lock)
+            .map_or(&[][..], |stored| &stored.events);
         Ok(events
             .iter()
             .filter(|e| e.version >= first)
@@ -215,7 +221,7 @@ impl LockHistory for InMemoryLockRepo {
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         let store = self.store();
-        let mut locks: Vec<&Lock> = store.locks.values().map(|row| &row.lock).collect();
+        let mut locks: Vec<&Lock> = store.locks.values().map(|l| &l.row.lock).collect();
         locks.retain(|lock| after.is_none_or(|after| lock.id > after));
         locks.sort_unstable_by_key(|lock| lock.id);
         Ok(locks.into_iter().take(limit).cloned().collect())
@@ -223,42 +229,39 @@ impl LockHistory for InMemoryLockRepo {
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let mut store = self.store();
-        let mut changed: HashMap<LockId, Row> = HashMap::new();
-        for event in events {
-            let lock = event.lock;
-            let refused = |(at, why)| ImportError::NotAStream { lock, at, why };
-            let known = changed
-                .remove(&lock)
-                .or_else(|| store.locks.get(&lock).cloned());
-            let row = match known {
-                Some(mut row) => {
-                    row.append(vec![event]).map_err(refused)?;
-                    row
-                }
-                None => Row::create(event).map_err(refused)?,
+        let mut changed: HashMap<LockId, StoredLock> = HashMap::new();
+        for mut event in events {
+            let known = changed.remove(&event.lock);
+            let known = known.or_else(|| store.locks.get(&event.lock).cloned());
+            let (row, mut events, live) = match known {
+                Some(known) => (Some(known.row), known.events, known.live),
+                None => (None, Vec::new(), Vec::new()),
             };
-            changed.insert(lock, row);
+            let row = LockRow::import(row, &mut event)?;
+            let lock = event.lock;
+            events.push(event);
+            changed.insert(lock, StoredLock { row, events, live });
         }
-        for (lock, mut row) in changed {
-            row.revision = row.revision.next();
-            store.locks.insert(lock, row);
+        for (lock, mut stored) in changed {
+            stored.row.revision = stored.row.revision.next();
+            store.locks.insert(lock, stored);
         }
         Ok(())
     }
 }
 
 impl Store {
-    /// Puts a write's row in its place; the lease of a prepared one starts now.
+    /// Inserts or replaces a write. The lease of a prepared one starts now.
     fn put(&mut self, write: Write, now: Tick) {
         let (id, due) = (write.id, DueCursor::of(&write));
         let lease_until = write.intent().map(|intent| now.after(intent.lease));
         let known = self.writes.get(&id).map(|row| row.open_since);
-        let row = WriteRow {
+        let stored = StoredWrite {
             write,
             lease_until,
             open_since: known.unwrap_or(now),
         };
-        if let Some(old) = self.writes.insert(id, row) {
+        if let Some(old) = self.writes.insert(id, stored) {
             if let Some(until) = old.lease_until {
                 self.leases.remove(&(until, id));
             }
@@ -270,37 +273,15 @@ impl Store {
         self.due.extend(due);
     }
 
-    fn snapshot(&self, row: &Row) -> LockSnapshot {
-        let live = row.live.iter().filter_map(|id| self.writes.get(id));
+    fn snapshot(&self, stored: &StoredLock) -> LockSnapshot {
+        let live = stored.live.iter().filter_map(|id| self.writes.get(id));
         let live = live.map(|row| row.write.clone()).collect();
-        LockSnapshot::new(row.lock.clone(), row.revision, row.shadow_version, live)
+        stored.row.clone().into_snapshot(live)
     }
 }
 
-impl Row {
-    fn create(first: RecordedEvent) -> Result<Self, (LockVersion, FoldError)> {
-        let lock = Lock::create(&first).map_err(|why| (first.version, why))?;
-        Ok(Self {
-            lock,
-            revision: Revision(0),
-            shadow_version: None,
-            events: vec![first],
-            live: Vec::new(),
-        })
-    }
-
-    /// All of them or none.
-    fn append(&mut self, events: Vec<RecordedEvent>) -> Result<(), (LockVersion, FoldError)> {
-        let mut lock = self.lock.clone();
-        for event in &events {
-            lock.apply(event).map_err(|why| (event.version, why))?;
-        }
-        self.lock = lock;
-        self.events.extend(events);
-        Ok(())
-    }
-
-    fn keep(&mut self, write: &Write) {
+impl StoredLock {
+    fn update_live(&mut self, write: &Write) {
         self.live.retain(|id| *id != write.id);
         if write.is_live() {
             self.live.push(write.id);

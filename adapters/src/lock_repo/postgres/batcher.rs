@@ -1,4 +1,4 @@
-//! Many callers, one statement: what comes while statements are under way waits, and goes together in the next one.
+//! Batches jobs of many callers: jobs that arrive while others are running wait, and share the next run.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -6,125 +6,125 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// How many statements are under way at once: more than one, so that one whose connection is lost does not hold up all callers. With
-/// more, fewer callers come together in each, and the database has as many more statements to run.
-const AT_ONCE: usize = 4;
+/// The maximum number of concurrent runs. With more than one, a lost connection does not block all callers. With more than these,
+/// batches would be smaller and the database would have more statements to execute.
+const MAX_RUNNING: usize = 4;
 
-/// How many callers share a statement.
-const MOST: usize = 64;
+/// The maximum number of jobs in a batch.
+const MAX_BATCH: usize = 64;
 
-/// How many callers there may be. Who comes then waits for room.
-const CALLERS: usize = 1024;
+/// The maximum number of jobs that run or are queued. Further callers wait.
+const MAX_JOBS: usize = 1024;
 
-type Run<J, A> = dyn Fn(Vec<J>) -> Pin<Box<dyn Future<Output = Vec<A>> + Send>> + Send + Sync;
+type Run<J, R> = dyn Fn(Vec<J>) -> Pin<Box<dyn Future<Output = Vec<R>> + Send>> + Send + Sync;
 
-/// Takes jobs, and has them run together. Clones share it. A job that has begun goes on when its caller gives up.
-pub(super) struct Batcher<J, A>(Arc<Shared<J, A>>);
+/// Runs jobs in batches. Clones share the queue. A running job continues if its caller no longer waits.
+pub(super) struct Batcher<J, R>(Arc<Shared<J, R>>);
 
-struct Shared<J, A> {
-    room: Semaphore,
-    state: Mutex<State<J, A>>,
-    goes_with: fn(&J, &J) -> bool,
-    run: Box<Run<J, A>>,
+struct Shared<J, R> {
+    capacity: Semaphore,
+    state: Mutex<State<J, R>>,
+    is_compatible: fn(&J, &J) -> bool,
+    run: Box<Run<J, R>>,
 }
 
-struct State<J, A> {
-    waiting: VecDeque<Waiting<J, A>>,
-    under_way: usize,
+struct State<J, R> {
+    queue: VecDeque<QueuedJob<J, R>>,
+    running: usize,
 }
 
-struct Waiting<J, A> {
+struct QueuedJob<J, R> {
     job: J,
-    tell: oneshot::Sender<A>,
+    tx: oneshot::Sender<R>,
 }
 
-impl<J, A> Clone for Batcher<J, A> {
+impl<J, R> Clone for Batcher<J, R> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<J: Send + 'static, A: Send + 'static> Batcher<J, A> {
-    /// `run` answers jobs in their order. Those that do not go with each other run one after the other.
+impl<J: Send + 'static, R: Send + 'static> Batcher<J, R> {
+    /// `run` returns the results in the order of its jobs. Jobs that are not compatible are not in one batch.
     pub(super) fn new<F>(
-        goes_with: fn(&J, &J) -> bool,
+        is_compatible: fn(&J, &J) -> bool,
         run: impl Fn(Vec<J>) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Vec<A>> + Send + 'static,
+        F: Future<Output = Vec<R>> + Send + 'static,
     {
         Self(Arc::new(Shared {
-            room: Semaphore::new(CALLERS),
+            capacity: Semaphore::new(MAX_JOBS),
             state: Mutex::new(State {
-                waiting: VecDeque::new(),
-                under_way: 0,
+                queue: VecDeque::new(),
+                running: 0,
             }),
-            goes_with,
+            is_compatible,
             run: Box::new(move |jobs| Box::pin(run(jobs))),
         }))
     }
 
-    /// What comes of a job. `None`: it came to no end. It must be called in a runtime of tokio.
-    pub(super) async fn ask(&self, job: J) -> Option<A> {
-        let _room = self.0.room.acquire().await.ok()?;
-        let (tell, told) = oneshot::channel();
-        if self.0.take_in(Waiting { job, tell }) {
-            tokio::spawn(work(self.0.clone()));
+    /// Runs a job in a batch. `None`: the batch panicked or was dropped. It must be called in a tokio runtime.
+    pub(super) async fn run(&self, job: J) -> Option<R> {
+        let _permit = self.0.capacity.acquire().await.ok()?;
+        let (tx, rx) = oneshot::channel();
+        if self.0.enqueue(QueuedJob { job, tx }) {
+            tokio::spawn(run_batches(self.0.clone()));
         }
-        told.await.ok()
+        rx.await.ok()
     }
 }
 
-impl<J, A> Shared<J, A> {
-    fn state(&self) -> MutexGuard<'_, State<J, A>> {
+impl<J, R> Shared<J, R> {
+    fn state(&self) -> MutexGuard<'_, State<J, R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more is to work.
-    fn take_in(&self, waiting: Waiting<J, A>) -> bool {
+    /// Queues a job, and returns whether the caller has to start one more task that runs batches.
+    fn enqueue(&self, job: QueuedJob<J, R>) -> bool {
         let mut state = self.state();
-        state.waiting.push_back(waiting);
-        let one_more = state.under_way < AT_ONCE;
-        state.under_way += usize::from(one_more);
-        one_more
+        state.queue.push_back(job);
+        let starts = state.running < MAX_RUNNING;
+        state.running += usize::from(starts);
+        starts
     }
 
-    /// What goes in the next statement. `None`: nothing waits, and one less works.
-    fn next(&self) -> Option<(Vec<J>, Vec<oneshot::Sender<A>>)> {
+    /// The next batch, with the channels for its results. `None`: the queue is empty, and the calling task has to end.
+    fn next_batch(&self) -> Option<(Vec<J>, Vec<oneshot::Sender<R>>)> {
         let mut state = self.state();
-        let (mut jobs, mut answers) = (Vec::new(), Vec::new());
-        let mut passed_over = Vec::new();
-        while jobs.len() < MOST
-            && let Some(next) = state.waiting.pop_front()
+        let (mut jobs, mut results) = (Vec::new(), Vec::new());
+        let mut incompatible = Vec::new();
+        while jobs.len() < MAX_BATCH
+            && let Some(next) = state.queue.pop_front()
         {
-            if next.tell.is_closed() {
-                // Who has given up before anything was sent wants nothing more.
-            } else if jobs.iter().all(|job| (self.goes_with)(job, &next.job)) {
+            if next.tx.is_closed() {
+                // The caller no longer waits, and the job has not started.
+            } else if jobs.iter().all(|job| (self.is_compatible)(job, &next.job)) {
                 jobs.push(next.job);
-                answers.push(next.tell);
+                results.push(next.tx);
             } else {
-                passed_over.push(next);
+                incompatible.push(next);
             }
         }
-        for first in passed_over.into_iter().rev() {
-            state.waiting.push_front(first);
+        for job in incompatible.into_iter().rev() {
+            state.queue.push_front(job);
         }
         if jobs.is_empty() {
-            state.under_way -= 1;
+            state.running -= 1;
             return None;
         }
-        Some((jobs, answers))
+        Some((jobs, results))
     }
 }
 
-/// Works until nothing waits.
-async fn work<J: Send + 'static, A: Send + 'static>(shared: Arc<Shared<J, A>>) {
-    while let Some((jobs, answers)) = shared.next() {
-        // In a task of its own, so that one that panics does not end the work on what waits.
-        let outcomes = tokio::spawn((shared.run)(jobs)).await.unwrap_or_default();
-        for (tell, outcome) in answers.into_iter().zip(outcomes) {
-            // That nobody waits for an answer any more is no error.
-            let _ = tell.send(outcome);
+/// Runs batches until the queue is empty.
+async fn run_batches<J: Send + 'static, R: Send + 'static>(shared: Arc<Shared<J, R>>) {
+    while let Some((jobs, channels)) = shared.next_batch() {
+        // A separate task, so that a panic does not end this one.
+        let results = tokio::spawn((shared.run)(jobs)).await.unwrap_or_default();
+        for (tx, result) in channels.into_iter().zip(results) {
+            // It fails if the caller no longer waits.
+            let _ = tx.send(result);
         }
     }
 }
@@ -136,97 +136,101 @@ mod tests {
 
     use super::*;
 
-    /// Answers each job with all that ran in its statement, as soon as there is a permit for it.
-    fn noted(permits: Arc<Semaphore>) -> Batcher<u32, Vec<u32>> {
+    /// Returns to each job all jobs of its batch. A batch ends when it gets a permit.
+    fn batch_recorder(permits: Arc<Semaphore>) -> Batcher<u32, Vec<u32>> {
         Batcher::new(
             |one, other| one != other,
             move |jobs| {
                 let permits = permits.clone();
                 async move {
-                    permits.acquire().await.expect("it is open").forget();
-                    assert!(!jobs.contains(&13), "as it was asked");
+                    permits
+                        .acquire()
+                        .await
+                        .expect("the semaphore is open")
+                        .forget();
+                    assert!(!jobs.contains(&13), "the job panics");
                     vec![jobs.clone(); jobs.len()]
                 }
             },
         )
     }
 
-    /// Jobs that keep all busy.
-    fn busy() -> Vec<u32> {
-        (100..).take(AT_ONCE).collect()
+    /// As many jobs as there are concurrent runs.
+    fn first_jobs() -> Vec<u32> {
+        (100..).take(MAX_RUNNING).collect()
     }
 
-    async fn asked(batcher: &Batcher<u32, Vec<u32>>, jobs: &[u32]) -> JoinSet<Vec<u32>> {
-        let mut asking = JoinSet::new();
+    async fn start(batcher: &Batcher<u32, Vec<u32>>, jobs: &[u32]) -> JoinSet<Vec<u32>> {
+        let mut running = JoinSet::new();
         for job in jobs.iter().copied() {
             let batcher = batcher.clone();
-            asking.spawn(async move { batcher.ask(job).await.expect("an answer") });
+            running.spawn(async move { batcher.run(job).await.expect("a result") });
             tokio::task::yield_now().await;
         }
-        asking
+        running
     }
 
     #[tokio::test]
-    async fn what_waits_goes_together_and_what_does_not_fit_goes_next() {
+    async fn queued_jobs_share_a_batch_if_they_are_compatible() {
         let permits = Arc::new(Semaphore::new(0));
-        let batcher = noted(permits.clone());
-        let alone = asked(&batcher, &busy()).await;
-        let waiting = asked(&batcher, &[3, 4, 3, 5, 3]).await;
-        permits.add_permits(AT_ONCE + 3);
+        let batcher = batch_recorder(permits.clone());
+        let alone = start(&batcher, &first_jobs()).await;
+        let waiting = start(&batcher, &[3, 4, 3, 5, 3]).await;
+        permits.add_permits(MAX_RUNNING + 3);
         let alone = alone.join_all().await;
-        assert!(alone.iter().all(|batcher| batcher.len() == 1));
-        let mut answers = waiting.join_all().await;
-        answers.sort();
-        let then = [
+        assert!(alone.iter().all(|batch| batch.len() == 1));
+        let mut batches = waiting.join_all().await;
+        batches.sort();
+        let expected = [
             vec![3],
             vec![3],
             vec![3, 4, 5],
             vec![3, 4, 5],
             vec![3, 4, 5],
         ];
-        assert_eq!(answers, then);
+        assert_eq!(batches, expected);
         tokio::task::yield_now().await;
-        assert_eq!(batcher.0.state().under_way, 0);
+        assert_eq!(batcher.0.state().running, 0);
     }
 
     #[tokio::test]
-    async fn who_gives_up_before_it_begins_is_left_out() {
+    async fn skips_a_queued_job_whose_caller_no_longer_waits() {
         let permits = Arc::new(Semaphore::new(0));
-        let batcher = noted(permits.clone());
-        let alone = asked(&batcher, &busy()).await;
-        drop(asked(&batcher, &[3]).await);
-        let last = asked(&batcher, &[4]).await;
+        let batcher = batch_recorder(permits.clone());
+        let alone = start(&batcher, &first_jobs()).await;
+        drop(start(&batcher, &[3]).await);
+        let last = start(&batcher, &[4]).await;
         tokio::task::yield_now().await;
-        permits.add_permits(AT_ONCE + 1);
+        permits.add_permits(MAX_RUNNING + 1);
         assert_eq!(last.join_all().await, [[4]]);
         alone.join_all().await;
     }
 
     #[tokio::test]
-    async fn one_that_panics_takes_nobody_else_along() {
+    async fn a_panic_ends_only_its_own_batch() {
         let permits = Arc::new(Semaphore::new(0));
-        let batcher = noted(permits.clone());
-        let mut asking = JoinSet::new();
-        for _ in 0..AT_ONCE {
+        let batcher = batch_recorder(permits.clone());
+        let mut running = JoinSet::new();
+        for _ in 0..MAX_RUNNING {
             let batcher = batcher.clone();
-            asking.spawn(async move { batcher.ask(13).await });
+            running.spawn(async move { batcher.run(13).await });
             tokio::task::yield_now().await;
         }
-        let waiting = asked(&batcher, &[1]).await;
-        permits.add_permits(AT_ONCE + 1);
-        assert!(asking.join_all().await.iter().all(Option::is_none));
+        let waiting = start(&batcher, &[1]).await;
+        permits.add_permits(MAX_RUNNING + 1);
+        assert!(running.join_all().await.iter().all(Option::is_none));
         assert_eq!(waiting.join_all().await, [[1]]);
     }
 
     #[tokio::test]
-    async fn who_finds_no_room_waits_for_it() {
+    async fn bounds_the_number_of_jobs() {
         let permits = Arc::new(Semaphore::new(0));
-        let batcher = noted(permits.clone());
-        let jobs: Vec<u32> = (100..).take(CALLERS + 1).collect();
-        let asking = asked(&batcher, &jobs).await;
-        let waiting = batcher.0.state().waiting.len();
-        assert_eq!(waiting, CALLERS - AT_ONCE);
+        let batcher = batch_recorder(permits.clone());
+        let jobs: Vec<u32> = (100..).take(MAX_JOBS + 1).collect();
+        let running = start(&batcher, &jobs).await;
+        let waiting = batcher.0.state().queue.len();
+        assert_eq!(waiting, MAX_JOBS - MAX_RUNNING);
         permits.add_permits(jobs.len());
-        assert_eq!(asking.join_all().await.len(), jobs.len());
+        assert_eq!(running.join_all().await.len(), jobs.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Events of the vendor on their way in.
+//! Import of the vendor's events.
 
 use std::collections::BTreeMap;
 
@@ -8,61 +8,68 @@ use tokio_postgres::Transaction;
 
 use super::rows::EventColumns;
 use crate::json;
-use crate::lock_repo::columns::{LockRow, integer, optional, read_lock_id};
-use crate::lock_repo::follow;
+use crate::lock_repo::columns::{integer, optional, read_lock_id};
+use crate::lock_repo::lock_row::LockRow;
 use crate::postgres::{PostgresPool, describe, failed};
 
-/// Whoever imports holds this lock, so that two who bring the same lock do not meet.
-const IMPORTING: i64 = 0x4b57_696d; // "KWim"
+/// The advisory lock of an import: imports of the same lock must not run at the same time.
+const IMPORT_LOCK: i64 = 0x4b57_696d; // "KWim"
 
-/// How many events go in one statement.
+/// The number of events in one statement.
 const BATCH: usize = 1000;
 
 pub(super) async fn import_all<E>(
-    database: &PostgresPool,
+    pool: &PostgresPool,
     mut events: impl Iterator<Item = Result<RecordedEvent, E>> + Send,
 ) -> Result<(), E>
 where
     E: From<ImportError> + Send,
 {
-    let mut lent = database
+    let mut connection = pool
         .connection()
         .await
         .map_err(|e| ImportError::Store(RepoError::Unavailable(e.to_string())))?;
-    let transaction = lent.client().transaction().await.map_err(not_done)?;
-    // It takes as long as it takes.
+    let transaction = connection
+        .client()
+        .transaction()
+        .await
+        .map_err(not_applied)?;
+    // An import may take long.
     let setup =
-        format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({IMPORTING})");
-    transaction.batch_execute(&setup).await.map_err(not_done)?;
+        format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({IMPORT_LOCK})");
+    transaction
+        .batch_execute(&setup)
+        .await
+        .map_err(not_applied)?;
     loop {
         let batch: Result<Vec<RecordedEvent>, E> = events.by_ref().take(BATCH).collect();
         let batch = batch?;
-        let last = batch.len() < BATCH;
-        take_in(&transaction, batch).await?;
-        if last {
+        let is_last = batch.len() < BATCH;
+        import_batch(&transaction, batch).await?;
+        if is_last {
             break;
         }
     }
     let committed = transaction.commit().await;
     committed.map_err(|e| ImportError::Store(failed(&e, RepoError::Unknown)))?;
-    lent.release();
+    connection.release();
     Ok(())
 }
 
-fn not_done(error: tokio_postgres::Error) -> ImportError {
+fn not_applied(error: tokio_postgres::Error) -> ImportError {
     ImportError::Store(RepoError::Unavailable(describe(&error)))
 }
 
-async fn take_in(
+async fn import_batch(
     transaction: &Transaction<'_>,
     batch: Vec<RecordedEvent>,
 ) -> Result<(), ImportError> {
-    let mut locks = known(transaction, &batch).await?;
-    let (mut owners, mut columns) = (Vec::new(), EventColumns::default());
+    let mut locks = lock_rows(transaction, &batch).await?;
+    let (mut event_locks, mut columns) = (Vec::new(), EventColumns::default());
     for mut event in batch {
         let known = locks.remove(&event.lock);
-        let row = follow(known, &mut event)?;
-        owners.push(integer(event.lock.get())?);
+        let row = LockRow::import(known, &mut event)?;
+        event_locks.push(integer(event.lock.get())?);
         columns.push(&event)?;
         locks.insert(event.lock, row);
     }
@@ -75,33 +82,37 @@ async fn take_in(
         data,
     } = columns;
     transaction
-        .execute(append, &[&owners, &versions, &writes, &types, &data])
+        .execute(append, &[&event_locks, &versions, &writes, &types, &data])
         .await
-        .map_err(not_done)?;
-    let (mut ids, mut revisions, mut shadows, mut states) = (vec![], vec![], vec![], vec![]);
+        .map_err(not_applied)?;
+    let (mut ids, mut revisions, mut shadow_versions, mut states) =
+        (vec![], vec![], vec![], vec![]);
     for row in locks.into_values() {
         ids.push(integer(row.lock.id.get())?);
         revisions.push(integer(row.revision.next().0)?);
-        shadows.push(optional(row.shadow_version.map(|v| v.0))?);
+        shadow_versions.push(optional(row.shadow_version.map(|v| v.0))?);
         states.push(json::text(&json::LockState(&row.lock)));
     }
     let put = "INSERT INTO locks (id, revision, shadow_version, state)
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[])
         ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, state = excluded.state";
     let put = transaction
-        .execute(put, &[&ids, &revisions, &shadows, &states])
+        .execute(put, &[&ids, &revisions, &shadow_versions, &states])
         .await;
-    put.map(drop).map_err(not_done)
+    put.map(drop).map_err(not_applied)
 }
 
-/// The locks of these events, as far as there are any, held until the import is done.
-async fn known(
+/// The rows of those locks of these events that exist. They stay locked until the transaction ends.
+async fn lock_rows(
     transaction: &Transaction<'_>,
     batch: &[RecordedEvent],
 ) -> Result<BTreeMap<LockId, LockRow>, ImportError> {
     let ids: Result<Vec<i64>, RepoError> = batch.iter().map(|e| integer(e.lock.get())).collect();
     let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-    let rows = transaction.query(sql, &[&ids?]).await.map_err(not_done)?;
+    let rows = transaction
+        .query(sql, &[&ids?])
+        .await
+        .map_err(not_applied)?;
     let mut locks = BTreeMap::new();
     for row in &rows {
         let id = read_lock_id(row)?;

@@ -1,11 +1,12 @@
-//! Locks in a PostgreSQL database, which any number of replicas share: nothing else coordinates them.
+//! Locks in a PostgreSQL database, which coordinates any number of replicas.
 //!
-//! A save is one statement, and so one round trip and one transaction. Those of several locks that come at once share it, and so do
-//! loads; a save that a shared one leaves out has one of its own. Leases are counted by each replica's own monotonic clock.
+//! A save is one statement, so it needs one round trip and one transaction. Concurrent saves of several locks share a statement, and so
+//! do concurrent loads. A save that a shared statement skips gets its own. Each replica measures leases by its own monotonic clock.
 
 mod batcher;
 mod import;
 mod rows;
+mod statements;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -21,54 +22,54 @@ use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Tim
 use tokio_postgres::Row;
 
 use super::columns::{
-    BACKLOG, Bits, LockRow, integer, read_backlog, read_event, read_idempotency_record,
-    read_lock_id, read_open_intent, read_write,
+    BACKLOG, Bits, integer, read_backlog, read_event, read_idempotency_record, read_lock_id,
+    read_open_intent, read_write,
 };
 use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
+use super::lock_row::LockRow;
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
 use rows::SaveColumns;
 
-/// Holds locks, their events and their writes in a database. Clones share its connections. It lives in a runtime of tokio.
+/// Stores locks, their events and their writes in a database. Clones share its connections. It must be used in a tokio runtime.
 #[derive(Clone)]
 pub struct PostgresLockRepo {
-    database: PostgresPool,
+    pool: PostgresPool,
     leases: ObservedLeases,
     loads: Batcher<LockId, Loaded>,
-    saves: Batcher<Arc<Save>, Saved>,
+    saves: Batcher<Arc<Save>, BatchedSave>,
 }
 
-/// A statement was lost in this process.
-const NO_END: &str = "the statement came to no end";
+/// The task that ran a statement panicked or was dropped.
+const STATEMENT_ENDED: &str = "the task of the statement has ended";
 
 type Loaded = Result<Option<LockSnapshot>, RepoError>;
 
-/// What came of a save among others. `None`: it was not done, and why is found out alone, where it may wait: another one is at its
-/// lock, or the lock has another revision, or a value of one of those that it was together with is refused.
-type Saved = Option<Result<(), RepoError>>;
+/// The result of one save in a batch. `None`: it was not applied, and a statement of its own, which may wait, has to find out why.
+/// Another transaction holds the lock's row, the lock has another revision, or a value of any save in the batch is invalid.
+type BatchedSave = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
-    /// What stands in this database. Leases are counted by `timer`, from the first claim on that finds them.
-    pub fn new(database: PostgresPool, timer: Arc<dyn Timer>) -> Self {
-        let (loading, saving) = (database.clone(), database.clone());
+    /// The locks in this database. `timer` measures leases, from the first claim that reads them.
+    pub fn new(pool: PostgresPool, timer: Arc<dyn Timer>) -> Self {
+        let (loads, saves) = (pool.clone(), pool.clone());
         Self {
-            database,
+            pool,
             leases: ObservedLeases::new(timer),
-            loads: Batcher::new(|_, _| true, move |locks| load(loading.clone(), locks)),
+            loads: Batcher::new(|_, _| true, move |locks| load_batch(loads.clone(), locks)),
             saves: Batcher::new(
-                // A lock has one row to move.
+                // A statement can update the row of a lock only once.
                 |one: &Arc<Save>, other| one.lock != other.lock,
-                move |saves| save_together(saving.clone(), saves),
+                move |batch| save_batch(saves.clone(), batch),
             ),
         }
     }
 
-    /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
-    /// none. An event of version [`super::NEXT_VERSION`] goes on from whatever its lock has. One import at a time
-    /// runs, and locks that it touches wait for its end.
+    /// [`LockHistory::import`] for more events than fit in memory. An event with the version [`NEXT_VERSION`](super::NEXT_VERSION)
+    /// takes the next version of its lock. One import runs at a time, and saves of the locks in it wait for its end.
     ///
     /// # Errors
-    /// What `events` says, or why one of them was not taken.
+    /// The first error of `events`, or of the import. Nothing is imported then.
     pub async fn import_all<E>(
         &self,
         events: impl Iterator<Item = Result<RecordedEvent, E>> + Send,
@@ -76,14 +77,14 @@ impl PostgresLockRepo {
     where
         E: From<ImportError> + Send,
     {
-        import::import_all(&self.database, events).await
+        import::import_all(&self.pool, events).await
     }
 
     async fn observe_leases(&self) -> Result<(), RepoError> {
-        if self.leases.should_observe() {
+        if self.leases.should_read() {
             let rows = self
-                .database
-                .read(rows::OPEN_INTENTS, &[&MAX_WATCHED])
+                .pool
+                .read(statements::OPEN_INTENTS, &[&MAX_WATCHED])
                 .await?;
             let open: Result<_, _> = rows.iter().map(read_open_intent).collect();
             self.leases.observe(open?);
@@ -95,16 +96,16 @@ impl PostgresLockRepo {
 #[async_trait]
 impl LockRepo for PostgresLockRepo {
     async fn load(&self, lock: LockId) -> Loaded {
-        let loaded = self.loads.ask(lock).await;
-        loaded.unwrap_or_else(|| Err(RepoError::Unavailable(NO_END.into())))
+        let loaded = self.loads.run(lock).await;
+        loaded.unwrap_or_else(|| Err(RepoError::Unavailable(STATEMENT_ENDED.into())))
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let save = Arc::new(save);
-        match self.saves.ask(save.clone()).await {
+        match self.saves.run(save.clone()).await {
             Some(Some(saved)) => saved,
-            Some(None) => save_alone(&self.database, save).await,
-            None => Err(RepoError::Unknown(NO_END.into())),
+            Some(None) => save_alone(&self.pool, save).await,
+            None => Err(RepoError::Unknown(STATEMENT_ENDED.into())),
         }
     }
 
@@ -116,9 +117,9 @@ impl LockRepo for PostgresLockRepo {
             let (write, old_worker) = (Bits(overdue.write.as_u128()), Bits(overdue.worker.0));
             let epoch = integer(overdue.epoch.0)?;
             let claimed = self
-                .database
+                .pool
                 .change(
-                    rows::CLAIM,
+                    statements::CLAIM,
                     &[&new_worker, &millis, &write, &old_worker, &epoch],
                 )
                 .await?;
@@ -140,8 +141,8 @@ impl LockRepo for PostgresLockRepo {
 impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let found = self
-            .database
-            .read(rows::WRITE, &[&Bits(id.as_u128())])
+            .pool
+            .read(statements::WRITE, &[&Bits(id.as_u128())])
             .await?;
         found.first().map(read_write).transpose()
     }
@@ -160,8 +161,8 @@ impl LockHistory for PostgresLockRepo {
                    WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
         let id = integer(lock.get())?;
         let rows = self
-            .database
-            .read(sql, &[&id, &first, &most(limit)])
+            .pool
+            .read(sql, &[&id, &first, &row_limit(limit)])
             .await?;
         rows.iter().map(|row| read_event(lock, row)).collect()
     }
@@ -178,8 +179,11 @@ impl LockHistory for PostgresLockRepo {
             None => (-1, 0),
         };
         let rows = self
-            .database
-            .read(rows::DUE, &[&until, &after, &Bits(id), &most(limit)])
+            .pool
+            .read(
+                statements::DUE,
+                &[&until, &after, &Bits(id), &row_limit(limit)],
+            )
             .await?;
         rows.iter().map(read_write).collect()
     }
@@ -190,7 +194,7 @@ impl LockHistory for PostgresLockRepo {
         let (earliest, latest) = (integer(earliest)?, integer(latest)?);
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
-        let rows = self.database.read(&sql, &[&earliest, &latest]).await?;
+        let rows = self.pool.read(&sql, &[&earliest, &latest]).await?;
         let backlog = rows.first().map(|row| read_backlog(row, oldest));
         backlog.unwrap_or_else(|| Ok(Backlog::default()))
     }
@@ -204,7 +208,7 @@ impl LockHistory for PostgresLockRepo {
         let lock = integer(scope.lock.get())?;
         let key = scope.key.as_str();
         let rows = self
-            .database
+            .pool
             .read(sql, &[&lock, &scope.principal, &key])
             .await?;
         let record = rows.first().map(|row| read_idempotency_record(scope, row));
@@ -220,8 +224,8 @@ impl LockHistory for PostgresLockRepo {
         let now = integer(now.as_millis())?;
         let ended_before = integer(ended_before.as_millis())?;
         let rows = self
-            .database
-            .change(rows::PURGE, &[&now, &ended_before, &most(limit)])
+            .pool
+            .change(statements::PURGE, &[&now, &ended_before, &row_limit(limit)])
             .await?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0));
         Ok(usize::try_from(count).unwrap_or_default())
@@ -230,7 +234,7 @@ impl LockHistory for PostgresLockRepo {
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id > $1 ORDER BY id LIMIT $2";
         let after = after.map_or(Ok(0), |id| integer(id.get()))?;
-        let rows = self.database.read(sql, &[&after, &most(limit)]).await?;
+        let rows = self.pool.read(sql, &[&after, &row_limit(limit)]).await?;
         let lock = |row: &Row| {
             let id = read_lock_id(row)?;
             LockRow::read(id, row, "state").map(|row| row.lock)
@@ -243,10 +247,10 @@ impl LockHistory for PostgresLockRepo {
     }
 }
 
-async fn load(database: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
+async fn load_batch(pool: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
     let found = async {
         let ids: Result<Vec<i64>, _> = locks.iter().map(|lock| integer(lock.get())).collect();
-        let rows = database.read(rows::LOAD, &[&ids?]).await?;
+        let rows = pool.read(statements::LOAD, &[&ids?]).await?;
         let mut found: HashMap<i64, Vec<Row>> = HashMap::new();
         for row in rows {
             found.entry(row.get("of_lock")).or_default().push(row);
@@ -262,46 +266,45 @@ async fn load(database: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
     locks.iter().map(loaded).collect()
 }
 
-/// `rows`: at least one.
+/// `rows`: at least one row of [`statements::LOAD`].
 fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
     let row = LockRow::read(lock, &rows[0], "fold")?;
-    // A lock without live writes is one row without one.
+    // A lock without live writes has one row without a write.
     let live = rows.iter().filter(|row| rows::has_write(row));
     let live: Result<Vec<Write>, _> = live.map(read_write).collect();
-    Ok(row.with(live?))
+    Ok(row.into_snapshot(live?))
 }
 
-async fn save_alone(database: &PostgresPool, save: Arc<Save>) -> Result<(), RepoError> {
-    let moved = moved(database, rows::SAVE, &[save]).await;
-    let moved = moved.map_err(|failed| failed.error)?;
-    if moved.is_empty() {
+async fn save_alone(pool: &PostgresPool, save: Arc<Save>) -> Result<(), RepoError> {
+    let saved = saved_locks(pool, statements::SAVE, &[save]).await;
+    if saved.map_err(|failed| failed.error)?.is_empty() {
         return Err(RepoError::Stale);
     }
     Ok(())
 }
 
-async fn save_together(database: PostgresPool, saves: Vec<Arc<Save>>) -> Vec<Saved> {
-    let moved = moved(&database, rows::SAVE_BATCH, &saves).await;
-    let saved = |save: &Arc<Save>| match &moved {
-        Ok(moved) => moved.contains(&save.lock.get()).then_some(Ok(())),
+async fn save_batch(pool: PostgresPool, saves: Vec<Arc<Save>>) -> Vec<BatchedSave> {
+    let saved = saved_locks(&pool, statements::SAVE_BATCH, &saves).await;
+    let result = |save: &Arc<Save>| match &saved {
+        Ok(saved) => saved.contains(&save.lock.get()).then_some(Ok(())),
         Err(failed) if failed.is_caused_by_values => None,
         Err(failed) => Some(Err(failed.error.clone())),
     };
-    saves.iter().map(saved).collect()
+    saves.iter().map(result).collect()
 }
 
-/// The locks whose rows have moved.
-async fn moved(
-    database: &PostgresPool,
+/// Executes a statement of saves, and returns the locks whose saves were applied.
+async fn saved_locks(
+    pool: &PostgresPool,
     sql: &str,
     saves: &[Arc<Save>],
 ) -> Result<HashSet<u64>, QueryError> {
     let columns = SaveColumns::of(saves).map_err(QueryError::caused_by_values)?;
-    let moved = database.try_change(sql, &columns.parameters()).await?;
+    let saved = pool.try_change(sql, &columns.parameters()).await?;
     let id = |row: &Row| u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
-    Ok(moved.iter().map(id).collect())
+    Ok(saved.iter().map(id).collect())
 }
 
-fn most(limit: usize) -> i64 {
+fn row_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

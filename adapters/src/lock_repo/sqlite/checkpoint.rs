@@ -1,3 +1,5 @@
+//! Checkpoints of the write-ahead log in the background.
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -5,23 +7,23 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// From this length of the write-ahead log on, in bytes, the writer itself writes it back.
+/// The size of the write-ahead log, in bytes, at which the writer itself makes a checkpoint.
 pub(super) const MAX_WAL_BYTES: i64 = 64 * 1024 * 1024;
 
-/// How often the log is written back: the longer, the fewer pages in all, and the longer commits wait for those that are
-/// written at once.
+/// The time between two checkpoints. With longer ones, fewer pages are written in total, and commits wait longer for each checkpoint.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// How long the file of the log may stay after a burst, in bytes.
-const IDLE_WAL: u64 = 4 * 1024 * 1024;
+/// The size of the log's file, in bytes, above which it is truncated.
+const MAX_IDLE_WAL_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How many free pages the file keeps for what comes next, and how many are given back to the system at once: so few that a
-/// commit hardly waits.
+/// The number of free pages that the file keeps for later use.
 const KEPT_FREE_PAGES: u32 = 4096;
-const PAGES_AT_ONCE: u32 = 256;
 
-/// Writes the log back into the file from a connection of its own, because a commit that has to do it
-/// takes many times as long. Ends when it is dropped.
+/// The number of free pages that are returned to the file system at a time: few, so that commits hardly wait.
+const VACUUM_PAGES: u32 = 256;
+
+/// Makes checkpoints from a connection of its own, because a commit that makes one takes many times as long. Dropping it ends the
+/// thread.
 pub(super) struct Checkpoints {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -37,11 +39,11 @@ impl Checkpoints {
         let thread = thread::Builder::new()
             .name("locks-checkpoint".into())
             .spawn(move || {
-                // What finds the file busy is made up for by the next round.
+                // If the file is busy, the next round makes up for it.
                 let _ = conn.busy_timeout(Duration::ZERO);
                 while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                    if is_written_back(&conn).unwrap_or(false) {
-                        let _ = tidy(&conn, &wal);
+                    if checkpoint(&conn).unwrap_or(false) {
+                        let _ = free_space(&conn, &wal);
                     }
                 }
             })?;
@@ -52,26 +54,29 @@ impl Checkpoints {
     }
 }
 
-/// Writes the log back as far as no reader needs it; whether that is all of it.
-fn is_written_back(conn: &Connection) -> rusqlite::Result<bool> {
+/// Makes a checkpoint of the part of the log that no reader needs, and returns whether that was all of it.
+fn checkpoint(conn: &Connection) -> rusqlite::Result<bool> {
     conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         let (busy, in_log, written): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(busy == 0 && in_log == written)
     })
 }
 
-/// Gives space back to the system, while nobody writes: a log that has grown, and free pages of the file.
-fn tidy(conn: &Connection, wal: &Path) -> rusqlite::Result<()> {
-    if wal.metadata().is_ok_and(|file| file.len() > IDLE_WAL) {
+/// Returns space to the file system while nothing is written: that of a large log, and free pages of the file.
+fn free_space(conn: &Connection, wal: &Path) -> rusqlite::Result<()> {
+    if wal
+        .metadata()
+        .is_ok_and(|file| file.len() > MAX_IDLE_WAL_BYTES)
+    {
         return conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
     let number = |pragma| conn.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
-    // A file that was made without it keeps its free pages for what comes next.
+    // Files of earlier versions have no incremental vacuum and keep their free pages.
     let is_incremental = number("auto_vacuum")? == 2;
     if is_incremental && number("freelist_count")? > KEPT_FREE_PAGES {
-        let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+        let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         let mut pages = vacuum.query([])?;
-        // Each row is a page that was given back.
+        // Each row is a page that was returned.
         while pages.next()?.is_some() {}
     }
     Ok(())
@@ -81,7 +86,7 @@ impl Drop for Checkpoints {
     fn drop(&mut self) {
         self.end = None;
         if let Some(thread) = self.thread.take() {
-            // Its panic was printed where it happened.
+            // A panic of the thread is already printed.
             let _ = thread.join();
         }
     }

@@ -1,3 +1,5 @@
+//! A background check of a large file.
+
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -9,8 +11,7 @@ use tracing::{error, warn};
 
 use super::schema::FORMAT;
 
-/// Reads a large file as a whole to see whether it is sound, beside all else that is done with it. Ends when it is
-/// dropped.
+/// Checks the whole file in a thread of its own while the store is in use. Dropping it ends the check.
 pub(super) struct IntegrityCheck {
     corrupt: watch::Receiver<bool>,
     interrupt: InterruptHandle,
@@ -20,10 +21,10 @@ pub(super) struct IntegrityCheck {
 impl IntegrityCheck {
     pub(super) fn start(path: &Path) -> Result<Self, OpenError> {
         let conn = FORMAT.open_reader(path)?;
-        let (tell, corrupt) = watch::channel(false);
+        let (tx, corrupt) = watch::channel(false);
         let (interrupt, path) = (conn.get_interrupt_handle(), path.to_owned());
-        let at = path.clone();
-        let checking = move || {
+        let file = path.clone();
+        let check = move || {
             let Err(found) = FORMAT.check_integrity(&conn) else {
                 return;
             };
@@ -36,17 +37,17 @@ impl IntegrityCheck {
                 (FileError::Corrupt(_), _)
                 | (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {}
                 _ => {
-                    warn!(file = %at.display(), error = %found, "the store of locks could not be checked");
+                    warn!(file = %file.display(), error = %found, "the store of locks could not be checked");
                     return;
                 }
             }
             let why = found.to_string();
-            error!(file = %at.display(), why, "the store of locks is damaged; restore it from a backup");
-            tell.send_replace(true);
+            error!(file = %file.display(), why, "the store of locks is damaged; restore it from a backup");
+            tx.send_replace(true);
         };
         let thread = thread::Builder::new()
             .name("locks-check".into())
-            .spawn(checking)
+            .spawn(check)
             .map_err(|e| FORMAT.open_error(&path, e))?;
         Ok(Self {
             corrupt,
@@ -55,7 +56,7 @@ impl IntegrityCheck {
         })
     }
 
-    /// Waits until the file is found to be damaged.
+    /// Waits until the check finds that the file is damaged.
     pub(super) async fn corrupt(&self) {
         if self
             .corrupt
@@ -64,7 +65,7 @@ impl IntegrityCheck {
             .await
             .is_err()
         {
-            // It is sound, as far as is known.
+            // The check has ended without a finding.
             std::future::pending::<()>().await;
         }
     }
@@ -75,12 +76,12 @@ impl Drop for IntegrityCheck {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        // What has not begun yet is not interrupted.
+        // An interrupt before the check starts has no effect.
         while !thread.is_finished() {
             self.interrupt.interrupt();
             thread::sleep(Duration::from_millis(1));
         }
-        // Its panic was printed where it happened.
+        // A panic of the thread is already printed.
         let _ = thread.join();
     }
 }

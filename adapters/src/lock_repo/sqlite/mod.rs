@@ -1,12 +1,15 @@
-//! Locks in an SQLite file: one writer that commits together whatever waits, and readers beside it.
+//! Locks in a SQLite file: one writer, which commits all queued changes together, and several readers.
 
 mod checkpoint;
+mod idempotency_rows;
 mod integrity_check;
 mod live_ids;
+mod lock_rows;
 mod process_lock;
 mod readers;
-mod rows;
 mod schema;
+mod statement;
+mod write_rows;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -22,39 +25,38 @@ use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Tim
 use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
-use super::columns::LockRow;
 use super::leases::{ObservedLeases, OpenIntent};
+use super::lock_row::LockRow;
 use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
 use process_lock::ProcessLock;
 use readers::Readers;
 
-/// Holds locks, their events and their writes in a file. Clones share it. A save is on the disk before it
-/// is answered (WAL, `synchronous=FULL`).
+/// Stores locks, their events and their writes in a file. Clones share it. A save is durable before it is acknowledged (WAL,
+/// `synchronous=FULL`).
 #[derive(Clone)]
 pub struct SqliteLockRepo {
     readers: Readers,
     leases: ObservedLeases,
-    _presence: Arc<ProcessLock>,
+    _process_lock: Arc<ProcessLock>,
     _checkpoints: Arc<Checkpoints>,
     check: Option<Arc<IntegrityCheck>>,
-    /// Dropped last: the connection that is closed last writes the log back into the file.
+    /// Dropped last: closing the last connection makes a checkpoint.
     writer: GroupCommit,
 }
 
 impl SqliteLockRepo {
-    /// Opens the file, which is made where it is missing. The whole file is read once, to find out whether it is
-    /// sound: at once where it has 64 MiB at most, else beside all else, and then [`ended`](Self::ended) tells.
-    /// Leases are counted by `timer`. Those that an earlier process left in the file are over where no other process has it
-    /// open, and run from the first claim on where one has.
+    /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in the
+    /// background, and [`ended`](Self::ended) returns if the check fails. `timer` measures leases. Leases that an earlier process left
+    /// in the file have expired if no other process has it open; otherwise they start at the first claim.
     ///
     /// # Errors
-    /// The file is corrupt, another program's, of a newer schema or in use; the text names it.
+    /// The file is corrupt, belongs to another program, has a newer schema or is in use. The text names the file.
     pub fn open(path: &Path, timer: Arc<dyn Timer>) -> Result<Self, OpenError> {
         let format = &schema::FORMAT;
         let conn = format.open(path)?;
         let refuse = |error: FileError| format.open_error(path, error);
-        // Checkpoints run beside the writer; its own is for the case that they cannot keep up.
+        // The writer makes checkpoints itself only if those in the background cannot keep up.
         conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
             .map(|page| checkpoint::MAX_WAL_BYTES / page)
             .and_then(|pages| conn.pragma_update(None, "wal_autocheckpoint", pages))
@@ -62,11 +64,12 @@ impl SqliteLockRepo {
         let check = format.is_large(path).then(|| IntegrityCheck::start(path));
         let check = check.transpose()?.map(Arc::new);
         // Before anything is saved.
-        let left = || rows::open_intents(&conn);
-        let (process_lock, left) = ProcessLock::enter(path, left);
+        let open_intents = || write_rows::open_intents(&conn);
+        let (process_lock, abandoned) = ProcessLock::acquire(path, open_intents);
         let leases = ObservedLeases::new(timer);
-        if let Some(left) = left {
-            leases.adopt(left.map_err(|e| refuse(FileError::Contents(e.to_string())))?);
+        if let Some(intents) = abandoned {
+            let intents = intents.map_err(|e| refuse(FileError::Contents(e.to_string())));
+            leases.add_expired(intents?);
         }
         let readers = Readers::open(path)?;
         let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.into()))?;
@@ -74,14 +77,14 @@ impl SqliteLockRepo {
         Ok(Self {
             readers,
             leases,
-            _presence: Arc::new(process_lock),
+            _process_lock: Arc::new(process_lock),
             _checkpoints: Arc::new(checkpoints),
             check,
             writer,
         })
     }
 
-    /// What the writer's connection says of its own durability: `journal_mode` and `synchronous` (2 is FULL).
+    /// The settings `journal_mode` and `synchronous` (2: FULL) of the writer's connection.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
@@ -90,13 +93,13 @@ impl SqliteLockRepo {
             let mode = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0));
             let synchronous = transaction.pragma_query_value(None, "synchronous", |row| row.get(0));
             mode.and_then(|mode| Ok((mode, synchronous?)))
-                .map_err(rows::unavailable)
+                .map_err(statement::unavailable)
         })
         .await
     }
 
-    /// Waits until nothing more should be saved: a commit failed, so that what the store holds is known once it is
-    /// opened again, or its file was found to be damaged.
+    /// Waits until the store can no longer be used: a commit failed, so that the content of the file is known only after it is opened
+    /// again, or the file is damaged.
     pub async fn ended(&self) {
         let corrupt = async {
             match &self.check {
@@ -110,11 +113,11 @@ impl SqliteLockRepo {
         }
     }
 
-    /// As [`LockHistory::import`], for more events than fit in memory: all of them or, from the first error on,
-    /// none. Others can read meanwhile, and who wants to write waits.
+    /// [`LockHistory::import`] for more events than fit in memory. An event with the version [`NEXT_VERSION`](super::NEXT_VERSION)
+    /// takes the next version of its lock. Reads continue meanwhile; saves wait.
     ///
     /// # Errors
-    /// What `events` says, or why one of them was not taken.
+    /// The first error of `events`, or of the import. Nothing is imported then.
     pub async fn import_all<E>(
         &self,
         events: impl Iterator<Item = Result<RecordedEvent, E>> + Send + 'static,
@@ -123,17 +126,13 @@ impl SqliteLockRepo {
         E: From<ImportError> + Send + 'static,
     {
         let job = move |transaction: &Transaction<'_>| import(transaction, events);
-        self.writer.run(job).await.map_err(|error| {
-            E::from(ImportError::Store(match error {
-                CommitError::NotApplied(why) => RepoError::Unavailable(why),
-                CommitError::Unknown(why) => RepoError::Unknown(why),
-            }))
-        })?
+        let imported = self.writer.run(job).await;
+        imported.map_err(|error| ImportError::Store(repo_error(error)))?
     }
 
     async fn observe_leases(&self) -> Result<(), RepoError> {
-        if self.leases.should_observe() {
-            let open = self.readers.read(rows::open_intents).await?;
+        if self.leases.should_read() {
+            let open = self.readers.read(write_rows::open_intents).await?;
             self.leases.observe(open);
         }
         Ok(())
@@ -145,10 +144,14 @@ impl SqliteLockRepo {
         E: From<RepoError> + Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.writer.run(job).await.map_err(|error| match error {
-            CommitError::NotApplied(why) => RepoError::Unavailable(why),
-            CommitError::Unknown(why) => RepoError::Unknown(why),
-        })?
+        self.writer.run(job).await.map_err(repo_error)?
+    }
+}
+
+fn repo_error(error: CommitError) -> RepoError {
+    match error {
+        CommitError::NotApplied(why) => RepoError::Unavailable(why),
+        CommitError::Unknown(why) => RepoError::Unknown(why),
     }
 }
 
@@ -181,7 +184,9 @@ impl LockRepo for SqliteLockRepo {
 #[async_trait]
 impl LockHistory for SqliteLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        self.readers.read(move |conn| rows::write(conn, id)).await
+        self.readers
+            .read(move |conn| write_rows::write(conn, id))
+            .await
     }
 
     async fn events(
@@ -191,7 +196,7 @@ impl LockHistory for SqliteLockRepo {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         self.readers
-            .read(move |conn| rows::events(conn, lock, first, limit))
+            .read(move |conn| lock_rows::events(conn, lock, first, limit))
             .await
     }
 
@@ -201,9 +206,8 @@ impl LockHistory for SqliteLockRepo {
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        let after = after.map_or((None, WriteId::from_u128(0)), |due| (Some(due.at), due.id));
         self.readers
-            .read(move |conn| rows::due_writes(conn, until, after, limit))
+            .read(move |conn| write_rows::due(conn, until, after, limit))
             .await
     }
 
@@ -211,7 +215,7 @@ impl LockHistory for SqliteLockRepo {
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
         self.readers
-            .read(move |conn| rows::backlog(conn, recently, oldest))
+            .read(move |conn| write_rows::backlog(conn, recently, oldest))
             .await
     }
 
@@ -221,7 +225,7 @@ impl LockHistory for SqliteLockRepo {
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
         let scope = scope.clone();
         self.readers
-            .read(move |conn| rows::idempotency_record(conn, scope))
+            .read(move |conn| idempotency_rows::find(conn, scope))
             .await
     }
 
@@ -231,13 +235,15 @@ impl LockHistory for SqliteLockRepo {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        self.write(move |transaction| rows::purge(transaction, now, ended_before, limit))
-            .await
+        self.write(move |transaction| {
+            idempotency_rows::purge(transaction, now, ended_before, limit)
+        })
+        .await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         self.readers
-            .read(move |conn| rows::locks(conn, after, limit))
+            .read(move |conn| lock_rows::locks(conn, after, limit))
             .await
     }
 
@@ -246,16 +252,16 @@ impl LockHistory for SqliteLockRepo {
     }
 }
 
-/// It is read in a transaction, so that the lock and its writes are of one revision.
+/// Reads a lock and its live writes. `conn` is in a transaction, so both have the same revision.
 fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-    let Some((row, live)) = rows::lock(conn, id)? else {
+    let Some((row, live)) = lock_rows::lock(conn, id)? else {
         return Ok(None);
     };
     let live = live.ids().map(|write| {
-        let found = rows::write(conn, write)?;
-        found.ok_or_else(|| rows::corrupt_live(id))
+        let found = write_rows::write(conn, write)?;
+        found.ok_or_else(|| lock_rows::corrupt_live(id))
     });
-    Ok(Some(row.with(live.collect::<Result<_, _>>()?)))
+    Ok(Some(row.into_snapshot(live.collect::<Result<_, _>>()?)))
 }
 
 fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
@@ -266,14 +272,14 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
         shadow_version,
         ..
     } = save;
-    let known = rows::live_at(transaction, lock, revision)?;
+    let known = lock_rows::live_at(transaction, lock, revision)?;
     let mut live = known.ok_or(RepoError::Stale)?;
     let mut changed = false;
     for write in &save.writes {
-        changed |= live.put(write);
+        changed |= live.update(write);
     }
     let live = changed.then_some(live);
-    rows::move_lock(
+    lock_rows::update_lock(
         transaction,
         lock,
         folded.as_deref(),
@@ -282,23 +288,23 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
     )?;
     save.events
         .iter()
-        .try_for_each(|event| rows::append(transaction, event))?;
+        .try_for_each(|event| lock_rows::append_event(transaction, event))?;
     if let Some(record) = &save.idempotency {
-        rows::put_idempotency_record(transaction, record)?;
+        idempotency_rows::put(transaction, record)?;
     }
     save.writes
         .iter()
-        .try_for_each(|write| rows::put_write(transaction, write))
+        .try_for_each(|write| write_rows::put_write(transaction, write))
 }
 
-/// `None`: the intent is closed, or another owner has taken it over.
+/// Takes over an expired intent. `None`: it is closed, or another process has taken it over.
 fn take_over(
     transaction: &Transaction<'_>,
     overdue: OpenIntent,
     worker: WorkerId,
     lease: Duration,
 ) -> Result<Option<(Write, OpenIntent)>, RepoError> {
-    let Some(mut write) = rows::write(transaction, overdue.write)? else {
+    let Some(mut write) = write_rows::write(transaction, overdue.write)? else {
         return Ok(None);
     };
     let unchanged = |i: &&Intent| (i.worker, i.epoch) == (overdue.worker, overdue.epoch);
@@ -311,8 +317,8 @@ fn take_over(
         epoch,
         lease,
     });
-    rows::put_write(transaction, &write)?;
-    rows::move_lock(transaction, write.lock, None, None, None)?;
+    write_rows::put_write(transaction, &write)?;
+    lock_rows::update_lock(transaction, write.lock, None, None, None)?;
     let claimed = OpenIntent {
         worker,
         epoch,
@@ -322,7 +328,7 @@ fn take_over(
     Ok(Some((write, claimed)))
 }
 
-/// Events of one lock after the other are cheap: its row is read and written once.
+/// Imports events. Successive events of one lock read and write its row only once.
 fn import<E: From<ImportError>>(
     transaction: &Transaction<'_>,
     events: impl Iterator<Item = Result<RecordedEvent, E>>,
@@ -334,29 +340,29 @@ fn import<E: From<ImportError>>(
             .as_ref()
             .is_some_and(|row| row.lock.id != event.lock)
         {
-            finish(transaction, current.take())?;
+            put_imported(transaction, current.take())?;
         }
         let known = match current.take() {
             Some(row) => Some(row),
             None => {
-                let found = rows::lock(transaction, event.lock).map_err(ImportError::Store)?;
+                let found = lock_rows::lock(transaction, event.lock).map_err(ImportError::Store)?;
                 found.map(|(row, _)| row)
             }
         };
-        let row = super::follow(known, &mut event)?;
-        rows::append(transaction, &event).map_err(ImportError::Store)?;
+        let row = LockRow::import(known, &mut event)?;
+        lock_rows::append_event(transaction, &event).map_err(ImportError::Store)?;
         current = Some(row);
     }
-    finish(transaction, current)
+    put_imported(transaction, current)
 }
 
-fn finish<E: From<ImportError>>(
+fn put_imported<E: From<ImportError>>(
     transaction: &Transaction<'_>,
     row: Option<LockRow>,
 ) -> Result<(), E> {
     if let Some(mut row) = row {
         row.revision = row.revision.next();
-        rows::put_lock(transaction, &row).map_err(ImportError::Store)?;
+        lock_rows::put_lock(transaction, &row).map_err(ImportError::Store)?;
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! Threads that read.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,25 +10,25 @@ use keywright_sqlite::{OpenError, drain_batch};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows;
 use super::schema::FORMAT;
+use super::statement;
 
-/// How many threads read: as many as there are processors, within these bounds. With one, a long reading would hold up
-/// all others.
-const FEWEST_THREADS: usize = 2;
-const MOST_THREADS: usize = 4;
+/// The bounds of the number of threads, which is otherwise the number of processors. With one thread, a long read would delay all
+/// others.
+const MIN_THREADS: usize = 2;
+const MAX_THREADS: usize = 4;
 
-/// How many readings may wait. Who comes then waits for room.
-const QUEUE: usize = 1024;
+/// The maximum number of queued reads. Further callers wait.
+const MAX_QUEUED: usize = 1024;
 
-/// How many readings share a transaction, so that a long one among them does not hold up too many.
-const TOGETHER: usize = 32;
+/// The maximum number of reads that share a transaction, so that a long one among them does not delay too many.
+const MAX_BATCH: usize = 32;
 
-/// Runs in a transaction, or is told that there is none.
+/// A read. Its argument is a connection in a transaction, or the reason why there is none.
 type Job = Box<dyn FnOnce(Result<&Connection, RepoError>) + Send>;
 
-/// Threads that only read, each over a connection of its own; what waits is read together. A reading sees what was
-/// committed before it was asked for. When the last clone is dropped, it waits until the connections are closed.
+/// Threads with read-only connections. Queued reads share a transaction. A read sees all commits that were made before it was queued.
+/// Dropping the last clone waits until the connections are closed.
 #[derive(Clone)]
 pub(super) struct Readers {
     threads: Arc<Threads>,
@@ -39,23 +41,23 @@ struct Threads {
 
 impl Readers {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let mut all = Threads {
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED);
+        let mut threads = Threads {
             jobs: Some(jobs),
             threads: Vec::new(),
         };
         let queue = Arc::new(Mutex::new(queue));
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors.clamp(FEWEST_THREADS, MOST_THREADS) {
+        for _ in 0..processors.clamp(MIN_THREADS, MAX_THREADS) {
             let (conn, queue) = (FORMAT.open_reader(path)?, queue.clone());
             let started = thread::Builder::new()
                 .name("locks-read".into())
                 .spawn(move || read_all(&conn, &queue));
             let thread = started.map_err(|e| FORMAT.open_error(path, e))?;
-            all.threads.push(thread);
+            threads.threads.push(thread);
         }
         Ok(Self {
-            threads: Arc::new(all),
+            threads: Arc::new(threads),
         })
     }
 
@@ -64,31 +66,31 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, RepoError> + Send + 'static,
     {
-        let gone = |why: &str| RepoError::Unavailable(why.into());
-        let (tell, told) = oneshot::channel();
+        let unavailable = |why: &str| RepoError::Unavailable(why.into());
+        let (tx, rx) = oneshot::channel();
         let job: Job = Box::new(move |conn| {
-            // Whoever asked may have given up.
-            if !tell.is_closed() {
-                let _ = tell.send(conn.and_then(query));
+            // The caller may no longer wait.
+            if !tx.is_closed() {
+                let _ = tx.send(conn.and_then(query));
             }
         });
         let jobs = self.threads.jobs.as_ref();
-        let jobs = jobs.ok_or_else(|| gone("the store is closed"))?;
+        let jobs = jobs.ok_or_else(|| unavailable("the store is closed"))?;
         let queued = jobs.send(job).await;
-        queued.map_err(|_| gone("the store is closed"))?;
-        told.await
-            .unwrap_or_else(|_| Err(gone("the reading came to no end")))
+        queued.map_err(|_| unavailable("the store is closed"))?;
+        rx.await
+            .unwrap_or_else(|_| Err(unavailable("the read has panicked")))
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Without a sender they end, after what is queued.
+        // Without a sender, the threads end after the queued reads.
         self.jobs = None;
         let this = thread::current().id();
         for thread in self.threads.drain(..) {
             if thread.thread().id() != this {
-                // Its panic was printed where it happened.
+                // A panic of the thread is already printed.
                 let _ = thread.join();
             }
         }
@@ -98,19 +100,21 @@ impl Drop for Threads {
 fn read_all(conn: &Connection, queue: &Mutex<mpsc::Receiver<Job>>) {
     let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        // The queue is another thread's again as soon as this one has its batch.
-        let Some(batch) = drain_batch(&mut queue(), TOGETHER) else {
+        // The queue is locked only until this thread has a batch.
+        let Some(batch) = drain_batch(&mut queue(), MAX_BATCH) else {
             return;
         };
-        let transaction = conn.unchecked_transaction().map_err(rows::unavailable);
+        let transaction = conn.unchecked_transaction().map_err(statement::unavailable);
         for job in batch {
             let conn = match &transaction {
-                // An error may have ended it, and without it a reading would be of several moments.
-                Ok(transaction) if transaction.is_autocommit() => Err(rows::ended()),
+                // An error may have ended the transaction. Without one, a read could see several states of the store.
+                Ok(transaction) if transaction.is_autocommit() => {
+                    Err(statement::transaction_ended())
+                }
                 Ok(transaction) => Ok(&**transaction),
                 Err(error) => Err(error.clone()),
             };
-            // A reading that panics must not take the thread along.
+            // A read that panics must not end the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| job(conn)));
         }
     }

@@ -1,6 +1,8 @@
+//! The schema and its migrations.
+
 use keywright_sqlite::FileFormat;
 
-/// Shared, because readers stand beside the writer.
+/// The format of the file. It is not exclusive, because readers have connections of their own.
 pub(super) const FORMAT: FileFormat = FileFormat {
     description: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
@@ -9,16 +11,16 @@ pub(super) const FORMAT: FileFormat = FileFormat {
     cache_kib: 2000,
 };
 
-/// What was odd about the lock's answers to a write: names separated by commas. The slot that it named, where that is another
-/// one than was asked for.
+/// `anomalies`: their names, separated by commas. `reported_index`: the key index that the lock reported, if it is not the
+/// requested one.
 const V4: &str = "
 ALTER TABLE writes ADD COLUMN anomalies TEXT;
 ALTER TABLE writes ADD COLUMN reported_index INTEGER;
 ";
 
-/// The ids of a lock's live writes, 16 bytes each in the order of their `seq`, stand in its row, so that to save a write
-/// touches no index by locks: each of those lies on a page of its own. A server of an earlier version that still runs must
-/// not go on writing without them: the column that all of its saves name has another name.
+/// `live`: the ids of a lock's live writes, 16 bytes each in the order of their `seq`. With them, saving a write does not change an
+/// index by locks, whose entries are on separate pages. A running server of an earlier version must not save without updating
+/// `live`: its saves fail because `revision` is renamed.
 const V3: &str = "
 ALTER TABLE locks ADD COLUMN live BLOB NOT NULL DEFAULT x'';
 ALTER TABLE locks RENAME COLUMN revision TO saves;
@@ -33,7 +35,7 @@ UPDATE locks SET live = found.live FROM (
 DROP INDEX writes_of_a_lock;
 ";
 
-/// What is kept of requests that have a name, and what finds ended writes by their age.
+/// Idempotency records, and an index of ended writes by age.
 const V2: &str = "
 CREATE TABLE kept_answers (
     lock INTEGER NOT NULL,
@@ -52,7 +54,7 @@ CREATE INDEX kept_answers_by_end ON kept_answers (until);
 CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND attention IS NULL;
 ";
 
-/// Times are milliseconds since the epoch; ids of writes and owners are 16 bytes.
+/// Times are milliseconds since the epoch; ids of writes and workers are 16 bytes. `attention` is the time of a write's next check.
 const V1: &str = "
 CREATE TABLE locks (
     id INTEGER PRIMARY KEY,

@@ -1,0 +1,168 @@
+//! The SQL statements.
+
+/// The time by the database's clock, in milliseconds since the epoch.
+macro_rules! now {
+    () => {
+        "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    };
+}
+
+/// The columns of a write, each with a prefix. They are listed because a newer version of this program may add columns while this
+/// one runs, and `*` would then return more than this one reads.
+macro_rules! write_columns {
+    ($prefix:literal) => {
+        write_columns!(
+            $prefix,
+            "lock",
+            "uuid",
+            "thing",
+            "key_uuid",
+            "key_index",
+            "seq",
+            "requested_by",
+            "prepared_at",
+            "expires_at",
+            "requested_version",
+            "requested_at",
+            "state",
+            "ended_at",
+            "late",
+            "reason",
+            "device_code",
+            "owner",
+            "epoch",
+            "lease",
+            "lease_until",
+            "attention",
+            "anomalies",
+            "reported_index"
+        )
+    };
+    ($prefix:literal, $($column:literal),+) => {
+        concat!($prefix, "id" $(, ", ", $prefix, $column)+)
+    };
+}
+
+/// A write by its id.
+pub(super) const WRITE: &str = concat!("SELECT ", write_columns!(""), " FROM writes WHERE id = $1");
+
+/// A page of the due writes.
+pub(super) const DUE: &str = concat!(
+    "SELECT ",
+    write_columns!(""),
+    " FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4"
+);
+
+/// Locks with their live writes: one row for each live write of a lock, or one without a write. A statement sees one revision.
+pub(super) const LOAD: &str = concat!(
+    "SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS fold, ",
+    write_columns!("w."),
+    "
+FROM locks l LEFT JOIN writes w
+  ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
+  AND w.state IN ('PREPARED', 'SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
+WHERE l.id = ANY ($1) ORDER BY l.id, w.seq"
+);
+
+/// Saves of one lock each. A save whose lock has another revision changes nothing. Returns the locks whose saves were applied.
+macro_rules! save {
+    ($locked:literal) => {
+        concat!(
+            "
+WITH asked AS (
+  SELECT l.id, s.shadow_version, s.state
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS s (lock, revision, shadow_version, state)
+  JOIN locks l ON l.id = s.lock AND l.revision = s.revision
+  FOR UPDATE OF l ",
+            $locked,
+            "
+), moved AS (
+  UPDATE locks SET revision = revision + 1, shadow_version = coalesce(asked.shadow_version, locks.shadow_version),
+    state = coalesce(asked.state, locks.state)
+  FROM asked WHERE locks.id = asked.id RETURNING locks.id
+), appended AS (
+  INSERT INTO events (lock, version, write_id, type, data)
+  SELECT e.lock, e.version, e.write_id, e.type, e.data
+  FROM unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::text[]) AS e (lock, version, write_id, type, data)
+  JOIN moved ON moved.id = e.lock
+), put AS (
+  INSERT INTO writes (",
+            write_columns!(""),
+            ")
+  SELECT w.id, w.lock, w.uuid, w.thing, w.key_uuid, w.key_index, w.seq, w.requested_by, w.prepared_at, w.expires_at,
+    w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
+    w.lease, ",
+            now!(),
+            " + w.lease, w.attention, w.anomalies, w.reported_index
+  FROM json_populate_recordset(NULL::writes, $10) AS w JOIN moved ON moved.id = w.lock
+  ON CONFLICT (id) DO UPDATE SET
+    requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
+    ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
+    device_code = excluded.device_code, owner = excluded.owner, epoch = excluded.epoch, lease = excluded.lease,
+    lease_until = excluded.lease_until, attention = excluded.attention,
+    anomalies = excluded.anomalies, reported_index = excluded.reported_index
+), kept AS (
+  INSERT INTO kept_answers (lock, principal, idempotency_key, key_uuid, key_index, write_id, without_event, answered_by,
+    until)
+  SELECT k.lock, k.principal, k.idempotency_key, k.key_uuid, k.key_index, k.write_id, k.without_event, k.answered_by,
+    k.until
+  FROM json_populate_recordset(NULL::kept_answers, $11) AS k JOIN moved ON moved.id = k.lock
+  ON CONFLICT (lock, principal, idempotency_key) DO UPDATE SET
+    key_uuid = excluded.key_uuid, key_index = excluded.key_index, write_id = excluded.write_id,
+    without_event = excluded.without_event, answered_by = excluded.answered_by, until = excluded.until
+)
+SELECT id FROM moved"
+        )
+    };
+}
+
+/// One save. It waits until no other transaction holds the lock's row, and then reads the row's new content.
+pub(super) const SAVE: &str = save!("");
+
+/// Saves of several locks. Locks whose rows another transaction holds are skipped, so that the other saves do not wait, and no two
+/// statements wait for each other.
+pub(super) const SAVE_BATCH: &str = save!("SKIP LOCKED");
+
+/// Deletes at most `$3` idempotency records and at most `$3` writes, and skips rows that another replica holds. A record that is
+/// replaced at the same time has a new expiry and is not deleted.
+pub(super) const PURGE: &str = "
+WITH over AS MATERIALIZED (
+  SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= $1 LIMIT $3 FOR UPDATE SKIP LOCKED
+), answers AS (
+  DELETE FROM kept_answers k USING over
+  WHERE (k.lock, k.principal, k.idempotency_key) = (over.lock, over.principal, over.idempotency_key)
+  RETURNING 1
+), old AS MATERIALIZED (
+  SELECT id FROM writes WHERE ended_at < $2 AND lease_until IS NULL AND attention IS NULL LIMIT $3
+  FOR UPDATE SKIP LOCKED
+), ended AS (
+  DELETE FROM writes w USING old WHERE w.id = old.id RETURNING 1
+)
+SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM ended)";
+
+/// The open intents, ordered by the time of their last save or claim.
+pub(super) const OPEN_INTENTS: &str =
+    "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL
+  ORDER BY lease_until, id LIMIT $1";
+
+/// Takes over an intent, unless another transaction holds its rows or another process has taken it over. It locks both rows and waits
+/// for neither, because a save locks the lock's row first. `lease_until` is for replicas of earlier versions, which compare it
+/// with the database's clock.
+pub(super) const CLAIM: &str = concat!(
+    "
+WITH overdue AS (
+  SELECT w.id FROM writes w JOIN locks l ON l.id = w.lock
+  WHERE w.id = $3 AND w.owner = $4 AND w.epoch = $5 AND w.lease_until IS NOT NULL
+  FOR UPDATE OF l, w SKIP LOCKED
+), taken AS (
+  UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = ",
+    now!(),
+    " + $2
+  FROM overdue WHERE writes.id = overdue.id RETURNING ",
+    write_columns!("writes."),
+    "
+), moved AS (
+  UPDATE locks SET revision = revision + 1 FROM taken WHERE locks.id = taken.lock
+)
+SELECT * FROM taken"
+);

@@ -1,0 +1,73 @@
+//! Rows of idempotency records, and the deletion of expired rows.
+
+use keywright_domain::model::{IdempotencyRecord, IdempotencyScope, KeyIndex, Timestamp};
+use keywright_domain::ports::RepoError;
+use rusqlite::{Connection, named_params, params};
+
+use super::statement::{all, prepare, row_limit, unavailable};
+use crate::lock_repo::columns::{self, Bits, integer, optional};
+
+/// Inserts a record, or replaces the one with the same scope.
+pub(super) fn put(conn: &Connection, record: &IdempotencyRecord) -> Result<(), RepoError> {
+    let IdempotencyRecord { scope, slot, .. } = record;
+    prepare(
+        conn,
+        "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        integer(scope.lock.get())?,
+        scope.principal,
+        scope.key.as_str(),
+        slot.key.as_str(),
+        optional(slot.index.map(KeyIndex::get))?,
+        Bits(record.write.as_u128()).bytes(),
+        optional(record.version_without_event.map(|v| v.0))?,
+        integer(record.answer_deadline.as_millis())?,
+        integer(record.expires_at.as_millis())?,
+    ])
+    .map(drop)
+    .map_err(unavailable)
+}
+
+pub(super) fn find(
+    conn: &Connection,
+    scope: IdempotencyScope,
+) -> Result<Option<IdempotencyRecord>, RepoError> {
+    let found = all(
+        conn,
+        "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
+         WHERE lock = :lock AND principal = :principal AND idempotency_key = :key",
+        named_params! {
+            ":lock": integer(scope.lock.get())?,
+            ":principal": scope.principal,
+            ":key": scope.key.as_str(),
+        },
+        |row| columns::read_idempotency_record(&scope, row),
+    );
+    found.map(|mut found| found.pop())
+}
+
+/// Deletes expired idempotency records and old writes; see [`purge`](keywright_domain::ports::LockHistory::purge).
+pub(super) fn purge(
+    conn: &Connection,
+    now: Timestamp,
+    ended_before: Timestamp,
+    limit: usize,
+) -> Result<usize, RepoError> {
+    let limit = row_limit(limit);
+    let records = prepare(
+        conn,
+        "DELETE FROM kept_answers WHERE (lock, principal, idempotency_key) IN
+         (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= ?1 LIMIT ?2)",
+    )?
+    .execute(params![integer(now.as_millis())?, limit])
+    .map_err(unavailable)?;
+    let writes = prepare(
+        conn,
+        "DELETE FROM writes WHERE id IN (SELECT id FROM writes
+         WHERE ended_at < ?1 AND lease_until IS NULL AND attention IS NULL LIMIT ?2)",
+    )?
+    .execute(params![integer(ended_before.as_millis())?, limit])
+    .map_err(unavailable)?;
+    Ok(records + writes)
+}

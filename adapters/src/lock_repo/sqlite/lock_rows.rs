@@ -1,0 +1,143 @@
+//! Rows of locks and events.
+
+use keywright_domain::model::{Lock, LockId, LockVersion, RecordedEvent, Revision, ShadowVersion};
+use keywright_domain::ports::RepoError;
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use super::live_ids::LiveIds;
+use super::statement::{all, prepare, row_limit, unavailable};
+use crate::json;
+use crate::lock_repo::columns::{self, integer, optional};
+use crate::lock_repo::lock_row::LockRow;
+
+/// A lock's row and the ids of its live writes.
+pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, LiveIds)>, RepoError> {
+    let mut statement = prepare(
+        conn,
+        "SELECT saves AS revision, shadow_version, state, live FROM locks WHERE id = ?1",
+    )?;
+    let row = statement
+        .query_row([integer(id.get())?], |row| {
+            let read = LockRow::read(id, row, "state");
+            Ok(read.and_then(|lock| Ok((lock, live(id, row, 3)?))))
+        })
+        .optional();
+    row.map_err(unavailable)?.transpose()
+}
+
+/// The live writes of a lock, if it has this revision.
+pub(super) fn live_at(
+    conn: &Connection,
+    id: LockId,
+    revision: Revision,
+) -> Result<Option<LiveIds>, RepoError> {
+    let mut statement = prepare(conn, "SELECT live FROM locks WHERE id = ?1 AND saves = ?2")?;
+    let row = statement
+        .query_row([integer(id.get())?, integer(revision.0)?], |row| {
+            Ok(live(id, row, 0))
+        })
+        .optional();
+    row.map_err(unavailable)?.transpose()
+}
+
+fn live(id: LockId, row: &Row<'_>, column: usize) -> Result<LiveIds, RepoError> {
+    let bytes = row.get(column).ok().and_then(LiveIds::new);
+    bytes.ok_or_else(|| corrupt_live(id))
+}
+
+pub(super) fn corrupt_live(id: LockId) -> RepoError {
+    columns::corrupt("locks", "live", id.to_string())
+}
+
+/// A page of the locks, in the order of their ids.
+pub(super) fn locks(
+    conn: &Connection,
+    after: Option<LockId>,
+    limit: usize,
+) -> Result<Vec<Lock>, RepoError> {
+    let after = after.map_or(Ok(0), |id| integer(id.get()))?;
+    all(
+        conn,
+        "SELECT id, saves AS revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
+        named_params! { ":after": after, ":limit": row_limit(limit) },
+        |row| {
+            let id = columns::read_lock_id(row)?;
+            LockRow::read(id, row, "state").map(|row| row.lock)
+        },
+    )
+}
+
+/// Inserts or replaces a lock's row, with the exception of its live writes.
+pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
+    let state = json::text(&json::LockState(&row.lock));
+    let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
+    prepare(
+        conn,
+        "INSERT INTO locks (id, saves, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET saves = ?2, shadow_version = ?3, state = ?4",
+    )?
+    .execute(params![
+        integer(row.lock.id.get())?,
+        integer(row.revision.0)?,
+        shadow_version,
+        state
+    ])
+    .map(drop)
+    .map_err(unavailable)
+}
+
+/// Increments the revision of a lock. The other columns change only if they are given.
+pub(super) fn update_lock(
+    conn: &Connection,
+    lock: LockId,
+    folded: Option<&Lock>,
+    shadow_version: Option<ShadowVersion>,
+    live: Option<&LiveIds>,
+) -> Result<(), RepoError> {
+    prepare(
+        conn,
+        "UPDATE locks SET saves = saves + 1, shadow_version = coalesce(?2, shadow_version),
+         state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1",
+    )?
+    .execute(params![
+        integer(lock.get())?,
+        optional(shadow_version.map(|v| v.0))?,
+        folded.map(|lock| json::text(&json::LockState(lock))),
+        live.map(LiveIds::bytes),
+    ])
+    .map(drop)
+    .map_err(unavailable)
+}
+
+pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(), RepoError> {
+    prepare(conn, "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            integer(event.lock.get())?,
+            integer(event.version.0)?,
+            event.write.map(|id| id.as_u128().to_be_bytes()),
+            event.event.name(),
+            json::text(&json::EventData(event))
+        ])
+        .map(drop)
+        .map_err(unavailable)
+}
+
+pub(super) fn events(
+    conn: &Connection,
+    lock: LockId,
+    first: LockVersion,
+    limit: usize,
+) -> Result<Vec<RecordedEvent>, RepoError> {
+    let Ok(first) = i64::try_from(first.0) else {
+        // No stream is that long.
+        return Ok(Vec::new());
+    };
+    let lock_id = integer(lock.get())?;
+    all(
+        conn,
+        "SELECT version, write_id, type, data FROM events
+         WHERE lock = :lock AND version >= :first ORDER BY version LIMIT :limit",
+        named_params! { ":lock": lock_id, ":first": first, ":limit": row_limit(limit) },
+        |row| columns::read_event(lock, row),
+    )
+}

@@ -1,0 +1,71 @@
+//! Execution of statements, and reading of columns.
+
+use keywright_domain::ports::RepoError;
+use rusqlite::types::FromSql;
+use rusqlite::{CachedStatement, Connection, Row, ToSql};
+
+use crate::lock_repo::columns::{self, Bits, WrongType};
+
+pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
+    RepoError::Unavailable(error.to_string())
+}
+
+/// An error ended the transaction that a read shares with others.
+pub(super) fn transaction_ended() -> RepoError {
+    RepoError::Unavailable("another read of the same transaction has failed".into())
+}
+
+pub(super) fn prepare<'a>(
+    conn: &'a Connection,
+    sql: &str,
+) -> Result<CachedStatement<'a>, RepoError> {
+    conn.prepare_cached(sql).map_err(unavailable)
+}
+
+/// All rows of a query. The error is that of the first row that `read` cannot read.
+pub(super) fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    params: &[(&str, &dyn ToSql)],
+    read: impl Fn(&Row<'_>) -> Result<T, RepoError>,
+) -> Result<Vec<T>, RepoError> {
+    let mut statement = prepare(conn, sql)?;
+    let rows = statement
+        .query_map(params, |row| Ok(read(row)))
+        .map_err(unavailable)?;
+    rows.map(|row| row.map_err(unavailable)?).collect()
+}
+
+/// A number of rows for `LIMIT`.
+pub(super) fn row_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+impl columns::Row for Row<'_> {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
+        get(self, column)
+    }
+
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
+        get(self, column)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let bytes: Option<[u8; 16]> = get(self, column)?;
+        Ok(bytes.map(u128::from_be_bytes))
+    }
+
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
+        get(self, column)
+    }
+}
+
+fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, WrongType> {
+    row.get(column).map_err(|_| WrongType)
+}
+
+impl Bits {
+    pub(super) const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}

@@ -1,0 +1,181 @@
+//! Rows of writes.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use keywright_domain::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
+use keywright_domain::ports::RepoError;
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Row, named_params, params};
+
+use super::statement::{all, prepare, row_limit, unavailable};
+use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer, optional};
+use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
+
+/// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
+const WRITE_COLUMNS: [&str; 24] = [
+    "id",
+    "lock",
+    "uuid",
+    "thing",
+    "key_uuid",
+    "key_index",
+    "seq",
+    "requested_by",
+    "prepared_at",
+    "expires_at",
+    "requested_version",
+    "requested_at",
+    "state",
+    "ended_at",
+    "late",
+    "reason",
+    "device_code",
+    "owner",
+    "epoch",
+    "lease",
+    "lease_until",
+    "attention",
+    "anomalies",
+    "reported_index",
+];
+
+/// A row with all columns of `writes`.
+struct WriteRow<'a>(&'a Row<'a>);
+
+impl WriteRow<'_> {
+    fn get<T: FromSql>(&self, column: &'static str) -> Result<T, WrongType> {
+        let index = WRITE_COLUMNS.iter().position(|known| *known == column);
+        let value = self.0.get(index.ok_or(WrongType)?);
+        value.map_err(|_| WrongType)
+    }
+}
+
+impl columns::Row for WriteRow<'_> {
+    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
+        self.get(column)
+    }
+
+    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
+        self.get(column)
+    }
+
+    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let bytes: Option<[u8; 16]> = self.get(column)?;
+        Ok(bytes.map(u128::from_be_bytes))
+    }
+
+    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
+        self.get(column)
+    }
+}
+
+pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, RepoError> {
+    let id = id.as_u128().to_be_bytes();
+    let found = all(
+        conn,
+        "SELECT * FROM writes WHERE id = :id",
+        named_params! { ":id": id },
+        |row| columns::read_write(&WriteRow(row)),
+    );
+    found.map(|mut found| found.pop())
+}
+
+pub(super) fn due(
+    conn: &Connection,
+    until: Timestamp,
+    after: Option<DueCursor>,
+    limit: usize,
+) -> Result<Vec<Write>, RepoError> {
+    let (after, id) = match after {
+        Some(due) => (integer(due.at.as_millis())?, due.id.as_u128()),
+        None => (-1, 0),
+    };
+    all(
+        conn,
+        "SELECT * FROM writes WHERE attention <= :until AND (attention, id) > (:after, :id)
+         ORDER BY attention, id LIMIT :limit",
+        named_params! {
+            ":until": integer(until.as_millis())?,
+            ":after": after,
+            ":id": Bits(id).bytes(),
+            ":limit": row_limit(limit),
+        },
+        |row| columns::read_write(&WriteRow(row)),
+    )
+}
+
+/// The open intents, those with the fewest take-overs first.
+pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoError> {
+    all(
+        conn,
+        "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
+        named_params! { ":limit": MAX_WATCHED },
+        |row| columns::read_open_intent(row),
+    )
+}
+
+/// Inserts or replaces a write. `lease_until` marks it as prepared and orders the open intents; it is not compared with any clock. It
+/// grows with each take-over, so that an intent which cannot be resolved is ordered after the others.
+pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoError> {
+    let columns = WriteColumns::of(write)?;
+    let lease_until = write.intent().map(|intent| {
+        let epochs = u32::try_from(intent.epoch.0).unwrap_or(u32::MAX);
+        let leases = intent.lease.saturating_mul(epochs);
+        write.prepared_at.after(leases).as_millis()
+    });
+    prepare(
+        conn,
+        // The columns that identify a write never change.
+        "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+         ?19, ?20, ?21, ?22, ?23, ?24)
+         ON CONFLICT (id) DO UPDATE SET requested_version = ?11, requested_at = ?12, state = ?13, ended_at = ?14,
+         late = ?15, reason = ?16, device_code = ?17, owner = ?18, epoch = ?19, lease = ?20, lease_until = ?21,
+         attention = ?22, anomalies = ?23, reported_index = ?24",
+    )?
+    .execute(params![
+        columns.id.bytes(),
+        columns.lock,
+        columns.uuid,
+        columns.thing,
+        columns.key_uuid,
+        columns.key_index,
+        columns.seq,
+        columns.requested_by,
+        columns.prepared_at,
+        columns.expires_at,
+        columns.requested_version,
+        columns.requested_at,
+        columns.state,
+        columns.ended_at,
+        columns.late,
+        columns.reason,
+        columns.device_code,
+        columns.owner.map(Bits::bytes),
+        columns.epoch,
+        columns.lease,
+        optional(lease_until)?,
+        columns.attention,
+        columns.anomalies,
+        columns.reported_index,
+    ])
+    .map(drop)
+    .map_err(unavailable)
+}
+
+pub(super) fn backlog(
+    conn: &Connection,
+    recently: RangeInclusive<Timestamp>,
+    oldest: Option<Duration>,
+) -> Result<Backlog, RepoError> {
+    let found = all(
+        conn,
+        columns::BACKLOG,
+        named_params! {
+            ":earliest": integer(recently.start().as_millis())?,
+            ":latest": integer(recently.end().as_millis())?,
+        },
+        |row| columns::read_backlog(row, oldest),
+    );
+    found.map(|mut found| found.pop().unwrap_or_default())
+}
