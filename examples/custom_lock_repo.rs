@@ -218,7 +218,7 @@ impl LockHistory for MapLockRepo {
         let expired = tables.records.values().filter(|r| r.expires_at <= now);
         let scopes: Vec<_> = expired.map(|r| r.scope.clone()).take(limit).collect();
         let ended = tables.writes().filter(|write| {
-            let ended = write.settled_at().is_some_and(|at| at < ended_before);
+            let ended = write.ended_at().is_some_and(|at| at < ended_before);
             ended && write.next_check_at.is_none()
         });
         let ids: Vec<_> = ended.map(|write| write.id).take(limit).collect();
