@@ -1,7 +1,7 @@
-//! Adapters for the ports of `keywright-domain`: one folder a port, one file a technology.
+//! Adapters for the ports of `keywright-domain`: one folder for each port, one file for each technology.
 //!
-//! Adapters translate. They decide nothing, mint nothing, and say of each failure whether its effect
-//! may have happened.
+//! Adapters translate between the domain and a technology. They make no decisions, generate no ids except in
+//! [`time::SystemIds`], and report for each failure whether its effect may have happened.
 
 pub mod auth;
 pub mod decorator;

@@ -1,4 +1,4 @@
-//! The PostgreSQL store keeps the contract, and which databases it takes.
+//! The PostgreSQL store: the contract of the port, and the databases that it accepts.
 #![cfg(all(feature = "auth", feature = "postgres"))]
 
 use std::sync::Arc;
@@ -18,20 +18,21 @@ use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::tcp_proxy::{Forwarding, TcpProxy};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
 
-/// What a statement may take here.
+/// The timeout of a statement.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Fresh {
     server: Arc<PostgresServer>,
     url: String,
-    /// Counts leases.
+    /// Measures leases.
     timer: ManualTimer,
 }
 
 impl Fresh {
     async fn new(server: Arc<PostgresServer>) -> Self {
-        let (maker, made) = (server.clone(), tokio::task::spawn_blocking);
-        let url = made(move || maker.database()).await.expect("a database");
+        let maker = server.clone();
+        let url = tokio::task::spawn_blocking(move || maker.database()).await;
+        let url = url.expect("a database");
         Self {
             server,
             url,
@@ -49,9 +50,7 @@ impl Fresh {
     }
 
     fn psql(&self, statements: &str) -> String {
-        self.server
-            .psql(self.name(), statements)
-            .expect("it is done")
+        self.server.psql(self.name(), statements).expect("executed")
     }
 
     async fn open(&self) -> PostgresLockRepo {
@@ -79,7 +78,7 @@ async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, Po
     Ok(PostgresLockRepo::new(database, Arc::new(timer)))
 }
 
-/// The database's clock is nobody's to set; moving the moments that it wrote comes to the same.
+/// The tests cannot set the database's clock. They move the stored times instead.
 async fn fresh() -> StoreFixture {
     let database = Arc::new(Fresh::shared().await);
     let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
@@ -87,7 +86,7 @@ async fn fresh() -> StoreFixture {
         let database = database.clone();
         let moved = format!("UPDATE writes SET lease_until = lease_until - ({millis})");
         let moving = tokio::task::spawn_blocking(move || database.psql(&moved));
-        Box::pin(async move { drop(moving.await.expect("it is set")) })
+        Box::pin(async move { drop(moving.await.expect("moved")) })
     };
     StoreFixture::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
 }
@@ -115,7 +114,7 @@ async fn fill(repo: &PostgresLockRepo) -> Write {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_at_once_share_one_store() {
+async fn replicas_that_start_concurrently_share_one_store() {
     let database = Arc::new(Fresh::shared().await);
     let mut starting = Vec::new();
     for _ in 0..8 {
@@ -132,9 +131,9 @@ async fn replicas_that_start_at_once_share_one_store() {
     }
 }
 
-/// Each replica counts a lease from its own first look, so that one which has just started takes nothing early.
+/// Each replica measures a lease from its own first read, so a replica that has just started does not claim early.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_is_counted_by_each_replica_from_its_first_look() {
+async fn each_replica_measures_a_lease_from_its_first_read() {
     let database = Fresh::shared().await;
     let (early, early_timer) = (database.open().await, database.timer.clone());
     let settings = PostgresSettings::new(&database.url).expect("a URL");
@@ -148,20 +147,20 @@ async fn a_lease_is_counted_by_each_replica_from_its_first_look() {
     assert_eq!(early.claim(WorkerId(8), LEASE).await, Ok(None));
     early_timer.advance(LEASE);
     late_timer.advance(LEASE);
-    let first_look = late.claim(WorkerId(9), LEASE).await;
-    assert_eq!(first_look, Ok(None), "it has not seen a whole lease");
+    let first_claim = late.claim(WorkerId(9), LEASE).await;
+    assert_eq!(first_claim, Ok(None), "it has not measured a whole lease");
     let claimed = early.claim(WorkerId(8), LEASE).await.expect("it answers");
     let claimed = claimed.expect("the lease has ended").id;
     late_timer.advance(LEASE);
-    let second_look = late.claim(WorkerId(9), LEASE).await;
-    assert_eq!(second_look, Ok(None), "it has another owner now");
+    let second_claim = late.claim(WorkerId(9), LEASE).await;
+    assert_eq!(second_claim, Ok(None), "another worker has it now");
     late_timer.advance(LEASE);
-    let taken = late.claim(WorkerId(9), LEASE).await.expect("it answers");
-    assert_eq!(taken.map(|write| write.id), Some(claimed));
+    let claimed_late = late.claim(WorkerId(9), LEASE).await.expect("it answers");
+    assert_eq!(claimed_late.map(|write| write.id), Some(claimed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_intent_of_a_lock_is_refused_by_the_database_itself() {
+async fn the_database_rejects_a_second_intent_of_a_lock() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
@@ -188,13 +187,13 @@ async fn with_locks(repo: &PostgresLockRepo, locks: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_that_cannot_be_done_takes_none_along_that_goes_with_it() {
+async fn an_invalid_save_does_not_fail_others_of_its_batch() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     with_locks(&repo, 100).await;
-    // Lock 50 has an intent that this save does not know of.
+    // This save does not know of an intent of lock 50.
     let first = first_save(&repo, 50, 1).await;
-    let bad = Save {
+    let invalid = Save {
         revision: first.revision.next(),
         ..first_save(&repo, 50, 2).await
     };
@@ -202,7 +201,7 @@ async fn a_save_that_cannot_be_done_takes_none_along_that_goes_with_it() {
     let mut saves = Vec::new();
     for lock in 1..=100 {
         saves.push(match lock {
-            50 => bad.clone(),
+            50 => invalid.clone(),
             _ => first_save(&repo, lock, 100 + u128::from(lock)).await,
         });
     }
@@ -220,7 +219,7 @@ async fn a_save_that_cannot_be_done_takes_none_along_that_goes_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_whose_rows_another_holds_hold_up_no_others() {
+async fn locked_rows_do_not_delay_saves_of_other_locks() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     with_locks(&repo, 100).await;
@@ -240,14 +239,14 @@ async fn locks_whose_rows_another_holds_hold_up_no_others() {
         assert_eq!(repo.save(save).await, Ok(()), "lock {lock}");
     }
     assert!(waiting.try_join_next().is_none(), "they wait");
-    other.batch_execute("COMMIT").await.expect("let go");
+    other.batch_execute("COMMIT").await.expect("released");
     assert!(waiting.join_all().await.iter().all(Result::is_ok));
     drop(other);
     connection.await.expect("no panic").expect("closed");
 }
 
-/// A hundred saves at once, of which that of lock 50 is stale: what comes of each.
-async fn a_hundred_at_once(repo: &PostgresLockRepo) -> Vec<(u64, Result<(), RepoError>)> {
+/// The results of a hundred concurrent saves, of which that of lock 50 is stale.
+async fn save_a_hundred(repo: &PostgresLockRepo) -> Vec<(u64, Result<(), RepoError>)> {
     with_locks(repo, 100).await;
     let mut saves = Vec::new();
     for lock in 1..=100 {
@@ -263,9 +262,9 @@ async fn a_hundred_at_once(repo: &PostgresLockRepo) -> Vec<(u64, Result<(), Repo
 }
 
 #[tokio::test]
-async fn saves_that_come_at_once_share_a_statement() {
+async fn concurrent_saves_share_a_statement() {
     let database = Fresh::shared().await;
-    let saved = a_hundred_at_once(&database.open().await).await;
+    let saved = save_a_hundred(&database.open().await).await;
     for (lock, saved) in saved {
         let expected = if lock == 50 {
             Err(RepoError::Stale)
@@ -274,14 +273,13 @@ async fn saves_that_come_at_once_share_a_statement() {
         };
         assert_eq!(saved, expected, "lock {lock}");
     }
-    // On one thread all of them wait before the first is sent, 64 of them in one transaction and the rest in another.
+    // On one thread, all saves are queued before the first is sent: 64 in one transaction and the others in a second one.
     let transactions = database.psql("SELECT count(DISTINCT xmin::text) FROM writes");
     assert_eq!(transactions.trim(), "2");
 }
 
 #[tokio::test]
-async fn of_all_that_share_a_statement_it_is_unknown_whether_they_are_done_where_its_connection_breaks()
- {
+async fn all_saves_of_a_batch_are_unknown_if_its_connection_breaks() {
     let database = Arc::new(Fresh::shared().await);
     let repo = database.open().await;
     database.psql(
@@ -289,18 +287,18 @@ async fn of_all_that_share_a_statement_it_is_unknown_whether_they_are_done_where
          CREATE TRIGGER slow BEFORE INSERT ON writes FOR EACH ROW EXECUTE FUNCTION slow()",
     );
     let breaking = tokio::task::spawn_blocking(move || {
-        let at_it = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event = 'PgSleep'";
         let mut broken = 0;
         while broken < 2 {
             broken += database
-                .psql(at_it)
+                .psql(terminate)
                 .trim()
                 .parse::<u32>()
                 .expect("a number");
         }
     });
-    let saved = a_hundred_at_once(&repo).await;
+    let saved = save_a_hundred(&repo).await;
     breaking.await.expect("both were broken");
     let unknown =
         |saved: &&(u64, Result<(), RepoError>)| matches!(saved.1, Err(RepoError::Unknown(_)));
@@ -308,21 +306,21 @@ async fn of_all_that_share_a_statement_it_is_unknown_whether_they_are_done_where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_fails_leaves_nothing_and_gives_the_connection_up() {
+async fn a_failed_import_changes_nothing_and_closes_its_connection() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     for _ in 0..20 {
         let mut gap = created(lock_id(2));
         gap.version = LockVersion(3);
-        let done = repo.import(vec![created(lock_id(1)), gap]).await;
-        assert!(matches!(done, Err(ImportError::NotAStream { .. })));
+        let imported = repo.import(vec![created(lock_id(1)), gap]).await;
+        assert!(matches!(imported, Err(ImportError::NotAStream { .. })));
     }
     assert_eq!(repo.load(lock_id(1)).await, Ok(None));
     fill(&repo).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_events_than_fit_in_one_statement_are_imported() {
+async fn imports_more_events_than_fit_in_a_statement() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     let events = (1..=2500).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
@@ -332,7 +330,7 @@ async fn more_events_than_fit_in_one_statement_are_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
+async fn rejects_unsuitable_databases_with_the_reason() {
     let newer = Fresh::shared().await;
     newer.open().await;
     newer.psql("INSERT INTO keywright_schema VALUES (99)");
@@ -346,10 +344,10 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
         "{text}"
     );
 
-    let careless = Fresh::shared().await;
+    let not_durable = Fresh::shared().await;
     let set = "SET synchronous_commit = off";
-    careless.psql(&format!("ALTER DATABASE {} {set}", careless.name()));
-    let text = careless.refusal().await;
+    not_durable.psql(&format!("ALTER DATABASE {} {set}", not_durable.name()));
+    let text = not_durable.refusal().await;
     assert!(text.contains("synchronous_commit is off"), "{text}");
 
     let missing = Fresh {
@@ -359,12 +357,16 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
     };
     assert!(missing.refusal().await.contains("does not exist"));
 
-    let nobody = Fresh {
+    let unreachable = Fresh {
         timer: ManualTimer::default(),
         url: "postgres://keywright@127.0.0.1:1/none".into(),
         server: newer.server.clone(),
     };
-    let refused = nobody.try_open().await.err().expect("nobody is there");
+    let refused = unreachable
+        .try_open()
+        .await
+        .err()
+        .expect("there is no server");
     assert!(
         matches!(refused, PostgresError::Unreachable(_)),
         "{refused:?}"
@@ -372,7 +374,7 @@ async fn databases_that_cannot_be_used_are_refused_with_the_reason() {
 }
 
 #[test]
-fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
+fn rejects_unusable_urls_with_what_to_change() {
     for (url, part) in [
         (
             "postgres://me:secret@db/keywright",
@@ -391,7 +393,7 @@ fn urls_that_cannot_be_used_are_refused_with_what_to_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_is_no_value_is_an_error_with_its_place() {
+async fn an_invalid_row_is_an_error_with_table_column_and_key() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
@@ -414,7 +416,7 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_crashes_is_used_again_when_it_is_back() {
+async fn reconnects_to_a_database_after_a_crash() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await;
     let database = Fresh::new(Arc::new(server.expect("a server"))).await;
     let repo = database.open().await;
@@ -440,7 +442,7 @@ async fn a_database_that_crashes_is_used_again_when_it_is_back() {
         "{saved:?}"
     );
     database.server.restart();
-    // The first use of a connection may be what finds out that it is dead.
+    // A dead connection may be detected only when it is used.
     let mut tries = 0;
     let after = loop {
         match repo.load(lock_id(1)).await {
@@ -453,14 +455,14 @@ async fn a_database_that_crashes_is_used_again_when_it_is_back() {
     assert_eq!(repo.write(sent.id).await, Ok(Some(sent)));
 }
 
-/// A statement that is under way when its connection is cut may have been done or not, and the answer says so.
+/// A statement may have been executed if its connection is lost meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_save_whose_connection_is_cut_is_unknown() {
+async fn a_save_whose_connection_is_lost_is_unknown() {
     let database = Fresh::shared().await;
     let repo = database.open().await;
     fill(&repo).await;
     let snapshot = load(&repo).await;
-    // Somebody holds the lock's row, so that the save is under way for as long as that.
+    // Another transaction holds the lock's row, so the save waits for it.
     let server = database.server.clone();
     let name = database.name().to_owned();
     let hold = "BEGIN; SELECT * FROM locks FOR UPDATE; SELECT pg_sleep(5); COMMIT";
@@ -489,13 +491,13 @@ async fn a_save_whose_connection_is_cut_is_unknown() {
     );
     let saved = saving.await.expect("no panic");
     assert!(matches!(saved, Err(RepoError::Unknown(_))), "{saved:?}");
-    holder.join().expect("no panic").expect("it is done");
+    holder.join().expect("no panic").expect("executed");
     assert_eq!(load(&repo).await, snapshot);
 }
 
-/// Two who read the keys before either of them wrote: what one has ended, the other does not bring back.
+/// Two processes read the keys before either writes: the second write does not restore a key that the first one revoked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
+async fn a_revoked_api_key_stays_revoked() {
     use keywright_adapters::auth::{ApiKey, PostgresApiKeys};
     use keywright_domain::model::{Identity, OrganizationId, Timestamp, UserId};
 
@@ -507,24 +509,24 @@ async fn a_revoked_api_key_stays_revoked_whoever_writes_next() {
     let acme = ApiKey::generate().record(of("acme"), None);
     keys.put(std::slice::from_ref(&acme)).await.expect("put");
 
-    let mut one = keys.read().await.expect("read");
-    let mut other = keys.read().await.expect("read");
-    one[0].expires_at = Some(Timestamp::from_millis(0));
-    keys.put(&one).await.expect("revoked");
-    other.push(ApiKey::generate().record(of("beta"), Some(NOW)));
-    keys.put(&other).await.expect("issued");
+    let mut first = keys.read().await.expect("read");
+    let mut second = keys.read().await.expect("read");
+    first[0].expires_at = Some(Timestamp::from_millis(0));
+    keys.put(&first).await.expect("revoked");
+    second.push(ApiKey::generate().record(of("beta"), Some(NOW)));
+    keys.put(&second).await.expect("issued");
     let stored = keys.read().await.expect("read");
-    assert_eq!(stored, [one[0].clone(), other[1].clone()]);
+    assert_eq!(stored, [first[0].clone(), second[1].clone()]);
 
-    let person = Identity::User(UserId::new("alice").expect("a user"));
-    let theirs = ApiKey::generate().record(person, None);
-    keys.put(&[theirs]).await.expect("left away");
+    let user = Identity::User(UserId::new("alice").expect("a user"));
+    let of_user = ApiKey::generate().record(user, None);
+    keys.put(&[of_user]).await.expect("skipped");
     assert_eq!(keys.read().await.expect("read").len(), 2);
 
     let used = [(acme.sha256, NOW)].into();
-    keys.note_used(&used).await.expect("noted");
+    keys.note_used(&used).await.expect("recorded");
     let earlier = [(acme.sha256, Timestamp::from_millis(1))].into();
-    keys.note_used(&earlier).await.expect("noted");
+    keys.note_used(&earlier).await.expect("recorded");
     assert_eq!(keys.last_used().await, Ok(used));
 }
 
@@ -534,8 +536,8 @@ async fn pooler(database: &Fresh, mode: &'static str) -> PgBouncer {
     started.await.expect("it starts")
 }
 
-/// Saves at once, each of a lock of its own from 1 to `locks`.
-async fn saves_at_once(repo: &PostgresLockRepo, locks: u64) -> Vec<Result<(), RepoError>> {
+/// Concurrent saves of the locks 1 to `locks`.
+async fn save_concurrently(repo: &PostgresLockRepo, locks: u64) -> Vec<Result<(), RepoError>> {
     let mut saving = tokio::task::JoinSet::new();
     for lock in 1..=locks {
         let save = first_save(repo, lock, 100 + u128::from(lock)).await;
@@ -546,14 +548,14 @@ async fn saves_at_once(repo: &PostgresLockRepo, locks: u64) -> Vec<Result<(), Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_shares_sessions_is_refused_by_name_and_mode() {
+async fn rejects_a_pooler_that_shares_sessions() {
     let database = Fresh::shared().await;
-    // The session that was used last, or each in turn.
+    // The first two assign the session that was used last, the third one each in turn.
     let in_turn = "transaction\nserver_round_robin = 1\nmin_pool_size = 3";
     for mode in ["transaction", "statement", in_turn] {
         let pooler = pooler(&database, mode).await;
         let url = pooler.url(database.name());
-        // One alone, and several replicas that start at once.
+        // One replica, and several that start concurrently.
         for replicas in [1, 6] {
             let starting = (0..replicas).map(|_| {
                 let url = url.clone();
@@ -572,24 +574,24 @@ async fn a_pooler_that_shares_sessions_is_refused_by_name_and_mode() {
         }
     }
     let tables = database.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
-    assert_eq!(tables, "0", "nothing was made");
+    assert_eq!(tables, "0", "nothing was created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_of_sessions_serves() {
+async fn accepts_a_pooler_of_sessions() {
     let database = Fresh::shared().await;
     let pooler = pooler(&database, "session").await;
     let repo = open_at(&pooler.url(database.name()))
         .await
         .expect("a store");
     with_locks(&repo, 50).await;
-    for saved in saves_at_once(&repo, 50).await {
+    for saved in save_concurrently(&repo, 50).await {
         assert_eq!(saved, Ok(()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stricter_isolation_of_the_database_does_not_make_saves_fail() {
+async fn saves_succeed_with_a_stricter_default_isolation() {
     let database = Fresh::shared().await;
     for level in ["serializable", "repeatable read"] {
         let name = database.name();
@@ -598,9 +600,9 @@ async fn a_stricter_isolation_of_the_database_does_not_make_saves_fail() {
         ));
         let repo = database.open().await;
         with_locks(&repo, 21).await;
-        let saved = saves_at_once(&repo, 20).await;
+        let saved = save_concurrently(&repo, 20).await;
         assert!(saved.iter().all(Result::is_ok), "{level}: {saved:?}");
-        // Somebody else is about to move the lock: the save waits, and finds it moved.
+        // Another transaction changes the lock: the save waits for it and is then stale.
         let save = first_save(&repo, 21, 500).await;
         let (server, name) = (database.server.clone(), name.to_owned());
         let moving = tokio::task::spawn_blocking(move || {
@@ -615,13 +617,13 @@ async fn a_stricter_isolation_of_the_database_does_not_make_saves_fail() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(repo.save(save).await, Err(RepoError::Stale), "{level}");
-        moving.await.expect("no panic").expect("it is moved");
+        moving.await.expect("no panic").expect("changed");
         database.psql("TRUNCATE locks, events, writes");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
+async fn rejects_a_standby_and_returns_to_the_primary() {
     let (primary, standby) = tokio::task::spawn_blocking(|| {
         let primary = PostgresServer::start();
         let standby = primary.standby();
@@ -657,7 +659,7 @@ async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
         );
     }
     let read = repo.load(lock_id(1)).await;
-    let text = read.expect_err("a standby is not used").to_string();
+    let text = read.expect_err("the standby is rejected").to_string();
     assert!(text.contains("takes no writes"), "{text}");
     assert_eq!(open_at(&url).await.err(), Some(PostgresError::ReadOnly));
 
@@ -669,10 +671,10 @@ async fn a_standby_is_refused_and_not_kept_when_the_primary_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_to_a_server_that_became_read_only_are_closed() {
+async fn closes_connections_to_a_server_that_became_read_only() {
     let server = tokio::task::spawn_blocking(PostgresServer::start).await;
     let database = Fresh::new(Arc::new(server.expect("a server"))).await;
-    // Its owner takes a standby for reading, too: then only the refusal itself tells.
+    // This setting accepts a read-only server, which is then detected only by its errors.
     let repo = open_at(&format!("{}?target_session_attrs=any", database.url))
         .await
         .expect("a store");
@@ -694,7 +696,7 @@ async fn connections_to_a_server_that_became_read_only_are_closed() {
             .expect("reloaded");
     };
     read_only("on");
-    // The server takes the setting over a little later.
+    // The server applies the setting a little later.
     while database.psql("SHOW default_transaction_read_only") != "on" {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -267,7 +267,7 @@ async fn skips_keys_of_other_kinds() {
         issuer.key("two")
     ]);
     issuer.publish_set(json!({ "keys": keys }));
-    fixture.keys.refresh().await.expect("two of them are good");
+    fixture.keys.refresh().await.expect("two keys are valid");
     for (key, answer) in [
         ("one", Ok(())),
         ("two", Ok(())),

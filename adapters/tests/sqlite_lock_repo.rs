@@ -1,4 +1,4 @@
-//! The SQLite store keeps the contract, and what a file keeps and refuses.
+//! The SQLite store: the contract of the port, and the file.
 #![cfg(feature = "sqlite")]
 
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -25,7 +25,7 @@ async fn fresh() -> StoreFixture {
     let (timer, path) = (ManualTimer::default(), file(&folder));
     let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
     let store = StoreFixture::new(Arc::new(repo), move |span| {
-        let _lives_as_long_as_the_test = &folder;
+        let _keeps_the_folder = &folder;
         timer.advance(span);
     });
     store.with_wall_clock(move |millis| {
@@ -34,7 +34,7 @@ async fn fresh() -> StoreFixture {
     })
 }
 
-/// The moments at which leases end by a wall clock, as if that had been set.
+/// Moves the stored ends of leases, as if the wall clock had been set.
 fn move_stored_leases(path: &Path, millis: i64) {
     let conn = Connection::open(path).expect("the file");
     conn.execute("UPDATE writes SET lease_until = lease_until - ?1", [millis])
@@ -100,7 +100,7 @@ async fn fill(repo: &SqliteLockRepo) -> Write {
 }
 
 #[tokio::test]
-async fn a_file_opened_again_holds_the_same() {
+async fn a_reopened_file_has_the_same_content() {
     let folder = TempDir::new().expect("a folder");
     let repo = open(&file(&folder));
     let sent = fill(&repo).await;
@@ -112,14 +112,14 @@ async fn a_file_opened_again_holds_the_same() {
 }
 
 #[tokio::test]
-async fn the_writer_waits_for_the_disk() {
+async fn commits_are_durable() {
     let folder = TempDir::new().expect("a folder");
     let durability = open(&file(&folder)).durability().await;
     assert_eq!(durability, Ok(("wal".to_owned(), 2)));
 }
 
 #[tokio::test]
-async fn other_files_are_refused_by_name() {
+async fn rejects_files_of_other_programs() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("text.sqlite");
     std::fs::write(
@@ -138,7 +138,7 @@ async fn other_files_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused() {
+async fn rejects_a_newer_schema() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     drop(open(&path));
@@ -149,14 +149,14 @@ async fn a_newer_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_refused() {
+async fn rejects_a_damaged_file() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let repo = open(&path);
     fill(&repo).await;
     drop(repo);
     let mut bytes = std::fs::read(&path).expect("read");
-    // The pages behind the schema's.
+    // The pages after that of the schema.
     for byte in &mut bytes[4096..] {
         *byte ^= 0x5a;
     }
@@ -164,9 +164,8 @@ async fn a_damaged_file_is_refused() {
     refusal(&path);
 }
 
-/// One that would take a while to read is opened first.
 #[tokio::test]
-async fn a_large_file_is_checked_beside_all_else() {
+async fn checks_a_large_file_in_the_background() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let repo = open(&path);
@@ -177,42 +176,42 @@ async fn a_large_file_is_checked_beside_all_else() {
         .expect("filled");
     drop(conn);
     let within = Duration::from_secs(10);
-    let sound = open(&path);
-    let ended = tokio::time::timeout(Duration::from_millis(500), sound.ended()).await;
-    assert!(ended.is_err(), "it is sound");
-    load(&sound).await;
-    drop(sound);
+    let intact = open(&path);
+    let ended = tokio::time::timeout(Duration::from_millis(500), intact.ended()).await;
+    assert!(ended.is_err(), "the file is not damaged");
+    load(&intact).await;
+    drop(intact);
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .open(&path)
         .expect("a file");
-    // The links of a chain of pages, far behind all that is read to open it.
-    file.seek(SeekFrom::Start(60 << 20)).expect("there");
+    // The links of a chain of pages, which are not read to open the file.
+    file.seek(SeekFrom::Start(60 << 20)).expect("sought");
     file.write_all(&[0x5a; 8192]).expect("damaged");
     drop(file);
     let damaged = open(&path);
     load(&damaged).await;
     let ended = tokio::time::timeout(within, damaged.ended()).await;
-    ended.expect("it is found");
+    ended.expect("the damage is found");
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_short_is_refused() {
+async fn rejects_a_truncated_file() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let repo = open(&path);
     fill(&repo).await;
     drop(repo);
     let whole = std::fs::read(&path).expect("read");
-    // In the middle of a page, and between two.
+    // In the middle of a page, and between two pages.
     for length in [whole.len() / 2 + 100, 4096] {
-        std::fs::write(&path, &whole[..length]).expect("cut");
+        std::fs::write(&path, &whole[..length]).expect("truncated");
         refusal(&path);
     }
 }
 
 #[tokio::test]
-async fn a_row_that_is_no_value_is_an_error_with_its_place() {
+async fn an_invalid_row_is_an_error_with_table_column_and_key() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let repo = open(&path);
@@ -238,10 +237,10 @@ async fn a_row_that_is_no_value_is_an_error_with_its_place() {
     assert_eq!(loaded, corrupt("locks", "state", "1"));
 }
 
-/// What an earlier process left is claimed at once where no other process has the file open, and else one lease after the
-/// first look of this one, however far ahead or behind the wall clock was when it was saved.
+/// An intent of an earlier process is claimed immediately if no other process has the file open, and otherwise one lease after
+/// the first claim, wherever the wall clock stood when it was saved.
 #[tokio::test]
-async fn an_intent_of_an_earlier_process_is_claimed_whatever_the_clock_said() {
+async fn claims_an_intent_of_an_earlier_process_at_any_wall_clock() {
     for clock_was_ahead_by in [-3_600_000, 0, 3_600_000] {
         for another_process in [false, true] {
             let folder = TempDir::new().expect("a folder");
@@ -257,26 +256,26 @@ async fn an_intent_of_an_earlier_process_is_claimed_whatever_the_clock_said() {
                 claimed.expect("the store answers").map(|write| write.id)
             };
             if earlier.is_some() {
-                assert_eq!(claim().await, None, "its owner may be alive");
+                assert_eq!(claim().await, None, "its worker may be alive");
                 timer.advance(LEASE);
             }
             assert!(claim().await.is_some(), "{clock_was_ahead_by} ms ahead");
-            assert_eq!(claim().await, None, "it has an owner now");
+            assert_eq!(claim().await, None, "another worker has it now");
         }
     }
 }
 
-/// A process that opens the store beside an owner, and is left alone with it only later, takes nothing early.
+/// A process that opens the store while the worker of an intent has it open does not claim early after that worker has ended.
 #[tokio::test]
-async fn a_store_that_was_opened_beside_an_owner_counts_its_lease() {
+async fn a_store_opened_beside_a_worker_measures_its_lease() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
-    let owner = open(&path);
+    let worker = open(&path);
     let timer = ManualTimer::default();
     let other = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
-    fill(&owner).await;
+    fill(&worker).await;
     assert_eq!(other.claim(WorkerId(8), LEASE).await, Ok(None));
-    drop(owner);
+    drop(worker);
     timer.advance(LEASE / 2);
     assert_eq!(other.claim(WorkerId(8), LEASE).await, Ok(None));
     timer.advance(LEASE / 2);
@@ -284,9 +283,9 @@ async fn a_store_that_was_opened_beside_an_owner_counts_its_lease() {
     assert!(claimed.expect("the store answers").is_some());
 }
 
-/// A file as version 1 of the schema left it, opened by several at once.
+/// A file with version 1 of the schema, opened by several processes at once.
 #[tokio::test]
-async fn a_file_of_the_first_schema_is_brought_up_to_date() {
+async fn migrates_a_file_of_the_first_schema() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let repo = open(&path);
@@ -303,7 +302,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
              WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
          PRAGMA user_version = 1;",
     )
-    .expect("as it was");
+    .expect("downgraded");
     drop(conn);
     let opening: Vec<_> = (0..4)
         .map(|_| {
@@ -318,7 +317,7 @@ async fn a_file_of_the_first_schema_is_brought_up_to_date() {
     }
 }
 
-/// The bytes of a file beside the store's.
+/// The size of the store's file with this suffix.
 fn bytes(path: &Path, suffix: &str) -> u64 {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -359,11 +358,11 @@ async fn shrinks(path: &Path, suffix: &str, mebibytes: u64) {
 }
 
 #[tokio::test]
-async fn a_log_that_has_grown_is_cut_when_nobody_writes() {
+async fn truncates_a_large_log_while_nothing_is_written() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let _repo = with_a_lock(&path).await;
-    // A reader that stays keeps the log from being written back, so that it grows.
+    // A read transaction prevents complete checkpoints, so the log grows.
     let reader = Connection::open(&path).expect("the file");
     reader
         .execute_batch("BEGIN; SELECT count(*) FROM locks;")
@@ -375,18 +374,18 @@ async fn a_log_that_has_grown_is_cut_when_nobody_writes() {
 }
 
 #[tokio::test]
-async fn space_of_what_was_deleted_is_given_back() {
+async fn returns_the_space_of_deleted_rows() {
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder);
     let _repo = with_a_lock(&path).await;
     let filler = add_filler(&path, 24);
     filler.execute_batch("DELETE FROM filler").expect("deleted");
-    // So many pages are kept for what comes next.
+    // Some free pages are kept.
     shrinks(&path, "", 12).await;
 }
 
 #[tokio::test]
-async fn nobody_else_can_read_the_files_whatever_the_folder_allows() {
+async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = TempDir::new().expect("a folder");
     let open_to_all = std::fs::Permissions::from_mode(0o755);

@@ -52,7 +52,9 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
         (503, Some("1"))
     );
     assert!(
-        program.log().contains("the keys of tokens cannot be had"),
+        program
+            .log()
+            .contains("the keys of tokens cannot be fetched"),
         "{}",
         program.log()
     );

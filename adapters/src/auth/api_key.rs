@@ -14,8 +14,8 @@ const RANDOM: usize = 40;
 const CHECKSUM: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing error is
-/// detected without a lookup.
+/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing
+/// error is detected without a lookup.
 pub struct ApiKey(Secret);
 
 impl ApiKey {

@@ -60,7 +60,7 @@ pub enum UrlProblem {
 
 /// The keys could not be fetched, or cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the keys of tokens cannot be had from {url}: {problem}")]
+#[error("the keys of tokens cannot be fetched from {url}: {problem}")]
 pub struct JwksUnavailable {
     url: String,
     problem: FetchProblem,

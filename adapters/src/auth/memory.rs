@@ -9,8 +9,8 @@ use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 
 use super::principal::principal;
 
-/// Accepts registered credentials, for tests and for embedding without an issuer. It is not for production, because it stores them as
-/// they are and does not compare them in constant time. Clones share the credentials.
+/// Accepts registered credentials, for tests and for embedding without an issuer. It is not for production, because it stores
+/// them as they are and does not compare them in constant time. Clones share the credentials.
 #[derive(Clone, Default)]
 pub struct InMemoryAuth {
     known: Arc<RwLock<HashMap<String, Identity>>>,

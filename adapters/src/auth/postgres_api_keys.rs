@@ -29,9 +29,9 @@ impl PostgresApiKeys {
         rows.iter().map(record).collect()
     }
 
-    /// Inserts new keys and updates the expiry of known ones, atomically. An expiry only moves to an earlier time, so that a process
-    /// which read a key before another one revoked it does not restore the key. Keys of users are skipped: API keys are issued to
-    /// organizations.
+    /// Inserts new keys and updates the expiry of known ones, atomically. An expiry only moves to an earlier time, so that a
+    /// process which read a key before another one revoked it does not restore the key. Keys of users are skipped: API keys are
+    /// issued to organizations.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].

@@ -95,8 +95,8 @@ impl PublishedKeys {
         self.verifier.replace_keys(set.keys)
     }
 
-    /// Verifies a token. If its key is unknown, the keys are refreshed, at most every ten seconds for all such tokens, and the token
-    /// is verified again. If keys have no `kid`, a token with an invalid signature may be signed by a newer key, too.
+    /// Verifies a token. If its key is unknown, the keys are refreshed, at most every ten seconds for all such tokens, and the
+    /// token is verified again. If keys have no `kid`, a token with an invalid signature may be signed by a newer key, too.
     ///
     /// # Errors
     /// See [`TokenError`]; [`TokenError::NotAsked`] if too many requests already wait for the issuer.

@@ -1,4 +1,4 @@
-//! Lock events as the vendor's schemas have them. `KeyWriteRequested` is closed: exactly its members.
+//! Lock events in the form of the vendor's schemas. `KeyWriteRequested` has exactly the members of its schema.
 
 use keywright_domain::model::{
     DeviceCode, FailureReason, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockVersion, NewLock,
@@ -13,8 +13,8 @@ use super::members::{
     required,
 };
 
-/// The `data` of an event, written as it stands. Our own events carry `writeId` besides the members of
-/// `KeyWriteRequested`, and `reason`, `code` and `late` where they apply.
+/// Serializes as the `data` of an event. Events that Keywright adds to the vendor's have `writeId` besides the members of
+/// `KeyWriteRequested`, and `reason`, `code` and `late` if they apply.
 #[derive(Clone, Copy, Debug)]
 pub struct EventData<'a>(pub &'a RecordedEvent);
 
@@ -43,7 +43,7 @@ impl Serialize for EventData<'_> {
             | LockEvent::KeyWriteSuperseded(slot)
             | LockEvent::KeyWriteWithdrawn(slot) => put_slot(&mut data, &slot.key, slot.index)?,
         }
-        if is_ours(&recorded.event) {
+        if has_write_id(&recorded.event) {
             data.put_some("writeId", recorded.write.map(AsText))?;
         }
         if let LockEvent::KeyWriteFailed { reason, .. } = &recorded.event {
@@ -83,8 +83,8 @@ fn put_slot<M: SerializeMap>(
     data.put_some("keyIndexNumber", index.map(KeyIndex::get))
 }
 
-/// Reads an event of type `name` at `version`. The `write` that a `KeyWriteRequested` belongs to stands
-/// beside its closed data; our other events carry it inside. Members that are not known are ignored.
+/// Reads an event of type `name` at `version`. `write` is the write of a `KeyWriteRequested`, whose schema has no member for
+/// it; the events that Keywright adds have it in their data. Unknown members are ignored.
 ///
 /// # Errors
 /// See [`InvalidJson`].
@@ -124,7 +124,7 @@ pub fn read_event(
         _ => return Err(InvalidJson::Type),
     };
     let write = match optional(data, "writeId")? {
-        Some(id) if is_ours(&event) => Some(id.parse()?),
+        Some(id) if has_write_id(&event) => Some(id.parse()?),
         _ => write,
     };
     let lock = number(data, "lockId")?.ok_or(InvalidJson::Member {
@@ -142,8 +142,8 @@ pub fn read_event(
     })
 }
 
-/// An event that the vendor does not have, so that its data may carry the write's id.
-fn is_ours(event: &LockEvent) -> bool {
+/// Whether the data of the event has `writeId`: that of the events that Keywright adds to the vendor's.
+fn has_write_id(event: &LockEvent) -> bool {
     matches!(
         event,
         LockEvent::KeyWriteConfirmed { .. }

@@ -1,4 +1,4 @@
-//! A folded lock as stores keep it beside its events, so that loading one does not read its whole stream.
+//! The folded state of a lock, which stores keep so that loading a lock does not read its whole stream.
 
 use keywright_domain::model::{Lock, LockId, LockKey, LockVersion, Timestamp, UnsettledWrite};
 use serde::{Serialize, Serializer};
@@ -8,7 +8,7 @@ use super::members::{
     AsText, InvalidJson, Members, Object, number, optional, read_held_key, read_keys, required,
 };
 
-/// The lock without its id, which is the key of its row.
+/// Serializes a lock without its id, which is the key of its row.
 #[derive(Clone, Copy, Debug)]
 pub struct LockState<'a>(pub &'a Lock);
 
@@ -45,7 +45,7 @@ impl Serialize for LockState<'_> {
     }
 }
 
-/// A key that a lock holds, and since which version if it was written.
+/// A key that a lock holds, with the version of the event that confirmed it if it was written.
 struct LockKeyJson<'a>(&'a LockKey);
 
 impl Serialize for LockKeyJson<'_> {
@@ -57,7 +57,7 @@ impl Serialize for LockKeyJson<'_> {
     }
 }
 
-/// Reads what [`LockState`] wrote.
+/// Reads the JSON of [`LockState`].
 ///
 /// # Errors
 /// See [`InvalidJson`].

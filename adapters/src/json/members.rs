@@ -1,4 +1,4 @@
-//! The members that events and locks have in common.
+//! Reading and writing of members that events and locks have in common.
 
 use std::fmt::Display;
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 pub(super) type Object = Map<String, Value>;
 
-/// JSON that is none of ours, and what is wrong with it.
+/// Why JSON is not an event or a lock.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJson {
-    /// A member is missing, or of another JSON type.
+    /// A member is missing or has another JSON type.
     #[error("`{member}` must be {expected}")]
     Member {
         /// Its name.
@@ -20,15 +20,15 @@ pub enum InvalidJson {
         /// What it must be.
         expected: &'static str,
     },
-    /// A member is not a value of its kind.
+    /// The value of a member is invalid.
     #[error(transparent)]
     Value(#[from] InvalidValue),
-    /// No event of that type is known.
+    /// The type of the event is unknown.
     #[error("`type` must be one of the lock's event types")]
     Type,
 }
 
-/// An object that is written member by member.
+/// Writes an object member by member.
 pub(super) struct Members<M>(M);
 
 impl<M: SerializeMap> Members<M> {
@@ -43,7 +43,7 @@ impl<M: SerializeMap> Members<M> {
         self.0.serialize_entry(member, &value)
     }
 
-    /// A value that is not there is no member.
+    /// Writes a member if there is a value.
     pub(super) fn put_some(
         &mut self,
         member: &str,
@@ -63,7 +63,7 @@ impl<M: SerializeMap> Members<M> {
     }
 }
 
-/// A string of what a value says of itself.
+/// Serializes the `Display` text of a value.
 pub(super) struct AsText<T>(pub(super) T);
 
 impl<T: Display> Serialize for AsText<T> {
@@ -72,7 +72,7 @@ impl<T: Display> Serialize for AsText<T> {
     }
 }
 
-/// A key that a lock is made with.
+/// A key of a new lock.
 pub(super) struct HeldKeyJson<'a>(pub(super) &'a HeldKey);
 
 impl Serialize for HeldKeyJson<'_> {
@@ -95,7 +95,7 @@ pub(super) fn read_held_key(
     })
 }
 
-/// The elements of `keys`, none where it is absent.
+/// The elements of `keys`; none if it is missing.
 pub(super) fn read_keys<T>(
     data: &Object,
     read: impl Fn(&Object) -> Result<T, InvalidJson>,

@@ -1,4 +1,4 @@
-//! The one codec of lock events, and of the locks that they fold to.
+//! The JSON of lock events and of locks.
 
 mod event;
 mod lock;
@@ -8,8 +8,9 @@ pub use event::{EventData, read_event};
 pub use lock::{LockState, read_lock_state};
 pub use members::InvalidJson;
 
-/// Some JSON as text. What is written here has nothing that JSON cannot hold.
+/// Serializes a value of this module.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("texts and numbers, under names that are texts")
+    serde_json::to_string(value)
+        .expect("all values are strings and numbers, and all names are strings")
 }

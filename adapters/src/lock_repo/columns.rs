@@ -300,7 +300,8 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
     })
 }
 
-/// A write as a row of `writes`, without the end of its lease, which the store computes. The fields have the names of the columns.
+/// A write as a row of `writes`, without the end of its lease, which the store computes. The fields have the names of the
+/// columns.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
 pub(super) struct WriteColumns<'a> {
     pub(super) id: Bits,

@@ -1,8 +1,9 @@
 //! Leases of intents, measured by the monotonic clock of this process from the moment at which it first reads them.
 //!
-//! Wall clocks can be set, on this machine and on a database server. By such a clock an expired lease could appear to run for another
-//! hour, or the lease of a live process could appear to have expired. Intents of other processes are read from the store, so their
-//! leases end here later than in the process that holds them, by the time before the first read, and never earlier.
+//! Wall clocks can be set, on this machine and on a database server. By such a clock an expired lease could appear to run for
+//! another hour, or the lease of a live process could appear to have expired. Intents of other processes are read from the
+//! store, so their leases end here later than in the process that holds them, by the time before the first read, and never
+//! earlier.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

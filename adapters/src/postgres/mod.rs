@@ -1,5 +1,5 @@
-//! The PostgreSQL database that replicas share: its connections, its schema, and the meaning of its errors. The stores of locks and
-//! of API keys use it.
+//! The PostgreSQL database that replicas share: its connections, its schema, and the meaning of its errors. The stores of locks
+//! and of API keys use it.
 
 mod error;
 mod pool;

@@ -139,8 +139,8 @@ impl PostgresPool {
     }
 }
 
-/// A connection that returns to the pool only by [`release`](Self::release). Dropping it closes it: the next statement on it would
-/// wait for the one that was abandoned.
+/// A connection that returns to the pool only by [`release`](Self::release). Dropping it closes it: the next statement on it
+/// would wait for the one that was abandoned.
 pub(crate) struct PooledConnection(Option<Client>);
 
 impl PooledConnection {

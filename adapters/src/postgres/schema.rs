@@ -4,8 +4,8 @@ use tokio_postgres::{Client, Transaction};
 
 use super::error::PostgresError;
 
-/// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer schema: a
-/// migration only adds, and a later one drops what is no longer needed.
+/// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer
+/// schema: a migration only adds, and a later one drops what is no longer needed.
 const MIGRATIONS: [&str; 2] = [V1, V2];
 
 /// The advisory lock that a migrating process holds.
@@ -93,8 +93,8 @@ ALTER TABLE writes ADD COLUMN anomalies text;
 ALTER TABLE writes ADD COLUMN reported_index bigint;
 ";
 
-/// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to another
-/// program or a newer version.
+/// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to
+/// another program or a newer version.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
     let transaction = client.transaction().await.map_err(PostgresError::of)?;
     // A migration, and waiting for that of another process, may take long.

@@ -44,8 +44,8 @@ pub enum InvalidPostgresUrl {
 }
 
 impl PostgresSettings {
-    /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network, TLS is required unless the URL has another
-    /// `sslmode`, and the server's certificate is checked. There are at most 16 connections.
+    /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network, TLS is required unless the URL has
+    /// another `sslmode`, and the server's certificate is checked. There are at most 16 connections.
     ///
     /// # Errors
     /// See [`InvalidPostgresUrl`].

@@ -1,4 +1,4 @@
-//! Reports that somebody brings over HTTP: an AWS IoT rule, say, that posts each `update/documents` message.
+//! Reports that are posted over HTTP, for instance by an AWS IoT rule that posts each `update/documents` message.
 
 use async_trait::async_trait;
 use keywright_domain::model::{DeviceReport, ThingName};
@@ -8,28 +8,28 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::shadow::document;
 
-/// Reports that may wait to be settled; whoever brings another one has to come again.
-const WAITING: usize = 256;
+/// The maximum number of reports that wait to be settled. Further ones are refused, and the sender has to retry.
+const MAX_WAITING: usize = 256;
 
-/// A report that was not settled. Whoever brings it should do so again, but for one that is none.
+/// Why a delivered report was not settled. The sender should retry, except after [`DeliveryError::Malformed`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// It is none.
+    /// The body is not a report.
     #[error("{0}")]
     Malformed(&'static str),
-    /// Too many are waiting.
+    /// Too many reports are waiting.
     #[error("too many reports are waiting")]
     Busy,
-    /// Nobody settles reports any more, or not this one.
+    /// The report was dropped before it was settled.
     #[error("the report was not settled")]
     NotSettled,
 }
 
 type Delivery = (DeviceReport, oneshot::Sender<()>);
 
-/// A stream of what is delivered.
+/// A stream of the delivered reports.
 pub struct HttpReports {
-    deliver: mpsc::Sender<Delivery>,
+    tx: mpsc::Sender<Delivery>,
     deliveries: Mutex<mpsc::Receiver<Delivery>>,
 }
 
@@ -40,17 +40,17 @@ impl Default for HttpReports {
 }
 
 impl HttpReports {
-    /// Nothing is delivered yet.
+    /// A stream without reports.
     pub fn new() -> Self {
-        let (deliver, deliveries) = mpsc::channel(WAITING);
+        let (tx, deliveries) = mpsc::channel(MAX_WAITING);
         Self {
-            deliver,
+            tx,
             deliveries: Mutex::new(deliveries),
         }
     }
 
-    /// Takes in the body of one delivery, an `update/documents` message with its thing's name in `thing`, and answers
-    /// when what it reports is settled durably.
+    /// Adds a report to the stream and waits until it is settled durably. `body` is an `update/documents` message with the name
+    /// of the thing in the member `thing`.
     ///
     /// # Errors
     /// See [`DeliveryError`].
@@ -59,13 +59,11 @@ impl HttpReports {
         if report.results.is_empty() {
             return Ok(());
         }
-        let (settle, settled) = oneshot::channel();
-        self.deliver
-            .try_send((report, settle))
-            .map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => DeliveryError::Busy,
-                mpsc::error::TrySendError::Closed(_) => DeliveryError::NotSettled,
-            })?;
+        let (tx, settled) = oneshot::channel();
+        self.tx.try_send((report, tx)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => DeliveryError::Busy,
+            mpsc::error::TrySendError::Closed(_) => DeliveryError::NotSettled,
+        })?;
         settled.await.map_err(|_| DeliveryError::NotSettled)
     }
 }
@@ -77,27 +75,27 @@ fn read(body: &[u8]) -> Result<DeviceReport, DeliveryError> {
     let thing = body.get("thing").and_then(Value::as_str);
     let thing = thing.and_then(|name| ThingName::new(name).ok());
     let thing = thing.ok_or(malformed("the body must name its thing in `thing`"))?;
-    let news = document::news(&body);
-    let news = news.ok_or(malformed(
+    let current = document::with_new_results(&body);
+    let current = current.ok_or(malformed(
         "the body must be an update/documents message: previous, and current with its version",
     ))?;
     Ok(DeviceReport {
         thing,
-        shadow_version: Some(news.version),
-        results: news.results,
-        entries: news.entries,
+        shadow_version: Some(current.version),
+        results: current.results,
+        entries: current.entries,
     })
 }
 
 #[async_trait]
 impl DeviceReports for HttpReports {
     async fn next(&self) -> Result<ReportStreamItem, ReportsClosed> {
-        // The stream holds a sender itself, so that it never ends.
+        // The stream has a sender itself, so it never ends.
         let delivery = self.deliveries.lock().await.recv().await;
-        let (report, settle) = delivery.ok_or(ReportsClosed)?;
-        // Whoever brought it may have hung up.
+        let (report, tx) = delivery.ok_or(ReportsClosed)?;
         let acknowledge: Acknowledge = Box::new(|| {
-            let _ = settle.send(());
+            // It fails if the sender has disconnected.
+            let _ = tx.send(());
         });
         Ok(ReportStreamItem::Report(report, acknowledge))
     }

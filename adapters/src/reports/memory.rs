@@ -1,4 +1,4 @@
-//! Reports from the shadow service in this process.
+//! Reports from an in-process shadow service.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::shadow::document;
 
-/// The accepted updates of one named shadow that carry results. There is nothing to acknowledge: what
-/// is missed stands on the shadow, and a subscriber that lags is told to read there.
+/// The accepted updates of one named shadow that have results. Acknowledgements do nothing: results stay on the shadow, and a
+/// stream that lags yields [`ReportStreamItem::Resumed`].
 pub struct InMemoryReports {
     announcements: Mutex<Receiver<Arc<Announcement>>>,
     name: ShadowName,
 }
 
 impl InMemoryReports {
-    /// Reports from now on.
+    /// The reports on the shadow `name` of each thing, from now on.
     pub fn new(service: &ShadowService, name: ShadowName) -> Self {
         Self {
             announcements: Mutex::new(service.subscribe_all()),
@@ -27,15 +27,15 @@ impl InMemoryReports {
         }
     }
 
-    fn report(&self, told: &Announcement) -> Option<DeviceReport> {
-        if told.shadow != self.name || !told.has_reported() {
+    fn report(&self, announcement: &Announcement) -> Option<DeviceReport> {
+        if announcement.shadow != self.name || !announcement.has_reported() {
             return None;
         }
-        let accepted = told.message(MessageKind::UpdateAccepted)?;
+        let accepted = announcement.message(MessageKind::UpdateAccepted)?;
         let body = accepted.body();
         let results = document::results(&body);
-        let thing = ThingName::new(&told.thing).ok()?;
-        let shadow_version = Some(ShadowVersion(told.version));
+        let thing = ThingName::new(&announcement.thing).ok()?;
+        let shadow_version = Some(ShadowVersion(announcement.version));
         (!results.is_empty()).then_some(DeviceReport {
             thing,
             shadow_version,
@@ -51,8 +51,8 @@ impl DeviceReports for InMemoryReports {
         let mut announcements = self.announcements.lock().await;
         loop {
             match announcements.recv().await {
-                Ok(told) => {
-                    if let Some(report) = self.report(&told) {
+                Ok(announcement) => {
+                    if let Some(report) = self.report(&announcement) {
                         return Ok(ReportStreamItem::Report(report, Box::new(|| {})));
                     }
                 }

@@ -1,4 +1,4 @@
-//! What locks report.
+//! Streams of the reports of locks.
 
 mod http;
 #[cfg(feature = "memory")]

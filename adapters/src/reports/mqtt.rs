@@ -1,8 +1,8 @@
 //! Reports over MQTT: the accepted updates of all shadows.
 //!
-//! The broker keeps nothing for a server that is away. Each new connection says that reports may have been missed, and
-//! the shadows of open writes are read then, so a queue on the broker would add nothing. It would be one more thing
-//! that grows: the queue of a server that never comes back, because its client id was made up for one run.
+//! Sessions are not persistent, so the broker queues nothing for a disconnected server. After each connect the shadows of open
+//! writes are read, so a queue on the broker would add nothing, and the queue of a server that never returns under its client
+//! id would grow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use tracing::warn;
 
 use crate::shadow::document;
 
-/// Reports that may wait to be settled. Those above are left out, and shadows are read instead.
-const WAITING: usize = 4096;
+/// The maximum number of reports that wait to be settled. Further ones are dropped, and shadows are read instead.
+const MAX_WAITING: usize = 4096;
 
-/// The shortest time between two warnings about omitted reports. They are omitted when there is too much to do already.
+/// The shortest time between two warnings about omitted reports. Reports are omitted under overload, which warnings must not add to.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What locks report on some named shadows, each on a connection of its own.
+/// The reports on some named shadows, each over its own connection.
 pub struct MqttReports {
     reports: Mutex<mpsc::Receiver<DeviceReport>>,
     resumed: Arc<Notify>,
@@ -34,9 +34,10 @@ pub struct MqttReports {
 }
 
 impl MqttReports {
-    /// Starts to listen. `client_id` must be unique on the broker; with several shadows each has its number behind it.
+    /// Subscribes to the accepted updates. `client_id` must be unique on the broker. With several shadows, the client ids of
+    /// the second and further connections have the number of the shadow as a suffix.
     pub fn start(broker: &Broker, client_id: &str, shadows: &[String]) -> Self {
-        let (arrived, reports) = mpsc::channel(WAITING);
+        let (tx, reports) = mpsc::channel(MAX_WAITING);
         let resumed = Arc::new(Notify::new());
         let (count_omitted, omitted) = watch::channel(0);
         // It ends with the sessions, which hold the other end of the channel.
@@ -57,8 +58,8 @@ impl MqttReports {
                 persistent: false,
                 manual_acks: false,
             };
-            let handler = Sorter {
-                arrived: arrived.clone(),
+            let handler = ReportForwarder {
+                reports: tx.clone(),
                 resumed: resumed.clone(),
                 omitted: count_omitted.clone(),
             };
@@ -92,13 +93,14 @@ async fn throttle(mut omitted: watch::Receiver<u64>, mut warn: impl FnMut(u64)) 
     }
 }
 
-struct Sorter {
-    arrived: mpsc::Sender<DeviceReport>,
+/// Forwards the reports among the messages.
+struct ReportForwarder {
+    reports: mpsc::Sender<DeviceReport>,
     resumed: Arc<Notify>,
     omitted: watch::Sender<u64>,
 }
 
-impl Handler for Sorter {
+impl Handler for ReportForwarder {
     fn up(&mut self, _: u64) {
         self.resumed.notify_one();
     }
@@ -108,7 +110,7 @@ impl Handler for Sorter {
     fn message(&mut self, message: Message) {
         if !message.retained()
             && let Some(report) = report(&message)
-            && self.arrived.try_send(report).is_err()
+            && self.reports.try_send(report).is_err()
         {
             self.omitted.send_modify(|count| *count += 1);
             self.resumed.notify_one();
@@ -116,7 +118,7 @@ impl Handler for Sorter {
     }
 }
 
-/// What an accepted update reports, if it is a lock's.
+/// The report of an accepted update; `None`: it has no results.
 fn report(message: &Message) -> Option<DeviceReport> {
     let topic = Topic::parse(message.topic())?;
     let body: Value = serde_json::from_slice(message.payload()).ok()?;
@@ -139,9 +141,9 @@ impl DeviceReports for MqttReports {
         tokio::select! {
             biased;
             () = self.resumed.notified() => Ok(ReportStreamItem::Resumed),
-            arrived = reports.recv() => {
-                let report = arrived.ok_or(ReportsClosed)?;
-                // The broker has forgotten it already: a report that is not settled is found on the shadow.
+            report = reports.recv() => {
+                let report = report.ok_or(ReportsClosed)?;
+                // The broker no longer has the report. If it is not settled, it is found on the shadow.
                 let acknowledge: Acknowledge = Box::new(|| ());
                 Ok(ReportStreamItem::Report(report, acknowledge))
             }

@@ -1,27 +1,27 @@
-//! Reports by looking: for where nothing brings them.
+//! A replacement of reports where no transport delivers them: shadows are read periodically.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::ports::{DeviceReports, ReportStreamItem, ReportsClosed};
 
-/// Says every so often that reports may have been missed, so that the shadows of open writes are read, at the pace
-/// of that reading. A reading that takes longer than the time between two is not begun twice.
+/// Yields [`ReportStreamItem::Resumed`] periodically, so that the shadows of open writes are read. The next interval starts
+/// when the item is requested, so a slow round of reads delays the next one.
 pub struct PollingReports {
-    every: Duration,
+    interval: Duration,
 }
 
 impl PollingReports {
-    /// The first reading is `every` from now.
-    pub const fn new(every: Duration) -> Self {
-        Self { every }
+    /// The first item is `interval` after the first call.
+    pub const fn new(interval: Duration) -> Self {
+        Self { interval }
     }
 }
 
 #[async_trait]
 impl DeviceReports for PollingReports {
     async fn next(&self) -> Result<ReportStreamItem, ReportsClosed> {
-        tokio::time::sleep(self.every).await;
+        tokio::time::sleep(self.interval).await;
         Ok(ReportStreamItem::Resumed)
     }
 }

@@ -1,4 +1,4 @@
-//! Shadows of AWS IoT, by the AWS SDK.
+//! Shadows of AWS IoT over HTTPS, through the AWS SDK.
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
@@ -26,39 +26,40 @@ use super::throttle_backoff::ThrottleBackoff;
 use super::{document, outcome};
 use crate::time::SystemClock;
 
-/// How long credentials may take to be found: those of a machine's role come over its network.
-const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
+/// The time for finding credentials. Those of a machine's role are requested over the network.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The part of a call's time that it may be held back for; the rest is the call's.
-const THROTTLE_BACKOFF_SHARE: u32 = 5;
+/// A call may be delayed for this fraction of its timeout after throttled calls.
+const BACKOFF_FRACTION: u32 = 5;
 
-/// Where the shadows are.
+/// How to reach the shadows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsSettings {
-    /// The account's own endpoint (`https://…-ats.iot.eu-west-1.amazonaws.com`), or another service's.
+    /// The endpoint of the account (`https://…-ats.iot.eu-west-1.amazonaws.com`) or of another service; `None`: the SDK's
+    /// default.
     pub endpoint: Option<String>,
-    /// The region, where the standard chain does not say it.
+    /// The region; `None`: the standard chain determines it.
     pub region: Option<String>,
-    /// The name of the shadow of each thing.
+    /// The name of the shadow.
     pub shadow: String,
-    /// How long one call may take.
+    /// The timeout of a call.
     pub timeout: Duration,
 }
 
 /// Why AWS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
-    /// Nothing says which region.
+    /// No region is configured.
     #[error("no AWS region is known; set --aws-region, AWS_REGION or a profile")]
     NoRegion,
-    /// The standard chain has none.
+    /// The standard chain finds no credentials.
     #[error(
         "no AWS credentials were found (variables, profile, web identity, role of the machine): {0}"
     )]
     NoCredentials(String),
 }
 
-/// One named shadow of every thing. One client, whose connections are used again and again.
+/// One named shadow of each thing, with one client and its connection pool.
 pub struct AwsShadow {
     client: Client,
     shadow: String,
@@ -66,25 +67,25 @@ pub struct AwsShadow {
     throttle_backoff: ThrottleBackoff,
 }
 
-/// Credentials that were found before the first call, which therefore does not have to search for them. The client
-/// keeps them as long as they are good, and then asks again.
+/// Provides credentials that were found before the first call, so that this call does not have to search for them. The client
+/// caches them until they expire and then requests new ones.
 #[derive(Debug)]
-struct Found {
+struct PrefetchedCredentials {
     first: Mutex<Option<Credentials>>,
-    rest: SharedCredentialsProvider,
+    provider: SharedCredentialsProvider,
 }
 
-/// The time that credentials must still be good for.
-const GOOD_FOR: Duration = Duration::from_secs(60);
+/// The minimum remaining validity of prefetched credentials.
+const MIN_VALIDITY: Duration = Duration::from_secs(60);
 
-fn is_good(credentials: &Credentials) -> bool {
+fn is_valid(credentials: &Credentials) -> bool {
     let now = Duration::from_secs(SystemClock.now().as_secs());
     credentials
         .expiry()
-        .is_none_or(|end| end > UNIX_EPOCH + now + GOOD_FOR)
+        .is_none_or(|end| end > UNIX_EPOCH + now + MIN_VALIDITY)
 }
 
-impl ProvideCredentials for Found {
+impl ProvideCredentials for PrefetchedCredentials {
     fn provide_credentials<'a>(&'a self) -> ProvideCredentialsFuture<'a>
     where
         Self: 'a,
@@ -94,15 +95,15 @@ impl ProvideCredentials for Found {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        match first.filter(is_good) {
+        match first.filter(is_valid) {
             Some(found) => ProvideCredentialsFuture::ready(Ok(found)),
-            None => self.rest.provide_credentials(),
+            None => self.provider.provide_credentials(),
         }
     }
 }
 
-/// The SDK's configuration. Its region may be asked of the machine's metadata service, where neither the settings, nor a variable, nor a
-/// profile name one.
+/// The SDK's configuration. If neither the settings nor a variable nor a profile name a region, the machine's metadata service is
+/// asked for it.
 async fn load_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest());
     if let Some(region) = &settings.region {
@@ -116,7 +117,7 @@ async fn load_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
 }
 
 impl AwsShadow {
-    /// Checks that a region is known, without searching for credentials.
+    /// Checks that a region is configured, without searching for credentials.
     ///
     /// # Errors
     /// [`AwsError::NoRegion`].
@@ -124,38 +125,41 @@ impl AwsShadow {
         load_config(settings).await.map(drop)
     }
 
-    /// Finds region and credentials by the standard chain. A connection is made with the first call.
+    /// Finds region and credentials through the standard chain. The first call connects.
     ///
     /// # Errors
-    /// There are none.
+    /// See [`AwsError`].
     pub async fn connect(settings: AwsSettings) -> Result<Self, AwsError> {
         let config = load_config(&settings).await?;
         let none = |why: &str| AwsError::NoCredentials(why.to_owned());
         let provider = config.credentials_provider();
-        let provider = provider.ok_or_else(|| none("nothing is set"))?;
-        let finding = tokio::time::timeout(CREDENTIALS_PATIENCE, provider.provide_credentials());
-        let found = finding
+        let provider = provider.ok_or_else(|| none("no provider is set"))?;
+        let search = tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials());
+        let found = search
             .await
             .map_err(|_| none("the search took too long"))?
-            .map_err(|e| none(&bottom(&e)))?;
-        let found = Found {
+            .map_err(|e| none(&root_cause(&e)))?;
+        let credentials = PrefetchedCredentials {
             first: Mutex::new(Some(found)),
-            rest: provider,
+            provider,
         };
-        let found = SharedCredentialsProvider::new(found);
-        let config = config.into_builder().credentials_provider(found).build();
+        let credentials = SharedCredentialsProvider::new(credentials);
+        let config = config
+            .into_builder()
+            .credentials_provider(credentials)
+            .build();
         Ok(Self::new(&config, settings))
     }
 
-    /// Over a configuration of one's own, but for its retries and timeouts, which are the adapter's.
+    /// Uses an SDK configuration, with the adapter's own retries and timeouts.
     pub fn new(config: &SdkConfig, settings: AwsSettings) -> Self {
         let call = settings.timeout;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout((call * 2 / 5).min(Duration::from_secs(1)))
             .operation_attempt_timeout(call * 3 / 4)
-            .operation_timeout(call - call / THROTTLE_BACKOFF_SHARE)
+            .operation_timeout(call - call / BACKOFF_FRACTION)
             .build();
-        // A hidden retry of an update that was applied comes back as a conflict and hides the success.
+        // A hidden retry of an applied update would return a conflict and hide the success.
         let mut config = aws_sdk_iotdataplane::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(1))
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -171,27 +175,25 @@ impl AwsShadow {
         }
     }
 
-    async fn ready(&self) -> Result<(), ShadowError> {
-        if self
-            .throttle_backoff
-            .wait(self.timeout / THROTTLE_BACKOFF_SHARE)
-            .await
-        {
-            return Ok(());
+    /// Delays a call after throttled ones.
+    async fn wait_for_backoff(&self) -> Result<(), ShadowError> {
+        let timeout = self.timeout / BACKOFF_FRACTION;
+        match self.throttle_backoff.wait(timeout).await {
+            true => Ok(()),
+            false => Err(outcome::throttled()),
         }
-        Err(outcome::throttled())
     }
 
-    /// Sorts what is no success, and keeps the pace that the service asks for.
+    /// Classifies an error, and records throttling.
     fn error<E>(&self, thing: &ThingName, error: SdkError<E, HttpResponse>) -> ShadowError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     {
-        let sorted = sort(&error);
+        let classified = classify(&error);
         if let ShadowError::Refused {
             reason: FailureReason::Throttled,
             ..
-        } = sorted
+        } = classified
         {
             let header = error
                 .raw_response()
@@ -200,24 +202,24 @@ impl AwsShadow {
             self.throttle_backoff
                 .throttled(thing.as_str(), seconds.map(Duration::from_secs));
         }
-        sorted
+        classified
     }
 }
 
-fn sort<E>(error: &SdkError<E, HttpResponse>) -> ShadowError
+fn classify<E>(error: &SdkError<E, HttpResponse>) -> ShadowError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     match error {
         SdkError::ConstructionFailure(_) => {
-            outcome::not_sent(FailureReason::Unavailable, bottom(error))
+            outcome::not_sent(FailureReason::Unavailable, root_cause(error))
         }
         SdkError::DispatchFailure(failure) => {
-            let why = bottom(error);
+            let why = root_cause(error);
             let connector = failure.as_connector_error();
             match connector.is_some_and(|e| never_connected(e)) {
                 true => outcome::not_sent(FailureReason::Unavailable, why),
-                // A connection that was used before and breaks now may have carried the request.
+                // A pooled connection that breaks may have transmitted the request.
                 false => ShadowError::Unknown(why),
             }
         }
@@ -229,11 +231,11 @@ where
                 _ => outcome::of_code(status, detail),
             }
         }
-        _ => ShadowError::Unknown(bottom(error)),
+        _ => ShadowError::Unknown(root_cause(error)),
     }
 }
 
-/// Whether the client failed before it had a connection to write a request to.
+/// Whether the client failed before it had a connection to send the request on.
 fn never_connected(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -245,13 +247,13 @@ fn never_connected(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// What is at the bottom of an error: the layers above it say little.
-fn bottom(error: &(dyn Error + 'static)) -> String {
-    let mut bottom = error;
-    while let Some(cause) = bottom.source() {
-        bottom = cause;
+/// The text of the innermost source of an error. The texts of the outer layers are generic.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
     }
-    bottom.to_string()
+    innermost.to_string()
 }
 
 fn json(payload: Option<&Blob>) -> Result<Value, ShadowError> {
@@ -266,7 +268,7 @@ impl ShadowPort for AwsShadow {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        self.ready().await?;
+        self.wait_for_backoff().await?;
         let body = document::update_body(&change).to_string();
         let call = self
             .client
@@ -275,7 +277,7 @@ impl ShadowPort for AwsShadow {
             .shadow_name(&self.shadow)
             .payload(Blob::new(body));
         let answer = call.send().await.map_err(|e| self.error(thing, e))?;
-        self.throttle_backoff.taken();
+        self.throttle_backoff.accepted();
         document::version(&json(answer.payload())?).ok_or_else(outcome::unreadable)
     }
 
@@ -284,7 +286,7 @@ impl ShadowPort for AwsShadow {
         thing: &ThingName,
         _: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        self.ready().await?;
+        self.wait_for_backoff().await?;
         let call = self
             .client
             .get_thing_shadow()
@@ -311,12 +313,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_that_end_soon_are_not_the_first() {
+    fn credentials_that_expire_soon_are_not_used() {
         let now = UNIX_EPOCH + Duration::from_secs(SystemClock.now().as_secs());
         let until = |end| Credentials::new("a", "b", None, end, "test");
-        assert!(is_good(&until(None)));
-        assert!(is_good(&until(Some(now + Duration::from_secs(600)))));
-        assert!(!is_good(&until(Some(now + Duration::from_secs(30)))));
-        assert!(!is_good(&until(Some(now - Duration::from_secs(30)))));
+        assert!(is_valid(&until(None)));
+        assert!(is_valid(&until(Some(now + Duration::from_secs(600)))));
+        assert!(!is_valid(&until(Some(now + Duration::from_secs(30)))));
+        assert!(!is_valid(&until(Some(now - Duration::from_secs(30)))));
     }
 }

@@ -1,6 +1,4 @@
-//! The one codec of shadow documents: what we write onto a shadow, and what we read from it.
-//!
-//! `desired.writeKey.<write id>` is an entry, `reported.writeKeyResult.<write id>` its result.
+//! The JSON of shadow documents. `desired.writeKey.<write id>` is an entry, `reported.writeKeyResult.<write id>` its result.
 
 use keywright_domain::model::{
     DeviceOutcome, DeviceResult, FailureReason, KeyIndex, ReportedSlot, ShadowChange, ShadowEntry,
@@ -11,11 +9,12 @@ use serde_json::{Map, Value, json};
 const ENTRIES: &str = "writeKey";
 const RESULTS: &str = "writeKeyResult";
 
-/// The body of an update request.
+/// The body of an update request, as a JSON value.
 pub fn update_body(change: &ShadowChange) -> Value {
     update_object(change).into()
 }
 
+/// The body of an update request, as a JSON object.
 pub(crate) fn update_object(change: &ShadowChange) -> Map<String, Value> {
     let mut entries: Map<String, Value> = Map::new();
     entries.extend(change.remove.iter().map(|id| (id.to_string(), Value::Null)));
@@ -39,8 +38,8 @@ pub(crate) fn update_object(change: &ShadowChange) -> Map<String, Value> {
     body.insert("clientToken".into(), change.token.as_str().into());
     match change.expected {
         Some(version) => drop(body.insert("version".into(), version.0.into())),
-        // An unconditional update may be the first: an empty map that equals the one which is left in
-        // `desired` when all entries are gone makes no delta.
+        // An unconditional update may create the shadow. When all entries are removed, an empty map stays in `desired`; the same
+        // map in `reported` avoids a delta.
         None => {
             reported.insert(ENTRIES.into(), json!({}));
         }
@@ -49,15 +48,11 @@ pub(crate) fn update_object(change: &ShadowChange) -> Map<String, Value> {
     if !entries.is_empty() {
         state.insert("desired".into(), json!({ ENTRIES: entries }));
     }
-    if !reported.is_empty() || entries_absent(&state) {
+    if !reported.is_empty() || state.is_empty() {
         state.insert("reported".into(), reported.into());
     }
     body.insert("state".into(), state.into());
     body
-}
-
-fn entries_absent(state: &Map<String, Value>) -> bool {
-    !state.contains_key("desired")
 }
 
 fn entry_body(entry: &ShadowEntry) -> Value {
@@ -72,13 +67,12 @@ fn entry_body(entry: &ShadowEntry) -> Value {
     body
 }
 
-/// The version that an answer names.
+/// The version of an answer.
 pub fn version(body: &Value) -> Option<ShadowVersion> {
     body.get("version")?.as_u64().map(ShadowVersion)
 }
 
-/// What a get answer says; `None` where it has no version. Entries and results under other names than
-/// write ids are somebody else's and are left out.
+/// The content of a get answer; `None`: it has no version. Entries and results whose names are not write ids are left out.
 pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
     Some(ShadowSnapshot {
         version: version(body)?,
@@ -87,25 +81,25 @@ pub fn snapshot(body: &Value) -> Option<ShadowSnapshot> {
     })
 }
 
-/// The entries that a document has, or that the request part of an accepted update leaves where they are.
+/// The entries in a document, or in the request part of an accepted update.
 pub fn entries(body: &Value) -> Vec<WriteId> {
     let entries = body.pointer("/state/desired/writeKey");
     let entries = entries.and_then(Value::as_object).into_iter().flatten();
-    let left = entries.filter(|(_, entry)| !entry.is_null());
-    left.filter_map(|(id, _)| id.parse().ok()).collect()
+    let present = entries.filter(|(_, entry)| !entry.is_null());
+    present.filter_map(|(id, _)| id.parse().ok()).collect()
 }
 
-/// What an `update/documents` message says that was not reported before, as the snapshot after it with these results alone;
-/// `None` where it is no such message.
-pub fn news(body: &Value) -> Option<ShadowSnapshot> {
+/// The current snapshot of an `update/documents` message with only those results that the previous document does not have.
+/// `None`: it is not such a message.
+pub fn with_new_results(body: &Value) -> Option<ShadowSnapshot> {
     let (previous, current) = (body.get("previous")?, body.get("current")?);
     let known = results(previous);
-    let mut news = snapshot(current)?;
-    news.results.retain(|result| !known.contains(result));
-    Some(news)
+    let mut current = snapshot(current)?;
+    current.results.retain(|result| !known.contains(result));
+    Some(current)
 }
 
-/// The results that a get answer, or the request part of an accepted update, reports. One that is taken off is none.
+/// The results in a get answer, or in the request part of an accepted update. Removed results are left out.
 pub fn results(body: &Value) -> Vec<DeviceResult> {
     let results = body
         .pointer("/state/reported/writeKeyResult")
@@ -145,10 +139,10 @@ fn reported_slot(value: Option<&Value>) -> ReportedSlot {
     index.map_or(ReportedSlot::Unreadable, ReportedSlot::Index)
 }
 
-/// A number without a fraction, however it is written: JSON does not tell 3, 3.0 and 3e0 apart, and the JSON libraries
-/// of some devices write every number in the second form.
+/// A number without a fraction, in any notation: 3, 3.0 and 3e0 are the same number in JSON, and the JSON libraries of some
+/// devices write all numbers in the second form.
 fn whole_number(value: &Value) -> Option<u64> {
-    /// Above it, a floating-point number may stand for several whole ones.
+    /// A larger floating-point number may represent several integers.
     const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
     let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
     // The cast is exact within those bounds.
@@ -167,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_adds_no_byte_and_names_the_version() {
+    fn a_fence_has_the_expected_version_and_no_content() {
         let fence = ShadowChange::fence(ShadowVersion(7), token());
         let body = update_body(&fence);
         assert_eq!(body["state"], json!({ "reported": {} }));
@@ -175,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn creation_leaves_the_empty_map_that_makes_no_delta() {
+    fn creation_writes_the_empty_map_that_avoids_a_delta() {
         let body = update_body(&ShadowChange::create(token()));
         assert_eq!(body["state"], json!({ "reported": { "writeKey": {} } }));
         assert!(body.get("version").is_none());
     }
 
     #[test]
-    fn an_entry_is_as_long_as_the_rules_count_it() {
+    fn an_entry_has_the_length_that_the_domain_computes() {
         let (key, seq) = (KeyUuid::new("a\"b\\c·").expect("a key"), Sequence(1234));
         let expires_at = Timestamp::from_millis(1_790_000_000_000);
         for index in [None, KeyIndex::new(17).ok()] {
@@ -195,7 +189,7 @@ mod tests {
                 expires_at,
             };
             let map = json!({ id.to_string(): entry_body(&entry) }).to_string();
-            // The braces of the map stand for the comma that separates entries.
+            // The map has two braces instead of the comma that separates entries.
             let counted = map.len() - 2 + 1;
             let slot = KeySlot {
                 key: key.clone(),
@@ -232,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_may_be_written_as_a_floating_point_number() {
+    fn reads_a_key_index_in_floating_point_notation() {
         let id = WriteId::from_u128(5).to_string();
         let index = |number: &str| {
             let body = format!(
@@ -274,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn results_under_other_names_than_write_ids_are_left_out() {
+    fn ignores_results_whose_names_are_not_write_ids() {
         let id = WriteId::from_u128(5).to_string();
         let body = json!({ "version": 3, "state": { "reported": { "writeKeyResult": {
             "battery": { "status": "SUCCEEDED" }, (id): { "status": "FAILED", "reason": "E42" } } } } });
@@ -291,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn results_that_cannot_be_read_are_unreadable_and_one_that_is_taken_off_is_none() {
+    fn invalid_results_are_unreadable_and_removed_ones_are_left_out() {
         for result in [
             json!({ "status": "succeeded" }),
             json!({ "status": 1 }),

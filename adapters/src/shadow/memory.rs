@@ -1,4 +1,4 @@
-//! Shadows of the shadow service in this process.
+//! Shadows of an in-process shadow service.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{document, outcome};
 use crate::reports::InMemoryReports;
 use crate::time::SystemClock;
 
-/// One named shadow of every thing, in an in-process [`ShadowService`].
+/// One named shadow of each thing, in an in-process [`ShadowService`]. Clones share the service.
 #[derive(Clone)]
 pub struct InMemoryShadow {
     service: ShadowService,
@@ -22,10 +22,10 @@ pub struct InMemoryShadow {
 }
 
 impl InMemoryShadow {
-    /// The named shadow that keys are written to, unless configured otherwise.
+    /// See [`DEFAULT_NAME`](super::DEFAULT_NAME).
     pub const DEFAULT_NAME: &str = super::DEFAULT_NAME;
 
-    /// A service of its own, gone with the process, on the system's clock.
+    /// The default shadow in a new service without a file, on the system's clock.
     pub fn of_this_process() -> Self {
         let clock = Arc::new(|| SystemClock.now().as_secs());
         let config = ServiceConfig {
@@ -36,17 +36,17 @@ impl InMemoryShadow {
         Self::new(ShadowService::in_memory(config), name)
     }
 
-    /// The service behind it: the locks' side.
+    /// The service, to which locks report.
     pub const fn service(&self) -> &ShadowService {
         &self.service
     }
 
-    /// What locks report on these shadows from now on.
+    /// The reports on these shadows from now on.
     pub fn reports(&self) -> InMemoryReports {
         InMemoryReports::new(&self.service, self.name.clone())
     }
 
-    /// Writes to the shadow `name` of each thing.
+    /// The shadow `name` of each thing in `service`.
     pub const fn new(service: ShadowService, name: ShadowName) -> Self {
         Self { service, name }
     }

@@ -1,4 +1,4 @@
-//! The device shadows of things.
+//! Device shadows: over the AWS SDK, over MQTT, and of an in-process service.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -19,5 +19,5 @@ pub use memory::InMemoryShadow;
 #[cfg(feature = "mqtt")]
 pub use mqtt::{MqttShadow, shard_names};
 
-/// The named shadow that keys are written to, unless configured otherwise.
+/// The default name of the shadow that keys are written to.
 pub const DEFAULT_NAME: &str = "keys";

@@ -1,4 +1,4 @@
-//! Shadows over raw MQTT: AWS IoT Core's, or those of a shadow service behind a broker of one's own.
+//! Shadows over MQTT: those of AWS IoT Core, or of a shadow service on another broker.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use super::throttle_backoff::ThrottleBackoff;
 use super::{document, outcome};
 
-/// The thing whose shadow is asked for to see whether anybody answers.
-const PROBE: &str = "keywright-probe";
+/// The thing whose shadow is requested to check whether a shadow service answers.
+const PROBE_THING: &str = "keywright-probe";
 
-/// One named shadow of every thing, or several among which the things are shared out: every connection hears
-/// every answer of its shadow, and AWS drops what exceeds 100 messages a second and connection.
+/// One named shadow of each thing, or one of several shards to which things are assigned: each connection receives all answers
+/// of its shadow, and AWS drops messages above 100 per second and connection.
 pub struct MqttShadow {
     shards: Vec<Shard>,
     timeout: Duration,
@@ -32,7 +32,7 @@ struct Shard {
     throttle_backoff: ThrottleBackoff,
 }
 
-/// The names of the shadows among which things are shared out: `keys` alone, or `keys-0`, `keys-1` …
+/// The names of the shards: `name` alone, or `name-0`, `name-1`, and so on.
 pub fn shard_names(name: &str, shards: usize) -> Vec<String> {
     match shards {
         0 | 1 => vec![name.to_owned()],
@@ -40,8 +40,7 @@ pub fn shard_names(name: &str, shards: usize) -> Vec<String> {
     }
 }
 
-/// Which of the shards is a thing's: 32 bits of FNV-1a over its name, modulo their number. Locks have to know it,
-/// so it never changes.
+/// The shard of a thing: 32 bits of FNV-1a over its name, modulo the number of shards. It is part of the device contract.
 fn shard_of(thing: &str, shards: usize) -> usize {
     let hash = thing.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
@@ -50,12 +49,11 @@ fn shard_of(thing: &str, shards: usize) -> usize {
 }
 
 impl MqttShadow {
-    /// Starts to connect, a connection a shard. `client_id` must be unique on the broker; with several shards each
-    /// has its number behind it. Each call may take `timeout`, of which it waits for a connection as long as it
-    /// has to.
+    /// Starts one connection for each shard. `client_id` must be unique on the broker; the client ids of the second and further
+    /// connections have the number of the shard as a suffix. `timeout` bounds each call, with the wait for a connection.
     ///
     /// # Panics
-    /// There is no shard.
+    /// `shards` is empty.
     pub fn start(
         broker: &Broker,
         client_id: &str,
@@ -63,7 +61,7 @@ impl MqttShadow {
         limits: Limits,
         timeout: Duration,
     ) -> Self {
-        assert!(!shards.is_empty(), "a shadow has a name");
+        assert!(!shards.is_empty(), "there is at least one shard");
         let start = |(n, name): (usize, &String)| {
             let id = match n {
                 0 => client_id.to_owned(),
@@ -81,22 +79,22 @@ impl MqttShadow {
         }
     }
 
-    /// Whether each shard's answers would be heard, and how that changes.
+    /// Whether each shard is connected and subscribed to its answers.
     pub fn up(&self) -> Vec<watch::Receiver<bool>> {
         self.shards.iter().map(|shard| shard.client.up()).collect()
     }
 
-    /// Whether somebody answers for the shadows of each shard: nobody does on a broker without a shadow service, or
-    /// where its access list lets nothing pass. `None`: it could not be asked, because the connection is gone or has
-    /// too much to do.
+    /// Whether a shadow service answers for each shard. None does on a broker without one, or if the broker's access list
+    /// denies the topics. `None`: a request could not be sent, because a connection is lost or busy.
     pub async fn is_answered(&self) -> Option<bool> {
         for (n, shard) in self.shards.iter().enumerate() {
             let token = format!("probe.{n}.{:016x}", fastrand::u64(..));
             let body = json!({ "clientToken": token });
-            let asked = shard
-                .client
-                .request(Operation::Get, PROBE, &token, &body, self.timeout);
-            match asked.await {
+            let answer =
+                shard
+                    .client
+                    .request(Operation::Get, PROBE_THING, &token, &body, self.timeout);
+            match answer.await {
                 Ok(_) | Err(RequestError::Rejected { .. }) => {}
                 Err(RequestError::NotSent(_)) => return None,
                 Err(RequestError::Unknown(_)) => return Some(false),
@@ -105,7 +103,7 @@ impl MqttShadow {
         Some(true)
     }
 
-    /// The outer error: it is held back for too long, because the service has refused others.
+    /// The outer error: the request was held back for too long, because the service has throttled others.
     async fn request(
         &self,
         operation: Operation,
@@ -118,13 +116,13 @@ impl MqttShadow {
         if !shard.throttle_backoff.wait(self.timeout / 2).await {
             return Err(outcome::throttled());
         }
-        let left = self.timeout.saturating_sub(start.elapsed());
+        let remaining = self.timeout.saturating_sub(start.elapsed());
         let (client, token) = (&shard.client, token.as_str());
         let answer = client
-            .request(operation, thing.as_str(), token, &body, left)
+            .request(operation, thing.as_str(), token, &body, remaining)
             .await;
         match &answer {
-            Ok(_) => shard.throttle_backoff.taken(),
+            Ok(_) => shard.throttle_backoff.accepted(),
             Err(RequestError::Rejected { code: 429, .. }) => {
                 shard.throttle_backoff.throttled(thing.as_str(), None);
             }
@@ -178,10 +176,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn things_are_shared_out_for_ever_in_the_same_way() {
+    fn the_shard_of_a_thing_never_changes() {
         assert_eq!(shard_names("keys", 1), ["keys"]);
         assert_eq!(shard_names("keys", 3), ["keys-0", "keys-1", "keys-2"]);
-        // Checked against another program's FNV-1a: 32 bits of it are part of the device contract.
+        // Computed by another implementation of FNV-1a.
         let hashes = ["a", "door-1", "door-2", "demo-lock-123"].map(|t| shard_of(t, 1 << 31));
         let expected = [0x640c_292c, 1_040_729_543, 1_057_507_162, 1_604_509_559];
         assert_eq!(hashes, expected);

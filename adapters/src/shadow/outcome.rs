@@ -1,9 +1,9 @@
-//! What a shadow's answer means, by its code and never by its text.
+//! The meaning of a shadow's answer, by its code. The text of an answer is not parsed.
 
 use keywright_domain::model::FailureReason;
 use keywright_domain::ports::ShadowError;
 
-/// Sorts an answer that is no success. `code` is an HTTP status, which rejections over MQTT carry as well.
+/// The error of a rejection. `code` is an HTTP status, which rejections over MQTT also have.
 pub(super) fn of_code(code: u16, detail: String) -> ShadowError {
     let reason = match code {
         409 => return ShadowError::Conflict,
@@ -16,22 +16,22 @@ pub(super) fn of_code(code: u16, detail: String) -> ShadowError {
     ShadowError::Refused { reason, detail }
 }
 
-/// A request that never left.
+/// The error of a request that was not sent.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 pub(super) fn not_sent(reason: FailureReason, detail: String) -> ShadowError {
     ShadowError::NotApplied { reason, detail }
 }
 
-/// A request that was held back, because the service has refused others.
+/// The error of a request that was held back because the service has throttled others.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 pub(super) fn throttled() -> ShadowError {
     not_sent(
         FailureReason::Throttled,
-        "the service has refused others before".into(),
+        "the service has throttled earlier requests".into(),
     )
 }
 
-/// An answer that is none of a shadow's.
+/// The error of an answer that is not a shadow document.
 pub(super) fn unreadable() -> ShadowError {
     ShadowError::Unknown("an answer without a version".into())
 }

@@ -1,4 +1,4 @@
-//! `Clock`, `Timer` and `IdGenerator` of the real world.
+//! The system's clock, tokio's timers and random ids.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         #[expect(
             clippy::disallowed_methods,
-            reason = "this adapter is the one place that reads the clock"
+            reason = "the other code gets the time from this adapter"
         )]
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -24,7 +24,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The monotonic clock and the timers of tokio.
+/// Tokio's monotonic clock and timers.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioTimer {
     start: tokio::time::Instant,
@@ -49,47 +49,46 @@ impl Timer for TokioTimer {
     }
 }
 
-/// UUIDs of version 7 (RFC 9562): 48 bits of the clock, which keeps new rows together in an index, and 74
-/// random ones.
+/// UUIDs of version 7 (RFC 9562): 48 bits of time, which keep new rows close together in an index, and 74 random bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemIds;
 
-/// Randomness of the system's that has been fetched and not used yet: one call of the system serves many ids.
-struct Pool {
+/// Random bytes of the system that are not used yet. One system call is enough for many ids.
+struct RandomPool {
     bytes: [u8; Self::BYTES],
     used: usize,
 }
 
-impl Pool {
-    const BYTES: usize = 64 * Self::AT_ONCE;
-    const AT_ONCE: usize = 10;
+impl RandomPool {
+    const BYTES: usize = 64 * Self::BYTES_PER_ID;
+    const BYTES_PER_ID: usize = 10;
 
     const EMPTY: Self = Self {
         bytes: [0; Self::BYTES],
         used: Self::BYTES,
     };
 
-    /// 80 bits that nobody has had.
+    /// 80 random bits, which are not returned again.
     fn next(&mut self) -> u128 {
         if self.used == Self::BYTES {
             getrandom::fill(&mut self.bytes).expect("the system has a source of randomness");
             self.used = 0;
         }
-        let bytes = &self.bytes[self.used..self.used + Self::AT_ONCE];
-        self.used += Self::AT_ONCE;
+        let bytes = &self.bytes[self.used..self.used + Self::BYTES_PER_ID];
+        self.used += Self::BYTES_PER_ID;
         let more = |bits, byte: &u8| bits << 8 | u128::from(*byte);
         bytes.iter().fold(0, more)
     }
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool::EMPTY) };
+    static POOL: RefCell<RandomPool> = const { RefCell::new(RandomPool::EMPTY) };
 }
 
 impl IdGenerator for SystemIds {
     fn next_id(&self) -> u128 {
         let millis = u128::from(SystemClock.now().as_millis());
-        let random = POOL.with_borrow_mut(Pool::next);
+        let random = POOL.with_borrow_mut(RandomPool::next);
         let (high, low) = (random >> 62 & 0xfff, random & ((1 << 62) - 1));
         millis << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
     }

@@ -1,4 +1,4 @@
-//! The AWS SDK against our REST service.
+//! The AWS SDK with our REST service.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,14 +9,13 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use keywright_adapters::shadow::{AwsSettings, AwsShadow};
 use keywright_shadow::rest;
 use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
+use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use keywright_testkit::tcp_proxy::TcpProxy;
-
 use crate::proxy::{self, Answers};
-use crate::{Between, Kept, Locks, NAME, service};
+use crate::{Connected, FaultyTransport, Locks, NAME, service};
 
 pub(crate) fn sdk_config() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -37,14 +36,14 @@ pub(crate) fn at(endpoint: String, timeout: Duration) -> AwsShadow {
     AwsShadow::new(&sdk_config(), settings)
 }
 
-type Reached = Kept<(TcpProxy, JoinSet<()>)>;
+type Port = Connected<(TcpProxy, JoinSet<()>)>;
 
-async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
+async fn fresh() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
-    let trouble = Arc::new(Mutex::new(TransportFault::None));
-    let proxy = proxy::start(server, trouble.clone(), Answers::Http).await;
+    let fault = Arc::new(Mutex::new(TransportFault::None));
+    let proxy = proxy::start(server, fault.clone(), Answers::Http).await;
     let address = proxy.address;
     let mut tasks = JoinSet::new();
     tasks.spawn(rest::serve(
@@ -52,21 +51,21 @@ async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
         service.clone(),
         std::future::pending(),
     ));
-    let reached = Kept::new(
+    let port = Connected::new(
         at(format!("http://{address}"), ANSWER_TIMEOUT),
         (proxy, tasks),
     );
-    let between = Between {
-        trouble,
+    let transport = FaultyTransport {
+        fault,
         service: service.clone(),
     };
-    (reached, Arc::new(Locks(service)), Arc::new(between))
+    (port, Arc::new(Locks(service)), Arc::new(transport))
 }
 
-async fn undisturbed() -> (Reached, Arc<Locks>) {
+async fn without_faults() -> (Port, Arc<Locks>) {
     let (port, device, _) = fresh().await;
     (port, device)
 }
 
-shadow_port_cases!(undisturbed);
+shadow_port_cases!(without_faults);
 faulty_transport_cases!(fresh);

@@ -1,4 +1,4 @@
-//! The adapters that reach locks, against the real thing: the AWS SDK over HTTP, MQTT over mosquitto.
+//! The adapters of shadows and reports against real transports: the AWS SDK over HTTP, and MQTT over mosquitto.
 
 mod aws_sdk;
 mod moto;
@@ -27,7 +27,7 @@ fn service() -> ShadowService {
     })
 }
 
-/// The lock's side, on the service itself.
+/// Locks that report directly to the service.
 struct Locks(ShadowService);
 
 #[async_trait]
@@ -42,20 +42,22 @@ impl Device for Locks {
     }
 }
 
-/// A port, with what has to live as long as it is used.
-struct Kept<T> {
+/// A port with the servers that it needs.
+struct Connected<T> {
     port: Box<dyn ShadowPort>,
-    _with: T,
+    _servers: T,
 }
 
-impl<T> Kept<T> {
-    fn new(port: impl ShadowPort + 'static, with: T) -> Self {
-        let port = Box::new(port);
-        Self { port, _with: with }
+impl<T> Connected<T> {
+    fn new(port: impl ShadowPort + 'static, servers: T) -> Self {
+        Self {
+            port: Box::new(port),
+            _servers: servers,
+        }
     }
 }
 
-impl<T> Deref for Kept<T> {
+impl<T> Deref for Connected<T> {
     type Target = dyn ShadowPort;
 
     fn deref(&self) -> &Self::Target {
@@ -63,19 +65,19 @@ impl<T> Deref for Kept<T> {
     }
 }
 
-/// What is wrong between a port and the service, for the proxy and the fronts to see.
-type Shared = Arc<Mutex<TransportFault>>;
+/// The current fault between a port and the service, for the proxy and the frontends.
+type SharedFault = Arc<Mutex<TransportFault>>;
 
-struct Between {
-    trouble: Shared,
+struct FaultyTransport {
+    fault: SharedFault,
     service: ShadowService,
 }
 
 #[async_trait]
-impl Transport for Between {
-    async fn set(&self, trouble: TransportFault) {
-        *self.trouble.lock().expect("no panic") = trouble;
-        let throttled = trouble == TransportFault::Throttled;
+impl Transport for FaultyTransport {
+    async fn set(&self, fault: TransportFault) {
+        *self.fault.lock().expect("no panic") = fault;
+        let throttled = fault == TransportFault::Throttled;
         self.service.limit_requests(throttled.then_some(0));
     }
 

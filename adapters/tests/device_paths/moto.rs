@@ -1,10 +1,9 @@
-//! The AWS SDK against a moto server, which somebody else wrote: what both it and our own service understand is
-//! probably what AWS IoT understands.
+//! The AWS SDK with a moto server, an independent implementation: requests that both moto and our service accept are probably
+//! accepted by AWS IoT.
 //!
-//! Where the two differ, [`where_moto_differs`] says which is which. What lies between is not moto's: lost and late answers
-//! are tried on our own service.
+//! [`where_moto_differs`] lists the known differences. Transport faults are tested with our service only.
 
-use std::net::TcpListener as Free;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use keywright_testkit::shadow_port_cases;
 use tokio::net::TcpStream;
 
 use crate::aws_sdk::at;
-use crate::{Kept, NAME};
+use crate::{Connected, NAME};
 
 struct Moto {
     child: Child,
@@ -41,9 +40,9 @@ impl Moto {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/moto_server");
         assert!(
             program.exists(),
-            "moto is not installed: scripts/test does that"
+            "moto is not installed; scripts/test installs it"
         );
-        let port = Free::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.expect("a port").port();
         let child = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
@@ -75,7 +74,7 @@ impl Moto {
             .expect("a connection");
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
-        // moto finds the service that is meant by the scope of the signature.
+        // moto determines the service by the scope of the signature.
         let scope = format!(
             "AWS4-HMAC-SHA256 Credential=a/20260101/eu-west-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
         );
@@ -107,7 +106,7 @@ impl Device for Moto {
     }
 }
 
-async fn fresh() -> (Kept<()>, Arc<Moto>) {
+async fn fresh() -> (Connected<()>, Arc<Moto>) {
     let moto = Moto::start().await;
     for n in 1..=2 {
         let path = format!("/things/{}", thing(lock_id(n)).as_str());
@@ -115,7 +114,7 @@ async fn fresh() -> (Kept<()>, Arc<Moto>) {
     }
     let endpoint = format!("http://127.0.0.1:{}", moto.port);
     (
-        Kept::new(at(endpoint, Duration::from_secs(10)), ()),
+        Connected::new(at(endpoint, Duration::from_secs(10)), ()),
         Arc::new(moto),
     )
 }
@@ -127,7 +126,7 @@ shadow_port_cases! { fresh:
     clear_takes_only_the_named_results, shadows_of_things_are_independent
 }
 
-/// moto's answers, beside AWS IoT's, which our service gives. A moto that answers otherwise some day shows here.
+/// Differences between moto and AWS IoT, whose answers our service gives. The test fails if a new version of moto changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_moto_differs() {
     let moto = Moto::start().await;
@@ -137,10 +136,10 @@ async fn where_moto_differs() {
         "y".repeat(9000)
     );
     let shadow = "/things/door/shadow?name=keys";
-    // Method, path, body; moto's status, AWS's status.
+    // Method, path, body, moto's status, AWS's status.
     let cases = [
         ("POST", shadow, r#"{"state":{}}"#, 200, 200),
-        // It has no bound of a document's size: `too_large_update_is_refused` cannot be run on it.
+        // moto has no limit of a document's size, so the case `too_large_update_is_refused` is not in the list above.
         ("POST", shadow, &*large, 200, 413),
         (
             "POST",
@@ -150,7 +149,7 @@ async fn where_moto_differs() {
             409,
         ),
         ("POST", shadow, r#"{"state":{"desired":[]}}"#, 200, 400),
-        // An update of a thing that nobody registered makes its shadow.
+        // On AWS, an update creates the shadow of an unregistered thing.
         (
             "POST",
             "/things/nobody/shadow?name=keys",

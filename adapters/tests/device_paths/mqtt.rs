@@ -1,4 +1,4 @@
-//! MQTT against mosquitto, with our shadow service behind it.
+//! MQTT over mosquitto with our shadow service.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,18 +12,18 @@ use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 
 use crate::proxy::{self, Answers};
-use crate::{Between, Kept, Locks, NAME, Shared, service};
+use crate::{Connected, FaultyTransport, Locks, NAME, SharedFault, service};
 
-type Reached = Kept<(MqttFrontend, Mosquitto, TcpProxy)>;
+type Port = Connected<(MqttFrontend, Mosquitto, TcpProxy)>;
 
-/// What the trouble does to the service's answers; they overtake each other within 50 ms.
-fn disorder(trouble: Shared) -> Disorder {
+/// The fault of the service's answers. Disordered ones are delayed by up to 50 ms.
+fn disorder(fault: SharedFault) -> Disorder {
     Arc::new(move |topic, _| {
-        let now = *trouble.lock().expect("no panic");
+        let fault = *fault.lock().expect("no panic");
         if !topic.ends_with("/accepted") {
             return Delivery::NORMAL;
         }
-        match now {
+        match fault {
             TransportFault::AnswersLost => Delivery {
                 copies: 0,
                 ..Delivery::NORMAL
@@ -40,9 +40,9 @@ fn disorder(trouble: Shared) -> Disorder {
     })
 }
 
-async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
+async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let (broker, service) = (Mosquitto::start(), service());
-    let trouble = Arc::new(Mutex::new(TransportFault::None));
+    let fault = Arc::new(Mutex::new(TransportFault::None));
     let at = |port: u16| {
         let url = format!("mqtt://127.0.0.1:{port}")
             .parse()
@@ -50,12 +50,12 @@ async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
         Broker::new(url, &TlsFiles::default()).expect("a broker")
     };
     let server = ([127, 0, 0, 1], broker.port()).into();
-    let proxy = proxy::start(server, trouble.clone(), Answers::Mqtt).await;
+    let proxy = proxy::start(server, fault.clone(), Answers::Mqtt).await;
     let options = Options {
-        disorder: Some(disorder(trouble.clone())),
+        disorder: Some(disorder(fault.clone())),
     };
-    let mut attached = MqttFrontend::start(service.clone(), at(broker.port()), options);
-    attached.wait_until_up().await.expect("attached");
+    let mut frontend = MqttFrontend::start(service.clone(), at(broker.port()), options);
+    frontend.wait_until_up().await.expect("attached");
     let shadow = MqttShadow::start(
         &at(proxy.address.port()),
         "backend",
@@ -66,22 +66,22 @@ async fn fresh_with(shards: &[String]) -> (Reached, Arc<Locks>, Arc<Between>) {
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
-    let reached = Kept::new(shadow, (attached, broker, proxy));
-    let between = Between {
-        trouble,
+    let port = Connected::new(shadow, (frontend, broker, proxy));
+    let transport = FaultyTransport {
+        fault,
         service: service.clone(),
     };
-    (reached, Arc::new(Locks(service)), Arc::new(between))
+    (port, Arc::new(Locks(service)), Arc::new(transport))
 }
 
-async fn fresh() -> (Reached, Arc<Locks>, Arc<Between>) {
+async fn fresh() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     fresh_with(&[NAME.to_owned()]).await
 }
 
-async fn undisturbed() -> (Reached, Arc<Locks>) {
+async fn without_faults() -> (Port, Arc<Locks>) {
     let (port, device, _) = fresh().await;
     (port, device)
 }
 
-shadow_port_cases!(undisturbed);
+shadow_port_cases!(without_faults);
 faulty_transport_cases!(fresh);

@@ -1,4 +1,4 @@
-//! What each answer, and each way to have none, is sorted as.
+//! The classification of answers and of failures to get one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,16 +35,14 @@ fn fence(n: u32) -> ShadowChange {
 
 /// What a server does with each request.
 #[derive(Clone, Copy)]
-enum Does {
+enum Behaviour {
     Answer(&'static str),
-    /// It hangs up without a word.
-    HangUp,
-    /// It says nothing.
-    Nothing,
+    CloseConnection,
+    NoAnswer,
 }
 
-/// A server that does this, and counts its requests.
-async fn server(does: Does) -> (SocketAddr, Arc<AtomicUsize>) {
+/// Starts a server that counts its requests.
+async fn server(behaviour: Behaviour) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let requests = Arc::new(AtomicUsize::new(0));
@@ -52,49 +50,49 @@ async fn server(does: Does) -> (SocketAddr, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
-            tokio::spawn(serve(stream, does, counted.clone()));
+            tokio::spawn(serve(stream, behaviour, counted.clone()));
         }
     });
     (address, requests)
 }
 
-async fn serve(mut stream: TcpStream, does: Does, counted: Arc<AtomicUsize>) {
+async fn serve(mut stream: TcpStream, behaviour: Behaviour, counted: Arc<AtomicUsize>) {
     let mut buffer = vec![0; 16 * 1024];
-    // A request of these tests arrives as a whole.
+    // Each request of these tests arrives in one read.
     while let Ok(count) = stream.read(&mut buffer).await
         && count > 0
     {
         counted.fetch_add(1, Ordering::Relaxed);
-        match does {
-            Does::Answer(answer) => {
+        match behaviour {
+            Behaviour::Answer(answer) => {
                 stream.write_all(answer.as_bytes()).await.expect("written");
             }
-            Does::HangUp => return,
-            Does::Nothing => {}
+            Behaviour::CloseConnection => return,
+            Behaviour::NoAnswer => {}
         }
     }
 }
 
 #[derive(Debug, PartialEq)]
-enum Sorted {
+enum Class {
     Refused(FailureReason),
     Conflict,
     Unknown,
     NotApplied,
 }
 
-fn sorted(answer: Result<ShadowVersion, ShadowError>) -> Sorted {
-    match answer.expect_err("it is no success") {
-        ShadowError::Refused { reason, .. } => Sorted::Refused(reason),
-        ShadowError::Conflict => Sorted::Conflict,
-        ShadowError::Unknown(_) => Sorted::Unknown,
-        ShadowError::NotApplied { .. } => Sorted::NotApplied,
+fn class(answer: Result<ShadowVersion, ShadowError>) -> Class {
+    match answer.expect_err("a failure") {
+        ShadowError::Refused { reason, .. } => Class::Refused(reason),
+        ShadowError::Conflict => Class::Conflict,
+        ShadowError::Unknown(_) => Class::Unknown,
+        ShadowError::NotApplied { .. } => Class::NotApplied,
     }
 }
 
 macro_rules! answer {
     ($status:literal, $kind:literal, $body:literal) => {
-        Does::Answer(concat!(
+        Behaviour::Answer(concat!(
             "HTTP/1.1 ",
             $status,
             "\r\nx-amzn-errortype: ",
@@ -106,99 +104,95 @@ macro_rules! answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_answer_of_aws_is_sorted_by_its_status_and_asked_for_once() {
+async fn classifies_answers_of_aws_by_status_and_does_not_retry() {
     use FailureReason::{NotAuthorized, ShadowTooLarge, Throttled, Unavailable};
     let cases = [
         (
             answer!("400 Bad", "InvalidRequestException", "{}"),
-            Sorted::Refused(Unavailable),
+            Class::Refused(Unavailable),
         ),
         (
             answer!("401 Who", "UnauthorizedException", "{}"),
-            Sorted::Refused(NotAuthorized),
+            Class::Refused(NotAuthorized),
         ),
         (
             answer!("403 No", "ForbiddenException:", "{}"),
-            Sorted::Refused(NotAuthorized),
+            Class::Refused(NotAuthorized),
         ),
         (
             answer!("404 None", "ResourceNotFoundException", "{}"),
-            Sorted::Refused(Unavailable),
+            Class::Refused(Unavailable),
         ),
         (
             answer!("405 No", "MethodNotAllowedException", "{}"),
-            Sorted::Refused(Unavailable),
+            Class::Refused(Unavailable),
         ),
         (
             answer!("409 No", "ConflictException:http://x", "{}"),
-            Sorted::Conflict,
+            Class::Conflict,
         ),
-        (answer!("409 No", "", "{}"), Sorted::Conflict),
+        (answer!("409 No", "", "{}"), Class::Conflict),
         (
             answer!("413 Big", "RequestEntityTooLargeException", "{}"),
-            Sorted::Refused(ShadowTooLarge),
+            Class::Refused(ShadowTooLarge),
         ),
         (
             answer!("415 No", "UnsupportedDocumentEncodingException", "{}"),
-            Sorted::Refused(Unavailable),
+            Class::Refused(Unavailable),
         ),
-        (answer!("429 Slow", "", "{}"), Sorted::Refused(Throttled)),
+        (answer!("429 Slow", "", "{}"), Class::Refused(Throttled)),
         (
             answer!("400 Slow", "ThrottlingException", "{}"),
-            Sorted::Refused(Throttled),
+            Class::Refused(Throttled),
         ),
         (
             answer!("500 Oh", "InternalFailureException", "{}"),
-            Sorted::Unknown,
+            Class::Unknown,
         ),
         (
             answer!("503 Oh", "ServiceUnavailableException", "{}"),
-            Sorted::Unknown,
+            Class::Unknown,
         ),
-        (answer!("504 Oh", "", "no"), Sorted::Unknown),
-        (answer!("200 OK", "", "{}"), Sorted::Unknown),
-        (answer!("200 OK", "", "no"), Sorted::Unknown),
-        (Does::HangUp, Sorted::Unknown),
-        (Does::Nothing, Sorted::Unknown),
+        (answer!("504 Oh", "", "no"), Class::Unknown),
+        (answer!("200 OK", "", "{}"), Class::Unknown),
+        (answer!("200 OK", "", "no"), Class::Unknown),
+        (Behaviour::CloseConnection, Class::Unknown),
+        (Behaviour::NoAnswer, Class::Unknown),
     ];
-    for (n, (does, expected)) in cases.into_iter().enumerate() {
-        let (address, requests) = server(does).await;
+    for (n, (behaviour, expected)) in cases.into_iter().enumerate() {
+        let (address, requests) = server(behaviour).await;
         let shadow = at(format!("http://{address}"), ANSWER_TIMEOUT);
         assert_eq!(
-            sorted(shadow.update(&thing(), fence(1)).await),
+            class(shadow.update(&thing(), fence(1)).await),
             expected,
             "case {n}"
         );
-        assert_eq!(
-            requests.load(Ordering::Relaxed),
-            1,
-            "case {n}: it is asked for once"
-        );
+        assert_eq!(requests.load(Ordering::Relaxed), 1, "case {n}: one request");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_connected_to_was_not_applied() {
+async fn an_update_without_a_connection_is_not_applied() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let nobody = listener.local_addr().expect("an address");
+    let closed = listener.local_addr().expect("an address");
     drop(listener);
-    for endpoint in [format!("http://{nobody}"), "http://nowhere.invalid".into()] {
+    for endpoint in [format!("http://{closed}"), "http://nowhere.invalid".into()] {
         let shadow = at(endpoint.clone(), ANSWER_TIMEOUT);
         let answer = shadow.update(&thing(), fence(1)).await;
-        assert_eq!(sorted(answer), Sorted::NotApplied, "{endpoint}");
+        assert_eq!(class(answer), Class::NotApplied, "{endpoint}");
     }
-    // Somebody is there who does not speak TLS.
+    // A server without TLS.
     let (address, _) = server(answer!("400 Bad", "", "{}")).await;
     let shadow = at(format!("https://{address}"), ANSWER_TIMEOUT);
     assert_eq!(
-        sorted(shadow.update(&thing(), fence(1)).await),
-        Sorted::NotApplied
+        class(shadow.update(&thing(), fence(1)).await),
+        Class::NotApplied
     );
 }
 
-/// A connection that was used before may have carried the request when it breaks.
+/// A connection that breaks may have transmitted the request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooled_connection_that_breaks_leaves_the_outcome_unknown() {
+async fn an_update_on_a_broken_pooled_connection_is_unknown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let once = tokio::spawn(async move {
@@ -216,28 +210,28 @@ async fn a_pooled_connection_that_breaks_leaves_the_outcome_unknown() {
         Ok(ShadowVersion(4))
     );
     assert_eq!(
-        sorted(shadow.update(&thing(), fence(2)).await),
-        Sorted::Unknown
+        class(shadow.update(&thing(), fence(2)).await),
+        Class::Unknown
     );
     let (first, second) = once.await.expect("no panic");
-    assert!(first > 0 && second > 0, "both on the one connection");
+    assert!(first > 0 && second > 0, "both use one connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pace_that_aws_asks_for_is_kept() {
+async fn keeps_the_pause_that_aws_requests() {
     let slow = "HTTP/1.1 429 Slow\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}";
-    let (address, requests) = server(Does::Answer(slow)).await;
+    let (address, requests) = server(Behaviour::Answer(slow)).await;
     let shadow = at(format!("http://{address}"), ANSWER_TIMEOUT);
-    let throttled = Sorted::Refused(FailureReason::Throttled);
-    assert_eq!(sorted(shadow.update(&thing(), fence(1)).await), throttled);
-    // The next one would have to wait for longer than a call may take: it is not even sent.
+    let throttled = Class::Refused(FailureReason::Throttled);
+    assert_eq!(class(shadow.update(&thing(), fence(1)).await), throttled);
+    // The next call would have to wait longer than its timeout, so it is not sent.
     assert_eq!(
-        sorted(shadow.update(&thing(), fence(2)).await),
-        Sorted::NotApplied
+        class(shadow.update(&thing(), fence(2)).await),
+        Class::NotApplied
     );
     assert_eq!(requests.load(Ordering::Relaxed), 1);
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(sorted(shadow.update(&thing(), fence(3)).await), throttled);
+    assert_eq!(class(shadow.update(&thing(), fence(3)).await), throttled);
     assert_eq!(requests.load(Ordering::Relaxed), 2);
 }
 
@@ -253,7 +247,7 @@ fn names(name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
+async fn without_a_broker_updates_are_not_applied_and_not_sent_later() {
     let (mut broker, service) = (Mosquitto::start(), service());
     broker.kill();
     let at = broker_at(broker.port());
@@ -268,11 +262,11 @@ async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
         let answer = shadow
             .update(&thing(), ShadowChange::create(token(n)))
             .await;
-        assert_eq!(sorted(answer), Sorted::NotApplied);
+        assert_eq!(class(answer), Class::NotApplied);
     }
     broker.restart();
-    let mut attached = MqttFrontend::start(service.clone(), at, Options::default());
-    attached.wait_until_up().await.expect("attached");
+    let mut frontend = MqttFrontend::start(service.clone(), at, Options::default());
+    frontend.wait_until_up().await.expect("attached");
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
@@ -282,39 +276,42 @@ async fn without_a_broker_nothing_is_applied_and_nothing_is_sent_later() {
     assert_eq!(
         made,
         Ok(ShadowVersion(1)),
-        "the first request that the service has seen"
+        "it is the first request to the service"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_dies_ends_the_wait_of_who_is_in_flight() {
+async fn requests_in_flight_end_when_the_broker_dies() {
     let mut broker = Mosquitto::start();
     let timeout = Duration::from_secs(20);
     let at = broker_at(broker.port());
-    // Nobody answers on this broker.
+    // No shadow service answers on this broker.
     let shadow = MqttShadow::start(&at, "backend", &names(NAME), Limits::OWN_BROKER, timeout);
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
-    let asked = shadow.clone();
+    let client = shadow.clone();
     let start = Instant::now();
-    let waiting = tokio::spawn(async move { asked.update(&thing(), fence(1)).await });
+    let waiting = tokio::spawn(async move { client.update(&thing(), fence(1)).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     broker.kill();
-    assert_eq!(sorted(waiting.await.expect("no panic")), Sorted::Unknown);
-    assert!(start.elapsed() < timeout / 2, "it hears of it at once");
+    assert_eq!(class(waiting.await.expect("no panic")), Class::Unknown);
+    assert!(
+        start.elapsed() < timeout / 2,
+        "the lost connection ends the call"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_beyond_the_limits_wait_their_turn_and_are_dropped_when_it_is_too_late() {
+async fn requests_above_the_limit_wait_and_are_dropped_at_their_timeout() {
     let broker = Mosquitto::start();
     let at = broker_at(broker.port());
     let limits = Limits {
         in_flight: 2,
         a_second: None,
     };
-    // Nobody answers: two are in flight for all their time, and the others never leave.
+    // Without answers, two requests stay in flight until their timeout, and the others are not sent.
     let timeout = Duration::from_secs(4);
     let shadow = MqttShadow::start(&at, "backend", &names(NAME), limits, timeout);
     let shadow = Arc::new(shadow);
@@ -323,22 +320,22 @@ async fn requests_beyond_the_limits_wait_their_turn_and_are_dropped_when_it_is_t
     }
     let all = (0..6).map(|n| {
         let shadow = shadow.clone();
-        tokio::spawn(async move { sorted(shadow.update(&thing(), fence(n)).await) })
+        tokio::spawn(async move { class(shadow.update(&thing(), fence(n)).await) })
     });
     let mut outcomes = Vec::new();
     for one in all.collect::<Vec<_>>() {
         outcomes.push(one.await.expect("no panic"));
     }
-    let count = |wanted: Sorted| outcomes.iter().filter(|found| **found == wanted).count();
-    assert_eq!((count(Sorted::Unknown), count(Sorted::NotApplied)), (2, 4));
+    let count = |wanted: Class| outcomes.iter().filter(|found| **found == wanted).count();
+    assert_eq!((count(Class::Unknown), count(Class::NotApplied)), (2, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pace_of_a_shard_is_kept() {
+async fn keeps_the_rate_limit_of_a_shard() {
     let (broker, service) = (Mosquitto::start(), service());
     let at = broker_at(broker.port());
-    let mut attached = MqttFrontend::start(service, at.clone(), Options::default());
-    attached.wait_until_up().await.expect("attached");
+    let mut frontend = MqttFrontend::start(service, at.clone(), Options::default());
+    frontend.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 3);
     let timeout = Duration::from_secs(10);
     let shadow = MqttShadow::start(&at, "backend", &shards, Limits::AWS, timeout);
@@ -349,7 +346,7 @@ async fn the_pace_of_a_shard_is_kept() {
     let start = Instant::now();
     let all = (0..30).map(|n| {
         let shadow = shadow.clone();
-        // All of one shard: the same thing.
+        // The same thing is always on the same shard.
         tokio::spawn(async move {
             shadow
                 .update(&thing(), ShadowChange::create(token(n)))
@@ -366,11 +363,11 @@ async fn the_pace_of_a_shard_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_thing_has_its_shadow_on_its_shard() {
+async fn assigns_things_to_shards() {
     let (broker, service) = (Mosquitto::start(), service());
     let at = broker_at(broker.port());
-    let mut attached = MqttFrontend::start(service.clone(), at.clone(), Options::default());
-    attached.wait_until_up().await.expect("attached");
+    let mut frontend = MqttFrontend::start(service.clone(), at.clone(), Options::default());
+    frontend.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 4);
     let timeout = Duration::from_secs(10);
     let shadow = MqttShadow::start(&at, "backend", &shards, Limits::OWN_BROKER, timeout);
@@ -393,5 +390,5 @@ async fn each_thing_has_its_shadow_on_its_shard() {
         let shadow = ShadowName::Named((*name).clone());
         (0..20).any(|n| service.document(&format!("door-{n}"), &shadow).is_some())
     });
-    assert_eq!(used.count(), 4, "they are shared out");
+    assert_eq!(used.count(), 4, "all shards are used");
 }

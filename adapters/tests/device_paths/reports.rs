@@ -1,4 +1,4 @@
-//! Each way on which reports come, and that none of them forgets one which was not settled.
+//! Streams of reports, and that unsettled reports are not lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,10 @@ fn start(broker: &Mosquitto) -> MqttReports {
     MqttReports::start(&broker_at(broker), "backend-reports", &[NAME.to_owned()])
 }
 
-async fn attach(service: &ShadowService, broker: &Mosquitto) -> MqttFrontend {
-    let mut attached = MqttFrontend::start(service.clone(), broker_at(broker), Options::default());
-    attached.wait_until_up().await.expect("attached");
-    attached
+async fn start_frontend(service: &ShadowService, broker: &Mosquitto) -> MqttFrontend {
+    let mut frontend = MqttFrontend::start(service.clone(), broker_at(broker), Options::default());
+    frontend.wait_until_up().await.expect("attached");
+    frontend
 }
 
 async fn update(service: &ShadowService, thing: &str, body: serde_json::Value) {
@@ -67,13 +67,13 @@ async fn resumed(reports: &dyn DeviceReports) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_over_mqtt_is_delivered_and_our_own_updates_are_none() {
+async fn mqtt_delivers_reports_and_not_our_own_updates() {
     let (broker, service) = (Mosquitto::start(), service());
-    let _attached = attach(&service, &broker).await;
+    let _frontend = start_frontend(&service, &broker).await;
     let write = WriteId::from_u128(1);
     let reports = start(&broker);
     resumed(&reports).await;
-    // What we write ourselves is accepted on the same topic, and is no report.
+    // Our own updates are accepted on the same topic and are not reports.
     let created = json!({ "state": { "reported": { "writeKey": {} } } });
     update(&service, "door", created).await;
     report(&service, "door", write).await;
@@ -86,7 +86,7 @@ async fn a_report_over_mqtt_is_delivered_and_our_own_updates_are_none() {
     acknowledge();
 }
 
-/// Hands on the topics on which something arrives.
+/// Forwards the topics of received messages.
 struct Topics(UnboundedSender<String>);
 
 impl Handler for Topics {
@@ -99,44 +99,44 @@ impl Handler for Topics {
     }
 }
 
-/// What the broker has kept for the client of this id: the topics of all messages before one that is published now.
-async fn kept_for(broker: &Mosquitto, client_id: &str) -> Vec<String> {
-    let (tell, mut topics) = unbounded_channel();
+/// The topics of the messages that the broker has queued for this client id, before a sentinel that is published now.
+async fn queued_for(broker: &Mosquitto, client_id: &str) -> Vec<String> {
+    let (tx, mut topics) = unbounded_channel();
     let options = SessionOptions {
         client_id: client_id.to_owned(),
         filters: vec!["sentinel".into()],
         persistent: true,
         manual_acks: false,
     };
-    let session = Session::start(broker_at(broker), options, Topics(tell));
+    let session = Session::start(broker_at(broker), options, Topics(tx));
     let connected = session.connection_within(Duration::from_secs(20)).await;
     let sentinel = connected.expect("connected");
     let sent = sentinel.publish("sentinel", QoS::AtLeastOnce, "x".into());
     sent.await.expect("sent");
-    let mut kept = Vec::new();
+    let mut queued = Vec::new();
     loop {
         let topic = tokio::time::timeout(Duration::from_secs(20), topics.recv());
         match topic.await.expect("it arrives").expect("the session lives") {
-            sentinel if sentinel == "sentinel" => return kept,
-            topic => kept.push(topic),
+            sentinel if sentinel == "sentinel" => return queued,
+            topic => queued.push(topic),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_broker_keeps_no_reports_for_a_server_that_never_comes_back() {
+async fn the_broker_queues_no_reports_for_a_server_that_never_returns() {
     let (broker, service) = (Mosquitto::start(), service());
-    let _attached = attach(&service, &broker).await;
-    // An earlier version left a session of the same id behind, which the broker kept.
+    let _frontend = start_frontend(&service, &broker).await;
+    // A persistent session of an earlier version with the same client id.
     let topic = format!("$aws/things/+/shadow/name/{NAME}/update/accepted");
-    let (tell, _) = unbounded_channel();
+    let (tx, _) = unbounded_channel();
     let options = SessionOptions {
         client_id: "backend-reports".into(),
         filters: vec![topic],
         persistent: true,
         manual_acks: true,
     };
-    let earlier = Session::start(broker_at(&broker), options, Topics(tell));
+    let earlier = Session::start(broker_at(&broker), options, Topics(tx));
     let connected = earlier.connection_within(Duration::from_secs(20)).await;
     connected.expect("connected");
     drop(earlier);
@@ -148,31 +148,31 @@ async fn the_broker_keeps_no_reports_for_a_server_that_never_comes_back() {
         report(&service, "door", WriteId::from_u128(n)).await;
     }
     assert_eq!(
-        kept_for(&broker, "backend-reports").await,
+        queued_for(&broker, "backend-reports").await,
         Vec::<String>::new()
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_reports_than_may_wait_make_the_shadows_be_read() {
+async fn an_overflow_of_reports_causes_a_read_of_the_shadows() {
     let broker = Mosquitto::start();
     let reports = start(&broker);
     resumed(&reports).await;
-    let (tell, _) = unbounded_channel();
+    let (tx, _) = unbounded_channel();
     let options = SessionOptions {
         client_id: "locks".into(),
         filters: Vec::new(),
         persistent: false,
         manual_acks: false,
     };
-    let locks = Session::start(broker_at(&broker), options, Topics(tell));
+    let locks = Session::start(broker_at(&broker), options, Topics(tx));
     let connected = locks.connection_within(Duration::from_secs(20)).await;
     let locks = connected.expect("connected");
     let topic = format!("$aws/things/door/shadow/name/{NAME}/update/accepted");
     let id = WriteId::from_u128(1).to_string();
     let body =
         json!({ "state": { "reported": { "writeKeyResult": { id: { "status": "SUCCEEDED" } } } } });
-    // One is taken for a thousand that come, so that it takes only a few rounds.
+    // One report is taken for each thousand that arrive, so the stream overflows after a few rounds.
     for _ in 0..30 {
         for _ in 0..1000 {
             let sent = locks.publish(&topic, QoS::AtLeastOnce, body.to_string().into());
@@ -183,11 +183,11 @@ async fn more_reports_than_may_wait_make_the_shadows_be_read() {
             return;
         }
     }
-    panic!("nothing says that reports were left out");
+    panic!("the stream did not report the overflow");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_new_connection_says_that_reports_may_have_been_missed() {
+async fn a_new_connection_reports_that_messages_may_be_lost() {
     let mut broker = Mosquitto::start();
     let reports = start(&broker);
     resumed(&reports).await;
@@ -196,7 +196,7 @@ async fn each_new_connection_says_that_reports_may_have_been_missed() {
 }
 
 #[tokio::test]
-async fn what_is_posted_is_answered_when_it_is_settled() {
+async fn a_posted_report_is_answered_when_it_is_settled() {
     let (old, new) = (WriteId::from_u128(1), WriteId::from_u128(2));
     let state = |ids: &[WriteId], version: u64| {
         let result = json!({ "status": "SUCCEEDED" });
@@ -215,13 +215,13 @@ async fn what_is_posted_is_answered_when_it_is_settled() {
     assert_eq!(
         report.results.iter().map(|r| r.write).collect::<Vec<_>>(),
         [new],
-        "only what is new"
+        "only new results"
     );
     assert!(!delivery.is_finished(), "it is not settled yet");
     acknowledge();
     assert_eq!(delivery.await.expect("no panic"), Ok(()));
 
-    // A report that nobody settles is to be brought again.
+    // A report that is dropped without being settled has to be posted again.
     let (deliverer, body) = (reports.clone(), documents.to_string());
     let delivery = tokio::spawn(async move { deliverer.deliver(body.as_bytes()).await });
     drop(next_report(&*reports).await);
@@ -230,26 +230,26 @@ async fn what_is_posted_is_answered_when_it_is_settled() {
         Err(DeliveryError::NotSettled)
     );
 
-    // The first of all has no document before it; what is no report is done with at once.
+    // The first update has no previous document. A message without new results is answered immediately.
     let first = json!({ "thing": "door", "previous": null, "current": state(&[], 1) });
     assert_eq!(reports.deliver(first.to_string().as_bytes()).await, Ok(()));
-    for none in [
+    for invalid in [
         "",
         "[]",
         "{}",
         r#"{"thing":"door"}"#,
         r#"{"thing":"a b","previous":null,"current":{}}"#,
     ] {
-        let refused = reports.deliver(none.as_bytes()).await;
+        let refused = reports.deliver(invalid.as_bytes()).await;
         assert!(
             matches!(refused, Err(DeliveryError::Malformed(_))),
-            "{none}: {refused:?}"
+            "{invalid}: {refused:?}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn looking_is_asked_for_again_and_again() {
+async fn polling_resumes_at_each_interval() {
     let reports = PollingReports::new(Duration::from_secs(30));
     let start = tokio::time::Instant::now();
     for n in 1..4 {

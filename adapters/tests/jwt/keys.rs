@@ -213,8 +213,8 @@ fn reads_a_jwks_and_names_an_invalid_key() {
     }
 }
 
-/// The fixture is generated like the keys of the faulty chips: two primes `k * M + 65537^a mod M`, `M` the product of the first 126
-/// primes.
+/// The fixture is generated like the keys of the faulty chips: two primes `k * M + 65537^a mod M`, `M` the product of the first
+/// 126 primes.
 #[test]
 fn rejects_rsa_keys_with_the_roca_fingerprint() {
     let vulnerable = include_bytes!("fixtures/roca-2048.pem");

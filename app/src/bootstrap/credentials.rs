@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use keywright_adapters::auth::{
-    self, Algorithm, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
-    VerificationKey, read_jwks,
+    self, Algorithm, ApiKeyRecord, ApiKeys, CredentialAuth, InvalidKey, JwtSettings, JwtVerifier,
+    LastUsed, VerificationKey, read_jwks,
 };
 use keywright_domain::ports::{Clock, Secret};
 use tokio::task::JoinSet;
@@ -171,19 +171,21 @@ fn unusable(keys: &KeyFile, why: &dyn std::fmt::Display) -> String {
 
 fn read_token_keys(keys: &KeyFile) -> Result<Vec<VerificationKey>, Error> {
     let content = fs::read(keys.path()).map_err(|e| unusable(keys, &e))?;
-    let read = match keys {
-        KeyFile::Jwks(_) => read_jwks(&content),
+    let invalid = |error: InvalidKey| unusable(keys, &error);
+    Ok(match keys {
+        KeyFile::Jwks(_) => read_jwks(&content).map_err(|e| unusable(keys, &e))?,
         KeyFile::One(_, algorithm @ (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)) => {
             let text = String::from_utf8(content);
             let text = text.map_err(|_| unusable(keys, &"a secret must be text"))?;
             let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
-            VerificationKey::secret(None, *algorithm, &secret).map(|key| vec![key])
+            let key = VerificationKey::secret(None, *algorithm, &secret);
+            vec![key.map_err(invalid)?]
         }
         KeyFile::One(_, algorithm) => {
-            VerificationKey::pem(None, *algorithm, &content).map(|key| vec![key])
+            let key = VerificationKey::pem(None, *algorithm, &content);
+            vec![key.map_err(invalid)?]
         }
-    };
-    Ok(read.map_err(|e| unusable(keys, &e))?)
+    })
 }
 
 /// What tells one content of a file from the next without reading it.

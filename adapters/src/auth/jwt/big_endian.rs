@@ -6,8 +6,8 @@ pub(super) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// The number in exactly `size` octets. Some issuers write coordinates like other numbers: with a leading zero octet for the sign, or
-/// without the leading zero octets that RFC 7518, section 6.2.1.2, requires. `None`: the number needs more octets.
+/// The number in exactly `size` octets. Some issuers write coordinates like other numbers: with a leading zero octet for the
+/// sign, or without the leading zero octets that RFC 7518, section 6.2.1.2, requires. `None`: the number needs more octets.
 pub(super) fn with_size(number: &[u8], size: usize) -> Option<Vec<u8>> {
     let digits = without_leading_zeros(number);
     let mut padded = vec![0; size.checked_sub(digits.len())?];

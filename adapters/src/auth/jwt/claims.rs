@@ -78,8 +78,8 @@ pub(super) fn read(
     })
 }
 
-/// A time in seconds since the epoch, which may have a fraction (RFC 7519, section 2, NumericDate). The outer `None`: the claim is
-/// missing; the inner one: it is not a time.
+/// A time in seconds since the epoch, which may have a fraction (RFC 7519, section 2, NumericDate). The outer `None`: the claim
+/// is missing; the inner one: it is not a time.
 fn seconds(claims: &Map<String, Value>, name: &str) -> Option<Option<u64>> {
     let claim = claims.get(name)?;
     #[expect(

@@ -38,8 +38,8 @@ pub struct PublishedJwks {
     pub rejected: Vec<InvalidKeys>,
 }
 
-/// Reads the keys of a set that an issuer publishes. Keys for other purposes and of other algorithms may be in it and are skipped (RFC
-/// 7517, section 5). An RSA key without `alg` is for RS256, as in OpenID Connect.
+/// Reads the keys of a set that an issuer publishes. Keys for other purposes and of other algorithms may be in it and are
+/// skipped (RFC 7517, section 5). An RSA key without `alg` is for RS256, as in OpenID Connect.
 ///
 /// # Errors
 /// The text is not a set, or all of its keys are invalid.
@@ -72,7 +72,8 @@ fn read_set(text: &[u8]) -> Result<Vec<Value>, InvalidKeys> {
     }
 }
 
-/// The members of a key that have a value. Some issuers write members without a value as `null`, an empty string or an empty list.
+/// The members of a key that have a value. Some issuers write members without a value as `null`, an empty string or an empty
+/// list.
 fn present_members(key: &Value) -> Result<Map<String, Value>, JwkProblem> {
     let key = key.as_object().ok_or(JwkProblem::NotAnObject)?;
     let is_present = |value: &Value| match value {

@@ -1,7 +1,8 @@
 //! Locks in a PostgreSQL database, which coordinates any number of replicas.
 //!
-//! A save is one statement, so it needs one round trip and one transaction. Concurrent saves of several locks share a statement, and so
-//! do concurrent loads. A save that a shared statement skips gets its own. Each replica measures leases by its own monotonic clock.
+//! A save is one statement, so it needs one round trip and one transaction. Concurrent saves of several locks share a
+//! statement, and so do concurrent loads. A save that a shared statement skips gets its own. Each replica measures leases by
+//! its own monotonic clock.
 
 mod batcher;
 mod import;
@@ -45,8 +46,9 @@ const STATEMENT_ENDED: &str = "the task of the statement has ended";
 
 type Loaded = Result<Option<LockSnapshot>, RepoError>;
 
-/// The result of one save in a batch. `None`: it was not applied, and a statement of its own, which may wait, has to find out why.
-/// Another transaction holds the lock's row, the lock has another revision, or a value of any save in the batch is invalid.
+/// The result of one save in a batch. `None`: it was not applied, and a statement of its own, which may wait, has to find out
+/// why. Another transaction holds the lock's row, the lock has another revision, or a value of any save in the batch is
+/// invalid.
 type BatchedSave = Option<Result<(), RepoError>>;
 
 impl PostgresLockRepo {
@@ -65,8 +67,9 @@ impl PostgresLockRepo {
         }
     }
 
-    /// [`LockHistory::import`] for more events than fit in memory. An event with the version [`NEXT_VERSION`](super::NEXT_VERSION)
-    /// takes the next version of its lock. One import runs at a time, and saves of the locks in it wait for its end.
+    /// [`LockHistory::import`] for more events than fit in memory. An event with the version
+    /// [`NEXT_VERSION`](super::NEXT_VERSION) takes the next version of its lock. One import runs at a time, and saves of the
+    /// locks in it wait for its end.
     ///
     /// # Errors
     /// The first error of `events`, or of the import. Nothing is imported then.

@@ -119,8 +119,8 @@ SELECT id FROM moved"
 /// One save. It waits until no other transaction holds the lock's row, and then reads the row's new content.
 pub(super) const SAVE: &str = save!("");
 
-/// Saves of several locks. Locks whose rows another transaction holds are skipped, so that the other saves do not wait, and no two
-/// statements wait for each other.
+/// Saves of several locks. Locks whose rows another transaction holds are skipped, so that the other saves do not wait, and no
+/// two statements wait for each other.
 pub(super) const SAVE_BATCH: &str = save!("SKIP LOCKED");
 
 /// Deletes at most `$3` idempotency records and at most `$3` writes, and skips rows that another replica holds. A record that is
@@ -145,9 +145,9 @@ pub(super) const OPEN_INTENTS: &str =
     "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL
   ORDER BY lease_until, id LIMIT $1";
 
-/// Takes over an intent, unless another transaction holds its rows or another process has taken it over. It locks both rows and waits
-/// for neither, because a save locks the lock's row first. `lease_until` is for replicas of earlier versions, which compare it
-/// with the database's clock.
+/// Takes over an intent, unless another transaction holds its rows or another process has taken it over. It locks both rows and
+/// waits for neither, because a save locks the lock's row first. `lease_until` is for replicas of earlier versions, which
+/// compare it with the database's clock.
 pub(super) const CLAIM: &str = concat!(
     "
 WITH overdue AS (

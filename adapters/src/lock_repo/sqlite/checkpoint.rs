@@ -10,7 +10,8 @@ use rusqlite::Connection;
 /// The size of the write-ahead log, in bytes, at which the writer itself makes a checkpoint.
 pub(super) const MAX_WAL_BYTES: i64 = 64 * 1024 * 1024;
 
-/// The time between two checkpoints. With longer ones, fewer pages are written in total, and commits wait longer for each checkpoint.
+/// The time between two checkpoints. With longer ones, fewer pages are written in total, and commits wait longer for each
+/// checkpoint.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// The size of the log's file, in bytes, above which it is truncated.

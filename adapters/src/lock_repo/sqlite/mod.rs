@@ -46,9 +46,9 @@ pub struct SqliteLockRepo {
 }
 
 impl SqliteLockRepo {
-    /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in the
-    /// background, and [`ended`](Self::ended) returns if the check fails. `timer` measures leases. Leases that an earlier process left
-    /// in the file have expired if no other process has it open; otherwise they start at the first claim.
+    /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in
+    /// the background, and [`ended`](Self::ended) returns if the check fails. `timer` measures leases. Leases that an earlier
+    /// process left in the file have expired if no other process has it open; otherwise they start at the first claim.
     ///
     /// # Errors
     /// The file is corrupt, belongs to another program, has a newer schema or is in use. The text names the file.
@@ -98,8 +98,8 @@ impl SqliteLockRepo {
         .await
     }
 
-    /// Waits until the store can no longer be used: a commit failed, so that the content of the file is known only after it is opened
-    /// again, or the file is damaged.
+    /// Waits until the store can no longer be used: a commit failed, so that the content of the file is known only after it is
+    /// opened again, or the file is damaged.
     pub async fn ended(&self) {
         let corrupt = async {
             match &self.check {
@@ -113,8 +113,8 @@ impl SqliteLockRepo {
         }
     }
 
-    /// [`LockHistory::import`] for more events than fit in memory. An event with the version [`NEXT_VERSION`](super::NEXT_VERSION)
-    /// takes the next version of its lock. Reads continue meanwhile; saves wait.
+    /// [`LockHistory::import`] for more events than fit in memory. An event with the version
+    /// [`NEXT_VERSION`](super::NEXT_VERSION) takes the next version of its lock. Reads continue meanwhile; saves wait.
     ///
     /// # Errors
     /// The first error of `events`, or of the import. Nothing is imported then.

@@ -13,8 +13,8 @@ pub(super) struct ProcessLock {
 const SUFFIX: &str = "-owners";
 
 impl ProcessLock {
-    /// Takes the lock. `if_alone` runs if no other process has the store open, so that the workers of all intents in it have ended.
-    /// It must be called before anything is saved.
+    /// Takes the lock. `if_alone` runs if no other process has the store open, so that the workers of all intents in it have
+    /// ended. It must be called before anything is saved.
     pub(super) fn acquire<T>(store: &Path, if_alone: impl FnOnce() -> T) -> (Self, Option<T>) {
         let mut name = store.as_os_str().to_owned();
         name.push(SUFFIX);

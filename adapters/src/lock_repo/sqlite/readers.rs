@@ -27,8 +27,8 @@ const MAX_BATCH: usize = 32;
 /// A read. Its argument is a connection in a transaction, or the reason why there is none.
 type Job = Box<dyn FnOnce(Result<&Connection, RepoError>) + Send>;
 
-/// Threads with read-only connections. Queued reads share a transaction. A read sees all commits that were made before it was queued.
-/// Dropping the last clone waits until the connections are closed.
+/// Threads with read-only connections. Queued reads share a transaction. A read sees all commits that were made before it was
+/// queued. Dropping the last clone waits until the connections are closed.
 #[derive(Clone)]
 pub(super) struct Readers {
     threads: Arc<Threads>,

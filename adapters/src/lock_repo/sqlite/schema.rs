@@ -18,9 +18,9 @@ ALTER TABLE writes ADD COLUMN anomalies TEXT;
 ALTER TABLE writes ADD COLUMN reported_index INTEGER;
 ";
 
-/// `live`: the ids of a lock's live writes, 16 bytes each in the order of their `seq`. With them, saving a write does not change an
-/// index by locks, whose entries are on separate pages. A running server of an earlier version must not save without updating
-/// `live`: its saves fail because `revision` is renamed.
+/// `live`: the ids of a lock's live writes, 16 bytes each in the order of their `seq`. With them, saving a write does not
+/// change an index by locks, whose entries are on separate pages. A running server of an earlier version must not save without
+/// updating `live`: its saves fail because `revision` is renamed.
 const V3: &str = "
 ALTER TABLE locks ADD COLUMN live BLOB NOT NULL DEFAULT x'';
 ALTER TABLE locks RENAME COLUMN revision TO saves;
@@ -54,7 +54,8 @@ CREATE INDEX kept_answers_by_end ON kept_answers (until);
 CREATE INDEX writes_by_end ON writes (ended_at) WHERE lease_until IS NULL AND attention IS NULL;
 ";
 
-/// Times are milliseconds since the epoch; ids of writes and workers are 16 bytes. `attention` is the time of a write's next check.
+/// Times are milliseconds since the epoch; ids of writes and workers are 16 bytes. `attention` is the time of a write's next
+/// check.
 const V1: &str = "
 CREATE TABLE locks (
     id INTEGER PRIMARY KEY,

@@ -115,8 +115,8 @@ pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoErr
     )
 }
 
-/// Inserts or replaces a write. `lease_until` marks it as prepared and orders the open intents; it is not compared with any clock. It
-/// grows with each take-over, so that an intent which cannot be resolved is ordered after the others.
+/// Inserts or replaces a write. `lease_until` marks it as prepared and orders the open intents; it is not compared with any
+/// clock. It grows with each take-over, so that an intent which cannot be resolved is ordered after the others.
 pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoError> {
     let columns = WriteColumns::of(write)?;
     let lease_until = write.intent().map(|intent| {
