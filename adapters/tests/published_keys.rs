@@ -8,7 +8,7 @@ use bytes::Bytes;
 use keywright_adapters::auth::*;
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
 use keywright_testkit::ManualClock;
-use keywright_testkit::issuer::{IssuerResponse, Issuer};
+use keywright_testkit::issuer::{Issuer, IssuerResponse};
 use keywright_testkit::samples::NOW;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -222,7 +222,10 @@ async fn uses_the_old_keys_while_the_issuer_is_down() {
     let elsewhere = "302 Found\r\nLocation: http://127.0.0.1:1/\r\n";
     for (answering, why) in [
         (IssuerResponse::Disconnect, "connection"),
-        (IssuerResponse::Custom("500 Broken\r\n", String::new()), "500"),
+        (
+            IssuerResponse::Custom("500 Broken\r\n", String::new()),
+            "500",
+        ),
         (IssuerResponse::Custom(elsewhere, String::new()), "302"),
         (
             IssuerResponse::Custom("200 OK\r\n", "<html>".into()),
