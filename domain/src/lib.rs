@@ -1,8 +1,8 @@
 //! Writes keys to smart locks through their device shadows, and follows each write until it has ended.
 //!
-//! The crate has the model, the decisions ([`policy`]), the use cases ([`KeyWrites`]) and the [`ports`]. It has no runtime, no I/O, no
-//! serialization and no wall clock: the embedding service chooses an adapter for each port and calls the use cases.
-//! docs/protocol.md specifies the write protocol and its invariants, docs/embedding.md is the guide.
+//! The crate has the [`model`], the decisions ([`policy`]), the use cases ([`KeyWrites`]) and the [`ports`]. It has no runtime, no
+//! I/O, no serialization and no wall clock: the embedding service chooses an adapter for each port and calls the use cases.
+//! docs/protocol.md specifies the write protocol and its invariants; docs/embedding.md is the guide for embedding services.
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The write protocol's machine, step by step, without any port.
+//! `Attempt`, the state machine of the write protocol, step by step.
 
 use keywright_domain::model::{FailureReason, ShadowVersion};
 use keywright_domain::{Attempt, Observation, Step};
@@ -6,12 +6,16 @@ use keywright_domain::{Attempt, Observation, Step};
 const V1: ShadowVersion = ShadowVersion(1);
 const V2: ShadowVersion = ShadowVersion(2);
 
-fn seen(version: ShadowVersion, present: bool) -> Observation {
+fn read(version: ShadowVersion, present: bool) -> Observation {
     Observation::ShadowRead { version, present }
 }
 
-/// Feeds the observations and expects the step after each.
-fn runs((mut attempt, first): (Attempt, Step), expected: Step, rest: Vec<(Observation, Step)>) {
+/// Expects the first step, and after each observation the step beside it.
+fn assert_steps(
+    (mut attempt, first): (Attempt, Step),
+    expected: Step,
+    rest: Vec<(Observation, Step)>,
+) {
     assert_eq!(first, expected);
     for (n, (observation, step)) in rest.into_iter().enumerate() {
         assert_eq!(
@@ -23,41 +27,41 @@ fn runs((mut attempt, first): (Attempt, Step), expected: Step, rest: Vec<(Observ
 }
 
 #[test]
-fn accepted_is_committed_at_the_new_version() {
+fn an_accepted_update_is_committed_at_the_new_version() {
     let steps = vec![(Observation::Accepted(V2), Step::Commit(V2))];
-    runs(Attempt::for_request(V1), Step::Send(V1), steps);
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
-fn refused_at_once_is_aborted_without_a_fence() {
+fn a_refusal_of_the_first_update_aborts_without_a_fence() {
     let refused = Observation::NotApplied(FailureReason::Throttled);
     let steps = vec![(refused, Step::Abort(FailureReason::Throttled, None))];
-    runs(Attempt::for_request(V1), Step::Send(V1), steps);
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
-fn an_unknown_update_that_is_found_is_committed() {
+fn an_unknown_update_that_is_on_the_shadow_is_committed() {
     let steps = vec![
         (Observation::Unknown, Step::Read),
-        (seen(V2, true), Step::Commit(V2)),
+        (read(V2, true), Step::Commit(V2)),
     ];
-    runs(Attempt::for_request(V1), Step::Send(V1), steps);
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
 fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
-    runs(
+    assert_steps(
         Attempt::for_request(V1),
         Step::Send(V1),
         vec![
             (Observation::Unknown, Step::Read),
-            (seen(V1, false), Step::CheckOwnership),
+            (read(V1, false), Step::CheckOwnership),
             (Observation::Owned, Step::Send(V1)),
             (
                 Observation::NotApplied(FailureReason::Throttled),
                 Step::Read,
             ),
-            (seen(V1, false), Step::CheckOwnership),
+            (read(V1, false), Step::CheckOwnership),
             (Observation::Owned, Step::Fence(V1)),
             (
                 Observation::Accepted(V2),
@@ -68,10 +72,10 @@ fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
 }
 
 #[test]
-fn after_two_resends_the_attempt_fences() {
+fn fences_after_two_resends() {
     let round = |send| {
         vec![
-            (seen(V1, false), Step::CheckOwnership),
+            (read(V1, false), Step::CheckOwnership),
             (Observation::Owned, send),
             (Observation::Unknown, Step::Read),
         ]
@@ -79,15 +83,15 @@ fn after_two_resends_the_attempt_fences() {
     let mut steps = vec![(Observation::Unknown, Step::Read)];
     steps.extend(round(Step::Send(V1)));
     steps.extend(round(Step::Send(V1)));
-    steps.push((seen(V1, false), Step::CheckOwnership));
+    steps.push((read(V1, false), Step::CheckOwnership));
     steps.push((Observation::Owned, Step::Fence(V1)));
-    runs(Attempt::for_request(V1), Step::Send(V1), steps);
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
 }
 
 #[test]
-fn a_fence_without_an_answer_proves_nothing() {
+fn a_fence_that_is_not_accepted_is_repeated() {
     let mut steps = vec![
-        (seen(V1, false), Step::CheckOwnership),
+        (read(V1, false), Step::CheckOwnership),
         (Observation::Owned, Step::Fence(V1)),
     ];
     for lost in [
@@ -98,29 +102,29 @@ fn a_fence_without_an_answer_proves_nothing() {
         steps.extend([
             (lost, Step::Pause),
             (Observation::Paused, Step::Read),
-            (seen(V1, false), Step::CheckOwnership),
+            (read(V1, false), Step::CheckOwnership),
             (Observation::Owned, Step::Fence(V1)),
         ]);
     }
-    runs(Attempt::for_recoverer(), Step::Read, steps);
+    assert_steps(Attempt::for_recoverer(), Step::Read, steps);
 }
 
 #[test]
-fn a_recoverer_never_sends_the_key_again() {
+fn a_recoverer_never_sends_the_update() {
     let steps = vec![
         (Observation::ShadowMissing, Step::Create),
         (Observation::Accepted(V1), Step::CheckOwnership),
         (Observation::Owned, Step::Fence(V1)),
     ];
-    runs(Attempt::for_recoverer(), Step::Read, steps);
+    assert_steps(Attempt::for_recoverer(), Step::Read, steps);
 }
 
 #[test]
-fn an_owner_that_was_taken_over_reads_the_fate() {
+fn after_a_take_over_the_earlier_process_reads_the_outcome() {
     let steps = vec![
         (Observation::Conflict, Step::Read),
-        (seen(V2, false), Step::CheckOwnership),
+        (read(V2, false), Step::CheckOwnership),
         (Observation::NotOwned, Step::ReadOutcome),
     ];
-    runs(Attempt::for_request(V1), Step::Send(V1), steps);
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
 }

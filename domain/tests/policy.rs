@@ -1,4 +1,4 @@
-//! The rules, one by one, on locks put together by hand.
+//! The admission rules, and the fold of a lock, on constructed locks.
 
 use keywright_domain::model::{
     HeldKey, Identity, KeySlot, Lock, LockEvent, LockSnapshot, Principal, RecordedEvent, Write,
@@ -18,7 +18,7 @@ fn snapshot() -> LockSnapshot {
     }
 }
 
-/// The lock after writes for these slots were accepted, all still open.
+/// A lock with an open write for each of these slots.
 fn with_open(slots: &[KeySlot]) -> LockSnapshot {
     let mut snapshot = snapshot();
     for (n, slot) in slots.iter().enumerate() {
@@ -32,7 +32,7 @@ fn with_open(slots: &[KeySlot]) -> LockSnapshot {
     snapshot
 }
 
-fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<WriteDecision, Rejection> {
+fn decide(snapshot: &LockSnapshot, slot: KeySlot) -> Result<WriteDecision, Rejection> {
     let command = WriteKey {
         lock: lock_id(1),
         slot,
@@ -46,7 +46,7 @@ fn ask(snapshot: &LockSnapshot, slot: KeySlot) -> Result<WriteDecision, Rejectio
     )
 }
 
-fn ask_as(principal: Principal) -> Result<WriteDecision, Rejection> {
+fn decide_as(principal: Principal) -> Result<WriteDecision, Rejection> {
     let command = WriteKey {
         lock: lock_id(1),
         slot: slot("key", None),
@@ -82,7 +82,7 @@ fn event(version: u64, write: Option<u128>, event: LockEvent) -> RecordedEvent {
 }
 
 #[test]
-fn rule_1_who_may_write() {
+fn rule_1_the_principal_may_access_the_lock() {
     let user = |id| Identity::User(UserId::new(id).expect("a user id"));
     let organization =
         |id| Identity::Organization(OrganizationId::new(id).expect("an organization"));
@@ -90,66 +90,70 @@ fn rule_1_who_may_write() {
         (user("the-owner"), true),
         (user("holder"), true),
         (user("stranger"), false),
-        // A user and an organization of the same name are not the same.
+        // A user and an organization with the same id are different identities.
         (user("owners"), false),
         (organization("owners"), true),
         (organization("others"), false),
         (organization("the-owner"), false),
         (Identity::EveryOrganization, true),
     ] {
-        let answer = ask_as(Principal::of(identity.clone()));
+        let answer = decide_as(Principal::of(identity.clone()));
         assert_eq!(answer.is_ok(), allowed, "{identity:?}");
         let both = Principal::of_both(user("stranger"), identity);
-        assert_eq!(ask_as(both).is_ok(), allowed, "either one is enough");
+        assert_eq!(
+            decide_as(both).is_ok(),
+            allowed,
+            "one of two identities is enough"
+        );
     }
 }
 
 #[test]
-fn rule_2_a_lock_without_a_thing() {
+fn rule_2_the_lock_has_a_thing() {
     let mut snapshot = snapshot();
     snapshot.lock.thing = None;
     assert_eq!(
-        ask(&snapshot, slot("key", None)),
+        decide(&snapshot, slot("key", None)),
         Err(Rejection::NotProvisioned)
     );
 }
 
 #[test]
-fn rule_3_an_index_is_below_the_capacity_where_that_is_known() {
+fn rule_3_the_index_is_below_a_known_capacity() {
     let mut snapshot = snapshot();
-    assert!(ask(&snapshot, slot("key", Some(99))).is_ok());
+    assert!(decide(&snapshot, slot("key", Some(99))).is_ok());
     let beyond = Err(Rejection::IndexBeyondCapacity { capacity: 100 });
-    assert_eq!(ask(&snapshot, slot("key", Some(100))), beyond);
+    assert_eq!(decide(&snapshot, slot("key", Some(100))), beyond);
     snapshot.lock.key_capacity = None;
-    assert!(ask(&snapshot, slot("key", Some(100))).is_ok());
+    assert!(decide(&snapshot, slot("key", Some(100))).is_ok());
 }
 
 #[test]
-fn rule_4_the_same_open_write() {
+fn rule_4_the_same_open_write_is_not_repeated() {
     let open = with_open(&[slot("key", Some(2)), slot("key", None)]);
     let same = |id| Ok(WriteDecision::AlreadyOpen(WriteId::from_u128(id)));
-    assert_eq!(ask(&open, slot("key", Some(2))), same(1));
-    assert_eq!(ask(&open, slot("key", None)), same(2));
+    assert_eq!(decide(&open, slot("key", Some(2))), same(1));
+    assert_eq!(decide(&open, slot("key", None)), same(2));
     for other in [
         slot("key", Some(3)),
         slot("other", Some(2)),
         slot("other", None),
     ] {
-        assert!(matches!(ask(&open, other), Ok(WriteDecision::Write(_))));
+        assert!(matches!(decide(&open, other), Ok(WriteDecision::Write(_))));
     }
     let mut overdue = open;
     overdue.unfinished[0].expires_at = NOW;
-    let answer = ask(&overdue, slot("key", Some(2)));
+    let answer = decide(&overdue, slot("key", Some(2)));
     assert!(
         matches!(answer, Ok(WriteDecision::Write(_))),
-        "the lock skips it from now on"
+        "the lock skips an expired write"
     );
 }
 
 #[test]
-fn rule_5_what_a_newer_write_supersedes() {
+fn rule_5_a_write_supersedes_the_open_writes_of_its_index() {
     let open = with_open(&[slot("a", Some(2)), slot("b", Some(3)), slot("c", None)]);
-    let superseded = |slot| match ask(&open, slot) {
+    let superseded = |slot| match decide(&open, slot) {
         Ok(WriteDecision::Write(permitted)) => permitted.supersedes,
         other => panic!("{other:?}"),
     };
@@ -159,23 +163,26 @@ fn rule_5_what_a_newer_write_supersedes() {
 }
 
 #[test]
-fn rule_6_how_many_and_how_large() {
+fn rule_6_limits_the_number_and_size_of_open_writes() {
     let slots = |n: u64| (0..n).map(|i| slot("key", Some(i))).collect::<Vec<_>>();
-    assert!(ask(&with_open(&slots(15)), slot("key", Some(50))).is_ok());
+    assert!(decide(&with_open(&slots(15)), slot("key", Some(50))).is_ok());
     let refused = Err(Rejection::TooManyOpenWrites);
-    assert_eq!(ask(&with_open(&slots(16)), slot("key", Some(50))), refused);
+    assert_eq!(
+        decide(&with_open(&slots(16)), slot("key", Some(50))),
+        refused
+    );
     let long = "\"".repeat(128);
     let large = (0..12).map(|i| slot(&long, Some(i))).collect::<Vec<_>>();
     assert_eq!(
-        ask(&with_open(&large), slot(&long, Some(50))),
+        decide(&with_open(&large), slot(&long, Some(50))),
         refused,
-        "12 of 558 bytes leave no room"
+        "12 writes of 558 bytes leave no space"
     );
-    assert!(ask(&with_open(&large[..10]), slot(&long, Some(50))).is_ok());
+    assert!(decide(&with_open(&large[..10]), slot(&long, Some(50))).is_ok());
 }
 
 #[test]
-fn a_late_confirmation_does_not_undo_a_newer_one() {
+fn a_late_confirmation_does_not_replace_a_newer_key() {
     let slot_2 = |key: &str| slot(key, Some(2));
     let requested = |version, write, key| {
         event(
@@ -214,20 +221,20 @@ fn a_late_confirmation_does_not_undo_a_newer_one() {
 }
 
 #[test]
-fn a_lock_refuses_events_that_are_not_its_next() {
+fn a_lock_rejects_events_that_do_not_continue_its_stream() {
     let first = created(lock_id(1));
     let mut lock = Lock::fold([&first]).expect("a stream");
     let before = lock.clone();
     let owner = LockEvent::OwnerSet {
         user: UserId::new("u").expect("a user id"),
     };
-    let mut foreign = event(2, None, owner.clone());
-    foreign.lock = lock_id(2);
+    let mut other_lock = event(2, None, owner.clone());
+    other_lock.lock = lock_id(2);
     for wrong in [
         first,
         event(3, None, owner.clone()),
         event(1, None, owner),
-        foreign,
+        other_lock,
     ] {
         assert!(lock.apply(&wrong).is_err(), "{wrong:?}");
         assert_eq!(lock, before);
@@ -236,13 +243,13 @@ fn a_lock_refuses_events_that_are_not_its_next() {
 }
 
 proptest! {
-    /// What a decision leads to always applies, and leaves the lock within its bounds.
+    /// The events of a permitted write apply, and the open writes stay within the limits.
     #[test]
-    fn what_is_decided_applies(asked in prop::collection::vec(("[abc]", prop::option::of(0..4_u64)), 1..40)) {
+    fn permitted_writes_apply_and_stay_within_the_limits(requests in prop::collection::vec(("[abc]", prop::option::of(0..4_u64)), 1..40)) {
         let mut snapshot = snapshot();
-        for (n, (key, index)) in asked.into_iter().enumerate() {
+        for (n, (key, index)) in requests.into_iter().enumerate() {
             let slot = slot(&key, index);
-            let Ok(WriteDecision::Write(_)) = ask(&snapshot, slot.clone()) else { continue };
+            let Ok(WriteDecision::Write(_)) = decide(&snapshot, slot.clone()) else { continue };
             let (write, _) = prepared(&snapshot, n as u128 + 1, slot);
             let limits = Limits::default();
             let (sent, save) = policy::commit(&snapshot, &write, ShadowVersion(2), &[], &limits, NOW);

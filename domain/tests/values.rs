@@ -1,4 +1,4 @@
-//! Values: what parses, prints and parses again.
+//! Parsing and formatting of values.
 
 use keywright_domain::model::*;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ proptest! {
     }
 
     #[test]
-    fn parsers_never_panic_and_keep_what_they_accept(text in "\\PC{0,150}|.{0,40}") {
+    fn parsers_never_panic_and_do_not_change_accepted_text(text in "\\PC{0,150}|.{0,40}") {
         let _ = text.parse::<LockId>();
         let _ = text.parse::<Timestamp>();
         if let Ok(id) = text.parse::<WriteId>() {
@@ -38,7 +38,7 @@ proptest! {
 }
 
 #[test]
-fn lock_ids_that_are_none() {
+fn rejects_invalid_lock_ids() {
     for text in [
         "",
         "0",
@@ -56,7 +56,7 @@ fn lock_ids_that_are_none() {
 }
 
 #[test]
-fn a_client_token_fits_the_shadow() {
+fn client_tokens_have_at_most_64_bytes() {
     let token = ClientToken::new(WriteId::from_u128(u128::MAX), Epoch(999_999_999), u32::MAX);
     assert!(token.as_str().len() <= 64);
 }

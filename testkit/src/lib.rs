@@ -1,8 +1,8 @@
 //! Contract tests for adapters of the domain's ports, and clocks, timers and ids that tests control.
 //!
-//! Each case of a contract is an async function that panics if the adapter violates the contract. The macros [`lock_repo_cases!`],
-//! [`shadow_port_cases!`], [`faulty_transport_cases!`] and [`auth_port_cases!`] generate one test per case. For each case, the tests of
-//! this crate have a deliberately broken adapter that fails this case and no other.
+//! Each case of a contract is an async function that panics if the adapter violates the contract. The macros
+//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`] and [`auth_port_cases!`] generate one test per case.
+//! For each case, the tests of this crate have a deliberately broken adapter that fails this case and no other.
 //!
 //! ```
 //! use std::sync::Arc;

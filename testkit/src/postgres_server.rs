@@ -38,7 +38,7 @@ shared_buffers = 32MB
 log_min_messages = fatal
 ";
 
-/// The server does not wait for the disk. A crash of the server alone loses no committed transaction, a crash of the machine may.
+/// The server does not wait for the disk. A crash of the server loses no committed transaction; a crash of the machine can.
 const FAST: &str = "fsync = off\n";
 
 static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());

@@ -98,7 +98,7 @@ impl WriteState {
     }
 }
 
-/// The position of a write's `KeyWriteRequested` in the stream, which its 200 answers.
+/// The position of a write's `KeyWriteRequested` in the stream. The 200 of the write contains this event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requested {
     /// The event's version.
@@ -206,7 +206,7 @@ impl Write {
             })
     }
 
-    /// Its `KeyWriteRequested`, which its 200 answers. `None`: the write is prepared or aborted.
+    /// Its `KeyWriteRequested`, which its 200 contains. `None`: the write is prepared or aborted.
     pub fn requested_event(&self) -> Option<RecordedEvent> {
         self.requested.map(|requested| RecordedEvent {
             lock: self.lock,

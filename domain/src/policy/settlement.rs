@@ -111,11 +111,13 @@ fn new_anomalies(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
         DeviceOutcome::InProgress => return found,
         DeviceOutcome::Unreadable => found.insert(Anomaly::UnreadableResult),
         DeviceOutcome::Succeeded { slot } => {
-            let asked = write.slot.index;
+            let requested = write.slot.index;
             match slot {
                 ReportedSlot::Missing => found.insert(Anomaly::MissingSlot),
                 ReportedSlot::Unreadable => found.insert(Anomaly::UnreadableSlot),
-                ReportedSlot::Index(index) if asked.is_some_and(|asked| asked != *index) => {
+                ReportedSlot::Index(index)
+                    if requested.is_some_and(|requested| requested != *index) =>
+                {
                     found.insert(Anomaly::OtherSlot);
                 }
                 ReportedSlot::Index(_) => {}

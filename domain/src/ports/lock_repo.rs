@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::model::{LockId, LockSnapshot, Save, WorkerId, Write};
 
-/// Why the store did not do what it was asked, and whether it may have done it nevertheless.
+/// Why a request to the store failed, and whether it may have been applied nevertheless.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RepoError {
     /// **Not applied**: the lock has another revision than the save names, or does not exist. Load the lock and decide again.

@@ -41,8 +41,8 @@ pub enum ShadowError {
 ///   increment the version by one.
 /// - **No repetition.** An adapter MUST NOT send an update twice. A copy of an applied update is answered with a conflict, which
 ///   hides the success.
-/// - **Outcomes.** An adapter MUST return [`ShadowError::Unknown`] whenever the update may have been applied or may still be. It MUST
-///   NOT take an answer to another client token as the answer to this request.
+/// - **Outcomes.** An adapter MUST return [`ShadowError::Unknown`] whenever the update may have been applied or may still be. It
+///   MUST NOT take an answer to another client token as the answer to this request.
 /// - **Unknown things.** A shadow service does not know which things and locks exist, so an update of any thing MAY succeed.
 #[async_trait]
 pub trait ShadowPort: Send + Sync {

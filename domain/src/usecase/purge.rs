@@ -1,4 +1,4 @@
-//! Deletion of what has been kept for long enough.
+//! Deletion of expired records.
 
 use super::key_writes::KeyWrites;
 use crate::ports::RepoError;

@@ -1,10 +1,10 @@
 //! Reading of a write's shadow, and settling, restoring or clearing what it shows.
 
-use super::key_writes::KeyWrites;
+use super::key_writes::{ClientTokens, KeyWrites};
 use super::settle::SettleError;
 use crate::model::{
     DeviceOutcome, DeviceReport, DeviceResult, LockSnapshot, ShadowChange, ShadowEntry,
-    ShadowSnapshot, ThingName, Write, WriteId,
+    ShadowSnapshot, ShadowVersion, ThingName, Write, WriteId,
 };
 use crate::policy;
 use crate::ports::{RepoError, ShadowError};
@@ -32,23 +32,14 @@ impl KeyWrites {
     /// and its entry is missing (a withdrawal that was cut short, a deleted shadow), the entry is restored.
     pub(super) async fn reconcile(&self, write: &Write) -> Result<Reconciled, ReconcileError> {
         let mut tokens = self.tokens();
-        let found = match self.read_shadow(&write.thing, &mut tokens).await? {
-            Some(found) => found,
-            None => {
-                let create = ShadowChange::create(tokens.next());
-                let version = self.update_shadow(&write.thing, create).await?;
-                ShadowSnapshot {
-                    version,
-                    ..ShadowSnapshot::default()
-                }
-            }
-        };
-        let (mut version, lost) = (found.version, !found.entries.contains(&write.id));
+        let reading = self.read_or_create_shadow(&write.thing, &mut tokens);
+        let found = reading.await?;
         let unreadable = DeviceResult {
             write: write.id,
             outcome: DeviceOutcome::Unreadable,
         };
-        let (entries, unreadable) = (found.entries.clone(), found.results.contains(&unreadable));
+        let (mut version, entries) = (found.version, found.entries.clone());
+        let is_unreadable = found.results.contains(&unreadable);
         self.settle_shadow(&write.thing, found).await?;
         let Some(snapshot) = self.ports.locks.load(write.lock).await? else {
             return Ok(Reconciled::Consistent);
@@ -61,41 +52,65 @@ impl KeyWrites {
         let Some(open) = snapshot.unfinished(write.id).filter(|w| w.is_open()) else {
             return Ok(reconciled);
         };
-        if unreadable {
+        if is_unreadable {
             let change = ShadowChange {
                 clear_results: vec![write.id],
                 ..ShadowChange::fence(version, tokens.next())
             };
             version = self.update_shadow(&write.thing, change).await?;
         }
-        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
-        if !lost {
-            let is_early = open.next_check_at.is_some_and(|at| at > now)
-                && !policy::is_scheduled_too_late(open, limits, now);
-            if is_early && snapshot.shadow_version == Some(version) {
-                // Nothing is new.
-                return Ok(reconciled);
-            }
-            let save = policy::schedule_next_check(&snapshot, open, version, limits, now);
-            self.ports.locks.save(save).await?;
+        if entries.contains(&write.id) {
+            self.save_next_check(&snapshot, open, version).await?;
             return Ok(reconciled);
         }
+        let restoring = self.restore_entry(&snapshot, open, version, &mut tokens);
+        match restoring.await? {
+            true => Ok(reconciled),
+            false => Ok(Reconciled::Consistent),
+        }
+    }
+
+    /// Schedules the next check of an open write whose entry is on the shadow.
+    async fn save_next_check(
+        &self,
+        snapshot: &LockSnapshot,
+        open: &Write,
+        version: ShadowVersion,
+    ) -> Result<(), RepoError> {
+        let (limits, now) = (&self.settings.limits, self.ports.clock.now());
+        let is_early = open.next_check_at.is_some_and(|at| at > now)
+            && !policy::is_scheduled_too_late(open, limits, now);
+        if is_early && snapshot.shadow_version == Some(version) {
+            // Nothing has changed since the last check.
+            return Ok(());
+        }
+        let save = policy::schedule_next_check(snapshot, open, version, limits, now);
+        self.ports.locks.save(save).await
+    }
+
+    /// Restores the lost entry of an open write. `false`: another write is updating the shadow and may supersede this one.
+    async fn restore_entry(
+        &self,
+        snapshot: &LockSnapshot,
+        open: &Write,
+        version: ShadowVersion,
+        tokens: &mut ClientTokens,
+    ) -> Result<bool, ReconcileError> {
         // A process that removes the entry at this moment has loaded the lock earlier. Of its save and this one, one becomes
         // stale; if it is this one, the entry is not restored.
+        let now = self.ports.clock.now();
         let soon = now.after(self.settings.request_timeout);
-        let save = policy::schedule_check_at(&snapshot, open, soon, now);
+        let save = policy::schedule_check_at(snapshot, open, soon, now);
         self.ports.locks.save(save).await?;
         if snapshot.prepared().is_some() {
-            // Another write is updating the shadow, and may supersede this one.
-            return Ok(Reconciled::Consistent);
+            return Ok(false);
         }
-        let put = Some(ShadowEntry::from(open));
         let change = ShadowChange {
-            put,
+            put: Some(ShadowEntry::from(open)),
             ..ShadowChange::fence(version, tokens.next())
         };
-        self.update_shadow(&write.thing, change).await?;
-        Ok(reconciled)
+        self.update_shadow(&open.thing, change).await?;
+        Ok(true)
     }
 
     /// The final check of a write that ended without a result of its lock: settles a result on its shadow, and otherwise removes

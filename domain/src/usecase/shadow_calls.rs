@@ -20,6 +20,23 @@ impl KeyWrites {
         answer.unwrap_or_else(|| Err(timed_out()))
     }
 
+    /// Reads a shadow and creates it if it does not exist.
+    pub(super) async fn read_or_create_shadow(
+        &self,
+        thing: &ThingName,
+        tokens: &mut ClientTokens,
+    ) -> Result<ShadowSnapshot, ShadowError> {
+        if let Some(found) = self.read_shadow(thing, tokens).await? {
+            return Ok(found);
+        }
+        let create = ShadowChange::create(tokens.next());
+        let version = self.update_shadow(thing, create).await?;
+        Ok(ShadowSnapshot {
+            version,
+            ..ShadowSnapshot::default()
+        })
+    }
+
     pub(super) async fn read_shadow(
         &self,
         thing: &ThingName,

@@ -66,8 +66,8 @@ impl KeyWrites {
     /// Withdraws an open write of the lock: removes its entry from the shadow, then records WITHDRAWN. A write that was withdrawn
     /// before is returned as it is. A lock that is executing the write may still finish it; its report is then recorded as late.
     ///
-    /// The principal needs the access that writing a key needs. `deadline` is a moment of the [`Timer`](crate::ports::Timer); `None`,
-    /// and any later moment, means [`super::Settings::request_timeout`] from now.
+    /// The principal needs the access that writing a key needs. `deadline` is a tick of the [`Timer`](crate::ports::Timer).
+    /// `None`, and any later tick, means [`super::Settings::request_timeout`] from now.
     ///
     /// # Errors
     /// See [`WithdrawError`].

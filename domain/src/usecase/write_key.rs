@@ -10,13 +10,13 @@ use super::key_writes::{ClientTokens, KeyWrites};
 use super::shadow_calls::reason_of;
 use crate::model::{
     Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent, LockId,
-    LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowChange, ShadowVersion, ThingName,
-    Tick, Write, WriteId,
+    LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowVersion, ThingName, Tick, Write,
+    WriteId,
 };
 use crate::policy::{self, IdempotencyDecision, Permitted, Rejection, WriteDecision, WriteKey};
 use crate::ports::RepoError;
 
-/// The result of a successful request: what a 200 answers.
+/// The result of a successful request: the contents of a 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteReceipt {
     /// The new write, or the open write that was found to be the same.
@@ -66,14 +66,14 @@ pub enum WriteError {
     Store(RepoError),
 }
 
-/// How long to wait before the store is asked again whether the lock's prepared write is resolved.
+/// How often a waiting request reads from the store whether the lock's prepared write is resolved.
 const PREPARED_POLL: Duration = Duration::from_millis(40);
 
 impl KeyWrites {
     /// Writes a key: decides, prepares the write, updates the shadow, records the event. The principal is authenticated already.
     ///
-    /// With an idempotency key, a repeated request gets the first answer for [`policy::Limits::idempotency_retention`]. Requests that
-    /// changed nothing are not remembered and run again.
+    /// With an idempotency key, a repeated request gets the first answer for [`policy::Limits::idempotency_retention`]. Requests
+    /// that changed nothing are not remembered and run again.
     ///
     /// It returns within [`super::Settings::request_timeout`], and only later if the store itself does not answer.
     ///
@@ -315,18 +315,16 @@ impl KeyWrites {
         }
     }
 
-    /// The version of a shadow that was never read before. A missing shadow is created.
+    /// Step 1: the version of a shadow that was never read before.
     async fn first_version(
         &self,
         thing: &ThingName,
         tokens: &mut ClientTokens,
     ) -> Result<ShadowVersion, WriteError> {
-        let not_updated = |error| WriteError::NotUpdated(reason_of(error));
-        if let Some(found) = self.read_shadow(thing, tokens).await.map_err(not_updated)? {
-            return Ok(found.version);
+        match self.read_or_create_shadow(thing, tokens).await {
+            Ok(found) => Ok(found.version),
+            Err(error) => Err(WriteError::NotUpdated(reason_of(error))),
         }
-        let create = ShadowChange::create(tokens.next());
-        self.update_shadow(thing, create).await.map_err(not_updated)
     }
 }
 

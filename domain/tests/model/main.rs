@@ -1,66 +1,82 @@
-//! The write protocol as a model that is searched exhaustively, up to bounds that each search names: two processes (or
-//! more lives of them), a shadow, and messages to it that are lost, late, refused or answered in vain; leases that end at
-//! any moment; a lock that does what it finds; expiry, an audit, and a stranger who moves the shadow's version. What is
-//! decided is decided by the domain's own rules and its own attempt; the model only moves messages and time.
+//! A model of the write protocol that is searched exhaustively, within bounds.
 //!
-//! `STATES=10000000` searches further than a test run does.
+//! The model has two processes, which can stop and be replaced; a shadow, with messages to it that are lost, delayed, refused or
+//! whose answers are lost; leases that end at any time; a lock that executes its entries; expiry; an audit; and foreign updates of
+//! the shadow. The domain's policies and its `Attempt` make all decisions. The model only moves messages and time.
+//!
+//! `STATES=10000000` searches more states than a test run does.
 
 mod maintenance;
-mod protocol;
+mod protocol_model;
 mod state;
+mod steps;
 mod store;
 mod variant;
-mod world;
 
 use stateright::{Checker, Model};
 
+use protocol_model::{Bounds, ProtocolModel};
 use variant::Variant;
-use world::{Bounds, World};
 
-/// How many different states a test run looks at, at least.
+/// The minimum number of different states that a test run searches.
 const STATES: usize = 1_000_000;
 
-/// How many states are found for each that was not found before, at most.
-const FOUND_AGAIN: usize = 4;
+/// The maximum number of generated states per different state.
+const GENERATED_PER_STATE: usize = 4;
 
 fn states() -> usize {
     let set = std::env::var("STATES").ok();
     set.map_or(STATES, |n| n.parse().expect("STATES is a number"))
 }
 
-/// Searches until there is no state left, or for so many. Answers how many different ones there were.
-fn search(bounds: Bounds, found: usize) -> (usize, bool) {
-    let checker = World::new(Variant::AsItIs, bounds).checker().threads(2);
-    let checker = checker.target_state_count(found).spawn_bfs().join();
+/// What a search covered.
+struct Coverage {
+    different_states: usize,
+    /// Whether all states within the bounds were searched.
+    complete: bool,
+}
+
+/// Searches all states within the bounds, but generates at most `max_generated`. It panics if an invariant does not hold.
+fn search(bounds: Bounds, max_generated: usize) -> Coverage {
+    let model = ProtocolModel::new(Variant::Unchanged, bounds);
+    let checker = model.checker().threads(2);
+    let checker = checker.target_state_count(max_generated).spawn_bfs().join();
     checker.assert_properties();
-    let (different, depth) = (checker.unique_state_count(), checker.max_depth());
-    println!("{bounds:?}: {different} different states, {depth} steps deep");
-    (different, checker.state_count() < found)
+    let (different_states, depth) = (checker.unique_state_count(), checker.max_depth());
+    println!("{bounds:?}: {different_states} different states, {depth} steps deep");
+    Coverage {
+        different_states,
+        complete: checker.state_count() < max_generated,
+    }
 }
 
 #[test]
-fn the_protocol_holds_in_a_million_states() {
-    let (different, _) = search(Bounds::FOR_THE_PROTOCOL, states() * FOUND_AGAIN);
+fn invariants_hold_in_a_million_states() {
+    let coverage = search(Bounds::PROTOCOL, states() * GENERATED_PER_STATE);
+    let different = coverage.different_states;
     assert!(different >= states(), "{different}");
 }
 
 #[test]
-fn the_life_of_one_write_holds_in_every_state() {
-    let (different, all) = search(Bounds::FOR_MAINTENANCE, usize::MAX);
-    assert!(all && different > 10_000, "{different}");
+fn invariants_hold_in_every_state_of_one_write() {
+    let coverage = search(Bounds::MAINTENANCE, usize::MAX);
+    let different = coverage.different_states;
+    assert!(coverage.complete && different > 10_000, "{different}");
 }
 
 #[test]
-fn each_weakened_variant_is_found_out() {
+fn each_weakened_variant_violates_an_invariant() {
     for variant in Variant::WEAKENED {
-        let world = World::new(variant, variant.bounds());
-        let checker = world.checker().threads(2).target_state_count(20_000_000);
+        let model = ProtocolModel::new(variant, variant.bounds());
+        let checker = model.checker().threads(2).target_state_count(20_000_000);
         let checker = checker.spawn_bfs().join();
-        let path = checker.discovery(World::HOLDS);
-        let path = path.unwrap_or_else(|| panic!("{variant:?} was not found out"));
+        let path = checker.discovery(ProtocolModel::HOLDS);
+        let path = path.unwrap_or_else(|| panic!("{variant:?} violates no invariant"));
         let steps = path.into_vec();
-        let (last, _) = steps.last().expect("a path has an end");
-        let why = last.violation().expect("it ends in a violation");
+        let (last, _) = steps.last().expect("the path has an end");
+        let why = last
+            .violation()
+            .expect("the last state violates an invariant");
         println!("{variant:?}: {why}, after {} steps:", steps.len() - 1);
         for action in steps.iter().filter_map(|(_, action)| action.as_ref()) {
             println!("    {action:?}");

@@ -1,17 +1,17 @@
-//! What the lock does, expiry, and the audit.
+//! The lock, expiry and the audit.
 
 use keywright_domain::model::Write;
 use keywright_domain::model::WriteId;
 use keywright_domain::policy::{self, Finding, Termination};
 
-use crate::state::{Auditing, Expiring, Message, State, Waiter};
+use crate::protocol_model::ProtocolModel;
+use crate::state::{AuditState, ExpiryState, Message, State, Waiter};
 use crate::store::limits;
 use crate::variant::Variant;
-use crate::world::World;
 
-impl World {
-    /// The lock does what it finds, by `seq`, and says so in the same update that takes the entry off.
-    pub(crate) fn lock_does(state: &mut State, id: WriteId) -> Option<()> {
+impl ProtocolModel {
+    /// The lock executes the entry with the lowest `seq`. One update reports the result and removes the entry.
+    pub(crate) fn lock_executes(state: &mut State, id: WriteId) -> Option<()> {
         let seq = |id: &WriteId| state.store.writes[id].seq;
         let first = state
             .shadow
@@ -25,72 +25,73 @@ impl World {
         state.shadow.entries.remove(&id);
         state.shadow.results.insert(id);
         state.shadow.version = state.shadow.version.next();
-        state.done.insert(id);
+        state.executed.insert(id);
         Some(())
     }
 
-    pub(crate) fn load_for_expiry(state: &State, id: WriteId) -> Expiring {
+    pub(crate) fn load_for_expiry(state: &State, id: WriteId) -> ExpiryState {
         match state.store.writes[&id].is_open() {
-            true => Expiring::Loaded(id, state.store.revision),
-            false => Expiring::Not,
+            true => ExpiryState::Loaded(id, state.store.revision),
+            false => ExpiryState::Not,
         }
     }
 
-    /// Reads first; removes conditionally on what was read; and only an accepted removal is recorded.
-    pub(crate) fn go_on_expiring(&self, state: &mut State) -> Option<()> {
+    /// Expiry reads the shadow, removes the entry conditionally on the version that it read, and records the end only after the
+    /// removal is accepted.
+    pub(crate) fn continue_expiry(&self, state: &mut State) -> Option<()> {
         let removal = |id, expected| Message {
             put: None,
             remove: vec![id],
             clear: Vec::new(),
             expected,
-            to: Some(Waiter::Expiry),
-            of: None,
+            waiter: Some(Waiter::Expiry),
+            write: None,
         };
-        match state.expiring.clone() {
-            Expiring::Loaded(id, seen) if self.is(Variant::ExpireWithoutReading) => {
+        match state.expiry.clone() {
+            ExpiryState::Loaded(id, loaded) if self.is(Variant::ExpireWithoutReading) => {
                 state.send(removal(id, None));
-                state.expiring = Expiring::Waits(id, seen);
+                state.expiry = ExpiryState::Waits(id, loaded);
             }
-            Expiring::Loaded(id, seen) => {
+            ExpiryState::Loaded(id, loaded) => {
                 let now = state.now();
                 if state.shadow.results.contains(&id) {
                     state.store.settle(id, now);
-                    state.expiring = Self::load_for_expiry(state, id);
+                    state.expiry = Self::load_for_expiry(state, id);
                 } else {
-                    state.expiring = Expiring::Read(id, seen, state.shadow.version);
+                    state.expiry = ExpiryState::Read(id, loaded, state.shadow.version);
                 }
             }
-            Expiring::Read(id, seen, version) => {
+            ExpiryState::Read(id, loaded, version) => {
                 if state.messages.len() >= self.bounds.messages {
                     return None;
                 }
                 state.send(removal(id, Some(version)));
-                state.expiring = Expiring::Waits(id, seen);
+                state.expiry = ExpiryState::Waits(id, loaded);
             }
-            Expiring::Removed(id, seen, version) => {
+            ExpiryState::Removed(id, loaded, version) => {
                 let open = state.store.writes[&id].clone();
-                if seen == state.store.revision && open.is_open() {
+                if loaded == state.store.revision && open.is_open() {
                     let (snapshot, now) = (state.store.snapshot(), state.now());
-                    let (limits, ending) = (limits(), Termination::Expired);
+                    let (limits, termination) = (limits(), Termination::Expired);
                     let (_, save) =
-                        policy::terminate(&snapshot, &open, ending, version, &limits, now);
+                        policy::terminate(&snapshot, &open, termination, version, &limits, now);
                     state.store.save(save);
                 }
-                state.expiring = Self::load_for_expiry(state, id);
+                state.expiry = Self::load_for_expiry(state, id);
             }
-            Expiring::Not | Expiring::Waits(..) => return None,
+            ExpiryState::Not | ExpiryState::Waits(..) => return None,
         }
         Some(())
     }
 
-    /// The shadow first, the store second; unknown entries are taken off on the version that was read.
-    pub(crate) fn go_on_auditing(&self, state: &mut State) -> Option<()> {
-        let (shadow, store) = match state.auditing.clone() {
-            Auditing::ShadowRead(shadow) => (*shadow, state.store.clone()),
-            Auditing::StoreRead(store) => (state.shadow.clone(), *store),
-            Auditing::Not | Auditing::Done => return None,
+    /// The audit reads the shadow, then the store, and removes unknown entries on the version that it read.
+    pub(crate) fn continue_audit(&self, state: &mut State) -> Option<()> {
+        let (shadow, store) = match state.audit.clone() {
+            AuditState::ShadowRead(shadow) => (*shadow, state.store.clone()),
+            AuditState::StoreRead(store) => (state.shadow.clone(), *store),
+            AuditState::Not | AuditState::Done => return None,
         };
-        state.auditing = Auditing::Done;
+        state.audit = AuditState::Done;
         let others: Vec<Write> = store.writes.values().cloned().collect();
         let findings = policy::audit(Some(&shadow.snapshot()), &store.snapshot(), &others);
         let unknown = findings.iter().filter_map(|finding| match finding {
@@ -99,13 +100,13 @@ impl World {
         });
         let remove: Vec<WriteId> = unknown.collect();
         if !remove.is_empty() {
-            state.shadow.take(&Message {
+            state.shadow.update(&Message {
                 put: None,
                 remove,
                 clear: Vec::new(),
                 expected: Some(shadow.version),
-                to: None,
-                of: None,
+                waiter: None,
+                write: None,
             });
         }
         Some(())

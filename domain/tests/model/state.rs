@@ -1,11 +1,11 @@
-//! All that there is at one moment, and what must not be.
+//! The state of the model, and the invariants that hold in each state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_domain::model::{
     Epoch, LockEvent, Revision, ShadowVersion, Timestamp, WriteId, WriteState,
 };
-use keywright_domain::{Attempt, Step, invariants as holds};
+use keywright_domain::{Attempt, Step, invariants};
 use keywright_testkit::samples::NOW;
 
 use crate::store::{Shadow, Store, limits};
@@ -16,33 +16,38 @@ pub(crate) struct State {
     pub(crate) shadow: Shadow,
     pub(crate) messages: Vec<Message>,
     pub(crate) processes: [Process; 2],
-    pub(crate) expiring: Expiring,
-    pub(crate) auditing: Auditing,
-    /// What clients were told, by the write.
-    pub(crate) told: BTreeMap<WriteId, Told>,
-    /// What the lock did.
-    pub(crate) done: BTreeSet<WriteId>,
+    pub(crate) expiry: ExpiryState,
+    pub(crate) audit: AuditState,
+    /// The answers that clients got, by write.
+    pub(crate) answers: BTreeMap<WriteId, Answer>,
+    /// The writes that the lock has executed.
+    pub(crate) executed: BTreeSet<WriteId>,
+    /// Whether the time to live of all writes is over.
     pub(crate) expired: bool,
-    pub(crate) strangers: u8,
+    pub(crate) foreign_updates: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Told {
-    WriteReceipt,
+pub(crate) enum Answer {
+    /// 200.
+    Ok,
+    /// 502.
     NotUpdated,
+    /// 504.
     Undecided,
 }
 
-/// An update on its way to the shadow, and who waits for its answer; nobody: it is late.
+/// An update in flight to the shadow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Message {
     pub(crate) put: Option<WriteId>,
     pub(crate) remove: Vec<WriteId>,
     pub(crate) clear: Vec<WriteId>,
     pub(crate) expected: Option<ShadowVersion>,
-    pub(crate) to: Option<Waiter>,
-    /// Whose it is, by the write: what a token would say that is the same for a write's update and its fence.
-    pub(crate) of: Option<WriteId>,
+    /// Where the answer is expected. `None`: nothing waits for it any more, so the message is late.
+    pub(crate) waiter: Option<Waiter>,
+    /// The write that the message belongs to: a token that would be the same for the update of a write and its fence.
+    pub(crate) write: Option<WriteId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,32 +59,33 @@ pub(crate) enum Waiter {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Process {
     Idle,
-    /// Loaded and decided, and about to prepare.
+    /// The process has loaded the lock and decided, and prepares the write next.
     Decided {
         write: WriteId,
-        seen: Revision,
+        loaded: Revision,
         supersedes: Vec<WriteId>,
     },
-    Driving(Box<Driving>),
+    Executing(Box<Execution>),
 }
 
+/// A process that executes the attempt of an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Driving {
+pub(crate) struct Execution {
     pub(crate) write: WriteId,
     pub(crate) epoch: Epoch,
     pub(crate) attempt: Attempt,
     pub(crate) step: Step,
     pub(crate) supersedes: Vec<WriteId>,
     pub(crate) cleared: Vec<WriteId>,
-    /// An update or fence is sent, and its answer has not come.
+    /// Whether an update or fence is sent and its answer has not arrived.
     pub(crate) waits: bool,
-    /// The request's own attempt answers a client.
-    pub(crate) answers: bool,
+    /// Whether it is the attempt of a request, which answers a client, and not that of a recoverer.
+    pub(crate) is_request: bool,
 }
 
-/// Somebody ends the open write whose time is over, and goes on until that is recorded.
+/// The expiry of an open write, which continues until the end is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Expiring {
+pub(crate) enum ExpiryState {
     Not,
     Loaded(WriteId, Revision),
     Read(WriteId, Revision, ShadowVersion),
@@ -88,7 +94,7 @@ pub(crate) enum Expiring {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Auditing {
+pub(crate) enum AuditState {
     Not,
     ShadowRead(Box<Shadow>),
     StoreRead(Box<Store>),
@@ -103,32 +109,34 @@ impl State {
         }
     }
 
+    /// Messages are sorted, so that states that differ only in their order are one state.
     pub(crate) fn send(&mut self, message: Message) {
         self.messages.push(message);
         self.messages.sort_unstable();
     }
 
-    /// Whoever waited does so no longer; what is under way is late.
-    pub(crate) fn orphan(&mut self, waiter: Waiter) {
+    /// The waiter no longer waits for an answer. Its messages in flight become late.
+    pub(crate) fn detach(&mut self, waiter: Waiter) {
         for message in &mut self.messages {
-            if message.to == Some(waiter) {
-                message.to = None;
+            if message.waiter == Some(waiter) {
+                message.waiter = None;
             }
         }
         self.messages.sort_unstable();
     }
 
-    /// Nothing is under way, and all that the lock has said was heard.
+    /// Whether nothing is in progress, and every result of the lock is recorded.
     pub(crate) fn is_at_rest(&self) -> bool {
         let idle = self.processes.iter().all(|p| *p == Process::Idle);
-        let audits = matches!(self.auditing, Auditing::Not | Auditing::Done);
-        let calm = self.messages.is_empty() && audits && self.expiring == Expiring::Not;
-        idle && calm
+        let no_audit = matches!(self.audit, AuditState::Not | AuditState::Done);
+        idle && no_audit
+            && self.expiry == ExpiryState::Not
+            && self.messages.is_empty()
             && self.store.prepared().is_none()
-            && self.done.iter().all(|id| self.is_heard(id))
+            && self.executed.iter().all(|id| self.is_settled(id))
     }
 
-    pub(crate) fn is_heard(&self, id: &WriteId) -> bool {
+    pub(crate) fn is_settled(&self, id: &WriteId) -> bool {
         self.store.writes[id].is_settled_by_lock()
     }
 
@@ -140,49 +148,49 @@ impl State {
         }
         let versions = store.events.iter().map(|e| e.version.0);
         if !versions.eq(1..=store.events.len() as u64) {
-            return Some("I1: versions have a gap or a twin".into());
+            return Some("I1: a version is missing or repeated".into());
         }
-        let counted = |id: WriteId, counts: fn(&LockEvent) -> bool| {
+        let count = |id: WriteId, counts: fn(&LockEvent) -> bool| {
             let own = store.events.iter().filter(|e| e.write == Some(id));
             own.filter(|e| counts(&e.event)).count()
         };
         for (id, write) in &store.writes {
-            let requested = counted(*id, |e| matches!(e, LockEvent::KeyWriteRequested(_)));
-            let settled = counted(*id, |e| matches!(e, LockEvent::KeyWriteConfirmed { .. }));
+            let requested = count(*id, |e| matches!(e, LockEvent::KeyWriteRequested(_)));
+            let settled = count(*id, |e| matches!(e, LockEvent::KeyWriteConfirmed { .. }));
             if requested > 1 || settled > 1 {
                 return Some(format!("I1, I6: {id} was requested or settled twice"));
             }
             if settled > requested {
                 return Some(format!("I6: {id} is settled and was not requested"));
             }
-            let reached = self.shadow.knows(*id) || self.done.contains(id);
-            if matches!(write.state, WriteState::Aborted { .. }) && (requested > 0 || reached) {
+            let executed = self.executed.contains(id);
+            let sent = self.shadow.knows(*id) || executed;
+            if matches!(write.state, WriteState::Aborted { .. }) && (requested > 0 || sent) {
                 return Some(format!(
-                    "I2: {id} was aborted, and has an event or is there"
+                    "I2: {id} was aborted, and has an event or reached the shadow"
                 ));
             }
-            let done = self.done.contains(id);
-            if done && !self.is_heard(id) && !self.shadow.results.contains(id) {
-                return Some(format!("I6: the lock did {id}, and nobody will ever know"));
-            }
-            if done && matches!(write.state, WriteState::Expired { .. }) {
+            if executed && !self.is_settled(id) && !self.shadow.results.contains(id) {
                 return Some(format!(
-                    "{id} is said to have expired, and the lock had done it"
+                    "I6: the lock executed {id}, and its result is lost"
                 ));
             }
-            match self.told.get(id) {
-                Some(Told::WriteReceipt) if requested == 0 => {
+            if executed && matches!(write.state, WriteState::Expired { .. }) {
+                return Some(format!("{id} expired after the lock had executed it"));
+            }
+            match self.answers.get(id) {
+                Some(Answer::Ok) if requested == 0 => {
                     return Some(format!("I1: the 200 of {id} has no event"));
                 }
-                Some(Told::NotUpdated) if requested > 0 || reached => {
-                    return Some(format!("I2: the 502 of {id} is none"));
+                Some(Answer::NotUpdated) if requested > 0 || sent => {
+                    return Some(format!("I2: {id} was answered 502 and reached the shadow"));
                 }
                 _ => {}
             }
         }
         if self.is_at_rest() {
             let (shadow, snapshot) = (self.shadow.snapshot(), store.snapshot());
-            if let Err(violation) = holds::i5_shadow(Some(&shadow), &snapshot) {
+            if let Err(violation) = invariants::i5_shadow(Some(&shadow), &snapshot) {
                 return Some(violation.to_string());
             }
         }

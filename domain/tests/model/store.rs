@@ -1,4 +1,4 @@
-//! The store and the shadow, as far as their contracts go.
+//! The store and the shadow of the model, which do what the contracts of the ports require.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ impl Store {
         }
     }
 
-    /// The contract of a save.
+    /// Applies a save. Returns whether it was applied; otherwise it was stale.
     pub(crate) fn save(&mut self, save: Save) -> bool {
         if save.revision != self.revision {
             return false;
@@ -68,6 +68,7 @@ impl Store {
         true
     }
 
+    /// Settles the success that the lock has reported for the write.
     pub(crate) fn settle(&mut self, id: WriteId, now: Timestamp) {
         let snapshot = self.snapshot();
         let outcome = succeeded();
@@ -100,8 +101,8 @@ impl Shadow {
         self.entries.contains(&id) || self.results.contains(&id)
     }
 
-    /// Whether the update is taken.
-    pub(crate) fn take(&mut self, message: &Message) -> bool {
+    /// Applies an update. Returns whether it was applied; otherwise the version was another one.
+    pub(crate) fn update(&mut self, message: &Message) -> bool {
         if message.expected.is_some_and(|v| v != self.version) {
             return false;
         }

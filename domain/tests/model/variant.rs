@@ -1,41 +1,42 @@
-//! The protocol with one rule left out, which the search must find out: each rule is needed.
+//! Weakened variants of the protocol. Each lacks one rule, and the search must find a violation, which proves that the rule is
+//! needed.
 
-use crate::world::Bounds;
+use crate::protocol_model::Bounds;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
-    AsItIs,
-    NoVersionInTheUpdate,
+    Unchanged,
+    UnconditionalUpdate,
     NoFence,
     NoEpochCheck,
-    VersionReadAfterTheOwnershipCheck,
-    RefusedAtOnceOnATimeout,
-    RefusalTrustedAfterAnUnknownAttempt,
-    OneTokenForUpdateAndFence,
-    DecideBeforeTheTurn,
+    ReadVersionAfterOwnershipCheck,
+    AbortOnTimeout,
+    TrustRefusalAfterUnknownOutcome,
+    SameTokenForUpdateAndFence,
+    DecideBeforePreparing,
     ExpireWithoutReading,
-    AuditReadsTheStoreFirst,
+    AuditReadsStoreFirst,
 }
 
 impl Variant {
     pub(crate) const WEAKENED: [Self; 10] = [
-        Self::NoVersionInTheUpdate,
+        Self::UnconditionalUpdate,
         Self::NoFence,
         Self::NoEpochCheck,
-        Self::VersionReadAfterTheOwnershipCheck,
-        Self::RefusedAtOnceOnATimeout,
-        Self::RefusalTrustedAfterAnUnknownAttempt,
-        Self::OneTokenForUpdateAndFence,
-        Self::DecideBeforeTheTurn,
+        Self::ReadVersionAfterOwnershipCheck,
+        Self::AbortOnTimeout,
+        Self::TrustRefusalAfterUnknownOutcome,
+        Self::SameTokenForUpdateAndFence,
+        Self::DecideBeforePreparing,
         Self::ExpireWithoutReading,
-        Self::AuditReadsTheStoreFirst,
+        Self::AuditReadsStoreFirst,
     ];
 
-    /// What is enough to find it out.
+    /// Bounds within which the search finds a violation.
     pub(crate) const fn bounds(self) -> Bounds {
         match self {
-            Self::ExpireWithoutReading | Self::AuditReadsTheStoreFirst => Bounds::FOR_MAINTENANCE,
-            _ => Bounds::FOR_THE_PROTOCOL,
+            Self::ExpireWithoutReading | Self::AuditReadsStoreFirst => Bounds::MAINTENANCE,
+            _ => Bounds::PROTOCOL,
         }
     }
 }

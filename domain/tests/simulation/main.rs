@@ -1,15 +1,17 @@
-//! Several replicas, one store, shadows, and locks that report, in one thread and in time that passes only when all
-//! of them wait. A seed decides what happens and what goes wrong: messages that are lost, late or answered in vain,
-//! replicas that die, and replicas that stop and wake up much later. Then everything works again, and I1 to I7 must hold.
+//! A deterministic simulation of several replicas over one store, with shadows and with locks that report.
 //!
-//! `SEEDS=20000` runs more seeds than the 2,000 of a test run, `SEED=7` replays one of them with all that happens.
+//! It runs in one thread and in simulated time, which passes only while all tasks wait. A seed determines the commands and the
+//! faults: messages that are lost or delayed or whose answers are lost, replicas that crash, and replicas that stop and continue
+//! much later. Then all faults end, and I1 to I7 must hold.
+//!
+//! `SEEDS=20000` runs more seeds than the 2,000 of a test run. `SEED=7` replays one seed and prints what happens.
 
-mod broken;
+mod broken_ports;
 mod world;
 
 use std::collections::BTreeMap;
 
-use broken::Broken;
+use broken_ports::Broken;
 use world::World;
 
 fn seeds() -> u64 {
@@ -17,10 +19,11 @@ fn seeds() -> u64 {
     set.map_or(2000, |n| n.parse().expect("SEEDS is a number"))
 }
 
-type Tally = BTreeMap<&'static str, u64>;
+/// How often each kind of answer and event occurred.
+type Counts = BTreeMap<&'static str, u64>;
 
-/// The world of this seed, lived through and come to rest, and what `read` makes of it.
-fn live<T>(seed: u64, broken: Broken, read: impl AsyncFnOnce(World) -> T) -> T {
+/// Simulates the world of this seed until it is at rest, and returns what `read` reads from it.
+fn simulate<T>(seed: u64, broken: Broken, read: impl AsyncFnOnce(World) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -28,22 +31,22 @@ fn live<T>(seed: u64, broken: Broken, read: impl AsyncFnOnce(World) -> T) -> T {
         .expect("a runtime");
     runtime.block_on(async {
         let mut world = World::new(seed, broken).await;
-        world.live().await;
+        world.act().await;
         world.come_to_rest().await;
         read(world).await
     })
 }
 
-/// How the world of this seed fares: what happened in it how often.
-fn run(seed: u64, broken: Broken) -> Result<Tally, String> {
-    live(seed, broken, async |world| {
+/// Simulates the world of this seed and checks the invariants.
+fn run(seed: u64, broken: Broken) -> Result<Counts, String> {
+    simulate(seed, broken, async |world| {
         world.check().await?;
-        Ok(world.tally().await)
+        Ok(world.counts().await)
     })
 }
 
 #[test]
-fn the_invariants_hold_whatever_happens_to_several_replicas() {
+fn invariants_hold_over_several_replicas() {
     if let Ok(seed) = std::env::var("SEED") {
         let seed = seed.parse().expect("SEED is a number");
         if let Err(why) = run(seed, Broken::Nothing) {
@@ -51,26 +54,26 @@ fn the_invariants_hold_whatever_happens_to_several_replicas() {
         }
         return;
     }
-    let mut all = Tally::new();
+    let mut total = Counts::new();
     for seed in 0..seeds() {
         match run(seed, Broken::Nothing) {
-            Ok(tally) => tally
+            Ok(counts) => counts
                 .into_iter()
-                .for_each(|(what, n)| *all.entry(what).or_default() += n),
+                .for_each(|(kind, n)| *total.entry(kind).or_default() += n),
             Err(why) => panic!("{why}\nreplay it with SEED={seed}"),
         }
     }
-    println!("{} seeds: {all:#?}", seeds());
-    for what in EVERYTHING {
+    println!("{} seeds: {total:#?}", seeds());
+    for kind in REQUIRED {
         assert!(
-            all.get(what).is_some_and(|n| *n > 0),
-            "no {what} in all of {all:?}"
+            total.get(kind).is_some_and(|n| *n > 0),
+            "no {kind} in {total:?}"
         );
     }
 }
 
-/// What has to happen somewhere, or the simulation says nothing of it.
-const EVERYTHING: [&str; 13] = [
+/// Answers and events that must occur for some seed. Otherwise the simulation proves nothing about them.
+const REQUIRED: [&str; 13] = [
     "200",
     "200 without an event",
     "409",
@@ -86,26 +89,26 @@ const EVERYTHING: [&str; 13] = [
     "taken over",
 ];
 
-/// How many seeds may pass before a world that is broken is found out.
-const AT_MOST: u64 = 300;
+/// The number of seeds within which broken ports must violate an invariant.
+const MAX_SEEDS: u64 = 300;
 
 #[test]
-fn each_broken_world_is_found_out() {
+fn each_broken_port_violates_an_invariant() {
     for broken in Broken::ALL {
-        let found = (0..AT_MOST).find_map(|seed| run(seed, broken).err().map(|why| (seed, why)));
-        let (seed, why) = found.unwrap_or_else(|| panic!("{broken:?} was not found out"));
+        let found = (0..MAX_SEEDS).find_map(|seed| run(seed, broken).err().map(|why| (seed, why)));
+        let (seed, why) = found.unwrap_or_else(|| panic!("{broken:?} violates no invariant"));
         println!("{broken:?}: seed {seed}: {why}");
         assert!(
-            broken.breaks().iter().any(|i| why.contains(i)),
+            broken.violates().iter().any(|i| why.contains(i)),
             "{broken:?}: {why}"
         );
     }
 }
 
 #[test]
-fn a_seed_is_always_the_same_story() {
+fn a_seed_is_reproducible() {
     for seed in 0..20 {
-        let tell = || live(seed, Broken::Nothing, async |world| world.story().await);
-        assert!(tell() == tell(), "seed {seed} tells two stories");
+        let record = || simulate(seed, Broken::Nothing, async |world| world.record().await);
+        assert!(record() == record(), "seed {seed} has two outcomes");
     }
 }

@@ -1,3 +1,5 @@
+//! The simulated world: a store, shadows, locks, replicas, and their clients.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use keywright_domain::model::{LockEvent, LockSnapshot, RecordedEvent, Write, Wri
 use keywright_domain::policy::{Limits, WriteKey};
 use keywright_domain::ports::*;
 use keywright_domain::{
-    KeyWrites, Ports, RequestOptions, Settings, WriteError, WriteReceipt, invariants as holds,
+    KeyWrites, Ports, RequestOptions, Settings, WriteError, WriteReceipt, invariants,
 };
 use keywright_shadow::{Limits as ShadowLimits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::SequentialIds;
@@ -22,18 +24,18 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::broken::{Broken, BrokenShadow, BrokenStore};
+use crate::broken_ports::{Broken, BrokenShadow, BrokenStore};
 
 const REPLICAS: usize = 3;
 const LOCKS: [u64; 2] = [1, 2];
 
-/// How many things happen before everything works again.
+/// The number of random acts before all faults end.
 const ACTS: u32 = 60;
 
-/// How long everything may take to come to rest: leases, the time to live, and the looks after those.
+/// How long it may take to come to rest: leases, the time to live, and final checks.
 const REST: Duration = Duration::from_secs(200);
 
-/// The wall clock, which goes with the time of the simulation.
+/// The wall clock of the simulated time.
 struct SimulatedClock(Instant);
 
 impl Clock for SimulatedClock {
@@ -42,49 +44,60 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// What a client asked and was told.
+/// A request and its answer.
 #[derive(Clone, Debug)]
-struct Told {
+struct Answered {
     lock: u64,
     key: String,
-    name: Option<String>,
-    /// Nobody else asks for this key.
-    alone: bool,
+    idempotency_key: Option<String>,
+    /// Whether no other request writes this key.
+    is_unique: bool,
     answer: Result<WriteReceipt, WriteError>,
 }
 
-/// A process: its use cases, its tasks, and whether they run at the moment (SIGSTOP, SIGCONT).
+/// A process: its use cases, its tasks, and whether they run or are stopped (SIGSTOP, SIGCONT).
 struct Replica {
     writes: Arc<KeyWrites>,
     running: Running,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Whether a process runs; what waits for that is woken in a fixed order, which a runtime's own channels do not promise.
+/// Whether a process runs. Waiting tasks are woken in a fixed order, which the channels of a runtime do not guarantee.
 #[derive(Clone, Default)]
-struct Running(Arc<Mutex<(bool, Vec<Waker>)>>);
+struct Running(Arc<Mutex<RunState>>);
+
+#[derive(Default)]
+struct RunState {
+    stopped: bool,
+    waiting: Vec<Waker>,
+}
 
 impl Running {
-    fn stopped(&self) -> MutexGuard<'_, (bool, Vec<Waker>)> {
+    fn state(&self) -> MutexGuard<'_, RunState> {
         self.0.lock().expect("no panic")
     }
 
-    fn is_on(&self, cx: &Context<'_>) -> bool {
-        let mut stopped = self.stopped();
-        if stopped.0 {
-            stopped.1.push(cx.waker().clone());
+    fn is_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
+    /// Returns whether the process runs. Otherwise the task is woken when it continues.
+    fn poll_running(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if state.stopped {
+            state.waiting.push(cx.waker().clone());
         }
-        !stopped.0
+        !state.stopped
     }
 
     fn stop(&self) {
-        self.stopped().0 = true;
+        self.state().stopped = true;
     }
 
-    fn go_on(&self) {
-        let mut stopped = self.stopped();
-        stopped.0 = false;
-        stopped.1.drain(..).for_each(Waker::wake);
+    fn resume(&self) {
+        let mut state = self.state();
+        state.stopped = false;
+        state.waiting.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -127,15 +140,16 @@ impl Replica {
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let running = self.running.clone();
         let mut task = Box::pin(task);
-        self.tasks
-            .push(tokio::spawn(poll_fn(move |cx| match running.is_on(cx) {
+        self.tasks.push(tokio::spawn(poll_fn(move |cx| {
+            match running.poll_running(cx) {
                 true => task.as_mut().poll(cx),
                 false => Poll::Pending,
-            })));
+            }
+        })));
     }
 
     /// SIGKILL.
-    fn die(&mut self) {
+    fn kill(&mut self) {
         for task in self.tasks.drain(..) {
             task.abort();
         }
@@ -148,24 +162,25 @@ pub(crate) struct World {
     store: Arc<InMemoryLockRepo>,
     service: ShadowService,
     faults: Faults,
-    trouble: FaultPlan,
+    fault_plan: FaultPlan,
     ports: Ports,
     replicas: Vec<Replica>,
-    told: Arc<Mutex<Vec<Told>>>,
-    asked: u32,
-    /// What a lock has ever found on its shadow, and what it said of it: asked again, it says the same.
+    answered: Arc<Mutex<Vec<Answered>>>,
+    requests: u32,
+    /// Writes whose entry has ever been on a shadow.
     seen: BTreeSet<WriteId>,
-    said: BTreeMap<WriteId, Value>,
+    /// The final results of the locks. A lock that finds an entry again reports the same result.
+    results: BTreeMap<WriteId, Value>,
     claimed: Arc<AtomicU64>,
-    aloud: bool,
+    verbose: bool,
 }
 
 fn shadow_name() -> ShadowName {
     ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into())
 }
 
-/// A tenth of the worlds have no trouble but dying replicas; in the others each kind of fault has its own chance.
-fn trouble(random: &mut fastrand::Rng) -> FaultPlan {
+/// Faults of the shadow and the store. A tenth of the worlds have none; in the others each kind has its own random probability.
+fn random_faults(random: &mut fastrand::Rng) -> FaultPlan {
     let mut rules = Vec::new();
     if random.u8(0..10) > 0 {
         for operation in ["put", "update", "read", "save", "load"] {
@@ -196,8 +211,8 @@ impl World {
         let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
         let events = LOCKS.map(|lock| created(lock_id(lock)));
         store.import(events.to_vec()).await.expect("imported");
-        let trouble = trouble(&mut random);
-        let faults = Faults::new(trouble.clone());
+        let fault_plan = random_faults(&mut random);
+        let faults = Faults::new(fault_plan.clone());
         let shadow = Arc::new(InMemoryShadow::new(service.clone(), shadow_name()));
         let shadow = BrokenShadow {
             inner: Arc::new(FaultyShadow::with(shadow, faults.clone())),
@@ -225,59 +240,61 @@ impl World {
             store,
             service,
             faults,
-            trouble,
+            fault_plan,
             replicas: replicas.collect(),
             ports,
-            told: Arc::default(),
-            asked: 0,
+            answered: Arc::default(),
+            requests: 0,
             seen: BTreeSet::new(),
-            said: BTreeMap::new(),
+            results: BTreeMap::new(),
             claimed,
-            aloud: std::env::var_os("SEED").is_some(),
+            verbose: std::env::var_os("SEED").is_some(),
         }
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
-        if self.aloud {
+    /// Prints what happens if a single seed is replayed.
+    fn log(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
             let at = self.ports.clock.now().since(NOW);
             println!("seed {} {at:>12?}  {}", self.seed, what());
         }
     }
 
-    pub(crate) async fn live(&mut self) {
+    /// Executes random acts.
+    pub(crate) async fn act(&mut self) {
         for _ in 0..ACTS {
             let pause = self.random.u64(0..600);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let replica = self.random.usize(0..REPLICAS);
             match self.random.u8(0..100) {
-                0..40 => self.ask(replica),
+                0..40 => self.request(replica),
                 40..70 => {
                     let lock = LOCKS[self.random.usize(0..LOCKS.len())];
-                    self.visit(lock, true).await;
+                    self.run_lock(lock, Reliability::Faulty).await;
                 }
                 70..76 => self.withdraw(replica),
                 76..84 => {
-                    self.tell(|| format!("replica {replica} dies and is started again"));
-                    self.replicas[replica].die();
+                    self.log(|| format!("replica {replica} crashes and is started again"));
+                    self.replicas[replica].kill();
                     self.replicas[replica] = Replica::start(self.ports.clone());
                 }
                 84..87 => {
                     let seconds = self.random.u64(2..25);
-                    self.tell(|| format!("the shadows do not answer for {seconds} s"));
-                    let nothing = "update~0.5=lose,update~1=drop-answer,read~1=refuse";
-                    self.faults.set(nothing.parse().expect("a plan of faults"));
-                    self.ask(replica);
+                    self.log(|| format!("the shadows do not answer for {seconds} s"));
+                    let outage = "update~0.5=lose,update~1=drop-answer,read~1=refuse";
+                    self.faults.set(outage.parse().expect("a plan of faults"));
+                    self.request(replica);
                     tokio::time::sleep(Duration::from_secs(seconds)).await;
-                    self.faults.set(self.trouble.clone());
+                    self.faults.set(self.fault_plan.clone());
                 }
                 87..93 => {
                     let running = self.replicas[replica].running.clone();
-                    let stops = !running.stopped().0;
-                    let what = if stops { "stops" } else { "goes on" };
-                    self.tell(|| format!("replica {replica} {what}"));
-                    match stops {
-                        true => running.stop(),
-                        false => running.go_on(),
+                    let resumes = running.is_stopped();
+                    let what = if resumes { "continues" } else { "stops" };
+                    self.log(|| format!("replica {replica} {what}"));
+                    match resumes {
+                        true => running.resume(),
+                        false => running.stop(),
                     }
                 }
                 _ => {
@@ -286,43 +303,43 @@ impl World {
                     tokio::time::sleep(Duration::from_secs(seconds)).await;
                 }
             }
-            self.look_at_shadows();
+            self.note_entries();
         }
     }
 
-    fn ask(&mut self, replica: usize) {
-        self.asked += 1;
+    /// A client requests a random write from a replica.
+    fn request(&mut self, replica: usize) {
+        self.requests += 1;
         let lock = LOCKS[self.random.usize(0..LOCKS.len())];
         let n = self.random.u64(0..4);
         let index = Some(n).filter(|n| *n > 0);
-        let (key, name) = match self.random.u8(0..6) {
-            // A name stands for one command, which may be sent again through any replica.
-            0 | 1 => (format!("named-{n}"), Some(format!("name-{n}"))),
+        let (key, idempotency_key) = match self.random.u8(0..6) {
+            // An idempotency key belongs to one command, which clients repeat through any replica.
+            0 | 1 => (format!("repeated-{n}"), Some(format!("request-{n}"))),
             2 => (format!("common-{n}"), None),
-            _ => (format!("key-{}", self.asked), None),
+            _ => (format!("key-{}", self.requests), None),
         };
-        let alone = key.starts_with("key-");
+        let is_unique = key.starts_with("key-");
         let command = WriteKey {
             lock: lock_id(lock),
             slot: slot(&key, index),
         };
-        self.tell(|| {
-            format!("replica {replica} is asked to write {key} at {index:?} to lock {lock}")
+        self.log(|| {
+            format!("replica {replica} gets a request for {key} at {index:?}, lock {lock}")
         });
-        let (writes, told) = (self.replicas[replica].writes.clone(), self.told.clone());
+        let (writes, answered) = (self.replicas[replica].writes.clone(), self.answered.clone());
         self.replicas[replica].spawn(async move {
+            let parse = |key: &String| IdempotencyKey::new(key).expect("an Idempotency-Key");
             let options = RequestOptions {
-                idempotency_key: name
-                    .as_deref()
-                    .map(|n| IdempotencyKey::new(n).expect("a name")),
+                idempotency_key: idempotency_key.as_ref().map(parse),
                 deadline: None,
             };
             let answer = writes.write_key(&command, &principal(), options).await;
-            told.lock().expect("no panic").push(Told {
+            answered.lock().expect("no panic").push(Answered {
                 lock,
                 key,
-                name,
-                alone,
+                idempotency_key,
+                is_unique,
                 answer,
             });
         });
@@ -334,7 +351,7 @@ impl World {
             return;
         }
         let id = seen[self.random.usize(0..seen.len())];
-        self.tell(|| format!("replica {replica} is asked to withdraw {id}"));
+        self.log(|| format!("replica {replica} gets a request to withdraw {id}"));
         let (writes, store) = (self.replicas[replica].writes.clone(), self.store.clone());
         self.replicas[replica].spawn(async move {
             if let Ok(Some(write)) = store.write(id).await {
@@ -353,16 +370,18 @@ impl World {
         document::snapshot(&self.body(lock)?)
     }
 
-    fn look_at_shadows(&mut self) {
+    /// Notes the writes whose entries are on the shadows.
+    fn note_entries(&mut self) {
         for lock in LOCKS {
             self.seen
                 .extend(self.shadow(lock).map(|s| s.entries).unwrap_or_default());
         }
     }
 
-    /// The lock connects, does what it finds, by `seq`, and says so in one update each. With `careless`, it may do only a
-    /// part, and what it says may not be heard.
-    async fn visit(&mut self, lock: u64, careless: bool) {
+    /// The lock connects and executes its entries by `seq`, with one update of the shadow for each. A faulty lock may execute only
+    /// some of them, and its reports may be lost.
+    async fn run_lock(&mut self, lock: u64, reliability: Reliability) {
+        let faulty = reliability == Reliability::Faulty;
         let Some(body) = self.body(lock) else { return };
         let entries = body["state"]["desired"]["writeKey"].as_object().cloned();
         let mut entries: Vec<(WriteId, Value)> = entries
@@ -377,28 +396,29 @@ impl World {
             if entry["expiresAt"].as_u64().is_some_and(|at| at < now) {
                 continue;
             }
-            if careless && self.random.u8(0..5) == 0 {
+            if faulty && self.random.u8(0..5) == 0 {
                 return;
             }
-            let said = match self.said.get(&id) {
-                Some(said) => said.clone(),
+            let result = match self.results.get(&id) {
+                Some(result) => result.clone(),
                 None => match self.random.u8(0..5) {
                     0 => json!({ "status": "FAILED", "reason": "NoSpace" }),
-                    1 if careless => json!({ "status": "IN_PROGRESS" }),
+                    1 if faulty => json!({ "status": "IN_PROGRESS" }),
                     _ => json!({ "status": "SUCCEEDED" }),
                 },
             };
-            let mut state = json!({ "reported": { "writeKeyResult": { id.to_string(): said } } });
-            if said["status"] != "IN_PROGRESS" {
-                self.said.insert(id, said.clone());
+            let mut state = json!({ "reported": { "writeKeyResult": { id.to_string(): result } } });
+            if result["status"] != "IN_PROGRESS" {
+                self.results.insert(id, result.clone());
                 state["desired"] = json!({ "writeKey": { id.to_string(): null } });
             }
-            self.tell(|| format!("lock {lock} says of {id}: {}", said["status"]));
-            self.report(lock, &state, careless).await;
+            self.log(|| format!("lock {lock} reports {} for {id}", result["status"]));
+            self.report(lock, &state, reliability).await;
         }
     }
 
-    async fn report(&mut self, lock: u64, state: &Value, careless: bool) {
+    /// The lock updates its shadow, and each replica receives the report late. Replicas miss half of the reports of a faulty lock.
+    async fn report(&mut self, lock: u64, state: &Value, reliability: Reliability) {
         let thing = thing(lock_id(lock));
         let body = json!({ "state": state }).to_string();
         let name = shadow_name();
@@ -411,36 +431,36 @@ impl World {
             entries: document::entries(&answer.body()),
         };
         for replica in &mut self.replicas {
-            if careless && self.random.bool() {
+            if reliability == Reliability::Faulty && self.random.bool() {
                 continue;
             }
             let (writes, report) = (replica.writes.clone(), report.clone());
-            let late = Duration::from_millis(self.random.u64(0..300));
+            let delay = Duration::from_millis(self.random.u64(0..300));
             replica.spawn(async move {
-                tokio::time::sleep(late).await;
-                // One that cannot be settled is one that was missed.
+                tokio::time::sleep(delay).await;
+                // A report that cannot be settled is equivalent to one that was missed.
                 let _ = writes.settle(&report).await;
             });
         }
     }
 
-    /// Nothing goes wrong any more, and time passes.
+    /// Ends all faults and lets time pass.
     pub(crate) async fn come_to_rest(&mut self) {
-        self.tell(|| "from now on everything works".into());
+        self.log(|| "all faults end".into());
         self.faults.set(FaultPlan::default());
         for replica in &mut self.replicas {
-            replica.running.go_on();
+            replica.running.resume();
         }
         let end = Instant::now() + REST;
         while Instant::now() < end {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            // Half of the time the locks are silent, so that writes expire.
+            // In half of the worlds the locks stay offline, so that writes expire.
             if self.seed.is_multiple_of(2) {
                 for lock in LOCKS {
-                    self.visit(lock, false).await;
+                    self.run_lock(lock, Reliability::Reliable).await;
                 }
             }
-            self.look_at_shadows();
+            self.note_entries();
         }
     }
 
@@ -458,6 +478,7 @@ impl World {
         self.store.write(id).await.expect("the store answers")
     }
 
+    /// Checks I1 to I7.
     pub(crate) async fn check(&self) -> Result<(), String> {
         let mut streams = BTreeMap::new();
         for lock in LOCKS {
@@ -466,67 +487,65 @@ impl World {
                 self.lock(lock).await,
                 self.shadow(lock),
             );
-            let said = |v: holds::Violation| format!("lock {lock}: {v}");
-            holds::i1_stream(&stream).map_err(said)?;
-            holds::i6_settled_once(&stream).map_err(said)?;
-            holds::i4_all_end(&snapshot, self.ports.clock.now()).map_err(said)?;
-            holds::i5_shadow(shadow.as_ref(), &snapshot).map_err(said)?;
+            let of_lock = |v: invariants::Violation| format!("lock {lock}: {v}");
+            invariants::i1_stream(&stream).map_err(of_lock)?;
+            invariants::i6_settled_once(&stream).map_err(of_lock)?;
+            invariants::i4_all_end(&snapshot, self.ports.clock.now()).map_err(of_lock)?;
+            invariants::i5_shadow(shadow.as_ref(), &snapshot).map_err(of_lock)?;
             streams.insert(lock, stream);
         }
         for id in &self.seen {
-            let stored = self.stored(*id).await;
-            if matches!(
-                stored,
-                Some(Write {
-                    state: WriteState::Aborted { .. },
-                    ..
-                })
-            ) {
+            let state = self.stored(*id).await.map(|write| write.state);
+            if matches!(state, Some(WriteState::Aborted { .. })) {
                 return Err(format!("I2: the lock saw {id}, which was aborted"));
             }
         }
-        for (id, said) in &self.said {
-            let stored = self
-                .stored(*id)
-                .await
-                .ok_or_else(|| format!("I6: {id} is unknown"))?;
+        for (id, result) in &self.results {
+            let stored = self.stored(*id).await;
+            let stored = stored.ok_or_else(|| format!("I6: {id} is unknown"))?;
             if !stored.is_settled_by_lock() {
-                let state = stored.state.name();
-                return Err(format!(
-                    "I6: the lock said of {id} {}, and it is {state}",
-                    said["status"]
-                ));
+                let (state, status) = (stored.state.name(), &result["status"]);
+                return Err(format!("I6: {id} is {state}, and its result is {status}"));
             }
         }
-        let told = self.told.lock().expect("no panic").clone();
-        for told in &told {
-            self.check_told(told, &streams[&told.lock]).await?;
+        let answered = self.answered.lock().expect("no panic").clone();
+        for answered in &answered {
+            let stream = &streams[&answered.lock];
+            self.check_answer(answered, stream).await?;
         }
-        check_names(&told)
+        check_idempotency(&answered)
     }
 
-    async fn check_told(&self, told: &Told, stream: &[RecordedEvent]) -> Result<(), String> {
+    async fn check_answer(
+        &self,
+        answered: &Answered,
+        stream: &[RecordedEvent],
+    ) -> Result<(), String> {
         let requested = |key: &str| {
             stream.iter().any(|e| {
                 matches!(&e.event, LockEvent::KeyWriteRequested(slot) if slot.key.as_str() == key)
             })
         };
-        match &told.answer {
-            Ok(written) => holds::i1_answered(written, stream).map_err(|v| v.to_string()),
+        match &answered.answer {
+            Ok(receipt) => invariants::i1_answered(receipt, stream).map_err(|v| v.to_string()),
             Err(WriteError::Undecided(id)) => match self.stored(*id).await {
                 Some(write) if write.intent().is_none() => Ok(()),
-                other => Err(format!("I3: the 504 of {id} is neither: {other:?}")),
+                other => Err(format!(
+                    "I3: {id} was answered 504 and is undecided: {other:?}"
+                )),
             },
-            Err(_) if told.alone && requested(&told.key) => Err(format!("I2: {told:?}")),
+            Err(_) if answered.is_unique && requested(&answered.key) => {
+                Err(format!("I2: {answered:?}"))
+            }
             Err(_) => Ok(()),
         }
     }
 
-    /// What happened how often.
-    pub(crate) async fn tally(&self) -> BTreeMap<&'static str, u64> {
-        let mut tally = BTreeMap::from([("taken over", self.claimed.load(Ordering::Relaxed))]);
-        for told in self.told.lock().expect("no panic").iter() {
-            let answer = match &told.answer {
+    /// How often each kind of answer and event occurred.
+    pub(crate) async fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::from([("taken over", self.claimed.load(Ordering::Relaxed))]);
+        for answered in self.answered.lock().expect("no panic").iter() {
+            let answer = match &answered.answer {
                 Ok(WriteReceipt { event: Some(_), .. }) => "200",
                 Ok(_) => "200 without an event",
                 Err(WriteError::NotUpdated(_)) => "502",
@@ -534,48 +553,57 @@ impl World {
                 Err(WriteError::StillRunning) => "409",
                 Err(_) => "other answers",
             };
-            *tally.entry(answer).or_default() += 1;
+            *counts.entry(answer).or_default() += 1;
         }
         for lock in LOCKS {
             for recorded in self.stream(lock).await {
-                *tally.entry(recorded.event.name()).or_default() += 1;
+                *counts.entry(recorded.event.name()).or_default() += 1;
                 let late = match recorded.event {
                     LockEvent::KeyWriteConfirmed { late, .. } => late,
                     LockEvent::KeyWriteFailed { late, .. } => late,
                     _ => false,
                 };
-                *tally.entry("late").or_default() += u64::from(late);
+                *counts.entry("late").or_default() += u64::from(late);
             }
         }
-        tally
+        counts
     }
 
-    /// All that came of it, as text.
-    pub(crate) async fn story(&self) -> String {
-        let mut story = format!("{:#?}\n", self.told.lock().expect("no panic"));
+    /// All answers and events, as text.
+    pub(crate) async fn record(&self) -> String {
+        let mut record = format!("{:#?}\n", self.answered.lock().expect("no panic"));
         for lock in LOCKS {
-            story.push_str(&format!("{:#?}\n", self.stream(lock).await));
+            record.push_str(&format!("{:#?}\n", self.stream(lock).await));
         }
-        story
+        record
     }
 }
 
-/// I7: one name, one answer, as long as it is no failure.
-fn check_names(told: &[Told]) -> Result<(), String> {
-    let mut answered: BTreeMap<(u64, &str), &WriteReceipt> = BTreeMap::new();
-    for told in told {
-        let Some(name) = &told.name else { continue };
-        let written = match &told.answer {
-            Ok(written) => written,
-            // What was answered once is answered again, whatever stands against it now.
-            Err(WriteError::Rejected(why)) if answered.contains_key(&(told.lock, name)) => {
-                return Err(format!("I7: {name} was answered, and then: {why}"));
+/// How well a lock and the delivery of its reports work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reliability {
+    Reliable,
+    Faulty,
+}
+
+/// I7: all successful answers to one idempotency key are the same.
+fn check_idempotency(answered: &[Answered]) -> Result<(), String> {
+    let mut receipts: BTreeMap<(u64, &str), &WriteReceipt> = BTreeMap::new();
+    for request in answered {
+        let Some(key) = &request.idempotency_key else {
+            continue;
+        };
+        let receipt = match &request.answer {
+            Ok(receipt) => receipt,
+            // A successful answer is repeated, whichever rule would reject the request now.
+            Err(WriteError::Rejected(why)) if receipts.contains_key(&(request.lock, key)) => {
+                return Err(format!("I7: {key} was answered, and then: {why}"));
             }
             Err(_) => continue,
         };
-        let first = answered.entry((told.lock, name)).or_insert(written);
-        if *first != written {
-            return Err(format!("I7: {name} was answered {first:?} and {written:?}"));
+        let first = receipts.entry((request.lock, key)).or_insert(receipt);
+        if *first != receipt {
+            return Err(format!("I7: {key} was answered {first:?} and {receipt:?}"));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The audit of I5 finds what differs, puts it right, and leaves alone what only moves.
+//! The audit of I5 finds and repairs differences, and does not disturb writes in progress.
 
 use std::time::Duration;
 
@@ -9,146 +9,149 @@ use keywright_domain::{AuditError, AuditReport};
 use keywright_testkit::samples::lock_id;
 use serde_json::json;
 
-use crate::world::{LOCK, World, succeeded};
+use crate::harness::{Harness, LOCK, succeeded};
 
-const STRANGER: WriteId = WriteId::from_u128(404);
+const UNKNOWN: WriteId = WriteId::from_u128(404);
 
-async fn audit(world: &World, repair: bool) -> AuditReport {
-    let audited = world.writes.audit(lock_id(LOCK), repair).await;
-    audited.expect("shadow and store answer")
+async fn audit(harness: &Harness, repair: bool) -> AuditReport {
+    let report = harness.writes.audit(lock_id(LOCK), repair).await;
+    report.expect("shadow and store answer")
 }
 
 fn entry(id: WriteId) -> serde_json::Value {
     json!({ id.to_string(): { "keyUuid": "evil", "seq": 1, "expiresAt": 1 } })
 }
 
-/// Finds exactly this, twice when it only looks; puts it right; and then finds nothing.
-async fn finds_and_repairs(world: &World, finding: Finding) {
+/// Expects that an audit finds exactly this, also a second time, that it repairs it, and that it finds nothing afterwards.
+async fn assert_found_and_repaired(harness: &Harness, finding: Finding) {
     for _ in 0..2 {
-        let found = audit(world, false).await;
+        let found = audit(harness, false).await;
         assert_eq!(found.findings, [finding]);
         assert!(!found.repaired);
     }
-    let repaired = audit(world, true).await;
+    let repaired = audit(harness, true).await;
     assert_eq!(
         (repaired.findings, repaired.repaired),
         (vec![finding], true)
     );
-    assert_eq!(audit(world, false).await.findings, []);
+    assert_eq!(audit(harness, false).await.findings, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_world_in_order_has_nothing_to_find() {
-    let world = World::new().await;
-    assert_eq!(audit(&world, true).await.findings, []);
-    world.write("key", Some(2)).await.expect("written");
-    let done = world.write("other", Some(3)).await.expect("written");
-    let report = world.report(done.write, succeeded()).await;
-    world.writes.settle(&report).await.expect("settled");
-    assert_eq!(audit(&world, true).await.findings, []);
+async fn finds_nothing_in_a_consistent_shadow() {
+    let harness = Harness::new().await;
+    assert_eq!(audit(&harness, true).await.findings, []);
+    harness.write("key", Some(2)).await.expect("written");
+    let done = harness.write("other", Some(3)).await.expect("written");
+    let report = harness.report(done.write, succeeded()).await;
+    harness.settle(&report).await;
+    assert_eq!(audit(&harness, true).await.findings, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_nobody_gave_out_is_taken_off() {
-    let world = World::new().await;
-    world.write("key", Some(2)).await.expect("written");
-    world
-        .tamper(json!({ "desired": { "writeKey": entry(STRANGER) } }))
+async fn removes_an_entry_of_no_write() {
+    let harness = Harness::new().await;
+    harness.write("key", Some(2)).await.expect("written");
+    harness
+        .foreign_update(json!({ "desired": { "writeKey": entry(UNKNOWN) } }))
         .await;
-    finds_and_repairs(&world, Finding::UnknownEntry(STRANGER)).await;
-    world.check_at_rest().await;
+    assert_found_and_repaired(&harness, Finding::UnknownEntry(UNKNOWN)).await;
+    harness.check_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_of_a_write_that_is_over_is_taken_off() {
-    let world = World::new().await;
-    let over = world.write("key", Some(2)).await.expect("written").write;
-    world.withdraw(over).await.expect("withdrawn");
-    world
-        .tamper(json!({ "desired": { "writeKey": entry(over) } }))
+async fn removes_an_entry_of_an_ended_write() {
+    let harness = Harness::new().await;
+    let ended = harness.write("key", Some(2)).await.expect("written").write;
+    harness.withdraw(ended).await.expect("withdrawn");
+    harness
+        .foreign_update(json!({ "desired": { "writeKey": entry(ended) } }))
         .await;
-    finds_and_repairs(&world, Finding::UnknownEntry(over)).await;
-    world.check_at_rest().await;
+    assert_found_and_repaired(&harness, Finding::UnknownEntry(ended)).await;
+    harness.check_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_was_lost_is_put_back() {
-    let world = World::new().await;
-    let open = world.write("key", Some(2)).await.expect("written").write;
-    world
-        .tamper(json!({ "desired": { "writeKey": null } }))
+async fn restores_a_lost_entry() {
+    let harness = Harness::new().await;
+    let open = harness.write("key", Some(2)).await.expect("written").write;
+    harness
+        .foreign_update(json!({ "desired": { "writeKey": null } }))
         .await;
-    finds_and_repairs(&world, Finding::LostEntry(open)).await;
-    world.delete_shadow().await;
-    finds_and_repairs(&world, Finding::LostEntry(open)).await;
-    world.check_at_rest().await;
+    assert_found_and_repaired(&harness, Finding::LostEntry(open)).await;
+    harness.delete_shadow().await;
+    assert_found_and_repaired(&harness, Finding::LostEntry(open)).await;
+    harness.check_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_of_no_write_is_cleared() {
-    let world = World::new().await;
-    world.write("key", Some(2)).await.expect("written");
-    world.report(STRANGER, succeeded()).await;
-    finds_and_repairs(&world, Finding::StrayResult(STRANGER)).await;
+async fn clears_a_result_of_no_write() {
+    let harness = Harness::new().await;
+    harness.write("key", Some(2)).await.expect("written");
+    harness.report(UNKNOWN, succeeded()).await;
+    assert_found_and_repaired(&harness, Finding::StrayResult(UNKNOWN)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_nobody_heard_is_settled() {
-    let world = World::new().await;
-    let open = world.write("key", Some(2)).await.expect("written").write;
-    world.report(open, succeeded()).await;
-    finds_and_repairs(&world, Finding::UnheardResult(open)).await;
-    assert_eq!(world.state(open).await, "SUCCEEDED");
+async fn settles_a_result_with_a_lost_report() {
+    let harness = Harness::new().await;
+    let open = harness.write("key", Some(2)).await.expect("written").write;
+    harness.report(open, succeeded()).await;
+    assert_found_and_repaired(&harness, Finding::UnheardResult(open)).await;
+    assert_eq!(harness.state(open).await, "SUCCEEDED");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_does_not_exist_has_nothing_to_find() {
-    let world = World::new().await;
-    let audited = world.writes.audit(lock_id(404), true).await;
-    assert_eq!(audited, Ok(AuditReport::default()));
+async fn finds_nothing_for_an_unknown_lock() {
+    let harness = Harness::new().await;
+    let report = harness.writes.audit(lock_id(404), true).await;
+    assert_eq!(report, Ok(AuditReport::default()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_an_error() {
-    let world = World::new().await;
-    world.trouble_at([&[], &[Fault::Refuse]], [&[], &[]]);
-    let audited = world.writes.audit(lock_id(LOCK), true).await;
-    assert!(matches!(audited, Err(AuditError::Shadow(_))), "{audited:?}");
+async fn fails_if_the_shadow_cannot_be_read() {
+    let harness = Harness::new().await;
+    harness.inject([&[], &[Fault::Refuse]], [&[], &[]]);
+    let report = harness.writes.audit(lock_id(LOCK), true).await;
+    assert!(matches!(report, Err(AuditError::Shadow(_))), "{report:?}");
 }
 
-/// A write is under way at each moment of an audit: its entry is never taken for a stranger's, and it arrives.
+/// A write and an audit overlap at every offset. The audit never takes the write's entry as unknown, and the write succeeds.
 #[tokio::test(start_paused = true)]
-async fn an_audit_beside_writes_harms_none_of_them() {
+async fn does_not_disturb_a_concurrent_write() {
     let pause = |millis| Fault::Delay(Duration::from_millis(millis));
     for start in 0..60 {
-        let world = World::new().await;
-        world.write("first", Some(0)).await.expect("written");
-        // Each step of both takes its time, so that they meet at all moments.
+        let harness = Harness::new().await;
+        harness.write("first", Some(0)).await.expect("written");
+        // Each step of both takes 10 ms, so that all interleavings occur.
         let steps = vec![pause(10); 16];
-        world.trouble_at([&steps, &steps], [&steps, &steps]);
-        let writing = world.write("key", Some(2));
+        harness.inject([&steps, &steps], [&steps, &steps]);
+        let writing = harness.write("key", Some(2));
         let auditing = async {
             tokio::time::sleep(Duration::from_millis(start)).await;
-            audit(&world, true).await
+            audit(&harness, true).await
         };
-        let (written, audited) = tokio::join!(writing, auditing);
-        assert_eq!(audited.findings, [], "after {start} ms");
+        let (written, report) = tokio::join!(writing, auditing);
+        assert_eq!(report.findings, [], "after {start} ms");
         written.expect("written");
-        world.no_trouble();
-        world.check_at_rest().await;
+        harness.end_faults();
+        harness.check_at_rest().await;
     }
 }
 
-/// What an audit would find that reads the store first: the entry of a write that was sent between its readings.
+/// An audit that read the store first would find the entry of a write that was sent between its two reads.
 #[tokio::test(start_paused = true)]
-async fn an_audit_that_reads_the_store_first_would_take_a_good_entry_off() {
-    let world = World::new().await;
-    world.create_shadow().await;
-    let snapshot = world.lock().await;
-    let written = world.write("key", Some(2)).await.expect("written");
-    let shadow = world.shadow();
+async fn the_shadow_must_be_read_before_the_store() {
+    let harness = Harness::new().await;
+    harness.create_shadow().await;
+    let snapshot = harness.lock().await;
+    let written = harness.write("key", Some(2)).await.expect("written");
+    let shadow = harness.shadow();
     let findings = policy::audit(shadow.as_ref(), &snapshot, &[]);
     assert_eq!(findings, [Finding::UnknownEntry(written.write)]);
-    // In the right order there is nothing.
-    assert_eq!(policy::audit(shadow.as_ref(), &world.lock().await, &[]), []);
+    // In the right order there is no finding.
+    assert_eq!(
+        policy::audit(shadow.as_ref(), &harness.lock().await, &[]),
+        []
+    );
 }

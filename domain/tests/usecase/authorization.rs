@@ -1,4 +1,4 @@
-//! Use cases that act for somebody authorize by themselves: whoever embeds the domain cannot forget to.
+//! Use cases that act for a principal authorize it themselves, so that an embedding service cannot forget to.
 
 use std::future::pending;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use keywright_domain::{ReadError, RequestOptions, WithdrawError, WriteError};
 use keywright_testkit::samples::{NOW, created, lock_id, owner, principal, slot};
 use tokio::time::Instant;
 
-use crate::world::{LOCK, World, succeeded};
+use crate::harness::{Harness, LOCK, succeeded};
 
-/// A lock of the stranger's own.
+/// A lock that the stranger owns.
 const STRANGERS_LOCK: u64 = 124;
 
 fn user(name: &str) -> Principal {
@@ -31,7 +31,7 @@ fn strangers() -> [Principal; 3] {
     ]
 }
 
-async fn with_strangers_lock(world: &World) {
+async fn with_strangers_lock(harness: &Harness) {
     let new = NewLock {
         owner: UserId::new("a-stranger").ok(),
         ..NewLock::default()
@@ -40,17 +40,21 @@ async fn with_strangers_lock(world: &World) {
         event: LockEvent::LockCreated(Box::new(new)),
         ..created(lock_id(STRANGERS_LOCK))
     };
-    let imported = world.store.import(vec![created]).await;
+    let imported = harness.store.import(vec![created]).await;
     imported.expect("the lock is imported");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_can_neither_write_nor_withdraw_nor_read_nor_wait() {
-    let world = World::new().await;
-    with_strangers_lock(&world).await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
-    let before = (world.stored(id).await, world.stream().await, world.shadow());
-    let (lock, writes) = (lock_id(LOCK), &world.writes);
+async fn rejects_every_use_case_of_a_stranger() {
+    let harness = Harness::new().await;
+    with_strangers_lock(&harness).await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    let before = (
+        harness.stored(id).await,
+        harness.stream().await,
+        harness.shadow(),
+    );
+    let (lock, writes) = (lock_id(LOCK), &harness.writes);
     let far = Tick(Duration::from_secs(3600));
     for stranger in strangers() {
         let command = WriteKey {
@@ -82,46 +86,50 @@ async fn a_stranger_can_neither_write_nor_withdraw_nor_read_nor_wait() {
         assert_eq!(
             start.elapsed(),
             Duration::ZERO,
-            "nobody waits for a refusal"
+            "the rejection is immediate"
         );
     }
-    let after = (world.stored(id).await, world.stream().await, world.shadow());
-    assert_eq!(before, after, "nothing has changed");
+    let after = (
+        harness.stored(id).await,
+        harness.stream().await,
+        harness.shadow(),
+    );
+    assert_eq!(before, after, "nothing changed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_is_not_reached_through_another_lock() {
-    let world = World::new().await;
-    with_strangers_lock(&world).await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
+async fn does_not_find_a_write_through_another_lock() {
+    let harness = Harness::new().await;
+    with_strangers_lock(&harness).await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
     let (stranger, own) = (user("a-stranger"), lock_id(STRANGERS_LOCK));
     let far = Tick(Duration::from_secs(3600));
-    let withdrawn = world.writes.withdraw(own, id, &stranger, None).await;
+    let withdrawn = harness.writes.withdraw(own, id, &stranger, None).await;
     assert_eq!(withdrawn, Err(WithdrawError::NotFound));
-    let read = world.writes.read_write(own, id, &stranger).await;
+    let read = harness.writes.read_write(own, id, &stranger).await;
     assert_eq!(read, Err(ReadError::WriteNotFound));
-    let waited = world
+    let waited = harness
         .writes
         .wait_for_write(own, id, &stranger, far, pending)
         .await;
     assert_eq!(waited, Err(ReadError::WriteNotFound));
-    let unknown = world
+    let unknown = harness
         .writes
         .withdraw(lock_id(404), id, &stranger, None)
         .await;
     let not_found = WithdrawError::Rejected(Rejection::LockNotFound);
     assert_eq!(unknown, Err(not_found));
-    assert_eq!(world.state(id).await, "SENT");
+    assert_eq!(harness.state(id).await, "SENT");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_is_waited_for_until_its_end_or_the_deadline() {
-    let world = World::new().await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
+async fn waits_until_the_end_of_the_write_or_the_deadline() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
     let lock = lock_id(LOCK);
     let wait = |span| {
-        let until = world.ports.timer.tick().after(span);
-        let writes = world.writes.clone();
+        let until = harness.ports.timer.tick().after(span);
+        let writes = harness.writes.clone();
         async move {
             let caller = principal();
             writes
@@ -129,29 +137,29 @@ async fn a_write_is_waited_for_until_its_end_or_the_deadline() {
                 .await
         }
     };
-    let open = wait(Duration::from_secs(3)).await.expect("it is read");
+    let open = wait(Duration::from_secs(3)).await.expect("the write");
     assert_eq!(open.state.name(), "SENT");
 
     let start = Instant::now();
     let waiting = tokio::spawn(wait(Duration::from_secs(3600)));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let report = world.report(id, succeeded()).await;
-    world.writes.settle(&report).await.expect("settled");
-    let ended = waiting.await.expect("no panic").expect("it is read");
+    let report = harness.report(id, succeeded()).await;
+    harness.settle(&report).await;
+    let ended = waiting.await.expect("no panic").expect("the write");
     assert_eq!(ended.state.name(), "SUCCEEDED");
     assert!(start.elapsed() < Duration::from_secs(6));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_principal_that_loses_its_access_stops_waiting() {
-    let world = World::new().await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
-    let (lock, writes, caller) = (lock_id(LOCK), world.writes.clone(), principal());
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    let (lock, writes, caller) = (lock_id(LOCK), harness.writes.clone(), principal());
     let far = Tick(Duration::from_secs(3600));
     let waiting =
         tokio::spawn(async move { writes.wait_for_write(lock, id, &caller, far, pending).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let snapshot = world.lock().await;
+    let snapshot = harness.lock().await;
     let event = |version: u64, event| RecordedEvent {
         lock,
         uuid: snapshot.lock.uuid.clone(),
@@ -173,7 +181,7 @@ async fn a_principal_that_loses_its_access_stops_waiting() {
         event(version, LockEvent::KeyRemoved(slot))
     });
     let events = std::iter::once(sold).chain(removed).collect();
-    world.store.import(events).await.expect("imported");
+    harness.store.import(events).await.expect("imported");
     let waited = waiting.await.expect("no panic");
     assert_eq!(waited, Err(ReadError::Rejected(Rejection::Forbidden)));
 }

@@ -1,15 +1,17 @@
-//! The use cases over ports in memory: a real shadow engine behind a layer of faults, and time that
-//! passes only when everyone waits.
+//! The use cases over in-memory ports: a real shadow engine behind injected faults, and simulated time, which passes only while all
+//! tasks wait.
 
 mod anomalies;
 mod audit;
 mod authorization;
-mod broken;
-mod clocks;
-mod faults;
-mod life;
-mod mocked;
-mod points;
+mod broken_ports;
+mod clock_steps;
+mod crash_points;
+mod harness;
+mod idempotency;
+mod lifecycle;
+mod maintenance;
+mod mocks;
 mod random;
-mod repeats;
-mod world;
+mod shadow_faults;
+mod withdrawal;

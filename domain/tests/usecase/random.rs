@@ -1,5 +1,5 @@
-//! Any sequence of commands, reports, restarts and passing time keeps the invariants, whatever goes wrong at the
-//! shadow and at the store meanwhile. 256 sequences; `PROPTEST_CASES=20000` runs more.
+//! Random sequences of commands, reports, restarts and time steps, with random faults of the shadow and the store, keep the
+//! invariants. A test run has 256 sequences; `PROPTEST_CASES=20000` runs more.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use keywright_domain::{WithdrawError, WriteError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::world::{World, succeeded};
+use crate::harness::{Harness, succeeded};
 
-/// What goes wrong during one act.
+/// Faults during one act.
 #[derive(Clone, Debug)]
-struct Trouble {
+struct ActFaults {
     updates: Vec<Fault>,
     reads: Vec<Fault>,
     saves: Vec<Fault>,
@@ -27,13 +27,13 @@ enum Act {
         key: u8,
         index: Option<u64>,
     },
-    /// The caller's process dies so many milliseconds into the write.
+    /// The process crashes so many milliseconds after the start of the write.
     Crash {
         key: u8,
         index: Option<u64>,
         after_ms: u64,
     },
-    /// The lock reports the n-th write that it has seen, and the report is delivered or missed.
+    /// The lock reports the n-th write that it has seen. The report is delivered or lost.
     Report {
         nth: usize,
         result: Value,
@@ -42,17 +42,17 @@ enum Act {
     Withdraw {
         nth: usize,
     },
-    Release,
+    /// Delayed updates arrive.
+    DeliverDelayed,
     AdvanceTime {
         hours: u64,
     },
     Maintain,
-    LookAtAll,
-    /// Somebody deletes the shadow.
-    Delete,
+    ReconcileAll,
+    DeleteShadow,
 }
 
-fn trouble() -> impl Strategy<Value = Trouble> {
+fn faults() -> impl Strategy<Value = ActFaults> {
     let of = |faults: &[Fault]| {
         let fault = prop::sample::select(faults.to_vec());
         prop::collection::vec(fault, 0..5)
@@ -77,7 +77,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
     ];
     let loads = [Fault::Pass, Fault::Pass, Fault::Pass, Fault::Refuse];
     (of(&shadow), of(&shadow), of(&saves), of(&loads)).prop_map(|(updates, reads, saves, loads)| {
-        Trouble {
+        ActFaults {
             updates,
             reads,
             saves,
@@ -100,32 +100,32 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..8_usize, result, any::<bool>())
             .prop_map(|(nth, result, deliver)| Act::Report { nth, result, deliver }),
         2 => (0..8_usize).prop_map(|nth| Act::Withdraw { nth }),
-        1 => Just(Act::Release),
+        1 => Just(Act::DeliverDelayed),
         1 => (0..60_u64).prop_map(|hours| Act::AdvanceTime { hours }),
         2 => Just(Act::Maintain),
-        1 => Just(Act::LookAtAll),
-        1 => Just(Act::Delete),
+        1 => Just(Act::ReconcileAll),
+        1 => Just(Act::DeleteShadow),
     ]
 }
 
 struct Run {
-    world: World,
+    harness: Harness,
     answers: Vec<(WriteId, Result<keywright_domain::WriteReceipt, WriteError>)>,
-    /// Every write that an entry was ever seen of on the shadow: what the lock may know.
+    /// Writes whose entry has ever been on the shadow, so the lock may know them.
     seen: Vec<WriteId>,
-    /// How the lock settled writes: asked again, it answers the same (device contract).
+    /// The final results of the lock. A lock that finds an entry again reports the same result (device contract).
     settled: HashMap<WriteId, Value>,
 }
 
 impl Run {
-    async fn act(&mut self, act: &Act, trouble: &Trouble) {
-        self.world.trouble_at(
-            [&trouble.updates, &trouble.reads],
-            [&trouble.saves, &trouble.loads],
+    async fn act(&mut self, act: &Act, faults: &ActFaults) {
+        self.harness.inject(
+            [&faults.updates, &faults.reads],
+            [&faults.saves, &faults.loads],
         );
         match act {
             Act::Write { key, index } => {
-                let answer = self.world.write(&format!("key-{key}"), *index).await;
+                let answer = self.harness.write(&format!("key-{key}"), *index).await;
                 if let Ok(written) = &answer {
                     self.answers.push((written.write, answer.clone()));
                 } else if let Err(WriteError::Undecided(id)) = &answer {
@@ -138,9 +138,9 @@ impl Run {
                 after_ms,
             } => {
                 let key = format!("key-{key}");
-                let write = self.world.write(&key, *index);
+                let write = self.harness.write(&key, *index);
                 let _ = tokio::time::timeout(Duration::from_millis(*after_ms), write).await;
-                self.world.restart();
+                self.harness.restart();
             }
             Act::Report {
                 nth,
@@ -148,77 +148,83 @@ impl Run {
                 deliver,
             } => {
                 if let Some(id) = self.seen.get(*nth) {
-                    let said = self.settled.get(id).unwrap_or(result).clone();
-                    if said["status"] != "IN_PROGRESS" {
-                        self.settled.insert(*id, said.clone());
+                    let result = self.settled.get(id).unwrap_or(result).clone();
+                    if result["status"] != "IN_PROGRESS" {
+                        self.settled.insert(*id, result.clone());
                     }
-                    let report = self.world.report(*id, said).await;
+                    let report = self.harness.report(*id, result).await;
                     if *deliver {
-                        // One that could not be settled is one that was missed.
-                        let _ = self.world.writes.settle(&report).await;
+                        // A report that cannot be settled is equivalent to a lost one.
+                        let _ = self.harness.writes.settle(&report).await;
                     }
                 }
             }
             Act::Withdraw { nth } => {
                 if let Some(id) = self.seen.get(*nth) {
-                    let before = self.world.state(*id).await;
-                    let answer = self.world.withdraw(*id).await;
-                    let after = self.world.state(*id).await;
+                    let before = self.harness.state(*id).await;
+                    let answer = self.harness.withdraw(*id).await;
+                    let after = self.harness.state(*id).await;
                     match answer {
                         Ok(_) => assert_eq!(after, "WITHDRAWN"),
                         Err(WithdrawError::NotUpdated(_) | WithdrawError::Store(_)) => {
                             let withdrawn = before != after && after == "WITHDRAWN";
-                            assert!(!withdrawn, "nothing was to have happened");
+                            assert!(!withdrawn, "a failed withdrawal changed the write");
                         }
                         Err(_) => {}
                     }
                 }
             }
-            Act::Release => drop(self.world.faults.release().await),
+            Act::DeliverDelayed => drop(self.harness.faults.release().await),
             Act::AdvanceTime { hours } => {
-                // After 48 h the count of a deleted shadow is forgotten and starts again, and what is still
-                // under way could fit a version for the second time (ARCHITECTURE.md, What is not promised).
-                self.world.create_shadow().await;
-                self.world.clock.advance(Duration::from_secs(hours * 3600));
+                // The version of a deleted shadow starts again after 48 h. A delayed update could then match a version for the
+                // second time, which the protocol does not cover (docs/protocol.md, Limits of the protocol).
+                self.harness.create_shadow().await;
+                self.harness
+                    .clock
+                    .advance(Duration::from_secs(hours * 3600));
             }
-            Act::Maintain => self.world.maintain().await,
-            Act::LookAtAll => drop(self.world.writes.reconcile_all(None, 1000).await),
-            Act::Delete => self.world.delete_shadow().await,
+            Act::Maintain => self.harness.maintain().await,
+            Act::ReconcileAll => drop(self.harness.writes.reconcile_all(None, 1000).await),
+            Act::DeleteShadow => self.harness.delete_shadow().await,
         }
-        self.world.no_trouble();
-        for id in self.world.shadow().map(|s| s.entries).unwrap_or_default() {
+        self.harness.end_faults();
+        for id in self.harness.shadow().map(|s| s.entries).unwrap_or_default() {
             if !self.seen.contains(&id) {
                 self.seen.push(id);
             }
         }
-        self.world.check(&self.answers).await;
+        self.harness.check(&self.answers).await;
         for id in &self.seen {
-            // I2: what was refused never reaches the lock, so what reached it was never refused.
-            assert_ne!(self.world.state(*id).await, "ABORTED", "the lock saw {id}");
+            // I2: an aborted write never reaches the lock.
+            assert_ne!(
+                self.harness.state(*id).await,
+                "ABORTED",
+                "the lock saw {id}"
+            );
         }
     }
 
-    /// Everything works again, and time passes.
+    /// Lets time pass without faults.
     async fn come_to_rest(&mut self) {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        self.world.recover().await;
-        self.world.faults.release().await;
-        self.world
+        self.harness.recover().await;
+        self.harness.faults.release().await;
+        self.harness
             .writes
             .reconcile_all(None, 1000)
             .await
             .expect("the store answers");
         for _ in 0..4 {
-            self.world.maintain().await;
-            self.world.clock.advance(Duration::from_secs(61));
+            self.harness.maintain().await;
+            self.harness.clock.advance(Duration::from_secs(61));
         }
-        self.world.maintain().await;
-        self.world.check(&self.answers).await;
-        self.world.check_at_rest().await;
+        self.harness.maintain().await;
+        self.harness.check(&self.answers).await;
+        self.harness.check_at_rest().await;
     }
 }
 
-fn run(acts: &[(Act, Trouble)]) {
+fn run(acts: &[(Act, ActFaults)]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -226,13 +232,13 @@ fn run(acts: &[(Act, Trouble)]) {
         .expect("a runtime");
     runtime.block_on(async {
         let mut run = Run {
-            world: World::new().await,
+            harness: Harness::new().await,
             answers: Vec::new(),
             seen: Vec::new(),
             settled: HashMap::new(),
         };
-        for (act, trouble) in acts {
-            run.act(act, trouble).await;
+        for (act, faults) in acts {
+            run.act(act, faults).await;
         }
         run.come_to_rest().await;
     });
@@ -242,8 +248,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_whatever_happens(
-        acts in prop::collection::vec((act(), trouble()), 1..16)
+    fn invariants_hold_after_random_sequences(
+        acts in prop::collection::vec((act(), faults()), 1..16)
     ) {
         run(&acts);
     }

@@ -1,4 +1,4 @@
-//! Where one error must be injected, or a call must not happen.
+//! Tests with ports of their own: calls that must not happen, and interleavings of two use cases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings, WriteError};
 use keywright_testkit::samples::{lock_id, principal, slot};
 use mockall::mock;
 
-use crate::world::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 
 mock! {
     Shadow {}
@@ -23,10 +23,10 @@ mock! {
     }
 }
 
-fn with_shadow(world: &World, shadow: MockShadow) -> KeyWrites {
+fn with_shadow(harness: &Harness, shadow: MockShadow) -> KeyWrites {
     let ports = Ports {
         shadow: Arc::new(shadow),
-        ..world.ports.clone()
+        ..harness.ports.clone()
     };
     KeyWrites::new(ports, Settings::default()).expect("the defaults are valid")
 }
@@ -40,15 +40,15 @@ fn command(key: &str, index: Option<u64>) -> WriteKey {
 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_write_never_calls_the_shadow() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let mut shadow = MockShadow::new();
     shadow.expect_update().never();
     shadow.expect_read().never();
-    let writes = with_shadow(&world, shadow);
+    let writes = with_shadow(&harness, shadow);
     let stranger = Principal::of(Identity::User(
         UserId::new("a-stranger").expect("a user id"),
     ));
-    let before = world.lock().await;
+    let before = harness.lock().await;
     for (command, principal, rejection) in [
         (
             WriteKey {
@@ -70,17 +70,17 @@ async fn a_rejected_write_never_calls_the_shadow() {
             .await;
         assert_eq!(answer, Err(WriteError::Rejected(rejection)));
     }
-    assert_eq!(world.lock().await, before);
+    assert_eq!(harness.lock().await, before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_write_never_calls_the_shadow() {
-    let world = World::new().await;
-    world.write("key", Some(2)).await.expect("written");
+async fn an_already_open_write_never_calls_the_shadow() {
+    let harness = Harness::new().await;
+    harness.write("key", Some(2)).await.expect("written");
     let mut shadow = MockShadow::new();
     shadow.expect_update().never();
     shadow.expect_read().never();
-    let answer = with_shadow(&world, shadow)
+    let answer = with_shadow(&harness, shadow)
         .write_key(
             &command("key", Some(2)),
             &principal(),
@@ -91,10 +91,10 @@ async fn a_repeated_write_never_calls_the_shadow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shadow_that_never_answers_ends_in_undecided_by_the_deadline() {
-    let world = World::new().await;
-    world.write("first", Some(0)).await.expect("written");
-    let writes = with_shadow(&world, {
+async fn unknown_outcomes_end_in_undecided_at_the_deadline() {
+    let harness = Harness::new().await;
+    harness.write("first", Some(0)).await.expect("written");
+    let writes = with_shadow(&harness, {
         let mut shadow = MockShadow::new();
         shadow
             .expect_update()
@@ -119,7 +119,7 @@ async fn a_shadow_that_never_answers_ends_in_undecided_by_the_deadline() {
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 
-/// A store whose loads let everyone else run first, so that two use cases meet in the middle.
+/// A store whose loads yield to other tasks first, so that two use cases interleave.
 struct Interleaved(Arc<dyn LockRepo>);
 
 #[async_trait]
@@ -133,43 +133,45 @@ impl LockRepo for Interleaved {
         self.0.save(save).await
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.0.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(worker, lease).await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_copies_of_a_late_report_at_once_are_recorded_once() {
-    let world = World::new().await;
-    let written = world.write("key", Some(2)).await.expect("written");
-    world.withdraw(written.write).await.expect("withdrawn");
-    let report = world.report(written.write, crate::world::succeeded()).await;
-    let locks = Arc::new(Interleaved(world.ports.locks.clone()));
+async fn concurrent_copies_of_a_late_report_are_recorded_once() {
+    let harness = Harness::new().await;
+    let written = harness.write("key", Some(2)).await.expect("written");
+    harness.withdraw(written.write).await.expect("withdrawn");
+    let report = harness
+        .report(written.write, crate::harness::succeeded())
+        .await;
+    let locks = Arc::new(Interleaved(harness.ports.locks.clone()));
     let ports = Ports {
         locks,
-        ..world.ports.clone()
+        ..harness.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("the defaults are valid");
     let (one, two) = tokio::join!(writes.settle(&report), writes.settle(&report));
     assert!(one.is_ok() && two.is_ok());
-    let confirmed = world
-        .names()
+    let confirmed = harness
+        .event_names()
         .await
         .iter()
         .filter(|n| **n == "KeyWriteConfirmed")
         .count();
     assert_eq!(confirmed, 1);
-    world.check(&[]).await;
+    harness.check(&[]).await;
 }
 
-/// A shadow that has all open writes looked at whenever an entry was taken off, before anyone knows.
-struct LookedAt {
+/// A shadow that runs a reconciliation after each removal of an entry, before it answers the removal.
+struct ReconcilingShadow {
     inner: Arc<dyn ShadowPort>,
-    looker: KeyWrites,
+    reconciler: KeyWrites,
 }
 
 #[async_trait]
-impl ShadowPort for LookedAt {
+impl ShadowPort for ReconcilingShadow {
     async fn update(
         &self,
         thing: &ThingName,
@@ -178,7 +180,7 @@ impl ShadowPort for LookedAt {
         let removes = !change.remove.is_empty();
         let answer = self.inner.update(thing, change).await;
         if removes {
-            self.looker
+            self.reconciler
                 .reconcile_all(None, 9)
                 .await
                 .expect("the store answers");
@@ -196,52 +198,53 @@ impl ShadowPort for LookedAt {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_in_the_middle_of_a_withdrawal_does_not_bring_the_entry_back() {
-    let world = World::new().await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
-    let looker = KeyWrites::new(world.ports.clone(), Settings::default()).expect("valid settings");
-    let shadow = Arc::new(LookedAt {
-        inner: world.ports.shadow.clone(),
-        looker,
+async fn a_reconciliation_during_a_withdrawal_does_not_restore_the_entry() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    let reconciler =
+        KeyWrites::new(harness.ports.clone(), Settings::default()).expect("valid settings");
+    let shadow = Arc::new(ReconcilingShadow {
+        inner: harness.ports.shadow.clone(),
+        reconciler,
     });
     let ports = Ports {
         shadow,
-        ..world.ports.clone()
+        ..harness.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
     let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal(), None).await;
-    let state = world.state(id).await;
+    let state = harness.state(id).await;
     assert_eq!(state == "WITHDRAWN", withdrawn.is_ok(), "{withdrawn:?}");
-    world.check(&[]).await;
-    world.check_at_rest().await;
+    harness.check(&[]).await;
+    harness.check_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_withdrawal_that_is_cut_short_after_its_removal_is_made_good_soon() {
-    let world = World::new().await;
-    let id = world.write("key", Some(2)).await.expect("written").write;
-    // It has been looked at, so that nobody would come by before it expires.
-    world.clock.advance(Duration::from_secs(61));
-    world.maintain().await;
+async fn a_withdrawal_cut_short_after_its_removal_is_repaired_soon() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    // After this check the next one is far away.
+    harness.clock.advance(Duration::from_secs(61));
+    harness.maintain().await;
     let ports = Ports {
-        locks: Arc::new(NoEnd(world.ports.locks.clone())),
-        ..world.ports.clone()
+        locks: Arc::new(NoEvents(harness.ports.locks.clone())),
+        ..harness.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
     let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal(), None).await;
     assert_eq!(withdrawn, Err(keywright_domain::WithdrawError::Undecided));
-    assert!(world.shadow().expect("a shadow").entries.is_empty());
-    world.clock.advance(Duration::from_secs(11));
-    world.maintain().await;
-    assert_eq!(world.shadow().expect("a shadow").entries, [id]);
-    world.check_at_rest().await;
+    assert!(harness.shadow().expect("a shadow").entries.is_empty());
+    harness.clock.advance(Duration::from_secs(11));
+    harness.maintain().await;
+    assert_eq!(harness.shadow().expect("a shadow").entries, [id]);
+    harness.check_at_rest().await;
 }
 
-/// A store that takes no save which appends an event.
-struct NoEnd(Arc<dyn LockRepo>);
+/// A store that makes no save with events.
+struct NoEvents(Arc<dyn LockRepo>);
 
 #[async_trait]
-impl LockRepo for NoEnd {
+impl LockRepo for NoEvents {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         self.0.load(lock).await
     }
@@ -254,29 +257,26 @@ impl LockRepo for NoEnd {
         }
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.0.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(worker, lease).await
     }
 }
 
-/// Writes down the token of each request.
-struct Named {
+/// Records the client token of each request.
+struct TokenRecorder {
     inner: Arc<dyn ShadowPort>,
     tokens: std::sync::Mutex<Vec<String>>,
 }
 
-impl Named {
+impl TokenRecorder {
     fn note(&self, token: &ClientToken) {
-        let mut tokens = self
-            .tokens
-            .lock()
-            .expect("no test panics while it holds this");
+        let mut tokens = self.tokens.lock().expect("no panic");
         tokens.push(token.as_str().to_owned());
     }
 }
 
 #[async_trait]
-impl ShadowPort for Named {
+impl ShadowPort for TokenRecorder {
     async fn update(
         &self,
         thing: &ThingName,
@@ -296,19 +296,19 @@ impl ShadowPort for Named {
     }
 }
 
-/// So that the late answer of an update cannot be taken for that of the fence, or of anything else.
+/// The late answer to an update cannot be taken as the answer to the fence or to another request.
 #[tokio::test(start_paused = true)]
-async fn no_two_requests_have_one_token() {
+async fn client_tokens_are_unique() {
     use keywright_adapters::decorator::Fault;
-    let mut world = World::new().await;
-    let named = Arc::new(Named {
-        inner: world.ports.shadow.clone(),
+    let mut harness = Harness::new().await;
+    let recorder = Arc::new(TokenRecorder {
+        inner: harness.ports.shadow.clone(),
         tokens: std::sync::Mutex::default(),
     });
-    world.ports.shadow = named.clone();
-    world.restart();
-    // Sent, sent again, fenced; then undecided, taken over by two others, and ended by the last one.
-    world.trouble_at(
+    harness.ports.shadow = recorder.clone();
+    harness.restart();
+    // The first write is sent, sent again and fenced. The second is undecided and taken over.
+    harness.inject(
         [
             &[
                 Fault::Pass,
@@ -320,30 +320,26 @@ async fn no_two_requests_have_one_token() {
         ],
         [&[], &[]],
     );
-    let fenced = world.write("key", Some(2)).await;
+    let fenced = harness.write("key", Some(2)).await;
     assert!(
         matches!(fenced, Err(WriteError::NotUpdated(_))),
         "{fenced:?}"
     );
     let down = [Fault::LoseRequest; 60];
-    world.trouble_at([&down, &down], [&[], &[]]);
-    let undecided = world.write("key", Some(3)).await;
+    harness.inject([&down, &down], [&[], &[]]);
+    let undecided = harness.write("key", Some(3)).await;
     assert!(
         matches!(undecided, Err(WriteError::Undecided(_))),
         "{undecided:?}"
     );
-    world.restart();
-    world.recover().await;
-    world.no_trouble();
-    let withdrawn = world.write("key", Some(4)).await.expect("written").write;
-    world.withdraw(withdrawn).await.expect("withdrawn");
-    world.clock.advance(Duration::from_secs(61));
-    world.maintain().await;
-    let mut tokens = named
-        .tokens
-        .lock()
-        .expect("no test panics while it holds this")
-        .clone();
+    harness.restart();
+    harness.recover().await;
+    harness.end_faults();
+    let withdrawn = harness.write("key", Some(4)).await.expect("written").write;
+    harness.withdraw(withdrawn).await.expect("withdrawn");
+    harness.clock.advance(Duration::from_secs(61));
+    harness.maintain().await;
+    let mut tokens = recorder.tokens.lock().expect("no panic").clone();
     let all = tokens.len();
     assert!(all > 15, "{tokens:?}");
     assert!(tokens.iter().all(|token| token.len() <= 64));

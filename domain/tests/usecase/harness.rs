@@ -1,4 +1,4 @@
-//! One lock, a store, a shadow, and a lock's side to report from.
+//! One lock with its store, its shadow, and a process with the use cases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use keywright_domain::model::{LockSnapshot, RecordedEvent, Write, *};
 use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::*;
 use keywright_domain::{
-    KeyWrites, Ports, RequestOptions, Settings, WithdrawError, WriteError, WriteReceipt,
-    invariants as holds,
+    KeyWrites, Ports, RequestOptions, Settings, Settlement, WithdrawError, WriteError,
+    WriteReceipt, invariants,
 };
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
@@ -24,18 +24,18 @@ use serde_json::{Value, json};
 pub(crate) const LOCK: u64 = 123;
 
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) store: Arc<InMemoryLockRepo>,
     pub(crate) service: ShadowService,
     pub(crate) faults: FaultyShadow,
-    /// What goes wrong between the use cases and the store.
+    /// Faults between the use cases and the store.
     pub(crate) store_faults: Faults,
     pub(crate) clock: ManualClock,
     pub(crate) ports: Ports,
     pub(crate) writes: Arc<KeyWrites>,
 }
 
-impl World {
+impl Harness {
     pub(crate) async fn new() -> Self {
         let clock = ManualClock::at(NOW);
         let seconds = clock.clone();
@@ -73,8 +73,9 @@ impl World {
         }
     }
 
-    /// From now on these calls go wrong, each list from its start.
-    pub(crate) fn trouble_at(&self, shadow: [&[Fault]; 2], store: [&[Fault]; 2]) {
+    /// Injects faults from now on: into updates and reads of the shadow, and into saves and loads of the store, each list from its
+    /// start.
+    pub(crate) fn inject(&self, shadow: [&[Fault]; 2], store: [&[Fault]; 2]) {
         let plan = |operations: [Operation; 2], faults: [&[Fault]; 2]| {
             let plan = FaultPlan::default().then(operations[0], faults[0].iter().copied());
             plan.then(operations[1], faults[1].iter().copied())
@@ -85,29 +86,29 @@ impl World {
             .set(plan([Operation::Save, Operation::Load], store));
     }
 
-    /// From now on everything works.
-    pub(crate) fn no_trouble(&self) {
-        self.trouble_at([&[], &[]], [&[], &[]]);
+    /// Ends all faults.
+    pub(crate) fn end_faults(&self) {
+        self.inject([&[], &[]], [&[], &[]]);
     }
 
     pub(crate) async fn delete_shadow(&self) {
         let thing = thing(lock_id(LOCK));
-        // There may be none.
+        // The shadow may not exist.
         let _ = self.service.delete(thing.as_str(), &name(), b"").await;
     }
 
-    /// Makes the shadow where there is none, as a lock's first report would.
+    /// Creates the shadow if it does not exist, as a lock's first report does.
     pub(crate) async fn create_shadow(&self) {
         if self.shadow().is_none() {
             let body = json!({ "state": { "reported": { "writeKey": {} } } }).to_string();
             let thing = thing(lock_id(LOCK));
             let (name, body) = (name(), body.as_bytes());
-            let made = self.service.update(thing.as_str(), &name, body).await;
-            made.expect("accepted");
+            let created = self.service.update(thing.as_str(), &name, body).await;
+            created.expect("accepted");
         }
     }
 
-    /// Another process on the same store and shadow; the earlier one is gone.
+    /// Replaces the process by another one on the same store and shadow.
     pub(crate) fn restart(&mut self) {
         self.writes = Arc::new(start(&self.ports));
     }
@@ -132,7 +133,7 @@ impl World {
             .await
     }
 
-    /// What the lock reports in one update, and takes off its list where it is done.
+    /// Reports a result as the lock does: one update of the shadow, which also removes the entry if the result is final.
     pub(crate) async fn report(&self, id: WriteId, result: Value) -> DeviceReport {
         let mut state = json!({ "reported": { "writeKeyResult": { id.to_string(): result } } });
         if result_is_final(&state, id) {
@@ -154,15 +155,21 @@ impl World {
         }
     }
 
-    /// What somebody else does to the shadow.
-    pub(crate) async fn tamper(&self, state: Value) {
+    /// Settles a report.
+    pub(crate) async fn settle(&self, report: &DeviceReport) -> Vec<Settlement> {
+        let settled = self.writes.settle(report).await;
+        settled.expect("the store answers")
+    }
+
+    /// Updates the shadow as another client.
+    pub(crate) async fn foreign_update(&self, state: Value) {
         let body = json!({ "state": state }).to_string();
         let thing = thing(lock_id(LOCK));
-        let done = self
+        let updated = self
             .service
             .update(thing.as_str(), &name(), body.as_bytes())
             .await;
-        done.expect("accepted");
+        updated.expect("accepted");
     }
 
     pub(crate) async fn lock(&self) -> LockSnapshot {
@@ -182,7 +189,8 @@ impl World {
         all.expect("the store answers")
     }
 
-    pub(crate) async fn names(&self) -> Vec<&'static str> {
+    /// The names of the lock's events.
+    pub(crate) async fn event_names(&self) -> Vec<&'static str> {
         self.stream().await.iter().map(|e| e.event.name()).collect()
     }
 
@@ -198,7 +206,7 @@ impl World {
             .name()
     }
 
-    /// What stands on the shadow, read past all faults.
+    /// The contents of the shadow, read without faults.
     pub(crate) fn shadow(&self) -> Option<ShadowSnapshot> {
         let document = self
             .service
@@ -206,7 +214,7 @@ impl World {
         document::snapshot(&document.stored_body())
     }
 
-    /// Whether the lock would find something to do.
+    /// The delta of the shadow: what the lock would receive.
     pub(crate) fn delta(&self) -> Value {
         let document = self
             .service
@@ -214,7 +222,7 @@ impl World {
         document.map_or(Value::Null, |d| d.delta().into())
     }
 
-    /// Lets leases end and recovers until nothing is left.
+    /// Lets leases end and recovers until no intent is left.
     pub(crate) async fn recover(&self) {
         for _ in 0..8 {
             tokio::time::sleep(self.writes.settings().lease + Duration::from_millis(1)).await;
@@ -246,29 +254,33 @@ impl World {
         }
     }
 
-    /// The invariants that hold at any moment, over every write that was answered.
+    /// Checks the invariants that hold at any time, with the answers that clients got.
     pub(crate) async fn check(&self, answers: &[(WriteId, Result<WriteReceipt, WriteError>)]) {
         let stream = self.stream().await;
-        let held = |result: Result<(), holds::Violation>| assert_eq!(result, Ok(()));
-        held(holds::i1_stream(&stream));
-        held(holds::i6_settled_once(&stream));
+        let held = |result: Result<(), invariants::Violation>| assert_eq!(result, Ok(()));
+        held(invariants::i1_stream(&stream));
+        held(invariants::i6_settled_once(&stream));
         for (id, answer) in answers {
             if let Ok(written) = answer {
-                held(holds::i1_answered(written, &stream));
+                held(invariants::i1_answered(written, &stream));
             }
             let stored = self.stored(*id).await;
-            held(holds::i2_answer(answer, stored.as_ref()));
+            held(invariants::i2_answer(answer, stored.as_ref()));
             if let Some(stored) = stored {
-                held(holds::i2_aborted(&stored, &stream, self.shadow().as_ref()));
+                held(invariants::i2_aborted(
+                    &stored,
+                    &stream,
+                    self.shadow().as_ref(),
+                ));
             }
         }
     }
 
-    /// Those that hold once everything has come to rest.
+    /// Checks the invariants that hold at rest.
     pub(crate) async fn check_at_rest(&self) {
         let (shadow, lock) = (self.shadow(), self.lock().await);
-        assert_eq!(holds::i4_all_end(&lock, self.clock.now()), Ok(()));
-        assert_eq!(holds::i5_shadow(shadow.as_ref(), &lock), Ok(()));
+        assert_eq!(invariants::i4_all_end(&lock, self.clock.now()), Ok(()));
+        assert_eq!(invariants::i5_shadow(shadow.as_ref(), &lock), Ok(()));
     }
 }
 

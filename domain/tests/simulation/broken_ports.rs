@@ -1,4 +1,4 @@
-//! Worlds that are broken in one way each, which the simulation must find out.
+//! Ports that are broken in one way each. The simulation must find an invariant that they violate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,37 +11,37 @@ use keywright_domain::ports::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     Nothing,
-    /// Updates that put an entry are taken at any version.
-    NoVersionInTheUpdate,
-    /// A fence is said to be taken and never sent.
+    /// Updates that put an entry are unconditional.
+    UnconditionalUpdate,
+    /// Fences are answered as accepted and not sent.
     NoFence,
-    /// Some commits are answered and lost.
-    HastyCommit,
-    /// What is kept of named requests is lost.
-    NothingKept,
-    /// Whoever says that it does not know is believed to have done nothing.
-    UnknownIsRefused,
-    /// Every second save ignores that the lock has changed.
+    /// Some saves with events are answered and not made.
+    LostCommit,
+    /// Idempotency records are not stored.
+    NoIdempotencyRecords,
+    /// An unknown outcome of an update is returned as not applied.
+    UnknownAsNotApplied,
+    /// Every second save is applied at any revision.
     NoCompareAndSet,
 }
 
 impl Broken {
     pub(crate) const ALL: [Self; 6] = [
-        Self::NoVersionInTheUpdate,
+        Self::UnconditionalUpdate,
         Self::NoFence,
-        Self::HastyCommit,
-        Self::NothingKept,
-        Self::UnknownIsRefused,
+        Self::LostCommit,
+        Self::NoIdempotencyRecords,
+        Self::UnknownAsNotApplied,
         Self::NoCompareAndSet,
     ];
 
-    /// The invariants of which one is found not to hold.
-    pub(crate) const fn breaks(self) -> &'static [&'static str] {
+    /// Invariants, of which the simulation finds at least one violated.
+    pub(crate) const fn violates(self) -> &'static [&'static str] {
         match self {
             Self::Nothing => &[],
-            Self::NoVersionInTheUpdate | Self::NoFence | Self::UnknownIsRefused => &["I2", "I5"],
-            Self::HastyCommit => &["I1"],
-            Self::NothingKept => &["I7"],
+            Self::UnconditionalUpdate | Self::NoFence | Self::UnknownAsNotApplied => &["I2", "I5"],
+            Self::LostCommit => &["I1"],
+            Self::NoIdempotencyRecords => &["I7"],
             Self::NoCompareAndSet => &["I1", "I2", "I4", "I5", "I6"],
         }
     }
@@ -59,15 +59,15 @@ impl ShadowPort for BrokenShadow {
         thing: &ThingName,
         mut change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let bare = change.put.is_none() && change.remove.is_empty();
-        if self.broken == Broken::NoVersionInTheUpdate && change.put.is_some() {
+        let is_fence = change.put.is_none() && change.remove.is_empty();
+        if self.broken == Broken::UnconditionalUpdate && change.put.is_some() {
             change.expected = None;
         }
-        if let (Broken::NoFence, true, Some(version)) = (self.broken, bare, change.expected) {
+        if let (Broken::NoFence, true, Some(version)) = (self.broken, is_fence, change.expected) {
             return Ok(version.next());
         }
         match self.inner.update(thing, change).await {
-            Err(ShadowError::Unknown(detail)) if self.broken == Broken::UnknownIsRefused => {
+            Err(ShadowError::Unknown(detail)) if self.broken == Broken::UnknownAsNotApplied => {
                 Err(ShadowError::NotApplied {
                     reason: keywright_domain::model::FailureReason::Unavailable,
                     detail,
@@ -90,7 +90,7 @@ pub(crate) struct BrokenStore {
     pub(crate) inner: Arc<dyn LockRepo>,
     pub(crate) broken: Broken,
     pub(crate) random: Mutex<fastrand::Rng>,
-    /// How many writes were taken over.
+    /// The number of take-overs.
     pub(crate) claimed: Arc<AtomicU64>,
 }
 
@@ -103,8 +103,8 @@ impl LockRepo for BrokenStore {
     async fn save(&self, mut save: Save) -> Result<(), RepoError> {
         let one_in = |n| self.random.lock().expect("no panic").u8(0..n) == 0;
         match self.broken {
-            Broken::HastyCommit if !save.events.is_empty() && one_in(10) => return Ok(()),
-            Broken::NothingKept => save.idempotency = None,
+            Broken::LostCommit if !save.events.is_empty() && one_in(10) => return Ok(()),
+            Broken::NoIdempotencyRecords => save.idempotency = None,
             Broken::NoCompareAndSet if one_in(2) => {
                 if let Some(known) = self.inner.load(save.lock).await? {
                     save.revision = known.revision;
@@ -115,8 +115,8 @@ impl LockRepo for BrokenStore {
         self.inner.save(save).await
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        let claimed = self.inner.claim(owner, lease).await?;
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        let claimed = self.inner.claim(worker, lease).await?;
         let taken = u64::from(claimed.is_some());
         self.claimed.fetch_add(taken, Ordering::Relaxed);
         Ok(claimed)

@@ -1,4 +1,4 @@
-//! What may happen next, and within which bounds.
+//! The actions of the model, and the bounds of a search.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,82 +6,89 @@ use keywright_domain::model::{Lock, Revision, ShadowVersion, WriteId};
 use keywright_testkit::samples::{created, lock_id};
 use stateright::{Model, Property};
 
-use crate::state::{Auditing, Expiring, Process, State, Waiter};
+use crate::state::{AuditState, ExpiryState, Process, State, Waiter};
 use crate::store::{Shadow, Store};
 use crate::variant::Variant;
 
-/// How far the search goes.
+/// The bounds of a search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Writes that clients ask for, at one index.
+    /// The number of writes that clients request, all for the same key index.
     writes: u8,
-    /// Messages under way at once.
+    /// The maximum number of messages in flight.
     pub(crate) messages: usize,
-    /// Owners of one intent, one after the other.
+    /// The highest epoch of an intent.
     pub(crate) epochs: u64,
-    /// Whether the time to live may end.
+    /// Whether the time to live can end.
     expiry: bool,
-    /// Whether somebody audits.
+    /// Whether an audit runs.
     audit: bool,
-    /// How often a stranger moves the shadow's version.
-    strangers: u8,
-    /// The shadow's version at the end.
+    /// The maximum number of updates of the shadow by another client.
+    foreign_updates: u8,
+    /// The highest version of the shadow.
     version: u64,
 }
 
 impl Bounds {
-    pub(crate) const FOR_THE_PROTOCOL: Self = Self {
+    pub(crate) const PROTOCOL: Self = Self {
         writes: 2,
         messages: 2,
         epochs: 3,
         expiry: true,
         audit: true,
-        strangers: 1,
+        foreign_updates: 1,
         version: 7,
     };
-    pub(crate) const FOR_MAINTENANCE: Self = Self {
+    pub(crate) const MAINTENANCE: Self = Self {
         writes: 1,
         epochs: 2,
-        strangers: 0,
+        foreign_updates: 0,
         version: 5,
-        ..Self::FOR_THE_PROTOCOL
+        ..Self::PROTOCOL
     };
 }
 
-pub(crate) struct World {
+/// The model of one variant of the protocol, within bounds.
+pub(crate) struct ProtocolModel {
     pub(crate) variant: Variant,
     pub(crate) bounds: Bounds,
 }
 
+/// What can happen next. The numbers are those of processes and of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
-    Ask(usize, WriteId),
+    Request(usize, WriteId),
     Prepare(usize),
-    Go(usize),
+    Proceed(usize),
     TimeOut(usize),
     GiveUp(usize),
     TakeOver(usize),
-    Deliver(usize, WriteOutcome),
-    LockDoes(WriteId),
+    Deliver(usize, Delivery),
+    LockExecutes(WriteId),
     Report(WriteId),
-    TimeIsOver,
+    TimeToLiveEnds,
     Expire(WriteId),
-    GoOnExpiring,
-    ExpiryTimesOut,
+    ContinueExpiry,
+    ExpiryTimeout,
     Audit,
-    GoOnAuditing,
-    StrangerComes,
+    ContinueAudit,
+    ForeignUpdate,
 }
 
+/// What happens to a message and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum WriteOutcome {
+pub(crate) enum Delivery {
+    /// The shadow receives the message, and its answer arrives.
     Answered,
+    /// The shadow receives the message, and its answer is lost.
     AnswerLost,
+    /// The shadow service refuses the message.
     Refused,
+    /// The message is lost.
     Lost,
 }
 
-impl World {
+impl ProtocolModel {
     pub(crate) const HOLDS: &'static str = "the invariants hold";
 
     pub(crate) const fn new(variant: Variant, bounds: Bounds) -> Self {
@@ -98,56 +105,56 @@ impl World {
 
     fn act(&self, state: &mut State, action: Action) -> Option<()> {
         match action {
-            Action::Ask(process, id) => Self::ask(state, process, id),
+            Action::Request(process, id) => Self::request(state, process, id),
             Action::Prepare(process) => self.prepare(state, process),
-            Action::Go(process) => self.go(state, process),
+            Action::Proceed(process) => self.proceed(state, process),
             Action::TimeOut(process) => self.time_out(state, process),
             Action::GiveUp(process) => Self::give_up(state, process),
             Action::TakeOver(process) => self.take_over(state, process),
-            Action::Deliver(at, fate) => self.deliver(state, at, fate),
-            Action::LockDoes(id) => Self::lock_does(state, id),
+            Action::Deliver(at, delivery) => self.deliver(state, at, delivery),
+            Action::LockExecutes(id) => Self::lock_executes(state, id),
             Action::Report(id) => {
                 let now = state.now();
                 state.store.settle(id, now);
                 Some(())
             }
-            Action::TimeIsOver => {
+            Action::TimeToLiveEnds => {
                 state.expired = true;
                 Some(())
             }
             Action::Expire(id) => {
-                state.expiring = Self::load_for_expiry(state, id);
+                state.expiry = Self::load_for_expiry(state, id);
                 Some(())
             }
-            Action::GoOnExpiring => self.go_on_expiring(state),
-            Action::ExpiryTimesOut => {
-                let Expiring::Waits(id, _) = state.expiring else {
+            Action::ContinueExpiry => self.continue_expiry(state),
+            Action::ExpiryTimeout => {
+                let ExpiryState::Waits(id, _) = state.expiry else {
                     return None;
                 };
-                state.orphan(Waiter::Expiry);
-                state.expiring = Self::load_for_expiry(state, id);
+                state.detach(Waiter::Expiry);
+                state.expiry = Self::load_for_expiry(state, id);
                 Some(())
             }
             Action::Audit => {
-                state.auditing = match self.variant {
-                    Variant::AuditReadsTheStoreFirst => {
-                        Auditing::StoreRead(Box::new(state.store.clone()))
+                state.audit = match self.variant {
+                    Variant::AuditReadsStoreFirst => {
+                        AuditState::StoreRead(Box::new(state.store.clone()))
                     }
-                    _ => Auditing::ShadowRead(Box::new(state.shadow.clone())),
+                    _ => AuditState::ShadowRead(Box::new(state.shadow.clone())),
                 };
                 Some(())
             }
-            Action::GoOnAuditing => self.go_on_auditing(state),
-            Action::StrangerComes => {
+            Action::ContinueAudit => self.continue_audit(state),
+            Action::ForeignUpdate => {
                 state.shadow.version = state.shadow.version.next();
-                state.strangers += 1;
+                state.foreign_updates += 1;
                 Some(())
             }
         }
     }
 }
 
-impl Model for World {
+impl Model for ProtocolModel {
     type State = State;
     type Action = Action;
 
@@ -170,12 +177,12 @@ impl Model for World {
             },
             messages: Vec::new(),
             processes: [Process::Idle, Process::Idle],
-            expiring: Expiring::Not,
-            auditing: Auditing::Not,
-            told: BTreeMap::new(),
-            done: BTreeSet::new(),
+            expiry: ExpiryState::Not,
+            audit: AuditState::Not,
+            answers: BTreeMap::new(),
+            executed: BTreeSet::new(),
             expired: false,
-            strangers: 0,
+            foreign_updates: 0,
         }]
     }
 
@@ -188,49 +195,55 @@ impl Model for World {
                         state.store.writes.contains_key(id) || state.processes.iter().any(decided)
                     };
                     let next = self.ids().filter(|id| !asked(id) && !state.expired);
-                    actions.extend(next.map(|id| Action::Ask(process, id)));
+                    actions.extend(next.map(|id| Action::Request(process, id)));
                     actions.push(Action::TakeOver(process));
                 }
                 Process::Decided { .. } => actions.push(Action::Prepare(process)),
-                Process::Driving(driving) if driving.waits => {
+                Process::Executing(execution) if execution.waits => {
                     actions.extend([Action::TimeOut(process), Action::GiveUp(process)]);
                 }
-                Process::Driving(_) => {
-                    actions.extend([Action::Go(process), Action::GiveUp(process)]);
+                Process::Executing(_) => {
+                    actions.extend([Action::Proceed(process), Action::GiveUp(process)]);
                 }
             }
         }
         for (at, message) in state.messages.iter().enumerate() {
-            actions.push(Action::Deliver(at, WriteOutcome::AnswerLost));
-            actions.push(Action::Deliver(at, WriteOutcome::Lost));
-            if message.to.is_some() || self.is(Variant::OneTokenForUpdateAndFence) {
-                actions.push(Action::Deliver(at, WriteOutcome::Answered));
+            actions.push(Action::Deliver(at, Delivery::AnswerLost));
+            actions.push(Action::Deliver(at, Delivery::Lost));
+            if message.waiter.is_some() || self.is(Variant::SameTokenForUpdateAndFence) {
+                actions.push(Action::Deliver(at, Delivery::Answered));
             }
-            if message.to.is_some() {
-                actions.push(Action::Deliver(at, WriteOutcome::Refused));
+            if message.waiter.is_some() {
+                actions.push(Action::Deliver(at, Delivery::Refused));
             }
         }
-        actions.extend(state.shadow.entries.iter().map(|id| Action::LockDoes(*id)));
+        actions.extend(
+            state
+                .shadow
+                .entries
+                .iter()
+                .map(|id| Action::LockExecutes(*id)),
+        );
         actions.extend(state.shadow.results.iter().map(|id| Action::Report(*id)));
         if self.bounds.expiry && !state.expired {
-            actions.push(Action::TimeIsOver);
+            actions.push(Action::TimeToLiveEnds);
         }
-        if state.expired && state.expiring == Expiring::Not {
+        if state.expired && state.expiry == ExpiryState::Not {
             let open = state.store.writes.values().filter(|w| w.is_open());
             actions.extend(open.map(|w| Action::Expire(w.id)));
         }
-        match state.expiring {
-            Expiring::Not => {}
-            Expiring::Waits(..) => actions.push(Action::ExpiryTimesOut),
-            _ => actions.push(Action::GoOnExpiring),
+        match state.expiry {
+            ExpiryState::Not => {}
+            ExpiryState::Waits(..) => actions.push(Action::ExpiryTimeout),
+            _ => actions.push(Action::ContinueExpiry),
         }
-        match state.auditing {
-            Auditing::Not if self.bounds.audit => actions.push(Action::Audit),
-            Auditing::Not | Auditing::Done => {}
-            _ => actions.push(Action::GoOnAuditing),
+        match state.audit {
+            AuditState::Not if self.bounds.audit => actions.push(Action::Audit),
+            AuditState::Not | AuditState::Done => {}
+            _ => actions.push(Action::ContinueAudit),
         }
-        if state.strangers < self.bounds.strangers {
-            actions.push(Action::StrangerComes);
+        if state.foreign_updates < self.bounds.foreign_updates {
+            actions.push(Action::ForeignUpdate);
         }
     }
 

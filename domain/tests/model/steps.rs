@@ -1,4 +1,4 @@
-//! The steps of the write protocol, and the messages between a process and the shadow.
+//! The steps of the write protocol in a process, and the messages between it and the shadow.
 
 use keywright_domain::model::{
     Epoch, FailureReason, Intent, LockSnapshot, ShadowVersion, WorkerId, WriteId, WriteState,
@@ -7,12 +7,12 @@ use keywright_domain::policy::{WriteDecision, WriteKey};
 use keywright_domain::{Attempt, Observation, Step, policy};
 use keywright_testkit::samples::{LEASE, lock_id, principal, slot, thing};
 
-use crate::state::{Driving, Expiring, Message, Process, State, Told, Waiter};
+use crate::protocol_model::{Delivery, ProtocolModel};
+use crate::state::{Answer, Execution, ExpiryState, Message, Process, State, Waiter};
 use crate::store::limits;
 use crate::variant::Variant;
-use crate::world::{World, WriteOutcome};
 
-impl World {
+impl ProtocolModel {
     pub(crate) fn command(id: WriteId) -> WriteKey {
         WriteKey {
             lock: lock_id(1),
@@ -21,7 +21,7 @@ impl World {
     }
 
     /// Steps 0 and 1.
-    pub(crate) fn ask(state: &mut State, process: usize, id: WriteId) -> Option<()> {
+    pub(crate) fn request(state: &mut State, process: usize, id: WriteId) -> Option<()> {
         let (snapshot, command) = (state.store.snapshot(), Self::command(id));
         let decision = policy::decide_write(
             Some(&snapshot),
@@ -33,13 +33,13 @@ impl World {
         let Ok(WriteDecision::Write(permitted)) = decision else {
             return None;
         };
-        // Another's intent is waited for.
+        // A request waits while the lock has another intent.
         if snapshot.prepared().is_some() {
             return None;
         }
         state.processes[process] = Process::Decided {
             write: id,
-            seen: snapshot.revision,
+            loaded: snapshot.revision,
             supersedes: permitted.supersedes,
         };
         Some(())
@@ -49,7 +49,7 @@ impl World {
     pub(crate) fn prepare(&self, state: &mut State, process: usize) -> Option<()> {
         let Process::Decided {
             write,
-            seen,
+            loaded,
             supersedes,
         } = state.processes[process].clone()
         else {
@@ -57,8 +57,8 @@ impl World {
         };
         state.processes[process] = Process::Idle;
         let snapshot = state.store.snapshot();
-        if seen != snapshot.revision && !self.is(Variant::DecideBeforeTheTurn) {
-            // Load and decide again.
+        if loaded != snapshot.revision && !self.is(Variant::DecideBeforePreparing) {
+            // The save is stale: the process loads and decides again.
             return Some(());
         }
         let permitted = policy::Permitted {
@@ -70,12 +70,13 @@ impl World {
             epoch: Epoch(1),
             lease: LEASE,
         };
-        let blind = LockSnapshot {
+        // A weakened variant prepares beside another intent, which `prepare` asserts against.
+        let without_intents = LockSnapshot {
             unfinished: Vec::new(),
             ..snapshot.clone()
         };
         let (prepared, save) = policy::prepare(
-            &blind,
+            &without_intents,
             &Self::command(write),
             &permitted,
             &principal(),
@@ -84,9 +85,11 @@ impl World {
             state.now(),
         );
         state.store.save(save);
-        let version = snapshot.shadow_version.expect("it was seen");
+        let version = snapshot
+            .shadow_version
+            .expect("the model starts with a version");
         let (attempt, step) = Attempt::for_request(version);
-        state.processes[process] = Process::Driving(Box::new(Driving {
+        state.processes[process] = Process::Executing(Box::new(Execution {
             write: prepared.id,
             epoch: Epoch(1),
             attempt,
@@ -94,37 +97,37 @@ impl World {
             supersedes,
             cleared: snapshot.uncleared.iter().map(|w| w.id).collect(),
             waits: false,
-            answers: true,
+            is_request: true,
         }));
         Some(())
     }
 
-    /// The next step of whoever drives an intent.
-    pub(crate) fn go(&self, state: &mut State, process: usize) -> Option<()> {
-        let Process::Driving(mut driving) = state.processes[process].clone() else {
+    /// The process executes the next step of its attempt.
+    pub(crate) fn proceed(&self, state: &mut State, process: usize) -> Option<()> {
+        let Process::Executing(mut execution) = state.processes[process].clone() else {
             return None;
         };
-        if driving.waits {
+        if execution.waits {
             return None;
         }
-        let id = driving.write;
-        let owned = state.store.writes[&id].intent().map(|i| i.epoch) == Some(driving.epoch);
+        let id = execution.write;
+        let owned = state.store.writes[&id].intent().map(|i| i.epoch) == Some(execution.epoch);
         let owned =
             owned || self.is(Variant::NoEpochCheck) && state.store.writes[&id].intent().is_some();
-        let observation = match driving.step.clone() {
+        let observation = match execution.step.clone() {
             Step::Send(version) => {
                 let expected = match self.variant {
-                    Variant::NoVersionInTheUpdate => None,
-                    Variant::VersionReadAfterTheOwnershipCheck => Some(state.shadow.version),
+                    Variant::UnconditionalUpdate => None,
+                    Variant::ReadVersionAfterOwnershipCheck => Some(state.shadow.version),
                     _ => Some(version),
                 };
-                return self.dispatch(state, process, driving, Some(id), expected);
+                return self.dispatch(state, process, execution, Some(id), expected);
             }
             Step::Fence(version) => {
                 if self.is(Variant::NoFence) {
                     Observation::Accepted(version)
                 } else {
-                    return self.dispatch(state, process, driving, None, Some(version));
+                    return self.dispatch(state, process, execution, None, Some(version));
                 }
             }
             Step::Read => {
@@ -139,31 +142,31 @@ impl World {
             Step::CheckOwnership if owned => Observation::Owned,
             Step::CheckOwnership => Observation::NotOwned,
             Step::Pause => Observation::Paused,
-            // A shadow is never missing here.
+            // The model's shadow always exists.
             Step::Create => return None,
             Step::Commit(version) if owned => {
                 let snapshot = state.store.snapshot();
                 let prepared = state.store.writes[&id].clone();
                 let (limits, now) = (limits(), state.now());
-                let cleared = &driving.cleared;
+                let cleared = &execution.cleared;
                 let (_, save) =
                     policy::commit(&snapshot, &prepared, version, cleared, &limits, now);
                 state.store.save(save);
-                return self.close(state, process, &driving);
+                return self.close(state, process, &execution);
             }
             Step::Abort(reason, version) if owned => {
                 let snapshot = state.store.snapshot();
                 let prepared = state.store.writes[&id].clone();
                 let save = policy::abort(&snapshot, &prepared, &reason, version, state.now());
                 state.store.save(save);
-                return self.close(state, process, &driving);
+                return self.close(state, process, &execution);
             }
             Step::Commit(_) | Step::Abort(..) | Step::ReadOutcome => {
-                return self.close(state, process, &driving);
+                return self.close(state, process, &execution);
             }
         };
-        driving.step = driving.attempt.next(observation);
-        state.processes[process] = Process::Driving(driving);
+        execution.step = execution.attempt.next(observation);
+        state.processes[process] = Process::Executing(execution);
         Some(())
     }
 
@@ -171,7 +174,7 @@ impl World {
         &self,
         state: &mut State,
         process: usize,
-        mut driving: Box<Driving>,
+        mut execution: Box<Execution>,
         put: Option<WriteId>,
         expected: Option<ShadowVersion>,
     ) -> Option<()> {
@@ -179,7 +182,7 @@ impl World {
             return None;
         }
         let (remove, clear) = match put {
-            Some(_) => (driving.supersedes.clone(), driving.cleared.clone()),
+            Some(_) => (execution.supersedes.clone(), execution.cleared.clone()),
             None => (Vec::new(), Vec::new()),
         };
         state.send(Message {
@@ -187,70 +190,76 @@ impl World {
             remove,
             clear,
             expected,
-            to: Some(Waiter::Process(process)),
-            of: Some(driving.write),
+            waiter: Some(Waiter::Process(process)),
+            write: Some(execution.write),
         });
-        driving.waits = true;
-        state.processes[process] = Process::Driving(driving);
+        execution.waits = true;
+        state.processes[process] = Process::Executing(execution);
         Some(())
     }
 
-    /// The intent is closed, by whomever: the client is told what became of it. `None`: it is somebody else's and open.
-    pub(crate) fn close(&self, state: &mut State, process: usize, driving: &Driving) -> Option<()> {
-        let write = &state.store.writes[&driving.write];
-        let told = match &write.state {
+    /// The intent is closed, and the client gets its answer. `None`: another process has the intent, and it is open.
+    pub(crate) fn close(
+        &self,
+        state: &mut State,
+        process: usize,
+        execution: &Execution,
+    ) -> Option<()> {
+        let write = &state.store.writes[&execution.write];
+        let answer = match &write.state {
             WriteState::Prepared(_) => return None,
-            WriteState::Aborted { .. } => Told::NotUpdated,
-            _ => Told::WriteReceipt,
+            WriteState::Aborted { .. } => Answer::NotUpdated,
+            _ => Answer::Ok,
         };
-        if driving.answers {
-            state.told.insert(driving.write, told);
+        if execution.is_request {
+            state.answers.insert(execution.write, answer);
         }
         state.processes[process] = Process::Idle;
         Some(())
     }
 
     pub(crate) fn observe(&self, state: &mut State, process: usize, observation: Observation) {
-        let Process::Driving(driving) = &mut state.processes[process] else {
+        let Process::Executing(execution) = &mut state.processes[process] else {
             return;
         };
-        driving.waits = false;
+        execution.waits = false;
         let refused = matches!(observation, Observation::NotApplied(_));
         let unknown = observation == Observation::Unknown;
-        let gives_up = self.is(Variant::RefusedAtOnceOnATimeout) && unknown
-            || self.is(Variant::RefusalTrustedAfterAnUnknownAttempt) && refused;
-        driving.step = match gives_up && matches!(driving.step, Step::Send(_)) {
+        let gives_up = self.is(Variant::AbortOnTimeout) && unknown
+            || self.is(Variant::TrustRefusalAfterUnknownOutcome) && refused;
+        execution.step = match gives_up && matches!(execution.step, Step::Send(_)) {
             true => Step::Abort(FailureReason::Unavailable, None),
-            false => driving.attempt.next(observation),
+            false => execution.attempt.next(observation),
         };
     }
 
+    /// The process no longer waits for the answer.
     pub(crate) fn time_out(&self, state: &mut State, process: usize) -> Option<()> {
-        let Process::Driving(driving) = &state.processes[process] else {
+        let Process::Executing(execution) = &state.processes[process] else {
             return None;
         };
-        if !driving.waits {
+        if !execution.waits {
             return None;
         }
-        state.orphan(Waiter::Process(process));
+        state.detach(Waiter::Process(process));
         self.observe(state, process, Observation::Unknown);
         Some(())
     }
 
-    /// A client's time is over, or a process dies; a take-over finds the intent.
+    /// The deadline of a request passes, or the process crashes. The intent stays open for a take-over.
     pub(crate) fn give_up(state: &mut State, process: usize) -> Option<()> {
-        let Process::Driving(driving) = &state.processes[process] else {
+        let Process::Executing(execution) = &state.processes[process] else {
             return None;
         };
-        if driving.answers {
-            state.told.insert(driving.write, Told::Undecided);
+        if execution.is_request {
+            state.answers.insert(execution.write, Answer::Undecided);
         }
-        state.orphan(Waiter::Process(process));
+        state.detach(Waiter::Process(process));
         state.processes[process] = Process::Idle;
         Some(())
     }
 
-    /// Step 8. A lease may end at any moment: whoever has it may have stopped, and goes on later.
+    /// Step 8. A lease can end at any time, because its process can stop and continue later.
     pub(crate) fn take_over(&self, state: &mut State, process: usize) -> Option<()> {
         if state.processes[process] != Process::Idle {
             return None;
@@ -266,7 +275,7 @@ impl World {
         state.store.writes.insert(id, write);
         state.store.revision = state.store.revision.next();
         let (attempt, step) = Attempt::for_recoverer();
-        state.processes[process] = Process::Driving(Box::new(Driving {
+        state.processes[process] = Process::Executing(Box::new(Execution {
             write: id,
             epoch,
             attempt,
@@ -274,49 +283,47 @@ impl World {
             supersedes: Vec::new(),
             cleared: Vec::new(),
             waits: false,
-            answers: false,
+            is_request: false,
         }));
         Some(())
     }
 
-    pub(crate) fn deliver(&self, state: &mut State, at: usize, fate: WriteOutcome) -> Option<()> {
+    pub(crate) fn deliver(&self, state: &mut State, at: usize, delivery: Delivery) -> Option<()> {
         let message = state.messages.get(at)?.clone();
-        // Equal messages have equal fates.
+        // Deliveries of equal messages lead to equal states.
         if at > 0 && state.messages[at - 1] == message {
             return None;
         }
         state.messages.remove(at);
-        let answer = match fate {
-            WriteOutcome::Lost => return Some(()),
-            WriteOutcome::Refused => Observation::NotApplied(FailureReason::Throttled),
-            WriteOutcome::Answered | WriteOutcome::AnswerLost => {
-                match state.shadow.take(&message) {
-                    true => Observation::Accepted(state.shadow.version),
-                    false => Observation::Conflict,
-                }
-            }
+        let answer = match delivery {
+            Delivery::Lost => return Some(()),
+            Delivery::Refused => Observation::NotApplied(FailureReason::Throttled),
+            Delivery::Answered | Delivery::AnswerLost => match state.shadow.update(&message) {
+                true => Observation::Accepted(state.shadow.version),
+                false => Observation::Conflict,
+            },
         };
-        if fate == WriteOutcome::AnswerLost {
+        if delivery == Delivery::AnswerLost {
             return Some(());
         }
-        let to = match message.to {
-            // A late answer passes for that of whoever waits with the same token.
-            None if self.is(Variant::OneTokenForUpdateAndFence) => {
-                self.who_waits(state, message.of)
+        let waiter = match message.waiter {
+            // A late answer is taken as the answer to the request with the same token.
+            None if self.is(Variant::SameTokenForUpdateAndFence) => {
+                self.waiter_of(state, message.write)
             }
-            to => to,
+            waiter => waiter,
         };
-        match to? {
+        match waiter? {
             Waiter::Process(process) => {
-                if message.to.is_none() {
-                    state.orphan(Waiter::Process(process));
+                if message.waiter.is_none() {
+                    state.detach(Waiter::Process(process));
                 }
                 self.observe(state, process, answer);
             }
             Waiter::Expiry => {
-                if let Expiring::Waits(id, seen) = state.expiring {
-                    state.expiring = match answer {
-                        Observation::Accepted(version) => Expiring::Removed(id, seen, version),
+                if let ExpiryState::Waits(id, loaded) = state.expiry {
+                    state.expiry = match answer {
+                        Observation::Accepted(version) => ExpiryState::Removed(id, loaded, version),
                         _ => Self::load_for_expiry(state, id),
                     };
                 }
@@ -325,8 +332,9 @@ impl World {
         Some(())
     }
 
-    pub(crate) fn who_waits(&self, state: &State, of: Option<WriteId>) -> Option<Waiter> {
-        let waits = |process: &Process| matches!(process, Process::Driving(d) if d.waits && Some(d.write) == of);
+    /// The process that waits for an answer to a message of this write.
+    pub(crate) fn waiter_of(&self, state: &State, write: Option<WriteId>) -> Option<Waiter> {
+        let waits = |process: &Process| matches!(process, Process::Executing(d) if d.waits && Some(d.write) == write);
         let at = state.processes.iter().position(waits)?;
         Some(Waiter::Process(at))
     }

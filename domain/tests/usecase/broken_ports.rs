@@ -1,4 +1,4 @@
-//! What is broken on purpose, so that the test of a point must notice it.
+//! Ports that are broken on purpose. The test of a crash point must fail with them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,35 +12,35 @@ use keywright_domain::ports::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     Nothing,
-    /// The process updates the shadow before it has prepared the write.
+    /// The process updates the shadow before it prepares the write.
     SendsFirst,
-    /// Nobody takes an intent over.
-    NobodyRecovers,
-    /// An intent that was taken over once is never given to anybody again.
+    /// No intent is ever claimed.
+    NoRecovery,
+    /// After one claim, no intent is claimed any more.
     RecoversOnce,
-    /// Updates that put an entry are taken at any version.
+    /// Updates that put an entry are unconditional.
     AnyVersion,
-    /// Whoever reads the shadow sees no entries.
+    /// Reads of the shadow return no entries.
     BlindReads,
-    /// A save is taken whatever has happened to the lock since.
+    /// Saves are applied at any revision.
     StaleSaves,
-    /// A save that records an event is answered and lost.
-    HastyCommit,
-    /// A save that records an event leaves the write as it was.
+    /// A save with events is answered and not made.
+    LostCommit,
+    /// A save with events leaves the writes as they were.
     TornCommit,
 }
 
 impl Broken {
-    /// Between all processes and the world.
-    pub(crate) fn world(self, ports: &Ports) -> Ports {
+    /// The ports of all processes.
+    pub(crate) fn all_processes(self, ports: &Ports) -> Ports {
         match self {
             Self::SendsFirst => ports.clone(),
             _ => self.around(ports),
         }
     }
 
-    /// Between one process and its ports.
-    pub(crate) fn process(self, ports: &Ports) -> Ports {
+    /// The ports of the process that stops.
+    pub(crate) fn stopping_process(self, ports: &Ports) -> Ports {
         match self {
             Self::SendsFirst => self.around(ports),
             _ => ports.clone(),
@@ -89,7 +89,7 @@ impl LockRepo for BrokenStore {
                     let _ = self.shadow.update(&write.thing, put).await;
                 }
             }
-            Broken::HastyCommit if commits => return Ok(()),
+            Broken::LostCommit if commits => return Ok(()),
             Broken::TornCommit if commits => save.writes.clear(),
             Broken::StaleSaves => {
                 if let Some(known) = self.locks.load(save.lock).await? {
@@ -101,12 +101,12 @@ impl LockRepo for BrokenStore {
         self.locks.save(save).await
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         match self.broken {
-            Broken::NobodyRecovers => Ok(None),
+            Broken::NoRecovery => Ok(None),
             Broken::RecoversOnce if self.claimed.load(Ordering::Relaxed) => Ok(None),
             _ => {
-                let claimed = self.locks.claim(owner, lease).await?;
+                let claimed = self.locks.claim(worker, lease).await?;
                 self.claimed.fetch_or(claimed.is_some(), Ordering::Relaxed);
                 Ok(claimed)
             }

@@ -1,0 +1,67 @@
+//! Withdrawal of writes.
+
+use keywright_adapters::decorator::Fault;
+use keywright_domain::WithdrawError;
+use keywright_domain::model::WriteId;
+
+use crate::harness::{Harness, succeeded};
+
+#[tokio::test(start_paused = true)]
+async fn withdrawal_removes_an_open_write_and_rejects_a_settled_one() {
+    let harness = Harness::new().await;
+    let written = harness.write("key", Some(2)).await.expect("written");
+    let ended = harness.withdraw(written.write).await.expect("withdrawn");
+    assert_eq!(ended.state.name(), "WITHDRAWN");
+    harness.check_at_rest().await;
+    let again = harness.withdraw(written.write).await;
+    assert_eq!(again, Ok(ended), "a repeated withdrawal returns the write");
+    let names = harness.event_names().await;
+    assert_eq!(names.last(), Some(&"KeyWriteWithdrawn"));
+    assert_eq!(names.len(), 3, "the withdrawal is recorded once");
+    let settled = harness
+        .write("other", Some(3))
+        .await
+        .expect("written")
+        .write;
+    let report = harness.report(settled, succeeded()).await;
+    harness.settle(&report).await;
+    let late = harness.withdraw(settled).await;
+    assert!(
+        matches!(late, Err(WithdrawError::AlreadyEnded(_))),
+        "{late:?}"
+    );
+    let unknown = harness.withdraw(WriteId::from_u128(404)).await;
+    assert_eq!(unknown, Err(WithdrawError::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_succeeds_when_the_answer_to_its_save_is_lost() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    for _ in 0..2 {
+        harness.inject([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
+        let withdrawn = harness.withdraw(id).await.expect("withdrawn");
+        assert_eq!(
+            withdrawn.state.name(),
+            "WITHDRAWN",
+            "also when the withdrawal is repeated"
+        );
+    }
+    let names = harness.event_names().await;
+    assert_eq!(
+        names.iter().filter(|n| **n == "KeyWriteWithdrawn").count(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_that_removed_the_entry_does_not_fail() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    // The entry is removed, the save fails, and then a read of the shadow is refused.
+    let saves = [Fault::Pass, Fault::NotSent, Fault::NotSent];
+    harness.inject([&[], &[Fault::Pass, Fault::Refuse]], [&saves, &[]]);
+    let withdrawn = harness.withdraw(id).await;
+    assert!(withdrawn.is_ok(), "{withdrawn:?}");
+    harness.check_at_rest().await;
+}
