@@ -1,4 +1,4 @@
-//! Where a broker is, and how it is to be trusted.
+//! The address of a broker, and the TLS configuration and credentials for connecting to it.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,44 +11,44 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// AWS IoT takes MQTT on the port of HTTPS from who says so in the handshake.
+/// AWS IoT accepts MQTT on port 443 from clients that offer this protocol in the TLS handshake (ALPN).
 const AWS_ALPN: (u16, &[u8]) = (443, b"x-amzn-mqtt-ca");
 
-/// The ports of an address that names none.
-const PLAIN_PORT: NonZeroU16 = NonZeroU16::new(1883).expect("it is not 0");
-const TLS_PORT: NonZeroU16 = NonZeroU16::new(8883).expect("it is not 0");
+/// The ports of addresses without a port.
+const PLAIN_PORT: NonZeroU16 = NonZeroU16::new(1883).expect("1883 is not 0");
+const TLS_PORT: NonZeroU16 = NonZeroU16::new(8883).expect("8883 is not 0");
 
 /// The address of a broker: `mqtt://host:1883` for plain TCP, `mqtts://host:8883` for TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerUrl {
-    /// A name or an address; one of IPv6 without its brackets.
+    /// A host name or an IP address; IPv6 without brackets.
     host: String,
     port: u16,
     tls: bool,
 }
 
-/// A broker that cannot be used as it is described.
+/// The address or a file of a broker cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBroker {
-    /// Not an address.
+    /// The text is not an address.
     #[error("write it as mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")]
     Url,
-    /// Credentials in an address end up in logs and lists of processes.
+    /// The address contains credentials, which would appear in logs and process lists.
     #[error("leave user and password out of the broker's address")]
     LoginInUrl,
-    /// Files about TLS for a connection without it.
+    /// TLS files are given for an address without TLS.
     #[error("certificates need a broker's address with mqtts://, and it says mqtt://")]
     TlsFilesWithoutTls,
-    /// Half of a pair.
+    /// A client certificate is given without its key, or the other way round.
     #[error("a client certificate and its key go together")]
     HalfAnIdentity,
-    /// A file that cannot be used.
-    #[error("cannot use {}: {why}", path.display())]
+    /// A file cannot be used.
+    #[error("cannot use {}: {reason}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        reason: String,
     },
 }
 
@@ -93,7 +93,7 @@ impl FromStr for BrokerUrl {
 }
 
 impl BrokerUrl {
-    /// The host: a name, or an address without brackets.
+    /// The host name or IP address; IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -113,20 +113,20 @@ impl fmt::Display for BrokerUrl {
     }
 }
 
-/// The files that a connection needs besides the address.
+/// The files of a broker's TLS configuration and login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificates that broker certificates are traced back to (PEM); those of the system without it.
+    /// The trusted root certificates (PEM); `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// The certificate that the broker is shown, with those between it and its root (PEM).
+    /// The client certificate, followed by its intermediate certificates (PEM).
     pub certificate: Option<PathBuf>,
-    /// Its private key (PEM).
+    /// The private key of the client certificate (PEM).
     pub key: Option<PathBuf>,
-    /// A user's name, and the file with the password.
+    /// The user name, and the file with the password.
     pub login: Option<(String, PathBuf)>,
 }
 
-/// A broker, ready to be connected to. Clones share what was read.
+/// A broker with everything that is needed to connect to it. Clones share the TLS configuration.
 #[derive(Clone)]
 pub struct Broker {
     pub(crate) url: BrokerUrl,
@@ -135,8 +135,10 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Reads the files.
+    ///
     /// # Errors
-    /// A file cannot be used, or does not go with the others; the text names it.
+    /// A file cannot be used, or does not match the others; the text names it.
     pub fn new(url: BrokerUrl, files: &TlsFiles) -> Result<Self, InvalidBroker> {
         let identity = match (&files.certificate, &files.key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -172,10 +174,10 @@ impl fmt::Debug for Broker {
     }
 }
 
-fn unusable(path: &Path, why: &dyn fmt::Display) -> InvalidBroker {
+fn unusable(path: &Path, reason: &dyn fmt::Display) -> InvalidBroker {
     InvalidBroker::File {
         path: path.to_owned(),
-        why: why.to_string(),
+        reason: reason.to_string(),
     }
 }
 
@@ -191,7 +193,7 @@ fn client_config(
                 roots.add(certificate).map_err(|e| unusable(path, &e))?;
             }
         }
-        // Some of a system's certificates may be unreadable; what is left has to do.
+        // Some of the system's certificates may be unreadable; the others are used.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
@@ -199,7 +201,7 @@ fn client_config(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("the provider knows TLS 1.2 and 1.3")
+        .expect("the provider supports TLS 1.2 and 1.3")
         .with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -207,8 +209,9 @@ fn client_config(
             let chain = certificates(certificate)?;
             let private = PrivateKeyDer::from_pem_file(key)
                 .map_err(|e| invalid_pem(key, e, "it must hold a private key in PEM"))?;
-            let both = builder.with_client_auth_cert(chain, private);
-            both.map_err(|e| unusable_identity(certificate, key, &e))?
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|e| unusable_identity(certificate, key, &e))?
         }
     };
     if url.port == AWS_ALPN.0 {
@@ -228,7 +231,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidBrok
     }
 }
 
-/// A file that cannot be read is another fault than one with the wrong content.
+/// Distinguishes a file that cannot be read from one with the wrong content.
 fn invalid_pem(path: &Path, error: pem::Error, content: &str) -> InvalidBroker {
     match error {
         pem::Error::Io(error) => unusable(path, &error),
@@ -236,16 +239,16 @@ fn invalid_pem(path: &Path, error: pem::Error, content: &str) -> InvalidBroker {
     }
 }
 
-/// Names the file that has to be changed.
+/// An error that names the file which the operator has to replace.
 fn unusable_identity(certificate: &Path, key: &Path, error: &rustls::Error) -> InvalidBroker {
     match error {
         rustls::Error::InconsistentKeys(_) => {
-            let why = format!("it is not the key of {}", certificate.display());
-            unusable(key, &why)
+            let reason = format!("it is not the key of {}", certificate.display());
+            unusable(key, &reason)
         }
         rustls::Error::InvalidCertificate(_) => {
-            let why = format!("it must be a certificate of X.509 version 3 ({error})");
-            unusable(certificate, &why)
+            let reason = format!("it must be a certificate of X.509 version 3 ({error})");
+            unusable(certificate, &reason)
         }
         _ => unusable(key, &error),
     }
@@ -256,8 +259,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_and_shown() {
-        for (text, shown) in [
+    fn parses_and_prints_addresses() {
+        for (text, printed) in [
             ("mqtt://localhost", "mqtt://localhost:1883"),
             (
                 "mqtts://broker.example.com",
@@ -268,7 +271,7 @@ mod tests {
             ("mqtt://[::1]", "mqtt://[::1]:1883"),
             ("mqtts://[fe80::1]:1", "mqtts://[fe80::1]:1"),
         ] {
-            assert_eq!(text.parse::<BrokerUrl>().expect(text).to_string(), shown);
+            assert_eq!(text.parse::<BrokerUrl>().expect(text).to_string(), printed);
         }
         for text in [
             "localhost:1883",
@@ -290,16 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn files_that_do_not_go_together_are_refused() {
+    fn rejects_files_that_do_not_match() {
         let url = |text: &str| text.parse::<BrokerUrl>().expect("an address");
         let file = || Some(PathBuf::from("/nowhere/file.pem"));
         let half = TlsFiles {
             certificate: file(),
             ..TlsFiles::default()
         };
-        let refused = |url, files| Broker::new(url, &files).expect_err("it is refused");
+        let rejection = |url, files| Broker::new(url, &files).expect_err("rejected");
         assert_eq!(
-            refused(url("mqtts://a"), half),
+            rejection(url("mqtts://a"), half),
             InvalidBroker::HalfAnIdentity
         );
         let ca = TlsFiles {
@@ -307,10 +310,10 @@ mod tests {
             ..TlsFiles::default()
         };
         assert_eq!(
-            refused(url("mqtt://a"), ca.clone()),
+            rejection(url("mqtt://a"), ca.clone()),
             InvalidBroker::TlsFilesWithoutTls
         );
-        let missing = refused(url("mqtts://a"), ca).to_string();
+        let missing = rejection(url("mqtts://a"), ca).to_string();
         assert!(missing.contains("/nowhere/file.pem"), "{missing}");
     }
 }

@@ -1,26 +1,64 @@
-//! A connection to an MQTT 3.1.1 broker, renewed as a whole when it is lost.
+//! A client of an MQTT 3.1.1 broker whose connection is replaced as a whole when it is lost.
 //!
-//! What a connection had in its queues goes with it: nothing is sent late, and whoever waits for an answer
-//! hears at once that none will come. A connection counts as up when the broker has granted every
-//! subscription. It knows nothing of shadows or keys.
+//! Each connection has its own queue, which is dropped with the connection: nothing is sent late, and a caller that waits for an
+//! answer learns at once that none will come. A connection counts as up once the broker has granted every subscription.
+//!
+//! ```no_run
+//! use keywright_mqtt::{Broker, Handler, Message, QoS, Session, SessionOptions, TlsFiles};
+//! use std::time::Duration;
+//!
+//! struct Printer;
+//!
+//! impl Handler for Printer {
+//!     fn up(&mut self, _connection: u64) {}
+//!     fn down(&mut self, _connection: u64, reason: &str) {
+//!         println!("not connected: {reason}");
+//!     }
+//!     fn message(&mut self, message: Message) {
+//!         println!("{}: {} bytes", message.topic(), message.payload().len());
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::new("mqtt://localhost".parse()?, &TlsFiles::default())?;
+//! let options = SessionOptions {
+//!     client_id: "printer".into(),
+//!     filters: vec!["doors/#".into()],
+//!     persistent: false,
+//!     manual_acks: false,
+//! };
+//! let session = Session::start(broker, options, Printer);
+//! let connection = session.connection_within(Duration::from_secs(5)).await?;
+//! connection.publish("doors/front", QoS::AtLeastOnce, "open".into()).await?;
+//! # Ok(())
+//! # }
+//! ```
 #![warn(missing_docs)]
 
 mod broker;
+mod connection;
+mod connection_error;
+mod message;
 #[cfg(feature = "mosquitto")]
 pub mod mosquitto;
+mod options;
 mod outbound;
 mod packets;
+mod runner;
 mod session;
 mod transport;
 
 pub use broker::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
-pub use session::{Connection, Handler, Message, NotSent, Session, SessionOptions};
+pub use connection::{Connection, NotSent};
+pub use message::{Handler, Message};
+pub use options::SessionOptions;
+pub use session::Session;
 
-/// How surely a message is delivered: at most once, or at least once.
+/// The quality of service of a message: at most once, or at least once.
 pub use rumqttc::QoS;
 
-/// The largest payload that is published, in bytes: AWS IoT's bound.
+/// The size limit of a published payload, in bytes: AWS IoT's limit.
 pub const MAX_PAYLOAD_BYTES: usize = 128 * 1024;
 
-/// The topic and the head of a packet, which come on top of its payload.
+/// How many bytes a packet may have besides its payload: its topic and header.
 const MAX_PACKET_OVERHEAD: usize = 1024;

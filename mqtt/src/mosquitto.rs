@@ -1,4 +1,4 @@
-//! A mosquitto of a test's own, on a free port of loopback, and certificates for it.
+//! A mosquitto process for one test, on a free port of the loopback interface, and TLS certificates for it.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
@@ -25,8 +25,8 @@ pub struct Mosquitto {
     child: Option<Child>,
 }
 
-/// What the pages of documentation recommend besides the listener.
-const SETTINGS: &str = "allow_anonymous true
+/// The settings that docs/shadows.md recommends, without the listener.
+const RECOMMENDED_SETTINGS: &str = "allow_anonymous true
 set_tcp_nodelay true
 max_inflight_messages 100
 max_queued_messages 10000
@@ -38,23 +38,23 @@ log_dest none
 ";
 
 impl Mosquitto {
-    /// A broker over plain TCP.
+    /// Starts a broker without TLS.
     pub fn start() -> Self {
-        Self::with(SETTINGS, None)
+        Self::with(RECOMMENDED_SETTINGS, None)
     }
 
-    /// A broker over plain TCP as it is without a file of settings.
+    /// Starts a broker without TLS, with mosquitto's default settings.
     pub fn start_with_defaults() -> Self {
         Self::with("allow_anonymous true\nuser root\nlog_dest none\n", None)
     }
 
-    /// A broker that shows a certificate and wants to see one: mutual TLS.
+    /// Starts a broker that requires a client certificate (mutual TLS).
     pub fn start_tls(certificates: &Certificates) -> Self {
-        Self::with(SETTINGS, Some(certificates))
+        Self::with(RECOMMENDED_SETTINGS, Some(certificates))
     }
 
     fn with(settings: &str, certificates: Option<&Certificates>) -> Self {
-        // A port that was free may be taken before the broker has it.
+        // Another process may take the free port before the broker does.
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -62,12 +62,12 @@ impl Mosquitto {
             let folder = TempDir::new().unwrap();
             let mut config = format!("listener {port} 127.0.0.1\n{settings}");
             if let Some(files) = certificates {
-                let of = |name: &str| files.path(name).display().to_string();
+                let path = |name: &str| files.path(name).display().to_string();
                 config.push_str(&format!(
                     "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n",
-                    of("ca.pem"),
-                    of("broker.pem"),
-                    of("broker.key"),
+                    path("ca.pem"),
+                    path("broker.pem"),
+                    path("broker.key"),
                 ));
             }
             std::fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
@@ -86,12 +86,11 @@ impl Mosquitto {
     }
 
     fn try_run(&mut self) -> bool {
-        // Debian keeps it where only an administrator's path leads.
-        let elsewhere = Path::new("/usr/sbin/mosquitto");
-        let program = if elsewhere.exists() {
-            elsewhere
-        } else {
-            Path::new("mosquitto")
+        // Debian installs it in a folder that is only in root's PATH.
+        let debian = Path::new("/usr/sbin/mosquitto");
+        let program = match debian.exists() {
+            true => debian,
+            false => Path::new("mosquitto"),
         };
         let child = Command::new(program)
             .arg("-c")
@@ -100,14 +99,14 @@ impl Mosquitto {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.child = Some(child.expect("mosquitto is installed: scripts/test does that"));
+        self.child = Some(child.expect("mosquitto is installed (scripts/test installs it)"));
         for _ in 0..1000 {
             let ended = self.child.as_mut().map(|child| child.try_wait().unwrap());
             if ended.flatten().is_some() {
                 return false;
             }
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                // Where the port was taken meanwhile, that was somebody else, and ours ends.
+                // If another process has taken the port, it has answered, and our broker exits.
                 std::thread::sleep(Duration::from_millis(50));
                 let ended = self.child.as_mut().map(|child| child.try_wait().unwrap());
                 return ended.flatten().is_none();
@@ -117,17 +116,17 @@ impl Mosquitto {
         false
     }
 
-    /// The id of its process.
+    /// The process id.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Where it listens.
+    /// The TCP port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address; over TLS by the name that its certificate is for.
+    /// The address; with TLS it has the host name of the broker's certificate.
     pub fn url(&self) -> BrokerUrl {
         let url = match self.tls {
             true => format!("mqtts://localhost:{}", self.port),
@@ -136,7 +135,7 @@ impl Mosquitto {
         url.parse().unwrap()
     }
 
-    /// Publishes at QoS 1 with `mosquitto_pub`, as somebody else would; with `retain` the broker remembers it.
+    /// Publishes at QoS 1 with `mosquitto_pub`; with `retain` the broker stores the message.
     pub fn publish(&self, topic: &str, payload: &str, retain: bool) {
         let port = self.port.to_string();
         let mut command = Command::new("mosquitto_pub");
@@ -155,14 +154,15 @@ impl Mosquitto {
         if retain {
             command.arg("-r");
         }
-        let told = command.status();
+        let status = command.status();
         assert!(
-            told.expect("mosquitto_pub is installed: scripts/test does that")
+            status
+                .expect("mosquitto_pub is installed (scripts/test installs it)")
                 .success()
         );
     }
 
-    /// SIGKILL: with all that it had in memory.
+    /// Kills the process (SIGKILL), so that it loses its memory.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -170,18 +170,18 @@ impl Mosquitto {
         }
     }
 
-    /// Starts it again on its port.
+    /// Starts the broker again on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        // Its port may be in use for a moment, by a connection of somebody else.
-        let again = (0..50).any(|_| {
-            let runs = self.try_run();
-            if !runs {
+        // A connection of another process may use the port for a moment.
+        let restarted = (0..50).any(|_| {
+            let running = self.try_run();
+            if !running {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            runs
+            running
         });
-        assert!(again, "mosquitto does not start again");
+        assert!(restarted, "mosquitto does not start again");
     }
 }
 
@@ -191,8 +191,8 @@ impl Drop for Mosquitto {
     }
 }
 
-/// A certificate authority, and what it has issued: `ca.pem`, `broker.pem`, `broker.key`, `client.pem`,
-/// `client.key`, `expired.pem`, `expired.key`, and the unrelated `other-ca.pem`, each of them a file.
+/// Files of a certificate authority and of the certificates that it has issued: `ca.pem`, `broker.pem`, `broker.key`,
+/// `client.pem`, `client.key`, `expired.pem`, `expired.key`, and the unrelated `other-ca.pem`.
 pub struct Certificates(TempDir);
 
 impl Default for Certificates {
@@ -202,7 +202,7 @@ impl Default for Certificates {
 }
 
 impl Certificates {
-    /// Makes them.
+    /// Generates all keys and certificates.
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let authority = |name: &str| {
@@ -210,33 +210,33 @@ impl Certificates {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
         };
-        let (ours, other) = (authority("test authority"), authority("another authority"));
-        write(folder.path(), "ca.pem", &ours.pem());
+        let (trusted, other) = (authority("test authority"), authority("another authority"));
+        write(folder.path(), "ca.pem", &trusted.pem());
         write(folder.path(), "other-ca.pem", &other.pem());
-        for (name, hosts, ended) in [
+        for (name, hosts, expired) in [
             ("broker", &["localhost", "::1"][..], false),
             ("client", &[], false),
             ("expired", &[], true),
         ] {
             let mut params = params(name, hosts);
-            if ended {
+            if expired {
                 params.not_before = date_time_ymd(2020, 1, 1);
                 params.not_after = date_time_ymd(2021, 1, 1);
             }
             let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &ours).unwrap();
+            let certificate = params.signed_by(&key, &trusted).unwrap();
             write(folder.path(), &format!("{name}.pem"), &certificate.pem());
             write(folder.path(), &format!("{name}.key"), &key.serialize_pem());
         }
         Self(folder)
     }
 
-    /// One of the files.
+    /// The path of one of the files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// What a client needs that shows the certificate of this name.
+    /// The files of a client with the certificate of this name.
     pub fn files(&self, name: &str) -> TlsFiles {
         TlsFiles {
             ca: Some(self.path("ca.pem")),

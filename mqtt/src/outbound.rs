@@ -1,4 +1,4 @@
-//! What waits to be sent on one connection. It is dropped with the connection, so that nothing is sent late.
+//! The send queue of one connection. It is dropped with the connection, so that nothing is sent late.
 
 use std::sync::Arc;
 
@@ -6,40 +6,42 @@ use rumqttc::{PubAck, Publish, Request};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Publishes that may wait.
-const MAX_WAITING: usize = 256;
+/// Publishes that may be queued.
+const MAX_QUEUED: usize = 256;
 
 enum Queued {
     Publish(Publish, OwnedSemaphorePermit),
-    /// Acknowledgements are not counted: there are at most as many as messages that the broker has sent and that are
-    /// not acknowledged, which the 65,535 packet ids of MQTT bound. One that was left out would use up a packet id.
+    /// The packet id. Acknowledgements need no limit: the 65,535 packet ids of MQTT bound the unacknowledged messages that the
+    /// broker sends. A dropped acknowledgement would block its packet id.
     Acknowledge(u16),
 }
 
-/// The sending end. What is sent keeps its order, acknowledgements included.
+/// The sending end. Publishes and acknowledgements keep their order.
 #[derive(Clone)]
 pub(crate) struct OutboundQueue {
     queue: UnboundedSender<Queued>,
     room: Arc<Semaphore>,
 }
 
-/// The end at the connection. Once it is dropped, nothing is accepted any more.
+/// The receiving end, held by the connection. After it is dropped, the queue accepts nothing.
 pub(crate) struct Outbound {
     queue: UnboundedReceiver<Queued>,
     room: Arc<Semaphore>,
 }
 
-/// Why a publish was not queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A publish was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotQueued {
+    #[error("the queue of messages to the broker is full")]
     Full,
-    ConnectionOver,
+    #[error("the connection to the broker has ended")]
+    ConnectionEnded,
 }
 
-/// The two ends of a new queue.
+/// Makes a queue.
 pub(crate) fn outbound() -> (OutboundQueue, Outbound) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let room = Arc::new(Semaphore::new(MAX_WAITING));
+    let room = Arc::new(Semaphore::new(MAX_QUEUED));
     let sender = OutboundQueue {
         queue: sender,
         room: room.clone(),
@@ -56,7 +58,7 @@ impl OutboundQueue {
     pub(crate) fn try_publish(&self, publish: Publish) -> Result<(), NotQueued> {
         let permit = self.room.clone().try_acquire_owned().map_err(|e| match e {
             tokio::sync::TryAcquireError::NoPermits => NotQueued::Full,
-            tokio::sync::TryAcquireError::Closed => NotQueued::ConnectionOver,
+            tokio::sync::TryAcquireError::Closed => NotQueued::ConnectionEnded,
         })?;
         self.put(Queued::Publish(publish, permit))
     }
@@ -64,11 +66,11 @@ impl OutboundQueue {
     /// Queues a publish as soon as there is room.
     pub(crate) async fn publish(&self, publish: Publish) -> Result<(), NotQueued> {
         let permit = self.room.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| NotQueued::ConnectionOver)?;
+        let permit = permit.map_err(|_| NotQueued::ConnectionEnded)?;
         self.put(Queued::Publish(publish, permit))
     }
 
-    /// Queues an acknowledgement. On a connection that is over it is dropped.
+    /// Queues an acknowledgement, or drops it if the connection has ended.
     pub(crate) fn acknowledge(&self, packet_id: u16) {
         let _ = self.put(Queued::Acknowledge(packet_id));
     }
@@ -76,17 +78,17 @@ impl OutboundQueue {
     fn put(&self, queued: Queued) -> Result<(), NotQueued> {
         self.queue
             .send(queued)
-            .map_err(|_| NotQueued::ConnectionOver)
+            .map_err(|_| NotQueued::ConnectionEnded)
     }
 }
 
 impl Outbound {
-    /// Waits for the next request. Nothing is lost when the returned future is dropped.
+    /// Waits for the next request. Cancel-safe: no request is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Request> {
         self.queue.recv().await.map(request)
     }
 
-    /// The next request, if there is one.
+    /// The next request, if one is queued.
     pub(crate) fn try_next(&mut self) -> Option<Request> {
         self.queue.try_recv().ok().map(request)
     }
@@ -102,7 +104,7 @@ impl Drop for Outbound {
     }
 }
 
-/// The permit of a publish is given back here: from now on the connection's own bounds hold it.
+/// Releases the permit of a publish: from here on the limits of the connection apply to it.
 fn request(queued: Queued) -> Request {
     match queued {
         Queued::Publish(publish, permit) => {

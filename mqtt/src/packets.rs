@@ -1,71 +1,40 @@
-//! One MQTT connection as a stream of packets: the bytes are ours, the protocol is that of rumqttc's [`MqttState`].
+//! One MQTT connection as a stream of packets. The protocol state and the codec are rumqttc's ([`MqttState`]); reading and
+//! writing the bytes is done here.
 //!
-//! rumqttc's own event loop is not used. It reconnects by itself and then sends what was queued for the connection
-//! that was lost, and its TLS needs a version of rustls-webpki with known vulnerabilities.
+//! rumqttc's event loop is not used: it reconnects by itself and then sends messages that were queued for the lost connection,
+//! and its TLS needs a version of rustls-webpki with known vulnerabilities.
 
 use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes;
-use rumqttc::{
-    Connect, ConnectReturnCode, Event, Login, MqttState, Packet, PingReq, Request, StateError,
-};
+use rumqttc::{Connect, ConnectReturnCode, Event, Login, MqttState, Packet, PingReq, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::broker::Broker;
-use crate::session::SessionOptions;
+use crate::connection_error::ConnectionError;
+use crate::options::SessionOptions;
 use crate::transport::{self, ByteStream};
 use crate::{MAX_PACKET_OVERHEAD, MAX_PAYLOAD_BYTES};
 
-/// The time without a packet from us after which a broker takes us for dead, less the half that MQTT adds to it.
+/// The keep-alive interval that is announced to the broker. It closes a connection on which it receives nothing for one and a
+/// half times as long.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Publishes of QoS 1 without their acknowledgement; AWS IoT allows 100.
+/// Unacknowledged publishes at QoS 1; AWS IoT allows 100.
 const MAX_IN_FLIGHT: u16 = 100;
 
-/// What a broker may send: as much as MQTT allows. A session that a broker keeps gives a message again until it is
-/// acknowledged, so that one which is refused for its size would end every connection there is. Brokers bound
-/// what they take in (`message_size_limit` of mosquitto).
-const MAX_INCOMING: usize = 256 * 1024 * 1024;
+/// The size limit of received packets: the largest size that MQTT allows. In a persistent session the broker delivers a message
+/// again until it is acknowledged, so a rejected one would end every further connection. Brokers limit what they accept
+/// (`message_size_limit` of mosquitto).
+const MAX_INCOMING_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes to be written above which no further request is accepted.
-const FULL_OUTPUT: usize = 64 * 1024;
+/// From this many bytes in the output buffer on, no further request is accepted.
+const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Free space before each read. A packet that is larger than this is read in several steps.
+/// Free space in the input buffer before each read, in bytes. Larger packets take several reads.
 const READ_SIZE: usize = 16 * 1024;
-
-/// Why a connection is over, or was never made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("the broker closed the connection")]
-    Closed,
-    #[error("the broker refuses the connection: {0:?}")]
-    Refused(ConnectReturnCode),
-    #[error("the broker answers CONNECT with another packet than CONNACK")]
-    NoConnAck,
-    #[error("MQTT protocol error: {0}")]
-    Protocol(#[from] StateError),
-    #[error("invalid MQTT packet: {0}")]
-    Packet(#[from] mqttbytes::Error),
-}
-
-impl ConnectionError {
-    /// Whether the other side ended the connection without giving a reason.
-    pub(crate) fn is_hang_up(&self) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        match self {
-            Self::Closed => true,
-            Self::Io(e) => matches!(
-                e.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            ),
-            _ => false,
-        }
-    }
-}
 
 /// What [`PacketStream::transfer`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +52,12 @@ pub(crate) struct PacketStream {
     state: MqttState,
     input: BytesMut,
     output: BytesMut,
-    /// Whether bytes may be left in the buffers of TLS.
+    /// Whether the TLS layer may still buffer bytes that were written.
     unflushed: bool,
 }
 
 impl PacketStream {
-    /// Connects, sends CONNECT and waits for CONNACK, for as long as that takes.
+    /// Connects, sends CONNECT and waits for CONNACK, without a time limit of its own.
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses the connection.
@@ -106,7 +75,7 @@ impl PacketStream {
             unflushed: false,
         };
         let mut connect = Connect::new(&options.client_id);
-        // It is 30.
+        // 30 fits into 16 bits.
         connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
         connect.clean_session = !options.persistent;
         connect.login = broker.login.as_ref().map(|(user, password)| Login {
@@ -127,26 +96,26 @@ impl PacketStream {
         }
     }
 
-    /// Whether [`PacketStream::send`] may be called: not too much is waiting to be written or acknowledged.
+    /// Whether [`PacketStream::send`] may be called: the output buffer and the number of unacknowledged publishes are within their limits.
     pub(crate) fn has_room(&self) -> bool {
-        self.output.len() < FULL_OUTPUT
+        self.output.len() < MAX_OUTPUT_BYTES
             && self.state.inflight() < MAX_IN_FLIGHT
             && self.state.collision.is_none()
     }
 
-    /// Whether bytes are waiting to be written.
+    /// Whether bytes wait to be written.
     pub(crate) fn has_output(&self) -> bool {
         !self.output.is_empty() || self.unflushed
     }
 
-    /// Appends a request to what [`PacketStream::transfer`] writes.
+    /// Appends a request to the output buffer, which [`PacketStream::transfer`] writes.
     ///
     /// # Errors
     /// The protocol does not allow it now, or the packet is too large.
     pub(crate) fn send(&mut self, request: Request) -> Result<(), ConnectionError> {
         match self.state.handle_outgoing_packet(request)? {
             Some(packet) => self.encode(&packet),
-            // Its packet id is still in use: it is sent when that is acknowledged.
+            // Its packet id is still in use: the state sends the request when that id is acknowledged.
             None => Ok(()),
         }
     }
@@ -154,12 +123,12 @@ impl PacketStream {
     /// Appends a PINGREQ.
     ///
     /// # Errors
-    /// The one before was not answered.
+    /// The previous ping was not answered.
     pub(crate) fn ping(&mut self) -> Result<(), ConnectionError> {
         self.send(Request::PingReq(PingReq))
     }
 
-    /// Receives or sends some bytes. Nothing is lost when the returned future is dropped.
+    /// Receives or sends some bytes. Cancel-safe: no bytes are lost when the future is dropped.
     ///
     /// # Errors
     /// The connection is lost.
@@ -178,14 +147,13 @@ impl PacketStream {
         }
     }
 
-    /// The next packet among the bytes that were received, answered as the protocol demands; `None`: it is not
-    /// complete yet.
+    /// Decodes the next received packet, and appends the response that the protocol requires. `None`: no packet is complete yet.
     ///
     /// # Errors
-    /// The broker does not keep to the protocol.
+    /// The broker violates the protocol.
     pub(crate) fn next_packet(&mut self) -> Result<Option<Packet>, ConnectionError> {
         loop {
-            // The state also notes what was sent, which nobody needs here.
+            // The events also include sent packets, which are not needed here.
             while let Some(event) = self.state.events.pop_front() {
                 if let Event::Incoming(packet) = event {
                     return Ok(Some(packet));
@@ -201,7 +169,7 @@ impl PacketStream {
     }
 
     fn decode(&mut self) -> Result<Option<Packet>, ConnectionError> {
-        match Packet::read(&mut self.input, MAX_INCOMING) {
+        match Packet::read(&mut self.input, MAX_INCOMING_BYTES) {
             Ok(packet) => Ok(Some(packet)),
             Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -214,8 +182,7 @@ impl PacketStream {
     }
 }
 
-/// Writes some of the output, or flushes what was written. Each call waits for one of them only, so that nothing is
-/// lost when the returned future is dropped.
+/// Writes some of the output, or flushes written bytes. Each call awaits only one of the two, which makes it cancel-safe.
 async fn write(
     writer: &mut WriteHalf<Box<dyn ByteStream>>,
     output: &mut BytesMut,

@@ -9,19 +9,19 @@ use tokio_rustls::TlsConnector;
 
 use crate::broker::Broker;
 
-/// What packets are read from and written to.
+/// A connection that packets are read from and written to.
 pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
-/// Connects to the broker, and does the TLS handshake where its address asks for TLS.
+/// Connects to the broker, with a TLS handshake if its address says `mqtts`.
 ///
 /// # Errors
-/// The host is unknown, does not answer, or one side does not trust the other.
+/// The host is unknown or does not answer, or one side rejects the other's certificate.
 pub(crate) async fn open(broker: &Broker) -> io::Result<Box<dyn ByteStream>> {
     let (host, port) = broker.url.parts();
     let tcp = TcpStream::connect((host, port)).await?;
-    // Without it, a small packet waits up to 40 ms for the acknowledgement of the one before.
+    // Otherwise a small packet waits up to 40 ms for the TCP acknowledgement of the previous one.
     tcp.set_nodelay(true)?;
     let Some(config) = &broker.tls else {
         return Ok(Box::new(tcp));

@@ -1,0 +1,12 @@
+/// How a client presents itself to the broker, and what it subscribes to.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Must be unique on the broker: a second connection with the same client id ends the first.
+    pub client_id: String,
+    /// The topic filters to subscribe to, at QoS 1.
+    pub filters: Vec<String>,
+    /// Whether the broker keeps the subscriptions, and messages of QoS 1, while the client is not connected.
+    pub persistent: bool,
+    /// Whether the handler acknowledges messages; otherwise they are acknowledged when they arrive.
+    pub manual_acks: bool,
+}
