@@ -327,6 +327,9 @@ const CRATES: &[&str] = &[
     "adapters/src/lib.rs",
     "domain/src/lib.rs",
     "testkit/src/lib.rs",
+    "mqtt/src/lib.rs",
+    "sandbox/src/lib.rs",
+    "shadow/src/lib.rs",
     "sqlite/src/lib.rs",
 ];
 

@@ -1,48 +1,48 @@
-//! How a virtual lock behaves.
+//! How a virtual lock behaves, and the text form of that.
 
 use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What a virtual lock does with the writes that it finds.
+/// How a virtual lock handles the writes on its shadow.
 ///
 /// Its text form lists what differs from the default: `latency=200ms,offline=5s,capacity=4,fail=NoSpace,
-/// twice,silent,card=2s`. `offline=always` and `card=never` are possible, too. What is only so for a while says when:
-/// `latency=2s@10s-20s,offline@30s-40s`. Of what is said of the same thing the last one counts.
+/// twice,silent,card=2s`. `offline=always` and `card=never` are possible, too. A property with a time window applies only then:
+/// `latency=2s@10s-20s,offline@30s-40s`. If a property is named several times, the last one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behaviour {
-    /// How long it takes to write a key.
+    /// How long the lock takes to write a key.
     pub latency: Duration,
-    /// When it has no connection.
+    /// When the lock has no connection.
     pub offline: Offline,
-    /// How many key slots it has.
+    /// How many key slots the lock has.
     pub capacity: u64,
-    /// The reason with which it refuses every write.
+    /// The reason with which the lock rejects every write. `None`: it accepts them.
     pub fail: Option<String>,
-    /// It sends each report twice.
+    /// Whether the lock sends each report twice.
     pub twice: bool,
-    /// It writes keys and never says so.
+    /// Whether the lock writes keys without reporting them.
     pub silent: bool,
-    /// It needs a card to write on.
+    /// Whether the lock needs a card to write on.
     pub card: Card,
-    /// What it does otherwise for a while.
-    pub script: Vec<Change>,
+    /// Properties that apply only for a while.
+    pub script: Vec<ScriptedChange>,
 }
 
-/// Something that a virtual lock does for a while. Times count from the first write that any of the virtual locks finds,
-/// so that what is done to them is in step with the load.
+/// A property that applies for a while. Times count from the first write that any of the virtual locks finds, so that scripts are in
+/// step with the load.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// When it begins.
+pub struct ScriptedChange {
+    /// When it starts to apply.
     pub from: Duration,
-    /// When it is over.
+    /// When it ends.
     pub until: Duration,
-    what: Trait,
+    property: Property,
 }
 
-/// One thing that a behaviour says.
+/// One property of a behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Trait {
+enum Property {
     Latency(Duration),
     Offline(Offline),
     Capacity(u64),
@@ -55,22 +55,22 @@ enum Trait {
 /// When a virtual lock has no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offline {
-    /// It always has one.
+    /// The lock is always connected.
     Never,
-    /// Not for so long from its start on.
+    /// The lock is offline for this long after its start.
     For(Duration),
-    /// It never has one.
+    /// The lock is never connected.
     Always,
 }
 
-/// Whether a virtual lock needs a card, and when somebody presents one.
+/// Whether a virtual lock needs a card, and when one is presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Card {
-    /// It writes into its own memory.
+    /// The lock writes into its own memory.
     NotNeeded,
-    /// It says that it waits, and so much later somebody presents one.
+    /// The lock reports IN_PROGRESS, and a card is presented after this time.
     After(Duration),
-    /// It says that it waits, and gives up after its latency.
+    /// The lock reports IN_PROGRESS, and fails after its latency.
     Never,
 }
 
@@ -90,50 +90,50 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// How it behaves so long after the first write.
+    /// The behaviour at this time after the first write.
     pub(crate) fn at(&self, elapsed: Duration) -> Cow<'_, Self> {
         let mut now = Cow::Borrowed(self);
-        for change in self.script.iter().filter(|change| change.is_on(elapsed)) {
-            now.to_mut().take_on(change.what.clone());
+        for change in self.script.iter().filter(|change| change.applies(elapsed)) {
+            now.to_mut().set(change.property.clone());
         }
         now
     }
 
-    /// How much longer the script says that it has no connection; zero: it has one.
-    pub(crate) fn offline_for(&self, elapsed: Duration) -> Duration {
-        let offline = |change: &&Change| {
-            change.is_on(elapsed) && matches!(change.what, Trait::Offline(Offline::Always))
+    /// How much longer the script keeps the lock offline; zero: it is connected.
+    pub(crate) fn remaining_offline(&self, elapsed: Duration) -> Duration {
+        let offline = |change: &&ScriptedChange| {
+            change.applies(elapsed) && matches!(change.property, Property::Offline(Offline::Always))
         };
-        let ends = self.script.iter().filter(offline);
-        let ends = ends.map(|change| change.until.saturating_sub(elapsed));
-        ends.max().unwrap_or_default()
+        let windows = self.script.iter().filter(offline);
+        let remaining = windows.map(|change| change.until.saturating_sub(elapsed));
+        remaining.max().unwrap_or_default()
     }
 
-    fn take_on(&mut self, what: Trait) {
-        match what {
-            Trait::Latency(latency) => self.latency = latency,
-            Trait::Offline(offline) => self.offline = offline,
-            Trait::Capacity(capacity) => self.capacity = capacity,
-            Trait::Fail(reason) => self.fail = Some(reason),
-            Trait::Twice => self.twice = true,
-            Trait::Silent => self.silent = true,
-            Trait::Card(card) => self.card = card,
+    fn set(&mut self, property: Property) {
+        match property {
+            Property::Latency(latency) => self.latency = latency,
+            Property::Offline(offline) => self.offline = offline,
+            Property::Capacity(capacity) => self.capacity = capacity,
+            Property::Fail(reason) => self.fail = Some(reason),
+            Property::Twice => self.twice = true,
+            Property::Silent => self.silent = true,
+            Property::Card(card) => self.card = card,
         }
     }
 }
 
-impl Change {
-    fn is_on(&self, elapsed: Duration) -> bool {
+impl ScriptedChange {
+    fn applies(&self, elapsed: Duration) -> bool {
         (self.from..self.until).contains(&elapsed)
     }
 }
 
-/// A text that is no [`Behaviour`].
+/// A text is not a valid [`Behaviour`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{part}` is no behaviour of a lock: {why}")]
+#[error("`{part}` is not a valid behaviour: {reason}")]
 pub struct InvalidBehaviour {
     part: String,
-    why: &'static str,
+    reason: &'static str,
 }
 
 impl FromStr for Behaviour {
@@ -142,21 +142,20 @@ impl FromStr for Behaviour {
     fn from_str(text: &str) -> Result<Self, InvalidBehaviour> {
         let mut behaviour = Self::default();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let invalid = |why| InvalidBehaviour {
+            let invalid = |reason| InvalidBehaviour {
                 part: part.to_owned(),
-                why,
+                reason,
             };
             match part.split_once('@') {
                 None => {
-                    let what = always(part).map_err(invalid)?;
-                    let of_the_same = |change: &Change| {
-                        std::mem::discriminant(&change.what) == std::mem::discriminant(&what)
-                    };
-                    behaviour.script.retain(|change| !of_the_same(change));
-                    behaviour.take_on(what);
+                    let property = parse_property(part).map_err(invalid)?;
+                    let kind = std::mem::discriminant(&property);
+                    let script = &mut behaviour.script;
+                    script.retain(|change| std::mem::discriminant(&change.property) != kind);
+                    behaviour.set(property);
                 }
-                Some((what, when)) => {
-                    let change = for_a_while(what, when).map_err(invalid)?;
+                Some((property, window)) => {
+                    let change = parse_change(property, window).map_err(invalid)?;
                     behaviour.script.push(change);
                 }
             }
@@ -165,46 +164,50 @@ impl FromStr for Behaviour {
     }
 }
 
-fn time(text: &str) -> Result<Duration, &'static str> {
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text).map_err(|_| "write times as in 200ms or 5s")
 }
 
-fn always(part: &str) -> Result<Trait, &'static str> {
+fn parse_property(part: &str) -> Result<Property, &'static str> {
     let (name, value) = part.split_once('=').unwrap_or((part, ""));
     Ok(match (name, value) {
-        ("latency", _) => Trait::Latency(time(value)?),
-        ("offline", "always") => Trait::Offline(Offline::Always),
-        ("offline", _) => Trait::Offline(Offline::For(time(value)?)),
-        ("capacity", _) => Trait::Capacity(value.parse().map_err(|_| "write it as a number")?),
-        ("fail", reason) if !reason.is_empty() => Trait::Fail(reason.to_owned()),
-        ("twice", "") => Trait::Twice,
-        ("silent", "") => Trait::Silent,
-        ("card", "never") => Trait::Card(Card::Never),
-        ("card", _) => Trait::Card(Card::After(time(value)?)),
+        ("latency", _) => Property::Latency(parse_duration(value)?),
+        ("offline", "always") => Property::Offline(Offline::Always),
+        ("offline", _) => Property::Offline(Offline::For(parse_duration(value)?)),
+        ("capacity", _) => Property::Capacity(value.parse().map_err(|_| "write it as a number")?),
+        ("fail", reason) if !reason.is_empty() => Property::Fail(reason.to_owned()),
+        ("twice", "") => Property::Twice,
+        ("silent", "") => Property::Silent,
+        ("card", "never") => Property::Card(Card::Never),
+        ("card", _) => Property::Card(Card::After(parse_duration(value)?)),
         _ => {
             return Err(
-                "known are latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D and \
-                 card=never, and for a while offline@10s-20s or any other as latency=2s@10s-20s",
+                "use latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D or card=never; with a \
+                 time window write offline@10s-20s, or another property as latency=2s@10s-20s",
             );
         }
     })
 }
 
-fn for_a_while(what: &str, when: &str) -> Result<Change, &'static str> {
-    let window = when.split_once('-').map(|(from, until)| {
-        let (from, until) = (time(from)?, time(until)?);
+fn parse_change(property: &str, window: &str) -> Result<ScriptedChange, &'static str> {
+    let times = window.split_once('-').map(|(from, until)| {
+        let (from, until) = (parse_duration(from)?, parse_duration(until)?);
         Ok::<_, &'static str>((from, until))
     });
-    let (from, until) = window.ok_or("write when as in 10s-20s")??;
+    let (from, until) = times.ok_or("write the time window as in 10s-20s")??;
     if from >= until {
-        return Err("it ends before it begins");
+        return Err("the time window ends before it starts");
     }
-    let what = match what {
-        "offline" => Trait::Offline(Offline::Always),
-        _ if what.starts_with("offline=") => return Err("write it as offline@10s-20s"),
-        _ => always(what)?,
+    let property = match property {
+        "offline" => Property::Offline(Offline::Always),
+        _ if property.starts_with("offline=") => return Err("write it as offline@10s-20s"),
+        _ => parse_property(property)?,
     };
-    Ok(Change { from, until, what })
+    Ok(ScriptedChange {
+        from,
+        until,
+        property,
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_says_what_differs_from_the_default() {
+    fn parses_differences_from_the_default() {
         let text = "latency=1s, offline=always,capacity=4,fail=NoSpace,twice,silent,card=2s";
         let behaviour = Behaviour {
             latency: Duration::from_secs(1),
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_says_what_is_otherwise_for_a_while() {
+    fn scripted_changes_apply_in_their_time_windows() {
         let text = "latency=1s,latency=5s@10s-20s,twice@15s-30s,offline@40s-50s,offline@45s-60s";
         let script: Behaviour = text.parse().expect("a behaviour");
         let at = |secs| script.at(Duration::from_secs(secs));
@@ -239,12 +242,16 @@ mod tests {
             [14, 15, 29, 30].map(|s| at(s).twice),
             [false, true, true, false]
         );
-        let offline = |secs| script.offline_for(Duration::from_secs(secs)).as_secs();
+        let offline = |secs| {
+            script
+                .remaining_offline(Duration::from_secs(secs))
+                .as_secs()
+        };
         assert_eq!([39, 40, 44, 45, 59, 60].map(offline), [0, 10, 6, 15, 1, 0]);
     }
 
     #[test]
-    fn what_is_said_last_counts_whether_for_a_while_or_not() {
+    fn the_last_of_several_values_counts() {
         let text = "latency=1s,latency=2s@0s-9s,twice@0s-9s,latency=3s";
         let behaviour: Behaviour = text.parse().expect("a behaviour");
         let now = behaviour.at(Duration::from_secs(5));
@@ -252,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_none_is_refused_with_its_part() {
+    fn rejects_invalid_texts_naming_the_part() {
         for part in [
             "fast",
             "latency",

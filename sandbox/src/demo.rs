@@ -1,41 +1,41 @@
-//! The demo world: who is in it, and the events that its locks start from.
+//! The demo world: its user, its organization and its locks, with their first events.
 
 use serde_json::{Value, json};
 
-/// Two locks, of which the demo user and the demo organization may write to one; and as many more of the
-/// organization as are asked for.
+/// The demo world: one lock that the demo user and the demo organization may write to, one that they may not, and any number of further
+/// locks that they may write to.
 #[derive(Clone, Copy, Debug)]
 pub struct Demo {
-    /// How many locks there are besides the first two.
+    /// The number of further locks.
     pub more_locks: u64,
 }
 
 /// A lock of the demo world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoLock {
-    /// Its numeric id.
+    /// The id of the lock.
     pub id: u64,
-    /// The thing whose shadow reaches it.
+    /// The thing whose shadow the lock reads.
     pub thing: String,
     owner: &'static str,
     organization: &'static str,
 }
 
 impl Demo {
-    /// The person whose token is printed.
+    /// The user whose token the sandbox prints.
     pub const USER: &str = "demo-user";
-    /// The organization whose API key is printed.
+    /// The organization whose API key the sandbox prints.
     pub const ORGANIZATION: &str = "demo-org";
-    /// The lock that both may write to.
+    /// The lock that the user and the organization may write to.
     pub const LOCK: u64 = 123;
-    /// The lock that neither may write to.
+    /// The lock that neither of them may write to.
     pub const FOREIGN_LOCK: u64 = 124;
-    /// The first of the others.
+    /// The id of the first further lock.
     pub const FIRST_MORE: u64 = 1001;
-    /// How many key slots each lock has.
+    /// The number of key slots of each lock.
     pub const KEY_CAPACITY: u64 = 100;
 
-    /// The locks, in the order of their ids.
+    /// All locks, sorted by id.
     pub fn locks(self) -> impl Iterator<Item = DemoLock> {
         let ours = |id| DemoLock::new(id, Self::USER, Self::ORGANIZATION);
         let foreign = DemoLock::new(Self::FOREIGN_LOCK, "another-user", "another-org");
@@ -56,8 +56,7 @@ impl DemoLock {
         }
     }
 
-    /// The events that it starts from, as the vendor's schemas have them: type and data. `now` is a moment
-    /// in RFC 3339.
+    /// The first events of the lock: their types, and their data according to the vendor's schemas. `now` is a time in RFC 3339.
     pub fn events(&self, now: &str) -> [(&'static str, Value); 2] {
         let uuid = format!("00000000-0000-4000-8000-{:012}", self.id);
         let created = json!({

@@ -1,4 +1,4 @@
-//! The device contract without I/O: what a lock finds on its shadow, what it does, what it remembers.
+//! The device contract without I/O: the entries on a shadow, their execution, and the memory of a lock.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,27 +7,26 @@ use serde_json::{Value, json};
 
 use crate::behaviour::{Behaviour, Card};
 
-/// How many settled writes a lock remembers, to answer them again instead of doing them twice.
-const REMEMBERED: usize = 32;
+/// How many settled writes a lock remembers, to report them again instead of executing them twice.
+const MAX_SETTLED: usize = 32;
 
-/// One write as it stands on the shadow.
+/// An entry of `desired.writeKey`: a write that the lock should execute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its id.
+    /// The id of the write.
     pub id: String,
-    /// The key.
+    /// The id of the key.
     pub key: String,
-    /// The slot, where the choice is not the lock's.
+    /// The key slot. `None`: the lock chooses one.
     pub index: Option<u64>,
-    /// Orders the writes.
+    /// The order in which writes are executed.
     pub seq: u64,
-    /// In epoch seconds; from then on it is skipped.
+    /// In epoch seconds. From then on the entry is skipped.
     pub expires_at: u64,
 }
 
-/// The writes that a shadow asks for, in the order in which they are to be done. What is none of them is
-/// left out.
-pub fn entries(desired: &serde_json::Map<String, Value>) -> Vec<Entry> {
+/// Parses the entries in `desired` of a shadow, in the order of execution. Malformed entries are left out.
+pub fn parse_entries(desired: &serde_json::Map<String, Value>) -> Vec<Entry> {
     let found = desired.get("writeKey").and_then(Value::as_object);
     let mut entries: Vec<Entry> = found
         .into_iter()
@@ -46,63 +45,63 @@ pub fn entries(desired: &serde_json::Map<String, Value>) -> Vec<Entry> {
     entries
 }
 
-/// How a lock settled a write; as JSON, what it reports.
+/// The result of a write. Its JSON is what the lock reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all_fields = "camelCase")]
 pub enum Outcome {
-    /// The key is in its memory.
+    /// The lock has the key in its memory.
     #[serde(rename = "SUCCEEDED")]
     Succeeded {
-        /// The slot.
+        /// The key slot.
         key_index_number: u64,
     },
-    /// It refused.
+    /// The lock did not write the key.
     #[serde(rename = "FAILED")]
     Failed {
-        /// Why.
+        /// The reason, a code of the device contract or one of the lock's own.
         reason: String,
     },
 }
 
-/// What a lock holds, and how it settled its last writes.
+/// The memory of a lock: its keys, and the results of its last writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LockMemory {
-    /// The keys by their slots.
+    /// The keys, by slot.
     pub keys: BTreeMap<u64, String>,
-    /// The last settled writes with their results, oldest first.
+    /// The ids and results of the last settled writes, oldest first.
     settled: VecDeque<(String, Outcome)>,
 }
 
-/// What a lock does next.
+/// The next task of a lock.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
-    /// It has settled this write before, and says so again.
-    AnswerAgain(String, Outcome),
-    /// It is to do this one.
-    Do(Entry),
+    /// Report the result of a write that was settled before.
+    ReportAgain(String, Outcome),
+    /// Execute this write.
+    Execute(Entry),
 }
 
 impl LockMemory {
-    /// The first of the entries that is neither expired nor, in this session, `done`.
-    pub fn next(&self, entries: &[Entry], done: &[String], now: u64) -> Option<Task> {
+    /// The task for the first entry that is not expired at `now` (epoch seconds) and whose id is not in `skipped`.
+    pub fn next(&self, entries: &[Entry], skipped: &[String], now: u64) -> Option<Task> {
         let entry = entries
             .iter()
-            .find(|entry| now < entry.expires_at && !done.contains(&entry.id))?;
+            .find(|entry| now < entry.expires_at && !skipped.contains(&entry.id))?;
         let settled = self.settled.iter().find(|(id, _)| *id == entry.id);
         Some(match settled {
-            Some((id, result)) => Task::AnswerAgain(id.clone(), result.clone()),
-            None => Task::Do(entry.clone()),
+            Some((id, outcome)) => Task::ReportAgain(id.clone(), outcome.clone()),
+            None => Task::Execute(entry.clone()),
         })
     }
 
-    /// Writes the key, or refuses to, and remembers the result, which is what the lock reports.
+    /// Executes a write according to the behaviour, and remembers its result.
     pub fn settle(&mut self, entry: &Entry, behaviour: &Behaviour) -> Outcome {
         let written = match (&behaviour.fail, behaviour.card) {
             (Some(reason), _) => Err(reason.as_str()),
             (None, Card::Never) => Err("NoCardPresent"),
-            (None, _) => self.put(entry, behaviour.capacity),
+            (None, _) => self.write_key(entry, behaviour.capacity),
         };
-        let result = match written {
+        let outcome = match written {
             Ok(slot) => Outcome::Succeeded {
                 key_index_number: slot,
             },
@@ -110,17 +109,17 @@ impl LockMemory {
                 reason: reason.to_owned(),
             },
         };
-        // A ring that is as large from the first write on, as a lock's would be.
+        // The capacity is reserved once, as in the fixed ring buffer of a real lock.
         self.settled
-            .reserve_exact(REMEMBERED.saturating_sub(self.settled.len()));
-        if self.settled.len() >= REMEMBERED {
+            .reserve_exact(MAX_SETTLED.saturating_sub(self.settled.len()));
+        if self.settled.len() >= MAX_SETTLED {
             self.settled.pop_front();
         }
-        self.settled.push_back((entry.id.clone(), result.clone()));
-        result
+        self.settled.push_back((entry.id.clone(), outcome.clone()));
+        outcome
     }
 
-    fn put(&mut self, entry: &Entry, capacity: u64) -> Result<u64, &'static str> {
+    fn write_key(&mut self, entry: &Entry, capacity: u64) -> Result<u64, &'static str> {
         let slot = match entry.index {
             Some(index) if index < capacity => index,
             Some(_) => return Err("IndexOutOfRange"),
@@ -135,16 +134,16 @@ impl LockMemory {
     }
 }
 
-/// The update in which a lock says that it is at a write; the entry stays.
-pub(crate) fn in_progress(id: &str) -> Value {
+/// The update that reports a write as IN_PROGRESS. The entry stays.
+pub(crate) fn in_progress_report(id: &str) -> Value {
     json!({ "state": { "reported": { "writeKeyResult": { id: { "status": "IN_PROGRESS" } } } } })
 }
 
-/// The one update that reports the result and takes the entry away.
-pub(crate) fn answer(id: &str, result: &Outcome) -> Value {
+/// The update that reports a result and removes the entry.
+pub(crate) fn result_report(id: &str, outcome: &Outcome) -> Value {
     json!({ "state": {
         "desired": { "writeKey": { id: null } },
-        "reported": { "writeKeyResult": { id: result } }
+        "reported": { "writeKeyResult": { id: outcome } }
     } })
 }
 
@@ -175,20 +174,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reported_is_as_the_device_contract_says() {
-        let reported = answer("w", &succeeded(2));
+    fn reports_have_the_form_of_the_device_contract() {
+        let reported = result_report("w", &succeeded(2));
         let result = json!({ "status": "SUCCEEDED", "keyIndexNumber": 2 });
         assert_eq!(reported["state"]["reported"]["writeKeyResult"]["w"], result);
         assert_eq!(reported["state"]["desired"]["writeKey"]["w"], Value::Null);
-        let refused = json!({ "status": "FAILED", "reason": "NoSpace" });
+        let rejected = json!({ "status": "FAILED", "reason": "NoSpace" });
         assert_eq!(
             serde_json::to_value(failed("NoSpace")).expect("JSON"),
-            refused
+            rejected
         );
     }
 
     #[test]
-    fn entries_come_by_seq_and_what_is_none_is_left_out() {
+    fn entries_are_sorted_by_seq_without_malformed_ones() {
         let desired = json!({ "writeKey": {
             "b": { "keyUuid": "k2", "seq": 1, "expiresAt": 1000 },
             "a": { "keyUuid": "k1", "keyIndexNumber": 3, "seq": 2, "expiresAt": 1000 },
@@ -196,45 +195,48 @@ mod tests {
         }, "other": {} });
         let desired = desired.as_object().expect("an object");
         assert_eq!(
-            entries(desired),
+            parse_entries(desired),
             [entry("b", "k2", None, 1), entry("a", "k1", Some(3), 2)]
         );
     }
 
     #[test]
-    fn expired_and_done_entries_are_skipped() {
+    fn skips_expired_and_skipped_entries() {
         let memory = LockMemory::default();
         let all = [entry("a", "k", None, 1), entry("b", "k", None, 2)];
-        assert_eq!(memory.next(&all, &[], 999), Some(Task::Do(all[0].clone())));
+        assert_eq!(
+            memory.next(&all, &[], 999),
+            Some(Task::Execute(all[0].clone()))
+        );
         assert_eq!(
             memory.next(&all, &["a".into()], 999),
-            Some(Task::Do(all[1].clone()))
+            Some(Task::Execute(all[1].clone()))
         );
         assert_eq!(memory.next(&all, &[], 1000), None);
     }
 
     #[test]
-    fn a_settled_write_is_answered_again_and_not_done_again() {
+    fn a_settled_write_is_reported_again_and_not_executed_again() {
         let (mut memory, behaviour) = (LockMemory::default(), Behaviour::default());
         let first = entry("a", "k", Some(2), 1);
         let result = memory.settle(&first, &behaviour);
         assert_eq!(
             memory.next(&[first], &[], 0),
-            Some(Task::AnswerAgain("a".into(), result))
+            Some(Task::ReportAgain("a".into(), result))
         );
-        for n in 0..REMEMBERED {
+        for n in 0..MAX_SETTLED {
             memory.settle(&entry(&n.to_string(), "k", Some(2), 1), &behaviour);
         }
-        assert_eq!(memory.settled.len(), REMEMBERED);
+        assert_eq!(memory.settled.len(), MAX_SETTLED);
         let again = entry("a", "k", Some(2), 1);
         assert_eq!(
             memory.next(std::slice::from_ref(&again), &[], 0),
-            Some(Task::Do(again))
+            Some(Task::Execute(again))
         );
     }
 
     #[test]
-    fn keys_go_where_they_fit() {
+    fn chooses_slots() {
         let (mut memory, behaviour) = (
             LockMemory::default(),
             Behaviour {
@@ -249,18 +251,18 @@ mod tests {
         assert_eq!(
             settle("k1", None),
             succeeded(1),
-            "it holds that key already"
+            "the slot that has the key already"
         );
         assert_eq!(settle("k3", None), failed("NoSpace"));
         assert_eq!(
             settle("k3", Some(0)),
             succeeded(0),
-            "a slot that is named is overwritten"
+            "a named slot is overwritten"
         );
     }
 
     #[test]
-    fn a_lock_that_refuses_holds_nothing() {
+    fn a_failing_lock_holds_no_key() {
         let mut memory = LockMemory::default();
         let behaviour = |text: &str| text.parse::<Behaviour>().expect("a behaviour");
         let entry = entry("a", "k", None, 1);

@@ -1,20 +1,36 @@
-//! Virtual locks that keep the device contract, and the demo world that they live in.
+//! Virtual locks that implement the device contract, and the demo world of the sandbox.
 //!
-//! A virtual lock reads the entries of `desired.writeKey` from its shadow, applies them in ascending `seq`,
-//! remembers what it did, and only then answers in one update that reports the result and takes the entry
-//! away. How it behaves beyond that is scripted ([`Behaviour`]).
+//! A virtual lock reads the entries of `desired.writeKey` from its shadow and applies them in ascending `seq`. It saves each result
+//! in its memory and then reports it with one update that also removes the entry. Its [`Behaviour`] says how fast and how
+//! reliably it does that.
+//!
+//! ```no_run
+//! use keywright_sandbox::{Behaviour, Shadows, VirtualLocks};
+//! use keywright_shadow::{ShadowName, ShadowService};
+//! use std::sync::Arc;
+//!
+//! # fn example(service: ShadowService) -> Result<(), Box<dyn std::error::Error>> {
+//! let shadows = Shadows::InProcess(service, ShadowName::named("keys")?);
+//! let clock = Arc::new(|| 1_700_000_000);
+//! let mut locks = VirtualLocks::open("virtual-locks.sqlite".as_ref(), shadows, clock, None)?;
+//! locks.add("front-door", "latency=200ms,offline=5s".parse::<Behaviour>()?);
+//! # Ok(())
+//! # }
+//! ```
 #![warn(missing_docs)]
 
 mod behaviour;
+mod context;
 mod demo;
 mod device;
 mod link;
 mod locks;
 mod memory_file;
+mod virtual_lock;
 
-pub use behaviour::{Behaviour, Card, Change, InvalidBehaviour, Offline};
+pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline, ScriptedChange};
 pub use demo::{Demo, DemoLock};
-pub use device::{Entry, LockMemory, Outcome, Task, entries};
+pub use device::{Entry, LockMemory, Outcome, Task, parse_entries};
 pub use link::Shadows;
 pub use locks::VirtualLocks;
 pub use memory_file::{MemoryFileError, read_memories, read_memory};

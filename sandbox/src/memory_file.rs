@@ -1,10 +1,10 @@
-//! The memories of virtual locks in a file, so that they outlive the process like those of real ones.
+//! The SQLite file in which virtual locks keep their memories beyond the life of the process.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use keywright_sqlite::{CommitError, FileFormat, GroupCommit, OpenError};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 
 use crate::device::LockMemory;
 
@@ -19,62 +19,64 @@ const FORMAT: FileFormat = FileFormat {
     cache_kib: 128,
 };
 
-/// A memory that was not kept or not read.
+/// The memory of a virtual lock could not be read or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryFileError {
     /// The file cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The file did not take it.
-    #[error("the memory of a virtual lock was not kept: {0}")]
-    NotKept(String),
+    /// The memory cannot be written as JSON.
+    #[error("the memory of a virtual lock could not be saved: {0}")]
+    Json(#[from] serde_json::Error),
+    /// SQLite rejected the row.
+    #[error("the memory of a virtual lock could not be saved: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The row could not be committed.
+    #[error("the memory of a virtual lock could not be saved: {0}")]
+    Commit(#[from] CommitError),
 }
 
-/// The writer of the file.
+/// Writes to the file. Clones share the writer.
 #[derive(Clone)]
 pub(crate) struct MemoryFile(GroupCommit);
 
 impl MemoryFile {
-    /// Opens the file, which is made where it is missing, with all that it holds.
+    /// Opens the file and reads all memories, by thing. A missing file is created.
     pub(crate) fn open(path: &Path) -> Result<(Self, HashMap<String, LockMemory>), OpenError> {
         let conn = FORMAT.open(path)?;
-        let memories = all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
+        let memories = read_all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
         let writer =
             GroupCommit::start("virtual-locks", conn).map_err(|e| FORMAT.open_error(path, e))?;
         Ok((Self(writer), memories))
     }
 
-    /// Keeps the memory of one lock. It is on the disk when this is answered.
-    pub(crate) async fn keep(
+    /// Saves the memory of one lock durably.
+    pub(crate) async fn save(
         &self,
         thing: &str,
         memory: &LockMemory,
     ) -> Result<(), MemoryFileError> {
-        let not_kept = |why: String| MemoryFileError::NotKept(why);
-        let text = serde_json::to_string(memory).map_err(|e| not_kept(e.to_string()))?;
-        let thing = thing.to_owned();
-        let job = move |transaction: &rusqlite::Transaction<'_>| {
+        let (thing, json) = (thing.to_owned(), serde_json::to_string(memory)?);
+        let job = move |transaction: &Transaction<'_>| {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO virtual_locks VALUES (?1, ?2)")?
-                .execute(params![thing, text])
+                .execute(params![thing, json])
         };
-        let kept = self.0.run(job).await;
-        kept.map_err(|e: CommitError| not_kept(e.to_string()))?
-            .map(drop)
-            .map_err(|e| not_kept(e.to_string()))
+        self.0.run(job).await??;
+        Ok(())
     }
 }
 
-/// What each virtual lock holds, by its thing, read beside a sandbox that may be running.
+/// Reads the memories of all virtual locks, by thing. A sandbox may be running with the same file.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn read_memories(path: &Path) -> Result<HashMap<String, LockMemory>, MemoryFileError> {
     let conn = FORMAT.open_reader(path)?;
-    Ok(all(&conn).map_err(|e| FORMAT.open_error(path, e))?)
+    Ok(read_all(&conn).map_err(|e| FORMAT.open_error(path, e))?)
 }
 
-/// What one of them holds; empty where it never did anything.
+/// Reads the memory of one virtual lock; empty for a lock that never wrote a key.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -82,11 +84,11 @@ pub fn read_memory(path: &Path, thing: &str) -> Result<LockMemory, MemoryFileErr
     Ok(read_memories(path)?.remove(thing).unwrap_or_default())
 }
 
-fn all(conn: &Connection) -> rusqlite::Result<HashMap<String, LockMemory>> {
+fn read_all(conn: &Connection) -> rusqlite::Result<HashMap<String, LockMemory>> {
     conn.prepare("SELECT thing, memory FROM virtual_locks")?
         .query_map([], |row| {
-            let text: String = row.get(1)?;
-            let memory = serde_json::from_str(&text).map_err(|e| {
+            let json: String = row.get(1)?;
+            let memory = serde_json::from_str(&json).map_err(|e| {
                 let text = rusqlite::types::Type::Text;
                 rusqlite::Error::FromSqlConversionFailure(1, text, e.into())
             })?;

@@ -1,4 +1,4 @@
-//! What virtual locks do with their shadows.
+//! Virtual locks on shadows in this process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 const NOW: u64 = 1_780_000_000;
 
-struct World {
+struct Harness {
     folder: TempDir,
     service: ShadowService,
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         let config = ServiceConfig {
             clock: Arc::new(|| NOW),
@@ -86,7 +86,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("the lock says nothing of {id}");
+        panic!("the lock does not report {id}");
     }
 }
 
@@ -99,89 +99,89 @@ fn succeeded(slot: u64) -> Value {
 }
 
 #[tokio::test]
-async fn a_lock_does_what_its_shadow_asks_and_takes_the_entry_away() {
-    let world = World::new();
-    let locks = world.start("latency=1ms");
-    world.write("w1", "k1", Some(2), 1).await;
-    assert_eq!(world.settled("w1").await, succeeded(2));
-    assert_eq!(world.entries(), 0);
+async fn executes_a_write_and_removes_its_entry() {
+    let harness = Harness::new();
+    let locks = harness.start("latency=1ms");
+    harness.write("w1", "k1", Some(2), 1).await;
+    assert_eq!(harness.settled("w1").await, succeeded(2));
+    assert_eq!(harness.entries(), 0);
     assert_eq!(
         locks.memory("door").keys.get(&2).map(String::as_str),
         Some("k1")
     );
-    let on_disk = read_memory(&world.file(), "door").expect("read beside the lock");
+    let on_disk = read_memory(&harness.file(), "door").expect("read while the lock runs");
     assert_eq!(on_disk, locks.memory("door"));
 }
 
 #[tokio::test]
-async fn what_was_written_while_it_was_offline_is_done_in_order() {
-    let world = World::new();
-    let _locks = world.start("latency=1ms,offline=80ms");
-    world.write("w2", "newer", Some(2), 2).await;
-    world.write("w1", "older", Some(2), 1).await;
-    assert_eq!(world.result("w1"), None);
-    world.settled("w2").await;
-    let memory = read_memory(&world.file(), "door").expect("read");
+async fn executes_writes_in_order_after_being_offline() {
+    let harness = Harness::new();
+    let _locks = harness.start("latency=1ms,offline=80ms");
+    harness.write("w2", "newer", Some(2), 2).await;
+    harness.write("w1", "older", Some(2), 1).await;
+    assert_eq!(harness.result("w1"), None);
+    harness.settled("w2").await;
+    let memory = read_memory(&harness.file(), "door").expect("read");
     assert_eq!(memory.keys.get(&2).map(String::as_str), Some("newer"));
 }
 
 #[tokio::test]
-async fn a_write_that_was_taken_off_before_it_looked_is_never_done() {
-    let world = World::new();
-    let locks = world.start("latency=1ms,offline=80ms");
-    world.write("w1", "superseded", Some(2), 1).await;
-    world
+async fn does_not_execute_an_entry_that_was_removed_in_time() {
+    let harness = Harness::new();
+    let locks = harness.start("latency=1ms,offline=80ms");
+    harness.write("w1", "superseded", Some(2), 1).await;
+    harness
         .update(json!({ "state": { "desired": { "writeKey": { "w1": null } } } }))
         .await;
-    world.write("w2", "newer", Some(3), 2).await;
-    world.settled("w2").await;
+    harness.write("w2", "newer", Some(3), 2).await;
+    harness.settled("w2").await;
     assert_eq!(locks.memory("door").keys.get(&2), None);
-    assert_eq!(world.result("w1"), None);
+    assert_eq!(harness.result("w1"), None);
 }
 
 #[tokio::test]
-async fn a_restarted_lock_remembers_and_answers_again() {
-    let world = World::new();
-    let locks = world.start("latency=1ms,silent");
-    world.write("w1", "k1", None, 1).await;
+async fn reports_a_settled_write_after_a_restart() {
+    let harness = Harness::new();
+    let locks = harness.start("latency=1ms,silent");
+    harness.write("w1", "k1", None, 1).await;
     while locks.memory("door").keys.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(world.result("w1"), None, "it is silent");
+    assert_eq!(harness.result("w1"), None, "the lock is silent");
     drop(locks);
-    let locks = world.start("fail=ShouldNotBeAsked");
-    assert_eq!(world.settled("w1").await, succeeded(0));
+    let locks = harness.start("fail=ShouldNotBeAsked");
+    assert_eq!(harness.settled("w1").await, succeeded(0));
     assert_eq!(locks.memory("door").keys.len(), 1);
 }
 
 #[tokio::test]
-async fn a_lock_that_needs_a_card_says_that_it_waits() {
-    let world = World::new();
-    let mut announcements = world.service.subscribe_all();
-    let _locks = world.start("card=20ms");
-    world.write("w1", "k1", None, 1).await;
-    assert_eq!(world.settled("w1").await, succeeded(0));
-    let mut said = Vec::new();
-    while let Ok(told) = announcements.try_recv() {
-        if let Some(accepted) = told.message(MessageKind::UpdateAccepted) {
+async fn reports_in_progress_while_waiting_for_a_card() {
+    let harness = Harness::new();
+    let mut announcements = harness.service.subscribe_all();
+    let _locks = harness.start("card=20ms");
+    harness.write("w1", "k1", None, 1).await;
+    assert_eq!(harness.settled("w1").await, succeeded(0));
+    let mut statuses = Vec::new();
+    while let Ok(announcement) = announcements.try_recv() {
+        if let Some(accepted) = announcement.message(MessageKind::UpdateAccepted) {
             let body = accepted.body();
             let status = body.pointer("/state/reported/writeKeyResult/w1/status");
-            said.extend(status.and_then(Value::as_str).map(str::to_owned));
+            statuses.extend(status.and_then(Value::as_str).map(str::to_owned));
         }
     }
-    assert_eq!(said, ["IN_PROGRESS", "SUCCEEDED"]);
+    assert_eq!(statuses, ["IN_PROGRESS", "SUCCEEDED"]);
 }
 
 #[tokio::test]
-async fn a_lock_that_reports_twice_does_so() {
-    let world = World::new();
-    let mut announcements = world.service.subscribe_all();
-    let _locks = world.start("latency=1ms,twice");
-    world.write("w1", "k1", None, 1).await;
+async fn sends_reports_twice() {
+    let harness = Harness::new();
+    let mut announcements = harness.service.subscribe_all();
+    let _locks = harness.start("latency=1ms,twice");
+    harness.write("w1", "k1", None, 1).await;
     let mut reports = 0;
     while reports < 2 {
-        let told = announcements.recv().await.expect("an announcement");
-        let accepted = told.message(MessageKind::UpdateAccepted);
+        let announcement = announcements.recv().await.expect("an announcement");
+        let accepted = announcement.message(MessageKind::UpdateAccepted);
         let body = accepted.expect("an update").body();
         let reported = body.pointer("/state/reported/writeKeyResult/w1");
         reports += usize::from(reported.is_some());
@@ -189,33 +189,33 @@ async fn a_lock_that_reports_twice_does_so() {
 }
 
 #[tokio::test]
-async fn a_thing_without_a_lock_gets_one_if_that_is_wanted() {
-    let world = World::new();
+async fn starts_a_lock_for_a_thing_without_one() {
+    let harness = Harness::new();
     let clock = Arc::new(|| NOW);
     let others = "latency=1ms".parse().ok();
-    let locks = VirtualLocks::open(&world.file(), world.shadows(), clock, others);
+    let locks = VirtualLocks::open(&harness.file(), harness.shadows(), clock, others);
     let locks = locks.expect("virtual locks");
-    world.write("w1", "k1", Some(2), 1).await;
-    assert_eq!(world.settled("w1").await, succeeded(2));
-    world.write("w2", "k2", Some(3), 2).await;
-    assert_eq!(world.settled("w2").await, succeeded(3));
+    harness.write("w1", "k1", Some(2), 1).await;
+    assert_eq!(harness.settled("w1").await, succeeded(2));
+    harness.write("w2", "k2", Some(3), 2).await;
+    assert_eq!(harness.settled("w2").await, succeeded(3));
     assert_eq!(locks.memory("door").keys.len(), 2);
 }
 
 #[tokio::test]
-async fn a_lock_does_otherwise_for_a_while_from_the_first_write_on() {
-    let world = World::new();
-    let _locks = world.start("latency=0s,offline@0s-400ms,fail=NoSpace@400ms-2s");
-    // As long as nothing is asked of it, no time passes for its script.
+async fn scripts_start_with_the_first_write() {
+    let harness = Harness::new();
+    let _locks = harness.start("latency=0s,offline@0s-400ms,fail=NoSpace@400ms-2s");
+    // The script does not start before the first write.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let start = tokio::time::Instant::now();
-    world.write("w1", "k1", Some(2), 1).await;
+    harness.write("w1", "k1", Some(2), 1).await;
     assert_eq!(
-        world.settled("w1").await,
+        harness.settled("w1").await,
         json!({ "status": "FAILED", "reason": "NoSpace" })
     );
     assert!(start.elapsed() >= Duration::from_millis(400));
     tokio::time::sleep_until(start + Duration::from_millis(2600)).await;
-    world.write("w2", "k1", Some(2), 2).await;
-    assert_eq!(world.settled("w2").await, succeeded(2));
+    harness.write("w2", "k1", Some(2), 2).await;
+    assert_eq!(harness.settled("w2").await, succeeded(2));
 }

@@ -1,4 +1,4 @@
-//! What the service says: to the one who asks, and to everyone who listens.
+//! The messages of the service: answers to requests, and announcements to all subscribers.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use crate::engine::{Document, Patch, Request, put_token};
 use crate::name::ShadowName;
 
-/// What the service tells everyone after a request was accepted.
+/// The kinds of messages that the service publishes after an accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
-    /// An update was accepted.
+    /// The answer to an accepted update.
     UpdateAccepted,
-    /// Every difference after an accepted update; only where there is one.
+    /// The whole delta after an accepted update; only published if there is one.
     UpdateDelta,
     /// The document before and after an accepted update.
     UpdateDocuments,
-    /// A shadow was deleted.
+    /// The answer to an accepted deletion.
     DeleteAccepted,
 }
 
 impl MessageKind {
-    /// The end of its MQTT topic.
+    /// The end of the MQTT topic.
     pub const fn topic_suffix(self) -> &'static str {
         match self {
             Self::UpdateAccepted => "update/accepted",
@@ -32,45 +32,45 @@ impl MessageKind {
     }
 }
 
-/// What is told of an update, in this order.
-pub(crate) const UPDATED: &[MessageKind] =
+/// The messages of an update without a delta, in the order in which they are published.
+pub(crate) const UPDATE_MESSAGES: &[MessageKind] =
     &[MessageKind::UpdateAccepted, MessageKind::UpdateDocuments];
 
-/// The same where the shadow has a difference then.
-pub(crate) const UPDATED_WITH_DIFFERENCE: &[MessageKind] = &[
+/// The messages of an update with a delta, in the order in which they are published.
+pub(crate) const UPDATE_MESSAGES_WITH_DELTA: &[MessageKind] = &[
     MessageKind::UpdateAccepted,
     MessageKind::UpdateDelta,
     MessageKind::UpdateDocuments,
 ];
 
-/// What everyone is told of one change: a message or several, in their order.
+/// The messages that one change publishes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Announcement {
     /// The thing.
     pub thing: String,
     /// Its shadow.
     pub shadow: ShadowName,
-    /// The shadow's version.
+    /// The shadow's version; of a deletion, that of the deleted document.
     pub version: u64,
     pub(crate) kinds: &'static [MessageKind],
     pub(crate) payload: Payload,
 }
 
 impl Announcement {
-    /// The messages.
+    /// The messages, in the order in which they are published.
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
-        let of = self;
-        self.kinds
-            .iter()
-            .map(move |kind| Message { of, kind: *kind })
+        self.kinds.iter().map(|kind| Message {
+            announcement: self,
+            kind: *kind,
+        })
     }
 
-    /// The message of this kind, if it is one of them.
+    /// The message of this kind, if the announcement has one.
     pub fn message(&self, kind: MessageKind) -> Option<Message<'_>> {
         self.messages().find(|message| message.kind == kind)
     }
 
-    /// Whether it tells of an update that changed what is reported.
+    /// Whether the announcement is of an update whose request names `reported`.
     pub fn has_reported(&self) -> bool {
         match &self.payload {
             Payload::Update(update) => update.request.reported() != Patch::Keep,
@@ -79,39 +79,38 @@ impl Announcement {
     }
 }
 
-/// One message.
+/// One message of an announcement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Message<'a> {
-    /// What it is of.
-    pub of: &'a Announcement,
-    /// What it tells.
+    /// The announcement.
+    pub announcement: &'a Announcement,
+    /// The kind of this message.
     pub kind: MessageKind,
 }
 
 impl Message<'_> {
-    /// The message itself.
+    /// Builds the body.
     pub fn body(&self) -> Value {
-        self.of.payload.body(self.kind)
+        self.announcement.payload.body(self.kind)
     }
 }
 
-/// The answer to a request that was done.
+/// The answer to an accepted request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// The shadow's version.
+    /// The shadow's version; of a deletion, that of the deleted document.
     pub version: u64,
     pub(crate) payload: Payload,
 }
 
 impl Accepted {
-    /// The answer.
+    /// Builds the body.
     pub fn body(&self) -> Value {
         self.payload.body(MessageKind::UpdateAccepted)
     }
 }
 
-/// What is told. Of an update everything can be told and most is not, so that it is put together where somebody wants to
-/// hear it.
+/// The source of message bodies. Those of an update are built when a subscriber needs them, because most are never needed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Payload {
     Body(Value),
@@ -127,7 +126,7 @@ impl Payload {
     }
 }
 
-/// An update that was accepted.
+/// An accepted update.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Update {
     pub(crate) request: Request,
@@ -142,14 +141,13 @@ impl Update {
         let mut body = match kind {
             MessageKind::UpdateDelta => self.current.delta_body(self.now).unwrap_or_default(),
             MessageKind::UpdateDocuments => {
-                let previous = self
-                    .previous
-                    .as_ref()
-                    .map(|document| document.stored_body());
+                let previous = self.previous.as_ref().map(|d| d.stored_body());
                 let current = self.current.stored_body();
                 json!({ "previous": previous, "current": current, "timestamp": self.now })
             }
-            _ => return self.request.accepted_body(self.current.version, self.now),
+            MessageKind::UpdateAccepted | MessageKind::DeleteAccepted => {
+                return self.request.accepted_body(self.current.version, self.now);
+            }
         };
         put_token(&mut body, self.request.client_token.as_deref());
         body

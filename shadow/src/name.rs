@@ -3,10 +3,19 @@ use std::fmt;
 /// Which of a thing's shadows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShadowName {
-    /// The one without a name.
+    /// The thing's unnamed shadow.
     Classic,
-    /// A named one.
+    /// A named shadow.
     Named(String),
+}
+
+/// A thing and one of its shadows. Its text is that of AWS IoT's error messages: `thing`, or `thing~name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShadowKey {
+    /// The thing's name.
+    pub thing: String,
+    /// The shadow.
+    pub shadow: ShadowName,
 }
 
 /// A name that AWS IoT does not allow.
@@ -14,54 +23,73 @@ pub enum ShadowName {
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
+const MAX_SHADOW_NAME: usize = 64;
+const MAX_THING_NAME: usize = 128;
+
 impl ShadowName {
+    /// A named shadow.
+    ///
     /// # Errors
-    /// Not 1 to 64 of `a-z A-Z 0-9 : _ -`. Names that start with `$` are AWS's own.
+    /// The name is not 1 to 64 of the characters `a-z A-Z 0-9 : _ -`. Names that start with `$` are reserved by AWS.
     pub fn named(name: &str) -> Result<Self, InvalidName> {
         check_shadow_name(name)?;
         Ok(Self::Named(name.to_owned()))
     }
 }
 
-/// # Errors
-/// See [`ShadowName::named`].
-pub(crate) fn check_shadow_name(name: &str) -> Result<(), InvalidName> {
-    if is_name(name, 64) {
-        Ok(())
-    } else {
-        Err(InvalidName(
+impl ShadowKey {
+    pub(crate) fn new(thing: &str, shadow: &ShadowName) -> Self {
+        Self {
+            thing: thing.to_owned(),
+            shadow: shadow.clone(),
+        }
+    }
+
+    /// # Errors
+    /// The thing's or the shadow's name is not allowed.
+    pub(crate) fn checked(thing: &str, shadow: &ShadowName) -> Result<Self, InvalidName> {
+        check_thing_name(thing)?;
+        if let ShadowName::Named(name) = shadow {
+            check_shadow_name(name)?;
+        }
+        Ok(Self::new(thing, shadow))
+    }
+}
+
+impl fmt::Display for ShadowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.shadow {
+            ShadowName::Classic => f.write_str(&self.thing),
+            ShadowName::Named(name) => write!(f, "{}~{name}", self.thing),
+        }
+    }
+}
+
+fn check_shadow_name(name: &str) -> Result<(), InvalidName> {
+    match is_name(name, MAX_SHADOW_NAME) {
+        true => Ok(()),
+        false => Err(InvalidName(
             "a shadow name must be 1 to 64 characters of a-z, A-Z, 0-9, :, _ or -",
-        ))
+        )),
     }
 }
 
+/// Checks the name of a thing.
+///
 /// # Errors
-/// Not 1 to 128 of `a-z A-Z 0-9 : _ -`.
+/// The name is not 1 to 128 of the characters `a-z A-Z 0-9 : _ -`.
 pub fn check_thing_name(thing: &str) -> Result<(), InvalidName> {
-    if is_name(thing, 128) {
-        Ok(())
-    } else {
-        Err(InvalidName(
+    match is_name(thing, MAX_THING_NAME) {
+        true => Ok(()),
+        false => Err(InvalidName(
             "a thing name must be 1 to 128 characters of a-z, A-Z, 0-9, :, _ or -",
-        ))
+        )),
     }
 }
 
-fn is_name(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.len())
+fn is_name(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len())
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'_' | b'-'))
-}
-
-/// A shadow as error texts name it: `thing`, or `thing~name`.
-pub(crate) struct FullName<'a>(pub(crate) &'a str, pub(crate) &'a ShadowName);
-
-impl fmt::Display for FullName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            ShadowName::Classic => f.write_str(self.0),
-            ShadowName::Named(name) => write!(f, "{}~{name}", self.0),
-        }
-    }
 }

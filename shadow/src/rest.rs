@@ -1,6 +1,6 @@
-//! The service over HTTP, as the data plane of AWS IoT has it: good enough for the SDKs and the AWS CLI.
+//! The HTTP API of AWS IoT's data plane, as far as the AWS SDKs and the AWS CLI need it.
 //!
-//! Signatures are not looked at: whoever reaches the address may read and write every shadow.
+//! Request signatures are not checked: every client that reaches the address may read and write every shadow.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,34 +24,34 @@ use crate::engine::Rejected;
 use crate::name::{ShadowName, check_thing_name};
 use crate::service::ShadowService;
 
-/// Connections at once; further ones wait in the system's queue.
-const CONNECTIONS: usize = 1024;
+/// Connections that are served at the same time; further ones wait in the accept queue of the operating system.
+const MAX_CONNECTIONS: usize = 1024;
 
-/// Bytes of a request's body: AWS IoT's bound of a payload.
-const LARGEST_BODY: usize = 128 * 1024;
+/// The size limit of a request body, in bytes: AWS IoT's limit of a payload.
+const MAX_BODY_BYTES: usize = 128 * 1024;
 
-/// Until the head of a request is there, and until its body is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request, and to send its body.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long requests that are under way may take when the service stops.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long requests in progress may take after the service was stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Names on one page of a list, unless the request says otherwise, and at most.
-const PAGE: usize = 25;
-const LARGEST_PAGE: usize = 100;
+/// The number of names on a page of a list: by default, and at most.
+const DEFAULT_PAGE_SIZE: usize = 25;
+const MAX_PAGE_SIZE: usize = 100;
 
-/// Serves until `stop` ends, and then what is under way.
+/// Serves until `stop` completes, and then finishes the requests in progress.
 pub async fn serve(listener: TcpListener, service: ShadowService, stop: impl Future<Output = ()>) {
     let mut connection = http1::Builder::new();
     connection
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+        .header_read_timeout(READ_TIMEOUT);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let accept_all = async {
         loop {
             // The semaphore is never closed.
-            let Ok(place) = places.clone().acquire_owned().await else {
+            let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
             let stream = match listener.accept().await {
@@ -70,7 +70,7 @@ pub async fn serve(listener: TcpListener, service: ShadowService, stop: impl Fut
             });
             let served = graceful.watch(connection.serve_connection(TokioIo::new(stream), serve));
             tokio::spawn(async move {
-                let _place = place;
+                let _permit = permit;
                 if let Err(error) = served.await {
                     debug!(%error, "a connection for shadows ended early");
                 }
@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, service: ShadowService, stop: impl Fut
         () = stop => {}
         () = accept_all => {}
     }
-    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
 }
 
 async fn respond(service: &ShadowService, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -93,7 +93,7 @@ async fn respond(service: &ShadowService, request: Request<Incoming>) -> Respons
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let body = json!({ "message": rejected.message, "traceId": id });
             let mut response = json_response(status, &body);
-            let kind = HeaderValue::from_static(rejected.rest_error());
+            let kind = HeaderValue::from_static(rejected.rest_error_type());
             response.headers_mut().insert("x-amzn-errortype", kind);
             response
         }
@@ -112,14 +112,16 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// What a request is about.
+/// The resource of a request.
 #[derive(Debug, PartialEq)]
 enum Target {
     Shadow(String, ShadowName),
+    /// The named shadows of a thing.
     List {
         thing: String,
+        /// Only names after this one.
         after: Option<String>,
-        page: usize,
+        page_size: usize,
     },
 }
 
@@ -131,34 +133,38 @@ async fn answer(service: &ShadowService, request: Request<Incoming>) -> Result<V
             Method::GET => service.get(&thing, &shadow, b"").await.map(|a| a.body()),
             Method::DELETE => service.delete(&thing, &shadow, b"").await.map(|a| a.body()),
             Method::POST => {
-                let body = body(request).await?;
+                let body = read_body(request).await?;
                 service
                     .update(&thing, &shadow, &body)
                     .await
                     .map(|a| a.body())
             }
-            _ => Err(wrong_method()),
+            _ => Err(method_not_allowed()),
         },
-        Target::List { thing, after, page } if method == Method::GET => {
+        Target::List {
+            thing,
+            after,
+            page_size,
+        } if method == Method::GET => {
             check_thing_name(&thing).map_err(|e| invalid(e.to_string()))?;
             let names = service.named_shadows(&thing);
             let rest = names
                 .iter()
                 .filter(|name| after.as_ref().is_none_or(|a| *name > a));
-            let results: Vec<&String> = rest.clone().take(page).collect();
+            let results: Vec<&String> = rest.clone().take(page_size).collect();
             let mut body = json!({ "results": results, "timestamp": service.now() });
-            if rest.count() > page
+            if rest.count() > page_size
                 && let Some(last) = results.last()
             {
                 body["nextToken"] = json!(last);
             }
             Ok(body)
         }
-        Target::List { .. } => Err(wrong_method()),
+        Target::List { .. } => Err(method_not_allowed()),
     }
 }
 
-fn wrong_method() -> Rejected {
+fn method_not_allowed() -> Rejected {
     Rejected::new(
         405,
         "The specified method is not allowed against this resource",
@@ -166,11 +172,11 @@ fn wrong_method() -> Rejected {
     )
 }
 
-fn invalid(why: impl Into<String>) -> Rejected {
-    Rejected::new(400, why, None)
+fn invalid(reason: impl Into<String>) -> Rejected {
+    Rejected::new(400, reason, None)
 }
 
-/// Ids are percent-encoded by clients: boto3 writes `:` as `%3A`.
+/// Clients percent-encode names: boto3 writes `:` as `%3A`.
 fn target(path: &str, query: Option<&str>) -> Result<Target, Rejected> {
     let decode = |part: &str| {
         let decoded = percent_decode_str(part).decode_utf8();
@@ -197,26 +203,29 @@ fn target(path: &str, query: Option<&str>) -> Result<Target, Rejected> {
             "ListNamedShadowsForThing",
             thing,
         ] => {
-            let page = match parameter("pageSize") {
-                None => PAGE,
+            let page_size = match parameter("pageSize") {
+                None => DEFAULT_PAGE_SIZE,
                 Some(size) => {
-                    let size = size.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n));
+                    let size = size
+                        .parse()
+                        .ok()
+                        .filter(|n| (1..=MAX_PAGE_SIZE).contains(n));
                     size.ok_or_else(|| invalid("pageSize must be a number from 1 to 100"))?
                 }
             };
             Ok(Target::List {
                 thing: decode(thing)?,
                 after: parameter("nextToken"),
-                page,
+                page_size,
             })
         }
         _ => Err(Rejected::new(404, "No such resource", None)),
     }
 }
 
-async fn body(request: Request<Incoming>) -> Result<Bytes, Rejected> {
-    let reading = Limited::new(request.into_body(), LARGEST_BODY).collect();
-    match tokio::time::timeout(PATIENCE, reading).await {
+async fn read_body(request: Request<Incoming>) -> Result<Bytes, Rejected> {
+    let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             let text = "The payload exceeds the maximum size allowed";

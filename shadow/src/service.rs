@@ -6,26 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "durable")]
 use keywright_sqlite::{GroupCommit, OpenError};
-use serde_json::{Value, json};
 use tokio::sync::broadcast;
 #[cfg(feature = "durable")]
 use tracing::error;
 
+use crate::change::{Change, no_such_shadow};
 use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, put_token};
-use crate::message::{
-    Accepted, Announcement, MessageKind, Payload, UPDATED, UPDATED_WITH_DIFFERENCE, Update,
-};
-use crate::name::{FullName, ShadowName, check_shadow_name, check_thing_name};
+use crate::message::{Accepted, Announcement, MessageKind, Payload};
+use crate::name::{ShadowKey, ShadowName};
+use crate::record::Record;
 #[cfg(feature = "durable")]
 use crate::store;
 use crate::throttle::Throttle;
 
-/// How a service behaves.
+/// The clock and the limits of a service.
 #[derive(Clone)]
 pub struct ServiceConfig {
-    /// The time in epoch seconds, which stamps metadata and messages.
+    /// Returns the time in epoch seconds, for the timestamps of metadata and messages.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// What a document may be at most.
+    /// The limits of a shadow document.
     pub limits: Limits,
 }
 
@@ -34,142 +33,111 @@ pub struct ServiceConfig {
 pub struct ShadowService {
     shared: Arc<Shared>,
     config: ServiceConfig,
-    /// None: what is in memory is all there is.
+    /// `None`: the shadows are only in memory.
     #[cfg(feature = "durable")]
     writer: Option<GroupCommit>,
 }
 
-/// What requests see, which is what was committed; and who is told when it changes.
+/// The committed shadows, and the subscribers to their changes.
 struct Shared {
-    shadows: Mutex<Shadows>,
+    records: Mutex<Records>,
     announcements: broadcast::Sender<Arc<Announcement>>,
     throttle: Throttle,
-    /// The status that every request is refused with; 0: none.
-    refusal: AtomicU16,
+    /// The status with which every request is rejected; 0: requests are not rejected.
+    reject_all_with: AtomicU16,
 }
 
-/// By the thing and the shadow's name.
-type Shadows = HashMap<(String, ShadowName), Record>;
-
-/// What an accepted request does, to be stored before anyone hears of it.
-#[derive(Clone)]
-struct Change {
-    record: Record,
-    /// What everyone is told of it, beside the answer.
-    told: &'static [MessageKind],
-    answer: Accepted,
-}
-
-/// What is kept of a shadow.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Record {
-    /// It exists.
-    Live(Arc<Document>),
-    /// It was deleted; a shadow that is made again goes on from this version.
-    Tombstone {
-        /// The version, one above the deleted document's.
-        version: u64,
-        /// When, in epoch seconds.
-        deleted_at: u64,
-    },
-}
-
-/// How long a deleted shadow's version is remembered, in seconds.
-const TOMBSTONE_SECS: u64 = 48 * 3600;
+type Records = HashMap<ShadowKey, Record>;
 
 /// How many announcements a subscriber may lag behind.
-const BACKLOG: usize = 4096;
+const MAX_LAG: usize = 4096;
 
 impl ShadowService {
-    /// Shadows that are gone with the process.
+    /// A service whose shadows are lost when the process ends.
     pub fn in_memory(config: ServiceConfig) -> Self {
         Self {
-            shared: Arc::new(Shared::new(Shadows::new())),
+            shared: Arc::new(Shared::new(Records::new())),
             config,
             #[cfg(feature = "durable")]
             writer: None,
         }
     }
 
-    /// Shadows in a file, which is made where it is missing. A request is durable before it is answered
-    /// or published. One service a file: it is locked until the last clone is dropped.
+    /// A service with its shadows in a file, which is created if it is missing. A change is durable before it is answered or published.
+    /// The file is locked until the last clone is dropped.
     ///
-    /// Once a commit fails, whose effect nobody knows then, changes are answered with 500 until the file
-    /// is opened again, and reads show what was committed before.
+    /// After a failed commit, whose effect is unknown, changes are rejected with 500 until the file is opened again, and reads return
+    /// what was committed before.
     ///
     /// # Errors
-    /// The file is corrupt, another program's, of another schema or in use.
+    /// The file is corrupt, belongs to another program, has a newer schema, or is in use.
     #[cfg(feature = "durable")]
     pub async fn open(path: &Path, config: ServiceConfig) -> Result<Self, OpenError> {
-        let (sender, opened) = tokio::sync::oneshot::channel();
+        let (tx, rx) = tokio::sync::oneshot::channel();
         let path = path.to_owned();
-        let unusable = |error: std::io::Error| store::FORMAT.open_error(&path, error);
+        let io_error = |error: std::io::Error| store::FORMAT.open_error(&path, error);
         let file = path.clone();
         // Reading the whole file would block the caller's thread.
         std::thread::Builder::new()
             .name("shadows-open".into())
-            .spawn(move || drop(sender.send(store::open(&file))))
-            .map_err(unusable)?;
-        let opened = opened.await.map_err(std::io::Error::other);
-        let (conn, records) = opened.map_err(unusable).flatten()?;
-        let writer = GroupCommit::start("shadows", conn).map_err(unusable)?;
+            .spawn(move || drop(tx.send(store::open(&file))))
+            .map_err(io_error)?;
+        let opened = rx.await.map_err(std::io::Error::other);
+        let opened = opened.map_err(io_error).flatten()?;
+        let writer = GroupCommit::start("shadows", opened.conn).map_err(io_error)?;
         Ok(Self {
-            shared: Arc::new(Shared::new(records.into_iter().collect())),
+            shared: Arc::new(Shared::new(opened.records.into_iter().collect())),
             config,
             writer: Some(writer),
         })
     }
 
-    /// Updates a shadow, which is made where it is missing. Messages go out in the order of versions.
+    /// Updates a shadow, which is created if it is missing. Announcements are sent in the order of versions.
     ///
     /// # Errors
-    /// The request is invalid (400, 413, 415), expects another version (409) or cannot be stored (500).
+    /// The request is invalid (400, 413, 415), expects another version (409), or cannot be stored (500).
     pub async fn update(
         &self,
         thing: &str,
         shadow: &ShadowName,
         body: &[u8],
     ) -> Result<Accepted, Rejected> {
-        check(thing, shadow)?;
+        let key = checked_key(thing, shadow)?;
         let request = Request::parse(body, &self.config.limits)?;
-        self.apply(thing, shadow, request).await
+        self.apply_update(key, request).await
     }
 
-    /// As [`ShadowService::update`], with a request that was not sent as text.
+    /// As [`ShadowService::update`], with a body that is parsed already.
     ///
     /// # Errors
-    /// As there.
+    /// As [`ShadowService::update`].
     pub async fn update_object(
         &self,
         thing: &str,
         shadow: &ShadowName,
         body: Object,
     ) -> Result<Accepted, Rejected> {
-        check(thing, shadow)?;
-        let request = Request::of(body, &self.config.limits)?;
-        self.apply(thing, shadow, request).await
+        let key = checked_key(thing, shadow)?;
+        let request = Request::from_object(body, &self.config.limits)?;
+        self.apply_update(key, request).await
     }
 
-    async fn apply(
-        &self,
-        thing: &str,
-        shadow: &ShadowName,
-        request: Request,
-    ) -> Result<Accepted, Rejected> {
+    async fn apply_update(&self, key: ShadowKey, request: Request) -> Result<Accepted, Rejected> {
         let limits = self.config.limits;
-        self.admit(thing, request.client_token.as_deref())?;
+        self.admit(&key.thing, request.client_token.as_deref())?;
         let (clock, token) = (self.config.clock.clone(), request.client_token.clone());
-        let apply = move |record: Option<&Record>| updated(record, request, &limits, clock());
-        self.change(thing, shadow, token, apply).await
+        let decide =
+            move |record: Option<&Record>| Change::update(record, request, &limits, clock());
+        self.change(key, token, decide).await
     }
 
     /// Reads a shadow. The body is empty, or an object that may have a `clientToken`.
     ///
     /// # Errors
-    /// The request is invalid (400, 415) or there is no such shadow (404).
+    /// The request is invalid (400, 415), or there is no such shadow (404).
     #[expect(
         clippy::unused_async,
-        reason = "as update and delete; reads stay in memory"
+        reason = "as update and delete; reads need no I/O"
     )]
     pub async fn get(
         &self,
@@ -177,11 +145,11 @@ impl ShadowService {
         shadow: &ShadowName,
         body: &[u8],
     ) -> Result<Accepted, Rejected> {
-        check(thing, shadow)?;
+        let key = checked_key(thing, shadow)?;
         let token = client_token(body)?;
         self.admit(thing, token.as_deref())?;
-        let Some(document) = self.document(thing, shadow) else {
-            return Err(missing(thing, shadow, token));
+        let Some(document) = self.shared.document(&key) else {
+            return Err(no_such_shadow(&key, token));
         };
         let mut body = document.get_body((self.config.clock)());
         put_token(&mut body, token.as_deref());
@@ -191,102 +159,96 @@ impl ShadowService {
         })
     }
 
-    /// Deletes a shadow. Its count goes on for 48 h, one further for the deletion itself.
+    /// Deletes a shadow. For 48 h a shadow that is created again continues its versions, the deletion counting as one.
     ///
     /// # Errors
-    /// The request is invalid (400, 415), there is no such shadow (404) or this cannot be stored (500).
+    /// The request is invalid (400, 415), there is no such shadow (404), or the deletion cannot be stored (500).
     pub async fn delete(
         &self,
         thing: &str,
         shadow: &ShadowName,
         body: &[u8],
     ) -> Result<Accepted, Rejected> {
-        check(thing, shadow)?;
+        let key = checked_key(thing, shadow)?;
         let token = client_token(body)?;
         self.admit(thing, token.as_deref())?;
-        let (key, clock) = (
-            (thing.to_owned(), shadow.clone()),
-            self.config.clock.clone(),
-        );
-        let echo = token.clone();
-        let apply = move |record: Option<&Record>| deleted(&key, record, token, clock());
-        self.change(thing, shadow, echo, apply).await
+        let (deleted, clock) = (key.clone(), self.config.clock.clone());
+        let echoed = token.clone();
+        let decide =
+            move |record: Option<&Record>| Change::delete(&deleted, record, echoed, clock());
+        self.change(key, token, decide).await
     }
 
-    /// Stores what the request makes of the record, then shows and publishes it.
+    /// Decides about the record, stores the change, and then shows and publishes it. `token` is for the rejection if that fails.
     #[cfg_attr(
         not(feature = "durable"),
         expect(clippy::unused_async, reason = "a durable store waits here")
     )]
     async fn change<F>(
         &self,
-        thing: &str,
-        shadow: &ShadowName,
+        key: ShadowKey,
         token: Option<String>,
-        apply: F,
+        decide: F,
     ) -> Result<Accepted, Rejected>
     where
         F: FnOnce(Option<&Record>) -> Result<Change, Rejected> + Send + 'static,
     {
-        let key = (thing.to_owned(), shadow.clone());
         #[cfg(feature = "durable")]
         if let Some(writer) = &self.writer {
-            let failed = move || Rejected::new(500, "Internal service failure", token.clone());
-            let (at, unstored) = (key.clone(), failed.clone());
+            let failure = move || Rejected::new(500, "Internal service failure", token.clone());
+            let (stored, job_failure) = (key.clone(), failure.clone());
             let job = move |transaction: &rusqlite::Transaction<'_>| {
-                // The requester learns only that it failed. Why is for whoever runs the service.
+                // Only the log has the reason: it is for the operator.
                 let log = |error: rusqlite::Error| {
-                    error!(shadow = %FullName(&at.0, &at.1), %error, "a shadow cannot be stored");
-                    unstored()
+                    error!(shadow = %stored, %error, "a shadow cannot be stored");
+                    job_failure()
                 };
-                let found = store::read(transaction, &at.0, &at.1).map_err(log)?;
-                let change = apply(found.as_ref())?;
-                store::write(transaction, &at.0, &at.1, &change.record).map_err(log)?;
+                let record = store::read(transaction, &stored).map_err(log)?;
+                let change = decide(record.as_ref())?;
+                store::write(transaction, &stored, &change.record).map_err(log)?;
                 Ok(change)
             };
             let shared = Arc::clone(&self.shared);
             let show =
-                move |change: &Change| shared.show(&mut shared.shadows(), key, change.clone());
-            let done = writer.run_then(job, show).await;
-            let done = done.map_err(|error| {
+                move |change: &Change| shared.show(&mut shared.records(), key, change.clone());
+            let committed = writer.run_then(job, show).await.map_err(|error| {
                 error!(%error, "shadows cannot be stored");
-                failed()
+                failure()
             });
-            return done?.map(|change| change.answer);
+            return committed?.map(|change| change.answer);
         }
         #[cfg(not(feature = "durable"))]
         drop(token);
-        let mut shadows = self.shared.shadows();
-        let change = apply(shadows.get(&key))?;
+        let mut records = self.shared.records();
+        let change = decide(records.get(&key))?;
         let answer = change.answer.clone();
-        self.shared.show(&mut shadows, key, change);
+        self.shared.show(&mut records, key, change);
         Ok(answer)
     }
 
-    /// From now on a thing's shadows take at most so many requests a second, and refuse others with 429; `None`,
-    /// which a service starts with: any number. AWS IoT takes 20.
-    pub fn limit_requests(&self, a_second: Option<u32>) {
-        self.shared.throttle.set(a_second);
+    /// Limits the requests per second to the shadows of one thing; further ones are rejected with 429. `None`, the default: no limit.
+    /// AWS IoT's limit is 20.
+    pub fn limit_requests(&self, max_per_second: Option<u32>) {
+        self.shared.throttle.set(max_per_second);
     }
 
-    /// From now on every valid request is refused with this status, for who wants to see what a client does then;
-    /// `None`, which a service starts with: none is.
+    /// Rejects every valid request with this status, to test how clients handle it. `None`, the default: requests are served.
     pub fn refuse_all(&self, status: Option<u16>) {
         let status = status.unwrap_or_default();
-        self.shared.refusal.store(status, Ordering::Relaxed);
+        self.shared.reject_all_with.store(status, Ordering::Relaxed);
     }
 
     fn admit(&self, thing: &str, token: Option<&str>) -> Result<(), Rejected> {
-        let refusal = self.shared.refusal.load(Ordering::Relaxed);
-        if refusal != 0 {
-            let token = token.map(str::to_owned);
-            return Err(Rejected::new(refusal, "Every request is refused", token));
+        let reject =
+            |status, text: &str| Err(Rejected::new(status, text, token.map(str::to_owned)));
+        match self.shared.reject_all_with.load(Ordering::Relaxed) {
+            0 => {}
+            status => return reject(status, "Every request is refused"),
         }
-        if self.shared.throttle.admits(thing, &*self.config.clock) {
-            return Ok(());
+        match self.shared.throttle.admits(thing, &*self.config.clock) {
+            true => Ok(()),
+            false => reject(429, "TOO_MANY_REQUESTS"),
         }
-        let token = token.map(str::to_owned);
-        Err(Rejected::new(429, "TOO_MANY_REQUESTS", token))
     }
 
     /// The time in epoch seconds.
@@ -295,7 +257,7 @@ impl ShadowService {
         (self.config.clock)()
     }
 
-    /// Waits until the service can store nothing more, because a commit failed; in memory for ever.
+    /// Waits until the service can store nothing more because a commit failed. In memory this never happens.
     pub async fn ended(&self) {
         #[cfg(feature = "durable")]
         if let Some(writer) = &self.writer {
@@ -304,13 +266,13 @@ impl ShadowService {
         std::future::pending::<()>().await;
     }
 
-    /// The names of a thing's named shadows, in order.
+    /// The names of a thing's named shadows, sorted.
     pub fn named_shadows(&self, thing: &str) -> Vec<String> {
-        let shadows = self.shared.shadows();
-        let live = shadows
+        let records = self.shared.records();
+        let live = records
             .iter()
-            .filter(|((t, _), r)| t == thing && matches!(r, Record::Live(_)));
-        let names = live.filter_map(|((_, shadow), _)| match shadow {
+            .filter(|(key, record)| key.thing == thing && record.document().is_some());
+        let names = live.filter_map(|(key, _)| match &key.shadow {
             ShadowName::Named(name) => Some(name.clone()),
             ShadowName::Classic => None,
         });
@@ -319,194 +281,107 @@ impl ShadowService {
         names
     }
 
-    /// What is stored, if the shadow exists.
+    /// The document of a shadow, if the shadow exists.
     pub fn document(&self, thing: &str, shadow: &ShadowName) -> Option<Arc<Document>> {
-        match self
-            .shared
-            .shadows()
-            .get(&(thing.to_owned(), shadow.clone()))
-        {
-            Some(Record::Live(document)) => Some(document.clone()),
-            _ => None,
-        }
+        self.shared.document(&ShadowKey::new(thing, shadow))
     }
 
-    /// Puts a record in its place as it is, without a message: to take over what another store held.
+    /// Replaces the record of a shadow without publishing a message.
     ///
     /// # Errors
-    /// It cannot be stored (500).
-    pub async fn put(
+    /// The record cannot be stored (500).
+    pub async fn put_record(
         &self,
         thing: &str,
         shadow: &ShadowName,
         record: Record,
     ) -> Result<(), Rejected> {
-        let apply = move |_: Option<&Record>| {
-            Ok(Change {
-                record,
-                told: &[],
-                answer: Accepted {
-                    version: 0,
-                    payload: Payload::Body(Value::Null),
-                },
-            })
-        };
-        self.change(thing, shadow, None, apply).await.map(|_| ())
+        let replace = move |_: Option<&Record>| Ok(Change::replace(record));
+        let key = ShadowKey::new(thing, shadow);
+        self.change(key, None, replace).await.map(drop)
     }
 
-    /// The shadows that have a difference now: for who may have missed the message that told of it.
-    pub fn pending(&self) -> Vec<(String, ShadowName)> {
-        let shadows = self.shared.shadows();
-        let differs = |record: &Record| match record {
-            Record::Live(document) => document.differs(),
-            Record::Tombstone { .. } => false,
-        };
-        let pending = shadows.iter().filter(|(_, record)| differs(record));
-        let mut pending: Vec<_> = pending.map(|(key, _)| key.clone()).collect();
-        pending.sort_unstable();
-        pending
+    /// The shadows that have a delta now, sorted.
+    pub fn shadows_with_delta(&self) -> Vec<ShadowKey> {
+        let records = self.shared.records();
+        let has_delta = |record: &Record| record.document().is_some_and(|d| d.has_delta());
+        let mut keys: Vec<ShadowKey> = records
+            .iter()
+            .filter(|(_, record)| has_delta(record))
+            .map(|(key, _)| key.clone())
+            .collect();
+        keys.sort_unstable();
+        keys
     }
 
-    /// What tells of a shadow's difference, if it has one now.
-    pub fn difference(&self, thing: &str, shadow: &ShadowName) -> Option<Announcement> {
-        let document = self.document(thing, shadow)?;
+    /// A delta message of a shadow, for subscribers that may have missed the last one. `None`: there is no delta now.
+    pub fn delta_announcement(&self, key: &ShadowKey) -> Option<Announcement> {
+        let document = self.shared.document(key)?;
         let delta = document.delta_body((self.config.clock)())?;
         Some(Announcement {
-            thing: thing.to_owned(),
-            shadow: shadow.clone(),
+            thing: key.thing.clone(),
+            shadow: key.shadow.clone(),
             version: document.version,
             kinds: &[MessageKind::UpdateDelta],
             payload: Payload::Body(delta),
         })
     }
 
-    /// Every record, ordered by thing and shadow.
-    pub fn dump(&self) -> BTreeMap<(String, ShadowName), Record> {
-        let shadows = self.shared.shadows();
-        let records = shadows.iter();
-        records
-            .map(|(key, record)| (key.clone(), record.clone()))
-            .collect()
+    /// All records, including those of deleted shadows.
+    pub fn records(&self) -> BTreeMap<ShadowKey, Record> {
+        let records = self.shared.records();
+        let copies = records.iter();
+        copies.map(|(k, r)| (k.clone(), r.clone())).collect()
     }
 
-    /// What is told of all shadows from now on. A subscriber that lags far behind misses some, is told so, and
-    /// has to get what it needs.
+    /// Subscribes to the announcements of all shadows. A subscriber that lags more than 4096 of them behind misses some, gets
+    /// `RecvError::Lagged`, and should read the shadows that it needs.
     pub fn subscribe_all(&self) -> broadcast::Receiver<Arc<Announcement>> {
         self.shared.announcements.subscribe()
     }
 }
 
 impl Shared {
-    fn new(shadows: Shadows) -> Self {
+    fn new(records: Records) -> Self {
         Self {
-            shadows: Mutex::new(shadows),
-            announcements: broadcast::channel(BACKLOG).0,
+            records: Mutex::new(records),
+            announcements: broadcast::channel(MAX_LAG).0,
             throttle: Throttle::default(),
-            refusal: AtomicU16::new(0),
+            reject_all_with: AtomicU16::new(0),
         }
     }
 
-    /// Whoever calls this holds the shadows, so that nobody hears of a change and does not see it.
-    fn show(&self, shadows: &mut Shadows, key: (String, ShadowName), change: Change) {
+    /// Publishes a committed change and makes it visible to readers. The caller holds the lock, so that a subscriber that
+    /// receives the announcement cannot read the old record.
+    fn show(&self, records: &mut Records, key: ShadowKey, change: Change) {
         let Change {
             record,
-            told,
+            published,
             answer: Accepted { version, payload },
         } = change;
-        if self.announcements.receiver_count() > 0 && !told.is_empty() {
+        if self.announcements.receiver_count() > 0 && !published.is_empty() {
             let announcement = Announcement {
-                thing: key.0.clone(),
-                shadow: key.1.clone(),
+                thing: key.thing.clone(),
+                shadow: key.shadow.clone(),
                 version,
-                kinds: told,
+                kinds: published,
                 payload,
             };
-            // Whoever listened may be gone.
+            // It fails if the last subscriber is gone.
             let _ = self.announcements.send(Arc::new(announcement));
         }
-        shadows.insert(key, record);
+        records.insert(key, record);
     }
 
-    fn shadows(&self) -> MutexGuard<'_, Shadows> {
-        self.shadows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn document(&self, key: &ShadowKey) -> Option<Arc<Document>> {
+        self.records().get(key)?.document().cloned()
     }
-}
 
-fn updated(
-    record: Option<&Record>,
-    request: Request,
-    limits: &Limits,
-    now: u64,
-) -> Result<Change, Rejected> {
-    let previous = match record {
-        Some(Record::Live(document)) => Some(document.clone()),
-        _ => None,
-    };
-    let fresh = match record {
-        Some(Record::Tombstone {
-            version,
-            deleted_at,
-        }) if now.saturating_sub(*deleted_at) < TOMBSTONE_SECS => Document {
-            version: *version,
-            ..Document::default()
-        },
-        _ => Document::default(),
-    };
-    let base = previous.as_deref().unwrap_or(&fresh);
-    let current = Arc::new(base.update(&request, limits, now)?);
-    let (version, record) = (current.version, Record::Live(current.clone()));
-    let told = match current.differs() {
-        true => UPDATED_WITH_DIFFERENCE,
-        false => UPDATED,
-    };
-    let payload = Payload::Update(Arc::new(Update {
-        request,
-        previous,
-        current,
-        now,
-    }));
-    Ok(Change {
-        record,
-        told,
-        answer: Accepted { version, payload },
-    })
-}
-
-fn deleted(
-    key: &(String, ShadowName),
-    record: Option<&Record>,
-    token: Option<String>,
-    now: u64,
-) -> Result<Change, Rejected> {
-    let Some(Record::Live(document)) = record else {
-        return Err(missing(&key.0, &key.1, token));
-    };
-    let version = document.version;
-    let mut body = json!({ "version": version, "timestamp": now });
-    put_token(&mut body, token.as_deref());
-    Ok(Change {
-        record: Record::Tombstone {
-            version: version + 1,
-            deleted_at: now,
-        },
-        told: &[MessageKind::DeleteAccepted],
-        answer: Accepted {
-            version,
-            payload: Payload::Body(body),
-        },
-    })
-}
-
-fn check(thing: &str, shadow: &ShadowName) -> Result<(), Rejected> {
-    let invalid = |e: crate::InvalidName| Rejected::new(400, e.to_string(), None);
-    check_thing_name(thing).map_err(invalid)?;
-    match shadow {
-        ShadowName::Named(name) => check_shadow_name(name).map_err(invalid),
-        ShadowName::Classic => Ok(()),
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn missing(thing: &str, shadow: &ShadowName, token: Option<String>) -> Rejected {
-    let name = FullName(thing, shadow);
-    Rejected::new(404, format!("No shadow exists with name: '{name}'"), token)
+fn checked_key(thing: &str, shadow: &ShadowName) -> Result<ShadowKey, Rejected> {
+    ShadowKey::checked(thing, shadow).map_err(|e| Rejected::new(400, e.to_string(), None))
 }

@@ -1,3 +1,5 @@
+//! The SQLite file of a durable service.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -6,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Document, Section};
-use crate::name::ShadowName;
-use crate::service::Record;
+use crate::name::{ShadowKey, ShadowName};
+use crate::record::Record;
 
-/// Exclusive, because documents in memory would not follow what another process writes.
+/// Exclusive, because the service keeps all documents in memory and would not see changes of another process.
 pub(crate) const FORMAT: FileFormat = FileFormat {
     description: "a store of shadows",
     application_id: 0x4b57_7368, // "KWsh"
@@ -18,7 +20,7 @@ pub(crate) const FORMAT: FileFormat = FileFormat {
     cache_kib: 256,
 };
 
-/// A classic shadow has the name that no named one can have.
+/// The classic shadow has the empty name, which no named shadow can have.
 const SCHEMA: &str = "CREATE TABLE shadows (
     thing TEXT NOT NULL,
     shadow TEXT NOT NULL,
@@ -29,39 +31,42 @@ const SCHEMA: &str = "CREATE TABLE shadows (
     CHECK ((deleted_at IS NULL) <> (document IS NULL))
 ) STRICT, WITHOUT ROWID";
 
-/// A record with the thing and the shadow that it belongs to.
-pub(crate) type Entry = ((String, ShadowName), Record);
-
-/// Opens a store for this process alone, with all that it holds. Makes the file where there is none.
-pub(crate) fn open(path: &Path) -> Result<(Connection, Vec<Entry>), OpenError> {
-    let conn = FORMAT.open(path)?;
-    let entries = all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
-    Ok((conn, entries))
+/// A file that was opened, with all its records.
+pub(crate) struct OpenStore {
+    pub(crate) conn: Connection,
+    pub(crate) records: Vec<(ShadowKey, Record)>,
 }
 
-/// What is stored of a shadow, as the transaction sees it.
+/// Opens the file, which is locked while its connection is open. A missing file is created.
+pub(crate) fn open(path: &Path) -> Result<OpenStore, OpenError> {
+    let conn = FORMAT.open(path)?;
+    let records = read_all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
+    Ok(OpenStore { conn, records })
+}
+
+/// Reads one record.
 pub(crate) fn read(
     transaction: &Transaction<'_>,
-    thing: &str,
-    shadow: &ShadowName,
+    key: &ShadowKey,
 ) -> rusqlite::Result<Option<Record>> {
     transaction
         .prepare_cached(
             "SELECT version, deleted_at, document FROM shadows WHERE thing = ?1 AND shadow = ?2",
         )?
-        .query_row(params![thing, column(shadow)], |row| record(row, 0))
+        .query_row(params![key.thing, name_column(&key.shadow)], |row| {
+            read_record(row, 0)
+        })
         .optional()
 }
 
-/// Stores a record in its place.
+/// Inserts or replaces a record.
 pub(crate) fn write(
     transaction: &Transaction<'_>,
-    thing: &str,
-    shadow: &ShadowName,
+    key: &ShadowKey,
     record: &Record,
 ) -> rusqlite::Result<()> {
     let (version, deleted_at, document) = match record {
-        Record::Live(document) => (document.version, None, Some(text(document))),
+        Record::Live(document) => (document.version, None, Some(sections_json(document))),
         Record::Tombstone {
             version,
             deleted_at,
@@ -70,8 +75,8 @@ pub(crate) fn write(
     transaction
         .prepare_cached("INSERT OR REPLACE INTO shadows VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
-            thing,
-            column(shadow),
+            key.thing,
+            name_column(&key.shadow),
             integer(version)?,
             deleted_at,
             document
@@ -79,21 +84,21 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn all(conn: &Connection) -> rusqlite::Result<Vec<Entry>> {
+fn read_all(conn: &Connection) -> rusqlite::Result<Vec<(ShadowKey, Record)>> {
     conn.prepare("SELECT thing, shadow, version, deleted_at, document FROM shadows")?
         .query_map([], |row| {
             let name: String = row.get(1)?;
-            let shadow = if name.is_empty() {
-                ShadowName::Classic
-            } else {
-                ShadowName::Named(name)
+            let shadow = match name.is_empty() {
+                true => ShadowName::Classic,
+                false => ShadowName::Named(name),
             };
-            Ok(((row.get(0)?, shadow), record(row, 2)?))
+            let thing = row.get(0)?;
+            Ok((ShadowKey { thing, shadow }, read_record(row, 2)?))
         })?
         .collect()
 }
 
-fn column(shadow: &ShadowName) -> &str {
+fn name_column(shadow: &ShadowName) -> &str {
     match shadow {
         ShadowName::Classic => "",
         ShadowName::Named(name) => name,
@@ -104,39 +109,38 @@ fn integer(value: u64) -> rusqlite::Result<i64> {
     i64::try_from(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
 }
 
-/// Both sections of a document, as they are stored.
+/// The content of the `document` column.
 #[derive(Serialize, Deserialize)]
 struct Sections<S> {
     desired: S,
     reported: S,
 }
 
-fn text(document: &Document) -> String {
+fn sections_json(document: &Document) -> String {
     let sections: Sections<&Section> = Sections {
         desired: &document.desired,
         reported: &document.reported,
     };
-    serde_json::to_string(&sections).expect("objects, whose names are texts")
+    serde_json::to_string(&sections).expect("maps with string keys become JSON")
 }
 
-/// Reads `version`, `deleted_at` and `document`, which start at this column.
-fn record(row: &Row<'_>, first: usize) -> rusqlite::Result<Record> {
-    let unsigned = |value: i64, at| {
-        u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
+/// Reads a record from the columns `version`, `deleted_at` and `document`, of which `first` is the first.
+fn read_record(row: &Row<'_>, first: usize) -> rusqlite::Result<Record> {
+    let unsigned = |value: i64, column| {
+        u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
     };
     let version = unsigned(row.get(first)?, first)?;
     if let Some(deleted_at) = row.get::<_, Option<i64>>(first + 1)? {
-        let deleted_at = unsigned(deleted_at, first + 1)?;
         return Ok(Record::Tombstone {
             version,
-            deleted_at,
+            deleted_at: unsigned(deleted_at, first + 1)?,
         });
     }
-    let broken = |e: Box<dyn std::error::Error + Send + Sync>| {
-        rusqlite::Error::FromSqlConversionFailure(first + 2, rusqlite::types::Type::Text, e)
-    };
-    let text: String = row.get(first + 2)?;
-    let sections: Sections<Section> = serde_json::from_str(&text).map_err(|e| broken(e.into()))?;
+    let json: String = row.get(first + 2)?;
+    let sections: Sections<Section> = serde_json::from_str(&json).map_err(|e| {
+        let text = rusqlite::types::Type::Text;
+        rusqlite::Error::FromSqlConversionFailure(first + 2, text, e.into())
+    })?;
     Ok(Record::Live(Arc::new(Document {
         desired: sections.desired.into(),
         reported: sections.reported.into(),

@@ -1,33 +1,34 @@
-//! How many requests a thing's shadows take in a second: AWS IoT's bound, off unless it is asked for.
+//! AWS IoT's limit of requests per second to the shadows of one thing, which is off by default.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Counts requests by thing, second by second.
+/// Counts requests by thing within the current second.
 #[derive(Default)]
 pub(crate) struct Throttle(Mutex<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    most: Option<u32>,
+    max_per_second: Option<u32>,
+    /// The epoch second that is counted.
     second: u64,
     by_thing: HashMap<String, u32>,
 }
 
 impl Throttle {
-    /// From now on at most so many requests a second and thing; `None`: any number.
-    pub(crate) fn set(&self, most: Option<u32>) {
+    /// Sets the limit of requests per second and thing. `None`: no limit.
+    pub(crate) fn set(&self, max_per_second: Option<u32>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts = Counts {
-            most,
+            max_per_second,
             ..Counts::default()
         };
     }
 
-    /// Whether the thing may have one more request in the second `now`.
+    /// Counts a request of the thing, and says whether it is within the limit. `now` is only called if there is one.
     pub(crate) fn admits(&self, thing: &str, now: impl Fn() -> u64) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(most) = counts.most else {
+        let Some(max) = counts.max_per_second else {
             return true;
         };
         let now = now();
@@ -37,6 +38,6 @@ impl Throttle {
         }
         let count = counts.by_thing.entry(thing.to_owned()).or_default();
         *count = count.saturating_add(1);
-        *count <= most
+        *count <= max
     }
 }

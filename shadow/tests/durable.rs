@@ -46,10 +46,10 @@ async fn a_file_opened_again_holds_the_same_shadows() {
     }
     let deleted = service.delete("lock", &ShadowName::Classic, b"").await;
     deleted.expect("deleted");
-    let before = service.dump();
+    let before = service.records();
     drop(service);
     let service = open(&file).await;
-    assert_eq!(service.dump(), before);
+    assert_eq!(service.records(), before);
     for (shadow, version) in [(keys(), 3), (ShadowName::Classic, 4)] {
         let next = service.update("lock", &shadow, br#"{"state":{}}"#).await;
         assert_eq!(next.expect("accepted").version, version);
@@ -79,7 +79,7 @@ async fn concurrent_updates_get_consecutive_versions() {
     let mut published = Vec::new();
     while let Ok(announcement) = announcements.try_recv() {
         let accepted = announcement.message(MessageKind::UpdateAccepted);
-        published.extend(accepted.map(|message| message.of.version));
+        published.extend(accepted.map(|message| message.announcement.version));
     }
     assert_eq!(published, versions, "in the order of versions");
 }

@@ -1,4 +1,4 @@
-//! The laws of merge, delta and versions, for any documents.
+//! Properties of merges, deltas and versions that hold for any documents.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use keywright_shadow::{ServiceConfig, ShadowName, ShadowService};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Small trees over few keys, so that documents meet each other.
+/// Small trees with few different keys, so that documents overlap.
 fn value(with_null: bool) -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         1 => if with_null { Just(Value::Null) } else { Just(json!(true)) },
@@ -37,16 +37,16 @@ fn update(document: &Document, desired: &Object, reported: &Object, now: u64) ->
         .expect("an accepted update")
 }
 
-/// Whether metadata has a time at each leaf of the state and nothing else.
-fn mirrors(state: &Value, metadata: &Value) -> bool {
+/// Whether metadata has a timestamp for each leaf of the state and nothing else.
+fn has_same_shape(state: &Value, metadata: &Value) -> bool {
     match (state, metadata) {
         (Value::Object(s), Value::Object(m)) => {
             s.len() == m.len()
                 && s.iter()
-                    .all(|(k, s)| m.get(k).is_some_and(|m| mirrors(s, m)))
+                    .all(|(k, s)| m.get(k).is_some_and(|m| has_same_shape(s, m)))
         }
         (Value::Array(s), Value::Array(m)) => {
-            s.len() == m.len() && s.iter().zip(m).all(|(s, m)| mirrors(s, m))
+            s.len() == m.len() && s.iter().zip(m).all(|(s, m)| has_same_shape(s, m))
         }
         (leaf, time) => !leaf.is_object() && !leaf.is_array() && time["timestamp"].is_u64(),
     }
@@ -60,16 +60,23 @@ fn has_null(value: &Value) -> bool {
     }
 }
 
+fn service() -> ShadowService {
+    ShadowService::in_memory(ServiceConfig {
+        clock: Arc::new(|| 1),
+        limits: Limits::default(),
+    })
+}
+
 proptest! {
     #[test]
-    fn updates_keep_the_shape(patches in prop::collection::vec((object(true), object(true)), 1..6)) {
+    fn metadata_has_the_shape_of_the_state(patches in prop::collection::vec((object(true), object(true)), 1..6)) {
         let mut document = Document::default();
         for (n, (desired, reported)) in patches.iter().enumerate() {
             let next = update(&document, desired, reported, n as u64);
             prop_assert_eq!(next.version, document.version + 1);
             for section in [&next.desired, &next.reported] {
                 let (state, metadata) = (section.state.clone().into(), json!(section.metadata));
-                prop_assert!(mirrors(&state, &metadata), "{} / {}", state, metadata);
+                prop_assert!(has_same_shape(&state, &metadata), "{} / {}", state, metadata);
                 prop_assert!(!has_null(&state));
             }
             document = next;
@@ -77,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn merging_twice_is_merging_once(start in object(false), patch in object(true)) {
+    fn merging_is_idempotent(start in object(false), patch in object(true)) {
         let document = update(&Document::default(), &start, &Object::new(), 1);
         let once = update(&document, &patch, &Object::new(), 2);
         let twice = update(&once, &patch, &Object::new(), 2);
@@ -85,14 +92,14 @@ proptest! {
     }
 
     #[test]
-    fn an_empty_patch_changes_nothing_but_the_version(start in object(false)) {
+    fn an_empty_patch_changes_only_the_version(start in object(false)) {
         let document = update(&Document::default(), &start, &start, 1);
         let next = update(&document, &Object::new(), &Object::new(), 2);
         prop_assert_eq!((&next.desired, &next.reported), (&document.desired, &document.reported));
     }
 
     #[test]
-    fn a_document_does_not_differ_from_itself(a in object(false)) {
+    fn the_delta_of_equal_objects_is_empty(a in object(false)) {
         prop_assert!(delta(&a, &a).is_empty());
     }
 
@@ -102,14 +109,14 @@ proptest! {
     }
 
     #[test]
-    fn reporting_the_delta_ends_it(a in object(false), b in object(false)) {
+    fn reporting_the_delta_empties_it(a in object(false), b in object(false)) {
         let document = update(&Document::default(), &a, &b, 1);
         let caught_up = update(&document, &Object::new(), &document.delta(), 2);
         prop_assert!(caught_up.delta().is_empty(), "{:?}", caught_up.delta());
     }
 
     #[test]
-    fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..64), text in "[{}\\[\\]:,\"a-z0-9 ]{0,40}") {
+    fn parsing_never_panics(body in prop::collection::vec(any::<u8>(), 0..64), text in "[{}\\[\\]:,\"a-z0-9 ]{0,40}") {
         for body in [&body[..], text.as_bytes()] {
             if let Ok(request) = Request::parse(body, &Limits::default()) {
                 let document = Document::default().update(&request, &Limits::default(), 1);
@@ -120,11 +127,8 @@ proptest! {
 }
 
 #[tokio::test]
-async fn of_conditional_updates_at_once_one_wins() {
-    let service = ShadowService::in_memory(ServiceConfig {
-        clock: Arc::new(|| 1),
-        limits: Limits::default(),
-    });
+async fn one_of_several_concurrent_conditional_updates_is_accepted() {
+    let service = service();
     let shadow = ShadowName::named("keys").expect("a name");
     service
         .update("lock", &shadow, br#"{"state":{}}"#)
@@ -141,19 +145,16 @@ async fn of_conditional_updates_at_once_one_wins() {
                 .is_ok()
         }));
     }
-    let mut won = 0;
+    let mut accepted = 0;
     for task in tasks {
-        won += u32::from(task.await.expect("no panic"));
+        accepted += u32::from(task.await.expect("no panic"));
     }
-    assert_eq!(won, 1);
+    assert_eq!(accepted, 1);
 }
 
 #[tokio::test]
-async fn a_deleted_shadow_keeps_counting() {
-    let service = ShadowService::in_memory(ServiceConfig {
-        clock: Arc::new(|| 1),
-        limits: Limits::default(),
-    });
+async fn a_deleted_shadow_keeps_its_version() {
+    let service = service();
     let classic = ShadowName::Classic;
     for _ in 0..3 {
         service
@@ -161,17 +162,11 @@ async fn a_deleted_shadow_keeps_counting() {
             .await
             .expect("updated");
     }
-    assert_eq!(
-        service
-            .delete("lock", &classic, b"")
-            .await
-            .expect("deleted")
-            .version,
-        3
-    );
+    let deleted = service.delete("lock", &classic, b"").await;
+    assert_eq!(deleted.expect("deleted").version, 3);
     let again = service
         .update("lock", &classic, br#"{"state":{}}"#)
         .await
-        .expect("made again");
+        .expect("created again");
     assert_eq!(again.version, 5);
 }

@@ -100,7 +100,7 @@ impl StoreInspector {
     /// # Panics
     /// The store cannot be read.
     pub fn dump(&self) -> String {
-        let mut text = format!("{:#?}\n", self.shadows.dump());
+        let mut text = format!("{:#?}\n", self.shadows.records());
         for table in ["locks", "events", "writes"] {
             let select = format!("SELECT * FROM {table} ORDER BY 1, 2");
             let folder = match &self.source {

@@ -9,7 +9,7 @@ use keywright_domain::model::{
 use keywright_domain::ports::{ShadowError, ShadowPort};
 use keywright_mqtt::Broker;
 use keywright_shadow::ShadowName;
-use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient};
+use keywright_shadow::mqtt::{ClientLimits, Operation, RequestError, ShadowClient};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -58,7 +58,7 @@ impl MqttShadow {
         broker: &Broker,
         client_id: &str,
         shards: &[String],
-        limits: Limits,
+        limits: ClientLimits,
         timeout: Duration,
     ) -> Self {
         assert!(!shards.is_empty(), "there is at least one shard");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use keywright_adapters::shadow::MqttShadow;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, TlsFiles};
-use keywright_shadow::mqtt::{Delivery, Disorder, Limits, MqttFrontend, Options};
+use keywright_shadow::mqtt::{ClientLimits, Delivery, Disorder, MqttFrontend, Options};
 use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
@@ -28,10 +28,10 @@ fn disorder(fault: SharedFault) -> Disorder {
                 copies: 0,
                 ..Delivery::NORMAL
             },
-            TransportFault::AnswersLate(after) => Delivery { copies: 1, after },
+            TransportFault::AnswersLate(delay) => Delivery { copies: 1, delay },
             TransportFault::AnswersReordered => Delivery {
                 copies: 2,
-                after: Duration::from_millis(fastrand::u64(0..50)),
+                delay: Duration::from_millis(fastrand::u64(0..50)),
             },
             TransportFault::None | TransportFault::Throttled | TransportFault::Disconnect => {
                 Delivery::NORMAL
@@ -60,7 +60,7 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
         &at(proxy.address.port()),
         "backend",
         shards,
-        Limits::OWN_BROKER,
+        ClientLimits::SELF_HOSTED,
         ANSWER_TIMEOUT,
     );
     for mut up in shadow.up() {

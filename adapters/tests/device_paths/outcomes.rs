@@ -11,7 +11,7 @@ use keywright_domain::ports::*;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, TlsFiles};
 use keywright_shadow::ShadowName;
-use keywright_shadow::mqtt::{Limits, MqttFrontend, Options};
+use keywright_shadow::mqtt::{ClientLimits, MqttFrontend, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -255,7 +255,7 @@ async fn without_a_broker_updates_are_not_applied_and_not_sent_later() {
         &at,
         "backend",
         &names(NAME),
-        Limits::OWN_BROKER,
+        ClientLimits::SELF_HOSTED,
         ANSWER_TIMEOUT,
     );
     for n in 0..5 {
@@ -286,7 +286,13 @@ async fn requests_in_flight_end_when_the_broker_dies() {
     let timeout = Duration::from_secs(20);
     let at = broker_at(broker.port());
     // No shadow service answers on this broker.
-    let shadow = MqttShadow::start(&at, "backend", &names(NAME), Limits::OWN_BROKER, timeout);
+    let shadow = MqttShadow::start(
+        &at,
+        "backend",
+        &names(NAME),
+        ClientLimits::SELF_HOSTED,
+        timeout,
+    );
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -307,9 +313,9 @@ async fn requests_in_flight_end_when_the_broker_dies() {
 async fn requests_above_the_limit_wait_and_are_dropped_at_their_timeout() {
     let broker = Mosquitto::start();
     let at = broker_at(broker.port());
-    let limits = Limits {
-        in_flight: 2,
-        a_second: None,
+    let limits = ClientLimits {
+        max_in_flight: 2,
+        max_per_second: None,
     };
     // Without answers, two requests stay in flight until their timeout, and the others are not sent.
     let timeout = Duration::from_secs(4);
@@ -338,7 +344,7 @@ async fn keeps_the_rate_limit_of_a_shard() {
     frontend.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 3);
     let timeout = Duration::from_secs(10);
-    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::AWS, timeout);
+    let shadow = MqttShadow::start(&at, "backend", &shards, ClientLimits::AWS, timeout);
     let shadow = Arc::new(shadow);
     for mut up in shadow.up() {
         up.wait_for(|up| *up).await.expect("it connects");
@@ -370,7 +376,7 @@ async fn assigns_things_to_shards() {
     frontend.wait_until_up().await.expect("attached");
     let shards = shard_names(NAME, 4);
     let timeout = Duration::from_secs(10);
-    let shadow = MqttShadow::start(&at, "backend", &shards, Limits::OWN_BROKER, timeout);
+    let shadow = MqttShadow::start(&at, "backend", &shards, ClientLimits::SELF_HOSTED, timeout);
     for n in 0..20 {
         let thing = ThingName::new(&format!("door-{n}")).expect("a name");
         let made = shadow.update(&thing, ShadowChange::create(token(n))).await;

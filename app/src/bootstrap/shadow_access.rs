@@ -17,7 +17,7 @@ use keywright_domain::ports::{Clock, DeviceReports, ShadowPort};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::Broker;
 #[cfg(feature = "mqtt")]
-use keywright_shadow::mqtt::Limits as Pace;
+use keywright_shadow::mqtt::ClientLimits;
 use keywright_shadow::{Limits, OpenError, ServiceConfig, ShadowName, ShadowService};
 use tokio::sync::watch;
 #[cfg(feature = "mqtt")]
@@ -157,13 +157,13 @@ pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> 
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(mqtt) => {
             let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
-            let pace = if mqtt.aws_limits {
-                Pace::AWS
+            let limits = if mqtt.aws_limits {
+                ClientLimits::AWS
             } else {
-                Pace::OWN_BROKER
+                ClientLimits::SELF_HOSTED
             };
             let (id, shards) = (&mqtt.client_id, shards(settings, mqtt));
-            let shadow = MqttShadow::start(&broker, id, &shards, pace, call_timeout(settings));
+            let shadow = MqttShadow::start(&broker, id, &shards, limits, call_timeout(settings));
             let shadow = Arc::new(shadow);
             let (tell, answered) = watch::channel(false);
             let mut path = ShadowAccess::over(shadow.clone());

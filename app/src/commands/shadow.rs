@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keywright_mqtt::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
-use keywright_shadow::mqtt::{Disorder, MqttFrontend, Options, at_random};
+use keywright_shadow::mqtt::{Disorder, MqttFrontend, Options, parse_disorder};
 use keywright_shadow::{ShadowService, rest};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -97,7 +97,9 @@ fn refusal(text: &str) -> Result<u16, &'static str> {
 struct DisorderArgs(Disorder);
 
 fn disorder(text: &str) -> Result<DisorderArgs, String> {
-    at_random(text).map(DisorderArgs).map_err(|e| e.to_string())
+    parse_disorder(text)
+        .map(DisorderArgs)
+        .map_err(|e| e.to_string())
 }
 
 impl ShadowCommand {

@@ -1,4 +1,4 @@
-//! Shadows behind a broker, on two connections: one for requests, one for deltas.
+//! Shadows on a broker, over two connections: one for requests, one for deltas.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,35 +6,36 @@ use std::time::Duration;
 
 use keywright_mqtt::{Broker, Handler, Message, Session, SessionOptions};
 use keywright_shadow::ShadowName;
-use keywright_shadow::mqtt::{Limits, Operation, RequestError, ShadowClient, Topic};
+use keywright_shadow::mqtt::{ClientLimits, Operation, RequestError, ShadowClient, Topic};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
-use super::News;
+use super::signal::Signal;
 
-/// How long a lock waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request of a lock may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Deltas that may wait to be looked at.
-const WAITING: usize = 4096;
+/// Deltas that may be queued. Further ones wake all locks.
+const MAX_QUEUED: usize = 4096;
 
-/// Asks for shadows and changes them.
+/// Reads and updates shadows.
 #[derive(Clone)]
 pub(crate) struct Requests {
     client: ShadowClient,
     count: Arc<AtomicU64>,
 }
 
+/// Receives deltas.
 pub(crate) struct Deltas {
-    news: mpsc::Receiver<String>,
-    /// Deltas may have been missed.
+    things: mpsc::Receiver<String>,
+    /// Notified when deltas may have been missed.
     missed: Arc<Notify>,
     _session: Session,
 }
 
 pub(super) fn connect(broker: Broker, shadow: ShadowName) -> (Requests, Deltas) {
     let id = format!("virtual-locks-{:016x}", fastrand::u64(..));
-    let (tell, news) = mpsc::channel(WAITING);
+    let (tx, things) = mpsc::channel(MAX_QUEUED);
     let options = SessionOptions {
         client_id: format!("{id}-deltas"),
         filters: vec![Topic::text("+", &shadow, "update/delta")],
@@ -42,38 +43,37 @@ pub(super) fn connect(broker: Broker, shadow: ShadowName) -> (Requests, Deltas) 
         manual_acks: false,
     };
     let missed = Arc::new(Notify::new());
-    let listener = Listener {
-        tell,
+    let handler = DeltaHandler {
+        things: tx,
         missed: missed.clone(),
     };
     let deltas = Deltas {
-        news,
+        things,
         missed,
-        _session: Session::start(broker.clone(), options, listener),
+        _session: Session::start(broker.clone(), options, handler),
     };
     let requests = Requests {
-        client: ShadowClient::start(broker, &id, shadow, Limits::OWN_BROKER),
+        client: ShadowClient::start(broker, &id, shadow, ClientLimits::SELF_HOSTED),
         count: Arc::default(),
     };
     (requests, deltas)
 }
 
 impl Requests {
-    pub(super) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, String> {
+    pub(super) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, RequestError> {
         match self.request(Operation::Get, thing, Map::new()).await {
             Ok(answer) => {
                 let desired = answer.pointer("/state/desired").and_then(Value::as_object);
                 Ok(desired.cloned().unwrap_or_default())
             }
             Err(RequestError::Rejected { code: 404, .. }) => Ok(Map::new()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         }
     }
 
-    pub(super) async fn update(&self, thing: &str, body: &Value) -> Result<(), String> {
+    pub(super) async fn update(&self, thing: &str, body: &Value) -> Result<(), RequestError> {
         let body = body.as_object().cloned().unwrap_or_default();
-        let answer = self.request(Operation::Update, thing, body).await;
-        answer.map(drop).map_err(|error| error.to_string())
+        self.request(Operation::Update, thing, body).await.map(drop)
     }
 
     async fn request(
@@ -82,43 +82,44 @@ impl Requests {
         thing: &str,
         mut body: Map<String, Value>,
     ) -> Result<Value, RequestError> {
-        // Unique among all that ever wait here, and at most 64 bytes.
+        // Unique within this client, and at most 64 bytes long.
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let token = format!("{thing:.40}.{count}");
         body.insert("clientToken".into(), token.as_str().into());
         let client = &self.client;
         client
-            .request(operation, thing, &token, &body.into(), PATIENCE)
+            .request(operation, thing, &token, &body.into(), REQUEST_TIMEOUT)
             .await
     }
 }
 
 impl Deltas {
-    pub(super) async fn next(&mut self) -> Option<News> {
+    pub(super) async fn next(&mut self) -> Option<Signal> {
         tokio::select! {
             biased;
-            () = self.missed.notified() => Some(News::OfAll),
-            thing = self.news.recv() => thing.map(News::Of),
+            () = self.missed.notified() => Some(Signal::All),
+            thing = self.things.recv() => thing.map(Signal::One),
         }
     }
 }
 
-struct Listener {
-    tell: mpsc::Sender<String>,
+struct DeltaHandler {
+    things: mpsc::Sender<String>,
     missed: Arc<Notify>,
 }
 
-impl Handler for Listener {
+impl Handler for DeltaHandler {
     fn up(&mut self, _: u64) {
+        // Deltas before the subscription were not received.
         self.missed.notify_one();
     }
 
     fn down(&mut self, _: u64, _: &str) {}
 
     fn message(&mut self, message: Message) {
-        let topic = Topic::parse(message.topic());
-        let told = topic.map(|topic| self.tell.try_send(topic.thing.to_owned()));
-        if matches!(told, Some(Err(_))) {
+        if let Some(topic) = Topic::parse(message.topic())
+            && self.things.try_send(topic.thing.to_owned()).is_err()
+        {
             self.missed.notify_one();
         }
     }

@@ -1,7 +1,9 @@
-//! How virtual locks reach their shadows: in this process, or over a broker.
+//! The connection of virtual locks to their shadows: in this process, or over a broker.
 
 #[cfg(feature = "mqtt")]
 mod broker;
+mod error;
+mod signal;
 
 use std::sync::Arc;
 
@@ -12,17 +14,20 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Where the shadows of virtual locks are.
+pub(crate) use error::LinkError;
+pub(crate) use signal::Signal;
+
+/// Where the shadows of virtual locks are: the service or the broker, and the name of the shadow.
 #[derive(Clone)]
 pub enum Shadows {
-    /// In this process.
+    /// A shadow service in this process.
     InProcess(ShadowService, ShadowName),
-    /// Behind a broker; all locks share two connections.
+    /// A shadow service on a broker. All locks share two connections.
     #[cfg(feature = "mqtt")]
     Broker(Broker, ShadowName),
 }
 
-/// The locks' side of their shadows. Clones share it.
+/// Reads and updates the shadows of locks. Clones share the connection.
 #[derive(Clone)]
 pub(crate) enum Link {
     InProcess(ShadowService, ShadowName),
@@ -30,13 +35,7 @@ pub(crate) enum Link {
     Broker(broker::Requests),
 }
 
-/// Whose shadow has something new.
-pub(crate) enum News {
-    Of(String),
-    /// Perhaps everyone's: some were missed.
-    OfAll,
-}
-
+/// Receives the deltas of all locks.
 pub(crate) enum Deltas {
     InProcess(Receiver<Arc<Announcement>>, ShadowName),
     #[cfg(feature = "mqtt")]
@@ -44,7 +43,7 @@ pub(crate) enum Deltas {
 }
 
 impl Shadows {
-    /// The link, and what is heard over it from now on.
+    /// Connects, and subscribes to deltas from now on.
     pub(crate) fn connect(self) -> (Link, Deltas) {
         match self {
             Self::InProcess(service, shadow) => {
@@ -52,8 +51,8 @@ impl Shadows {
                 (Link::InProcess(service, shadow), deltas)
             }
             #[cfg(feature = "mqtt")]
-            Self::Broker(at, shadow) => {
-                let (requests, deltas) = broker::connect(at, shadow);
+            Self::Broker(broker, shadow) => {
+                let (requests, deltas) = broker::connect(broker, shadow);
                 (Link::Broker(requests), Deltas::Broker(deltas))
             }
         }
@@ -61,18 +60,18 @@ impl Shadows {
 }
 
 impl Deltas {
-    /// `None`: nothing more will be heard.
-    pub(crate) async fn next(&mut self) -> Option<News> {
+    /// Waits for the next signal. `None`: there will be no more.
+    pub(crate) async fn next(&mut self) -> Option<Signal> {
         match self {
             Self::InProcess(announcements, shadow) => loop {
                 match announcements.recv().await {
-                    Ok(told) => {
-                        let differs = told.message(MessageKind::UpdateDelta).is_some();
-                        if differs && told.shadow == *shadow {
-                            return Some(News::Of(told.thing.clone()));
+                    Ok(announcement) => {
+                        let has_delta = announcement.message(MessageKind::UpdateDelta).is_some();
+                        if has_delta && announcement.shadow == *shadow {
+                            return Some(Signal::One(announcement.thing.clone()));
                         }
                     }
-                    Err(RecvError::Lagged(_)) => return Some(News::OfAll),
+                    Err(RecvError::Lagged(_)) => return Some(Signal::All),
                     Err(RecvError::Closed) => return None,
                 }
             },
@@ -83,8 +82,8 @@ impl Deltas {
 }
 
 impl Link {
-    /// What is wanted of a lock; nothing, where it has no shadow.
-    pub(crate) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, String> {
+    /// Reads `desired` of a lock's shadow; empty if there is no shadow.
+    pub(crate) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, LinkError> {
         match self {
             Self::InProcess(service, shadow) => {
                 let document = service.document(thing, shadow);
@@ -93,20 +92,20 @@ impl Link {
                     .unwrap_or_default())
             }
             #[cfg(feature = "mqtt")]
-            Self::Broker(requests) => requests.desired(thing).await,
+            Self::Broker(requests) => Ok(requests.desired(thing).await?),
         }
     }
 
-    /// Reports what a lock has to say.
-    pub(crate) async fn update(&self, thing: &str, body: &Value) -> Result<(), String> {
+    /// Updates a lock's shadow.
+    pub(crate) async fn update(&self, thing: &str, body: &Value) -> Result<(), LinkError> {
         match self {
             Self::InProcess(service, shadow) => {
                 let body = body.to_string();
-                let accepted = service.update(thing, shadow, body.as_bytes()).await;
-                accepted.map(drop).map_err(|rejected| rejected.message)
+                service.update(thing, shadow, body.as_bytes()).await?;
             }
             #[cfg(feature = "mqtt")]
-            Self::Broker(requests) => requests.update(thing, body).await,
+            Self::Broker(requests) => requests.update(thing, body).await?,
         }
+        Ok(())
     }
 }

@@ -4,25 +4,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::request::{Patch, Request};
-use super::{Limits, MemberTimes, Object, Rejected, Times, delta, differs};
+use super::{Limits, MemberTimes, Object, Rejected, Times, delta, has_delta};
 
-/// One half of a shadow: its state, and the same tree with the time of each leaf.
+/// The `desired` or the `reported` section of a shadow: its state, and metadata of the same shape.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Section {
-    /// The members.
+    /// The values.
     pub state: Object,
-    /// When each leaf was written.
+    /// When each leaf of the state was last written.
     pub metadata: MemberTimes,
 }
 
-/// A stored shadow. A section without members does not exist.
+/// The document of a shadow. A section whose state is empty counts as missing. Documents share the sections that an update does not
+/// change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
-    /// What the backend wants. A document shares with the one before what an update leaves alone.
+    /// The state that the backend wants.
     pub desired: Arc<Section>,
-    /// What the device says.
+    /// The state that the device reports.
     pub reported: Arc<Section>,
-    /// From 1, one more with every accepted update.
+    /// Starts at 1 and grows by 1 with each accepted update.
     pub version: u64,
 }
 
@@ -30,8 +31,8 @@ impl Document {
     /// The document after an update at `now` (epoch seconds).
     ///
     /// # Errors
-    /// Another version than the request expects (409), or too large (413). A missing shadow counts as
-    /// version 0, a deleted one keeps its count.
+    /// The request expects another version (409), or the new document is too large (413). A missing shadow has version 0; a deleted
+    /// one keeps its version for a while.
     pub fn update(&self, request: &Request, limits: &Limits, now: u64) -> Result<Self, Rejected> {
         if request
             .version
@@ -45,17 +46,17 @@ impl Document {
         }
         let mut next = self.clone();
         next.version += 1;
-        patch(&mut next.desired, request.desired(), now);
-        patch(&mut next.reported, request.reported(), now);
-        if next.bytes() > limits.max_bytes {
+        apply_patch(&mut next.desired, request.desired(), now);
+        apply_patch(&mut next.reported, request.reported(), now);
+        if next.state_bytes() > limits.max_bytes {
             let text = "The payload exceeds the maximum size allowed";
             return Err(Rejected::new(413, text, request.client_token.clone()));
         }
         Ok(next)
     }
 
-    /// The state alone, as compact JSON; metadata is free.
-    fn bytes(&self) -> usize {
+    /// The size of both states as compact JSON, in bytes. Metadata does not count towards the limit.
+    fn state_bytes(&self) -> usize {
         let length = |section: &Section| match section.state.is_empty() {
             true => 0,
             false => json_length(&section.state),
@@ -63,17 +64,17 @@ impl Document {
         length(&self.desired) + length(&self.reported)
     }
 
-    /// What `desired` wants and `reported` does not say.
+    /// The members of `desired` that `reported` does not match.
     pub fn delta(&self) -> Object {
         delta(&self.desired.state, &self.reported.state)
     }
 
-    /// Whether there is any such thing.
-    pub fn differs(&self) -> bool {
-        differs(&self.desired.state, &self.reported.state)
+    /// Whether the delta is not empty.
+    pub fn has_delta(&self) -> bool {
+        has_delta(&self.desired.state, &self.reported.state)
     }
 
-    /// The body of a get answer, without `clientToken`.
+    /// The body of the answer to a get request at `now` (epoch seconds), without `clientToken`.
     pub fn get_body(&self, now: u64) -> Value {
         let mut body = self.stored_body();
         let delta = self.delta();
@@ -84,7 +85,7 @@ impl Document {
         body
     }
 
-    /// The body of a delta message; `None` where there is no difference.
+    /// The body of a delta message at `now` (epoch seconds), without `clientToken`. `None`: the delta is empty.
     pub fn delta_body(&self, now: u64) -> Option<Value> {
         let state = self.delta();
         if state.is_empty() {
@@ -96,7 +97,7 @@ impl Document {
         }))
     }
 
-    /// State, metadata and version, as `previous` and `current` of a documents message show them.
+    /// State, metadata and version, as in `previous` and `current` of a documents message.
     pub fn stored_body(&self) -> Value {
         let (mut state, mut metadata) = (Object::new(), Object::new());
         for (name, section) in [("desired", &self.desired), ("reported", &self.reported)] {
@@ -109,10 +110,10 @@ impl Document {
     }
 }
 
-/// The bytes of an object as compact JSON.
+/// The size of an object as compact JSON, in bytes.
 fn json_length(object: &Object) -> usize {
-    struct Counted(usize);
-    impl std::io::Write for Counted {
+    struct ByteCounter(usize);
+    impl std::io::Write for ByteCounter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0 += bytes.len();
             Ok(bytes.len())
@@ -122,13 +123,13 @@ fn json_length(object: &Object) -> usize {
             Ok(())
         }
     }
-    let mut counted = Counted(0);
-    // Neither the texts of an object nor a counter can fail.
-    let _ = serde_json::to_writer(&mut counted, object);
-    counted.0
+    let mut counter = ByteCounter(0);
+    // Neither serializing an object nor counting can fail.
+    let _ = serde_json::to_writer(&mut counter, object);
+    counter.0
 }
 
-fn patch(section: &mut Arc<Section>, patch: Patch<'_>, now: u64) {
+fn apply_patch(section: &mut Arc<Section>, patch: Patch<'_>, now: u64) {
     match patch {
         Patch::Keep => {}
         Patch::Remove => *section = Arc::default(),
@@ -146,8 +147,8 @@ fn merge(state: &mut Object, metadata: &mut MemberTimes, patch: &Object, now: u6
             metadata.remove(key);
             continue;
         }
-        if let (Value::Object(members), Some(Value::Object(inner))) = (value, state.get_mut(key)) {
-            merge(inner, metadata.members_of(key), members, now);
+        if let (Value::Object(members), Some(Value::Object(nested))) = (value, state.get_mut(key)) {
+            merge(nested, metadata.members_of(key), members, now);
             continue;
         }
         if let Some(value) = without_nulls(value) {
@@ -157,7 +158,7 @@ fn merge(state: &mut Object, metadata: &mut MemberTimes, patch: &Object, now: u6
     }
 }
 
-/// The value without its null members; `None` for an object that held nothing else.
+/// The value without null members. `None`: an object that had no other members.
 fn without_nulls(value: &Value) -> Option<Value> {
     let Value::Object(members) = value else {
         return Some(value.clone());

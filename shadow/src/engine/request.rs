@@ -2,12 +2,12 @@ use serde_json::{Value, json};
 
 use super::{Object, Times};
 
-/// What a shadow document may be at most.
+/// The limits of a shadow document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Nested keys below `desired` or `reported`. AWS has named 5, 6 and 8; 6 is its error text's.
+    /// Levels of nested keys below `desired` or `reported`. AWS has documented 5, 6 and 8; its error message says 6.
     pub max_levels: usize,
-    /// Bytes of `desired` and `reported` together, as compact JSON.
+    /// The size of `desired` and `reported` together as compact JSON, in bytes.
     pub max_bytes: usize,
 }
 
@@ -20,20 +20,20 @@ impl Default for Limits {
     }
 }
 
-/// A request that the service does not do, with what it answers.
+/// The answer to a request that the service rejects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} {message}")]
 pub struct Rejected {
-    /// As an HTTP status.
+    /// An HTTP status code.
     pub code: u16,
-    /// The text. Clients should go by the code.
+    /// The reason. Clients should rely on the code.
     pub message: String,
-    /// Of the request, where it could be read.
+    /// The `clientToken` of the request, if it could be read.
     pub client_token: Option<String>,
 }
 
 impl Rejected {
-    /// A rejection.
+    /// A rejection with this code and reason.
     pub fn new(code: u16, message: impl Into<String>, client_token: Option<String>) -> Self {
         Self {
             code,
@@ -42,7 +42,7 @@ impl Rejected {
         }
     }
 
-    /// The body of a rejected message over MQTT.
+    /// The body of a `rejected` message over MQTT.
     pub fn body(&self) -> Value {
         let mut body = json!({ "code": self.code, "message": self.message });
         if let Some(token) = &self.client_token {
@@ -51,8 +51,8 @@ impl Rejected {
         body
     }
 
-    /// The error's type over REST (`x-amzn-ErrorType`).
-    pub fn rest_error(&self) -> &'static str {
+    /// The error type over REST (the header `x-amzn-ErrorType`).
+    pub const fn rest_error_type(&self) -> &'static str {
         match self.code {
             400 => "InvalidRequestException",
             401 => "UnauthorizedException",
@@ -69,10 +69,10 @@ impl Rejected {
     }
 }
 
-/// What an update does to one section.
+/// The effect of an update on one section.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Patch<'a> {
-    /// Nothing.
+    /// Does not change it.
     Keep,
     /// Removes it.
     Remove,
@@ -83,28 +83,28 @@ pub enum Patch<'a> {
 /// A valid update request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The version that the shadow must have.
+    /// The version that the shadow must have; `None`: any.
     pub version: Option<u64>,
-    /// Comes back with the answer; at most 64 bytes.
+    /// Is repeated in the answer; at most 64 bytes.
     pub client_token: Option<String>,
-    /// The request's `state` as it came, which the answer repeats.
+    /// The `state` of the request, which the answer repeats.
     state: Value,
 }
 
 impl Request {
-    /// Reads an update request.
+    /// Parses the body of an update request.
     ///
     /// # Errors
-    /// 400 or 415. The token is echoed from where it is known.
+    /// The body is invalid (400) or not UTF-8 (415). The rejection has the client token if that could be read.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, Rejected> {
-        Self::of(parse_root(body)?, limits)
+        Self::from_object(parse_object(body)?, limits)
     }
 
-    /// An update request that was not sent as text.
+    /// Validates a parsed body of an update request.
     ///
     /// # Errors
-    /// 400. The token is echoed from where it is known.
-    pub fn of(mut root: Object, limits: &Limits) -> Result<Self, Rejected> {
+    /// The body is invalid (400). The rejection has the client token if that could be read.
+    pub fn from_object(mut root: Object, limits: &Limits) -> Result<Self, Rejected> {
         let client_token = take_token(&mut root)?;
         let reject = |text: String| Rejected::new(400, text, client_token.clone());
         let invalid = |text: &str| reject(text.to_owned());
@@ -113,8 +113,8 @@ impl Request {
         match &state {
             Value::Null => {}
             Value::Object(state) => {
-                let foreign = state.keys().find(|k| *k != "desired" && *k != "reported");
-                if let Some(node) = foreign {
+                let unknown = state.keys().find(|k| *k != "desired" && *k != "reported");
+                if let Some(node) = unknown {
                     return Err(reject(format!("State contains an invalid node: '{node}'")));
                 }
                 for (name, text) in [
@@ -133,14 +133,14 @@ impl Request {
             Some(version) => Some(version.as_u64().ok_or_else(|| invalid("Invalid version"))?),
         };
         for name in ["desired", "reported"] {
-            let Patch::Merge(members) = patch(&state, name) else {
+            let Patch::Merge(members) = section_patch(&state, name) else {
                 continue;
             };
             if members
                 .values()
                 .map(levels)
                 .max()
-                .is_some_and(|l| l + 1 > limits.max_levels)
+                .is_some_and(|levels| levels + 1 > limits.max_levels)
             {
                 let max = limits.max_levels;
                 let text = format!("JSON contains too many levels of nesting; maximum is {max}");
@@ -157,17 +157,17 @@ impl Request {
         })
     }
 
-    /// For `desired`.
+    /// The effect on `desired`.
     pub fn desired(&self) -> Patch<'_> {
-        patch(&self.state, "desired")
+        section_patch(&self.state, "desired")
     }
 
-    /// For `reported`.
+    /// The effect on `reported`.
     pub fn reported(&self) -> Patch<'_> {
-        patch(&self.state, "reported")
+        section_patch(&self.state, "reported")
     }
 
-    /// The body of the answer to the accepted request.
+    /// The body of the answer if the request was accepted at `now` (epoch seconds).
     pub fn accepted_body(&self, version: u64, now: u64) -> Value {
         let metadata = Times::of(&self.state, now);
         let mut body = json!({
@@ -178,26 +178,26 @@ impl Request {
     }
 }
 
-/// The `clientToken` of a get or delete request, whose body is empty or an object.
+/// Reads the `clientToken` of a get or delete request, whose body is empty or an object.
 ///
 /// # Errors
-/// 400: neither, or a token that is none.
+/// The body or the token is invalid (400), or the body is not UTF-8 (415).
 pub fn client_token(body: &[u8]) -> Result<Option<String>, Rejected> {
     if body.is_empty() {
         Ok(None)
     } else {
-        take_token(&mut parse_root(body)?)
+        take_token(&mut parse_object(body)?)
     }
 }
 
-/// Adds the request's token to an answer.
+/// Adds the client token of the request to the body of an answer.
 pub(crate) fn put_token(body: &mut Value, token: Option<&str>) {
     if let Some(token) = token {
         body["clientToken"] = json!(token);
     }
 }
 
-fn parse_root(body: &[u8]) -> Result<Object, Rejected> {
+fn parse_object(body: &[u8]) -> Result<Object, Rejected> {
     let text = std::str::from_utf8(body).map_err(|_| {
         Rejected::new(
             415,
@@ -219,8 +219,8 @@ fn take_token(root: &mut Object) -> Result<Option<String>, Rejected> {
     }
 }
 
-/// What a valid state does to a section.
-fn patch<'a>(state: &'a Value, section: &str) -> Patch<'a> {
+/// The effect of a valid `state` on a section.
+fn section_patch<'a>(state: &'a Value, section: &str) -> Patch<'a> {
     match state {
         Value::Null => Patch::Remove,
         _ => match state.get(section) {
@@ -231,7 +231,7 @@ fn patch<'a>(state: &'a Value, section: &str) -> Patch<'a> {
     }
 }
 
-/// The keys on the longest path below a value; an element that is no leaf counts as one.
+/// The number of keys on the longest path below a value. An array element that is an object or array counts as a key.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Object(members) => members.values().map(|v| levels(v) + 1).max().unwrap_or(0),

@@ -7,27 +7,27 @@ use serde_json::Value;
 
 use super::Object;
 
-/// When each leaf of a value was last written, in epoch seconds: the value's own tree, with a time in the place of each
-/// leaf. As JSON it is the metadata of AWS IoT, with `{"timestamp": …}` there.
+/// When each leaf of a value was last written, in epoch seconds: a tree of the same shape with a time for each leaf. Its JSON is AWS
+/// IoT's metadata, in which a leaf is `{"timestamp": …}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Times {
-    /// Of a leaf.
+    /// The time of a leaf.
     At(u64),
-    /// Of an object.
+    /// The times of an object.
     Members(MemberTimes),
-    /// Of the elements of an array.
+    /// The times of an array's elements.
     Elements(Vec<Times>),
 }
 
 /// The times of an object's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberTimes(
-    /// In the order of their names.
+    /// Sorted by name.
     Vec<(String, Times)>,
 );
 
 impl Times {
-    /// Those of a value that is written now.
+    /// The times of a value that is written at `now`.
     pub fn of(value: &Value, now: u64) -> Self {
         match value {
             Value::Object(members) => {
@@ -45,46 +45,46 @@ impl Times {
 }
 
 impl MemberTimes {
-    fn place(&self, name: &str) -> Result<usize, usize> {
+    fn position(&self, name: &str) -> Result<usize, usize> {
         self.0
             .binary_search_by(|(known, _)| known.as_str().cmp(name))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Times> {
-        self.place(name).ok().map(|place| &self.0[place].1)
+        self.position(name).ok().map(|at| &self.0[at].1)
     }
 
     pub(super) fn insert(&mut self, name: &str, times: Times) {
-        match self.place(name) {
-            Ok(place) => self.0[place].1 = times,
-            Err(place) => self.0.insert(place, (name.to_owned(), times)),
+        match self.position(name) {
+            Ok(at) => self.0[at].1 = times,
+            Err(at) => self.0.insert(at, (name.to_owned(), times)),
         }
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        if let Ok(place) = self.place(name) {
-            self.0.remove(place);
+        if let Ok(at) = self.position(name) {
+            self.0.remove(at);
         }
     }
 
-    /// Those of the members of a member that is an object.
+    /// The times of a member that is an object; creates them if they are missing or of another kind.
     pub(super) fn members_of(&mut self, name: &str) -> &mut Self {
-        let place = self.place(name).unwrap_or_else(|place| {
+        let at = self.position(name).unwrap_or_else(|at| {
             self.0
-                .insert(place, (name.to_owned(), Times::Members(Self::default())));
-            place
+                .insert(at, (name.to_owned(), Times::Members(Self::default())));
+            at
         });
-        let times = &mut self.0[place].1;
+        let times = &mut self.0[at].1;
         if !matches!(times, Times::Members(_)) {
             *times = Times::Members(Self::default());
         }
         match times {
             Times::Members(members) => members,
-            Times::At(_) | Times::Elements(_) => unreachable!("it was just made one"),
+            Times::At(_) | Times::Elements(_) => unreachable!("replaced by members above"),
         }
     }
 
-    /// The part that belongs to the members of `shape`.
+    /// The times of the members that `shape` has.
     pub fn project(&self, shape: &Object) -> Self {
         let members = shape.iter().filter_map(|(name, value)| {
             let part = match (value, self.get(name)?) {
@@ -99,11 +99,11 @@ impl MemberTimes {
     }
 }
 
-/// In any order; of two with one name the last one counts, as in an object.
+/// Members in any order. If a name occurs twice, the last one counts, as in a JSON object.
 impl FromIterator<(String, Times)> for MemberTimes {
     fn from_iter<T: IntoIterator<Item = (String, Times)>>(members: T) -> Self {
-        let in_order: BTreeMap<String, Times> = members.into_iter().collect();
-        Self(in_order.into_iter().collect())
+        let sorted: BTreeMap<String, Times> = members.into_iter().collect();
+        Self(sorted.into_iter().collect())
     }
 }
 
@@ -125,7 +125,7 @@ impl Serialize for MemberTimes {
     }
 }
 
-/// What stands in metadata: a tree, or the number in a leaf of it.
+/// A JSON value of metadata: a tree, or the number inside a leaf.
 enum Node {
     Seconds(u64),
     Times(Times),
@@ -133,8 +133,8 @@ enum Node {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Nodes;
-        impl<'de> Visitor<'de> for Nodes {
+        struct NodeVisitor;
+        impl<'de> Visitor<'de> for NodeVisitor {
             type Value = Node;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,34 +145,34 @@ impl<'de> Deserialize<'de> for Node {
                 Ok(Node::Seconds(seconds))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut found: A) -> Result<Node, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Node, A::Error> {
                 let mut elements = Vec::new();
-                while let Some(element) = found.next_element()? {
+                while let Some(element) = array.next_element()? {
                     elements.push(element);
                 }
                 Ok(Node::Times(Times::Elements(elements)))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut found: A) -> Result<Node, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Node, A::Error> {
                 let (mut members, mut seconds) = (Vec::new(), None);
-                while let Some((name, node)) = found.next_entry::<String, Node>()? {
+                while let Some((name, node)) = object.next_entry::<String, Node>()? {
                     match node {
                         Node::Times(times) => members.push((name, times)),
                         Node::Seconds(at) if name == TIMESTAMP => seconds = Some(at),
                         Node::Seconds(_) => {
-                            return Err(A::Error::custom("a number that is no time"));
+                            return Err(A::Error::custom("a number that is not a timestamp"));
                         }
                     }
                 }
-                // A member of that name has a tree of its own.
+                // A state may have a member called `timestamp`, whose metadata is a tree and not a number.
                 match seconds {
                     Some(at) if members.is_empty() => Ok(Node::Times(Times::At(at))),
-                    Some(_) => Err(A::Error::custom("a leaf with members")),
+                    Some(_) => Err(A::Error::custom("a leaf that has members")),
                     None => Ok(Node::Times(Times::Members(members.into_iter().collect()))),
                 }
             }
         }
-        deserializer.deserialize_any(Nodes)
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Times {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Node::deserialize(deserializer)? {
             Node::Times(times) => Ok(times),
-            Node::Seconds(_) => Err(D::Error::custom("a number outside of a leaf")),
+            Node::Seconds(_) => Err(D::Error::custom("a number outside a leaf")),
         }
     }
 }
@@ -189,7 +189,7 @@ impl<'de> Deserialize<'de> for MemberTimes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Times::deserialize(deserializer)? {
             Times::Members(members) => Ok(members),
-            Times::At(_) | Times::Elements(_) => Err(D::Error::custom("no object")),
+            Times::At(_) | Times::Elements(_) => Err(D::Error::custom("not an object")),
         }
     }
 }
@@ -200,7 +200,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn times_come_back_as_they_were() {
+    fn times_survive_json() {
         let value = json!({
             "timestamp": 7, "a": { "timestamp": { "timestamp": null }, "b": [1, [2], { "c": 3 }] }, "e": {}, "f": [],
         });
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_metadata_is_refused() {
+    fn rejects_other_json() {
         for text in [
             r#"{"a":1}"#,
             r#"{"timestamp":1,"a":{"timestamp":1}}"#,

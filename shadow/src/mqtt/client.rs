@@ -1,7 +1,7 @@
-//! A client of a shadow service behind a broker: requests, and the answers that belong to them.
+//! A client of a shadow service on a broker.
 //!
-//! An answer belongs to a request by its `clientToken`, on the topic of the same thing and operation. A request
-//! is published at QoS 0: a broker keeps none of it for a service that is away, so nothing arrives late.
+//! An answer belongs to the request with the same `clientToken`, thing and operation. Requests are published at QoS 0, so that a
+//! broker does not keep them for a service that is not connected, and none arrives late.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,89 +15,100 @@ use tokio::time::Instant;
 use super::topic::{Operation, Topic};
 use crate::name::ShadowName;
 
-/// What a service takes of one connection.
+/// How many requests a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests without their answer.
-    pub in_flight: usize,
-    /// Requests a second.
-    pub a_second: Option<u32>,
+pub struct ClientLimits {
+    /// Requests without an answer at the same time.
+    pub max_in_flight: usize,
+    /// Requests per second; `None`: any number.
+    pub max_per_second: Option<u32>,
 }
 
-impl Limits {
-    /// AWS IoT's: 10 requests in flight, and what 100 messages a second in both directions leave room for. A
-    /// write is three of them (the request, its answer, and the lock's report).
+impl ClientLimits {
+    /// Within AWS IoT's limits: 10 requests in flight, and 100 messages per second in both directions. A write takes three messages (the
+    /// request, its answer, and the lock's report).
     pub const AWS: Self = Self {
-        in_flight: 10,
-        a_second: Some(30),
+        max_in_flight: 10,
+        max_per_second: Some(30),
     };
-    /// A broker of one's own has its own.
-    pub const OWN_BROKER: Self = Self {
-        in_flight: 256,
-        a_second: None,
+    /// For a self-hosted broker.
+    pub const SELF_HOSTED: Self = Self {
+        max_in_flight: 256,
+        max_per_second: None,
     };
 }
 
-/// Why a request has no good answer.
+/// Why a request was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It certainly never left.
+    /// The request was certainly not sent.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// The service rejected it.
+    /// The service rejected the request.
     #[error("{code} {message}")]
     Rejected {
-        /// As an HTTP status.
+        /// An HTTP status code.
         code: u16,
-        /// The service's text.
+        /// The service's message, at most 200 characters of it.
         message: String,
     },
-    /// It was sent, or may have been, and no answer came.
+    /// The request may have been sent, and no answer came.
     #[error("{0}")]
     Unknown(String),
 }
 
 type Answer = Result<Value, RequestError>;
 
+/// A request without its answer.
 struct Waiter {
+    /// The number of the connection on which the request is sent.
     connection: u64,
     thing: String,
     operation: Operation,
-    tell: oneshot::Sender<Answer>,
+    tx: oneshot::Sender<Answer>,
 }
 
+/// The requests without their answers, by client token.
 #[derive(Default)]
 struct Waiters(Mutex<HashMap<String, Waiter>>);
 
 impl Waiters {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Waiter>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiter>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes a waiter away whose request was given up.
-struct Waiting<'a>(&'a Waiters, &'a str);
+/// Removes a waiter when its request ends or is dropped.
+struct RemoveOnDrop<'a> {
+    waiters: &'a Waiters,
+    token: &'a str,
+}
 
-impl Drop for Waiting<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.all().remove(self.1);
+        self.waiters.lock().remove(self.token);
     }
 }
 
-/// One named shadow of every thing, over one connection. Clones share it.
+/// Sends requests for one named shadow of any thing over one connection. Clones share the connection and its limits.
 #[derive(Clone)]
 pub struct ShadowClient {
     session: Session,
     shadow: ShadowName,
     waiters: Arc<Waiters>,
-    places: Arc<Semaphore>,
-    pace: Arc<Pace>,
+    in_flight: Arc<Semaphore>,
+    pacer: Arc<Pacer>,
     up: watch::Receiver<bool>,
 }
 
 impl ShadowClient {
     /// Starts to connect. The client id must be unique on the broker.
-    pub fn start(broker: Broker, client_id: &str, shadow: ShadowName, limits: Limits) -> Self {
+    pub fn start(
+        broker: Broker,
+        client_id: &str,
+        shadow: ShadowName,
+        limits: ClientLimits,
+    ) -> Self {
         let filters = [
             "update/accepted",
             "update/rejected",
@@ -113,29 +124,28 @@ impl ShadowClient {
             manual_acks: false,
         };
         let waiters = Arc::new(Waiters::default());
-        let (tell, up) = watch::channel(false);
-        let handler = Answers {
+        let (tx, up) = watch::channel(false);
+        let handler = AnswerHandler {
             waiters: waiters.clone(),
-            up: tell,
+            up: tx,
         };
         Self {
             session: Session::start(broker, options, handler),
             shadow,
             waiters,
-            places: Arc::new(Semaphore::new(limits.in_flight)),
-            pace: Arc::new(Pace::new(limits.a_second)),
+            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            pacer: Arc::new(Pacer::new(limits.max_per_second)),
             up,
         }
     }
 
-    /// Whether answers would be heard, and how that changes.
+    /// Whether answers can be received, as a value that can be watched.
     pub fn up(&self) -> watch::Receiver<bool> {
         self.up.clone()
     }
 
-    /// Sends a request whose body names `token` as its `clientToken`, and waits for its answer. It may take
-    /// `patience` all in all; what has not left after half of that never does, because too little time would be
-    /// left to hear of it.
+    /// Sends a request, whose body must have `token` as its `clientToken`, and waits for the answer, in all for at most `timeout`. A
+    /// request that could not be sent in half of that time is not sent, because too little time is left for its answer.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -145,66 +155,72 @@ impl ShadowClient {
         thing: &str,
         token: &str,
         body: &Value,
-        patience: Duration,
+        timeout: Duration,
     ) -> Answer {
-        let (send_by, deadline) = (Instant::now() + patience / 2, Instant::now() + patience);
-        let late = || RequestError::NotSent("too many other requests are waiting".into());
-        let _place = tokio::time::timeout_at(send_by, self.places.acquire())
+        let (send_by, deadline) = (Instant::now() + timeout / 2, Instant::now() + timeout);
+        let too_late = || RequestError::NotSent("too many other requests are waiting".into());
+        let _permit = tokio::time::timeout_at(send_by, self.in_flight.acquire())
             .await
-            .map_err(|_| late())?
-            .map_err(|_| late())?;
-        self.pace.turn(send_by).await.ok_or_else(late)?;
-        let left = send_by.saturating_duration_since(Instant::now());
-        let not_sent = |NotSent(why)| RequestError::NotSent(why);
+            .map_err(|_| too_late())?
+            .map_err(|_| too_late())?;
+        self.pacer.wait(send_by).await.ok_or_else(too_late)?;
+        let time_left = send_by.saturating_duration_since(Instant::now());
+        let not_sent = |NotSent(reason)| RequestError::NotSent(reason);
         let connection = self
             .session
-            .connection_within(left)
+            .connection_within(time_left)
             .await
             .map_err(not_sent)?;
-        let (tell, told) = oneshot::channel();
+        let (tx, rx) = oneshot::channel();
         let waiter = Waiter {
             connection: connection.number(),
             thing: thing.to_owned(),
             operation,
-            tell,
+            tx,
         };
-        self.waiters.all().insert(token.to_owned(), waiter);
-        let _waiting = Waiting(&self.waiters, token);
+        self.waiters.lock().insert(token.to_owned(), waiter);
+        let _remove = RemoveOnDrop {
+            waiters: &self.waiters,
+            token,
+        };
         let topic = Topic::text(thing, &self.shadow, operation.name());
         connection
             .try_publish(&topic, QoS::AtMostOnce, body.to_string().into_bytes())
             .map_err(not_sent)?;
-        match tokio::time::timeout_at(deadline, told).await {
+        match tokio::time::timeout_at(deadline, rx).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(RequestError::Unknown("the connection was lost".into())),
             Err(_) => Err(RequestError::Unknown(format!(
-                "no answer within {patience:?}"
+                "no answer within {timeout:?}"
             ))),
         }
     }
 }
 
-struct Answers {
+/// Passes answers to the requests that wait for them.
+struct AnswerHandler {
     waiters: Arc<Waiters>,
     up: watch::Sender<bool>,
 }
 
-impl Handler for Answers {
+impl Handler for AnswerHandler {
     fn up(&mut self, _: u64) {
         self.up.send_replace(true);
     }
 
-    fn down(&mut self, connection: u64, why: &str) {
+    fn down(&mut self, connection: u64, reason: &str) {
         self.up.send_replace(false);
         let lost = |_: &String, waiter: &mut Waiter| waiter.connection <= connection;
         let lost: Vec<Waiter> = self
             .waiters
-            .all()
+            .lock()
             .extract_if(lost)
             .map(|(_, w)| w)
             .collect();
         for waiter in lost {
-            let _ = waiter.tell.send(Err(RequestError::Unknown(why.to_owned())));
+            let _ = waiter
+                .tx
+                .send(Err(RequestError::Unknown(reason.to_owned())));
         }
     }
 
@@ -212,14 +228,14 @@ impl Handler for Answers {
         if !message.retained()
             && let Some((waiter, answer)) = self.answer(&message)
         {
-            // Somebody who does not wait any more is no error.
-            let _ = waiter.tell.send(answer);
+            // It fails if the request was dropped.
+            let _ = waiter.tx.send(answer);
         }
     }
 }
 
-impl Answers {
-    /// Who waits for it, and the answer. Others write to the same shadows, and are answered on the same topics.
+impl AnswerHandler {
+    /// The answer in a message, and the request that waits for it. `None`: it answers a request of another client.
     fn answer(&self, message: &Message) -> Option<(Waiter, Answer)> {
         let topic = Topic::parse(message.topic())?;
         let body: Value = serde_json::from_slice(message.payload()).ok()?;
@@ -237,7 +253,7 @@ impl Answers {
             }
             _ => return None,
         };
-        let mut waiters = self.waiters.all();
+        let mut waiters = self.waiters.lock();
         let waiter = waiters.get(&token)?;
         if waiter.thing != topic.thing || waiter.operation != topic.operation {
             return None;
@@ -246,23 +262,23 @@ impl Answers {
     }
 }
 
-/// Requests no closer to each other than they may be, in the order in which they came.
-struct Pace {
-    apart: Option<Duration>,
+/// Delays requests so that they are at least an interval apart, in the order in which they came.
+struct Pacer {
+    interval: Option<Duration>,
     next: Mutex<Instant>,
 }
 
-impl Pace {
-    fn new(a_second: Option<u32>) -> Self {
+impl Pacer {
+    fn new(max_per_second: Option<u32>) -> Self {
         Self {
-            apart: a_second.map(|n| Duration::from_secs(1) / n.max(1)),
+            interval: max_per_second.map(|n| Duration::from_secs(1) / n.max(1)),
             next: Mutex::new(Instant::now()),
         }
     }
 
-    /// Waits for a turn; `None`: there is none before the deadline, and none was taken.
-    async fn turn(&self, deadline: Instant) -> Option<()> {
-        let Some(apart) = self.apart else {
+    /// Waits until the next request may be sent. `None`: that is at the deadline or later, and the request does not count.
+    async fn wait(&self, deadline: Instant) -> Option<()> {
+        let Some(interval) = self.interval else {
             return Some(());
         };
         let at = {
@@ -271,7 +287,7 @@ impl Pace {
             if at >= deadline {
                 return None;
             }
-            *next = at + apart;
+            *next = at + interval;
             at
         };
         tokio::time::sleep_until(at).await;
@@ -284,19 +300,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_are_apart_and_end_at_the_deadline() {
-        let pace = Pace::new(Some(10));
+    async fn paces_requests_until_the_deadline() {
+        let pacer = Pacer::new(Some(10));
         let start = Instant::now();
         let soon = start + Duration::from_millis(250);
         for n in 0..3 {
-            pace.turn(soon).await.expect("a turn");
+            pacer.wait(soon).await.expect("in time");
             assert_eq!(start.elapsed(), Duration::from_millis(100 * n));
         }
         assert_eq!(
-            pace.turn(soon).await,
+            pacer.wait(soon).await,
             None,
             "the next one would be at 300 ms"
         );
-        assert_eq!(Pace::new(None).turn(start).await, Some(()));
+        assert_eq!(Pacer::new(None).wait(start).await, Some(()));
     }
 }

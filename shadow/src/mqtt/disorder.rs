@@ -1,42 +1,42 @@
-//! What a network does to messages, done on purpose: MQTT promises neither order nor single copies.
+//! Deliberate delays, repetitions and losses of messages, for tests: MQTT guarantees neither order nor single delivery.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What becomes of one message of the service.
+/// How one message is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// How often it is published; 0: never.
+    /// How many times it is published; 0: it is lost.
     pub copies: u8,
-    /// How long it is held back.
-    pub after: Duration,
+    /// How long it is delayed.
+    pub delay: Duration,
 }
 
 impl Delivery {
-    /// Once, and at once.
+    /// Once and without a delay.
     pub const NORMAL: Self = Self {
         copies: 1,
-        after: Duration::ZERO,
+        delay: Duration::ZERO,
     };
 }
 
-/// Says what becomes of a message, by its topic and its payload.
+/// Decides how a message is published, by its topic and its payload.
 pub type Disorder = Arc<dyn Fn(&str, &[u8]) -> Delivery + Send + Sync>;
 
-/// A text that says no disorder.
+/// A text is not a valid disorder.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no disorder: known are shuffle=MILLISECONDS (a number up to 60000), repeat=CHANCE and lose=CHANCE (0 to 1), and seed=NUMBER"
+    "`{0}` is not a valid disorder; use shuffle=MILLISECONDS (a number up to 60000), repeat=CHANCE and lose=CHANCE (0 to 1), and seed=NUMBER"
 )]
 pub struct InvalidDisorder(String);
 
-/// Messages overtake each other, come twice, or get lost, by chance: `shuffle=20,repeat=0.3,lose=0.1,seed=7`
-/// holds each back for up to 20 ms, repeats a third, and loses a tenth of the answers (`accepted`, `rejected`), which
-/// are also what tells a backend of a lock's report. The same seed throws the same dice.
+/// Parses a random disorder: `shuffle=20,repeat=0.3,lose=0.1,seed=7` delays each message by up to 20 ms, repeats 30 % of them, and
+/// loses 10 % of the answers (`accepted`, `rejected`). An answer also notifies a backend of a lock's report. The same seed gives the
+/// same sequence of decisions.
 ///
 /// # Errors
 /// See [`InvalidDisorder`].
-pub fn at_random(text: &str) -> Result<Disorder, InvalidDisorder> {
+pub fn parse_disorder(text: &str) -> Result<Disorder, InvalidDisorder> {
     let (mut shuffle, mut repeat, mut lose, mut seed) = (0, 0.0, 0.0, 1);
     for part in text
         .split(',')
@@ -51,8 +51,8 @@ pub fn at_random(text: &str) -> Result<Disorder, InvalidDisorder> {
         };
         match name {
             "shuffle" => {
-                let most = value.parse().ok().filter(|ms| *ms <= 60_000);
-                shuffle = most.ok_or_else(invalid)?;
+                let max_ms = value.parse().ok().filter(|ms| *ms <= 60_000);
+                shuffle = max_ms.ok_or_else(invalid)?;
             }
             "repeat" => repeat = chance()?,
             "lose" => lose = chance()?,
@@ -60,14 +60,14 @@ pub fn at_random(text: &str) -> Result<Disorder, InvalidDisorder> {
             _ => return Err(invalid()),
         }
     }
-    let dice = Mutex::new(fastrand::Rng::with_seed(seed));
+    let rng = Mutex::new(fastrand::Rng::with_seed(seed));
     Ok(Arc::new(move |topic, _| {
-        let mut dice = dice.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
         let is_answer = topic.ends_with("/accepted") || topic.ends_with("/rejected");
-        let (lost, twice) = (dice.f64() < lose && is_answer, dice.f64() < repeat);
+        let (lost, twice) = (rng.f64() < lose && is_answer, rng.f64() < repeat);
         Delivery {
             copies: u8::from(!lost) * (1 + u8::from(twice)),
-            after: Duration::from_millis(dice.u64(0..=shuffle)),
+            delay: Duration::from_millis(rng.u64(0..=shuffle)),
         }
     }))
 }
@@ -77,19 +77,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dice_fall_as_they_are_told_to() {
-        let fates = |text: &str| {
-            let disorder = at_random(text).expect(text);
+    fn decides_with_the_given_chances() {
+        let deliveries = |text: &str| {
+            let disorder = parse_disorder(text).expect(text);
             (0..1000)
                 .map(|_| disorder("a/accepted", b"{}"))
                 .collect::<Vec<_>>()
         };
-        assert!(fates("").iter().all(|fate| *fate == Delivery::NORMAL));
-        assert!(fates("lose=1").iter().all(|fate| fate.copies == 0));
-        let delta = at_random("lose=1").expect("a disorder")("a/delta", b"{}");
+        assert!(
+            deliveries("")
+                .iter()
+                .all(|delivery| *delivery == Delivery::NORMAL)
+        );
+        assert!(
+            deliveries("lose=1")
+                .iter()
+                .all(|delivery| delivery.copies == 0)
+        );
+        let delta = parse_disorder("lose=1").expect("a disorder")("a/delta", b"{}");
         assert_eq!(delta, Delivery::NORMAL, "only answers get lost");
-        let some = fates("shuffle=9,repeat=0.5,lose=0.1,seed=3");
-        let count = |copies| some.iter().filter(|fate| fate.copies == copies).count();
+        let some = deliveries("shuffle=9,repeat=0.5,lose=0.1,seed=3");
+        let count = |copies| {
+            some.iter()
+                .filter(|delivery| delivery.copies == copies)
+                .count()
+        };
         assert!(
             (50..200).contains(&count(0)) && (350..550).contains(&count(2)),
             "{}",
@@ -97,13 +109,13 @@ mod tests {
         );
         assert!(
             some.iter()
-                .any(|fate| fate.after == Duration::from_millis(9))
+                .any(|delivery| delivery.delay == Duration::from_millis(9))
         );
-        assert_eq!(some, fates("shuffle=9,repeat=0.5,lose=0.1,seed=3"));
+        assert_eq!(some, deliveries("shuffle=9,repeat=0.5,lose=0.1,seed=3"));
     }
 
     #[test]
-    fn what_is_none_is_named() {
+    fn names_the_invalid_part() {
         for part in [
             "often",
             "repeat=2",
@@ -112,7 +124,7 @@ mod tests {
             "seed=x",
             "drop=1",
         ] {
-            let error = at_random(part).err().expect(part).to_string();
+            let error = parse_disorder(part).err().expect(part).to_string();
             assert!(error.contains(part), "{error}");
         }
     }

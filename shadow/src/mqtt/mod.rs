@@ -1,14 +1,15 @@
-//! Shadows over MQTT: the service attached to a broker, and a client of whatever service answers there, AWS IoT's
-//! or this one.
+//! Shadows over MQTT: the service on a broker ([`MqttFrontend`]), and a client ([`ShadowClient`]) of this service or of AWS IoT.
 
 mod client;
 mod disorder;
 mod frontend;
-mod intake;
+mod probe;
 mod publisher;
+mod request_limiter;
+mod requests;
 mod topic;
 
-pub use client::{Limits, RequestError, ShadowClient};
-pub use disorder::{Delivery, Disorder, InvalidDisorder, at_random};
+pub use client::{ClientLimits, RequestError, ShadowClient};
+pub use disorder::{Delivery, Disorder, InvalidDisorder, parse_disorder};
 pub use frontend::{FrontendError, MqttFrontend, Options};
 pub use topic::{Operation, Topic};

@@ -1,9 +1,9 @@
-//! What the service has to say on its broker, in the order in which it must be said.
+//! Publishes the messages of the service on its broker, in the order that MQTT clients rely on.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keywright_mqtt::{Connection, MAX_PAYLOAD_BYTES, Message, QoS};
+use keywright_mqtt::{Connection, MAX_PAYLOAD_BYTES, Message, NotSent, QoS};
 use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -13,14 +13,20 @@ use tracing::{error, warn};
 use super::disorder::{Delivery, Disorder};
 use super::topic::Topic;
 use crate::message::{Announcement, MessageKind};
-use crate::name::ShadowName;
+use crate::name::ShadowKey;
 use crate::service::ShadowService;
 
-/// What a request ended in, to be published.
-pub(super) struct Done {
+/// A request that was done and is not acknowledged yet.
+pub(super) struct FinishedRequest {
     pub(super) request: Message,
-    /// What only the one who asks is told; everyone else hears of a change.
-    pub(super) answer: Option<(String, Value)>,
+    /// The message for the requester alone. Messages for all subscribers are announcements.
+    pub(super) answer: Option<Answer>,
+}
+
+/// A message to be published.
+pub(super) struct Answer {
+    pub(super) topic: String,
+    pub(super) body: Value,
 }
 
 /// Publishes on one connection.
@@ -29,13 +35,13 @@ pub(super) struct Publisher {
     disorder: Option<Disorder>,
 }
 
-/// The shadows whose difference is still to be told.
-type Missed = Vec<(String, ShadowName)>;
+/// The shadows whose delta is to be published again.
+type Unpublished = Vec<ShadowKey>;
 
-/// When the service was too fast for the broker, what it said is lost, and each difference has to be told again.
-fn after_lag(service: &ShadowService, count: u64) -> Missed {
+/// After the publisher lagged behind the service, announcements are lost, and every delta has to be published again.
+fn after_lag(service: &ShadowService, count: u64) -> Unpublished {
     error!(count, "changes of shadows were not published in time");
-    service.pending()
+    service.shadows_with_delta()
 }
 
 impl Publisher {
@@ -46,132 +52,138 @@ impl Publisher {
         }
     }
 
-    /// Until the connection takes nothing more.
+    /// Publishes until the connection accepts nothing more.
     ///
-    /// What a request changed is published before it is acknowledged: a service that ends in between is given
-    /// the request again. What a request has changed waits on the one channel before the request's end is told on the
-    /// other, so that telling of those that wait, and then of the end, keeps that order.
+    /// The messages of a change are published before its request is acknowledged, so that a service which ends in between receives
+    /// the request again. A worker announces a change before it sends the finished request, so publishing all queued
+    /// announcements first keeps that order.
     ///
-    /// Beside that every difference is told again that there is: what was on the connection that was lost may not have
-    /// arrived, and locks that were connected all the time do not ask. Each is told as it is at that moment, and deltas
-    /// of the time without a connection are not: an entry that was taken off meanwhile must not come back.
+    /// All current deltas are published again, because those on the lost connection may not have arrived, and locks that stayed connected do
+    /// not ask. Deltas that were announced while there was no connection are dropped: an entry that was removed since must not
+    /// come back.
     pub(super) async fn run(
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
-        mut done: mpsc::Receiver<Done>,
+        finished: mpsc::Receiver<FinishedRequest>,
     ) {
-        for _ in 0..announcements.len() {
-            let told = match announcements.try_recv() {
-                Ok(waiting) => {
-                    let but_deltas = |kind| kind != MessageKind::UpdateDelta;
-                    self.tell_those(&waiting, but_deltas).await
-                }
-                Err(_) => Some(()),
-            };
-            if told.is_none() {
-                return;
-            }
-        }
-        let mut missed = service.pending();
-        loop {
-            let told = tokio::select! {
-                announcement = announcements.recv() => match announcement {
-                    Ok(announcement) => self.tell(&announcement).await,
-                    Err(RecvError::Lagged(count)) => {
-                        missed = after_lag(service, count);
-                        Some(())
-                    }
-                    Err(RecvError::Closed) => None,
-                },
-                Some(done) = done.recv() => {
-                    self.end(service, announcements, &mut missed, done).await
-                }
-                () = std::future::ready(()), if !missed.is_empty() => {
-                    let next = missed.pop();
-                    match next.and_then(|(thing, shadow)| service.difference(&thing, &shadow)) {
-                        Some(difference) => self.tell(&difference).await,
-                        None => Some(()),
-                    }
-                }
-            };
-            if told.is_none() {
-                return;
-            }
-        }
+        // It always ends with the error that the connection is over.
+        let _ = self.publish_all(service, announcements, finished).await;
     }
 
-    async fn end(
+    async fn publish_all(
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
-        missed: &mut Missed,
-        done: Done,
-    ) -> Option<()> {
-        // Those that wait now; what comes meanwhile has its turn later.
+        mut finished: mpsc::Receiver<FinishedRequest>,
+    ) -> Result<(), NotSent> {
+        for _ in 0..announcements.len() {
+            if let Ok(announcement) = announcements.try_recv() {
+                let except_deltas = |kind| kind != MessageKind::UpdateDelta;
+                self.announce_some(&announcement, except_deltas).await?;
+            }
+        }
+        let mut unpublished = service.shadows_with_delta();
+        loop {
+            tokio::select! {
+                announcement = announcements.recv() => match announcement {
+                    Ok(announcement) => self.announce(&announcement).await?,
+                    Err(RecvError::Lagged(count)) => unpublished = after_lag(service, count),
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                Some(finished) = finished.recv() => {
+                    self.finish(service, announcements, &mut unpublished, finished).await?;
+                }
+                () = std::future::ready(()), if !unpublished.is_empty() => {
+                    let next = unpublished.pop();
+                    let delta = next.and_then(|key| service.delta_announcement(&key));
+                    if let Some(delta) = delta {
+                        self.announce(&delta).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes the queued announcements and the answer, and acknowledges the request.
+    async fn finish(
+        &self,
+        service: &ShadowService,
+        announcements: &mut Receiver<Arc<Announcement>>,
+        unpublished: &mut Unpublished,
+        finished: FinishedRequest,
+    ) -> Result<(), NotSent> {
+        // Only those that are queued now: later ones do not belong to this request.
         for _ in 0..announcements.len() {
             match announcements.try_recv() {
-                Ok(announcement) => self.tell(&announcement).await?,
-                Err(TryRecvError::Lagged(count)) => *missed = after_lag(service, count),
+                Ok(announcement) => self.announce(&announcement).await?,
+                Err(TryRecvError::Lagged(count)) => *unpublished = after_lag(service, count),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        if let Some((topic, body)) = &done.answer {
-            self.publish(topic, body).await?;
+        if let Some(answer) = &finished.answer {
+            self.publish(&answer.topic, &answer.body).await?;
         }
-        done.request.acknowledge();
-        Some(())
+        finished.request.acknowledge();
+        Ok(())
     }
 
-    async fn tell(&self, announcement: &Announcement) -> Option<()> {
-        self.tell_those(announcement, |_| true).await
+    async fn announce(&self, announcement: &Announcement) -> Result<(), NotSent> {
+        self.announce_some(announcement, |_| true).await
     }
 
-    async fn tell_those(
+    async fn announce_some(
         &self,
         announcement: &Announcement,
         wanted: fn(MessageKind) -> bool,
-    ) -> Option<()> {
+    ) -> Result<(), NotSent> {
         let Announcement { thing, shadow, .. } = announcement;
         for message in announcement.messages().filter(|m| wanted(m.kind)) {
             let topic = Topic::text(thing, shadow, message.kind.topic_suffix());
             self.publish(&topic, &message.body()).await?;
         }
-        Some(())
+        Ok(())
     }
 
-    async fn publish(&self, topic: &str, body: &Value) -> Option<()> {
+    /// # Errors
+    /// The connection is over.
+    async fn publish(&self, topic: &str, body: &Value) -> Result<(), NotSent> {
         let payload = Bytes::from(body.to_string());
         if payload.len() > MAX_PAYLOAD_BYTES {
-            // The metadata of a document may be many times as large as its state.
+            // Possible although documents are bounded: their metadata may be many times as large as their state.
             let bytes = payload.len();
             warn!(
                 topic,
                 bytes, "a message is too large for MQTT and is not published"
             );
-            return Some(());
+            return Ok(());
         }
-        let fate = match &self.disorder {
+        let delivery = match &self.disorder {
             Some(disorder) => disorder(topic, &payload),
             None => Delivery::NORMAL,
         };
-        if fate.after.is_zero() {
-            for _ in 0..fate.copies {
-                let sent = self
-                    .connection
-                    .publish(topic, QoS::AtLeastOnce, payload.clone());
-                sent.await.ok()?;
-            }
-            return Some(());
+        if delivery.delay.is_zero() {
+            return publish_copies(&self.connection, topic, &payload, delivery.copies).await;
         }
         let (connection, topic) = (self.connection.clone(), topic.to_owned());
         tokio::spawn(async move {
-            tokio::time::sleep(fate.after).await;
-            for _ in 0..fate.copies {
-                let sent = connection.publish(&topic, QoS::AtLeastOnce, payload.clone());
-                let _ = sent.await;
-            }
+            tokio::time::sleep(delivery.delay).await;
+            // It fails if the connection has ended.
+            let _ = publish_copies(&connection, &topic, &payload, delivery.copies).await;
         });
-        Some(())
+        Ok(())
     }
+}
+
+async fn publish_copies(
+    connection: &Connection,
+    topic: &str,
+    payload: &Bytes,
+    copies: u8,
+) -> Result<(), NotSent> {
+    for _ in 0..copies {
+        let sent = connection.publish(topic, QoS::AtLeastOnce, payload.clone());
+        sent.await?;
+    }
+    Ok(())
 }

@@ -1,20 +1,20 @@
-//! `$aws/things/{thing}/shadow/…` and `$aws/things/{thing}/shadow/name/{shadow}/…`.
+//! The topics of shadows: `$aws/things/{thing}/shadow/…` and `$aws/things/{thing}/shadow/name/{shadow}/…`.
 
 use crate::name::ShadowName;
 
-/// What is asked of a shadow.
+/// An operation on a shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// To change it.
+    /// Changes it.
     Update,
-    /// To read it.
+    /// Reads it.
     Get,
-    /// To delete it.
+    /// Deletes it.
     Delete,
 }
 
 impl Operation {
-    /// As topics name it.
+    /// The name in topics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Update => "update",
@@ -23,14 +23,14 @@ impl Operation {
         }
     }
 
-    fn of_name(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         [Self::Update, Self::Get, Self::Delete]
             .into_iter()
             .find(|operation| operation.name() == name)
     }
 }
 
-/// A topic of a shadow, taken apart.
+/// The parts of a shadow's topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic<'a> {
     /// The thing.
@@ -39,12 +39,12 @@ pub struct Topic<'a> {
     pub shadow: ShadowName,
     /// The operation.
     pub operation: Operation,
-    /// What the service says of it (`accepted`, `rejected`, `delta`, `documents`); `None`: a request.
+    /// The kind of the service's message (`accepted`, `rejected`, `delta`, `documents`). `None`: the topic is that of requests.
     pub outcome: Option<&'a str>,
 }
 
 impl<'a> Topic<'a> {
-    /// `None` where it is none of a shadow.
+    /// Parses a topic. `None`: it is not the topic of a shadow.
     pub fn parse(topic: &'a str) -> Option<Self> {
         let (thing, rest) = topic.strip_prefix("$aws/things/")?.split_once("/shadow/")?;
         let (shadow, rest) = match rest.strip_prefix("name/") {
@@ -61,12 +61,12 @@ impl<'a> Topic<'a> {
         Some(Self {
             thing,
             shadow,
-            operation: Operation::of_name(operation)?,
+            operation: Operation::from_name(operation)?,
             outcome,
         })
     }
 
-    /// A topic, or with `+` for the thing or the shadow's name a filter, that ends with `suffix`.
+    /// The topic that ends with `suffix`. With `+` for the thing or the name of the shadow it is a topic filter.
     pub fn text(thing: &str, shadow: &ShadowName, suffix: &str) -> String {
         match shadow {
             ShadowName::Classic => format!("$aws/things/{thing}/shadow/{suffix}"),
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_taken_apart_and_put_together() {
+    fn parses_the_topics_that_it_formats() {
         let named = ShadowName::Named("keys".into());
         for (shadow, suffix, operation, outcome) in [
             (ShadowName::Classic, "update", Operation::Update, None),

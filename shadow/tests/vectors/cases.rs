@@ -1,4 +1,4 @@
-//! The cases as they are written down, and how an outcome is held against one.
+//! Reads the cases, and compares outcomes with what they expect.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use keywright_shadow::engine::{Document, Object, Section};
 use keywright_shadow::{Limits, Record, ShadowName};
 use serde_json::{Value, json};
 
-/// What AWS IoT does, as far as it is known.
-const VECTORS: &str = include_str!("shadow-vectors.jsonl");
+/// The known behaviour of AWS IoT.
+const AWS_VECTORS: &str = include_str!("shadow-vectors.jsonl");
 
-/// What the writing of keys relies on besides.
-const OURS: &str = include_str!("our-vectors.jsonl");
+/// Further behaviour that Keywright relies on.
+const OUR_VECTORS: &str = include_str!("our-vectors.jsonl");
 
 /// How a case is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,10 @@ pub(crate) enum Channel {
     Mqtt,
 }
 
-/// What came of one.
+/// The result of running a case.
 pub(crate) struct Outcome {
     pub(crate) answer: Answer,
-    /// Topic endings and bodies.
+    /// Topic suffixes and bodies.
     pub(crate) published: Vec<(String, Value)>,
     pub(crate) before: Option<Arc<Document>>,
     pub(crate) after: Option<Arc<Document>>,
@@ -32,16 +32,16 @@ pub(crate) struct Outcome {
 
 pub(crate) enum Answer {
     Accepted(Value),
-    /// The members that the channel shows, as those of the vectors: `code`, `message`, `clientToken`; and over REST
-    /// the type of the error.
+    /// The members of the rejection that the channel shows (`code`, `message`, `clientToken`), and the REST error type if there is
+    /// one.
     Rejected(Value, Option<String>),
 }
 
-/// The cases of one confidence that can be run over a channel.
+/// The cases of a confidence group that can be run over a channel.
 pub(crate) fn vectors(confidence: &str, channel: Channel) -> Vec<Value> {
-    let all = VECTORS
+    let all = AWS_VECTORS
         .lines()
-        .chain(OURS.lines())
+        .chain(OUR_VECTORS.lines())
         .map(|line| serde_json::from_str::<Value>(line).expect("a vector"));
     let fits = |vector: &Value| match vector["channel"].as_str() {
         Some("rest") => channel != Channel::Mqtt,
@@ -52,8 +52,7 @@ pub(crate) fn vectors(confidence: &str, channel: Channel) -> Vec<Value> {
         .collect()
 }
 
-/// The same case with another thing, another named shadow, other attribute keys, other times and another
-/// token.
+/// The same case with another thing, shadow name, attribute keys, times and client token, to detect hard-coded answers.
 pub(crate) fn varied(vector: &Value) -> Value {
     let token = vector["payload"]["clientToken"]
         .as_str()
@@ -76,8 +75,8 @@ pub(crate) fn varied(vector: &Value) -> Value {
     varied
 }
 
-/// The words of the protocol and of the vectors themselves; every other key is somebody's attribute.
-const WORDS: &[&str] = &[
+/// The keys of the protocol and of the vectors; every other key is an attribute of a device.
+const RESERVED_KEYS: &[&str] = &[
     "accepted",
     "clientToken",
     "code",
@@ -103,9 +102,9 @@ const WORDS: &[&str] = &[
     "version",
 ];
 
-/// Keys of the same length in bytes, so that documents are as large as before.
+/// Replaces attribute keys with others of the same length, so that documents keep their size.
 fn with_other_keys(value: &Value) -> Value {
-    let other = |key: &String| match WORDS.contains(&key.as_str()) {
+    let other = |key: &String| match RESERVED_KEYS.contains(&key.as_str()) {
         true => key.clone(),
         false => key.chars().map(rotated).collect(),
     };
@@ -144,7 +143,7 @@ pub(crate) fn now(vector: &Value) -> u64 {
     vector["now"].as_u64().expect("a time")
 }
 
-/// The body of the request.
+/// The request body of a case.
 pub(crate) fn body(vector: &Value) -> String {
     match (&vector["payload_raw"], &vector["payload"]) {
         (Value::String(raw), _) | (_, Value::String(raw)) => raw.clone(),
@@ -161,7 +160,7 @@ pub(crate) fn limits(vector: &Value) -> Limits {
     limits
 }
 
-/// What is there before.
+/// The record before the request.
 pub(crate) fn initial_record(vector: &Value) -> Option<Record> {
     initial(&vector["initial"], now(vector) - 100)
 }
@@ -244,11 +243,12 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
         }
     }
     if let Some(wanted) = expect["topics"].as_array() {
-        // Over MQTT the answer that only the caller gets is a message, too.
-        let own = |topic: &&str| topic.ends_with("rejected") || topic.starts_with("get/");
+        // Only over MQTT is the answer to the requester alone a message.
+        let requester_only =
+            |topic: &&str| topic.ends_with("rejected") || topic.starts_with("get/");
         let wanted = wanted.iter().filter_map(Value::as_str);
         let wanted: BTreeSet<&str> = wanted
-            .filter(|t| channel == Channel::Mqtt || !own(t))
+            .filter(|t| channel == Channel::Mqtt || !requester_only(t))
             .collect();
         let found = outcome.published.iter().map(|(suffix, _)| suffix.as_str());
         let found: Vec<&str> = found.collect();
@@ -258,10 +258,13 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
             "{id}: topics"
         );
         let order = ["update/accepted", "update/delta", "update/documents"];
-        let places = found
+        let positions = found
             .iter()
             .filter_map(|topic| order.iter().position(|known| known == topic));
-        assert!(places.is_sorted(), "{id}: the documented order: {found:?}");
+        assert!(
+            positions.is_sorted(),
+            "{id}: topics in the documented order: {found:?}"
+        );
     }
     if let Some(stored) = expect.get("stored").filter(|s| !s.is_null()) {
         let after = outcome
@@ -285,7 +288,7 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
     }
 }
 
-/// The same case on a thing of its own.
+/// The same case for another thing, so that cases can share a service.
 pub(crate) fn on_thing(vector: &Value, n: usize) -> Value {
     let text = vector
         .to_string()

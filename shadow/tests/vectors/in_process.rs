@@ -4,18 +4,17 @@ use std::sync::Arc;
 use keywright_shadow::{Accepted, ServiceConfig, ShadowService};
 use serde_json::{Value, json};
 
-use crate::cases;
-use crate::cases::{Answer, Channel, Outcome};
+use crate::cases::{self, Answer, Channel, Outcome};
 
 async fn run_group(confidence: &str, expected_count: usize) {
     let vectors = cases::vectors(confidence, Channel::InProcess);
-    assert_eq!(vectors.len(), expected_count, "every vector is run");
+    assert_eq!(vectors.len(), expected_count, "the number of vectors");
     for vector in &vectors {
         run(vector).await;
         run(&cases::varied(vector)).await;
     }
     println!(
-        "{} vectors of {confidence} confidence, each also with other names, keys, tokens and times",
+        "{} vectors of {confidence} confidence, each twice: the second time with other names, keys, tokens and times",
         vectors.len()
     );
 }
@@ -42,7 +41,7 @@ async fn run(vector: &Value) {
         limits: cases::limits(vector),
     };
     run_on(&ShadowService::in_memory(config.clone()), vector).await;
-    // SQLite without a file: what a disk keeps is tested in `durable.rs`.
+    // SQLite in memory; `durable.rs` tests files.
     let service = ShadowService::open(Path::new(":memory:"), config).await;
     run_on(&service.expect("a store"), vector).await;
 }
@@ -50,7 +49,10 @@ async fn run(vector: &Value) {
 async fn run_on(service: &ShadowService, vector: &Value) {
     let (thing, shadow) = (cases::thing(vector), cases::shadow_name(vector));
     if let Some(record) = cases::initial_record(vector) {
-        service.put(thing, &shadow, record).await.expect("stored");
+        service
+            .put_record(thing, &shadow, record)
+            .await
+            .expect("stored");
     }
     let before = service.document(thing, &shadow);
     let mut announcements = service.subscribe_all();
@@ -73,16 +75,16 @@ async fn run_on(service: &ShadowService, vector: &Value) {
             let results = service.named_shadows(thing);
             Ok(json!({ "results": results, "timestamp": cases::now(vector) }))
         }
-        other => panic!("an operation that is not known: {other}"),
+        other => panic!("unknown operation {other}"),
     };
     let mut published = Vec::new();
-    while let Ok(told) = announcements.try_recv() {
-        let messages = told.messages();
+    while let Ok(announcement) = announcements.try_recv() {
+        let messages = announcement.messages();
         published.extend(messages.map(|m| (m.kind.topic_suffix().to_owned(), m.body())));
     }
     let answer = match answer {
         Ok(body) => Answer::Accepted(body),
-        Err(rejected) => Answer::Rejected(rejected.body(), Some(rejected.rest_error().into())),
+        Err(rejected) => Answer::Rejected(rejected.body(), Some(rejected.rest_error_type().into())),
     };
     let outcome = Outcome {
         answer,

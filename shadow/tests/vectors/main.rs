@@ -1,7 +1,7 @@
-//! Every case of `shadow-vectors.jsonl` and of `our-vectors.jsonl`, in process and through each front, the three
-//! confidence groups apart.
+//! Runs the cases of `shadow-vectors.jsonl` and `our-vectors.jsonl` in process, over REST and over MQTT. In process, each confidence
+//! group is a test of its own.
 
 mod cases;
-#[cfg(all(feature = "mqtt", feature = "rest"))]
-mod fronts;
 mod in_process;
+#[cfg(all(feature = "mqtt", feature = "rest"))]
+mod rest_and_mqtt;

@@ -18,7 +18,7 @@ use keywright_domain::ports::ShadowPort;
 use keywright_loadtest::http::Client;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, TlsFiles};
-use keywright_shadow::mqtt::{Limits, MqttFrontend, Options};
+use keywright_shadow::mqtt::{ClientLimits, MqttFrontend, Options};
 use keywright_shadow::{ServiceConfig, ShadowService, rest};
 use keywright_testkit::samples::{NOW, lock_id, slot, thing};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS};
@@ -76,7 +76,7 @@ async fn over_mqtt(mosquitto: &Mosquitto) -> f64 {
     let mut attached = MqttFrontend::start(service(), broker.clone(), Options::default());
     attached.wait_until_up().await.expect("attached");
     let name = [DEFAULT_NAME.to_owned()];
-    let port = MqttShadow::start(&broker, "bench", &name, Limits::OWN_BROKER, PATIENCE);
+    let port = MqttShadow::start(&broker, "bench", &name, ClientLimits::SELF_HOSTED, PATIENCE);
     for mut up in port.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
