@@ -133,7 +133,27 @@ impl ScriptedChange {
 #[error("`{part}` is not a valid behaviour: {reason}")]
 pub struct InvalidBehaviour {
     part: String,
-    reason: &'static str,
+    reason: Reason,
+}
+
+/// What is wrong with a part of the text, or how to write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error("write times as in 200ms or 5s")]
+    Duration,
+    #[error("write it as a number")]
+    Number,
+    #[error(
+        "use latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D or card=never; with a \
+         time window write offline@10s-20s, or another property as latency=2s@10s-20s"
+    )]
+    UnknownProperty,
+    #[error("write the time window as in 10s-20s")]
+    Window,
+    #[error("the time window ends before it starts")]
+    EmptyWindow,
+    #[error("write it as offline@10s-20s")]
+    OfflineWithWindow,
 }
 
 impl FromStr for Behaviour {
@@ -164,43 +184,35 @@ impl FromStr for Behaviour {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    humantime::parse_duration(text).map_err(|_| "write times as in 200ms or 5s")
+fn parse_duration(text: &str) -> Result<Duration, Reason> {
+    humantime::parse_duration(text).map_err(|_| Reason::Duration)
 }
 
-fn parse_property(part: &str) -> Result<Property, &'static str> {
+fn parse_property(part: &str) -> Result<Property, Reason> {
     let (name, value) = part.split_once('=').unwrap_or((part, ""));
     Ok(match (name, value) {
         ("latency", _) => Property::Latency(parse_duration(value)?),
         ("offline", "always") => Property::Offline(Offline::Always),
         ("offline", _) => Property::Offline(Offline::For(parse_duration(value)?)),
-        ("capacity", _) => Property::Capacity(value.parse().map_err(|_| "write it as a number")?),
+        ("capacity", _) => Property::Capacity(value.parse().map_err(|_| Reason::Number)?),
         ("fail", reason) if !reason.is_empty() => Property::Fail(reason.to_owned()),
         ("twice", "") => Property::Twice,
         ("silent", "") => Property::Silent,
         ("card", "never") => Property::Card(Card::Never),
         ("card", _) => Property::Card(Card::After(parse_duration(value)?)),
-        _ => {
-            return Err(
-                "use latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D or card=never; with a \
-                 time window write offline@10s-20s, or another property as latency=2s@10s-20s",
-            );
-        }
+        _ => return Err(Reason::UnknownProperty),
     })
 }
 
-fn parse_change(property: &str, window: &str) -> Result<ScriptedChange, &'static str> {
-    let times = window.split_once('-').map(|(from, until)| {
-        let (from, until) = (parse_duration(from)?, parse_duration(until)?);
-        Ok::<_, &'static str>((from, until))
-    });
-    let (from, until) = times.ok_or("write the time window as in 10s-20s")??;
+fn parse_change(property: &str, window: &str) -> Result<ScriptedChange, Reason> {
+    let (from, until) = window.split_once('-').ok_or(Reason::Window)?;
+    let (from, until) = (parse_duration(from)?, parse_duration(until)?);
     if from >= until {
-        return Err("the time window ends before it starts");
+        return Err(Reason::EmptyWindow);
     }
     let property = match property {
         "offline" => Property::Offline(Offline::Always),
-        _ if property.starts_with("offline=") => return Err("write it as offline@10s-20s"),
+        _ if property.starts_with("offline=") => return Err(Reason::OfflineWithWindow),
         _ => parse_property(property)?,
     };
     Ok(ScriptedChange {

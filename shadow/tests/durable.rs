@@ -1,4 +1,4 @@
-//! What a file of shadows keeps, and in which order updates at once are applied and announced.
+//! What a file of shadows keeps, and in which order concurrent updates are applied and announced.
 #![cfg(feature = "durable")]
 
 use std::path::{Path, PathBuf};

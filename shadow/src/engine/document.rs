@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::request::{Patch, Request};
-use super::{Limits, MemberTimes, Object, Rejected, Times, delta, has_delta};
+use super::{Limits, Metadata, Object, ObjectMetadata, Rejected, delta, has_delta};
 
 /// The `desired` or the `reported` section of a shadow: its state, and metadata of the same shape.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub struct Section {
     /// The values.
     pub state: Object,
     /// When each leaf of the state was last written.
-    pub metadata: MemberTimes,
+    pub metadata: ObjectMetadata,
 }
 
 /// The document of a shadow. A section whose state is empty counts as missing. Documents share the sections that an update does not
@@ -140,7 +140,7 @@ fn apply_patch(section: &mut Arc<Section>, patch: Patch<'_>, now: u64) {
     }
 }
 
-fn merge(state: &mut Object, metadata: &mut MemberTimes, patch: &Object, now: u64) {
+fn merge(state: &mut Object, metadata: &mut ObjectMetadata, patch: &Object, now: u64) {
     for (key, value) in patch {
         if value.is_null() {
             state.remove(key);
@@ -152,7 +152,7 @@ fn merge(state: &mut Object, metadata: &mut MemberTimes, patch: &Object, now: u6
             continue;
         }
         if let Some(value) = without_nulls(value) {
-            metadata.insert(key, Times::of(&value, now));
+            metadata.insert(key, Metadata::of(&value, now));
             state.insert(key.clone(), value);
         }
     }

@@ -2,14 +2,14 @@
 
 mod delta;
 mod document;
+mod metadata;
 mod request;
-mod times;
 
 pub use delta::{delta, has_delta};
 pub use document::{Document, Section};
+pub use metadata::{Metadata, ObjectMetadata};
 pub(crate) use request::put_token;
 pub use request::{Limits, Patch, Rejected, Request, client_token};
-pub use times::{MemberTimes, Times};
 
 use serde_json::{Map, Value};
 

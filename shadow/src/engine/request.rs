@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Object, Times};
+use super::{Metadata, Object};
 
 /// The limits of a shadow document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,9 @@ pub enum Patch<'a> {
     /// Merges these members into it.
     Merge(&'a Object),
 }
+
+/// The size limit of a client token, in bytes.
+const MAX_TOKEN_BYTES: usize = 64;
 
 /// A valid update request.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +172,7 @@ impl Request {
 
     /// The body of the answer if the request was accepted at `now` (epoch seconds).
     pub fn accepted_body(&self, version: u64, now: u64) -> Value {
-        let metadata = Times::of(&self.state, now);
+        let metadata = Metadata::of(&self.state, now);
         let mut body = json!({
             "state": self.state, "metadata": metadata, "version": version, "timestamp": now,
         });
@@ -214,7 +217,7 @@ fn parse_object(body: &[u8]) -> Result<Object, Rejected> {
 fn take_token(root: &mut Object) -> Result<Option<String>, Rejected> {
     match root.remove("clientToken") {
         None => Ok(None),
-        Some(Value::String(token)) if token.len() <= 64 => Ok(Some(token)),
+        Some(Value::String(token)) if token.len() <= MAX_TOKEN_BYTES => Ok(Some(token)),
         Some(_) => Err(Rejected::new(400, "Invalid clientToken", None)),
     }
 }

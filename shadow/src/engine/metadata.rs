@@ -10,54 +10,54 @@ use super::Object;
 /// When each leaf of a value was last written, in epoch seconds: a tree of the same shape with a time for each leaf. Its JSON is AWS
 /// IoT's metadata, in which a leaf is `{"timestamp": …}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Times {
+pub enum Metadata {
     /// The time of a leaf.
-    At(u64),
-    /// The times of an object.
-    Members(MemberTimes),
-    /// The times of an array's elements.
-    Elements(Vec<Times>),
+    Leaf(u64),
+    /// The metadata of an object.
+    Object(ObjectMetadata),
+    /// The metadata of an array's elements.
+    Array(Vec<Metadata>),
 }
 
-/// The times of an object's members.
+/// The metadata of an object's members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberTimes(
+pub struct ObjectMetadata(
     /// Sorted by name.
-    Vec<(String, Times)>,
+    Vec<(String, Metadata)>,
 );
 
-impl Times {
-    /// The times of a value that is written at `now`.
+impl Metadata {
+    /// The metadata of a value that is written at `now`.
     pub fn of(value: &Value, now: u64) -> Self {
         match value {
             Value::Object(members) => {
-                let times = members
+                let metadata = members
                     .iter()
                     .map(|(name, value)| (name.clone(), Self::of(value, now)));
-                Self::Members(times.collect())
+                Self::Object(metadata.collect())
             }
             Value::Array(elements) => {
-                Self::Elements(elements.iter().map(|value| Self::of(value, now)).collect())
+                Self::Array(elements.iter().map(|value| Self::of(value, now)).collect())
             }
-            _ => Self::At(now),
+            _ => Self::Leaf(now),
         }
     }
 }
 
-impl MemberTimes {
+impl ObjectMetadata {
     fn position(&self, name: &str) -> Result<usize, usize> {
         self.0
             .binary_search_by(|(known, _)| known.as_str().cmp(name))
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Times> {
+    pub(super) fn get(&self, name: &str) -> Option<&Metadata> {
         self.position(name).ok().map(|at| &self.0[at].1)
     }
 
-    pub(super) fn insert(&mut self, name: &str, times: Times) {
+    pub(super) fn insert(&mut self, name: &str, metadata: Metadata) {
         match self.position(name) {
-            Ok(at) => self.0[at].1 = times,
-            Err(at) => self.0.insert(at, (name.to_owned(), times)),
+            Ok(at) => self.0[at].1 = metadata,
+            Err(at) => self.0.insert(at, (name.to_owned(), metadata)),
         }
     }
 
@@ -67,29 +67,29 @@ impl MemberTimes {
         }
     }
 
-    /// The times of a member that is an object; creates them if they are missing or of another kind.
+    /// The metadata of a member that is an object; created if it is missing or not that of an object.
     pub(super) fn members_of(&mut self, name: &str) -> &mut Self {
         let at = self.position(name).unwrap_or_else(|at| {
             self.0
-                .insert(at, (name.to_owned(), Times::Members(Self::default())));
+                .insert(at, (name.to_owned(), Metadata::Object(Self::default())));
             at
         });
-        let times = &mut self.0[at].1;
-        if !matches!(times, Times::Members(_)) {
-            *times = Times::Members(Self::default());
+        let metadata = &mut self.0[at].1;
+        if !matches!(metadata, Metadata::Object(_)) {
+            *metadata = Metadata::Object(Self::default());
         }
-        match times {
-            Times::Members(members) => members,
-            Times::At(_) | Times::Elements(_) => unreachable!("replaced by members above"),
+        match metadata {
+            Metadata::Object(members) => members,
+            Metadata::Leaf(_) | Metadata::Array(_) => unreachable!("replaced by members above"),
         }
     }
 
-    /// The times of the members that `shape` has.
+    /// The metadata of the members that `shape` has.
     pub fn project(&self, shape: &Object) -> Self {
         let members = shape.iter().filter_map(|(name, value)| {
             let part = match (value, self.get(name)?) {
-                (Value::Object(shape), Times::Members(found)) => {
-                    Times::Members(found.project(shape))
+                (Value::Object(shape), Metadata::Object(found)) => {
+                    Metadata::Object(found.project(shape))
                 }
                 (_, found) => found.clone(),
             };
@@ -100,35 +100,35 @@ impl MemberTimes {
 }
 
 /// Members in any order. If a name occurs twice, the last one counts, as in a JSON object.
-impl FromIterator<(String, Times)> for MemberTimes {
-    fn from_iter<T: IntoIterator<Item = (String, Times)>>(members: T) -> Self {
-        let sorted: BTreeMap<String, Times> = members.into_iter().collect();
+impl FromIterator<(String, Metadata)> for ObjectMetadata {
+    fn from_iter<T: IntoIterator<Item = (String, Metadata)>>(members: T) -> Self {
+        let sorted: BTreeMap<String, Metadata> = members.into_iter().collect();
         Self(sorted.into_iter().collect())
     }
 }
 
 const TIMESTAMP: &str = "timestamp";
 
-impl Serialize for Times {
+impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::At(seconds) => serializer.collect_map([(TIMESTAMP, seconds)]),
-            Self::Members(members) => members.serialize(serializer),
-            Self::Elements(elements) => elements.serialize(serializer),
+            Self::Leaf(seconds) => serializer.collect_map([(TIMESTAMP, seconds)]),
+            Self::Object(members) => members.serialize(serializer),
+            Self::Array(elements) => elements.serialize(serializer),
         }
     }
 }
 
-impl Serialize for MemberTimes {
+impl Serialize for ObjectMetadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, times)| (name, times)))
+        serializer.collect_map(self.0.iter().map(|(name, metadata)| (name, metadata)))
     }
 }
 
 /// A JSON value of metadata: a tree, or the number inside a leaf.
 enum Node {
     Seconds(u64),
-    Times(Times),
+    Tree(Metadata),
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -150,14 +150,14 @@ impl<'de> Deserialize<'de> for Node {
                 while let Some(element) = array.next_element()? {
                     elements.push(element);
                 }
-                Ok(Node::Times(Times::Elements(elements)))
+                Ok(Node::Tree(Metadata::Array(elements)))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Node, A::Error> {
                 let (mut members, mut seconds) = (Vec::new(), None);
                 while let Some((name, node)) = object.next_entry::<String, Node>()? {
                     match node {
-                        Node::Times(times) => members.push((name, times)),
+                        Node::Tree(metadata) => members.push((name, metadata)),
                         Node::Seconds(at) if name == TIMESTAMP => seconds = Some(at),
                         Node::Seconds(_) => {
                             return Err(A::Error::custom("a number that is not a timestamp"));
@@ -166,9 +166,9 @@ impl<'de> Deserialize<'de> for Node {
                 }
                 // A state may have a member called `timestamp`, whose metadata is a tree and not a number.
                 match seconds {
-                    Some(at) if members.is_empty() => Ok(Node::Times(Times::At(at))),
+                    Some(at) if members.is_empty() => Ok(Node::Tree(Metadata::Leaf(at))),
                     Some(_) => Err(A::Error::custom("a leaf that has members")),
-                    None => Ok(Node::Times(Times::Members(members.into_iter().collect()))),
+                    None => Ok(Node::Tree(Metadata::Object(members.into_iter().collect()))),
                 }
             }
         }
@@ -176,20 +176,20 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Times {
+impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Node::deserialize(deserializer)? {
-            Node::Times(times) => Ok(times),
+            Node::Tree(metadata) => Ok(metadata),
             Node::Seconds(_) => Err(D::Error::custom("a number outside a leaf")),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for MemberTimes {
+impl<'de> Deserialize<'de> for ObjectMetadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Times::deserialize(deserializer)? {
-            Times::Members(members) => Ok(members),
-            Times::At(_) | Times::Elements(_) => Err(D::Error::custom("not an object")),
+        match Metadata::deserialize(deserializer)? {
+            Metadata::Object(members) => Ok(members),
+            Metadata::Leaf(_) | Metadata::Array(_) => Err(D::Error::custom("not an object")),
         }
     }
 }
@@ -200,21 +200,27 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn times_survive_json() {
+    fn metadata_survives_json() {
         let value = json!({
             "timestamp": 7, "a": { "timestamp": { "timestamp": null }, "b": [1, [2], { "c": 3 }] }, "e": {}, "f": [],
         });
-        let times = Times::of(&value, 9);
-        let text = serde_json::to_string(&times).expect("JSON");
-        assert_eq!(serde_json::from_str::<Times>(&text).expect("times"), times);
+        let metadata = Metadata::of(&value, 9);
+        let text = serde_json::to_string(&metadata).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<Metadata>(&text).expect("metadata"),
+            metadata
+        );
         assert_eq!(
             serde_json::from_str::<Value>(&text).expect("JSON"),
-            json!(times)
+            json!(metadata)
         );
         let leaf = json!({ "timestamp": 9 });
-        assert_eq!(json!(times)["timestamp"], leaf);
-        assert_eq!(json!(times)["a"]["timestamp"]["timestamp"], leaf);
-        assert_eq!(json!(times)["a"]["b"], json!([leaf, [leaf], { "c": leaf }]));
+        assert_eq!(json!(metadata)["timestamp"], leaf);
+        assert_eq!(json!(metadata)["a"]["timestamp"]["timestamp"], leaf);
+        assert_eq!(
+            json!(metadata)["a"]["b"],
+            json!([leaf, [leaf], { "c": leaf }])
+        );
     }
 
     #[test]
@@ -226,7 +232,7 @@ mod tests {
             "7",
             r#"{"a":{"timestamp":-1}}"#,
         ] {
-            assert!(serde_json::from_str::<Times>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<Metadata>(text).is_err(), "{text}");
         }
     }
 }
