@@ -125,7 +125,8 @@ impl PublishedKeys {
         }
     }
 
-    /// Refreshes the keys unless that has happened since `since`, and returns whether the keys may have changed since then.
+    /// Refreshes the keys unless that has happened since `since` or less than ten seconds ago, and returns whether the keys may
+    /// have changed since `since`.
     async fn refresh_since(&self, since: Instant) -> bool {
         let mut refreshes = self.refreshes.lock().await;
         if refreshes.last_answer.is_some_and(|at| at >= since) {

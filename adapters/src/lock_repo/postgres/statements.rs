@@ -7,8 +7,8 @@ macro_rules! now {
     };
 }
 
-/// The columns of a write, each with a prefix. They are listed because a newer version of this program may add columns while this
-/// one runs, and `*` would then return more than this one reads.
+/// The columns of a write, each with a prefix. They are listed because a newer version of this program may add columns while
+/// this one runs, and a prepared statement with `*` would then fail.
 macro_rules! write_columns {
     ($prefix:literal) => {
         write_columns!(
