@@ -132,9 +132,17 @@ async fn serve(
     info!("shadows are served on the broker");
     tasks.spawn(probe::check_access(broker.clone()));
     let publisher = Publisher::new(connection, options.disorder.clone());
-    up.send_replace(true);
+    let publish = async {
+        let unpublished = publisher.catch_up(service, announcements).await?;
+        // Only now: the deltas of later changes are published once, with their client tokens.
+        up.send_replace(true);
+        publisher
+            .run(service, announcements, finished, unpublished)
+            .await
+    };
     tokio::select! {
-        () = publisher.run(service, announcements, finished) => {}
+        // It ends when the connection is over.
+        _ = publish => {}
         _ = lost.wait_for(|lost| *lost) => {}
     }
 }

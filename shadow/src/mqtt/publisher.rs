@@ -36,7 +36,7 @@ pub(super) struct Publisher {
 }
 
 /// The shadows whose delta is to be published again.
-type Unpublished = Vec<ShadowKey>;
+pub(super) type Unpublished = Vec<ShadowKey>;
 
 /// After the publisher lagged behind the service, announcements are lost, and every delta has to be published again.
 fn after_lag(service: &ShadowService, count: u64) -> Unpublished {
@@ -52,38 +52,40 @@ impl Publisher {
         }
     }
 
-    /// Publishes until the connection accepts nothing more.
+    /// Publishes what was announced while there was no connection, and returns the shadows whose delta is to be published again.
     ///
-    /// The messages of a change are published before its request is acknowledged, so that a service which ends in between receives
-    /// the request again. A worker announces a change before it sends the finished request, so publishing all queued
-    /// announcements first keeps that order.
+    /// These are all that have one: the last deltas on the lost connection may not have arrived, and locks that stayed connected do not
+    /// ask. Deltas that were announced without a connection are dropped, because an entry that was removed since must not come
+    /// back.
     ///
-    /// All current deltas are published again, because those on the lost connection may not have arrived, and locks that stayed connected do
-    /// not ask. Deltas that were announced while there was no connection are dropped: an entry that was removed since must not
-    /// come back.
-    pub(super) async fn run(
+    /// # Errors
+    /// The connection is over.
+    pub(super) async fn catch_up(
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
-        finished: mpsc::Receiver<FinishedRequest>,
-    ) {
-        // It always ends with the error that the connection is over.
-        let _ = self.publish_all(service, announcements, finished).await;
-    }
-
-    async fn publish_all(
-        &self,
-        service: &ShadowService,
-        announcements: &mut Receiver<Arc<Announcement>>,
-        mut finished: mpsc::Receiver<FinishedRequest>,
-    ) -> Result<(), NotSent> {
+    ) -> Result<Unpublished, NotSent> {
         for _ in 0..announcements.len() {
             if let Ok(announcement) = announcements.try_recv() {
                 let except_deltas = |kind| kind != MessageKind::UpdateDelta;
                 self.announce_some(&announcement, except_deltas).await?;
             }
         }
-        let mut unpublished = service.shadows_with_delta();
+        Ok(service.shadows_with_delta())
+    }
+
+    /// Publishes until the connection is over, which is the error.
+    ///
+    /// The messages of a change are published before its request is acknowledged, so that a service which ends in between receives
+    /// the request again. A worker announces a change before it sends the finished request, so publishing all queued
+    /// announcements first keeps that order.
+    pub(super) async fn run(
+        &self,
+        service: &ShadowService,
+        announcements: &mut Receiver<Arc<Announcement>>,
+        mut finished: mpsc::Receiver<FinishedRequest>,
+        mut unpublished: Unpublished,
+    ) -> Result<(), NotSent> {
         loop {
             tokio::select! {
                 announcement = announcements.recv() => match announcement {
