@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use keywright_tests::module_graph;
+use keywright_tests::{markdown, module_graph};
 use serde_json::Value;
 
 /// For each of our packages, which of ours it may depend on. One that is missing here is an error.
@@ -400,4 +400,31 @@ fn the_places_that_the_page_names_exist() {
             );
         }
     }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let files = markdown::files(root);
+    assert!(files.iter().any(|file| file.ends_with("README.md")));
+    let broken: Vec<String> = files
+        .iter()
+        .flat_map(|f| markdown::broken_links(f))
+        .collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn finds_broken_links() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("page.md");
+    let other = folder.path().join("other.md");
+    std::fs::write(&other, "# One `two`, three\n## Twin\n## Twin\n").expect("written");
+    let good = "[a](other.md), [b](other.md#one-two-three), [c](other.md#twin-1), [d](#here), [e](https://x.example/y)";
+    let text = format!("# Here\n{good}\n`[code](no.md)`\n```\n[block](no.md)\n```\n");
+    std::fs::write(&page, &text).expect("written");
+    assert_eq!(markdown::broken_links(&page), Vec::<String>::new());
+    let bad = "[a](no.md), [b](other.md#four), [c](#there)\n[d]: gone.md\n";
+    std::fs::write(&page, text + bad).expect("written");
+    assert_eq!(markdown::broken_links(&page).len(), 4);
 }

@@ -1,7 +1,7 @@
-//! Log lines, on standard error.
+//! Log lines on standard error.
 //!
-//! A reader that stalls never blocks the service: lines for a pipe or a terminal go through a bounded queue, and those that find
-//! it full are dropped and counted. Lines for a file are written at once.
+//! A slow reader does not slow the service: lines for a pipe or a terminal go through a bounded queue, and are dropped and counted
+//! while it is full. Lines for a file are written directly.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Debug};
@@ -29,38 +29,38 @@ use tracing_subscriber::{Layer, registry};
 
 use crate::settings::LogFormat;
 
-/// The AWS SDK warns at length of what it then answers as an error, which has a line of ours.
+/// The AWS SDK logs long warnings about failures that it also returns as errors, which the service logs.
 const AWS_SDK: [&str; 2] = ["aws_config", "aws_runtime"];
 
-/// Target of the events that a command reports about its own progress.
+/// The target of log events about the progress of a command.
 pub(crate) const COMMAND: &str = "keywright::command";
 
-/// Lines that may wait for a slow reader.
+/// How many lines may wait for a slow reader.
 const MAX_WAITING_LINES: usize = 8192;
 
-/// How long a last line may take to be printed.
-const PRINT_TIME: Duration = Duration::from_secs(1);
+/// How long the last line of the program may take.
+const PRINT_TIMEOUT: Duration = Duration::from_secs(1);
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Lines that were dropped because their reader stalled, since the start.
+/// How many lines have been dropped since the start because their reader was slow.
 pub(crate) fn dropped_lines() -> u64 {
     let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
     u64::try_from(dropped).unwrap_or(u64::MAX)
 }
 
-/// Writes the lines that still wait when it is dropped, for a second at most.
-#[must_use = "lines for a pipe are written only as long as it is there"]
+/// Keeps the log open. Dropping it writes the waiting lines, for a second at most.
+#[must_use = "lines for a pipe are written only until this is dropped"]
 pub(crate) struct Logging {
     _worker: Option<WorkerGuard>,
 }
 
-/// Starts to log. From now on panics are log lines, too.
+/// Starts the log. Panics become log lines, too.
 pub(crate) fn start(format: LogFormat, level: tracing::Level) -> Logging {
     start_filtered(format, Targets::new().with_default(level))
 }
 
-/// Starts to log for a command that ends by itself: its own progress, and the errors of everything else.
+/// Starts the log of a command that ends by itself: its own progress, and errors of all other code.
 pub(crate) fn start_for_command(format: LogFormat) -> Logging {
     let filter = Targets::new().with_default(LevelFilter::ERROR);
     start_filtered(format, filter.with_target(COMMAND, LevelFilter::INFO))
@@ -96,7 +96,7 @@ fn start_filtered(format: LogFormat, filter: Targets) -> Logging {
     Logging { _worker: worker }
 }
 
-/// Whether standard error is a file, which has no reader that could stall.
+/// Whether standard error is a file. A file has no slow reader.
 fn is_file() -> bool {
     let stderr = std::io::stderr().as_fd().try_clone_to_owned();
     let metadata = stderr.and_then(|stderr| File::from(stderr).metadata());
@@ -115,8 +115,8 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
     error!(panic = message, location, backtrace, "a thread panicked");
 }
 
-/// Prints one line outside of the log: why the program ends, before a log could be started or after it has ended. It is given up
-/// where the reader of standard error stalls.
+/// Prints why the program ends, before the log has started or after it has ended. It gives up if the reader of standard error is
+/// too slow.
 pub(crate) fn print_fatal(format: LogFormat, message: &str) {
     let text = match format {
         LogFormat::Text => format!("keywright: {message}"),
@@ -131,10 +131,10 @@ pub(crate) fn print_fatal(format: LogFormat, message: &str) {
         eprintln!("{text}");
         let _ = sender.send(());
     });
-    let _ = printed.recv_timeout(PRINT_TIME);
+    let _ = printed.recv_timeout(PRINT_TIMEOUT);
 }
 
-/// One flat JSON object a line: the event's fields, and those of the spans around it that the event does not have.
+/// Formats each line as one flat JSON object: the fields of the event, and those fields of its spans that the event does not have.
 struct FlatJson;
 
 impl<S> FormatEvent<S, JsonFields> for FlatJson
@@ -161,13 +161,13 @@ where
     }
 }
 
-/// The members of a line in their order. A name that is there already is not added again.
+/// The members of a line, in order. The first value of a name counts.
 struct Line(Vec<(String, Value)>);
 
 impl Line {
     fn new(level: &str) -> Self {
         let mut timestamp = String::new();
-        // A text takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
         Self(vec![
             ("timestamp".into(), timestamp.into()),

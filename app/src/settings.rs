@@ -1,10 +1,12 @@
-//! What the service runs with, once it is known to make sense.
+//! The settings of the service, after their values have been checked against each other.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "sandbox")]
+use anyhow::bail;
 use keywright_adapters::auth::Algorithm;
 #[cfg(feature = "sandbox")]
 use keywright_adapters::decorator::FaultPlan;
@@ -15,56 +17,41 @@ use keywright_mqtt::{BrokerUrl, TlsFiles};
 #[cfg(feature = "sandbox")]
 use keywright_sandbox::{Behaviour, Demo};
 
-/// A setting, or a file that it names, cannot be used: the program ends with exit code 2, and starting it again changes
-/// nothing. All other errors end it with code 1.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct UnusableSettings(String);
-
-impl UnusableSettings {
-    /// The text of `why` names the setting or the file.
-    pub(crate) fn new(why: impl fmt::Display) -> Self {
-        Self(why.to_string())
-    }
-}
-
-/// Everything that can be chosen.
+/// All settings of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Where HTTP is served.
+    /// The address at which HTTP is served.
     pub(crate) listen: SocketAddr,
-    /// Where everything is kept that is not kept in a database.
+    /// The data folder: everything that is not in a database.
     pub(crate) data: PathBuf,
-    /// Where locks and API keys are kept.
     pub(crate) store: StoreChoice,
     pub(crate) log: LogFormat,
     pub(crate) log_level: tracing::Level,
-    /// How long the protocol waits for what.
+    /// Time limits and bounds of the write protocol.
     pub(crate) protocol: keywright_domain::Settings,
     pub(crate) bounds: Bounds,
-    /// Which pages of other origins may use the service from a browser.
     pub(crate) cors: CorsOrigins,
-    /// How long requests are still taken after SIGTERM, while `/readyz` answers 503.
+    /// How long requests are still accepted after SIGTERM, while `/readyz` answers 503.
     pub(crate) drain_delay: Duration,
-    /// Tokens of one's own issuer, besides the sandbox's or instead of them.
+    /// Which tokens are accepted. `None`: those of the sandbox, if it is on.
     pub(crate) tokens: Option<Tokens>,
-    /// Where the shadows of locks are, and by which name.
     pub(crate) shadow: ShadowChoice,
+    /// The named shadow of each thing to which keys are written.
     pub(crate) shadow_name: String,
     pub(crate) reports: Reports,
-    /// How often all locks are audited, if they are.
+    /// How often the server audits all locks. `None`: never.
     pub(crate) audit_every: Option<Duration>,
-    /// The demo world, where it is wanted.
+    /// `None`: the sandbox is off.
     #[cfg(feature = "sandbox")]
     pub(crate) sandbox: Option<SandboxSettings>,
 }
 
-/// Where locks and API keys are kept.
+/// Where locks and API keys are stored.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreChoice {
-    /// In files in the folder of data.
+    /// In files in the data folder.
     File,
-    /// Nowhere: with the process all locks are gone.
+    /// In memory. All locks are lost when the process ends.
     Memory,
     /// In a PostgreSQL database.
     #[cfg(feature = "postgres")]
@@ -74,12 +61,12 @@ pub(crate) enum StoreChoice {
 /// Where the shadows of locks are.
 #[derive(Clone, Debug)]
 pub(crate) enum ShadowChoice {
-    /// In this process, in the folder of data or, where they are not kept, gone with it.
+    /// In this process: kept in the data folder, or lost when the process ends.
     InProcess { kept: bool },
-    /// In AWS IoT, reached by the AWS SDK.
+    /// In AWS IoT, through the AWS SDK.
     #[cfg(feature = "aws")]
     Aws(Aws),
-    /// Behind a broker: AWS IoT Core's, or one of one's own.
+    /// Behind an MQTT broker: that of AWS IoT Core, or any other with a shadow service.
     #[cfg(feature = "mqtt")]
     Mqtt(Mqtt),
 }
@@ -88,7 +75,9 @@ impl fmt::Display for ShadowChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InProcess { kept: true } => f.write_str("in this process"),
-            Self::InProcess { kept: false } => f.write_str("in this process, and gone with it"),
+            Self::InProcess { kept: false } => {
+                f.write_str("in this process, and lost when it ends")
+            }
             #[cfg(feature = "aws")]
             Self::Aws(aws) => match &aws.endpoint {
                 Some(endpoint) => write!(f, "in AWS IoT at {endpoint}"),
@@ -100,7 +89,7 @@ impl fmt::Display for ShadowChoice {
     }
 }
 
-/// How AWS is reached, where the standard chain does not say it.
+/// How AWS is reached. What is `None` comes from the standard chain of the AWS SDK.
 #[cfg(feature = "aws")]
 #[derive(Clone, Debug)]
 pub(crate) struct Aws {
@@ -115,23 +104,23 @@ pub(crate) struct Mqtt {
     pub(crate) url: BrokerUrl,
     pub(crate) files: TlsFiles,
     pub(crate) client_id: String,
-    /// Among how many shadows things are shared out.
+    /// The number of shadows among which things are distributed.
     pub(crate) shards: usize,
-    /// Whether requests keep to what AWS takes of one connection.
+    /// Whether requests stay within the limits of AWS IoT for one connection.
     pub(crate) aws_limits: bool,
 }
 
-/// How the reports of locks come; any of the ways may be open together.
+/// How the reports of locks arrive. Several ways may be open at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reports {
-    /// From the shadows of this process.
+    /// From the shadows in this process.
     pub(crate) in_process: bool,
     /// Over a broker.
     #[cfg(feature = "mqtt")]
     pub(crate) mqtt: Option<Mqtt>,
-    /// Somebody posts them who knows the secret in this file.
+    /// By HTTP requests with the secret in this file.
     pub(crate) http: Option<PathBuf>,
-    /// By reading the shadows of open writes so often.
+    /// By reading the shadows of open writes at this interval.
     pub(crate) poll: Option<Duration>,
 }
 
@@ -150,7 +139,7 @@ impl fmt::Display for Reports {
         }
         if let Some(every) = self.poll {
             let every = humantime::format_duration(every);
-            ways.push(format!("by looking every {every}"));
+            ways.push(format!("by reading the shadows every {every}"));
         }
         f.write_str(&ways.join(", "))
     }
@@ -169,7 +158,8 @@ impl Settings {
 }
 
 impl Settings {
-    /// The same under other names at the broker, which would else take a server's connections away.
+    /// These settings for a command that works beside a running server: with another client id, because a broker closes the
+    /// server's connection when a second client uses its id, and without reports, which belong to the server.
     pub(crate) fn beside_a_server(&self) -> Self {
         let mut settings = self.clone();
         #[cfg(feature = "mqtt")]
@@ -193,43 +183,45 @@ pub(crate) struct Tokens {
     pub(crate) organization_claim: String,
 }
 
-/// Where the keys of tokens are.
+/// Where the keys that verify tokens come from.
 #[derive(Clone, Debug)]
 pub(crate) enum TokenKeys {
-    /// In a file, which is followed.
+    /// A file, which is read again when it changes.
     File(KeyFile),
-    /// Where their issuer publishes them.
+    /// A URL at which the issuer publishes them.
     #[cfg(feature = "jwks-url")]
     Published(JwksUrl),
 }
 
-/// A file of keys.
+/// A file of token keys.
 #[derive(Clone, Debug)]
 pub(crate) enum KeyFile {
+    /// A JSON Web Key Set.
     Jwks(PathBuf),
-    One(PathBuf, Algorithm),
+    /// A public key in PEM or a shared secret, for this algorithm.
+    Single(PathBuf, Algorithm),
 }
 
 impl KeyFile {
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Jwks(path) | Self::One(path, _) => path,
+            Self::Jwks(path) | Self::Single(path, _) => path,
         }
     }
 }
 
-/// How a set of keys is had from its issuer.
+/// The URL of a JSON Web Key Set.
 #[cfg(feature = "jwks-url")]
 #[derive(Clone, Debug)]
 pub(crate) struct JwksUrl {
     pub(crate) url: String,
-    /// Who may have issued the server's certificate, instead of the system's authorities.
+    /// A file of certificate authorities that replaces those of the system.
     pub(crate) ca: Option<PathBuf>,
-    /// How often it is asked.
+    /// How often the key set is fetched.
     pub(crate) every: Duration,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.
@@ -238,35 +230,43 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What a client may ask for at most.
-#[derive(Clone, Copy, Debug)]
+/// Limits on clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Bytes of a request's body.
     pub(crate) body: usize,
     /// Bytes of a request's line and headers.
     pub(crate) headers: usize,
-    /// Until the first byte of a connection is there, and from a head's first byte to its end.
+    /// How long the first byte of a connection may take, and a request head from its first byte to its end.
     pub(crate) header_time: Duration,
-    /// How long a connection is kept on which no request is in progress.
+    /// How long a connection without a request in progress is kept.
     pub(crate) keep_alive: Duration,
-    /// Until the body is there.
+    /// How long a request's body may take.
     pub(crate) body_time: Duration,
-    /// Until a client has taken in what it is sent.
+    /// How long a client may take to read what it is sent.
     pub(crate) write_time: Duration,
-    /// Connections at once. For a further one the longest idle one is closed; if none is idle, it waits.
+    /// Connections at once. A further connection replaces the one that has been idle longest; if none is idle, it waits.
     pub(crate) connections: usize,
-    /// Requests about locks at once.
+    /// Requests about locks in progress at once.
     pub(crate) in_flight: usize,
-    /// How many of those may be of one organization or user.
+    /// How many of those may belong to one organization or user.
     pub(crate) share: usize,
-    /// How many refused credentials of one source are answered as such at once.
+    /// How many refused credentials from one address are answered 401 in a burst. Further ones are answered 429.
     pub(crate) failures: u32,
-    /// How long a request waits for one of those places.
+    /// How long a request waits for a permit out of `in_flight`.
     pub(crate) start_time: Duration,
+}
+
+impl Bounds {
+    /// The default of `share`: half of all requests in progress.
+    pub(crate) const fn default_share(in_flight: usize) -> usize {
+        in_flight.div_ceil(2)
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
+        let in_flight = 512;
         Self {
             body: 4 * 1024,
             headers: 16 * 1024,
@@ -275,20 +275,20 @@ impl Default for Bounds {
             body_time: Duration::from_secs(5),
             write_time: Duration::from_secs(10),
             connections: 4096,
-            in_flight: 512,
-            share: 256,
+            in_flight,
+            share: Self::default_share(in_flight),
             failures: 200,
             start_time: Duration::from_millis(100),
         }
     }
 }
 
-/// The origins whose pages may call the service from a browser (the Fetch standard's CORS protocol).
+/// The origins whose pages may call the service from a browser (CORS protocol of the Fetch standard).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CorsOrigins {
     /// Every origin (`*`).
     pub(crate) any: bool,
-    /// Every origin on this machine's loopback, whatever its scheme and port.
+    /// Every origin on the loopback of the browser's machine, with any scheme and port.
     pub(crate) loopback: bool,
     /// Origins as browsers send them: `https://app.example`.
     pub(crate) listed: Vec<String>,
@@ -314,22 +314,21 @@ fn is_loopback(origin: &str) -> bool {
     };
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    let address = address.parse::<std::net::IpAddr>();
+    let address = address.parse::<IpAddr>();
     uri.scheme().is_some()
         && (host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback()))
 }
 
-/// The demo world.
+/// The settings of the sandbox.
 #[cfg(feature = "sandbox")]
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxSettings {
-    /// Whether virtual locks answer.
+    /// Whether virtual locks execute the writes.
     pub(crate) virtual_locks: bool,
-    /// Locks besides the first two.
+    /// Demo locks in addition to the first two.
     pub(crate) more_locks: u64,
-    /// How the locks behave.
     pub(crate) behaviours: Behaviours,
-    /// What goes wrong between the service and its store and shadows.
+    /// Faults that are injected between the service and its store and shadows.
     pub(crate) faults: FaultPlan,
 }
 
@@ -342,44 +341,53 @@ impl SandboxSettings {
     }
 }
 
-/// How virtual locks behave: all of them, unless one is named.
+/// One value of `--behaviour`: how one virtual lock behaves, or all of them.
+#[cfg(feature = "sandbox")]
+#[derive(Clone, Debug)]
+pub(crate) struct BehaviourOption {
+    /// The id of a lock. `None`: all locks.
+    pub(crate) lock: Option<u64>,
+    pub(crate) behaviour: Behaviour,
+}
+
+/// How virtual locks behave.
 #[cfg(feature = "sandbox")]
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviours {
-    all: Behaviour,
+    default: Behaviour,
     single: Vec<(u64, Behaviour)>,
 }
 
 #[cfg(feature = "sandbox")]
 impl Behaviours {
-    /// What is said last counts.
+    /// Of several options for the same lock, or for all locks, the last one counts.
     ///
     /// # Errors
-    /// A lock is named that is not there.
-    pub(crate) fn new(said: Vec<(Option<u64>, Behaviour)>, demo: Demo) -> Result<Self, String> {
-        let named = said.iter().filter_map(|(lock, _)| *lock);
-        if let Some(lock) = { named }.find(|lock| demo.locks().all(|known| known.id != *lock)) {
-            return Err(format!(
-                "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
-            ));
+    /// An option names a lock that does not exist.
+    pub(crate) fn new(options: Vec<BehaviourOption>, demo: Demo) -> anyhow::Result<Self> {
+        let (mut default, mut single) = (Behaviour::default(), Vec::new());
+        for BehaviourOption { lock, behaviour } in options {
+            match lock {
+                None => default = behaviour,
+                Some(lock) if demo.locks().any(|known| known.id == lock) => {
+                    single.push((lock, behaviour));
+                }
+                Some(lock) => {
+                    bail!("--behaviour names lock {lock}, which is not in the sandbox; see --locks")
+                }
+            }
         }
-        let for_all = said.iter().rfind(|(lock, _)| lock.is_none());
-        let all = for_all.map(|(_, behaviour)| behaviour.clone());
-        let single = said.into_iter().filter_map(|(lock, b)| Some((lock?, b)));
-        Ok(Self {
-            all: all.unwrap_or_default(),
-            single: single.collect(),
-        })
+        Ok(Self { default, single })
     }
 
-    /// How a lock behaves.
+    /// The behaviour of a lock.
     pub(crate) fn of(&self, lock: u64) -> &Behaviour {
         let own = self.single.iter().rfind(|(id, _)| *id == lock);
-        own.map_or(&self.all, |(_, behaviour)| behaviour)
+        own.map_or(&self.default, |(_, behaviour)| behaviour)
     }
 
-    /// How those behave that nobody named.
+    /// The behaviour of locks that no option names.
     pub(crate) const fn of_others(&self) -> &Behaviour {
-        &self.all
+        &self.default
     }
 }

@@ -1,14 +1,14 @@
-//! Signals that the program follows.
+//! The signals that stop the program.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-/// How the program is asked to stop.
+/// How the program stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// A supervisor asks (SIGTERM): balancers are to notice first.
+    /// After SIGTERM of a supervisor: load balancers first notice that the service is not ready.
     AfterDrainDelay,
-    /// A person asks (SIGINT), or the program cannot go on.
+    /// After SIGINT (Ctrl-C), or when a part of the program has failed.
     Now,
 }
 
@@ -28,15 +28,15 @@ impl Signals {
         })
     }
 
-    /// Waits until the program is asked to stop. SIGHUP is no such request: files of keys are read again by themselves
-    /// when they change, and everything else needs a restart.
+    /// Waits for a signal that stops the program. SIGHUP does not: changed key files are read again without it, and other changes
+    /// of the settings need a restart.
     pub(crate) async fn next(&mut self) -> Stop {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Stop::AfterDrainDelay,
                 _ = self.interrupt.recv() => return Stop::Now,
                 _ = self.hang_up.recv() => {
-                    info!("SIGHUP is ignored: changed key files are read by themselves, other settings at the next start");
+                    info!("SIGHUP is ignored: changed key files are read again without it, other settings at the next start");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Health checks while the service is still being set up, for instance while it waits for its database.
+//! Health checks while the service starts, for example while it waits for its database.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,24 +19,26 @@ use crate::http;
 use crate::http::{ParserAnswers, Refusals};
 use crate::settings::Bounds;
 
-/// Connections at once, and how long each may take: probes ask seldom, are short, and give up after a second.
-const CONNECTIONS: usize = 256;
-const CONNECTION_TIME: Duration = Duration::from_millis(500);
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 256;
 
-/// Answers `/healthz` with 200 and everything else with 503, one request a connection, for as long as it is polled.
+/// How long a connection may take. Probes are short, and give up after a second.
+const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Answers `/healthz` with 200 and every other path with 503, one request for each connection. It never ends.
 pub(crate) async fn answer_health_checks(
     listener: &TcpListener,
     bounds: &Bounds,
     ids: Arc<dyn IdGenerator>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let refusals = Arc::new(Refusals {
         ids: ids.clone(),
         max_head: bounds.headers,
         metrics: None,
     });
     // The semaphore is never closed.
-    while let Ok(place) = places.clone().acquire_owned().await {
+    while let Ok(permit) = permits.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -61,8 +63,8 @@ pub(crate) async fn answer_health_checks(
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), answer);
         tokio::spawn(async move {
-            let _ = timeout(CONNECTION_TIME, serving).await;
-            drop(place);
+            let _ = timeout(CONNECTION_TIMEOUT, serving).await;
+            drop(permit);
         });
     }
 }

@@ -250,7 +250,7 @@ async fn a_database_clock_that_jumps_takes_no_lease_from_a_living_owner() {
     let (answer, ()) = tokio::join!(write(&owner, "k"), jump);
     assert_eq!(answer.status, 200, "{answer:?}");
     let log = other.log();
-    assert!(!log.contains("an unfinished write was taken up"), "{log}");
+    assert!(!log.contains("an unfinished write was recovered"), "{log}");
 }
 
 /// An intent that cannot be resolved is seen by its age, also where the clock was set back since it was saved.

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
 use keywright_tests::Program;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::BINARY;
@@ -304,6 +304,53 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         &["check-config"],
     );
     assert_eq!(code, Some(0));
+}
+
+/// The printed value of a setting that is not set anywhere.
+fn default_of(printed: &Value, key: &str) -> String {
+    assert_eq!(printed[key]["from"], "default", "{key}");
+    let value = printed[key]["values"][0].as_str();
+    value
+        .unwrap_or_else(|| panic!("{key} has a default"))
+        .to_owned()
+}
+
+#[test]
+fn defaults_of_the_protocol_are_those_of_the_domain() {
+    let folder = TempDir::new().expect("a folder");
+    let (code, printed, error) = run(folder.path(), &[], &["check-config", "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    let printed: Value = serde_json::from_str(&printed).expect("JSON");
+    let settings = keywright_domain::Settings::default();
+    let limits = settings.limits;
+    for (key, expected) in [
+        ("request", settings.request_timeout),
+        ("turn", settings.queue_timeout),
+        ("shadow-call", settings.shadow_timeout),
+        ("lease", settings.lease),
+        ("lease-margin", settings.lease_margin),
+        ("time-to-live", limits.time_to_live),
+        ("confirm-within", limits.confirm_within),
+        ("clear-within", limits.clear_within),
+        ("keep-answers", limits.idempotency_retention),
+        ("keep-writes", limits.write_retention),
+    ] {
+        let default = humantime::parse_duration(&default_of(&printed, key));
+        assert_eq!(default, Ok(expected), "{key}");
+    }
+    let open_writes = default_of(&printed, "max-open-writes");
+    assert_eq!(open_writes, limits.max_open_writes.to_string());
+}
+
+#[test]
+fn the_page_of_settings_is_up_to_date() {
+    let folder = TempDir::new().expect("a folder");
+    let (code, page, error) = run(folder.path(), &[], &["settings"]);
+    assert_eq!(code, Some(0), "{error}");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
+    let document = std::fs::read_to_string(path).expect("docs/settings.md");
+    let is_same = page == document;
+    assert!(is_same, "run `cargo run -- settings > docs/settings.md`");
 }
 
 #[test]

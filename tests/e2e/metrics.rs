@@ -279,3 +279,20 @@ async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zer
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
+
+#[tokio::test]
+async fn the_operating_guide_describes_every_metric() {
+    let world = World::silent();
+    let answer = world.program.request("GET", "/metrics").send().await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
+    let guide = std::fs::read_to_string(path).expect("docs/operating.md");
+    let types = answer.text.lines();
+    let types = types.filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains(&"keywright_open_writes"), "{}", answer.text);
+    for name in names {
+        // A row of the table: the name, maybe with labels.
+        let is_described = ["`", "{"].map(|end| guide.contains(&format!("\n| `{name}{end}")));
+        assert!(is_described.contains(&true), "{name} is not described");
+    }
+}

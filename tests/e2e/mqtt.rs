@@ -94,7 +94,7 @@ async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
     eventually("the log says so", || async {
         program
             .log()
-            .contains("nobody answers for shadows there")
+            .contains("no shadow service answers")
             .then_some(())
     })
     .await;

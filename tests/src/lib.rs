@@ -2,6 +2,7 @@
 
 mod client;
 mod fake_clock;
+pub mod markdown;
 pub mod module_graph;
 mod program;
 mod proxy;

@@ -19,8 +19,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection counts as lost when it has not answered for this time.
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const DEFAULT_CONNECTIONS: usize = 16;
-
 /// How to reach a database.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
@@ -44,6 +42,9 @@ pub enum InvalidPostgresUrl {
 }
 
 impl PostgresSettings {
+    /// The maximum number of connections, unless it is set.
+    pub const DEFAULT_CONNECTIONS: usize = 16;
+
     /// Reads a URL such as `postgres://keywright@db.example/keywright`. Over a network, TLS is required unless the URL has
     /// another `sslmode`, and the server's certificate is checked. There are at most 16 connections.
     ///
@@ -77,7 +78,7 @@ impl PostgresSettings {
         Ok(Self {
             config,
             ca: None,
-            connections: DEFAULT_CONNECTIONS,
+            connections: Self::DEFAULT_CONNECTIONS,
         })
     }
 

@@ -1,25 +1,24 @@
-//! One server a folder of data: two would each decide by what the other one does not know.
+//! The lock on the data folder: one server for each folder. Two would not see each other's decisions.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::Error;
+use anyhow::{Context, bail};
 
-/// The file that a server locks, with its process id in it.
+/// The file that a server locks. It contains the process id of the server.
 const LOCK: &str = "server.lock";
 
-/// Keeps other servers off a folder until it is dropped or the process ends, however that happens. Commands do not ask for it.
+/// A lock on a data folder, until it is dropped or the process ends in any way. Commands do not take it.
 pub(super) struct FolderLock(#[expect(dead_code, reason = "its drop unlocks it")] File);
 
 impl FolderLock {
     /// # Errors
-    /// Another server has the folder, or the file cannot be made; the text names both.
-    pub(super) fn take(data: &Path) -> Result<Self, Error> {
+    /// Another server has the lock, or the file cannot be created; the text names the folder or the file.
+    pub(super) fn take(data: &Path) -> anyhow::Result<Self> {
         let path = data.join(LOCK);
-        let unusable =
-            |why: &dyn std::fmt::Display| format!("cannot lock {}: {why}", path.display());
+        let unusable = || format!("cannot lock {}", path.display());
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -27,22 +26,21 @@ impl FolderLock {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| unusable(&e))?;
+            .with_context(unusable)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                return Err(format!(
+                bail!(
                     "another process ({}) serves the folder {}; stop that one, or choose another folder with --data",
                     holder.trim(),
                     data.display()
-                )
-                .into());
+                );
             }
-            Err(TryLockError::Error(e)) => return Err(unusable(&e).into()),
+            Err(TryLockError::Error(e)) => return Err(e).with_context(unusable),
         }
-        // The id is for the person who reads the message above; the lock works without it.
+        // The process id is for the message above. The lock works without it.
         let _ = file
             .set_len(0)
             .and_then(|()| file.rewind())

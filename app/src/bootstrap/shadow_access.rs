@@ -1,4 +1,4 @@
-//! How locks are reached: where their shadows are, and how their reports come.
+//! The adapters for shadows and reports that the settings choose.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -12,8 +12,7 @@ use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::shadow::{AwsError, AwsSettings, AwsShadow};
 #[cfg(feature = "mqtt")]
 use keywright_adapters::shadow::{MqttShadow, shard_names};
-use keywright_adapters::time::SystemClock;
-use keywright_domain::ports::{Clock, DeviceReports, ShadowPort};
+use keywright_domain::ports::{DeviceReports, ShadowPort};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::Broker;
 #[cfg(feature = "mqtt")]
@@ -23,75 +22,72 @@ use tokio::sync::watch;
 #[cfg(feature = "mqtt")]
 use tokio::time::Instant;
 
-use super::Error;
-use crate::app::Ingest;
+use super::clock::epoch_seconds;
+use crate::error::UnusableSettings;
+use crate::ingest::Ingest;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
-use crate::settings::{Mqtt, Settings, ShadowChoice, UnusableSettings};
+use crate::settings::Mqtt;
+use crate::settings::{Settings, ShadowChoice};
 
-/// The file of shadows that are in this process.
+/// The file of the shadows in this process, in the data folder.
 const SHADOWS: &str = "shadows.sqlite";
 
-/// An adapter gives up a little before the protocol does, so that it is heard why.
+/// The timeout of an adapter. It is a little shorter than that of the protocol, so that the adapter's own error is reported.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 fn call_timeout(settings: &Settings) -> std::time::Duration {
     settings.protocol.shadow_timeout.mul_f64(0.95)
 }
 
-/// What the settings choose.
+/// Access to the shadows and reports of locks.
 pub(super) struct ShadowAccess {
     pub(super) shadow: Arc<dyn ShadowPort>,
     pub(super) reports: Vec<Arc<dyn DeviceReports>>,
-    /// How many reports were omitted because too many waited, where that can happen.
+    /// How many reports were omitted because too many waited, if that can happen.
     pub(super) omitted_reports: Option<watch::Receiver<u64>>,
-    /// Whether each connection that is needed is there.
+    /// Whether each connection that is needed is up.
     pub(super) connected: Vec<watch::Receiver<bool>>,
-    /// Where reports over HTTP go, if they are taken.
+    /// Set if reports over HTTP are accepted.
     pub(super) ingest: Option<Ingest>,
-    /// The shadows, where they are in this process.
+    /// The shadow service, if it is in this process.
     pub(super) service: Option<ShadowService>,
-    /// What watches over it, for as long as the program runs.
-    pub(super) watching: Option<Watching>,
+    /// Watches a part of `connected`. Must be polled as long as the shadows are used.
+    pub(super) watch: Option<ShadowWatch>,
 }
 
-pub(crate) type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type ShadowWatch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How many questions may stay without an answer.
+/// How many probes in a row may stay without an answer. One answer may get lost.
 #[cfg(feature = "mqtt")]
 const MAX_UNANSWERED: u32 = 2;
 
-/// How often it is looked whether shadows are answered for: while nobody does, and while somebody did.
+/// The interval of probes while no shadow service answers, and while one answers.
 #[cfg(feature = "mqtt")]
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+const PROBE_UNANSWERED_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
 #[cfg(feature = "mqtt")]
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+const PROBE_ANSWERED_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The time in epoch seconds.
-pub(crate) fn seconds() -> Arc<dyn Fn() -> u64 + Send + Sync> {
-    Arc::new(|| SystemClock.now().as_secs())
-}
-
-/// The durable shadows of a folder.
+/// Opens the durable shadow service of a data folder.
 ///
 /// # Errors
-/// Their file cannot be used.
+/// Its file cannot be used.
 pub(crate) async fn open_shadows(data: &Path) -> Result<ShadowService, OpenError> {
     ShadowService::open(&data.join(SHADOWS), config()).await
 }
 
 fn config() -> ServiceConfig {
     ServiceConfig {
-        clock: seconds(),
+        clock: epoch_seconds(),
         limits: Limits::default(),
     }
 }
 
-/// Reads the files that the choice names, without using them.
+/// Reads the files that the settings name. Makes no connections.
 ///
 /// # Errors
-/// One cannot be used; the text names it.
-pub(super) fn check(settings: &Settings) -> Result<(), Error> {
+/// A file cannot be used; the text names it.
+pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
     #[cfg(feature = "mqtt")]
     for mqtt in settings.mqtt() {
         Broker::new(mqtt.url.clone(), &mqtt.files)?;
@@ -102,11 +98,17 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks what only the environment says: the region of AWS, for which the machine's metadata service may be asked.
+/// Checks that the region of AWS is known. The AWS SDK may ask the metadata service of the machine for it.
 ///
 /// # Errors
-/// No region is known.
-pub(super) async fn check_environment(settings: &Settings) -> Result<(), UnusableSettings> {
+/// It is not known.
+pub(super) async fn check_environment(
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(unused_variables, reason = "only the AWS SDK reads the environment")
+    )]
+    settings: &Settings,
+) -> Result<(), UnusableSettings> {
     #[cfg(feature = "aws")]
     if let ShadowChoice::Aws(aws) = &settings.shadow {
         let aws = aws_settings(settings, aws);
@@ -126,10 +128,12 @@ fn aws_settings(settings: &Settings, aws: &Aws) -> AwsSettings {
     }
 }
 
+/// Connects to the shadows, and subscribes to the reports.
+///
 /// # Errors
-/// A file or AWS cannot be used. A broker that cannot be reached is waited for.
-pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> {
-    let mut path = match &settings.shadow {
+/// A file or AWS cannot be used. A broker that cannot be reached is no error: the connection is tried again.
+pub(super) async fn connect(settings: &Settings) -> anyhow::Result<ShadowAccess> {
+    let mut access = match &settings.shadow {
         ShadowChoice::InProcess { kept } => {
             let service = match kept {
                 true => open_shadows(&settings.data).await?,
@@ -137,19 +141,19 @@ pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> 
             };
             let name = ShadowName::Named(settings.shadow_name.clone());
             let shadow = InMemoryShadow::new(service.clone(), name);
-            let mut path = ShadowAccess::over(Arc::new(shadow.clone()));
+            let mut access = ShadowAccess::over(Arc::new(shadow.clone()));
             if settings.reports.in_process {
-                path.reports.push(Arc::new(shadow.reports()));
+                access.reports.push(Arc::new(shadow.reports()));
             }
-            path.service = Some(service);
-            path
+            access.service = Some(service);
+            access
         }
         #[cfg(feature = "aws")]
         ShadowChoice::Aws(aws) => {
             let shadow = AwsShadow::connect(aws_settings(settings, aws))
                 .await
                 .map_err(|error| match error {
-                    AwsError::NoRegion => Error::from(UnusableSettings::new(error)),
+                    AwsError::NoRegion => anyhow::Error::from(UnusableSettings::new(error)),
                     error => error.into(),
                 });
             ShadowAccess::over(Arc::new(shadow?))
@@ -157,20 +161,19 @@ pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> 
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(mqtt) => {
             let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
-            let limits = if mqtt.aws_limits {
-                ClientLimits::AWS
-            } else {
-                ClientLimits::SELF_HOSTED
+            let limits = match mqtt.aws_limits {
+                true => ClientLimits::AWS,
+                false => ClientLimits::SELF_HOSTED,
             };
             let (id, shards) = (&mqtt.client_id, shards(settings, mqtt));
             let shadow = MqttShadow::start(&broker, id, &shards, limits, call_timeout(settings));
             let shadow = Arc::new(shadow);
-            let (tell, answered) = watch::channel(false);
-            let mut path = ShadowAccess::over(shadow.clone());
-            path.connected = shadow.up();
-            path.connected.push(answered);
-            path.watching = Some(Box::pin(watch_answers(shadow, tell, mqtt.url.to_string())));
-            path
+            let (tx, answered) = watch::channel(false);
+            let mut access = ShadowAccess::over(shadow.clone());
+            access.connected = shadow.up();
+            access.connected.push(answered);
+            access.watch = Some(Box::pin(watch_answers(shadow, tx, mqtt.url.to_string())));
+            access
         }
     };
     #[cfg(feature = "mqtt")]
@@ -178,55 +181,52 @@ pub(super) async fn connect(settings: &Settings) -> Result<ShadowAccess, Error> 
         let broker = Broker::new(mqtt.url.clone(), &mqtt.files)?;
         let id = format!("{}:reports", mqtt.client_id);
         let reports = MqttReports::start(&broker, &id, &shards(settings, mqtt));
-        path.omitted_reports = Some(reports.omitted());
-        path.reports.push(Arc::new(reports));
+        access.omitted_reports = Some(reports.omitted());
+        access.reports.push(Arc::new(reports));
     }
     if let Some(secret) = &settings.reports.http {
         let ingest = Ingest::read(secret, HttpReports::new())?;
-        path.reports.push(ingest.reports.clone());
-        path.ingest = Some(ingest);
+        access.reports.push(ingest.reports.clone());
+        access.ingest = Some(ingest);
     }
     if let Some(every) = settings.reports.poll {
-        path.reports.push(Arc::new(PollingReports::new(every)));
+        access.reports.push(Arc::new(PollingReports::new(every)));
     }
-    Ok(path)
+    Ok(access)
 }
 
-/// Tells whether somebody answers for shadows on the broker, after each connection and now and then: a broker alone
-/// does not.
+/// Probes whether a shadow service answers on the broker, because a broker accepts connections without one. Each new connection is
+/// probed again.
 #[cfg(feature = "mqtt")]
-async fn watch_answers(shadow: Arc<MqttShadow>, tell: watch::Sender<bool>, broker: String) {
-    let connected = || shadow.up().iter().all(|up| *up.borrow());
-    let (mut answered, mut silences) = (false, 0);
+async fn watch_answers(shadow: Arc<MqttShadow>, tx: watch::Sender<bool>, broker: String) {
+    let is_connected = || shadow.up().iter().all(|up| *up.borrow());
+    let (mut is_answered, mut unanswered) = (false, 0);
     loop {
         match shadow.is_answered().await {
-            _ if !connected() => (answered, silences) = (false, 0),
-            Some(true) => (answered, silences) = (true, 0),
-            Some(false) => silences += 1,
-            // A connection that has too much to do says nothing of who answers.
+            _ if !is_connected() => (is_answered, unanswered) = (false, 0),
+            Some(true) => (is_answered, unanswered) = (true, 0),
+            Some(false) => unanswered += 1,
+            // The connection was too busy for the probe.
             None => {}
         }
-        // One answer may get lost.
-        if silences >= MAX_UNANSWERED {
-            answered = false;
+        if unanswered >= MAX_UNANSWERED {
+            is_answered = false;
         }
-        tell.send_replace(answered);
-        if silences == MAX_UNANSWERED {
+        tx.send_replace(is_answered);
+        if unanswered == MAX_UNANSWERED {
             tracing::warn!(
                 broker,
-                "nobody answers for shadows there: is a shadow service running (keywright shadow), and may \
+                "no shadow service answers on this broker: is one running (keywright shadow), and may \
                  this user publish and subscribe to $aws/things/#?"
             );
         }
-        let rest = Instant::now()
-            + if silences == 0 && answered {
-                LOOK_AGAIN
-            } else {
-                ASK_AGAIN
-            };
-        // A connection that is new has to show it again.
-        while Instant::now() < rest && (!answered || connected()) {
-            tokio::time::sleep(ASK_AGAIN).await;
+        let pause = match unanswered == 0 && is_answered {
+            true => PROBE_ANSWERED_EVERY,
+            false => PROBE_UNANSWERED_EVERY,
+        };
+        let next_probe = Instant::now() + pause;
+        while Instant::now() < next_probe && (!is_answered || is_connected()) {
+            tokio::time::sleep(PROBE_UNANSWERED_EVERY).await;
         }
     }
 }
@@ -240,7 +240,7 @@ impl ShadowAccess {
             connected: Vec::new(),
             ingest: None,
             service: None,
-            watching: None,
+            watch: None,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `keywright.toml` below the variables `KEYWRIGHT_…` below the command line. One definition, that of the options,
-//! says what is known and what is valid in all three.
+//! The layers of settings: `keywright.toml`, environment variables `KEYWRIGHT_…`, and the command line, each stronger than the
+//! one before. The options of the command line define which keys exist and which values are valid in all three.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -7,22 +7,23 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, anyhow, bail};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-/// The file that is read when none is named.
+/// The settings file that is read if none is named.
 const FILE: &str = "keywright.toml";
 
 const PREFIX: &str = "KEYWRIGHT_";
 
-/// The variable that names the file.
+/// The variable that names the settings file.
 const CONFIG: &str = "KEYWRIGHT_CONFIG";
 
-/// Variables of that prefix that are not the server's: scripts, clients and load tests have them.
+/// Names after the prefix that are no settings of the server: scripts, clients and load tests use them.
 const OTHERS: [&str; 4] = ["URL", "TOKEN", "API_KEY", "LOADTEST_LOCKS"];
 
-/// Where a setting was set.
+/// The layer that sets a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Default,
@@ -42,45 +43,52 @@ impl fmt::Display for Source {
     }
 }
 
-/// What was set, by the names of the long options.
+/// A setting with its value and where it comes from.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The name of the long option.
+    pub(crate) key: String,
+    pub(crate) values: Vec<String>,
+    pub(crate) source: Source,
+}
+
+/// A value of a layer below the command line.
+#[derive(Debug)]
+struct LowerValue {
+    values: Vec<String>,
+    source: Source,
+}
+
+/// All layers of a command.
 #[derive(Debug)]
 pub(crate) struct Layers {
-    given: Vec<OsString>,
-    below: BTreeMap<String, (Vec<String>, Source)>,
-    /// Each setting with its values and where they come from.
-    pub(crate) settings: Vec<(String, Vec<String>, Source)>,
+    command_line: Vec<OsString>,
+    lower: BTreeMap<String, LowerValue>,
+    pub(crate) settings: Vec<Setting>,
 }
 
 impl Layers {
     /// # Errors
-    /// A key or variable is unknown, or its value is not valid; the text names it, where it stands, and what is
-    /// allowed.
-    pub(super) fn read(command: &Command, given: &[OsString]) -> Result<Self, String> {
-        let matches = command.clone().try_get_matches_from(given);
+    /// A key or variable is unknown, or its value is invalid; the text says which one, where it is set, and what is valid.
+    pub(crate) fn read(command: &Command, command_line: &[OsString]) -> anyhow::Result<Self> {
+        let matches = command.clone().try_get_matches_from(command_line);
         let matches = matches.unwrap_or_else(|error| error.exit());
         let on_command_line = |key: &str| {
             let arg = find(command, key);
             let source = arg.and_then(|arg| matches.value_source(arg.get_id().as_str()));
             source == Some(ValueSource::CommandLine)
         };
-        let mut below = BTreeMap::new();
+        let mut lower = BTreeMap::new();
         let named = matches.get_one::<PathBuf>("config").cloned();
         if let Some((path, table)) = read_file(named)? {
             for (key, value) in table {
-                let at = Source::File(path.clone());
+                let place = format!("{}: `{key}`", path.display());
                 let values = texts(&value).ok_or_else(|| {
-                    format!(
-                        "{}: `{key}` must be a text, a number, true, false, or a list of those",
-                        path.display()
-                    )
+                    anyhow!("{place} must be a text, a number, true, false, or a list of those")
                 })?;
-                check(
-                    command,
-                    &key,
-                    &values,
-                    &format!("{}: `{key}`", path.display()),
-                )?;
-                below.insert(key, (values, at));
+                check(command, &key, &values, &place)?;
+                let source = Source::File(path.clone());
+                lower.insert(key, LowerValue { values, source });
             }
         }
         for (name, value) in std::env::vars_os() {
@@ -96,58 +104,57 @@ impl Layers {
                 false => vec![value],
             };
             check(command, &key, &values, &name)?;
-            below.insert(key, (values, Source::Variable(name)));
+            let source = Source::Variable(name);
+            lower.insert(key, LowerValue { values, source });
         }
-        below.retain(|key, _| !on_command_line(key));
+        lower.retain(|key, _| !on_command_line(key));
         let layers = Self {
-            given: given.to_vec(),
-            below,
+            command_line: command_line.to_vec(),
+            lower,
             settings: Vec::new(),
         };
         layers.with_settings(command)
     }
 
-    /// The command line that says the same as all layers together.
-    pub(super) fn arguments(&self) -> Vec<OsString> {
-        let mut all = self.given.clone();
-        for (key, (values, _)) in &self.below {
-            all.extend(
-                values
-                    .iter()
-                    .map(|value| OsString::from(format!("--{key}={value}"))),
-            );
+    /// A command line that has the same effect as all layers together.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut all = self.command_line.clone();
+        for (key, LowerValue { values, .. }) in &self.lower {
+            let options = values.iter().map(|value| format!("--{key}={value}"));
+            all.extend(options.map(OsString::from));
         }
         all
     }
 
-    fn with_settings(mut self, command: &Command) -> Result<Self, String> {
+    fn with_settings(mut self, command: &Command) -> anyhow::Result<Self> {
         let matches = command.clone().try_get_matches_from(self.arguments());
-        let matches = matches.map_err(|e| e.to_string())?;
+        let matches = matches.map_err(|e| anyhow!("{e}"))?;
         for arg in known(command) {
-            let key = key(arg);
-            let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+            let (id, key) = (arg.get_id().as_str(), key(arg));
+            let raw = matches.get_raw(id).into_iter().flatten();
             let values = raw
                 .map(|value| value.to_string_lossy().into_owned())
                 .collect();
-            let source = match (
-                self.below.get(&key),
-                matches.value_source(arg.get_id().as_str()),
-            ) {
-                (Some((_, source)), _) => source.clone(),
+            let source = match (self.lower.get(&key), matches.value_source(id)) {
+                (Some(lower), _) => lower.source.clone(),
                 (None, Some(ValueSource::CommandLine)) => Source::CommandLine,
                 _ => Source::Default,
             };
-            self.settings.push((key, values, source));
+            self.settings.push(Setting {
+                key,
+                values,
+                source,
+            });
         }
         Ok(self)
     }
 }
 
-/// What a variable or the file says of one setting, for commands that need little else.
+/// The value of one setting in an environment variable or the settings file, for commands that read few settings.
 ///
 /// # Errors
-/// The file cannot be read, or the setting there is no text.
-pub(super) fn below(key: &str) -> Result<Option<String>, String> {
+/// The file cannot be read, or the value there is not a text.
+pub(super) fn lower_value(key: &str) -> anyhow::Result<Option<String>> {
     let variable = format!("{PREFIX}{}", key.to_uppercase().replace('-', "_"));
     if let Some(value) = std::env::var_os(&variable) {
         return variable_text(&variable, value).map(Some);
@@ -158,14 +165,14 @@ pub(super) fn below(key: &str) -> Result<Option<String>, String> {
     match table.get(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{}: `{key}` must be a text", path.display())),
+        Some(_) => bail!("{}: `{key}` must be a text", path.display()),
     }
 }
 
-/// Without white space around it: what is read from a file into a variable often ends with a line end.
-fn variable_text(name: &str, value: OsString) -> Result<String, String> {
+/// The value without white space around it: a value that a shell reads from a file often ends with a line end.
+fn variable_text(name: &str, value: OsString) -> anyhow::Result<String> {
     let text = value.into_string();
-    let text = text.map_err(|_| format!("{name} is no text"))?;
+    let text = text.map_err(|_| anyhow!("{name} is not valid UTF-8"))?;
     Ok(text.trim().to_owned())
 }
 
@@ -183,8 +190,8 @@ fn find<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     known(command).find(|arg| arg.get_long() == Some(key))
 }
 
-/// The file's keys and values. One that is named must be there.
-fn read_file(named: Option<PathBuf>) -> Result<Option<(PathBuf, Table)>, String> {
+/// The keys and values of the settings file. Only a file that is named must exist.
+fn read_file(named: Option<PathBuf>) -> anyhow::Result<Option<(PathBuf, Table)>> {
     let from_environment = match std::env::var_os(CONFIG) {
         Some(value) => Some(PathBuf::from(variable_text(CONFIG, value)?)),
         None => None,
@@ -192,18 +199,11 @@ fn read_file(named: Option<PathBuf>) -> Result<Option<(PathBuf, Table)>, String>
     let named = named.or(from_environment);
     let path = named.clone().unwrap_or_else(|| Path::new(FILE).to_owned());
     let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
         Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => {
-            return Err(format!(
-                "cannot read the settings in {}: {e}",
-                path.display()
-            ));
-        }
+        text => text.with_context(|| format!("cannot read the settings in {}", path.display()))?,
     };
-    let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        format!("{}: {}", path.display(), e.to_string().trim_end())
-    })?;
+    let table = text.parse::<Table>();
+    let table = table.map_err(|e| anyhow!("{}: {}", path.display(), e.to_string().trim_end()))?;
     Ok(Some((path, table)))
 }
 
@@ -221,14 +221,14 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// The setting that a variable is about; `None` where it is none of ours.
-fn key_of(variable: &OsString) -> Option<String> {
+/// The setting that a variable sets. `None`: it sets none.
+fn key_of(variable: &OsStr) -> Option<String> {
     let name = variable.to_str()?.strip_prefix(PREFIX)?;
     (!OTHERS.contains(&name)).then(|| name.to_lowercase().replace('_', "-"))
 }
 
-/// Whether a variable has the form of those that Kubernetes sets in each container for each service of its namespace
-/// (service links): a service that is called keywright, or keywright-something, has the prefix of our settings.
+/// Whether a variable is a Kubernetes service link. Kubernetes sets such variables in each container for each service of the
+/// namespace, and those of a service that is called keywright, or keywright-something, have the prefix of the settings.
 fn is_service_link(variable: &OsStr, value: &OsStr) -> bool {
     let (Some(name), Some(value)) = (variable.to_str(), value.to_str()) else {
         return false;
@@ -248,37 +248,30 @@ fn is_service_link(variable: &OsStr, value: &OsStr) -> bool {
     if name.ends_with("_PORT") && is_url(value) {
         return true;
     }
-    // NAME_PORT_80_TCP, and the same with _PROTO, _PORT or _ADDR behind it.
+    // NAME_PORT_80_TCP, which _PROTO, _PORT or _ADDR may follow.
     let parts: Vec<&str> = name.split('_').collect();
     parts.windows(3).any(|part| {
         part[0] == "PORT" && is_number(part[1]) && matches!(part[2], "TCP" | "UDP" | "SCTP")
     })
 }
 
-/// Whether there is such a setting and these are values of it.
-fn check(command: &Command, name: &str, values: &[String], at: &str) -> Result<(), String> {
-    if find(command, name).is_none() {
-        let all: BTreeSet<String> = known(command).map(key).collect();
-        let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        return Err(format!(
-            "{at} is not a setting; there are {}",
-            all.join(", ")
-        ));
+/// Checks that the setting exists and that the values are valid. `place`: where they are set.
+fn check(command: &Command, key: &str, values: &[String], place: &str) -> anyhow::Result<()> {
+    if find(command, key).is_none() {
+        let all: BTreeSet<&str> = known(command).filter_map(Arg::get_long).collect();
+        let all: Vec<&str> = all.into_iter().collect();
+        bail!("{place} is not a setting; there are {}", all.join(", "));
     }
-    let arguments = values.iter().map(|value| format!("--{name}={value}"));
-    match command.clone().try_get_matches_from(arguments) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            let why = first.trim_start_matches("error: ");
-            let allowed = text
-                .lines()
-                .find(|line| line.trim_start().starts_with("[possible values"));
-            let allowed = allowed
-                .map(|line| format!(" {}", line.trim()))
-                .unwrap_or_default();
-            Err(format!("{at}: {why}{allowed}"))
-        }
-    }
+    let arguments = values.iter().map(|value| format!("--{key}={value}"));
+    let Err(error) = command.clone().try_get_matches_from(arguments) else {
+        return Ok(());
+    };
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let why = first.trim_start_matches("error: ");
+    let possible = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("[possible values"));
+    let possible = possible.map(|line| format!(" {}", line.trim()));
+    bail!("{place}: {why}{}", possible.unwrap_or_default())
 }

@@ -1,33 +1,32 @@
-//! The settings of how locks are reached. Each choice has exactly its own.
+//! Options of the shadows of locks and of the reports that locks send. Each choice accepts only its own options.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::{BrokerUrl, TlsFiles};
-use keywright_shadow::ShadowName;
 
 #[cfg(feature = "mqtt")]
 use super::values::Switch;
-use super::values::time;
+use super::values::{TimeSpan, help_with_default, shadow_name};
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
-use crate::settings::{Mqtt, Reports, ShadowChoice};
-
-const HEADING: &str = "Shadows and reports";
+use crate::settings::Mqtt;
+use crate::settings::{Reports, ShadowChoice};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ShadowKind {
-    /// In this process, in the folder of data.
+    /// In this process, in the data folder.
     Memory,
-    /// In this process, and gone with it: for measuring.
+    /// In this process, and lost when it ends; for measurements.
     Volatile,
-    /// In AWS IoT, by its API. Credentials come from the standard chain.
+    /// In AWS IoT, through its API. Credentials come from the standard chain of the AWS SDK.
     #[cfg(feature = "aws")]
     Aws,
-    /// Behind an MQTT broker: AWS IoT Core's, or one of your own beside `keywright shadow`.
+    /// Behind an MQTT broker, which is that of AWS IoT Core or has a `keywright shadow`.
     #[cfg(feature = "mqtt")]
     Mqtt,
 }
@@ -39,34 +38,47 @@ enum ReportKind {
     /// Over the broker.
     #[cfg(feature = "mqtt")]
     Mqtt,
-    /// At POST /device-reports, from an AWS IoT rule for instance.
+    /// At POST /device-reports, for example from an AWS IoT rule.
     Http,
-    /// By reading the shadows of open writes now and then.
+    /// By reading the shadows of open writes at intervals.
     Poll,
 }
 
-/// How often shadows are read where reports come by nothing else.
-const POLL_EVERY: Duration = Duration::from_secs(30);
+/// The default shadow name.
+pub(crate) const SHADOW_NAME: &str = "keys";
+
+/// The default interval at which shadows are read.
+const POLL_EVERY: TimeSpan = TimeSpan(Duration::from_secs(30));
 
 #[derive(Args)]
-pub(super) struct ShadowAccess {
+#[command(next_help_heading = "Shadows and reports")]
+pub(super) struct ShadowArgs {
     /// Where the shadows of locks are.
-    #[arg(long, value_enum, default_value = "memory", help_heading = HEADING)]
+    #[arg(long, value_enum, default_value = "memory")]
     shadow: ShadowKind,
-    /// The named shadow that keys are written to.
-    #[arg(long, value_name = "NAME", default_value = "keys", value_parser = shadow_name, help_heading = HEADING)]
+    /// The named shadow to which keys are written.
+    #[arg(long, value_name = "NAME", default_value = SHADOW_NAME, value_parser = shadow_name)]
     pub(super) shadow_name: String,
-    /// How the reports of locks come, one or several (http,poll): memory goes with shadows in memory, mqtt with a broker, http
-    /// takes them at POST /device-reports, poll reads the shadows of open writes [default: memory and mqtt for
-    /// shadows of that name, poll for AWS].
-    #[arg(long, value_enum, value_name = "WAY", value_delimiter = ',', hide_possible_values = true, help_heading = HEADING)]
+    /// How the reports of locks arrive; several ways are separated by commas, as in http,poll: memory, from the shadows in this
+    /// process; mqtt, over the broker; http, at POST /device-reports; poll, by reading the shadows of open writes at
+    /// intervals [default: memory for shadows in this process, mqtt for a broker, poll for AWS].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WAY",
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
     reports: Vec<ReportKind>,
-    /// The file with the secret that who posts reports must send (Authorization: Bearer …).
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    /// The file with the secret that clients of POST /device-reports must send (Authorization: Bearer …).
+    #[arg(long, value_name = "FILE")]
     reports_secret: Option<PathBuf>,
-    /// How often the shadows of open writes are read [default: 30s].
-    #[arg(long, value_name = "TIME", value_parser = time, help_heading = HEADING)]
-    poll_every: Option<Duration>,
+    #[arg(
+        long,
+        value_name = "TIME",
+        help = help_with_default("How often the shadows of open writes are read", POLL_EVERY)
+    )]
+    poll_every: Option<TimeSpan>,
     #[cfg(feature = "aws")]
     #[command(flatten)]
     aws: AwsArgs,
@@ -78,53 +90,75 @@ pub(super) struct ShadowAccess {
 #[cfg(feature = "aws")]
 #[derive(Args)]
 struct AwsArgs {
-    /// The endpoint of AWS IoT's data plane (the account's is https://…-ats.iot.REGION.amazonaws.com), or of
-    /// another service that speaks like it.
-    #[arg(long, value_name = "URL", value_parser = http_url, help_heading = HEADING)]
+    /// The data endpoint of AWS IoT (of your account: https://…-ats.iot.REGION.amazonaws.com), or of a compatible service
+    /// [default: as the AWS SDK finds it].
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     aws_endpoint: Option<String>,
-    /// The region [default: by the standard chain].
-    #[arg(long, value_name = "NAME", help_heading = HEADING)]
+    /// The AWS region [default: as the AWS SDK finds it].
+    #[arg(long, value_name = "NAME")]
     aws_region: Option<String>,
 }
+
+/// The default client id.
+#[cfg(feature = "mqtt")]
+const CLIENT_ID: &str = "keywright";
+
+/// The default number of shadows for each thing.
+#[cfg(feature = "mqtt")]
+const SHARDS: usize = 1;
 
 #[cfg(feature = "mqtt")]
 #[derive(Args)]
 struct MqttArgs {
-    /// The broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS.
-    #[arg(long, value_name = "URL", help_heading = HEADING)]
+    /// The URL of the broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS.
+    #[arg(long, value_name = "URL")]
     mqtt_broker: Option<BrokerUrl>,
-    /// The certificates that the broker's is traced back to [default: the system's].
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    /// The file with the certificate authorities of the broker, in PEM [default: those of the system].
+    #[arg(long, value_name = "FILE")]
     mqtt_ca: Option<PathBuf>,
-    /// The certificate that the broker is shown.
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    /// The file with the client certificate for the broker, in PEM.
+    #[arg(long, value_name = "FILE")]
     mqtt_certificate: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    /// The file with the private key of the client certificate, in PEM.
+    #[arg(long, value_name = "FILE")]
     mqtt_key: Option<PathBuf>,
-    /// The user of the broker.
-    #[arg(long, value_name = "NAME", help_heading = HEADING)]
+    /// The user name at the broker.
+    #[arg(long, value_name = "NAME")]
     mqtt_user: Option<String>,
-    /// The file with the user's password.
-    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    /// The file with the password of that user.
+    #[arg(long, value_name = "FILE")]
     mqtt_password_file: Option<PathBuf>,
-    /// What this process is called at the broker; another one needs another name [default: keywright].
-    #[arg(long, value_name = "ID", value_parser = client_id, help_heading = HEADING)]
+    #[arg(
+        long,
+        value_name = "ID",
+        value_parser = client_id,
+        help = help_with_default(
+            "The client id at the broker. Each process that uses the broker needs a different one",
+            CLIENT_ID,
+        )
+    )]
     mqtt_client_id: Option<String>,
-    /// Among how many shadows (keys-0, keys-1 …) things are shared out, each with a connection of its own
-    /// [default: 1, named as --shadow-name says].
-    #[arg(long, value_name = "N", value_parser = shards, help_heading = HEADING)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = shards,
+        help = help_with_default(
+            "The number of shadows among which things are distributed, each with a connection of its own. More than one are \
+             called keys-0, keys-1 and so on",
+            SHARDS,
+        )
+    )]
     mqtt_shards: Option<usize>,
-    /// Whether requests keep to what AWS IoT takes of one connection: 10 in flight, 30 a second [default: as the
-    /// broker's name is one of AWS].
-    #[arg(long, value_enum, help_heading = HEADING)]
+    /// Whether requests stay within the limits of AWS IoT for one connection: 10 in flight, 30 a second [default: on for
+    /// hosts of AWS, off for others].
+    #[arg(long, value_enum)]
     mqtt_aws_limits: Option<Switch>,
 }
 
-impl ShadowAccess {
+impl ShadowArgs {
     /// # Errors
-    /// Something is said that the choice does not have, or something that it needs is not.
-    pub(super) fn choose(self) -> Result<(ShadowChoice, Reports), String> {
+    /// An option does not belong to the choice, or one that the choice needs is missing; the text names both.
+    pub(super) fn choose(self) -> anyhow::Result<(ShadowChoice, Reports)> {
         let shadow_kind = self.shadow;
         let mut ways = self.reports.clone();
         if ways.is_empty() {
@@ -137,42 +171,36 @@ impl ShadowAccess {
             });
         }
         let by = |kind| ways.contains(&kind);
-        let here = matches!(shadow_kind, ShadowKind::Memory | ShadowKind::Volatile);
-        if by(ReportKind::Memory) && !here {
-            return Err(
-                "--reports memory is about shadows in this process: it needs --shadow memory"
-                    .into(),
-            );
+        let in_process = matches!(shadow_kind, ShadowKind::Memory | ShadowKind::Volatile);
+        if by(ReportKind::Memory) && !in_process {
+            bail!("--reports memory needs shadows in this process: --shadow memory");
         }
         let http = match (by(ReportKind::Http), self.reports_secret.clone()) {
-            (true, None) => return Err("--reports http needs --reports-secret".into()),
-            (false, Some(_)) => return Err("--reports-secret needs --reports http".into()),
+            (true, None) => bail!("--reports http needs --reports-secret"),
+            (false, Some(_)) => bail!("--reports-secret needs --reports http"),
             (_, secret) => secret,
         };
         let poll = match (by(ReportKind::Poll), self.poll_every) {
-            (false, Some(_)) => return Err("--poll-every needs --reports poll".into()),
-            (true, every) => Some(every.unwrap_or(POLL_EVERY)),
+            (false, Some(_)) => bail!("--poll-every needs --reports poll"),
+            (true, every) => Some(every.unwrap_or(POLL_EVERY).0),
             (false, None) => None,
         };
-        if poll.is_some_and(|every| every.is_zero()) {
-            return Err("--poll-every must be more than zero".into());
-        }
+        let is_zero = poll.is_some_and(|every| every.is_zero());
+        ensure!(!is_zero, "--poll-every must be more than zero");
         #[cfg(feature = "mqtt")]
-        if by(ReportKind::Mqtt) && here {
-            return Err(
-                "--reports mqtt is about shadows elsewhere: it needs --shadow mqtt or aws".into(),
-            );
+        if by(ReportKind::Mqtt) && in_process {
+            bail!("--reports mqtt needs shadows outside of this process: --shadow mqtt or aws");
         }
         #[cfg(feature = "mqtt")]
         if shadow_kind != ShadowKind::Mqtt
             && (self.mqtt.mqtt_shards.is_some() || self.mqtt.mqtt_aws_limits.is_some())
         {
-            return Err("--mqtt-shards and --mqtt-aws-limits need --shadow mqtt".into());
+            bail!("--mqtt-shards and --mqtt-aws-limits need --shadow mqtt");
         }
         #[cfg(feature = "mqtt")]
         let mqtt = {
-            let wanted = shadow_kind == ShadowKind::Mqtt || by(ReportKind::Mqtt);
-            self.mqtt.choose(wanted)?
+            let is_wanted = shadow_kind == ShadowKind::Mqtt || by(ReportKind::Mqtt);
+            self.mqtt.choose(is_wanted)?
         };
         #[cfg(feature = "aws")]
         let aws = self.aws.choose(shadow_kind == ShadowKind::Aws)?;
@@ -191,7 +219,7 @@ impl ShadowAccess {
             #[cfg(feature = "mqtt")]
             ShadowKind::Mqtt => match mqtt {
                 Some(mqtt) => ShadowChoice::Mqtt(mqtt),
-                None => return Err(NO_BROKER.into()),
+                None => bail!(NO_BROKER),
             },
         };
         Ok((shadow, reports))
@@ -206,9 +234,9 @@ const NO_BROKER: &str = "--shadow mqtt and --reports mqtt need --mqtt-broker";
 
 #[cfg(feature = "aws")]
 impl AwsArgs {
-    fn choose(self, wanted: bool) -> Result<Aws, String> {
-        if !wanted && (self.aws_endpoint.is_some() || self.aws_region.is_some()) {
-            return Err("--aws-endpoint and --aws-region need --shadow aws".into());
+    fn choose(self, is_wanted: bool) -> anyhow::Result<Aws> {
+        if !is_wanted && (self.aws_endpoint.is_some() || self.aws_region.is_some()) {
+            bail!("--aws-endpoint and --aws-region need --shadow aws");
         }
         Ok(Aws {
             endpoint: self.aws_endpoint,
@@ -219,7 +247,7 @@ impl AwsArgs {
 
 #[cfg(feature = "mqtt")]
 impl MqttArgs {
-    fn choose(self, wanted: bool) -> Result<Option<Mqtt>, String> {
+    fn choose(self, is_wanted: bool) -> anyhow::Result<Option<Mqtt>> {
         let Some(url) = self.mqtt_broker else {
             let others = self.mqtt_ca.is_some()
                 || self.mqtt_certificate.is_some()
@@ -227,17 +255,17 @@ impl MqttArgs {
                 || self.mqtt_user.is_some()
                 || self.mqtt_password_file.is_some()
                 || self.mqtt_client_id.is_some();
-            return match (wanted, others) {
-                (true, _) => Err(NO_BROKER.into()),
-                (false, true) => Err("the settings of mqtt-… need --mqtt-broker".into()),
+            return match (is_wanted, others) {
+                (true, _) => bail!(NO_BROKER),
+                (false, true) => bail!("the settings of mqtt-… need --mqtt-broker"),
                 (false, false) => Ok(None),
             };
         };
         if self.mqtt_user.is_some() != self.mqtt_password_file.is_some() {
-            return Err("--mqtt-user and --mqtt-password-file go together".into());
+            bail!("--mqtt-user and --mqtt-password-file go together");
         }
-        if !wanted {
-            return Err("--mqtt-broker needs --shadow mqtt or --reports mqtt".into());
+        if !is_wanted {
+            bail!("--mqtt-broker needs --shadow mqtt or --reports mqtt");
         }
         let host = url.host();
         let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
@@ -250,16 +278,11 @@ impl MqttArgs {
                 key: self.mqtt_key,
                 login: self.mqtt_user.zip(self.mqtt_password_file),
             },
-            client_id: self.mqtt_client_id.unwrap_or_else(|| "keywright".into()),
-            shards: self.mqtt_shards.unwrap_or(1),
+            client_id: self.mqtt_client_id.unwrap_or_else(|| CLIENT_ID.into()),
+            shards: self.mqtt_shards.unwrap_or(SHARDS),
             aws_limits: limits.unwrap_or(aws),
         }))
     }
-}
-
-pub(crate) fn shadow_name(name: &str) -> Result<String, String> {
-    let named = ShadowName::named(name).map_err(|e| e.to_string());
-    named.map(|_| name.to_owned())
 }
 
 #[cfg(feature = "aws")]
@@ -275,10 +298,12 @@ fn http_url(text: &str) -> Result<String, &'static str> {
 
 #[cfg(feature = "mqtt")]
 fn client_id(text: &str) -> Result<String, &'static str> {
-    // A colon parts it from the names of this process's other connections.
+    // A colon separates it from the suffixes for further connections of this process.
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     match (1..=100).contains(&text.len()) && text.bytes().all(allowed) {
-        true if text == SHADOW_SERVICE => Err("that is the shadow service's; choose another"),
+        true if text == SHADOW_SERVICE => {
+            Err("this is the client id of the shadow service; choose another")
+        }
         true => Ok(text.to_owned()),
         false => Err("it is 1 to 100 characters of a-z, A-Z, 0-9, -, _ and ."),
     }

@@ -1,25 +1,17 @@
-//! The values of options, each refused with what is allowed.
+//! Values of options, and the texts that refuse invalid ones.
 
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use keywright_adapters::auth::Algorithm;
+use keywright_shadow::ShadowName;
+
 #[cfg(feature = "sandbox")]
-use keywright_sandbox::Behaviour;
-
-use crate::settings::{CorsOrigins, LogFormat};
-
-/// What is logged, and how.
-#[derive(Args)]
-pub(crate) struct LogLines {
-    /// How log lines on standard error look.
-    #[arg(long, value_enum, default_value = "text")]
-    pub(crate) log: LogFormat,
-    /// The least important lines that are logged: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: tracing::Level,
-}
+use crate::settings::BehaviourOption;
+use crate::settings::CorsOrigins;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {
@@ -33,12 +25,50 @@ impl Switch {
     }
 }
 
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"))
+/// A duration as operators write it: 500ms, 10s, 48h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeSpan(pub(crate) Duration);
+
+impl From<Duration> for TimeSpan {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl FromStr for TimeSpan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text);
+        let duration = duration.map_err(|e| format!("{e}; write times as in 500ms, 10s or 48h"));
+        duration.map(Self)
+    }
+}
+
+impl Display for TimeSpan {
+    /// In one unit: the longest of which there are at least three, so that two days are 48h and a minute is 60s.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let units = [(86_400_000, "days"), (3_600_000, "h"), (60_000, "m")];
+        let unit = units
+            .iter()
+            .find(|(unit, _)| millis.is_multiple_of(*unit) && millis / unit >= 3);
+        let (unit, name) = match unit {
+            Some(unit) => *unit,
+            None if millis.is_multiple_of(1000) => (1000, "s"),
+            None => (1, "ms"),
+        };
+        write!(f, "{}{name}", millis / unit)
+    }
+}
+
+/// The help text of an option that is not set by default, with the value that the program uses then.
+pub(super) fn help_with_default(help: &str, default: impl Display) -> String {
+    format!("{help} [default: {default}]")
 }
 
 #[cfg(feature = "sandbox")]
-pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> {
+pub(crate) fn behaviour(text: &str) -> Result<BehaviourOption, String> {
     let (lock, list) = text
         .split_once(':')
         .ok_or("write it as LOCK:LIST, such as 123:offline=5s or all:twice")?;
@@ -47,9 +77,10 @@ pub(crate) fn behaviour(text: &str) -> Result<(Option<u64>, Behaviour), String> 
         id => Some(id.parse().map_err(|_| "LOCK is a number or all")?),
     };
     if list.trim().is_empty() {
-        return Err("say how it behaves, such as 123:offline=5s".into());
+        return Err("LIST is empty; an example is 123:offline=5s".into());
     }
-    Ok((lock, list.parse().map_err(|e| format!("{e}"))?))
+    let behaviour = list.parse().map_err(|e| format!("{e}"))?;
+    Ok(BehaviourOption { lock, behaviour })
 }
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -63,6 +94,16 @@ pub(crate) fn count(text: &str) -> Result<u64, &'static str> {
     number.ok_or("it is a number from 0 to 1000000")
 }
 
+pub(super) fn positive(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+    number.ok_or("it is a number from 1 to 1000000")
+}
+
+pub(crate) fn shadow_name(name: &str) -> Result<String, String> {
+    let named = ShadowName::named(name).map_err(|e| e.to_string());
+    named.map(|_| name.to_owned())
+}
+
 pub(super) fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
     let (mut origins, mut is_none) = (CorsOrigins::default(), false);
     for origin in text.split(',').map(str::trim) {
@@ -74,12 +115,12 @@ pub(super) fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
         }
     }
     match is_none && !origins.is_empty() {
-        true => Err("none goes with no other origin".into()),
+        true => Err("none cannot be combined with other origins".into()),
         false => Ok(origins),
     }
 }
 
-/// An origin as browsers send it: in lower case, without the scheme's own port and without a path.
+/// An origin as browsers send it: in lower case, without the default port of its scheme and without a path.
 fn serialized_origin(text: &str) -> Result<String, String> {
     let wrong = || {
         format!("`{text}` is no origin; write it as https://app.example or http://localhost:3000")
@@ -94,12 +135,12 @@ fn serialized_origin(text: &str) -> Result<String, String> {
     {
         return Err(wrong());
     }
-    let own_port = match scheme {
+    let default_port = match scheme {
         "https" => Some(443),
         "http" => Some(80),
         _ => None,
     };
-    let port = uri.port_u16().filter(|port| Some(*port) != own_port);
+    let port = uri.port_u16().filter(|port| Some(*port) != default_port);
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     Ok(format!("{scheme}://{}{port}", host.to_ascii_lowercase()))
 }
@@ -107,7 +148,7 @@ fn serialized_origin(text: &str) -> Result<String, String> {
 pub(super) fn claim(name: &str) -> Result<String, &'static str> {
     match name {
         "" | "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "jti" => {
-            Err("name a claim of the issuer's own, such as org or tenant")
+            Err("it is the name of a private claim, such as org or tenant")
         }
         name => Ok(name.to_owned()),
     }
@@ -120,14 +161,20 @@ pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
     })
 }
 
-pub(super) fn positive(text: &str) -> Result<usize, &'static str> {
-    let number = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
-    number.ok_or("it is a number from 1 to 1000000")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_spans_are_shown_in_one_unit_and_read_back() {
+        for text in [
+            "0s", "1ms", "2500ms", "2s", "60s", "75s", "5m", "24h", "48h", "90days",
+        ] {
+            let span: TimeSpan = text.parse().expect("a time span");
+            assert_eq!(span.to_string(), text);
+        }
+        assert!("soon".parse::<TimeSpan>().is_err());
+    }
 
     #[test]
     fn origins_are_read_as_browsers_send_them() {
@@ -156,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_means_every_port_of_this_machine() {
+    fn loopback_allows_every_port_of_this_machine() {
         let loopback = cors_origins("loopback").expect("origins");
         for origin in [
             "http://localhost:3000",

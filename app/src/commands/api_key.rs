@@ -1,16 +1,20 @@
 //! `keywright api-key`.
 
-use std::time::Duration;
-
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
+use keywright_adapters::auth::{ApiKey, ApiKeyRecord, LastUsed};
+use keywright_adapters::time::SystemClock;
 use keywright_domain::model::{Identity, OrganizationId, Timestamp};
+use keywright_domain::ports::Clock;
 use serde_json::{Value, json};
 
-use super::{block_on, print, say};
-use crate::bootstrap::{ApiKey, ApiKeyRecord, ApiKeyStore, Error, LastUsed, now, open_api_keys};
-use crate::cli::StoreLocation;
+use super::output::{print, say};
+use super::runtime::block_on;
+use crate::bootstrap::api_key_store::ApiKeyStore;
+use crate::bootstrap::stores::open_api_keys;
+use crate::cli::store_location::StoreLocation;
+use crate::cli::values::TimeSpan;
 
-/// What to do with API keys.
 #[derive(Args)]
 pub(crate) struct ApiKeyCommand {
     #[command(subcommand)]
@@ -19,52 +23,52 @@ pub(crate) struct ApiKeyCommand {
 
 #[derive(Subcommand)]
 enum ApiKeyTask {
-    /// Makes the key of an organization, and shows it this once.
+    /// Make the API key of an organization. It is shown only once.
     Issue {
         #[command(flatten)]
         holder: Holder,
-        /// When it ends by itself.
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        expires_in: Option<Duration>,
+        /// How long the key is valid [default: until it is rotated or revoked].
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<TimeSpan>,
         #[command(flatten)]
-        place: StoreLocation,
+        location: StoreLocation,
     },
-    /// Makes a new key in the place of the old one, which ends at once.
+    /// Make a new key that replaces the old one. The old key ends at once, unless --keep-old-for is given.
     Rotate {
         #[command(flatten)]
         holder: Holder,
-        /// How much longer the old key is good.
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        keep_old_for: Option<Duration>,
-        /// When the new key ends by itself.
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        expires_in: Option<Duration>,
+        /// How long the old key stays valid.
+        #[arg(long, value_name = "TIME")]
+        keep_old_for: Option<TimeSpan>,
+        /// How long the new key is valid [default: until it is rotated or revoked].
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<TimeSpan>,
         #[command(flatten)]
-        place: StoreLocation,
+        location: StoreLocation,
     },
-    /// Ends the keys of an organization at once.
+    /// End all keys of an organization at once.
     Revoke {
         #[command(flatten)]
         holder: Holder,
         #[command(flatten)]
-        place: StoreLocation,
+        location: StoreLocation,
     },
-    /// Lists the keys, by what may be shown of them.
+    /// List all keys, without their secret parts.
     List {
         #[command(flatten)]
-        place: StoreLocation,
+        location: StoreLocation,
     },
 }
 
-/// Whose key it is.
+/// The holder of a key.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Holder {
-    /// The organization.
+    /// The organization that the key belongs to.
     organization: Option<OrganizationId>,
-    /// A key of every organization.
+    /// A key for all organizations.
     #[arg(long = "super")]
-    every: bool,
+    all: bool,
 }
 
 impl Holder {
@@ -76,11 +80,7 @@ impl Holder {
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write times as in 12h or 90days"))
-}
-
-/// The keys, and where they are kept.
+/// All API keys, with their store.
 struct Keys {
     store: ApiKeyStore,
     records: Vec<ApiKeyRecord>,
@@ -88,16 +88,16 @@ struct Keys {
 }
 
 impl Keys {
-    async fn open(place: &StoreLocation) -> Result<Self, Error> {
-        let store = open_api_keys(place).await?;
+    async fn open(location: &StoreLocation) -> anyhow::Result<Self> {
+        let store = open_api_keys(&location.store()?, &location.data()?).await?;
         Ok(Self {
             records: store.read().await?,
             store,
-            now: now(),
+            now: SystemClock.now(),
         })
     }
 
-    /// The keys of that holder that are good at the moment.
+    /// The holder's keys that are valid now.
     fn live(&mut self, identity: &Identity) -> Vec<&mut ApiKeyRecord> {
         let now = self.now;
         let records = self.records.iter_mut();
@@ -106,82 +106,88 @@ impl Keys {
             .collect()
     }
 
-    fn add(&mut self, identity: Identity, expires_in: Option<Duration>) -> (ApiKey, ApiKeyRecord) {
+    fn add(&mut self, identity: Identity, expires_in: Option<TimeSpan>) -> NewKey {
         let key = ApiKey::generate();
-        let record = key.record(identity, expires_in.map(|span| self.now.after(span)));
+        let record = key.record(identity, expires_in.map(|span| self.now.after(span.0)));
         self.records.push(record.clone());
-        (key, record)
+        NewKey { key, record }
     }
 
-    async fn save(&self) -> Result<(), Error> {
+    async fn save(&self) -> anyhow::Result<()> {
         self.store.write(&self.records).await
     }
 }
 
-pub(crate) fn run(command: ApiKeyCommand) -> Result<(), Error> {
+/// A key that was just made.
+struct NewKey {
+    key: ApiKey,
+    record: ApiKeyRecord,
+}
+
+/// # Errors
+/// The store cannot be used, the holder already has a key (`issue`), or has none (`rotate`, `revoke`).
+pub(crate) fn run(command: ApiKeyCommand) -> anyhow::Result<()> {
     block_on(run_task(command))
 }
 
-async fn run_task(command: ApiKeyCommand) -> Result<(), Error> {
+async fn run_task(command: ApiKeyCommand) -> anyhow::Result<()> {
     match command.task {
         ApiKeyTask::Issue {
             holder,
             expires_in,
-            place,
+            location,
         } => {
-            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
+            let (mut keys, identity) = (Keys::open(&location).await?, holder.identity());
             if let Some(live) = keys.live(&identity).first() {
-                let why = "an organization has one key; `keywright api-key rotate` makes a new one";
-                return Err(format!(
-                    "{} has the key {} already: {why}",
+                bail!(
+                    "{} has the key {} already: an organization has one key; `keywright api-key rotate` makes a new one",
                     name(&identity),
                     live.shown
-                )
-                .into());
+                );
             }
             let issued = keys.add(identity, expires_in);
             keys.save().await?;
-            show(&place, issued);
+            show(&location, &issued);
         }
         ApiKeyTask::Rotate {
             holder,
             keep_old_for,
             expires_in,
-            place,
+            location,
         } => {
-            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
+            let (mut keys, identity) = (Keys::open(&location).await?, holder.identity());
+            let keep_old_for = keep_old_for.map(|span| span.0);
             let end = keys.now.after(keep_old_for.unwrap_or_default());
             let mut live = keys.live(&identity);
-            if live.is_empty() {
-                let why = "`keywright api-key issue` makes one";
-                return Err(format!("{} has no key: {why}", name(&identity)).into());
-            }
+            ensure!(
+                !live.is_empty(),
+                "{} has no key: `keywright api-key issue` makes one",
+                name(&identity)
+            );
             for record in &mut live {
                 record.expires_at = Some(record.expires_at.map_or(end, |at| at.min(end)));
             }
             let issued = keys.add(identity, expires_in);
             keys.save().await?;
-            show(&place, issued);
+            show(&location, &issued);
         }
-        ApiKeyTask::Revoke { holder, place } => {
-            let (mut keys, identity) = (Keys::open(&place).await?, holder.identity());
-            // In the past by everybody's clock.
-            let ended = Timestamp::from_millis(0);
+        ApiKeyTask::Revoke { holder, location } => {
+            let (mut keys, identity) = (Keys::open(&location).await?, holder.identity());
             let mut live = keys.live(&identity);
             let count = live.len();
-            live.iter_mut()
-                .for_each(|record| record.expires_at = Some(ended));
-            if count == 0 {
-                return Err(format!("{} has no key", name(&identity)).into());
+            ensure!(count > 0, "{} has no key", name(&identity));
+            for record in &mut live {
+                // In the past by the clock of every server.
+                record.expires_at = Some(Timestamp::from_millis(0));
             }
             keys.save().await?;
-            print(place.json, &json!({ "revoked": count }), || {
-                format!("{} has no key any more", name(&identity))
+            print(location.json, &json!({ "revoked": count }), || {
+                format!("all keys of {} are revoked", name(&identity))
             });
         }
-        ApiKeyTask::List { place } => {
-            let keys = Keys::open(&place).await?;
-            list(&place, &keys, &keys.store.last_used().await?);
+        ApiKeyTask::List { location } => {
+            let keys = Keys::open(&location).await?;
+            list(&location, &keys, &keys.store.last_used().await?);
         }
     }
     Ok(())
@@ -194,15 +200,16 @@ fn name(identity: &Identity) -> String {
     }
 }
 
-fn show(place: &StoreLocation, (key, record): (ApiKey, ApiKeyRecord)) {
-    let mut value = entry(&record, None);
-    value["apiKey"] = json!(key.expose());
-    print(place.json, &value, || key.expose().to_owned());
-    if !place.json {
+fn show(location: &StoreLocation, new: &NewKey) {
+    let mut value = entry(&new.record, None);
+    value["apiKey"] = json!(new.key.expose());
+    print(location.json, &value, || new.key.expose().to_owned());
+    if !location.json {
         eprintln!("This is the only time that the whole key is shown.");
     }
 }
 
+/// `now`: adds whether the key is valid then.
 fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
     let mut value = json!({ "shown": record.shown, "holder": name(&record.identity) });
     if let Some(end) = record.expires_at {
@@ -214,12 +221,12 @@ fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
     value
 }
 
-fn list(place: &StoreLocation, keys: &Keys, used: &LastUsed) {
-    let used = |record: &ApiKeyRecord| used.get(&record.sha256).map(Timestamp::to_string);
-    if place.json {
+fn list(location: &StoreLocation, keys: &Keys, last_used: &LastUsed) {
+    let last_used = |record: &ApiKeyRecord| last_used.get(&record.sha256).map(Timestamp::to_string);
+    if location.json {
         for record in &keys.records {
             let mut entry = entry(record, Some(keys.now));
-            if let Some(at) = used(record) {
+            if let Some(at) = last_used(record) {
                 entry["lastUsedAt"] = json!(at);
             }
             say!("{entry}");
@@ -233,7 +240,7 @@ fn list(place: &StoreLocation, keys: &Keys, used: &LastUsed) {
             Some(end) if end <= keys.now => format!("ended {end}"),
             Some(end) => end.to_string(),
         };
-        let used = used(record).unwrap_or_else(|| "-".to_owned());
+        let used = last_used(record).unwrap_or_else(|| "-".to_owned());
         say!(
             "{:14}  {:24}  {ends:30}  {used}",
             record.shown,

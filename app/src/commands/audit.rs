@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use keywright_domain::model::{LockId, OrganizationId};
 use keywright_domain::ports::{LockHistory, RepoError};
@@ -14,46 +15,44 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
-use super::say;
-use crate::bootstrap::{Auditing, Error, open_for_audit};
+use super::output::say;
+use super::runtime::block_on_all_cores;
+use crate::bootstrap::audit::{AuditAccess, open_for_audit};
 use crate::logging::COMMAND;
 use crate::settings::{Settings, ShadowChoice};
 
-/// AWS IoT takes 400 requests a second of an account in a small region, and a lock in order is one reading.
-#[cfg(feature = "aws")]
+/// Locks a second with shadows in AWS. AWS IoT accepts 400 requests a second from an account in a small region, and an audit of a
+/// lock without differences is one of them.
 const AWS_RATE: u32 = 200;
 
-/// AWS IoT takes 30 requests a second of one connection of a client.
-#[cfg(feature = "mqtt")]
-const AWS_CONNECTION_RATE: usize = 25;
+/// Locks a second for each connection to the broker of AWS, which accepts 30 requests a second on one connection.
+const AWS_CONNECTION_RATE: u32 = 25;
 
-/// How many locks are audited at once: as many as are begun in a tenth of a second, within these bounds.
+/// How many locks are audited at once: as many as are started in a tenth of a second, within these bounds.
 const MIN_AT_ONCE: usize = 16;
 const MAX_AT_ONCE: usize = 256;
 
-/// How many at once without a rate.
+/// How many locks are audited at once without a rate.
 const UNLIMITED_AT_ONCE: usize = 64;
 
-/// How far a pace may lag behind its schedule and catch up.
+/// How far the rate limiter may be behind its schedule and still catch up.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// How often the progress is reported on standard error.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// How many locks are listed at once.
+/// How many locks one page of the store has.
 const PAGE: usize = 256;
 
-/// Which locks are audited, how fast, and what becomes of what is found.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AuditOptions {
-    /// Put right what differs: take off what should not be there, put back what was lost, settle what nobody heard.
+    /// Repair the differences: remove entries that should not be on a shadow, restore lost entries, and settle results that are
+    /// not recorded.
     #[arg(long)]
     repair: bool,
-    /// How many locks are begun a second at most [default: 200 with shadows in AWS, 25 for each connection to AWS's broker,
-    /// no bound otherwise].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = rate_help())]
     rate: Option<NonZeroU32>,
-    /// Audit this lock only; may be given several times.
+    /// Audit this lock only. May be given several times.
     #[arg(long, value_name = "ID", conflicts_with = "organization")]
     lock: Vec<LockId>,
     /// Audit the locks of this organization only.
@@ -61,6 +60,14 @@ pub(crate) struct AuditOptions {
     organization: Option<OrganizationId>,
 }
 
+fn rate_help() -> String {
+    format!(
+        "The highest number of locks to start in a second [default: {AWS_RATE} with shadows in AWS, {AWS_CONNECTION_RATE} for \
+         each connection to the broker of AWS, no limit otherwise]"
+    )
+}
+
+/// Counts of an audit.
 #[derive(Default)]
 struct Tally {
     locks: u64,
@@ -69,53 +76,50 @@ struct Tally {
     failed: u64,
 }
 
-/// Compares the shadows of locks with their writes; what is found is reported, and with `--repair` put right.
+/// Compares the shadows of locks with their writes, prints the differences, and repairs them if `--repair` is set.
 ///
 /// # Errors
-/// Something is left that differs, or a lock could not be audited.
-pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> Result<(), Error> {
+/// A difference is left, or a lock could not be audited.
+pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> anyhow::Result<()> {
     let _logging = crate::logging::start_for_command(settings.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(audit_all(settings, options, json))
+    block_on_all_cores(audit_all(settings, options, json))
 }
 
-async fn audit_all(settings: &Settings, options: AuditOptions, json: bool) -> Result<(), Error> {
-    let Auditing {
+async fn audit_all(settings: &Settings, options: AuditOptions, json: bool) -> anyhow::Result<()> {
+    let AuditAccess {
         writes,
         locks,
         history,
-        watching,
+        shadow_watch,
     } = open_for_audit(settings).await?;
-    if let Some(watching) = watching {
-        tokio::spawn(watching);
+    if let Some(watch) = shadow_watch {
+        tokio::spawn(watch);
     }
     for lock in &options.lock {
         let known = locks.load(*lock).await?;
-        known.ok_or_else(|| format!("there is no lock {lock}"))?;
+        known.with_context(|| format!("there is no lock {lock}"))?;
     }
     let rate = options.rate.or_else(|| default_rate(settings));
-    let (start, mut reported) = (Instant::now(), Instant::now());
-    let (at_once, mut pace) = (at_once(rate), RateLimiter::new(rate));
-    let (mut tally, mut going_on) = (Tally::default(), JoinSet::new());
+    let (start, mut reported_at) = (Instant::now(), Instant::now());
+    let (at_once, mut rate_limiter) = (at_once(rate), RateLimiter::new(rate));
+    let (mut tally, mut audits) = (Tally::default(), JoinSet::new());
     let mut chosen = Locks::new(history, options.lock, options.organization);
     while let Some(lock) = chosen.next().await? {
-        while going_on.len() >= at_once {
-            take_in(&mut tally, going_on.join_next().await, json);
+        while audits.len() >= at_once {
+            count_and_print(&mut tally, audits.join_next().await, json);
         }
-        while let Some(audited) = going_on.try_join_next() {
-            take_in(&mut tally, Some(audited), json);
+        while let Some(audited) = audits.try_join_next() {
+            count_and_print(&mut tally, Some(audited), json);
         }
-        pace.wait().await;
-        going_on.spawn(audit_one(writes.clone(), lock, options.repair));
-        if reported.elapsed() >= PROGRESS_EVERY {
-            reported = Instant::now();
+        rate_limiter.wait().await;
+        audits.spawn(audit_one(writes.clone(), lock, options.repair));
+        if reported_at.elapsed() >= PROGRESS_EVERY {
+            reported_at = Instant::now();
             report_progress(&tally, start.elapsed());
         }
     }
-    while let Some(audited) = going_on.join_next().await {
-        take_in(&mut tally, Some(audited), json);
+    while let Some(audited) = audits.join_next().await {
+        count_and_print(&mut tally, Some(audited), json);
     }
     conclude(&tally, start.elapsed(), json)
 }
@@ -127,8 +131,8 @@ fn default_rate(settings: &Settings) -> Option<NonZeroU32> {
         ShadowChoice::Aws(_) => NonZeroU32::new(AWS_RATE),
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(mqtt) if mqtt.aws_limits => {
-            let rate = u32::try_from(mqtt.shards * AWS_CONNECTION_RATE);
-            rate.ok().and_then(NonZeroU32::new)
+            let shards = u32::try_from(mqtt.shards).unwrap_or(1);
+            NonZeroU32::new(shards.saturating_mul(AWS_CONNECTION_RATE))
         }
         #[cfg(feature = "mqtt")]
         ShadowChoice::Mqtt(_) => None,
@@ -142,28 +146,28 @@ fn at_once(rate: Option<NonZeroU32>) -> usize {
     })
 }
 
-/// Keeps beginnings apart, so that no more than a rate are in a second.
+/// Spaces the starts of audits evenly, so that a rate a second is not exceeded.
 struct RateLimiter {
-    apart: Duration,
+    interval: Duration,
     next: Instant,
 }
 
 impl RateLimiter {
     fn new(rate: Option<NonZeroU32>) -> Self {
         Self {
-            apart: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get()),
+            interval: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.get()),
             next: Instant::now(),
         }
     }
 
     async fn wait(&mut self) {
-        if self.apart.is_zero() {
+        if self.interval.is_zero() {
             return;
         }
         sleep_until(self.next).await;
-        // Timers are as coarse as a millisecond: what is late by little catches up.
+        // Timers have a resolution of a millisecond. Short delays are caught up.
         let earliest = Instant::now().checked_sub(CATCH_UP);
-        self.next = earliest.map_or(self.next, |earliest| self.next.max(earliest)) + self.apart;
+        self.next = earliest.map_or(self.next, |earliest| self.next.max(earliest)) + self.interval;
     }
 }
 
@@ -172,12 +176,12 @@ struct Locks {
     history: Arc<dyn LockHistory>,
     organization: Option<OrganizationId>,
     waiting: VecDeque<LockId>,
-    /// The lock that the next page comes after; `None`: there is no further page.
+    /// The lock before the next page. `None`: there is no further page.
     after: Option<Option<LockId>>,
 }
 
 impl Locks {
-    /// `named`: those and no others, or all where there is none.
+    /// `named`: only these locks. If it is empty, all locks.
     fn new(
         history: Arc<dyn LockHistory>,
         named: Vec<LockId>,
@@ -224,7 +228,7 @@ async fn audit_one(writes: Arc<KeyWrites>, lock: LockId, repair: bool) -> Outcom
     (lock, writes.audit(lock, repair).await)
 }
 
-fn take_in(
+fn count_and_print(
     tally: &mut Tally,
     audited: Option<Result<Outcome, tokio::task::JoinError>>,
     json: bool,
@@ -261,7 +265,7 @@ fn take_in(
     }
 }
 
-fn conclude(tally: &Tally, took: Duration, json: bool) -> Result<(), Error> {
+fn conclude(tally: &Tally, took: Duration, json: bool) -> anyhow::Result<()> {
     let Tally {
         locks,
         findings,
@@ -277,10 +281,11 @@ fn conclude(tally: &Tally, took: Duration, json: bool) -> Result<(), Error> {
         say!("{locks} locks audited in {seconds:.1} s: {findings} findings, {repaired} repaired");
     }
     if *failed > 0 {
-        return Err(format!("{failed} locks could not be audited").into());
+        bail!("{failed} locks could not be audited");
     }
-    if findings > repaired {
-        return Err("shadows and writes differ; `keywright audit --repair` puts them right".into());
-    }
+    ensure!(
+        findings <= repaired,
+        "shadows and writes differ; `keywright audit --repair` repairs them"
+    );
     Ok(())
 }

@@ -2,30 +2,49 @@
 
 use serde_json::{Value, json};
 
-use super::{block_on, say};
-use crate::bootstrap::{Error, check, check_environment};
-use crate::cli::{Layers, Source};
+use super::output::say;
+use super::runtime::block_on;
+use crate::bootstrap::checks;
+use crate::cli::layers::{Layers, Setting, Source};
 use crate::settings::Settings;
 
-/// Says what would run. The files that it names are read, too.
-pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<(), Error> {
-    check(settings)?;
-    block_on(check_environment(settings))?;
-    if json {
-        let settings = layers.settings.iter().map(|(key, values, source)| {
-            let value = json!({ "values": values, "from": source.to_string() });
-            (key.clone(), value)
-        });
-        say!("{}", Value::Object(settings.collect()));
-        return Ok(());
+/// Checks the settings and the files that they name, and prints each setting with the place where it is set.
+///
+/// # Errors
+/// A setting or a file cannot be used; the text names it.
+pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> anyhow::Result<()> {
+    checks::check(settings)?;
+    block_on(checks::check_environment(settings))?;
+    match json {
+        true => say!("{}", as_json(&layers.settings)),
+        false => print_table(&layers.settings, settings),
     }
-    let width = layers.settings.iter().map(|(key, ..)| key.len()).max();
+    Ok(())
+}
+
+fn as_json(settings: &[Setting]) -> Value {
+    let settings = settings.iter().map(|setting| {
+        let value = json!({ "values": setting.values, "from": setting.source.to_string() });
+        (setting.key.clone(), value)
+    });
+    Value::Object(settings.collect())
+}
+
+fn print_table(all: &[Setting], settings: &Settings) {
+    let width = all.iter().map(|setting| setting.key.len()).max();
     let width = width.unwrap_or_default();
-    let settings_alone = |(key, ..): &&(String, _, _)| key != "config" && key != "json";
-    for (key, values, source) in layers.settings.iter().filter(settings_alone) {
+    for Setting {
+        key,
+        values,
+        source,
+    } in all
+    {
+        if matches!(key.as_str(), "config" | "json") {
+            continue;
+        }
         let value = match values.as_slice() {
             [] => "-".to_owned(),
-            [nothing] if nothing.is_empty() => "-".to_owned(),
+            [empty] if empty.is_empty() => "-".to_owned(),
             values => values.join("; "),
         };
         match source {
@@ -36,5 +55,4 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> Result<()
     let (shadow, reports) = (&settings.shadow, &settings.reports);
     say!("\nShadows are {shadow}; reports come {reports}.");
     say!("These settings are valid.");
-    Ok(())
 }

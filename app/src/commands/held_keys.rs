@@ -1,32 +1,34 @@
-//! `keywright held-keys`: what virtual locks have in their own memories, whatever the server says of them.
+//! `keywright held-keys`: the keys that virtual locks hold in their own memories. The server is not asked.
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
 use clap::Args;
 use keywright_sandbox::{LockMemory, read_memories};
 use serde_json::{Value, json};
 
-use super::print;
-use crate::bootstrap::Error;
+use super::output::print;
 use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
-use crate::cli::StoreLocation;
+use crate::cli::store_location::StoreLocation;
 
-/// Where the locks are.
 #[derive(Args)]
 pub(crate) struct HeldKeysCommand {
     #[command(flatten)]
-    place: StoreLocation,
+    location: StoreLocation,
 }
 
-pub(crate) fn run(command: HeldKeysCommand) -> Result<(), Error> {
-    let path = command.place.data()?.join(VIRTUAL_LOCKS);
-    if !path.is_file() {
-        let why = "no virtual lock has run in this folder; name another with --data";
-        return Err(format!("there is no {}: {why}", path.display()).into());
-    }
+/// # Errors
+/// There are no virtual locks in the data folder, or their memories cannot be read.
+pub(crate) fn run(command: HeldKeysCommand) -> anyhow::Result<()> {
+    let path = command.location.data()?.join(VIRTUAL_LOCKS);
+    ensure!(
+        path.is_file(),
+        "there is no {}: no virtual lock has run in this folder; name another with --data",
+        path.display()
+    );
     let locks: BTreeMap<String, LockMemory> = read_memories(&path)?.into_iter().collect();
     let value: Value = locks.iter().map(as_json).collect();
-    print(command.place.json, &value, || as_text(&locks));
+    print(command.location.json, &value, || as_text(&locks));
     Ok(())
 }
 

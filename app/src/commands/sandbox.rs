@@ -1,88 +1,54 @@
-//! `keywright sandbox`: shadows for others with virtual locks on them.
+//! `keywright sandbox`: a shadow service with virtual locks.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keywright_mqtt::Broker;
-use keywright_sandbox::{Behaviour, Demo, Shadows, VirtualLocks};
+use keywright_sandbox::{Demo, Shadows};
 use keywright_shadow::{ShadowName, ShadowService};
 
-use super::shadow::{self, Fronts};
-use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
-use crate::bootstrap::{Error, seconds};
-use crate::cli;
-use crate::settings::Behaviours;
+use super::shadow::{self, FrontArgs};
+use crate::bootstrap::sandbox::start_virtual_locks;
+use crate::cli::shadow_access::SHADOW_NAME;
+use crate::cli::values;
+use crate::settings::{BehaviourOption, Behaviours};
 
-/// Shadows with virtual locks on them.
 #[derive(Args)]
 pub(crate) struct SandboxCommand {
     #[command(flatten)]
-    fronts: Fronts,
-    /// Where shadows and the locks' memories are kept. Made where it is missing.
+    fronts: FrontArgs,
+    /// The folder of the shadows and the memories of virtual locks. It is created if it is missing.
     #[arg(long, value_name = "DIR", default_value = "./keywright-sandbox")]
     data: PathBuf,
-    /// How many locks there are besides 123 and 124: 1001, 1002, …; their things are demo-lock-123 and so on. A
-    /// shadow of another thing gets a lock as soon as something is asked of it.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = cli::count)]
+    /// How many locks there are in addition to 123 and 124: 1001, 1002, … Their things are demo-lock-123 and so on. A shadow of
+    /// another thing gets a virtual lock with the first request for it.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = values::count)]
     locks: u64,
-    /// How a lock behaves, or all of them, as for `keywright serve`: 123:offline=5s or all:latency=50ms,twice.
-    #[arg(long, value_name = "LOCK:LIST", value_parser = cli::behaviour)]
-    behaviour: Vec<(Option<u64>, Behaviour)>,
-    /// The named shadow that the locks look at.
-    #[arg(long, value_name = "NAME", default_value = "keys", value_parser = cli::shadow_name)]
+    /// How one lock behaves, or all of them, as for `keywright serve`: 123:offline=5s or all:latency=50ms,twice.
+    #[arg(long, value_name = "LOCK:LIST", value_parser = values::behaviour)]
+    behaviour: Vec<BehaviourOption>,
+    /// The named shadow from which the locks receive keys.
+    #[arg(long, value_name = "NAME", default_value = SHADOW_NAME, value_parser = values::shadow_name)]
     shadow_name: String,
 }
 
-impl SandboxCommand {
-    /// # Errors
-    /// It says not enough, or what does not go together.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        self.fronts.check()
-    }
-}
-
-pub(crate) fn run(command: SandboxCommand) -> Result<(), Error> {
+/// # Errors
+/// The options are invalid, or the service fails.
+pub(crate) fn run(command: SandboxCommand) -> anyhow::Result<()> {
+    command.fronts.check()?;
     let demo = Demo {
         more_locks: command.locks,
     };
-    let locks = Locks {
-        demo,
-        behaviour: Behaviours::new(command.behaviour, demo)?,
-        shadow_name: command.shadow_name,
-    };
-    let start = |data: &Path, service: &ShadowService, broker| {
-        let locks = locks.start(data, service, broker)?;
-        Ok(Box::new(locks) as Box<dyn Any>)
-    };
-    shadow::run(command.fronts, command.data, Some(Box::new(start)))
-}
-
-struct Locks {
-    demo: Demo,
-    behaviour: Behaviours,
-    shadow_name: String,
-}
-
-impl Locks {
-    /// Where there is a broker, they reach their shadows over it, as locks do.
-    fn start(
-        self,
-        data: &Path,
-        service: &ShadowService,
-        broker: Option<Broker>,
-    ) -> Result<VirtualLocks, Error> {
-        let name = ShadowName::Named(self.shadow_name);
+    let behaviours = Behaviours::new(command.behaviour, demo)?;
+    let name = ShadowName::Named(command.shadow_name);
+    let start = move |data: &Path, service: &ShadowService, broker| {
+        // If there is a broker, the virtual locks reach their shadows over it, as real locks do.
         let shadows = match broker {
             Some(broker) => Shadows::Broker(broker, name),
             None => Shadows::InProcess(service.clone(), name),
         };
-        let others = Some(self.behaviour.of_others().clone());
-        let file = data.join(VIRTUAL_LOCKS);
-        let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
-        for lock in self.demo.locks() {
-            locks.add(&lock.thing, self.behaviour.of(lock.id).clone());
-        }
-        Ok(locks)
-    }
+        let locks = start_virtual_locks(data, shadows, demo, &behaviours)?;
+        Ok(Box::new(locks) as Box<dyn Any>)
+    };
+    shadow::serve(command.fronts, command.data, Some(Box::new(start)))
 }

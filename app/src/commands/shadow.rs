@@ -1,9 +1,10 @@
-//! `keywright shadow`: shadows for others, over REST and on a broker.
+//! `keywright shadow`: a shadow service for other programs, over REST and on a broker.
 
 use std::any::Any;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::{anyhow, bail, ensure};
 use clap::Args;
 use keywright_mqtt::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
 use keywright_shadow::mqtt::{Disorder, MqttFrontend, Options, parse_disorder};
@@ -12,35 +13,39 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::say;
-use crate::bootstrap::{Error, make_private_folder, open_shadows};
+use super::output::say;
+use super::runtime::block_on_all_cores;
+use crate::bootstrap::data_folder;
+use crate::bootstrap::shadow_access::open_shadows;
+use crate::cli::log::LogArgs;
+use crate::cli::values::address;
+use crate::error::UnusableSettings;
+use crate::logging;
 use crate::signals::Signals;
-use crate::{cli, logging};
 
-/// Shadows alone.
 #[derive(Args)]
 pub(crate) struct ShadowCommand {
     #[command(flatten)]
-    fronts: Fronts,
-    /// Where the shadows are kept. Made where it is missing.
+    fronts: FrontArgs,
+    /// The folder of the shadows. It is created if it is missing.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 }
 
 /// Where shadows are served.
 #[derive(Args)]
-pub(super) struct Fronts {
-    /// Serve REST here, as AWS IoT's data plane does; port 0 takes a free one. Signatures are not looked at, so
-    /// whoever reaches it may do everything.
-    #[arg(long, value_name = "ADDR", value_parser = cli::address)]
+pub(super) struct FrontArgs {
+    /// Serve REST at this address, as the data endpoint of AWS IoT does. Port 0 takes a free port. Signatures are not checked:
+    /// all clients that reach the address can read and change every shadow.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     rest: Option<SocketAddr>,
-    /// Serve on this broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS. One service a broker.
+    /// Serve on this broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS. A broker has one shadow service.
     #[arg(long, value_name = "URL")]
     broker: Option<BrokerUrl>,
-    /// The certificates that the broker's is traced back to [default: the system's].
+    /// The file with the certificate authorities of the broker, in PEM [default: those of the system].
     #[arg(long, value_name = "FILE", requires = "broker")]
     broker_ca: Option<PathBuf>,
-    /// The certificate that the broker is shown.
+    /// The file with the client certificate for the broker, in PEM.
     #[arg(
         long,
         value_name = "FILE",
@@ -48,7 +53,7 @@ pub(super) struct Fronts {
         requires = "broker"
     )]
     broker_certificate: Option<PathBuf>,
-    /// Its key.
+    /// The file with the private key of the client certificate, in PEM.
     #[arg(
         long,
         value_name = "FILE",
@@ -56,7 +61,7 @@ pub(super) struct Fronts {
         requires = "broker"
     )]
     broker_key: Option<PathBuf>,
-    /// The user of the broker.
+    /// The user name at the broker.
     #[arg(
         long,
         value_name = "NAME",
@@ -64,7 +69,7 @@ pub(super) struct Fronts {
         requires = "broker"
     )]
     broker_user: Option<String>,
-    /// The file with the user's password.
+    /// The file with the password of that user.
     #[arg(
         long,
         value_name = "FILE",
@@ -72,19 +77,20 @@ pub(super) struct Fronts {
         requires = "broker"
     )]
     broker_password_file: Option<PathBuf>,
-    /// For tests of locks and backends, disturb messages on the broker: shuffle=20,repeat=0.3,lose=0.1,seed=7 holds
-    /// each back for up to 20 ms, repeats a third, and loses a tenth of the answers.
+    /// Disturb messages on the broker, to test locks and backends: shuffle=20,repeat=0.3,lose=0.1,seed=7 delays each message
+    /// by up to 20 ms, repeats 30 %, and loses 10 % of the answers.
     #[arg(long, value_name = "LIST", value_parser = disorder, requires = "broker")]
     disorder: Option<DisorderArgs>,
-    /// Refuse more requests of one thing than so many a second (429); AWS IoT takes 20.
+    /// The highest number of requests a second for one thing; further ones are refused with 429. AWS IoT accepts 20
+    /// [default: no limit].
     #[arg(long, value_name = "N")]
     requests_a_second: Option<u32>,
-    /// Refuse every request with this status, to see what a client does then: 400, 401, 403, 404, 405, 409, 413, 415,
-    /// 429, 500 or 503.
+    /// Refuse every request with this status, to see how a client handles it: 400, 401, 403, 404, 405, 409, 413, 415, 429, 500
+    /// or 503.
     #[arg(long, value_name = "STATUS", value_parser = refusal)]
     refuse_all: Option<u16>,
     #[command(flatten)]
-    log: cli::LogLines,
+    log: LogArgs,
 }
 
 fn refusal(text: &str) -> Result<u16, &'static str> {
@@ -102,33 +108,33 @@ fn disorder(text: &str) -> Result<DisorderArgs, String> {
         .map_err(|e| e.to_string())
 }
 
-impl ShadowCommand {
-    /// # Errors
-    /// It says not enough, or what does not go together.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        self.fronts.check()
-    }
+/// # Errors
+/// The options are invalid, or the service fails.
+pub(crate) fn run(command: ShadowCommand) -> anyhow::Result<()> {
+    command.fronts.check()?;
+    serve(command.fronts, command.data, None)
 }
 
-pub(crate) fn serve(command: ShadowCommand) -> Result<(), Error> {
-    run(command.fronts, command.data, None)
-}
-
-/// Starts what uses the shadows in this process; it ends when what this answers is dropped.
+/// Starts a user of the shadows in this process, which ends when the returned value is dropped.
 pub(super) type StartUser =
-    Box<dyn FnOnce(&Path, &ShadowService, Option<Broker>) -> Result<Box<dyn Any>, Error>>;
+    Box<dyn FnOnce(&Path, &ShadowService, Option<Broker>) -> anyhow::Result<Box<dyn Any>>>;
 
-/// Serves shadows until a signal comes, with `locks` on them, where there are any.
-pub(super) fn run(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> Result<(), Error> {
+/// Serves shadows until a signal comes. `locks` starts virtual locks on them.
+pub(super) fn serve(
+    fronts: FrontArgs,
+    data: PathBuf,
+    locks: Option<StartUser>,
+) -> anyhow::Result<()> {
     let _logging = logging::start(fronts.log.log, fronts.log.log_level);
-    make_private_folder(&data)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve_all(fronts, data, locks))
+    data_folder::create(&data)?;
+    block_on_all_cores(serve_all(fronts, data, locks))
 }
 
-async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> Result<(), Error> {
+async fn serve_all(
+    fronts: FrontArgs,
+    data: PathBuf,
+    locks: Option<StartUser>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let broker = fronts.broker()?;
     let service = open_shadows(&data).await?;
@@ -144,10 +150,10 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
     if let Some(address) = fronts.rest {
         let listener = TcpListener::bind(address).await;
         if !address.ip().is_loopback() {
-            warn!(%address, "whoever reaches this address may read and change every shadow");
+            warn!(%address, "all clients that reach this address can read and change every shadow");
         }
         let listener = listener
-            .map_err(|e| format!("cannot listen on {address}: {e}; choose another with --rest"))?;
+            .map_err(|e| anyhow!("cannot listen on {address}: {e}; choose another with --rest"))?;
         banner += &format!("\n  REST    http://{}", listener.local_addr()?);
         let stopped = async { drop(stopped.await) };
         http = Some(tokio::spawn(rest::serve(
@@ -156,7 +162,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
             stopped,
         )));
     }
-    let mut attached = None;
+    let mut mqtt_front = None;
     if let (Some(broker), Some(url)) = (&broker, &fronts.broker) {
         let disturbed = fronts.disorder.is_some();
         let options = Options {
@@ -171,7 +177,7 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
         if disturbed {
             banner += ", with messages disturbed as --disorder says";
         }
-        attached = Some(front);
+        mqtt_front = Some(front);
     }
     let _locks = match locks {
         Some(start) => Some(start(&data, &service, broker)?),
@@ -180,15 +186,17 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
     say!("{banner}\n  data    {}", data.display());
 
     let lost = async {
-        match &mut attached {
-            Some(attached) => attached.ended().await.to_string(),
+        match &mut mqtt_front {
+            Some(front) => front.ended().await.to_string(),
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         _ = signals.next() => {}
-        () = service.ended() => return Err("the store of shadows can no longer be written; the log says why; start again".into()),
-        why = lost => return Err(why.into()),
+        () = service.ended() => {
+            bail!("the store of shadows can no longer be written; the log says why; start again")
+        }
+        why = lost => bail!(why),
     }
     drop(stop);
     if let Some(http) = http {
@@ -198,12 +206,19 @@ async fn serve_all(fronts: Fronts, data: PathBuf, locks: Option<StartUser>) -> R
     Ok(())
 }
 
-impl Fronts {
-    pub(super) fn check(&self) -> Result<(), String> {
-        if self.rest.is_none() && self.broker.is_none() {
-            return Err("say where to serve: --rest ADDR, --broker URL, or both".into());
-        }
-        self.broker().map(drop).map_err(|e| e.to_string())
+impl FrontArgs {
+    /// # Errors
+    /// No front is chosen, or the files for the broker cannot be used.
+    pub(super) fn check(&self) -> Result<(), UnusableSettings> {
+        let check = || {
+            ensure!(
+                self.rest.is_some() || self.broker.is_some(),
+                "say where to serve: --rest ADDR, --broker URL, or both"
+            );
+            self.broker()?;
+            anyhow::Ok(())
+        };
+        check().map_err(UnusableSettings::new)
     }
 
     fn broker(&self) -> Result<Option<Broker>, InvalidBroker> {

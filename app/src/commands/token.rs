@@ -1,54 +1,60 @@
-//! `keywright token`.
+//! `keywright token`: makes tokens of the sandbox.
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Args;
+use keywright_adapters::time::SystemClock;
 use keywright_domain::model::{OrganizationId, UserId};
+use keywright_domain::ports::Clock;
 use keywright_sandbox::Demo;
 use serde_json::json;
 
-use super::print;
-use crate::bootstrap::sandbox::{Bearer, TOKEN_KEY, TokenKey};
-use crate::bootstrap::{Error, now};
-use crate::cli::StoreLocation;
+use super::output::print;
+use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY, TokenKey};
+use crate::cli::store_location::StoreLocation;
+use crate::cli::values::TimeSpan;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Whose token it is.
 #[derive(Args)]
 pub(crate) struct TokenCommand {
-    /// The user.
+    /// The user of the token.
     #[arg(long, value_name = "USER", default_value = Demo::USER)]
     user: UserId,
-    /// The organization, for a service of it.
+    /// The organization of the token. The token then belongs to a service of this organization.
     #[arg(long, value_name = "ORG")]
     organization: Option<OrganizationId>,
-    /// How long it is good.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
-    expires_in: Duration,
-    /// Instead one that was good until an hour ago, to see what it is answered.
+    /// How long the token is valid.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    expires_in: TimeSpan,
+    /// Make a token that expired an hour ago, to see how the server answers it.
     #[arg(long, conflicts_with = "expires_in")]
     expired: bool,
     #[command(flatten)]
-    place: StoreLocation,
+    location: StoreLocation,
 }
 
-pub(crate) fn run(command: TokenCommand) -> Result<(), Error> {
-    let path = command.place.data()?.join(TOKEN_KEY);
-    if !path.is_file() {
-        let why = "tokens are made for the sandbox only, which has to have run in this folder once";
-        return Err(format!("there is no {}: {why}", path.display()).into());
-    }
+/// # Errors
+/// The sandbox has not run in the data folder, or its key cannot be read.
+pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
+    let path = command.location.data()?.join(TOKEN_KEY);
+    ensure!(
+        path.is_file(),
+        "there is no {}: tokens are made only for a sandbox that has run in this folder",
+        path.display()
+    );
     let bearer = Bearer {
         user: command.user.as_str(),
         organization: command.organization.as_ref().map(OrganizationId::as_str),
     };
+    let now = SystemClock.now().as_secs();
     let (issued_at, expires_in) = match command.expired {
-        false => (now().as_secs(), command.expires_in),
-        true => (now().as_secs().saturating_sub(2 * HOUR.as_secs()), HOUR),
+        false => (now, command.expires_in.0),
+        true => (now.saturating_sub(2 * HOUR.as_secs()), HOUR),
     };
     let token = TokenKey::open(&path)?.sign(bearer, issued_at, expires_in)?;
-    print(command.place.json, &json!({ "token": token }), || {
+    print(command.location.json, &json!({ "token": token }), || {
         token.clone()
     });
     Ok(())

@@ -1,7 +1,9 @@
-//! `keywright write`: a client, for people at a terminal.
+//! `keywright write`: a client for people at a terminal.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
@@ -13,38 +15,39 @@ use keywright_domain::model::LockId;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::{block_on, print};
-use crate::bootstrap::Error;
+use super::output::print;
+use super::runtime::block_on;
+use crate::cli::serve::LISTEN;
 
-/// The longest time that a server waits for the lock.
-const LONGEST_WAIT: u64 = 30;
+/// The longest time that a server waits for the lock, in seconds.
+const MAX_WAIT: u64 = 30;
 
-/// How long the server may take beyond that.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the server may take in addition.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which key, to which lock, of which server.
+static SERVER: LazyLock<String> = LazyLock::new(|| format!("http://{LISTEN}"));
+
 #[derive(Args)]
 pub(crate) struct WriteCommand {
-    /// The lock's number.
+    /// The id of the lock.
     lock: LockId,
-    /// The key's UUID.
+    /// The UUID of the key.
     key: String,
-    /// The slot; without one, the lock chooses.
+    /// The key index [default: the lock chooses one].
     #[arg(long, value_name = "N")]
     index: Option<u64>,
-    /// Wait until the lock has confirmed it, 30 s at most.
-    #[arg(long)]
+    #[arg(long, help = format!("Wait until the lock has confirmed the write, for {MAX_WAIT} s at most"))]
     wait: bool,
-    /// The server.
+    /// The URL of the server.
     #[arg(
         long,
         value_name = "URL",
         env = "KEYWRIGHT_URL",
-        default_value = "http://127.0.0.1:8787",
+        default_value = SERVER.as_str(),
         value_parser = url
     )]
     url: Uri,
-    /// A token.
+    /// The token to send.
     #[arg(
         long,
         value_name = "JWT",
@@ -52,7 +55,7 @@ pub(crate) struct WriteCommand {
         hide_env_values = true
     )]
     token: Option<String>,
-    /// An API key.
+    /// The API key to send.
     #[arg(
         long,
         value_name = "KEY",
@@ -60,19 +63,19 @@ pub(crate) struct WriteCommand {
         hide_env_values = true
     )]
     api_key: Option<String>,
-    /// Print the server's answer as it is.
+    /// Print the answer of the server as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// What stands in a file or a variable often ends with a line end.
+/// White space around the URL is ignored: a variable that a shell reads from a file often ends with a line end.
 fn url(text: &str) -> Result<Uri, String> {
     text.trim()
         .parse()
         .map_err(|e| format!("{e} (--url or KEYWRIGHT_URL)"))
 }
 
-/// The credentials of a request, as its headers have them.
+/// The values of the headers with credentials.
 struct Credentials {
     bearer: Option<HeaderValue>,
     api_key: Option<HeaderValue>,
@@ -80,75 +83,78 @@ struct Credentials {
 
 impl Credentials {
     /// # Errors
-    /// One holds a character that no credential has; the text names it without its value.
-    fn of(command: &WriteCommand) -> Result<Self, String> {
-        let text = |given: &Option<String>, names| {
-            let given = given.as_deref().map(str::trim);
-            // A variable that is set to nothing says nothing.
-            let given = given.filter(|text| !text.is_empty());
-            let is_sendable = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
-            match given {
-                Some(text) if !is_sendable(&text) => Err(format!(
-                    "{names} holds a space, a line end or another character that no credential has"
-                )),
-                given => Ok(given.map(str::to_owned)),
-            }
-        };
-        let header = |text: String| {
-            let value = HeaderValue::from_str(&text).map_err(|e| e.to_string());
-            value.map(|mut value| {
-                value.set_sensitive(true);
-                value
-            })
-        };
-        let token = text(&command.token, "the token (--token or KEYWRIGHT_TOKEN)")?;
-        let bearer = token.map(|token| header(format!("Bearer {token}")));
-        let api_key = text(
+    /// No credential is given, or one contains a character that no credential has; the text does not contain the credential.
+    fn of(command: &WriteCommand) -> anyhow::Result<Self> {
+        let token = trimmed(&command.token, "the token (--token or KEYWRIGHT_TOKEN)")?;
+        let api_key = trimmed(
             &command.api_key,
             "the API key (--api-key or KEYWRIGHT_API_KEY)",
         )?;
+        ensure!(
+            token.is_some() || api_key.is_some(),
+            "give --token or --api-key; those of the sandbox are in its sandbox.env: \
+             set -a; . keywright-data/sandbox.env; set +a"
+        );
+        let bearer = token.map(|token| sensitive(&format!("Bearer {token}")));
         Ok(Self {
             bearer: bearer.transpose()?,
-            api_key: api_key.map(header).transpose()?,
+            api_key: api_key.map(sensitive).transpose()?,
         })
     }
 }
 
-pub(crate) fn run(command: WriteCommand) -> Result<(), Error> {
+/// A credential without white space around it. An empty one counts as none.
+fn trimmed<'a>(given: &'a Option<String>, name: &str) -> anyhow::Result<Option<&'a str>> {
+    let text = given.as_deref().map(str::trim);
+    let text = text.filter(|text| !text.is_empty());
+    let is_sendable = text.is_none_or(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+    ensure!(
+        is_sendable,
+        "{name} contains a space, a line end or another character that no credential has"
+    );
+    Ok(text)
+}
+
+fn sensitive(text: &str) -> anyhow::Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// # Errors
+/// The server cannot be reached or refuses the write, or, with `--wait`, the lock has not confirmed it.
+pub(crate) fn run(command: WriteCommand) -> anyhow::Result<()> {
     let credentials = Credentials::of(&command)?;
-    if credentials.bearer.is_none() && credentials.api_key.is_none() {
-        let why =
-            "the sandbox's are in its sandbox.env: set -a; . keywright-data/sandbox.env; set +a";
-        return Err(format!("say who you are with --token or --api-key; {why}").into());
-    }
     let Answer {
         status,
         location,
         body,
-    } = block_on(ask(&command, credentials))?;
-    let good = status < 300;
-    if good || command.json {
+    } = block_on(send(&command, credentials))?;
+    let is_accepted = status < 300;
+    if is_accepted || command.json {
         print(command.json, &body, || text(&body));
     }
     if let (false, Some(location)) = (command.json, &location) {
         eprintln!("its status is at {location}");
     }
-    match (good, body["write"]["state"].as_str()) {
-        (true, Some("FAILED")) => {
+    if !is_accepted {
+        let message = body["message"].as_str();
+        let reason = body["reason"].as_str().map(|reason| format!(" ({reason})"));
+        bail!(
+            "{status}: {}{}",
+            message.unwrap_or("the server gave no reason"),
+            reason.unwrap_or_default()
+        );
+    }
+    match body["write"]["state"].as_str() {
+        Some("FAILED") => {
             let reason = body["write"]["reason"].as_str().unwrap_or("unknown");
-            Err(format!("the lock did not take the key: {reason}").into())
+            bail!("the lock did not take the key: {reason}")
         }
-        (true, Some(state)) if state != "SUCCEEDED" => {
-            Err(format!("the lock has not confirmed it yet: the write is {state}").into())
+        Some(state) if state != "SUCCEEDED" => {
+            bail!("the lock has not confirmed it yet: the write is {state}")
         }
-        (true, _) => Ok(()),
-        (false, _) => {
-            let message = body["message"]
-                .as_str()
-                .unwrap_or("the server gave no reason");
-            let reason = body["reason"].as_str().map(|reason| format!(" ({reason})"));
-            Err(format!("{status}: {message}{}", reason.unwrap_or_default()).into())
-        }
+        _ => Ok(()),
     }
 }
 
@@ -166,18 +172,19 @@ fn text(body: &Value) -> String {
 
 struct Answer {
     status: u16,
-    /// Where the write's status is read.
+    /// The path at which the status of the write can be read.
     location: Option<String>,
     body: Value,
 }
 
-async fn ask(command: &WriteCommand, credentials: Credentials) -> Result<Answer, Error> {
-    let host = command.url.host().ok_or("the URL has no host")?;
-    if command.url.scheme_str() != Some("http") {
-        return Err("only http:// is spoken here; behind TLS, use curl".into());
-    }
+async fn send(command: &WriteCommand, credentials: Credentials) -> anyhow::Result<Answer> {
+    let host = command.url.host().context("the URL has no host")?;
+    ensure!(
+        command.url.scheme_str() == Some("http"),
+        "this command speaks only http://; for https:// use curl"
+    );
     let port = command.url.port_u16().unwrap_or(80);
-    // A URL has an IPv6 address in brackets, and an address has none.
+    // An IPv6 address has brackets only in a URL.
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let prefix = command.url.path().trim_end_matches('/');
     let mut body = json!({ "keyUuid": command.key });
@@ -196,13 +203,13 @@ async fn ask(command: &WriteCommand, credentials: Credentials) -> Result<Answer,
         request = request.header("X-API-Key", key);
     }
     if command.wait {
-        request = request.header("Prefer", format!("wait={LONGEST_WAIT}"));
+        request = request.header("Prefer", format!("wait={MAX_WAIT}"));
     }
     let request = request.body(Full::new(Bytes::from(body.to_string())))?;
     let answering = async {
         let stream = TcpStream::connect((address, port)).await.map_err(|e| {
-            format!(
-                "nobody answers at {}: {e}; is the server running?",
+            anyhow!(
+                "no server answers at {}: {e}; is the server running?",
                 command.url
             )
         })?;
@@ -211,14 +218,14 @@ async fn ask(command: &WriteCommand, credentials: Credentials) -> Result<Answer,
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         let location = head.headers.get(LOCATION).and_then(|l| l.to_str().ok());
-        Ok::<_, Error>(Answer {
+        anyhow::Ok(Answer {
             status: head.status.as_u16(),
             location: location.map(str::to_owned),
             body: serde_json::from_slice(&body).unwrap_or_default(),
         })
     };
-    let timeout = Duration::from_secs(if command.wait { LONGEST_WAIT } else { 0 }) + PATIENCE;
+    let timeout = Duration::from_secs(if command.wait { MAX_WAIT } else { 0 }) + ANSWER_TIMEOUT;
     tokio::time::timeout(timeout, answering)
         .await
-        .map_err(|_| format!("{} did not answer in time", command.url))?
+        .map_err(|_| anyhow!("{} did not answer in time", command.url))?
 }

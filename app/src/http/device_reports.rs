@@ -6,14 +6,15 @@ use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderMap};
+use keywright_adapters::reports::DeliveryError;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 
 use super::api_error::ApiError;
 use super::{Answer, answer, request};
-use crate::app::{App, Ingest};
-use crate::bootstrap::DeliveryError;
+use crate::app::App;
+use crate::ingest::Ingest;
 
 /// Bytes of a message: two documents of 8 KiB with their metadata, and AWS IoT's bound of a payload.
 pub(super) const LARGEST: usize = 128 * 1024;

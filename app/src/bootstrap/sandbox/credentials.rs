@@ -1,10 +1,11 @@
-//! The demo world's credentials, which stay the same for as long as its data is kept.
+//! The credentials of the sandbox. They stay the same as long as the data folder is kept.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::auth::{
@@ -15,93 +16,99 @@ use keywright_domain::ports::{Clock, Secret};
 use keywright_sandbox::Demo;
 use serde_json::json;
 
-use crate::bootstrap::{ApiKeyStore, Error};
+use crate::bootstrap::api_key_store::ApiKeyStore;
 
-/// The file of the key for the sandbox's tokens, in the folder of data.
+/// The file of the private key that signs the sandbox's tokens, in the data folder.
 pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
 
-/// `iss` and `aud` of the demo's tokens.
+/// `iss` and `aud` of the sandbox's tokens.
 const ISSUER: &str = "https://sandbox.keywright.invalid";
 const AUDIENCE: &str = "keywright-sandbox";
 
-/// The claim that makes a token an organization's.
+/// The claim that holds the organization.
 const ORGANIZATION_CLAIM: &str = "org";
 
-/// How long the demo user's token is good.
+/// How long the demo user's token is valid.
 const TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Whose token it is.
+/// The holder of a token.
 pub(crate) struct Bearer<'a> {
     pub(crate) user: &'a str,
-    /// For a service of it.
+    /// Set for a service of an organization.
     pub(crate) organization: Option<&'a str>,
 }
 
-/// What `sandbox.env` holds. Both are secrets.
+/// The content of `sandbox.env`. Both values are secrets.
 pub(crate) struct DemoCredentials {
     pub(crate) token: String,
     pub(crate) api_key: String,
 }
 
-/// The key pair that signs the demo's tokens.
+/// The key pair that signs the sandbox's tokens.
 pub(crate) struct TokenKey {
     pair: EcdsaKeyPair,
     private: Vec<u8>,
 }
 
 impl TokenKey {
-    /// Reads the key, which is made where it is missing.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let refuse = |e: &dyn std::fmt::Display| {
-            format!("cannot use {} as a key for tokens: {e}", path.display())
-        };
+    /// Reads the key pair, or generates it if the file is missing.
+    ///
+    /// # Errors
+    /// The file cannot be read or written; the text names it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::try_open(path)
+            .with_context(|| format!("cannot use {} as a key for tokens", path.display()))
+    }
+
+    fn try_open(path: &Path) -> anyhow::Result<Self> {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let private = match fs::read(path) {
-            Ok(private) => private,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let pair = EcdsaKeyPair::generate(algorithm).map_err(|e| refuse(&e))?;
-                let der = pair.to_pkcs8v1().map_err(|e| refuse(&e))?;
-                write_private(path, der.as_ref()).map_err(|e| refuse(&e))?;
+                let der = EcdsaKeyPair::generate(algorithm)?.to_pkcs8v1()?;
+                write_private(path, der.as_ref())?;
                 der.as_ref().to_vec()
             }
-            Err(e) => return Err(refuse(&e)),
+            read => read?,
         };
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &private).map_err(|e| refuse(&e))?;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &private)?;
         Ok(Self { pair, private })
     }
 
-    /// The public half, as a point of the curve.
+    /// The public key, as an uncompressed point of the curve.
     fn public_point(&self) -> Vec<u8> {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A token that is good from `now`, in epoch seconds, for so long.
+    /// A token that is valid from `now`, in seconds since the Unix epoch, for this time.
+    ///
+    /// # Errors
+    /// It could not be signed.
     pub(crate) fn sign(
         &self,
         bearer: Bearer<'_>,
         now: u64,
-        good_for: Duration,
-    ) -> Result<String, String> {
+        valid_for: Duration,
+    ) -> anyhow::Result<String> {
         let mut claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": bearer.user,
-            "iat": now, "exp": now + good_for.as_secs(),
+            "iat": now, "exp": now + valid_for.as_secs(),
         });
         if let Some(organization) = bearer.organization {
             claims[ORGANIZATION_CLAIM] = json!(organization);
         }
         let key = EncodingKey::from_ec_der(&self.private);
         encode(&Header::new(Algorithm::ES256), &claims, &key)
-            .map_err(|_| "the demo's token could not be signed".to_owned())
+            .context("the sandbox's token could not be signed")
     }
 }
 
-/// The demo world's credentials, and what verifies its tokens.
+/// The credentials of the sandbox, and the verifier of its tokens.
 pub(crate) struct OpenedCredentials {
     pub(crate) demo: DemoCredentials,
     pub(crate) tokens: Arc<JwtVerifier>,
 }
 
-/// Credentials that an earlier run left, where they are still valid; else new ones.
+/// Keeps the credentials of an earlier run that are still valid, and makes new ones for the others.
 ///
 /// # Errors
 /// A file or the store of API keys cannot be used.
@@ -110,7 +117,7 @@ pub(crate) async fn open_credentials(
     url: &str,
     clock: &dyn Clock,
     stored: &ApiKeyStore,
-) -> Result<OpenedCredentials, Error> {
+) -> anyhow::Result<OpenedCredentials> {
     let env_path = data.join("sandbox.env");
     let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
     let settings = JwtSettings {
@@ -124,8 +131,8 @@ pub(crate) async fn open_credentials(
     let api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
 
-    let good = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
-    let token = match kept.as_ref().map(|k| k.token.clone()).filter(good) {
+    let is_valid = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
+    let token = match kept.as_ref().map(|k| k.token.clone()).filter(is_valid) {
         Some(token) => token,
         None => {
             let bearer = Bearer {
@@ -135,14 +142,14 @@ pub(crate) async fn open_credentials(
             token_key.sign(bearer, now.as_secs(), TOKEN_TIME)?
         }
     };
-    let good = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
-    let api_key = match kept.map(|k| k.api_key).filter(good) {
+    let is_valid = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
+    let api_key = match kept.map(|k| k.api_key).filter(is_valid) {
         Some(key) => key,
         None => {
             let key = ApiKey::generate();
             let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
-            let demo_s = |record: &&mut ApiKeyRecord| record.identity == demo;
-            for old in records.iter_mut().filter(demo_s) {
+            let is_demo = |record: &&mut ApiKeyRecord| record.identity == demo;
+            for old in records.iter_mut().filter(is_demo) {
                 old.expires_at = Some(old.expires_at.map_or(now, |end| end.min(now)));
             }
             records.push(key.record(demo, None));
@@ -152,14 +159,14 @@ pub(crate) async fn open_credentials(
     };
     let demo = DemoCredentials { token, api_key };
     write_env(&env_path, url, &demo)
-        .map_err(|e| format!("cannot write {}: {e}", env_path.display()))?;
+        .with_context(|| format!("cannot write {}", env_path.display()))?;
     Ok(OpenedCredentials {
         demo,
         tokens: Arc::new(tokens),
     })
 }
 
-/// The credentials that an earlier run left, whether or not they are still good.
+/// The credentials of an earlier run, valid or not.
 fn read_env(path: &Path) -> Option<DemoCredentials> {
     let text = fs::read_to_string(path).ok()?;
     let value = |name: &str| {
@@ -172,7 +179,7 @@ fn read_env(path: &Path) -> Option<DemoCredentials> {
     })
 }
 
-/// Leaves them for scripts and for the next run.
+/// Writes the credentials for scripts and for the next run.
 fn write_env(path: &Path, url: &str, credentials: &DemoCredentials) -> std::io::Result<()> {
     let DemoCredentials { token, api_key } = credentials;
     let text =

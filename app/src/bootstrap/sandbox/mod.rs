@@ -1,8 +1,9 @@
-//! The sandbox: the demo world, its credentials, virtual locks and faults. The only part of the program that knows them; it is
-//! left out of a build without the feature `sandbox`.
+//! The sandbox: demo locks, demo credentials, virtual locks and fault injection. Only this part of the program knows them, and a
+//! build without the feature `sandbox` leaves it out.
 
-mod credentials;
+pub(crate) mod credentials;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use keywright_adapters::decorator::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
@@ -10,25 +11,24 @@ use keywright_adapters::json;
 use keywright_domain::model::{LockId, LockVersion};
 use keywright_domain::ports::{Clock, LockRepo, ShadowPort};
 use keywright_sandbox::{Demo, Shadows, VirtualLocks};
-use keywright_shadow::{OpenError, ShadowName, ShadowService};
 
-use super::shadow_access::seconds;
-use super::{Error, Store};
-use crate::settings::{SandboxSettings, Settings, ShadowChoice};
-pub(crate) use credentials::{Bearer, DemoCredentials, TOKEN_KEY, TokenKey, open_credentials};
+use self::credentials::DemoCredentials;
+use super::clock::epoch_seconds;
+use super::lock_store::LockStore;
+use crate::settings::{Behaviours, SandboxSettings, Settings, ShadowChoice};
 
-/// The file of what virtual locks hold, in the folder of data.
+/// The file with the memories of virtual locks, in the data folder.
 pub(crate) const VIRTUAL_LOCKS: &str = "virtual-locks.sqlite";
 
-/// Adds those locks of the demo world that the store does not know yet.
+/// Adds the demo locks that are not in the store yet.
 ///
 /// # Errors
 /// The store cannot be used.
-pub(super) async fn import(
-    store: &Store,
+pub(super) async fn import_locks(
+    store: &LockStore,
     sandbox: &SandboxSettings,
     clock: &dyn Clock,
-) -> Result<(), Error> {
+) -> anyhow::Result<()> {
     let now = clock.now().to_string();
     let mut events = Vec::new();
     for lock in sandbox.demo().locks() {
@@ -45,8 +45,8 @@ pub(super) async fn import(
     Ok(())
 }
 
-/// Puts the faults of the settings around the two ports.
-pub(super) fn around(
+/// Wraps both ports in decorators that inject the faults of the settings.
+pub(super) fn with_faults(
     sandbox: &SandboxSettings,
     locks: Arc<dyn LockRepo>,
     shadow: Arc<dyn ShadowPort>,
@@ -61,30 +61,26 @@ pub(super) fn around(
     )
 }
 
-/// The virtual locks of the demo world, where the settings want them, on shadows of this process.
+/// Starts a virtual lock for each demo lock, on these shadows. Their memories are in `data`.
 ///
 /// # Errors
 /// The file of their memories cannot be used.
-pub(super) fn start_virtual_locks(
-    settings: &Settings,
-    sandbox: &SandboxSettings,
-    service: &ShadowService,
-) -> Result<Option<VirtualLocks>, OpenError> {
-    if !sandbox.virtual_locks {
-        return Ok(None);
+pub(crate) fn start_virtual_locks(
+    data: &Path,
+    shadows: Shadows,
+    demo: Demo,
+    behaviours: &Behaviours,
+) -> anyhow::Result<VirtualLocks> {
+    let others = Some(behaviours.of_others().clone());
+    let file = data.join(VIRTUAL_LOCKS);
+    let mut locks = VirtualLocks::open(&file, shadows, epoch_seconds(), others)?;
+    for lock in demo.locks() {
+        locks.add(&lock.thing, behaviours.of(lock.id).clone());
     }
-    let name = ShadowName::Named(settings.shadow_name.clone());
-    let others = Some(sandbox.behaviours.of_others().clone());
-    let file = settings.data.join(VIRTUAL_LOCKS);
-    let shadows = Shadows::InProcess(service.clone(), name);
-    let mut locks = VirtualLocks::open(&file, shadows, seconds(), others)?;
-    for lock in sandbox.demo().locks() {
-        locks.add(&lock.thing, sandbox.behaviours.of(lock.id).clone());
-    }
-    Ok(Some(locks))
+    Ok(locks)
 }
 
-/// What was started, with a request that works as it stands.
+/// What the operator sees after the start, with a request to copy.
 pub(super) fn banner(
     settings: &Settings,
     sandbox: &SandboxSettings,
@@ -95,9 +91,9 @@ pub(super) fn banner(
     let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
     let (shadows, reports) = (&settings.shadow, &settings.reports);
     let DemoCredentials { token, api_key } = credentials;
-    let here = matches!(shadows, ShadowChoice::InProcess { .. });
+    let in_process = matches!(shadows, ShadowChoice::InProcess { .. });
     let locks = match sandbox.more_locks {
-        _ if here && !sandbox.virtual_locks => {
+        _ if in_process && !sandbox.virtual_locks => {
             "virtual locks are off: a write stays SENT".to_owned()
         }
         0 => format!("lock {lock} is yours, lock {foreign} is not"),

@@ -1,9 +1,12 @@
-//! What is counted and measured, for Prometheus.
+//! Metrics for Prometheus.
+
+mod text_format;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keywright_adapters::decorator::{AppliedSave, CallOutcome, Observer, PortCall};
 use keywright_domain::model::{Anomaly, Backlog, LockEvent};
 use keywright_domain::policy::{Finding, IgnoreReason};
 use keywright_domain::{AuditReport, Settlement};
@@ -16,24 +19,24 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
-use crate::bootstrap::{AppliedSave, CallOutcome, Observer, PortCall};
+use self::text_format::to_text_format;
 use crate::logging;
 
 type Label = (&'static str, &'static str);
 
-/// A request that was answered.
+/// The labels of an answered request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
     route: &'static str,
     status: u16,
 }
 
-/// From a millisecond to the time of a whole request.
+/// Buckets in seconds, from a millisecond to the timeout of a request.
 const SHORT: [f64; 13] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 
-/// From a tenth of a second to the time that a lock may be offline.
+/// Buckets in seconds, from a tenth of a second to the time to live of a write.
 const LONG: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 21600.0, 172_800.0,
 ];
@@ -42,14 +45,14 @@ fn short() -> Histogram {
     Histogram::new(SHORT)
 }
 
-/// A new one, in its place among all.
-fn counted<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+/// Creates and registers a metric.
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
 }
 
-/// All of them. The names and what each means stand in docs/operating.md, too.
+/// All metrics. docs/operating.md describes each of them.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
@@ -64,8 +67,8 @@ pub(crate) struct Metrics {
     anomalies: Family<[Label; 1], Counter>,
     open_intents: Gauge,
     oldest_intent: Gauge<f64, AtomicU64>,
-    /// How old the oldest intent was at a moment; its age is counted on from there, by the monotonic clock.
-    oldest_at: Mutex<Option<(Duration, Instant)>>,
+    /// The age of the oldest intent when the backlog was last counted.
+    oldest: Mutex<Option<OldestIntent>>,
     contradictions: Counter,
     open_writes: Gauge,
     unconfirmed: Gauge,
@@ -76,7 +79,14 @@ pub(crate) struct Metrics {
     omitted_reports: Counter,
 }
 
-/// How metrics are written down.
+/// An age at a point of the monotonic clock.
+#[derive(Clone, Copy)]
+struct OldestIntent {
+    age: Duration,
+    counted_at: Instant,
+}
+
+/// The formats in which metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetricsFormat {
     /// OpenMetrics 1.0.
@@ -85,13 +95,13 @@ pub(crate) enum MetricsFormat {
     Text,
 }
 
-/// Statuses that each route may answer, besides those of [`KNOWN_ANSWERS`]: for heads that are wrong, whatever they ask for.
+/// Statuses of malformed heads, which every route may answer besides those of [`KNOWN_ANSWERS`].
 const WRONG_HEADS: [u16; 2] = [400, 501];
 
 /// Statuses of a request about a lock.
 const LOCK_READ: &[u16] = &[200, 401, 403, 404, 429, 500, 503];
 
-/// Routes and the statuses that each is known to answer.
+/// Routes, each with the statuses that it answers.
 const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     (
         "/locks/{id}/WriteKey",
@@ -127,33 +137,6 @@ const REPORT_OUTCOMES: [&str; 6] = [
     "unreadable",
 ];
 
-/// The same metrics in the text format: there a counter is described by the name of its samples, and units and the end have
-/// no lines.
-fn to_text_format(open_metrics: &str) -> String {
-    let is_counter = |name: &str| {
-        let line = format!("# TYPE {name} counter");
-        open_metrics.lines().any(|known| known == line)
-    };
-    let mut text = String::with_capacity(open_metrics.len());
-    for line in open_metrics.lines() {
-        let mut words = line.splitn(4, ' ');
-        match [(); 4].map(|()| words.next()) {
-            [Some("#"), Some("UNIT" | "EOF"), ..] => continue,
-            [
-                Some("#"),
-                Some(kind @ ("HELP" | "TYPE")),
-                Some(name),
-                Some(rest),
-            ] if is_counter(name) => {
-                text.push_str(&format!("# {kind} {name}_total {rest}"));
-            }
-            _ => text.push_str(line),
-        }
-        text.push('\n');
-    }
-    text
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("keywright");
@@ -161,120 +144,112 @@ impl Metrics {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
             histogram
         };
-        let accepted = seconds(
-            "accept",
-            "From a request to write a key to its 200: the shadow has it, and it is durable",
-            short(),
-        );
+        let accepted = seconds("accept", "Time from a write request to its 200", short());
         let confirmed = seconds(
             "confirm",
-            "From the 200 to the lock's result, done or failed",
+            "Time from the 200 to the lock's result, success or failure",
             Histogram::new(LONG),
         );
         let call_seconds = Family::new_with_constructor(short as fn() -> Histogram);
         registry.register_with_unit(
             "port_call",
-            "Duration of calls of the shadows and of the store of locks",
+            "Duration of calls to shadows and to the store of locks",
             Unit::Seconds,
             call_seconds.clone(),
         );
         let oldest_intent = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
             "oldest_intent_age",
-            "How long the oldest of them has been open, as far as this server has seen",
+            "Age of the oldest open intent, since this server first saw it",
             Unit::Seconds,
             oldest_intent.clone(),
         );
         let metrics = Self {
-            requests: counted(
-                &mut registry,
-                "http_requests",
-                "Requests that were answered",
-            ),
+            requests: register(&mut registry, "http_requests", "Answered requests"),
             accepted,
             confirmed,
-            events: counted(&mut registry, "events", "Events that were recorded"),
-            late: counted(
+            events: register(&mut registry, "events", "Recorded events"),
+            late: register(
                 &mut registry,
                 "late_reports",
-                "Reports of locks on writes that had ended otherwise",
+                "Results for writes that had ended in another way",
             ),
-            reports: counted(
+            reports: register(
                 &mut registry,
                 "reports",
                 "Results that locks reported, by outcome",
             ),
-            calls: counted(
+            calls: register(
                 &mut registry,
                 "port_calls",
-                "Calls of the shadows and of the store of locks",
+                "Calls to shadows and to the store of locks",
             ),
             call_seconds,
-            findings: counted(
+            findings: register(
                 &mut registry,
                 "audit_findings",
-                "What differed between shadows and writes",
+                "Differences between shadows and writes",
             ),
-            anomalies: counted(
+            anomalies: register(
                 &mut registry,
                 "report_anomalies",
                 "Answers of locks that break the device contract, each kind once for each write",
             ),
-            open_intents: counted(
+            open_intents: register(
                 &mut registry,
                 "open_intents",
-                "Writes whose outcome is not known yet, in the whole store",
+                "Writes whose outcome is unknown, in the whole store",
             ),
             oldest_intent,
-            oldest_at: Mutex::default(),
-            contradictions: counted(
+            oldest: Mutex::default(),
+            contradictions: register(
                 &mut registry,
                 "contradictions",
-                "Results of locks that name no write which was sent to them, or contradict their first answer",
+                "Results of locks for writes that were not sent to them, or that contradict their first answer",
             ),
-            open_writes: counted(
+            open_writes: register(
                 &mut registry,
                 "open_writes",
-                "Writes that locks have not settled yet, in the whole store",
+                "Writes that locks have not settled, in the whole store",
             ),
-            unconfirmed: counted(
+            unconfirmed: register(
                 &mut registry,
                 "unconfirmed_writes",
-                "Open writes that were sent longer than --confirm-within ago",
+                "Open writes that were sent longer than --confirm-within ago, in the whole store",
             ),
-            shed: counted(
+            shed: register(
                 &mut registry,
                 "shed_requests",
-                "Requests that were turned away because too much was in progress",
+                "Requests that were rejected by a limit",
             ),
-            unanswered: counted(
+            unanswered: register(
                 &mut registry,
                 "unanswered_requests",
                 "Requests whose connection ended before their answer",
             ),
-            connections: counted(
+            connections: register(
                 &mut registry,
                 "connections",
                 "Connections of clients that were accepted",
             ),
-            dropped_log_lines: counted(
+            dropped_log_lines: register(
                 &mut registry,
                 "dropped_log_lines",
-                "Log lines that were dropped because their reader stalled",
+                "Log lines that were dropped because their reader was slow",
             ),
-            omitted_reports: counted(
+            omitted_reports: register(
                 &mut registry,
                 "omitted_reports",
                 "Reports over MQTT that were omitted because too many waited to be settled",
             ),
             registry,
         };
-        metrics.begin_known_series();
+        metrics.create_known_series();
         metrics
     }
 
-    /// Makes the series whose labels are known. One that is there from the start shows its first increase.
-    fn begin_known_series(&self) {
+    /// Creates the series whose labels are known in advance. Prometheus sees the first increase only of a series that starts at 0.
+    fn create_known_series(&self) {
         for (route, statuses) in KNOWN_ANSWERS {
             for status in statuses.iter().copied().chain(WRONG_HEADS) {
                 drop(self.requests.get_or_create(&Answered { route, status }));
@@ -310,16 +285,13 @@ impl Metrics {
 
     /// All metrics in one of the formats that Prometheus reads.
     pub(crate) fn text(&self, format: MetricsFormat) -> String {
-        let dropped = logging::dropped_lines();
-        let counted = self.dropped_log_lines.get();
-        self.dropped_log_lines
-            .inc_by(dropped.saturating_sub(counted));
-        let counted = *lock(&self.oldest_at);
-        let age = counted.map(|(age, at)| age + at.elapsed());
-        let age = age.unwrap_or_default();
-        self.oldest_intent.set(age.as_secs_f64());
+        raise(&self.dropped_log_lines, logging::dropped_lines());
+        let oldest = *lock(&self.oldest);
+        let age = oldest.map(|oldest| oldest.age + oldest.counted_at.elapsed());
+        self.oldest_intent
+            .set(age.unwrap_or_default().as_secs_f64());
         let mut text = String::new();
-        // A text takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         match format {
             MetricsFormat::OpenMetrics => text,
@@ -359,30 +331,30 @@ impl Metrics {
         self.reports.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    pub(crate) fn audited(&self, audited: &AuditReport) {
-        for finding in &audited.findings {
+    pub(crate) fn audited(&self, report: &AuditReport) {
+        for finding in &report.findings {
             let name = Finding::name(finding);
             self.findings.get_or_create(&[("finding", name)]).inc();
         }
     }
 
-    /// How many there have been in all.
-    pub(crate) fn contradictions(&self, all: u64) {
-        let counted = self.contradictions.get();
-        self.contradictions.inc_by(all.saturating_sub(counted));
+    /// `total`: the contradictions since the start.
+    pub(crate) fn contradictions(&self, total: u64) {
+        raise(&self.contradictions, total);
     }
 
-    /// The number of omitted reports so far.
-    pub(crate) fn omitted_reports(&self, all: u64) {
-        let counted = self.omitted_reports.get();
-        self.omitted_reports.inc_by(all.saturating_sub(counted));
+    /// `total`: the omitted reports since the start.
+    pub(crate) fn omitted_reports(&self, total: u64) {
+        raise(&self.omitted_reports, total);
     }
 
     pub(crate) fn backlog(&self, backlog: &Backlog) {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.open_intents.set(count(backlog.intents));
-        let now = Instant::now();
-        *lock(&self.oldest_at) = backlog.oldest_intent.map(|age| (age, now));
+        let counted_at = Instant::now();
+        *lock(&self.oldest) = backlog
+            .oldest_intent
+            .map(|age| OldestIntent { age, counted_at });
         self.open_writes.set(count(backlog.open));
         self.unconfirmed.set(count(backlog.unconfirmed));
     }
@@ -390,6 +362,11 @@ impl Metrics {
     pub(crate) fn shed(&self, why: &'static str) {
         self.shed.get_or_create(&[("why", why)]).inc();
     }
+}
+
+/// Raises a counter to a total that is counted elsewhere.
+fn raise(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -424,23 +401,5 @@ impl Observer for Metrics {
             let label = ("anomaly", anomaly.name());
             self.anomalies.get_or_create(&[label]).inc();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_are_described_by_the_names_of_their_samples_in_the_text_format() {
-        let text = to_text_format(
-            "# HELP a_b Counts a b.\n# TYPE a_b counter\na_b_total{x=\"y z\"} 1\n\
-             # HELP c_seconds Took.\n# TYPE c_seconds histogram\n# UNIT c_seconds seconds\nc_seconds_count 0\n# EOF\n",
-        );
-        assert_eq!(
-            text,
-            "# HELP a_b_total Counts a b.\n# TYPE a_b_total counter\na_b_total{x=\"y z\"} 1\n\
-             # HELP c_seconds Took.\n# TYPE c_seconds histogram\nc_seconds_count 0\n"
-        );
     }
 }

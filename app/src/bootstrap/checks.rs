@@ -1,0 +1,26 @@
+//! Checks of the settings before anything is started.
+
+use super::{auth_stack, data_folder, shadow_access};
+use crate::error::UnusableSettings;
+use crate::settings::Settings;
+
+/// Reads the files that the settings name, and checks that data can be kept in the data folder. It makes no connections, and leaves
+/// nothing behind.
+///
+/// # Errors
+/// A file or the data folder cannot be used; the text names it.
+pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
+    if let Some(tokens) = &settings.tokens {
+        auth_stack::check_tokens(tokens).map_err(UnusableSettings::new)?;
+    }
+    shadow_access::check(settings).map_err(UnusableSettings::new)?;
+    data_folder::check(&settings.data)
+}
+
+/// Checks what depends on the environment of this machine. A server finds the same when it connects.
+///
+/// # Errors
+/// Something is missing; the text names it.
+pub(crate) async fn check_environment(settings: &Settings) -> anyhow::Result<()> {
+    Ok(shadow_access::check_environment(settings).await?)
+}

@@ -1,0 +1,223 @@
+//! The running service: which adapter implements which port, and what runs beside the requests.
+
+use std::sync::Arc;
+
+use keywright_adapters::decorator::{CallLog, Observed, Observers, Timeout, WriteBroadcast};
+use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
+use keywright_domain::{KeyWrites, Ports};
+#[cfg(feature = "sandbox")]
+use keywright_sandbox::{Shadows, VirtualLocks};
+#[cfg(feature = "sandbox")]
+use keywright_shadow::ShadowName;
+use keywright_shadow::ShadowService;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+
+use super::folder_lock::FolderLock;
+use super::lock_store::LockStore;
+#[cfg(feature = "sandbox")]
+use super::sandbox;
+use super::stores::Stores;
+use super::{auth_stack, data_folder, shadow_access};
+use crate::admission::Admission;
+use crate::app::{App, Work};
+use crate::metrics::Metrics;
+use crate::settings::{Settings, ShadowChoice, StoreChoice};
+use crate::workers;
+
+/// How many saved writes a waiting request may be behind. A request that is further behind reads the store.
+const SAVED_CAPACITY: usize = 1024;
+
+/// Decorators that an embedding program puts around the adapters. Tests inject faults with them.
+pub struct Wiring {
+    /// Wraps the store of locks, below all decorators of the service itself.
+    pub around_locks: fn(Arc<dyn LockRepo>) -> Arc<dyn LockRepo>,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self {
+            around_locks: |locks| locks,
+        }
+    }
+}
+
+pub(crate) struct RunningService {
+    pub(crate) app: Arc<App>,
+    /// What the operator sees on standard output after the start.
+    pub(crate) banner: String,
+    workers: JoinSet<()>,
+    store: LockStore,
+    /// The shadow service, if it is in this process.
+    shadow_service: Option<ShadowService>,
+    _folder: Option<FolderLock>,
+    #[cfg(feature = "sandbox")]
+    _virtual_locks: Option<VirtualLocks>,
+}
+
+impl RunningService {
+    /// Waits until a part has failed that the service cannot do without, and returns what has failed.
+    pub(crate) async fn failure(&mut self) -> &'static str {
+        let shadows = async {
+            match &self.shadow_service {
+                Some(service) => service.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.store.ended() => "the store of locks is damaged or can no longer be written",
+            () = shadows => "the store of shadows can no longer be written",
+            _ = self.workers.join_next() => "a worker has ended",
+        }
+    }
+}
+
+/// Builds the adapters that the settings choose, connects them to the domain, and starts the background tasks. `url` is where HTTP
+/// is served.
+///
+/// # Errors
+/// A file, the store or AWS cannot be used. A broker that cannot be reached is waited for in the background.
+pub(crate) async fn wire(
+    settings: &Settings,
+    wiring: &Wiring,
+    url: &str,
+) -> anyhow::Result<RunningService> {
+    let data = settings.data.as_path();
+    data_folder::create(data)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let folder = is_folder_used(settings)
+        .then(|| FolderLock::take(data))
+        .transpose()?;
+    // Subscribes to reports before the first lock can send one.
+    let access = shadow_access::connect(settings).await?;
+
+    let timeout = settings.protocol.request_timeout;
+    let stores = Stores::open(&settings.store, data, timeout).await?;
+    let store = stores.locks;
+    #[cfg(feature = "sandbox")]
+    let demo = match &settings.sandbox {
+        Some(sandbox) => {
+            sandbox::import_locks(&store, sandbox, &*clock).await?;
+            let credentials =
+                sandbox::credentials::open_credentials(data, url, &*clock, &stores.api_keys);
+            Some(credentials.await?)
+        }
+        None => None,
+    };
+    #[cfg(feature = "sandbox")]
+    let demo_tokens = demo.as_ref().map(|demo| demo.tokens.clone());
+    #[cfg(not(feature = "sandbox"))]
+    let demo_tokens = None;
+    let auth_stack = auth_stack::open(settings, &clock, stores.api_keys, demo_tokens).await?;
+
+    let saved = broadcast::channel(SAVED_CAPACITY).0;
+    let (locks, shadow) = ((wiring.around_locks)(store.repo()), access.shadow);
+    #[cfg(feature = "sandbox")]
+    let (locks, shadow) = match &settings.sandbox {
+        Some(sandbox) => sandbox::with_faults(sandbox, locks, shadow),
+        None => (locks, shadow),
+    };
+    let metrics = Arc::new(Metrics::new());
+    let observers: Observers = Arc::new([
+        Arc::new(WriteBroadcast::new(saved.clone())),
+        Arc::new(CallLog::default()),
+        metrics.clone(),
+    ]);
+    let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout));
+    let history = Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
+    let history: Arc<dyn LockHistory> =
+        Arc::new(Observed::<dyn LockHistory>::new(history, observers.clone()));
+    let ids = Arc::new(SystemIds);
+    let timer = Arc::new(TokioTimer::default());
+    let ports = Ports {
+        locks: Arc::new(Observed::<dyn LockRepo>::new(locks, observers.clone())),
+        history: history.clone(),
+        shadow: Arc::new(Observed::<dyn ShadowPort>::new(shadow, observers)),
+        clock: clock.clone(),
+        timer: timer.clone(),
+        ids: ids.clone(),
+    };
+    let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
+    let (auth, tokens) = (auth_stack.auth.clone(), auth_stack.issuer_tokens());
+    let banner = banner(settings, url, &stores.place);
+    #[cfg(feature = "sandbox")]
+    let banner = match (&settings.sandbox, &demo) {
+        (Some(sandbox), Some(demo)) => {
+            sandbox::banner(settings, sandbox, url, &demo.demo, &stores.place)
+        }
+        _ => banner,
+    };
+    let mut workers = workers::start(&writes, access.reports, &metrics);
+    if let Some(every) = settings.audit_every {
+        let (writes, metrics) = (writes.clone(), metrics.clone());
+        let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);
+        workers.spawn(audits);
+    }
+    let (store_health, store_answers) = watch::channel(true);
+    workers.spawn(workers::store_health::watch_store(history, store_health));
+    auth_stack.follow(&mut workers);
+    if let Some(omitted) = access.omitted_reports {
+        workers.spawn(workers::count_omitted_reports(omitted, metrics.clone()));
+    }
+    if let Some(watch) = access.watch {
+        workers.spawn(watch);
+    }
+    #[cfg(feature = "sandbox")]
+    let virtual_locks = match (&settings.sandbox, &access.service) {
+        (Some(sandbox), Some(service)) if sandbox.virtual_locks => {
+            let name = ShadowName::Named(settings.shadow_name.clone());
+            let shadows = Shadows::InProcess(service.clone(), name);
+            let (demo, behaviours) = (sandbox.demo(), &sandbox.behaviours);
+            Some(sandbox::start_virtual_locks(
+                data, shadows, demo, behaviours,
+            )?)
+        }
+        _ => None,
+    };
+    let app = App {
+        writes,
+        auth,
+        tokens,
+        saved,
+        clock,
+        timer,
+        ids,
+        bounds: settings.bounds,
+        cors: settings.cors.clone(),
+        metrics,
+        admission: Admission::new(&settings.bounds),
+        work: Work::new(),
+        connected: access.connected,
+        store_answers,
+        ingest: access.ingest,
+    };
+    Ok(RunningService {
+        app: Arc::new(app),
+        banner,
+        workers,
+        store,
+        shadow_service: access.service,
+        _folder: folder,
+        #[cfg(feature = "sandbox")]
+        _virtual_locks: virtual_locks,
+    })
+}
+
+/// Whether locks or shadows are in the data folder. If both are elsewhere, several servers may share the folder.
+fn is_folder_used(settings: &Settings) -> bool {
+    let has_locks = matches!(settings.store, StoreChoice::File);
+    has_locks || matches!(settings.shadow, ShadowChoice::InProcess { kept: true })
+}
+
+fn banner(settings: &Settings, url: &str, place: &str) -> String {
+    let (shadows, reports) = (&settings.shadow, &settings.reports);
+    format!(
+        "Keywright is at {url}
+  data         {place}
+  shadows      {shadows}; reports come {reports}
+
+Add locks with `keywright lock add`, and give clients access with `keywright api-key issue` or tokens of your issuer.
+"
+    )
+}

@@ -1,0 +1,37 @@
+//! Options of log lines.
+
+use clap::Args;
+
+use super::layers;
+use crate::settings::LogFormat;
+
+/// What is logged, and in which format.
+#[derive(Args)]
+pub(crate) struct LogArgs {
+    /// The format of log lines, which go to standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log: LogFormat,
+    /// The least severe log lines that are written: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: tracing::Level,
+}
+
+/// The format of lines on standard error before all settings are read, or when some of them are invalid.
+pub(crate) fn log_format() -> LogFormat {
+    let arguments: Vec<String> = std::env::args().collect();
+    let separate = arguments.iter().zip(arguments.iter().skip(1));
+    let mut separate = separate
+        .filter(|(option, _)| *option == "--log")
+        .map(|(_, value)| value.as_str());
+    let mut joined = arguments
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("--log="));
+    let named = joined.next_back().or_else(|| separate.next_back());
+    let named = named
+        .map(str::to_owned)
+        .or_else(|| layers::lower_value("log").ok().flatten());
+    match named.as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}

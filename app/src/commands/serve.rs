@@ -1,0 +1,66 @@
+//! `keywright serve`.
+
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use keywright_adapters::time::SystemIds;
+use tokio::net::TcpListener;
+
+use super::runtime::block_on_all_cores;
+use crate::bootstrap::checks;
+use crate::bootstrap::wiring::{Wiring, wire};
+use crate::settings::Settings;
+use crate::signals::{Signals, Stop};
+use crate::{logging, server, startup};
+
+/// Serves HTTP until a signal stops it.
+///
+/// # Errors
+/// A setting or a file cannot be used, the address is taken, or a part of the service has failed.
+pub(crate) fn run(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
+    let _logging = logging::start(settings.log, settings.log_level);
+    block_on_all_cores(serve(settings, wiring))
+}
+
+async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    checks::check(settings)?;
+    let address = settings.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| anyhow!("cannot listen on {address}: {e}; choose another with --listen"))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let mut service = tokio::select! {
+        service = wire(settings, wiring, &url) => service?,
+        () = startup::answer_health_checks(&listener, &settings.bounds, Arc::new(SystemIds)) => return Ok(()),
+        _ = signals.next() => return Ok(()),
+    };
+    #[cfg(feature = "sandbox")]
+    if settings.sandbox.is_some() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "other machines can reach the sandbox, and its demo credentials are public");
+    }
+    // A closed terminal does not stop the service.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), service.banner.as_bytes());
+    let (app, mut failure) = (service.app.clone(), None);
+    let stop = async {
+        let stop = tokio::select! {
+            stop = signals.next() => stop,
+            failed = service.failure() => {
+                failure = Some(failed);
+                Stop::Now
+            }
+        };
+        // A second signal ends the process without waiting.
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::warn!("stopped at once; writes in progress are recovered at the next start");
+            std::process::exit(1);
+        });
+        stop
+    };
+    server::run(listener, app, settings, stop).await;
+    match failure {
+        None => Ok(()),
+        Some(failure) => bail!("{failure}; the log says why; start again"),
+    }
+}

@@ -1,0 +1,109 @@
+//! `keywright settings`: the settings of the server as a Markdown page, `docs/settings.md`.
+
+use std::fmt::Write;
+
+use clap::{Arg, ArgAction, Command};
+
+use super::output::say;
+
+const INTRODUCTION: &str = r#"# Settings
+
+For operators: all settings of the server, with their values, defaults and meanings.
+
+Each setting can be given in three places. A later place in this table overrides an earlier one:
+
+| place | example |
+|---|---|
+| `keywright.toml` in the working directory, or the file that `--config` or `KEYWRIGHT_CONFIG` names | `time-to-live = "24h"` |
+| an environment variable | `KEYWRIGHT_TIME_TO_LIVE=24h` |
+| the command line of `keywright serve`, `check-config` or `audit` | `--time-to-live 24h` |
+
+A setting that may be given several times is a list in the file (`behaviour = ["all:twice", "123:silent"]`), and its values are
+separated by `;` in a variable. In the file, `true` and `false` stand for `on` and `off`. A `TIME` is written as `500ms`, `10s`, `5m`,
+`48h` or `90days`. `keywright check-config` prints each setting with its value and its place.
+
+The program prints this page with `keywright settings`. It lists a program with all features.
+"#;
+
+/// The section of settings without a help heading.
+const GENERAL: &str = "General";
+
+/// Prints the page from the options of the server, `command`.
+pub(crate) fn run(command: &Command) {
+    say!("{}", page(command).trim_end());
+}
+
+fn page(command: &Command) -> String {
+    let options = command
+        .get_arguments()
+        .filter(|arg| arg.get_long().is_some() && !arg.is_hide_set());
+    let mut sections: Vec<(&str, String)> = Vec::new();
+    for option in options {
+        let heading = option.get_help_heading().unwrap_or(GENERAL);
+        let row = row(option);
+        match sections.iter_mut().find(|(known, _)| *known == heading) {
+            Some((_, rows)) => rows.push_str(&row),
+            None => sections.push((heading, row)),
+        }
+    }
+    let mut page = INTRODUCTION.to_owned();
+    for (heading, rows) in sections {
+        let table = "| setting | value | default | description |\n|---|---|---|---|";
+        // Writing to a string cannot fail.
+        let _ = write!(page, "\n## {heading}\n\n{table}\n{rows}");
+    }
+    page
+}
+
+fn row(option: &Arg) -> String {
+    let help = option.get_long_help().or(option.get_help());
+    let help = help.map(ToString::to_string).unwrap_or_default();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (mut description, default) = match help.rsplit_once(" [default: ") {
+        Some((description, default)) => (description.to_owned(), default.trim_end_matches(']')),
+        None => (help, ""),
+    };
+    if !description.ends_with(['.', '…']) {
+        description.push('.');
+    }
+    let default = match option.get_default_values() {
+        [] if default.contains(' ') => default.to_owned(),
+        [] => code(default),
+        values => {
+            let values = values.iter().map(|value| code(&value.to_string_lossy()));
+            values.collect::<Vec<_>>().join(", ")
+        }
+    };
+    let value = match option.is_hide_possible_values_set() {
+        true => Vec::new(),
+        false => option.get_possible_values(),
+    };
+    let value = match value.as_slice() {
+        [] => {
+            let names = option.get_value_names().unwrap_or_default();
+            names.iter().map(|name| code(name)).collect::<Vec<_>>()
+        }
+        possible => {
+            for value in possible {
+                if let Some(help) = value.get_help() {
+                    let _ = write!(description, " {}: {help}.", code(value.get_name()));
+                }
+            }
+            possible.iter().map(|v| code(v.get_name())).collect()
+        }
+    };
+    if matches!(option.get_action(), ArgAction::Append) && option.get_value_delimiter().is_none() {
+        description.push_str(" May be given several times.");
+    }
+    let setting = code(&format!("--{}", option.get_long().unwrap_or_default()));
+    let cells = [setting, value.join(", "), default, description];
+    let cells = cells.map(|cell| cell.replace('|', "\\|"));
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn code(text: &str) -> String {
+    match text {
+        "" => String::new(),
+        text => format!("`{text}`"),
+    }
+}
