@@ -7,8 +7,7 @@ use keywright_domain::model::{
     LockUuid, LockVersion, NewLock, Principal, RecordedEvent, Save, SerialNumber, ThingName,
     Timestamp, UserId, WorkerId, Write, WriteId,
 };
-use keywright_domain::policy;
-use keywright_domain::policy::{Limits, Permitted, WriteKey};
+use keywright_domain::policy::{self, Limits, NewWrite};
 
 /// The current time of the samples, in May 2026.
 pub const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
@@ -81,25 +80,16 @@ pub fn created(lock: LockId) -> RecordedEvent {
 /// # Panics
 /// In debug builds: the lock has a prepared write already.
 pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Save) {
-    let lock = snapshot.lock.id;
-    let permitted = Permitted {
-        thing: thing(lock),
-        supersedes: Vec::new(),
+    let new = NewWrite {
+        id: WriteId::from_u128(id),
+        thing: &thing(snapshot.lock.id),
+        slot: &slot,
+        principal: &principal(),
+        intent: Intent {
+            worker: WorkerId(7),
+            epoch: Epoch(1),
+            lease: LEASE,
+        },
     };
-    let intent = Intent {
-        worker: WorkerId(7),
-        epoch: Epoch(1),
-        lease: LEASE,
-    };
-    let (id, command) = (WriteId::from_u128(id), WriteKey { lock, slot });
-    let limits = Limits::default();
-    policy::prepare(
-        snapshot,
-        &command,
-        &permitted,
-        &principal(),
-        (id, intent),
-        &limits,
-        NOW,
-    )
+    policy::prepare(snapshot, &new, &Limits::default(), NOW)
 }

@@ -14,6 +14,6 @@ pub use idempotency::{IdempotencyDecision, decide_idempotency, record_without_ev
 pub use limits::Limits;
 pub use settlement::{IgnoreReason, ReportDecision, ReportedResult, decide_report};
 pub use transitions::{
-    Termination, abort, clear_results, commit, is_scheduled_too_late, prepare, schedule_check_at,
-    schedule_next_check, stop_checking, terminate,
+    NewWrite, Termination, abort, clear_results, commit, is_scheduled_too_late, prepare,
+    schedule_check_at, schedule_next_check, stop_checking, terminate,
 };

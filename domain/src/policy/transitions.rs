@@ -2,13 +2,27 @@
 
 use std::time::Duration;
 
-use super::admission::{Permitted, WriteKey};
 use super::limits::Limits;
 use super::save_draft::SaveDraft;
 use crate::model::{
     Anomalies, FailureReason, Intent, KeySlot, LockEvent, LockSnapshot, Principal, Save, Sequence,
-    ShadowVersion, Timestamp, Write, WriteId, WriteState,
+    ShadowVersion, ThingName, Timestamp, Write, WriteId, WriteState,
 };
+
+/// A permitted write that is not prepared yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewWrite<'a> {
+    /// The id of the write, which no other write has.
+    pub id: WriteId,
+    /// The thing whose shadow reaches the lock, as [`decide_write`](super::decide_write) has returned it.
+    pub thing: &'a ThingName,
+    /// The key and slot as requested.
+    pub slot: &'a KeySlot,
+    /// The principal that requests the write.
+    pub principal: &'a Principal,
+    /// The process that acts on the write, epoch 1, and the lease.
+    pub intent: Intent,
+}
 
 /// Step 2: prepares a write. Its intent is durable before the shadow is updated. The revision that the save creates becomes the
 /// write's `seq`.
@@ -16,10 +30,7 @@ use crate::model::{
 /// The lock MUST NOT have a prepared write; debug builds panic if it has one.
 pub fn prepare(
     snapshot: &LockSnapshot,
-    command: &WriteKey,
-    permitted: &Permitted,
-    principal: &Principal,
-    (id, intent): (WriteId, Intent),
+    new: &NewWrite<'_>,
     limits: &Limits,
     now: Timestamp,
 ) -> (Write, Save) {
@@ -28,17 +39,17 @@ pub fn prepare(
         "a lock has at most one intent"
     );
     let write = Write {
-        id,
-        lock: command.lock,
+        id: new.id,
+        lock: snapshot.lock.id,
         uuid: snapshot.lock.uuid.clone(),
-        thing: permitted.thing.clone(),
-        slot: KeySlot::clone(&command.slot),
+        thing: new.thing.clone(),
+        slot: new.slot.clone(),
         seq: Sequence(snapshot.revision.next().0),
-        requested_by: principal.to_string(),
+        requested_by: new.principal.to_string(),
         prepared_at: now,
         expires_at: now.after(limits.time_to_live),
         requested: None,
-        state: WriteState::Prepared(intent),
+        state: WriteState::Prepared(new.intent),
         anomalies: Anomalies::NONE,
         reported_index: None,
         next_check_at: None,

@@ -13,7 +13,9 @@ use crate::model::{
     LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowVersion, ThingName, Tick, Write,
     WriteId,
 };
-use crate::policy::{self, IdempotencyDecision, Permitted, Rejection, WriteDecision, WriteKey};
+use crate::policy::{
+    self, IdempotencyDecision, NewWrite, Permitted, Rejection, WriteDecision, WriteKey,
+};
 use crate::ports::RepoError;
 
 /// The result of a successful request: the contents of a 200.
@@ -287,15 +289,14 @@ impl KeyWrites {
             lease: self.settings.lease,
         };
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
-        let (write, mut save) = policy::prepare(
-            &snapshot,
-            request.command,
-            permitted,
-            request.principal,
-            (id, intent),
-            limits,
-            now,
-        );
+        let new = NewWrite {
+            id,
+            thing: &permitted.thing,
+            slot: &request.command.slot,
+            principal: request.principal,
+            intent,
+        };
+        let (write, mut save) = policy::prepare(&snapshot, &new, limits, now);
         save.idempotency = self.new_record(request, id).map(Box::new);
         match self.ports.locks.save(save).await {
             Ok(()) => {

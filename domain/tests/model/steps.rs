@@ -61,29 +61,23 @@ impl ProtocolModel {
             // The save is stale: the process loads and decides again.
             return Some(());
         }
-        let permitted = policy::Permitted {
-            thing: thing(lock_id(1)),
-            supersedes: supersedes.clone(),
-        };
-        let intent = Intent {
-            worker: WorkerId(7),
-            epoch: Epoch(1),
-            lease: LEASE,
+        let new = policy::NewWrite {
+            id: write,
+            thing: &thing(lock_id(1)),
+            slot: &Self::command(write).slot,
+            principal: &principal(),
+            intent: Intent {
+                worker: WorkerId(7),
+                epoch: Epoch(1),
+                lease: LEASE,
+            },
         };
         // A weakened variant prepares beside another intent, which `prepare` asserts against.
         let without_intents = LockSnapshot {
             unfinished: Vec::new(),
             ..snapshot.clone()
         };
-        let (prepared, save) = policy::prepare(
-            &without_intents,
-            &Self::command(write),
-            &permitted,
-            &principal(),
-            (write, intent),
-            &limits(),
-            state.now(),
-        );
+        let (prepared, save) = policy::prepare(&without_intents, &new, &limits(), state.now());
         state.store.save(save);
         let version = snapshot
             .shadow_version
