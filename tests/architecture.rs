@@ -333,6 +333,37 @@ const CRATES: &[&str] = &[
     "sqlite/src/lib.rs",
 ];
 
+/// Modules of the adapters that the HTTP layer may name: codecs, and the receiver of reports over HTTP.
+const ADAPTERS_OF_HTTP: &[&str] = &["json", "reports"];
+
+/// The modules of `keywright-adapters` that a source names.
+fn named_adapters(source: &str) -> Vec<&str> {
+    let after = source.split("keywright_adapters::").skip(1);
+    let end = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    after
+        .map(|text| &text[..end(text).unwrap_or(text.len())])
+        .collect()
+}
+
+#[test]
+fn the_http_layer_names_no_adapter_of_a_port() {
+    let http = concat!(env!("CARGO_MANIFEST_DIR"), "/../app/src/http");
+    let mut read = 0;
+    for file in std::fs::read_dir(http).expect("a folder") {
+        let path = file.expect("a file").path();
+        let Ok(source) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        let mut named = named_adapters(&source).into_iter();
+        let other = named.find(|module| !ADAPTERS_OF_HTTP.contains(module));
+        assert_eq!(other, None, "{}", path.display());
+        read += 1;
+    }
+    assert!(read > 5, "the folder was read");
+    let source = "use keywright_adapters::lock_repo::SqliteLockRepo;";
+    assert_eq!(named_adapters(source), ["lock_repo"]);
+}
+
 #[test]
 fn no_modules_depend_on_each_other_in_a_circle() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
