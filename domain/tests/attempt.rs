@@ -110,6 +110,16 @@ fn a_fence_that_is_not_accepted_is_repeated() {
 }
 
 #[test]
+fn a_write_that_a_report_settles_during_a_pause_ends_the_attempt() {
+    let steps = vec![
+        (Observation::Unknown, Step::Read),
+        (Observation::ReadFailed, Step::Pause),
+        (Observation::NotOwned, Step::ReadOutcome),
+    ];
+    assert_steps(Attempt::for_request(V1), Step::Send(V1), steps);
+}
+
+#[test]
 fn a_recoverer_never_sends_the_update() {
     let steps = vec![
         (Observation::ShadowMissing, Step::Create),

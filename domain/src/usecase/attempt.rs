@@ -17,7 +17,8 @@ pub enum Step {
     CheckOwnership,
     /// Increment the shadow's version, conditional on this version, so that late copies of the update fail.
     Fence(ShadowVersion),
-    /// Wait. Each pause of an attempt is twice as long as the one before, up to a limit.
+    /// Wait, then ask the store whether the intent was closed meanwhile, for instance by a report. Each pause of an attempt is
+    /// twice as long as the one before, up to a limit.
     Pause,
     /// Record that the shadow, at this version, has the write.
     Commit(ShadowVersion),
@@ -54,7 +55,7 @@ pub enum Observation {
     Owned,
     /// The intent is closed, or has a later epoch.
     NotOwned,
-    /// The pause is over.
+    /// The pause is over, and the intent is not known to be closed.
     Paused,
 }
 
@@ -150,6 +151,7 @@ impl Attempt {
                 let reason = self.reason.clone();
                 self.end(Step::Abort(reason, Some(version)))
             }
+            (Phase::Pausing, Observation::NotOwned) => self.end(Step::ReadOutcome),
             (Phase::Pausing, _) => self.read(),
             (Phase::Ended, _) => Step::ReadOutcome,
             _ => {

@@ -54,7 +54,11 @@ impl KeyWrites {
                 Step::Pause => {
                     self.sleep(self.jittered(pause)).await;
                     pause = (pause * 2).min(self.settings.max_backoff);
-                    Observation::Paused
+                    // A report may have settled the write meanwhile, while the shadow still cannot be read.
+                    match self.load_if_owned(&prepared.write).await {
+                        Ok(None) => Observation::NotOwned,
+                        Ok(Some(_)) | Err(_) => Observation::Paused,
+                    }
                 }
                 Step::Commit(version) => return self.commit(prepared, version).await,
                 Step::Abort(reason, version) => return self.abort(prepared, reason, version).await,

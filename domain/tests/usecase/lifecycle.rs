@@ -107,7 +107,7 @@ async fn an_early_report_settles_the_write_and_its_request() {
     harness.write("first", Some(0)).await.expect("written");
     let plan = FaultPlan::default()
         .then(Operation::Update, [Fault::DropAnswer])
-        .then(Operation::Read, [Fault::LoseRequest; 20]);
+        .then(Operation::Read, [Fault::LoseRequest; 64]);
     harness.faults.set(plan);
     let writing = harness.write("key", Some(2));
     let reporting = async {
