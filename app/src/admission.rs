@@ -1,5 +1,6 @@
-//! Who is let in when more is asked than can be done: first by what is in progress altogether, before anybody looks at
-//! credentials or the store, then by whom it is for. Health checks and metrics are always answered.
+//! Admission of requests under load, in two steps: a permit among all requests in progress, before credentials are checked or
+//! the store is asked; then a permit in the quota of the organization and the user. Health checks and metrics are always
+//! admitted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,127 +14,131 @@ use tokio::time::Instant;
 
 use crate::settings::Bounds;
 
-/// So many may wait for a place also where none has become free lately.
+/// This many requests may wait for a permit even if none has become free recently.
 const MIN_WAITING: usize = 16;
 
-/// In how many seconds a source is forgiven all that it may fail at once.
+/// The number of seconds in which a full count of failures decays to zero.
 const FAILURE_WINDOW: f64 = 5.0;
 
-/// How many sources are remembered; beyond that, those whose failures are forgiven are forgotten.
+/// Maximum number of client addresses with a count of failures. Beyond it, addresses whose count has decayed to zero are removed.
 const MAX_SOURCES: usize = 4096;
 
-/// How many requests whose clients have ended what they send may wait for their locks at once.
+/// Maximum number of half-closed clients whose requests wait for their locks.
 const MAX_HALF_CLOSED_WAITS: u64 = 64;
 
 pub(crate) struct Admission {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    max_in_flight: usize,
     waiting: AtomicUsize,
-    pace: Arc<Mutex<DrainEstimator>>,
-    start_time: Duration,
-    in_flight: usize,
-    share: usize,
-    most_failures: f64,
-    shares: Shares,
+    drain_estimator: Arc<Mutex<DrainEstimator>>,
+    start_timeout: Duration,
+    quota: usize,
+    in_flight_by_identity: InFlightByIdentity,
+    max_failures: f64,
     failures: Mutex<HashMap<IpAddr, Failures>>,
-    /// How many waits of half-closed clients have begun.
+    /// The number of waits of half-closed clients that have begun.
     half_closed_waits: watch::Sender<u64>,
 }
 
-/// How many requests of whom are in progress.
-type Shares = Arc<Mutex<HashMap<String, usize>>>;
+/// The number of requests in progress of each organization and user.
+type InFlightByIdentity = Arc<Mutex<HashMap<String, usize>>>;
 
-/// A bucket that failures fill and time empties.
+/// A leaky bucket: each failure adds one, and time drains it.
 struct Failures {
     level: f64,
     at: Instant,
 }
 
-/// A place among all that is in progress, until it is dropped.
+/// A permit among all requests in progress, released on drop.
 pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
-    pace: Arc<Mutex<DrainEstimator>>,
+    drain_estimator: Arc<Mutex<DrainEstimator>>,
 }
 
-/// How many places become free in the time that somebody waits for one: so many may wait.
+/// Estimates how many permits become free within the time that a request may wait for one. That many requests may wait.
 struct DrainEstimator {
     span: Duration,
     since: Instant,
+    /// Permits that have become free in the current span.
     freed: usize,
-    /// In the span before; `None`: too little went on for it to say anything.
-    before: Option<usize>,
+    /// Permits that became free in the span before. `None`: that is too long ago.
+    freed_before: Option<usize>,
 }
 
-/// A place among what is in progress for each of somebody's identities, until it is dropped.
+/// A permit in the quota of each identity of a principal, released on drop.
 pub(crate) struct QuotaPermit {
-    names: Vec<String>,
-    shares: Shares,
+    identities: Vec<String>,
+    in_flight: InFlightByIdentity,
 }
 
 impl Admission {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(bounds.in_flight)),
+            permits: Arc::new(Semaphore::new(bounds.in_flight)),
+            max_in_flight: bounds.in_flight,
             waiting: AtomicUsize::new(0),
-            pace: Arc::new(Mutex::new(DrainEstimator::new(bounds.start_time))),
-            in_flight: bounds.in_flight,
-            start_time: bounds.start_time,
-            share: bounds.share,
-            most_failures: f64::from(bounds.failures),
-            shares: Shares::default(),
+            drain_estimator: Arc::new(Mutex::new(DrainEstimator::new(bounds.start_time))),
+            start_timeout: bounds.start_time,
+            quota: bounds.share,
+            in_flight_by_identity: InFlightByIdentity::default(),
+            max_failures: f64::from(bounds.failures),
             failures: Mutex::default(),
             half_closed_waits: watch::Sender::default(),
         }
     }
 
-    /// A place, as soon as one is free. `None`: none is within the time in which something is to start, or more wait
-    /// already than start in that time.
+    /// Waits for a permit. `None`: none becomes free within [`Bounds::start_time`], or more requests already wait than can
+    /// start in that time.
     pub(crate) async fn permit(&self) -> Option<Permit> {
-        let permit = match self.places.clone().try_acquire_owned() {
+        let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait().await?,
         };
         Some(Permit {
             _permit: permit,
-            pace: self.pace.clone(),
+            drain_estimator: self.drain_estimator.clone(),
         })
     }
 
-    /// Whether a request that comes now gets no place, nor waits for one.
+    /// Whether a request that arrives now would be refused at once.
     pub(crate) fn is_overloaded(&self) -> bool {
-        self.places.available_permits() == 0 && {
-            let waiting = self.waiting.load(Ordering::Relaxed);
-            waiting >= lock(&self.pace).most_waiting(self.in_flight)
-        }
+        self.permits.available_permits() == 0
+            && self.waiting.load(Ordering::Relaxed) >= self.max_waiting()
+    }
+
+    fn max_waiting(&self) -> usize {
+        lock(&self.drain_estimator).max_waiting(self.max_in_flight)
     }
 
     async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        let most = lock(&self.pace).most_waiting(self.in_flight);
-        let _waiting = Waiting::among(&self.waiting, most)?;
-        let free = self.places.clone().acquire_owned();
-        tokio::time::timeout(self.start_time, free).await.ok()?.ok()
+        let _waiting = WaitingGuard::new(&self.waiting, self.max_waiting())?;
+        let permit = self.permits.clone().acquire_owned();
+        let waited = tokio::time::timeout(self.start_timeout, permit).await;
+        waited.ok()?.ok()
     }
 
-    /// A share of the places. `None`: an organization or user of these credentials has all that it may have.
-    pub(crate) fn share(&self, principal: &Principal) -> Option<QuotaPermit> {
-        let mut names: Vec<String> = principal.identities().map(Identity::to_string).collect();
-        // A token and an API key of one organization are one share.
-        names.dedup();
-        let mut shares = lock(&self.shares);
-        let taken = |name: &String| shares.get(name).is_some_and(|n| *n >= self.share);
-        if names.iter().any(taken) {
+    /// `None`: an organization or user of these credentials has its quota of requests in progress.
+    pub(crate) fn quota_permit(&self, principal: &Principal) -> Option<QuotaPermit> {
+        let mut identities: Vec<String> = principal.identities().map(Identity::to_string).collect();
+        // A token and an API key of the same organization count once.
+        identities.dedup();
+        let mut in_flight = lock(&self.in_flight_by_identity);
+        let is_exhausted = |name: &String| in_flight.get(name).is_some_and(|n| *n >= self.quota);
+        if identities.iter().any(is_exhausted) {
             return None;
         }
-        for name in &names {
-            *shares.entry(name.clone()).or_default() += 1;
+        for name in &identities {
+            *in_flight.entry(name.clone()).or_default() += 1;
         }
         Some(QuotaPermit {
-            names,
-            shares: self.shares.clone(),
+            identities,
+            in_flight: self.in_flight_by_identity.clone(),
         })
     }
 
-    /// Notes that a client whose request waits for a lock has ended what it sends. Completes when the wait is to end because
-    /// too many others like it have begun since: such a client may be gone, and holds no share.
+    /// Registers that a client whose request waits for a lock has closed its sending side. Completes when
+    /// [`MAX_HALF_CLOSED_WAITS`] others have registered since, so that the wait ends: such a client may be gone, and has no
+    /// quota permit.
     pub(crate) async fn end_of_half_closed_wait(&self) {
         let mut begun = self.half_closed_waits.subscribe();
         let mut own = 0;
@@ -146,9 +151,9 @@ impl Admission {
         let _ = begun.wait_for(|begun| *begun >= last).await;
     }
 
-    /// Notes that credentials from this source were refused. Whether there were too many of them lately: then it is told
-    /// to come later. Good credentials are let in all the same.
-    pub(crate) fn failed(&self, source: IpAddr) -> bool {
+    /// Counts a request with credentials that are not valid. Returns whether this address has sent too many recently, so that
+    /// the response is 429 instead of 401. Valid credentials from the address are still accepted.
+    pub(crate) fn record_failed_credentials(&self, source: IpAddr) -> bool {
         let (mut sources, now) = (lock(&self.failures), Instant::now());
         if sources.len() >= MAX_SOURCES {
             sources.retain(|_, failures| self.level(failures, now) > 0.0);
@@ -162,7 +167,7 @@ impl Admission {
         });
         failures.level = self.level(failures, now);
         failures.at = now;
-        if failures.level >= self.most_failures {
+        if failures.level >= self.max_failures {
             return true;
         }
         failures.level += 1.0;
@@ -170,38 +175,38 @@ impl Admission {
     }
 
     fn level(&self, failures: &Failures, now: Instant) -> f64 {
-        let forgiven = (now - failures.at).as_secs_f64() * self.most_failures / FAILURE_WINDOW;
-        (failures.level - forgiven).max(0.0)
+        let drained = (now - failures.at).as_secs_f64() * self.max_failures / FAILURE_WINDOW;
+        (failures.level - drained).max(0.0)
     }
 }
 
 impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        let mut shares = lock(&self.shares);
-        for name in &self.names {
-            if let Some(n) = shares.get_mut(name) {
+        let mut in_flight = lock(&self.in_flight);
+        for name in &self.identities {
+            if let Some(n) = in_flight.get_mut(name) {
                 *n -= 1;
                 if *n == 0 {
-                    shares.remove(name);
+                    in_flight.remove(name);
                 }
             }
         }
     }
 }
 
-/// One of those who wait, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts a request that waits for a permit, until it is dropped.
+struct WaitingGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    /// `None`: so many wait already.
-    fn among(all: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let one_more = |n| (n < most).then_some(n + 1);
-        let counted = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        counted.is_ok().then(|| Self(all))
+impl<'a> WaitingGuard<'a> {
+    /// `None`: `max` requests already wait.
+    fn new(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let increment = |n| (n < max).then_some(n + 1);
+        let counted = waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment);
+        counted.is_ok().then(|| Self(waiting))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -213,38 +218,40 @@ impl DrainEstimator {
             span,
             since: Instant::now(),
             freed: 0,
-            before: None,
+            freed_before: None,
         }
     }
 
+    /// Begins a new span if the current one is over.
     fn roll(&mut self) {
         let elapsed = self.since.elapsed();
         if elapsed >= self.span {
-            let recent = elapsed < 2 * self.span;
-            self.before = recent.then_some(self.freed);
+            let is_recent = elapsed < 2 * self.span;
+            self.freed_before = is_recent.then_some(self.freed);
             (self.freed, self.since) = (0, Instant::now());
         }
     }
 
-    fn free(&mut self) {
+    fn record_freed(&mut self) {
         self.roll();
         self.freed += 1;
     }
 
-    /// How many may wait; `places` where nobody knows better.
-    fn most_waiting(&mut self, places: usize) -> usize {
+    /// How many requests may wait. `default`: the estimate for the span before if nothing was measured.
+    fn max_waiting(&mut self, default: usize) -> usize {
         self.roll();
-        let before = self.before.unwrap_or(places);
+        let before = self.freed_before.unwrap_or(default);
         before.max(self.freed).max(MIN_WAITING)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.pace).free();
+        lock(&self.drain_estimator).record_freed();
     }
 }
 
+/// Locks a mutex, also after a panic of another holder: each update of these counts is complete when a panic can occur.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -271,113 +278,122 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_finds_no_place_in_time_is_turned_away() {
+    async fn a_request_without_a_permit_in_time_is_refused() {
         let admission = admission();
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..3 {
-            places.push(admission.permit().await.expect("a place"));
+            permits.push(admission.permit().await.expect("a permit"));
         }
         let start = Instant::now();
         assert!(admission.permit().await.is_none());
         assert_eq!(start.elapsed(), Bounds::default().start_time);
-        places.pop();
+        permits.pop();
         assert!(admission.permit().await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_wait_than_can_start_in_time() {
+    async fn at_most_as_many_wait_as_can_start_in_time() {
         let admission = Arc::new(admission());
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..3 {
-            places.push(admission.permit().await.expect("a place"));
+            permits.push(admission.permit().await.expect("a permit"));
         }
         assert!(!admission.is_overloaded(), "one more may wait");
         let start = Instant::now();
-        let mut asking = tokio::task::JoinSet::new();
+        let mut requests = tokio::task::JoinSet::new();
         for _ in 0..MIN_WAITING + 5 {
             let admission = admission.clone();
-            asking.spawn(async move { (admission.permit().await.is_some(), start.elapsed()) });
+            requests.spawn(async move { (admission.permit().await.is_some(), start.elapsed()) });
         }
         tokio::task::yield_now().await;
         assert!(admission.is_overloaded());
-        let asked = asking.join_all().await;
-        assert!(asked.iter().all(|(admitted, _)| !admitted));
-        let at_once = asked.iter().filter(|(_, after)| after.is_zero());
+        let outcomes = requests.join_all().await;
+        assert!(outcomes.iter().all(|(admitted, _)| !admitted));
+        let at_once = outcomes.iter().filter(|(_, after)| after.is_zero());
         assert_eq!(at_once.count(), 5);
-        assert!(!admission.is_overloaded(), "nobody waits any more");
+        assert!(!admission.is_overloaded(), "none waits any more");
     }
 
     #[test]
-    fn nobody_has_more_than_a_share_by_any_of_their_credentials() {
+    fn the_quota_counts_all_credentials_of_an_identity() {
         let admission = admission();
         let acme = Identity::Organization(OrganizationId::new("acme").expect("an id"));
         let alice = Principal::of(user("alice"));
         let both = Principal::of_both(user("bob"), acme.clone());
-        let held = [admission.share(&alice), admission.share(&alice)];
+        let held = [
+            admission.quota_permit(&alice),
+            admission.quota_permit(&alice),
+        ];
         assert!(held.iter().all(Option::is_some));
-        assert!(admission.share(&alice).is_none());
+        assert!(admission.quota_permit(&alice).is_none());
         let of_acme = [
-            admission.share(&both),
-            admission.share(&Principal::of(acme.clone())),
+            admission.quota_permit(&both),
+            admission.quota_permit(&Principal::of(acme.clone())),
         ];
         assert!(of_acme.iter().all(Option::is_some));
-        assert!(admission.share(&both).is_none(), "acme has its share");
-        let bob = admission.share(&Principal::of(user("bob")));
-        assert!(bob.is_some(), "bob himself has one left");
+        assert!(
+            admission.quota_permit(&both).is_none(),
+            "acme has its quota"
+        );
+        let bob = admission.quota_permit(&Principal::of(user("bob")));
+        assert!(bob.is_some(), "bob has some left");
         drop(of_acme);
         let twice = Principal::of_both(acme.clone(), acme);
-        let of_acme = [admission.share(&twice), admission.share(&twice)];
-        assert!(of_acme.iter().all(Option::is_some), "one share each");
+        let of_acme = [
+            admission.quota_permit(&twice),
+            admission.quota_permit(&twice),
+        ];
+        assert!(of_acme.iter().all(Option::is_some), "each counts once");
         drop((held, of_acme, bob));
-        assert!(lock(&admission.shares).is_empty());
+        assert!(lock(&admission.in_flight_by_identity).is_empty());
     }
 
     #[tokio::test]
-    async fn the_oldest_wait_of_a_half_closed_client_ends_when_there_are_too_many() {
+    async fn too_many_half_closed_waits_end_the_oldest() {
         let admission = admission();
         let mut waits: Vec<_> = (0..=MAX_HALF_CLOSED_WAITS)
             .map(|_| Box::pin(admission.end_of_half_closed_wait()))
             .collect();
         let last = waits.len() - 1;
-        let mut is_over = |n: usize| {
+        let mut has_ended = |n: usize| {
             let mut task = Context::from_waker(Waker::noop());
             waits[n].as_mut().poll(&mut task).is_ready()
         };
         for n in 0..last {
-            assert!(!is_over(n), "{n}");
+            assert!(!has_ended(n), "{n}");
         }
-        assert!(!is_over(last), "the newest goes on");
-        assert!(is_over(0), "the oldest ends");
-        assert!(!is_over(1));
+        assert!(!has_ended(last), "the newest continues");
+        assert!(has_ended(0), "the oldest ends");
+        assert!(!has_ended(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_of_a_source_are_forgiven_with_time() {
+    async fn failures_of_an_address_decay() {
         let admission = admission();
         let [source, other] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
         for _ in 0..50 {
-            assert!(!admission.failed(source));
+            assert!(!admission.record_failed_credentials(source));
         }
-        assert!(admission.failed(source));
+        assert!(admission.record_failed_credentials(source));
         assert!(
-            !admission.failed(other),
-            "others have nothing to do with it"
+            !admission.record_failed_credentials(other),
+            "other addresses are not affected"
         );
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..10 {
-            assert!(!admission.failed(source));
+            assert!(!admission.record_failed_credentials(source));
         }
-        assert!(admission.failed(source));
+        assert!(admission.record_failed_credentials(source));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sources_are_forgotten_when_there_are_too_many() {
+    async fn the_number_of_addresses_is_bounded() {
         let admission = admission();
         for n in 0..10_000_u32 {
-            admission.failed(IpAddr::from(n.to_be_bytes()));
+            admission.record_failed_credentials(IpAddr::from(n.to_be_bytes()));
         }
         assert!(lock(&admission.failures).len() <= MAX_SOURCES);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!admission.failed(IpAddr::from([1, 2, 3, 4])));
+        assert!(!admission.record_failed_credentials(IpAddr::from([1, 2, 3, 4])));
     }
 }

@@ -1,4 +1,4 @@
-//! Connections, their bounds and their end.
+//! The accept loop: it bounds the number of connections, serves them, and drains them at shutdown.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -17,29 +17,28 @@ use tracing::{debug, info, warn};
 use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::http::{ParserAnswers, Refusals};
+use crate::http::{ParserErrorContext, ParserErrorStream};
 use crate::settings::Settings;
 use crate::signals::Stop;
 
-/// A connection that has been idle for less is not closed for another one: its first request may be on the way through the
-/// network.
+/// How long a connection must have been idle before it is closed for another one: its first request may still be on the way.
 const MIN_IDLE: Duration = Duration::from_secs(1);
 
-/// How long to wait when the system has no file descriptor left.
+/// The pause after an error of `accept`, for instance because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a connection without a place looks for an idle one that can make room.
-const EVICTION_PAUSE: Duration = Duration::from_millis(50);
+/// How often a connection that waits for a permit looks for an idle connection to close.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many handles of ended connections are kept before they are looked for, beside as many as there are connections.
+/// Handles of ended connections are removed when there are this many more than twice the open connections.
 const SPARE_HANDLES: usize = 64;
 
-/// How much longer than a request draining may take.
+/// How much longer draining may take than a request.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
-/// Serves until `stop` ends. Then it takes requests for [`Settings::drain_delay`] more while `/readyz` answers 503, unless
-/// it was told to stop at once; after that it takes no more connections, lets requests and use cases come to their
-/// end, and gives up on those that take longer than a request may.
+/// Serves until `stop` completes. Unless that is [`Stop::Now`], it then continues for [`Settings::drain_delay`] while `/readyz`
+/// responds 503. After that it accepts no more connections and lets requests and use cases finish, at most for the request
+/// timeout plus a margin.
 pub(crate) async fn run(
     listener: TcpListener,
     app: Arc<App>,
@@ -55,7 +54,7 @@ pub(crate) async fn run(
         };
         app.work.announce_stop();
         if stop == Stop::AfterDrainDelay && !settings.drain_delay.is_zero() {
-            info!(delay = ?settings.drain_delay, "stopping: not ready any more, requests are taken for the drain delay");
+            info!(delay = ?settings.drain_delay, "stopping: not ready any more; requests are served during the drain delay");
             tokio::select! {
                 () = tokio::time::sleep(settings.drain_delay) => {}
                 () = accepting => {}
@@ -72,7 +71,9 @@ pub(crate) async fn run(
     let timeout = settings.protocol.request_timeout + DRAIN_MARGIN;
     match tokio::time::timeout(timeout, finish).await {
         Ok(()) => info!("stopped"),
-        Err(_) => warn!("stopped before all was finished; writes are taken up at the next start"),
+        Err(_) => warn!(
+            "stopped before all requests had finished; their writes are recovered at the next start"
+        ),
     }
 }
 
@@ -81,98 +82,106 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
     let mut parser = http1::Builder::new();
     parser
         .timer(TokioTimer::new())
-        // The stream has deadlines of its own, which tell an idle connection from a slow head.
+        // `ClientStream` has timeouts of its own, which distinguish an idle connection from a slow head.
         .header_read_timeout(None)
         .max_buf_size(bounds.headers)
         .half_close(true)
         .keep_alive(true);
-    let refusals = Arc::new(Refusals {
+    let parser_errors = Arc::new(ParserErrorContext {
         ids: app.ids.clone(),
         max_head: bounds.headers,
         metrics: Some(app.metrics.clone()),
     });
-    let mut places = Places::new(bounds.connections);
+    let mut connections = Connections::new(bounds.connections);
     loop {
         let Some((stream, peer)) = accept(listener).await else {
             continue;
         };
-        let Some(place) = places.take().await else {
+        let Some(permit) = connections.permit().await else {
             return;
         };
         app.metrics.connected();
         let state = Arc::new(ConnectionState::new());
         let stream = ClientStream::new(stream, state.clone(), &bounds);
-        let stream = ParserAnswers::new(stream, refusals.clone(), state.clone());
+        let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
             let (app, connection) = (app.clone(), connection.clone());
-            // At once: the parser may read the body before it polls what answers.
+            // Not in the future: the parser may read the body before it polls that.
             let hides_length = connection.begin_request(&request);
-            // Boxed: a connection has room for the future of its service also while it is idle.
+            // Boxed: a connection holds room for the future of its service also while it is idle.
             Box::pin(async move {
                 Ok::<_, Infallible>(
-                    http::answer(&app, &connection, peer, request, hides_length).await,
+                    http::handle(&app, &connection, peer, request, hides_length).await,
                 )
             })
         });
         let served = parser.serve_connection(TokioIo::new(stream), serve);
         let served = graceful.watch(served);
         let task = tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Err(error) = served.await {
-                debug!(%error, "a connection ended early");
+                debug!(%error, "a connection failed");
             }
         });
-        places.open.push((state, task.abort_handle()));
+        connections.open.push(OpenConnection {
+            state,
+            task: task.abort_handle(),
+        });
     }
 }
 
-/// At most so many connections at once.
-struct Places {
-    free: Arc<Semaphore>,
-    cap: usize,
-    /// Those that were accepted; some of them may have ended since.
-    open: Vec<(Arc<ConnectionState>, AbortHandle)>,
+/// The connections, at most `max` at once.
+struct Connections {
+    permits: Arc<Semaphore>,
+    max: usize,
+    /// Connections that were accepted. Some of them may have ended.
+    open: Vec<OpenConnection>,
 }
 
-impl Places {
-    fn new(cap: usize) -> Self {
+struct OpenConnection {
+    state: Arc<ConnectionState>,
+    task: AbortHandle,
+}
+
+impl Connections {
+    fn new(max: usize) -> Self {
         Self {
-            free: Arc::new(Semaphore::new(cap)),
-            cap,
+            permits: Arc::new(Semaphore::new(max)),
+            max,
             open: Vec::new(),
         }
     }
 
-    /// A place for a connection. Where none is free, the connection that has been idle for longest is closed; where all
-    /// of them are busy, or idle only for a moment, one of them is waited for. `None` is not expected: it says that the semaphore
-    /// is closed.
-    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
-        // The handle of a task that has ended still holds its memory.
-        let busy = self.cap - self.free.available_permits();
+    /// Waits for the permit of a new connection. If none is free, it closes the longest idle connection, or waits until one ends
+    /// or has been idle for [`MIN_IDLE`]. `None`: the semaphore is closed, which does not happen.
+    async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        // The handle of an ended task still holds its memory.
+        let busy = self.max - self.permits.available_permits();
         if self.open.len() > 2 * busy + SPARE_HANDLES {
-            self.forget_ended();
+            self.remove_ended();
         }
         loop {
-            if let Ok(place) = self.free.clone().try_acquire_owned() {
-                return Some(place);
+            if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+                return Some(permit);
             }
             self.evict_longest_idle();
-            let waiting = self.free.clone().acquire_owned();
-            if let Ok(place) = tokio::time::timeout(EVICTION_PAUSE, waiting).await {
-                return place.ok();
+            let waiting = self.permits.clone().acquire_owned();
+            if let Ok(permit) = tokio::time::timeout(EVICTION_INTERVAL, waiting).await {
+                return permit.ok();
             }
         }
     }
 
-    fn forget_ended(&mut self) {
-        self.open.retain(|(_, task)| !task.is_finished());
+    fn remove_ended(&mut self) {
+        self.open
+            .retain(|connection| !connection.task.is_finished());
     }
 
     fn evict_longest_idle(&mut self) {
-        self.forget_ended();
+        self.remove_ended();
         let idle = { self.open.iter() }
-            .filter_map(|(state, _)| Some((state.idle_since()?, state)))
+            .filter_map(|connection| Some((connection.state.idle_since()?, &connection.state)))
             .filter(|(since, _)| since.elapsed() >= MIN_IDLE);
         if let Some((_, state)) = idle.min_by_key(|(since, _)| *since) {
             state.evict();
@@ -183,7 +192,7 @@ impl Places {
 async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
-            // Answers are small and must not wait for more to come.
+            // Responses are small and must not wait for more bytes.
             let _ = stream.set_nodelay(true);
             Some((stream, peer.ip()))
         }

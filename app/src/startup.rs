@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::http::{ParserAnswers, Refusals};
+use crate::http::{ParserErrorContext, ParserErrorStream};
 use crate::settings::Bounds;
 
 /// Connections at once.
@@ -32,7 +32,7 @@ pub(crate) async fn answer_health_checks(
     ids: Arc<dyn IdGenerator>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let refusals = Arc::new(Refusals {
+    let parser_errors = Arc::new(ParserErrorContext {
         ids: ids.clone(),
         max_head: bounds.headers,
         metrics: None,
@@ -45,11 +45,11 @@ pub(crate) async fn answer_health_checks(
         };
         let state = Arc::new(ConnectionState::new());
         let stream = ClientStream::new(stream, state.clone(), bounds);
-        let stream = ParserAnswers::new(stream, refusals.clone(), state.clone());
+        let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
         let ids = ids.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
             let _ = state.begin_request(&request);
-            let answer = http::answer_at_start(&*ids, &request);
+            let answer = http::handle_during_startup(&*ids, &request);
             if !request.body().is_end_stream() {
                 state.leave_body_unread();
             }

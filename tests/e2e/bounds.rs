@@ -161,7 +161,7 @@ async fn a_use_case_that_panics_is_a_500_and_leaves_nothing_behind() {
         assert_eq!(answer.status, expected, "{slot}: {}", answer.text);
     }
     let log = program.log();
-    assert_eq!(log.matches("did not come to its end").count(), 3, "{log}");
+    assert_eq!(log.matches("did not complete").count(), 3, "{log}");
     assert!(
         log.contains("at once") && log.contains("after a while"),
         "{log}"
@@ -595,6 +595,9 @@ async fn the_end_does_not_wait_for_ever_for_a_client() {
     } = world;
     let (status, log) = program.stop();
     assert!(status.success(), "{log}");
-    assert!(log.contains("stopped before all was finished"), "{log}");
+    assert!(
+        log.contains("stopped before all requests had finished"),
+        "{log}"
+    );
     drop((folder, half_a_body));
 }

@@ -101,7 +101,7 @@ async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
     let ready = program.request("GET", "/readyz").send().await;
     assert_eq!(ready.status, 503);
     assert!(
-        ready.text.contains("nobody answers for shadows"),
+        ready.text.contains("no shadow service answers"),
         "{ready:?}"
     );
     let shadows = ["--broker", &url, "--behaviour", "all:latency=0s"];

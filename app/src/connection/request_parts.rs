@@ -1,18 +1,18 @@
-//! Where the head and the body of each request end in the bytes of a connection.
+//! Finds the ends of heads and bodies in the bytes of a connection.
 //!
-//! The parser is given the bytes of one part at a time. So it is known whether it holds the beginning of another request,
-//! and which header lines belong to which request.
+//! The parser gets the bytes of one part at a time. So it never buffers the beginning of another request, and each header line
+//! is attributed to its request.
 
 use memchr::memchr;
 
-/// The longest chunk size that is accepted, in hexadecimal digits, leading zeros included: as many as 64 bits have.
+/// Maximum number of hexadecimal digits of a chunk size, leading zeros included: those of 64 bits.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Follows the requests of one connection.
+/// The position in the requests of one connection.
 #[derive(Default)]
 pub(super) struct RequestParts {
     part: Part,
-    /// `Content-Length` lines in the current head.
+    /// The number of `Content-Length` lines in the current head.
     content_lengths: u32,
 }
 
@@ -20,10 +20,10 @@ pub(super) struct RequestParts {
 enum Part {
     Head {
         line: Line,
-        /// Whether a line with text has ended. Empty lines before it do not end the head (RFC 9112, section 2.2).
+        /// A non-empty line has ended. Empty lines before it do not end the head (RFC 9112, section 2.2).
         has_text: bool,
     },
-    /// A body with so many bytes left.
+    /// A body of known length, with this number of bytes left.
     Length(u64),
     Chunked(Chunked),
 }
@@ -37,7 +37,7 @@ impl Default for Part {
     }
 }
 
-/// A place in a chunked body (RFC 9112, section 7.1).
+/// A position in a chunked body (RFC 9112, section 7.1).
 enum Chunked {
     Size {
         digits: u8,
@@ -46,19 +46,19 @@ enum Chunked {
     /// The rest of a line with a chunk size.
     SizeEnd(u64),
     Data(u64),
-    /// The line end behind the data.
+    /// The line end after the data.
     DataEnd,
     Trailer(Line),
     End,
 }
 
-/// The beginning of the current line.
+/// The current line, as far as it has arrived.
 #[derive(Default)]
 struct Line {
-    /// How many bytes it has so far, at most [`u8::MAX`].
+    /// The number of bytes so far, at most [`u8::MAX`].
     length: u8,
     last: u8,
-    /// How many bytes of [`CONTENT_LENGTH`] it begins with.
+    /// How many bytes of [`CONTENT_LENGTH`] the line begins with.
     matched: u8,
 }
 
@@ -69,14 +69,14 @@ const CONTENT_LENGTH: &[u8] = b"content-length:";
 pub(super) struct InvalidChunk(pub(super) &'static str);
 
 impl RequestParts {
-    /// The next byte is the first one of a head.
+    /// The next byte is the first of a head.
     pub(super) fn begin_head(&mut self) {
         *self = Self::default();
     }
 
-    /// The head has ended. `length`: bytes of the body; `None`: it is chunked.
+    /// The head has ended. `length`: the length of the body in bytes. `None`: the body is chunked.
     ///
-    /// Answers how many `Content-Length` lines the head has.
+    /// Returns the number of `Content-Length` lines in the head.
     pub(super) fn begin_body(&mut self, length: Option<u64>) -> u32 {
         self.part = match length {
             Some(length) => Part::Length(length),
@@ -94,11 +94,11 @@ impl RequestParts {
         }
     }
 
-    /// How many of these bytes belong to the current part: at least one, unless there are none. Where the parser asks for
-    /// more than the part has, it gets all of them, so that it never waits for bytes that have arrived.
+    /// Returns how many of these bytes the parser gets: those of the current part, at least one unless `bytes` is empty. If the
+    /// part has ended and the parser still reads, it gets all bytes, so that it never waits for bytes that have arrived.
     ///
     /// # Errors
-    /// The parser must not see the bytes.
+    /// The bytes break a rule that the parser does not enforce. It must not get them.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         match &mut self.part {
             Part::Head { line, has_text } => {
@@ -147,8 +147,8 @@ impl Chunked {
                     }
                 },
                 Self::SizeEnd(size) => {
-                    let (length, is_over) = through_line_feed(rest);
-                    if is_over {
+                    let (length, has_ended) = through_line_feed(rest);
+                    if has_ended {
                         *self = match *size {
                             0 => Self::Trailer(Line::default()),
                             size => Self::Data(size),
@@ -165,8 +165,8 @@ impl Chunked {
                     length
                 }
                 Self::DataEnd => {
-                    let (length, is_over) = through_line_feed(rest);
-                    if is_over {
+                    let (length, has_ended) = through_line_feed(rest);
+                    if has_ended {
                         *self = Self::Size { digits: 0, size: 0 };
                     }
                     length
@@ -198,7 +198,6 @@ fn through_line_feed(bytes: &[u8]) -> (usize, bool) {
     }
 }
 
-/// A line that has ended.
 struct EndedLine {
     is_empty: bool,
     is_content_length: bool,
@@ -206,20 +205,20 @@ struct EndedLine {
 }
 
 impl Line {
-    /// Reads up to the end of the line: how many bytes, and the line if it has ended.
+    /// Reads up to the end of the line. Returns the number of bytes, and the line if it has ended.
     fn read(&mut self, bytes: &[u8]) -> (usize, Option<EndedLine>) {
-        let (length, is_over) = through_line_feed(bytes);
-        let text = &bytes[..length - usize::from(is_over)];
+        let (length, has_ended) = through_line_feed(bytes);
+        let text = &bytes[..length - usize::from(has_ended)];
         let matched = usize::from(self.matched);
         if matched == usize::from(self.length) {
             let name = &CONTENT_LENGTH[matched..];
-            let same = { text.iter().zip(name) }.take_while(|(a, b)| a.eq_ignore_ascii_case(b));
-            self.matched += u8::try_from(same.count()).unwrap_or_default();
+            let equal = { text.iter().zip(name) }.take_while(|(a, b)| a.eq_ignore_ascii_case(b));
+            self.matched += u8::try_from(equal.count()).unwrap_or_default();
         }
-        let grown = usize::from(self.length).saturating_add(text.len());
-        self.length = u8::try_from(grown).unwrap_or(u8::MAX);
+        let total = usize::from(self.length).saturating_add(text.len());
+        self.length = u8::try_from(total).unwrap_or(u8::MAX);
         self.last = text.last().copied().unwrap_or(self.last);
-        if !is_over {
+        if !has_ended {
             return (length, None);
         }
         let line = std::mem::take(self);
@@ -239,7 +238,7 @@ mod tests {
 
     const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 3\r\n\r\n";
 
-    /// Takes a part that is known from text that arrives in pieces of a size.
+    /// Takes `part` from the front of `text`, which arrives in pieces of `piece` bytes.
     fn take_part(parts: &mut RequestParts, text: &mut &[u8], part: &str, piece: usize) {
         let mut left = part.len();
         while left > 0 {
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_ends_where_the_next_one_begins_in_pieces_of_any_size() {
+    fn finds_the_ends_of_parts_in_pieces_of_any_size() {
         let chunked = "5;a=\"\r\"\r\n\n\r\n\r\n\r\n0c \r\n{\n\nHost: b\n}\r\n000\r\nX: y\r\nContent-Length: 1\r\n\r\n";
         let requests = [
             (HEAD, Some(3), "\n\r\n", 1),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parser_that_asks_for_more_gets_what_has_arrived() {
+    fn a_parser_that_reads_beyond_a_part_gets_all_bytes() {
         let mut parts = RequestParts::default();
         for length in [Some(0), Some(1), None] {
             parts.begin_body(length);
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_the_parser_would_accept_are_refused() {
+    fn rejects_invalid_chunks_that_the_parser_accepts() {
         for (body, is_valid) in [
             ("0000000000000001\r\nx\r\n0000000000000000\r\n\r\n", true),
             ("00000000000000001\r\nx\r\n0\r\n\r\n", false),

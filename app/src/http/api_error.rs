@@ -1,4 +1,4 @@
-//! Every error that a client can get: one table from what happened to what is answered.
+//! The errors of the API: one table from the cause to status, message, reason and headers.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,58 +16,66 @@ use serde::Serialize;
 use tracing::{error, info};
 use utoipa::ToSchema;
 
-use super::Answer;
-use super::answer::{json, location, to_json};
+use super::response::{HttpResponse, json, to_json, write_location};
 
-/// Why a request is not answered with 200.
+/// Why the response to a request is an error.
 #[derive(Debug)]
 pub(super) enum ApiError {
-    /// The request itself is wrong; the text says what to change.
+    /// The request is invalid. The message says what to change.
     BadRequest(Cow<'static, str>),
-    /// It is not even clear where the request ends, so that the connection is closed.
-    Unframed(Cow<'static, str>),
-    /// Its line and headers are too large; how many bytes they may have.
+    /// The request is not valid HTTP or its end is not known. The connection is closed.
+    Malformed(Cow<'static, str>),
+    /// The request line and headers exceed this number of bytes.
     HeadTooLarge(usize),
     Unauthorized,
     Forbidden,
     NotFound,
+    /// The path has only these methods.
     MethodNotAllowed(&'static str),
     BodyTooSlow,
-    /// The body has a transfer coding beside `chunked`.
+    /// The body has a transfer coding other than `chunked`.
     UnknownTransferCoding,
     /// The body is compressed.
     EncodedBody,
+    /// The lock has no thing yet.
     NotProvisioned,
-    /// The write to take back is over, and how.
+    /// The write to withdraw has already ended, in this state.
     AlreadyEnded(&'static str),
+    /// The body exceeds this number of bytes.
     BodyTooLarge(usize),
     NotJson,
+    /// The key index is not below this capacity of the lock.
     IndexBeyondCapacity(u64),
     TooManyOpenWrites,
-    /// All that one organization or user may have in progress is.
-    ShareTaken,
-    /// Too many credentials from one source were refused.
+    /// Too many requests of one organization or user are in progress.
+    QuotaExceeded,
+    /// Too many requests from one address had credentials that are not valid.
     TooManyFailures,
     Internal,
+    /// The shadow update failed.
     NotUpdated(FailureReason),
+    /// Too many requests are in progress, at the service or for the lock.
     Busy,
-    /// An earlier request of the same name is not over, or wanted something else.
+    /// An earlier request with the same idempotency key is in progress.
     StillRunning,
+    /// An earlier request with the same idempotency key had another command.
     OtherCommand,
-    /// Another write of the lock has to be decided first.
-    AfterUndecided(Undecided),
+    /// The outcome of an earlier write of the lock has to be resolved first.
+    AfterUndecided(UndecidedWrite),
     Unavailable,
-    /// No work is taken, and why.
+    /// The service does not accept work, for this reason.
     NotReady(&'static str),
-    Undecided(Undecided),
+    /// The outcome is not known at the deadline of the request.
+    Undecided(UndecidedWrite),
 }
 
-/// A write whose outcome is not known yet, and after how long it is.
+/// A write whose outcome is not known yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Undecided {
+pub(super) struct UndecidedWrite {
     pub(super) lock: LockId,
     pub(super) write: WriteId,
-    pub(super) within: Duration,
+    /// When the recoverer takes the write over: after the lease of its intent.
+    pub(super) lease: Duration,
 }
 
 /// The body of every error.
@@ -76,32 +84,34 @@ pub(super) struct Undecided {
 pub(super) struct Body<'a> {
     /// Always false.
     success: bool,
-    /// The name of the status.
+    /// The reason phrase of the status.
     error: &'a str,
-    /// What is wrong, and what to change.
+    /// What is wrong and what to change.
     message: &'a str,
     /// The HTTP status.
     code: u16,
-    /// The cause, for programs. Causes are added over time.
+    /// The cause, for programs. Later versions may add causes.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
 }
 
-/// When to ask again.
-const SOON: Duration = Duration::from_secs(1);
-const AFTER_THE_LOCK: Duration = Duration::from_secs(30);
+/// `Retry-After` of a request that can succeed when others have ended.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// `Retry-After` of a request that can succeed when the lock has settled a write.
+const RETRY_AFTER_LOCK: Duration = Duration::from_secs(30);
 
 impl ApiError {
-    /// The table. The texts of 401, 403, 404 and 502 are the vendor's to the letter.
-    fn row(&self) -> (StatusCode, Cow<'static, str>) {
+    /// The messages of 401, 403, 404 and 502 are the vendor's, verbatim.
+    fn status_and_message(&self) -> (StatusCode, Cow<'static, str>) {
         use StatusCode as S;
         let fixed = |status, text| (status, Cow::Borrowed(text));
         match self {
-            Self::BadRequest(text) | Self::Unframed(text) => (S::BAD_REQUEST, text.clone()),
-            Self::HeadTooLarge(most) => (
+            Self::BadRequest(text) | Self::Malformed(text) => (S::BAD_REQUEST, text.clone()),
+            Self::HeadTooLarge(max) => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 format!(
-                    "The request line and the headers may have {most} bytes and 100 headers at most"
+                    "The request line and headers must have at most {max} bytes and 100 headers"
                 )
                 .into(),
             ),
@@ -116,11 +126,11 @@ impl ApiError {
             Self::NotFound => fixed(S::NOT_FOUND, "The requested resource was not found"),
             Self::MethodNotAllowed(allowed) => (
                 S::METHOD_NOT_ALLOWED,
-                format!("This path is asked with {allowed}").into(),
+                format!("This path allows {allowed}").into(),
             ),
             Self::BodyTooSlow => fixed(
                 S::REQUEST_TIMEOUT,
-                "The body did not arrive in time; send it at once",
+                "The body did not arrive in time; send it without pauses",
             ),
             Self::NotProvisioned => fixed(
                 S::CONFLICT,
@@ -128,19 +138,19 @@ impl ApiError {
             ),
             Self::AlreadyEnded(state) => (
                 S::CONFLICT,
-                format!("The write is over: it is {state}").into(),
+                format!("The write has already ended: it is {state}").into(),
             ),
             Self::StillRunning => fixed(
                 S::CONFLICT,
-                "An earlier request with this Idempotency-Key is in progress; ask again when it is answered",
+                "An earlier request with this Idempotency-Key is in progress; try again when it has been answered",
             ),
             Self::OtherCommand => fixed(
                 S::UNPROCESSABLE_ENTITY,
-                "This Idempotency-Key was used for another command; choose a new one for each",
+                "This Idempotency-Key was used for another command; use a new key for each command",
             ),
-            Self::BodyTooLarge(most) => (
+            Self::BodyTooLarge(max) => (
                 S::PAYLOAD_TOO_LARGE,
-                format!("The body may have {most} bytes at most").into(),
+                format!("The body must have at most {max} bytes").into(),
             ),
             Self::UnknownTransferCoding => fixed(
                 S::NOT_IMPLEMENTED,
@@ -163,19 +173,19 @@ impl ApiError {
             ),
             Self::TooManyOpenWrites => fixed(
                 S::TOO_MANY_REQUESTS,
-                "The lock has too many open writes; wait until it has settled some, or take some back",
+                "The lock has too many open writes; wait until it has settled some, or withdraw some",
             ),
-            Self::ShareTaken => fixed(
+            Self::QuotaExceeded => fixed(
                 S::TOO_MANY_REQUESTS,
-                "Too many of your requests are in progress; nothing was done, try again when some are answered",
+                "Too many of your requests are in progress; nothing was done, try again when some have been answered",
             ),
             Self::TooManyFailures => fixed(
                 S::TOO_MANY_REQUESTS,
-                "Too many requests with credentials that are not valid; check them before you try again",
+                "Too many requests with invalid credentials; check them before you try again",
             ),
             Self::Internal => fixed(
                 S::INTERNAL_SERVER_ERROR,
-                "Something went wrong here; the request id in X-Request-Id helps to find it",
+                "An internal error occurred; the operator finds it in the log by the id in X-Request-Id",
             ),
             Self::NotUpdated(_) => fixed(S::BAD_GATEWAY, "Failed to update device shadow"),
             Self::Busy => fixed(
@@ -205,7 +215,7 @@ impl ApiError {
             Self::StillRunning => Some("StillRunning"),
             Self::OtherCommand => Some("IdempotencyKeyReused"),
             Self::TooManyOpenWrites => Some("TooManyOpenWrites"),
-            Self::ShareTaken => Some("TooManyInProgress"),
+            Self::QuotaExceeded => Some("TooManyInProgress"),
             Self::TooManyFailures => Some("TooManyFailures"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
@@ -217,25 +227,25 @@ impl ApiError {
         Some(match self {
             Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
-            Self::TooManyOpenWrites => (RETRY_AFTER, seconds(AFTER_THE_LOCK)),
-            Self::ShareTaken | Self::TooManyFailures => (RETRY_AFTER, seconds(SOON)),
+            Self::TooManyOpenWrites => (RETRY_AFTER, seconds(RETRY_AFTER_LOCK)),
+            Self::QuotaExceeded | Self::TooManyFailures => (RETRY_AFTER, seconds(RETRY_SOON)),
             Self::StillRunning | Self::Busy | Self::Unavailable | Self::NotReady(_) => {
-                (RETRY_AFTER, seconds(SOON))
+                (RETRY_AFTER, seconds(RETRY_SOON))
             }
             Self::Undecided(write) | Self::AfterUndecided(write) => {
-                (RETRY_AFTER, seconds(write.within))
+                (RETRY_AFTER, seconds(write.lease))
             }
             Self::EncodedBody => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-            // What is left of the body is not read.
+            // The rest of the body is not read.
             Self::BodyTooSlow
             | Self::BodyTooLarge(_)
-            | Self::Unframed(_)
+            | Self::Malformed(_)
             | Self::UnknownTransferCoding => (CONNECTION, HeaderValue::from_static("close")),
             _ => return None,
         })
     }
 
-    /// The headers that come with it, besides those of every answer.
+    /// The headers of the response, besides those of every response.
     pub(super) fn header_names(&self) -> Vec<String> {
         let undecided = matches!(self, Self::Undecided(_) | Self::AfterUndecided(_));
         let location = undecided.then_some(LOCATION);
@@ -248,7 +258,7 @@ impl ApiError {
     }
 
     pub(super) fn status_and_body(&self) -> (StatusCode, Vec<u8>) {
-        let (status, message) = self.row();
+        let (status, message) = self.status_and_message();
         let body = Body {
             success: false,
             error: match self {
@@ -262,15 +272,15 @@ impl ApiError {
         (status, to_json(&body))
     }
 
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn into_response(self) -> HttpResponse {
         let (status, body) = self.status_and_body();
-        let mut answer = json(status, body);
-        answer.headers_mut().extend(self.header());
+        let mut response = json(status, body);
+        response.headers_mut().extend(self.header());
         if let Self::Undecided(undecided) | Self::AfterUndecided(undecided) = self {
-            let location = location(undecided.lock, undecided.write);
-            answer.headers_mut().insert(LOCATION, location);
+            let location = write_location(undecided.lock, undecided.write);
+            response.headers_mut().insert(LOCATION, location);
         }
-        answer
+        response
     }
 }
 
@@ -280,7 +290,7 @@ impl From<InvalidValue> for ApiError {
     }
 }
 
-/// The client learns one text whatever the cause; the log has the cause.
+/// Every refusal has the same message for the client. The log has the cause.
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         match error {
@@ -289,7 +299,7 @@ impl From<AuthError> for ApiError {
                 Self::Unauthorized
             }
             AuthError::Unavailable(_) => {
-                error!(%error, "nobody is let in");
+                error!(%error, "credentials cannot be verified");
                 Self::Unavailable
             }
         }
@@ -331,13 +341,9 @@ impl From<ReadError> for ApiError {
 }
 
 impl ApiError {
-    /// `lease`: after that long, somebody finds out what is not known yet.
+    /// `lease`: when the recoverer takes over a write whose outcome is not known.
     pub(super) fn of_write(error: WriteError, lock: LockId, lease: Duration) -> Self {
-        let undecided = |write| Undecided {
-            lock,
-            write,
-            within: lease,
-        };
+        let undecided = |write| UndecidedWrite { lock, write, lease };
         match error {
             WriteError::Rejected(rejection) => rejection.into(),
             WriteError::Busy { undecided: None } => Self::Busy,
@@ -358,11 +364,7 @@ impl ApiError {
         write: WriteId,
         lease: Duration,
     ) -> Self {
-        let undecided = Undecided {
-            lock,
-            write,
-            within: lease,
-        };
+        let undecided = UndecidedWrite { lock, write, lease };
         match error {
             WithdrawError::Rejected(rejection) => rejection.into(),
             WithdrawError::NotFound => Self::NotFound,

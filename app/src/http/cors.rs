@@ -1,4 +1,4 @@
-//! Pages of other origins: which of them may call the service from a browser (the Fetch standard's CORS protocol).
+//! Cross-origin requests from browsers (the CORS protocol of the Fetch standard).
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -8,24 +8,25 @@ use hyper::header::{
 
 use crate::settings::CorsOrigins;
 
-/// Headers of ours that a page may read, besides those that every page may.
+/// Response headers that a page may read, besides those that the standard always allows.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Location, Retry-After, X-Request-Id, Link, Preference-Applied");
 
-/// Headers that a page may send.
+/// Request headers that a page may send.
 const ALLOWED: HeaderValue = HeaderValue::from_static(
     "Authorization, X-API-Key, Content-Type, Idempotency-Key, Prefer, X-Request-Id",
 );
 
-/// How long a browser may remember the answer to a preflight, in seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The allowed origin of a request's page, kept until there is an answer to put it into.
+/// What the response to a request needs for CORS.
 #[derive(Default)]
 pub(super) struct Cors {
+    /// The request's origin, if it is allowed.
     origin: Option<HeaderValue>,
     is_preflight: bool,
-    /// Whether the answer depends on the origin, allowed or not.
+    /// Whether the response depends on the origin, allowed or not.
     varies: bool,
 }
 
@@ -43,21 +44,21 @@ impl Cors {
         }
     }
 
-    /// Tells the browser that the page may see this answer. `methods`: those of an `OPTIONS` request's path.
-    pub(super) fn apply(self, answer: &mut HeaderMap, methods: Option<&str>) {
+    /// Adds the headers of the response. `methods`: the methods of the path if the request is `OPTIONS`.
+    pub(super) fn apply(self, response: &mut HeaderMap, methods: Option<&str>) {
         if self.varies {
-            answer.append(VARY, HeaderValue::from_static("Origin"));
+            response.append(VARY, HeaderValue::from_static("Origin"));
         }
         let Some(origin) = self.origin else { return };
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         match methods.and_then(|methods| HeaderValue::from_str(methods).ok()) {
             Some(methods) if self.is_preflight => {
-                answer.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-                answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
-                answer.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+                response.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+                response.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
+                response.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
             }
             _ => {
-                answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+                response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
             }
         }
     }

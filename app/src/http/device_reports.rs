@@ -1,4 +1,4 @@
-//! `POST /device-reports`: what locks report, brought by somebody who heard of it, an AWS IoT rule for instance.
+//! `POST /device-reports`: reports of locks, for instance forwarded by an AWS IoT rule.
 
 use std::time::Duration;
 
@@ -12,39 +12,45 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::api_error::ApiError;
-use super::{Answer, answer, request};
+use super::request_body;
+use super::response::{self, HttpResponse};
 use crate::app::App;
 use crate::ingest::Ingest;
 
-/// Bytes of a message: two documents of 8 KiB with their metadata, and AWS IoT's bound of a payload.
-pub(super) const LARGEST: usize = 128 * 1024;
+/// Maximum size of a message in bytes: AWS IoT's limit of a payload. Two shadow documents of 8 KiB with their metadata fit.
+pub(super) const MAX_BYTES: usize = 128 * 1024;
 
-/// How long whoever brings a report waits until it is settled.
-const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a request waits until its report is settled.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// By this header AWS says that a message is about the destination itself.
+/// The header by which AWS marks a message about the rule's destination itself.
 const MESSAGE_TYPE: &str = "x-amz-rules-engine-message-type";
 const CONFIRMATION: &str = "DestinationConfirmation";
 
-/// Takes in one report, and answers when it is settled durably.
-pub(super) async fn deliver(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
+/// Delivers one report and responds when it is settled durably.
+pub(super) async fn deliver(
+    app: &App,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, ApiError> {
     let Some(ingest) = &app.ingest else {
         return Err(ApiError::NotFound);
     };
-    let confirms = is_confirmation(request.headers());
-    if !confirms && !is_trusted(ingest, request.headers()) {
-        info!("a report was refused: it does not carry the secret of --reports-secret");
+    let is_confirmation = is_confirmation(request.headers());
+    if !is_confirmation && !is_trusted(ingest, request.headers()) {
+        info!(
+            "a report was refused: its Authorization does not have the secret of --reports-secret"
+        );
         return Err(ApiError::Unauthorized);
     }
-    if request::is_encoded(request.headers()) {
+    if request_body::is_encoded(request.headers()) {
         return Err(ApiError::EncodedBody);
     }
-    let body = request::body_of(app, request.into_body(), LARGEST).await?;
-    if confirms {
-        return confirm(ingest, &body);
+    let body = request_body::read(app, request.into_body(), MAX_BYTES).await?;
+    if is_confirmation {
+        return log_confirmation(ingest, &body);
     }
-    match timeout(SETTLED_WITHIN, ingest.reports.deliver(&body)).await {
-        Ok(Ok(())) => Ok(answer::ok(&json!({ "success": true }))),
+    match timeout(SETTLE_TIMEOUT, ingest.reports.deliver(&body)).await {
+        Ok(Ok(())) => Ok(response::ok(&json!({ "success": true }))),
         Ok(Err(DeliveryError::Malformed(why))) => {
             info!(why, "a report was refused");
             Err(ApiError::BadRequest(why.into()))
@@ -72,36 +78,41 @@ fn is_confirmation(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind == CONFIRMATION)
 }
 
-/// AWS wants to know whether whoever owns the rule owns this address as well, and sends an address of its own that
-/// the owner is to open. It comes without our secret, so it is shown to the owner, and not opened.
-fn confirm(ingest: &Ingest, body: &Bytes) -> Result<Answer, ApiError> {
+/// AWS verifies that the owner of the rule also owns this URL: it sends a confirmation URL for the owner to open. The message
+/// does not have our secret, so the URL is only logged for the operator, and not requested.
+fn log_confirmation(ingest: &Ingest, body: &Bytes) -> Result<HttpResponse, ApiError> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let url = body["enableUrl"].as_str().filter(|url| is_of_aws(url));
-    let url =
-        url.ok_or_else(|| ApiError::BadRequest("this is no confirmation of AWS IoT".into()))?;
-    // Whoever sends many of them fills no log; AWS comes again.
+    let url = body["enableUrl"]
+        .as_str()
+        .filter(|url| is_aws_confirmation_url(url));
+    let url = url.ok_or_else(|| {
+        ApiError::BadRequest("this is not a confirmation message of AWS IoT".into())
+    })?;
+    // The limit keeps a client from filling the log. AWS repeats the message.
     if !ingest.may_confirm() {
         return Err(ApiError::Unavailable);
     }
     info!(
         url,
-        "to confirm the destination of an AWS IoT rule, open this address"
+        "to confirm the destination of an AWS IoT rule, open this URL"
     );
-    Ok(answer::ok(&json!({ "success": true })))
+    Ok(response::ok(&json!({ "success": true })))
 }
 
-/// `https://iot.REGION.amazonaws.com/confirmdestination/…`, in China with `.cn` behind it: other addresses of
-/// `amazonaws.com` belong to anybody.
-fn is_of_aws(url: &str) -> bool {
-    let plain = url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic());
-    let rest = url.strip_prefix("https://iot.").filter(|_| plain);
+/// `https://iot.REGION.amazonaws.com/confirmdestination/…`, in China with `.cn` at the end. Other hosts under `amazonaws.com` may
+/// belong to any customer of AWS.
+fn is_aws_confirmation_url(url: &str) -> bool {
+    let is_plain = url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic());
+    let rest = url.strip_prefix("https://iot.").filter(|_| is_plain);
     let Some((host, path)) = rest.and_then(|rest| rest.split_once('/')) else {
         return false;
     };
     let host = host.strip_suffix(".cn").unwrap_or(host);
     let region = host.strip_suffix(".amazonaws.com").unwrap_or_default();
-    let named = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !region.is_empty() && region.bytes().all(named) && path.starts_with("confirmdestination/")
+    let is_region_char = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !region.is_empty()
+        && region.bytes().all(is_region_char)
+        && path.starts_with("confirmdestination/")
 }
 
 #[cfg(test)]
@@ -109,12 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_aws_iot_are_shown() {
+    fn accepts_confirmation_urls_of_aws_iot_only() {
         for url in [
             "https://iot.eu-west-1.amazonaws.com/confirmdestination/x",
             "https://iot.cn-north-1.amazonaws.com.cn/confirmdestination/x",
         ] {
-            assert!(is_of_aws(url), "{url}");
+            assert!(is_aws_confirmation_url(url), "{url}");
         }
         for url in [
             "http://iot.eu-west-1.amazonaws.com/confirmdestination/x",
@@ -128,7 +139,7 @@ mod tests {
             "https://iot.eu-west-1.amazonaws.com/x",
             "https://iot.eu-west-1.amazonaws.com/confirmdestination/a\nERROR forged",
         ] {
-            assert!(!is_of_aws(url), "{url}");
+            assert!(!is_aws_confirmation_url(url), "{url}");
         }
     }
 }

@@ -1,15 +1,23 @@
-//! The HTTP contract: what is asked, of whom, and what is answered.
+//! The HTTP API: from a request to its response.
 
-mod answer;
 mod api_error;
+mod authorization;
 mod cors;
+mod deadline;
 mod device_reports;
 mod docs;
+mod metrics_format;
 mod openapi;
-mod parser_answers;
+mod operations;
+mod parameters;
+mod parser_errors;
 mod queries;
-mod request;
+mod request_body;
 mod request_head;
+mod request_id;
+mod request_log;
+mod response;
+mod response_body;
 mod route;
 mod schemas;
 pub mod wire;
@@ -18,195 +26,110 @@ mod write_key;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
+use hyper::Request;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 use keywright_domain::model::Tick;
 use keywright_domain::ports::IdGenerator;
 use tokio::time::Instant;
-use tracing::{Instrument, Span, error, info, info_span};
+use tracing::{Instrument, info_span};
 
 use crate::app::App;
 use crate::connection::ConnectionState;
 use api_error::ApiError;
 use cors::Cors;
-pub(crate) use parser_answers::{ParserAnswers, Refusals};
+use deadline::run_until;
+pub(crate) use parser_errors::{ParserErrorContext, ParserErrorStream};
+use request_log::RequestLog;
+use response::HttpResponse;
 use route::Route;
 
-pub(crate) type Answer = Response<Full<Bytes>>;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What stands for a route in metrics where there is none. Unknown routes share it, so that clients cannot create time
-/// series.
-const OTHER_ROUTE: &str = "other";
-
-/// How much of a request's path is logged, in characters.
-const LOGGED_PATH: usize = 128;
-
-/// Answers one request, whatever it is. Its id stands in each log line and in the answer. `hides_length`: the request has
-/// a `Content-Length` that the parser does not show.
-pub(crate) async fn answer(
+/// Handles one request. `hides_length`: the request has a `Content-Length` that the parser does not show.
+pub(crate) async fn handle(
     app: &Arc<App>,
     connection: &ConnectionState,
     client: IpAddr,
     request: Request<Incoming>,
     hides_length: bool,
-) -> Answer {
+) -> HttpResponse {
     let start = Instant::now();
     let headers = request.headers();
     let has_body = !request.body().is_end_stream();
     let cors = Cors::of(headers, &app.cors);
     // A request without credentials does not count as a failed attempt.
     let has_credentials = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
-    let id = request_id(&*app.ids, &request);
+    let id = request_id::of_request(&*app.ids, &request);
     let span = info_span!("request", id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let decoded = route::decode(&path);
-    let found = match &decoded {
+    let route = match &decoded {
         Ok(path) => route::find(&method, path),
         Err(_) => Err(ApiError::NotFound),
     };
-    let route = found.as_ref().map_or(OTHER_ROUTE, Route::name);
-    let quiet = matches!(found, Ok(Route::Health | Route::Ready | Route::Metrics));
     // Every other route leaves a body unread, after which the connection is closed.
-    let reads_body = matches!(found, Ok(Route::WriteKey(_) | Route::DeviceReports));
-    let methods = match found {
+    let reads_body = matches!(route, Ok(Route::WriteKey(_) | Route::DeviceReports));
+    let methods = match route {
         Ok(Route::Options(methods)) => Some(methods),
         _ => None,
     };
     let deadline = app.deadline();
-    let mut unanswered = Unanswered {
-        app,
-        line: Some((span.clone(), method, route)),
+    let log = RequestLog {
+        metrics: &app.metrics,
+        span: span.clone(),
+        method,
         path: &path,
+        route: route.as_ref().map_or(route::OTHER, Route::name),
         client,
         start,
+        is_quiet: matches!(route, Ok(Route::Health | Route::Ready | Route::Metrics)),
+        is_answered: false,
     };
-    let requested = request_head::check(&request, hides_length).and(found);
-    let mut answer = dispatch(app, connection, requested, request, deadline)
-        .instrument(span.clone())
+    let route = request_head::check(&request, hides_length).and(route);
+    let mut response = dispatch(app, connection, route, request, deadline)
+        .instrument(span)
         .await
-        .unwrap_or_else(|api_error| match api_error {
-            ApiError::Unauthorized if has_credentials && app.admission.failed(client) => {
+        .unwrap_or_else(|error| match error {
+            ApiError::Unauthorized
+                if has_credentials && app.admission.record_failed_credentials(client) =>
+            {
                 app.metrics.shed("failed_credentials");
-                ApiError::TooManyFailures.into_answer()
+                ApiError::TooManyFailures.into_response()
             }
-            api_error => api_error.into_answer(),
+            error => error.into_response(),
         });
-    let status = answer.status();
+    let status = response.status();
     // An error may be known before the body is read to its end.
     if has_body && !status.is_success() {
         connection.leave_body_unread();
     }
-    let ends = app.work.is_stopping() || has_body && !reads_body;
-    let status = status.as_u16();
-    app.metrics.answered(route, status);
-    if let Some((span, method, route)) = unanswered.line.take()
-        && !quiet
-    {
-        let duration_ms = millis(start);
-        let path = start_of(&path);
-        span.in_scope(|| info!(%method, path, route, status, duration_ms, %client, "answered"));
-    }
-    set_request_id(&mut answer, &id);
-    let headers = answer.headers_mut();
+    // While the service stops: a balancer that reuses the connection would soon find it closed.
+    let closes = app.work.is_stopping() || has_body && !reads_body;
+    log.answered(status.as_u16());
+    request_id::set(&mut response, &id);
+    let headers = response.headers_mut();
     cors.apply(headers, methods);
-    if ends {
-        // A balancer that reuses the connection would find it closed soon.
+    if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     connection.end_request();
-    answer
+    response
 }
 
-/// A request that has no answer yet. Dropped as such, it was given up because its connection ended.
-struct Unanswered<'a> {
-    app: &'a App,
-    /// What the log line says besides the other fields; `None` once there is an answer.
-    line: Option<(Span, Method, &'static str)>,
-    path: &'a str,
-    client: IpAddr,
-    start: Instant,
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        let Some((span, method, route)) = self.line.take() else {
-            return;
-        };
-        self.app.metrics.unanswered();
-        let (path, client) = (start_of(self.path), self.client);
-        let duration_ms = millis(self.start);
-        span.in_scope(|| {
-            info!(%method, path, route, duration_ms, %client, "the connection ended before the answer");
-        });
-    }
-}
-
-fn millis(since: Instant) -> f64 {
-    since.elapsed().as_micros() as f64 / 1000.0
-}
-
-/// Answers a request while the service is still being set up: the process is alive, and takes no work.
-pub(crate) fn answer_at_start<B>(ids: &dyn IdGenerator, request: &Request<B>) -> Answer {
-    let mut answer = match route::find(request.method(), request.uri().path()) {
+/// Handles a request while the service starts: the process runs, but does not accept work.
+pub(crate) fn handle_during_startup<B>(
+    ids: &dyn IdGenerator,
+    request: &Request<B>,
+) -> HttpResponse {
+    let mut response = match route::find(request.method(), request.uri().path()) {
         Ok(Route::Health) => health(),
-        _ => ApiError::NotReady("The service is starting").into_answer(),
+        _ => ApiError::NotReady("The service is starting").into_response(),
     };
-    set_request_id(&mut answer, &request_id(ids, request));
-    answer
+    request_id::set(&mut response, &request_id::of_request(ids, request));
+    response
 }
 
-fn health() -> Answer {
-    answer::ok(&serde_json::json!({ "status": "ok" }))
-}
-
-/// The client's own id where it is harmless, else a new one.
-fn request_id<B>(ids: &dyn IdGenerator, request: &Request<B>) -> String {
-    let harmless = |id: &&str| {
-        (1..=64).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-    };
-    let own = request.headers().get(REQUEST_ID);
-    match own.and_then(|id| id.to_str().ok()).filter(harmless) {
-        Some(id) => id.to_owned(),
-        None => new_request_id(ids),
-    }
-}
-
-fn new_request_id(ids: &dyn IdGenerator) -> String {
-    format!("{:016x}", ids.next_id() & u128::from(u64::MAX))
-}
-
-fn set_request_id(answer: &mut Answer, id: &str) {
-    if let Ok(id) = HeaderValue::from_str(id) {
-        answer.headers_mut().insert(REQUEST_ID, id);
-    }
-}
-
-fn start_of(path: &str) -> &str {
-    let end = path.char_indices().nth(LOGGED_PATH);
-    end.map_or(path, |(end, _)| &path[..end])
-}
-
-/// What comes of work that changes nothing.
-///
-/// # Errors
-/// 503 where nothing has come of it by the request's deadline.
-async fn by<T>(
-    app: &App,
-    deadline: Tick,
-    work: impl Future<Output = Result<T, ApiError>>,
-) -> Result<T, ApiError> {
-    app.by(deadline, work).await.unwrap_or_else(|| {
-        error!("the request's time is over");
-        Err(ApiError::Unavailable)
-    })
+fn health() -> HttpResponse {
+    response::ok(&serde_json::json!({ "status": "ok" }))
 }
 
 async fn dispatch(
@@ -215,28 +138,30 @@ async fn dispatch(
     route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     match route? {
         Route::Health => Ok(health()),
-        Route::Options(methods) => Ok(answer::options(methods)),
+        Route::Options(methods) => Ok(response::options(methods)),
         Route::Ready => queries::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
         Route::Metrics => {
-            let format = answer::metrics_format(request.headers());
+            let format = metrics_format::negotiate(request.headers());
             let text = app.metrics.text(format);
-            Ok(answer::metrics(text, format))
+            Ok(metrics_format::response(text, format))
         }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => {
             write_key::write_key(app, connection, lock, request, deadline).await
         }
-        Route::Details(lock) => by(app, deadline, queries::details(app, lock, &request)).await,
-        Route::Events(lock) => by(app, deadline, queries::events(app, lock, &request)).await,
-        Route::Writes(lock) => by(app, deadline, queries::writes(app, lock, &request)).await,
+        Route::Details(lock) => {
+            run_until(app, deadline, queries::details(app, lock, &request)).await
+        }
+        Route::Events(lock) => run_until(app, deadline, queries::events(app, lock, &request)).await,
+        Route::Writes(lock) => run_until(app, deadline, queries::writes(app, lock, &request)).await,
         Route::Write(lock, write) => {
-            by(app, deadline, queries::write(app, lock, write, &request)).await
+            run_until(app, deadline, queries::write(app, lock, write, &request)).await
         }
         Route::Withdraw(lock, write) => {
             write_key::withdraw(app, lock, write, &request, deadline).await
@@ -248,14 +173,15 @@ async fn dispatch(
 mod tests {
     use super::*;
 
+    /// Each request allocates this future.
     #[test]
-    fn what_answers_a_request_is_small_because_it_is_allocated_for_each() {
+    fn the_future_of_a_request_is_small() {
         fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
             std::mem::size_of::<F>()
         }
         let connection: &'static ConnectionState = Box::leak(Box::new(ConnectionState::new()));
         let size = size(|app: &'static Arc<App>, client, request| {
-            answer(app, connection, client, request, false)
+            handle(app, connection, client, request, false)
         });
         assert!(size < 4 * 1024, "{size} bytes");
     }

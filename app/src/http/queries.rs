@@ -1,31 +1,34 @@
-//! What is shown of a lock, and whether the service is there.
+//! The handlers of `GET` requests about locks, writes and readiness.
 
 use hyper::Request;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answer::{self, Details, EventPage, WriteStatus, Writes};
 use super::api_error::ApiError;
-use super::{Answer, request};
+use super::authorization::authorize;
+use super::parameters;
+use super::response::{self, HttpResponse};
+use super::response_body::{Details, EventPage, WriteStatus, Writes};
 use crate::app::App;
 
-/// `GET /readyz`: the store answers, what the shadows need is connected, tokens can be verified, and the service is not
-/// being stopped.
-pub(super) fn ready(app: &App) -> Result<Answer, ApiError> {
+/// `GET /readyz`: 200 if the store answers, the connections that the shadows need are up, tokens can be verified, and the
+/// service is not being stopped.
+pub(super) fn ready(app: &App) -> Result<HttpResponse, ApiError> {
     if app.work.is_stopping() {
         return Err(ApiError::NotReady("The service is being stopped"));
     }
     if !app.connected.iter().all(|up| *up.borrow()) {
-        let why =
-            "The broker is not connected, or nobody answers for shadows there; the log says more";
+        let why = "The broker is not connected, or no shadow service answers there; see the log";
         return Err(ApiError::NotReady(why));
     }
     if app.tokens.as_ref().is_some_and(|tokens| !tokens.has_keys()) {
-        return Err(ApiError::NotReady("The keys of tokens are not known yet"));
+        return Err(ApiError::NotReady(
+            "The keys that verify tokens are not available yet",
+        ));
     }
-    // Asked for beside the requests, so that whoever asks often does not keep the store busy.
+    // A background task asks the store, so that frequent probes are no load for it.
     match *app.store_answers.borrow() {
-        true => Ok(answer::ok(&json!({ "status": "ready" }))),
+        true => Ok(response::ok(&json!({ "status": "ready" }))),
         false => Err(ApiError::NotReady("The store of locks does not answer")),
     }
 }
@@ -35,10 +38,13 @@ pub(super) async fn details(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, ApiError> {
-    let asked = request::asked(app, request.headers(), lock).await?;
-    let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
-    Ok(answer::ok(&Details::of(&snapshot.lock)))
+) -> Result<HttpResponse, ApiError> {
+    let authorized = authorize(app, request.headers(), lock).await?;
+    let snapshot = app
+        .writes
+        .read_lock(authorized.lock, &authorized.principal)
+        .await?;
+    Ok(response::ok(&Details::of(&snapshot.lock)))
 }
 
 /// `GET /locks/{id}/events?page=N`.
@@ -46,9 +52,9 @@ pub(super) async fn events(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, ApiError> {
-    let asked = request::asked(app, request.headers(), lock).await?;
-    let page = match request::parameter(request.uri().query(), "page") {
+) -> Result<HttpResponse, ApiError> {
+    let authorized = authorize(app, request.headers(), lock).await?;
+    let page = match parameters::query(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
             Ok(page) if page > 0 => Some(page),
@@ -63,30 +69,33 @@ pub(super) async fn events(
     let (snapshot, events) = app
         .writes
         .read_events(
-            asked.lock,
-            &asked.principal,
-            |known| EventPage::first(EventPage::number(page, &known.lock)),
+            authorized.lock,
+            &authorized.principal,
+            |snapshot| EventPage::first_version(EventPage::number(page, &snapshot.lock)),
             limit,
         )
         .await?;
     let page = EventPage::number(page, &snapshot.lock);
-    Ok(answer::ok(&EventPage::new(&snapshot.lock, page, &events)))
+    Ok(response::ok(&EventPage::new(&snapshot.lock, page, &events)))
 }
 
-/// `GET /locks/{id}/writes?state=open`: those that are not final, oldest first.
+/// `GET /locks/{id}/writes?state=open`: the writes that have not ended, oldest first.
 pub(super) async fn writes(
     app: &App,
     lock: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, ApiError> {
-    let asked = request::asked(app, request.headers(), lock).await?;
-    if request::parameter(request.uri().query(), "state") != Some("open") {
-        let text = "The open writes of a lock are asked for with ?state=open";
+) -> Result<HttpResponse, ApiError> {
+    let authorized = authorize(app, request.headers(), lock).await?;
+    if parameters::query(request.uri().query(), "state") != Some("open") {
+        let text = "The query must be ?state=open, which lists the open writes of the lock";
         return Err(ApiError::BadRequest(text.into()));
     }
-    let snapshot = app.writes.read_lock(asked.lock, &asked.principal).await?;
+    let snapshot = app
+        .writes
+        .read_lock(authorized.lock, &authorized.principal)
+        .await?;
     let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
-    Ok(answer::ok(&Writes { writes }))
+    Ok(response::ok(&Writes { writes }))
 }
 
 /// `GET /locks/{id}/writes/{writeId}`.
@@ -95,14 +104,14 @@ pub(super) async fn write(
     lock: &str,
     write: &str,
     request: &Request<Incoming>,
-) -> Result<Answer, ApiError> {
-    let asked = request::asked(app, request.headers(), lock).await?;
-    let write = request::write_id(write)?;
+) -> Result<HttpResponse, ApiError> {
+    let authorized = authorize(app, request.headers(), lock).await?;
+    let write = parameters::write_id(write)?;
     let write = app
         .writes
-        .read_write(asked.lock, write, &asked.principal)
+        .read_write(authorized.lock, write, &authorized.principal)
         .await?;
-    Ok(answer::ok(&status(app, &write)))
+    Ok(response::ok(&status(app, &write)))
 }
 
 fn status(app: &App, write: &keywright_domain::model::Write) -> WriteStatus {

@@ -1,4 +1,4 @@
-//! What is wrong with a request's head, whatever it asks for (RFC 9112).
+//! Checks of the head of every request: target, framing of the body, and `Host` (RFC 9112).
 
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
@@ -6,11 +6,10 @@ use hyper::{Method, Request, Version};
 
 use super::api_error::ApiError;
 
-/// Checks the request target, the framing of the body, and `Host`. `hides_length`: the request has a `Content-Length` that
-/// the parser does not show.
+/// `hides_length`: the request has a `Content-Length` that the parser does not show.
 ///
 /// # Errors
-/// 400 or 501 that says what to change; the connection is closed.
+/// 400 or 501 with a message that says what to change. The connection is closed.
 pub(super) fn check<B>(request: &Request<B>, hides_length: bool) -> Result<(), ApiError> {
     let headers = request.headers();
     check_framing(headers, hides_length)?;
@@ -18,17 +17,17 @@ pub(super) fn check<B>(request: &Request<B>, hides_length: bool) -> Result<(), A
     check_target(request)
 }
 
-fn bad(text: &'static str) -> Result<(), ApiError> {
-    Err(ApiError::Unframed(text.into()))
+fn malformed(text: &'static str) -> Result<(), ApiError> {
+    Err(ApiError::Malformed(text.into()))
 }
 
-/// A path, the same in absolute form (section 3.2.2), or `OPTIONS *`. A server that took a proxy's request for another host
-/// would answer for that host, so that the target must name the host that `Host` names.
+/// The target is a path, a URL (absolute form, section 3.2.2), or `*` with `OPTIONS`. A URL must have the host of the header
+/// `Host`: otherwise the service would respond in place of another host.
 fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     let target = request.uri();
-    let is_for_all = target.path() == "*" && *request.method() == Method::OPTIONS;
-    if !target.path().starts_with('/') && !is_for_all {
-        return bad("The request target must be a path such as /locks/123/WriteKey");
+    let is_options_for_server = target.path() == "*" && *request.method() == Method::OPTIONS;
+    if !target.path().starts_with('/') && !is_options_for_server {
+        return malformed("The request target must be a path such as /locks/123/WriteKey");
     }
     let Some(authority) = target.authority() else {
         return Ok(());
@@ -37,13 +36,15 @@ fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     let is_same = |host: &[u8]| host.eq_ignore_ascii_case(authority.as_str().as_bytes());
     let is_http = matches!(target.scheme_str(), Some("http" | "https"));
     if !is_http || !host.is_some_and(is_same) {
-        return bad("A request target in absolute form must name the same host as the header Host");
+        return malformed(
+            "A request target in absolute form must name the same host as the header Host",
+        );
     }
     Ok(())
 }
 
-/// A body has a `Content-Length`, or `Transfer-Encoding: chunked` and nothing else (section 6.3): where two readers of one
-/// request could find two ends of it, one of them can be made to read another request from it.
+/// A body has either `Content-Length` or `Transfer-Encoding: chunked` (section 6.3). If a proxy and the service could disagree
+/// about the end of a body, a client could smuggle another request past the proxy.
 fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), ApiError> {
     let mut codings = headers
         .get_all(TRANSFER_ENCODING)
@@ -55,7 +56,7 @@ fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), ApiError
         return Ok(());
     }
     if hides_length || headers.contains_key(CONTENT_LENGTH) {
-        return bad(
+        return malformed(
             "Send the body with Content-Length or with Transfer-Encoding: chunked, not with both",
         );
     }
@@ -63,12 +64,12 @@ fn check_framing(headers: &HeaderMap, hides_length: bool) -> Result<(), ApiError
     let (chunked, others): (Vec<&[u8]>, Vec<&[u8]>) = codings.partition(is_chunked);
     match (chunked.len(), others.is_empty()) {
         (1, true) => Ok(()),
-        (_, true) => bad("The transfer coding chunked must be named once"),
+        (_, true) => malformed("The transfer coding chunked must be named once"),
         _ => Err(ApiError::UnknownTransferCoding),
     }
 }
 
-/// An HTTP/1.1 request names the host, once.
+/// An HTTP/1.1 request has one `Host`. An HTTP/1.0 request may have none.
 fn check_host(headers: &HeaderMap, version: Version) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(HOST).iter();
     let valid = match (hosts.next(), hosts.next()) {
@@ -78,9 +79,9 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), ApiError> {
     };
     match valid {
         true => Ok(()),
-        false => {
-            bad("The header Host must be sent once, as a name or address with or without a port")
-        }
+        false => malformed(
+            "The header Host must be sent once, as a name or address with or without a port",
+        ),
     }
 }
 
@@ -88,7 +89,7 @@ fn is_host(host: &[u8]) -> bool {
     let authority = Authority::try_from(host);
     authority.is_ok_and(|a| {
         let port = a.as_str().len() - a.host().len();
-        // Neither credentials before the name, nor a colon without a port behind it.
+        // `user@host`, and `host:` without a port, are invalid.
         !a.as_str().contains('@') && !a.host().is_empty() && (port == 0 || a.port_u16().is_some())
     })
 }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn accepts_hosts_with_and_without_a_port() {
         for host in [
             "a",
             "localhost:8787",
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_one_framing() {
+    fn rejects_ambiguous_framing() {
         let framed = |codings: &[&str], hides_length| {
             let mut headers = vec![("Host", "a")];
             headers.extend(codings.iter().map(|coding| ("Transfer-Encoding", *coding)));
@@ -135,10 +136,13 @@ mod tests {
         assert!(framed(&["Chunked"], false).is_ok());
         assert!(matches!(
             framed(&["chunked"], true),
-            Err(ApiError::Unframed(_))
+            Err(ApiError::Malformed(_))
         ));
-        for twice in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
-            assert!(matches!(framed(twice, false), Err(ApiError::Unframed(_))));
+        for repeated in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
+            assert!(matches!(
+                framed(repeated, false),
+                Err(ApiError::Malformed(_))
+            ));
         }
         for other in [
             &["gzip, chunked"][..],
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_a_path_or_names_the_host_of_the_request() {
+    fn a_target_is_a_path_or_a_url_with_the_host_of_the_request() {
         let accepted = |method, target, host| {
             check(&request(method, target, &[("Host", host)]), false).is_ok()
         };

@@ -1,4 +1,4 @@
-//! Which request is meant.
+//! The routes: from method and path to a handler.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,10 @@ use percent_encoding::percent_decode_str;
 
 use super::api_error::ApiError;
 
-/// A request by its method and path. Ids are still as they were sent: they are read once it is known who
-/// asks.
+/// What stands for an unknown route in metrics and logs. All unknown routes share it, so that clients cannot create time series.
+pub(super) const OTHER: &str = "other";
+
+/// A request by its method and path. Ids are not parsed here, because credentials are checked before them.
 pub(super) enum Route<'a> {
     Health,
     Ready,
@@ -23,12 +25,12 @@ pub(super) enum Route<'a> {
     Writes(&'a str),
     Write(&'a str, &'a str),
     Withdraw(&'a str, &'a str),
-    /// `OPTIONS` of a path, with the methods that the path has.
+    /// `OPTIONS` of a path, with the methods of the path.
     Options(&'static str),
 }
 
 impl Route<'_> {
-    /// What stands for it in metrics: the path, without ids.
+    /// The route in metrics and logs: the path, without ids.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Health => "/healthz",
@@ -49,11 +51,11 @@ impl Route<'_> {
     }
 }
 
-/// The path with its percent-encoding undone (RFC 3986, section 6.2.2.2). An encoded slash or dot segment stays what it is: data
-/// that no route has, so that it cannot lead to another route than a proxy in front has seen.
+/// Decodes the percent-encoding of a path (RFC 3986, section 6.2.2.2). Encoded slashes and dot segments are refused: a proxy in
+/// front could take such a path for another route.
 ///
 /// # Errors
-/// 404 for a path that cannot be one of a route.
+/// 404 for a path that no route can have.
 pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, ApiError> {
     if !path.contains('%') {
         return Ok(path.into());
@@ -73,7 +75,7 @@ pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, ApiError> {
 }
 
 /// # Errors
-/// 404 for a path that is not served, 405 for a method that its path does not have.
+/// 404 for an unknown path, 405 for a method that the path does not have.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiError> {
     if path == "*" && *method == Method::OPTIONS {
         return Ok(Route::Options("GET, HEAD, POST, DELETE, OPTIONS"));
@@ -98,7 +100,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiE
         },
         _ => return Err(ApiError::NotFound),
     };
-    // A GET route also answers HEAD; the server leaves the body away.
+    // A GET route also serves HEAD; the server omits the body.
     if method.as_str() == allowed || *method == Method::HEAD && allowed == "GET" {
         return Ok(route);
     }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_encoding_is_undone_but_for_slashes_and_dot_segments() {
+    fn decodes_paths_and_rejects_encoded_slashes_and_dot_segments() {
         for (path, decoded) in [
             ("/locks/123/details", "/locks/123/details"),
             ("/locks/%31%32%33/details", "/locks/123/details"),
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn each_path_names_its_methods() {
+    fn options_lists_the_methods_of_a_path() {
         let allowed = |path| match find(&Method::OPTIONS, path) {
             Ok(Route::Options(allowed)) => allowed,
             _ => panic!("{path} does not answer OPTIONS"),

@@ -1,4 +1,5 @@
-//! The parts of the OpenAPI document's schemas that are made from the domain's own names, and the events.
+//! Schemas of the OpenAPI document that are not derived from Rust types: enumerations of the domain's names, events, and the
+//! body of `WriteKey`.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +17,10 @@ fn reference(name: &str, description: &str) -> RefOr<Schema> {
     reference.into()
 }
 
-/// What became of the write, beside the event of a 200.
 pub(super) fn outcome() -> RefOr<Schema> {
     reference(
         "Outcome",
-        "The write, where the request has `Prefer: wait`.",
+        "The write at the end of the wait. Present if the request has `Prefer: wait`.",
     )
 }
 
@@ -36,7 +36,7 @@ pub(super) fn uuid() -> RefOr<Schema> {
 }
 
 pub(super) fn write_state() -> RefOr<Schema> {
-    reference("WriteState", "Where the write stands.")
+    reference("WriteState", "The state of the write.")
 }
 
 pub(super) fn failure_reason() -> RefOr<Schema> {
@@ -46,15 +46,14 @@ pub(super) fn failure_reason() -> RefOr<Schema> {
 pub(super) fn retry() -> RefOr<Schema> {
     reference(
         "Retry",
-        "What to do next to get the key into the lock, where the write failed or was aborted.",
+        "What a client does next to get the key into the lock. Present if the write failed or was aborted.",
     )
 }
 
 pub(super) fn anomalies() -> RefOr<Schema> {
     let mut anomalies = Array::new(reference("Anomaly", ""));
     anomalies.description = Some(
-        "In which ways the lock's answers break the device contract. Absent where they do not."
-            .into(),
+        "How the lock's reports deviate from the device contract. Absent if they do not.".into(),
     );
     Schema::Array(anomalies).into()
 }
@@ -69,44 +68,44 @@ pub(super) fn lock_event() -> RefOr<Schema> {
 
 pub(super) fn requested_or_null() -> RefOr<Schema> {
     let null = ObjectBuilder::new().schema_type(Type::Null).build();
-    let mut either = OneOf::new();
-    either.items = vec![
+    let mut event_or_null = OneOf::new();
+    event_or_null.items = vec![
         reference("KeyWriteRequested", ""),
         Schema::Object(null).into(),
     ];
-    either.description = Some(
-        "The event that was recorded. It is null where nothing had to be recorded, because the same write is open already.".into(),
+    event_or_null.description = Some(
+        "The event that was recorded. Null if the same write is already open, so that nothing had to be recorded.".into(),
     );
-    Schema::OneOf(either).into()
+    Schema::OneOf(event_or_null).into()
 }
 
-/// The schemas that no Rust type has.
+/// The schemas by name.
 pub(super) fn components() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (name, description, values) in [
         (
             "WriteState",
-            "Where a write stands. `PREPARED`: recorded, and not known to be on the shadow. `SENT`: on the shadow. `IN_PROGRESS`: the \
+            "The state of a write. `PREPARED`: recorded; not known to be on the shadow. `SENT`: on the shadow. `IN_PROGRESS`: the \
              lock has begun. `SUCCEEDED`: the lock has the key. `FAILED`: the lock refused or failed. `EXPIRED`: the lock did not \
-             answer in time. `SUPERSEDED`: a newer write for the slot took its place. `WITHDRAWN`: taken back. `ABORTED`: the shadow \
-             does not have it.",
+             report in time. `SUPERSEDED`: replaced by a newer write for the same key index. `WITHDRAWN`: withdrawn on request. \
+             `ABORTED`: not on the shadow.",
             WriteState::NAMES.to_vec(),
         ),
         (
             "FailureReason",
-            "Why a write failed at the lock or on the way to its shadow. `DeviceError` has the lock's own code beside it.",
+            "Why a write failed at the lock or was aborted before. With `DeviceError`, `code` has the lock's error code.",
             FailureReason::names().collect(),
         ),
         (
             "Retry",
-            "What a client that wants the key in the lock does next. `never`: the same request cannot succeed. `after-change`: \
-             something at the lock or in the request has to change. `back-off`: repeat later, with growing pauses. `retry-after`: \
-             repeat after a few seconds.",
+            "What a client does next to get the key into the lock. `never`: the same request cannot succeed. `after-change`: \
+             something at the lock or in the request has to change first. `back-off`: repeat later, with growing pauses. \
+             `retry-after`: repeat after a few seconds.",
             Retry::NAMES.to_vec(),
         ),
         (
             "Anomaly",
-            "A way in which a lock's answer breaks the device contract.",
+            "A deviation of a lock's report from the device contract.",
             Anomaly::ALL.map(Anomaly::name).to_vec(),
         ),
         (
@@ -120,21 +119,18 @@ pub(super) fn components() -> BTreeMap<String, Value> {
     }
     all.insert("WriteKey".into(), write_key());
     all.insert("HeldKey".into(), held_key());
-    for (name, description, required, optional) in EVENTS {
-        all.insert(
-            name.to_owned(),
-            event(name, description, required, optional),
-        );
+    for event in &EVENTS {
+        all.insert(event.name.to_owned(), event.schema());
     }
     let path = |name: &str| format!("#/components/schemas/{name}");
     let types = EVENTS
         .iter()
-        .map(|(name, ..)| json!({ "$ref": path(name) }));
-    let mapping = EVENTS.iter().map(|(name, ..)| (*name, path(name)));
+        .map(|event| json!({ "$ref": path(event.name) }));
+    let mapping = EVENTS.iter().map(|event| (event.name, path(event.name)));
     all.insert(
         "LockEvent".into(),
         json!({
-            "description": "One event of a lock; `type` says which.",
+            "description": "One event of a lock. `type` selects the schema.",
             "oneOf": types.collect::<Vec<_>>(),
             "discriminator": { "propertyName": "type", "mapping": mapping.collect::<BTreeMap<_, _>>() },
         }),
@@ -142,20 +138,21 @@ pub(super) fn components() -> BTreeMap<String, Value> {
     all
 }
 
-/// Each type of event: its name, what it says, and the members of its data besides those that every event has.
-type EventSchema = (
-    &'static str,
-    &'static str,
-    &'static [&'static str],
-    &'static [&'static str],
-);
+/// A type of event.
+struct EventSchema {
+    name: &'static str,
+    description: &'static str,
+    /// Members of `data` that this type always has, besides those of every event.
+    required: &'static [&'static str],
+    optional: &'static [&'static str],
+}
 
 const EVENTS: [EventSchema; 11] = [
-    (
-        "LockCreated",
-        "The lock exists. The first event of each lock.",
-        &[],
-        &[
+    EventSchema {
+        name: "LockCreated",
+        description: "The lock was added. It is the first event of each lock.",
+        required: &[],
+        optional: &[
             "serialNumber",
             "keys",
             "ownerId",
@@ -163,82 +160,90 @@ const EVENTS: [EventSchema; 11] = [
             "thingArn",
             "keyCapacity",
         ],
-    ),
-    ("OwnerSet", "The lock has a new owner.", &["userId"], &[]),
-    (
-        "OrganizationSet",
-        "The lock belongs to an organization.",
-        &["orgId"],
-        &[],
-    ),
-    (
-        "KeyAdded",
-        "The lock holds a key that was not written by this service.",
-        &["keyUuid"],
-        &["keyIndexNumber", "userId"],
-    ),
-    (
-        "KeyRemoved",
-        "The lock no longer holds a key.",
-        &["keyUuid"],
-        &["keyIndexNumber"],
-    ),
-    (
-        "KeyWriteRequested",
-        "The shadow of the lock accepted a write.",
-        &["keyUuid"],
-        &["keyIndexNumber"],
-    ),
-    (
-        "KeyWriteConfirmed",
-        "The lock reported that it has the key.",
-        &["keyUuid"],
-        &["keyIndexNumber", "writeId", "late"],
-    ),
-    (
-        "KeyWriteFailed",
-        "The lock refused the key or failed to write it.",
-        &["keyUuid", "reason"],
-        &["keyIndexNumber", "writeId", "code", "late"],
-    ),
-    (
-        "KeyWriteExpired",
-        "The lock did not report in time, and the write was taken off its shadow.",
-        &["keyUuid"],
-        &["keyIndexNumber", "writeId"],
-    ),
-    (
-        "KeyWriteSuperseded",
-        "A newer write for the same slot took the place of this one.",
-        &["keyUuid"],
-        &["keyIndexNumber", "writeId"],
-    ),
-    (
-        "KeyWriteWithdrawn",
-        "The write was taken back on request.",
-        &["keyUuid"],
-        &["keyIndexNumber", "writeId"],
-    ),
+    },
+    EventSchema {
+        name: "OwnerSet",
+        description: "The lock has a new owner.",
+        required: &["userId"],
+        optional: &[],
+    },
+    EventSchema {
+        name: "OrganizationSet",
+        description: "The lock belongs to an organization.",
+        required: &["orgId"],
+        optional: &[],
+    },
+    EventSchema {
+        name: "KeyAdded",
+        description: "The lock holds a key that this service did not write.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber", "userId"],
+    },
+    EventSchema {
+        name: "KeyRemoved",
+        description: "The lock no longer holds a key.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber"],
+    },
+    EventSchema {
+        name: "KeyWriteRequested",
+        description: "The shadow of the lock accepted a write.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber"],
+    },
+    EventSchema {
+        name: "KeyWriteConfirmed",
+        description: "The lock reported that it has the key.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber", "writeId", "late"],
+    },
+    EventSchema {
+        name: "KeyWriteFailed",
+        description: "The lock refused the key or failed to write it.",
+        required: &["keyUuid", "reason"],
+        optional: &["keyIndexNumber", "writeId", "code", "late"],
+    },
+    EventSchema {
+        name: "KeyWriteExpired",
+        description: "The lock did not report in time, and the write was removed from its shadow.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber", "writeId"],
+    },
+    EventSchema {
+        name: "KeyWriteSuperseded",
+        description: "A newer write for the same key index replaced this one.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber", "writeId"],
+    },
+    EventSchema {
+        name: "KeyWriteWithdrawn",
+        description: "The write was withdrawn on request.",
+        required: &["keyUuid"],
+        optional: &["keyIndexNumber", "writeId"],
+    },
 ];
 
-fn event(name: &str, description: &str, required: &[&str], optional: &[&str]) -> Value {
-    let always = ["lockId", "uuid", "timestamp"];
-    let required: Vec<&str> = always.iter().chain(required).copied().collect();
-    let members: Map<String, Value> = required
-        .iter()
-        .chain(optional)
-        .map(|name| ((*name).to_owned(), member(name)))
-        .collect();
-    json!({
-        "type": "object", "description": description, "required": ["type", "data"], "additionalProperties": false,
-        "properties": {
-            "type": { "type": "string", "const": name, "description": "The type of the event." },
-            "data": {
-                "type": "object", "description": "What the event says.", "required": required,
-                "additionalProperties": false, "properties": members,
+impl EventSchema {
+    fn schema(&self) -> Value {
+        let always = ["lockId", "uuid", "timestamp"];
+        let required: Vec<&str> = always.iter().chain(self.required).copied().collect();
+        let members: Map<String, Value> = required
+            .iter()
+            .chain(self.optional)
+            .map(|name| ((*name).to_owned(), member(name)))
+            .collect();
+        json!({
+            "type": "object", "description": self.description, "required": ["type", "data"],
+            "additionalProperties": false,
+            "properties": {
+                "type": { "type": "string", "const": self.name, "description": "The type of the event." },
+                "data": {
+                    "type": "object", "description": "The data of the event.", "required": required,
+                    "additionalProperties": false, "properties": members,
+                },
             },
-        },
-    })
+        })
+    }
 }
 
 /// The schema of a member of an event's data.
@@ -246,35 +251,39 @@ fn member(name: &str) -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     match name {
         "lockId" => {
-            json!({ "type": "integer", "format": "int64", "minimum": 1, "description": "The number of the lock." })
+            json!({ "type": "integer", "format": "int64", "minimum": 1, "description": "The id of the lock." })
         }
         "uuid" => text("The UUID of the lock."),
         "timestamp" => {
             json!({ "type": "string", "format": "date-time", "description": "When the event was recorded." })
         }
         "keyUuid" => text("The key."),
-        "keyIndexNumber" => index("The slot. Absent where it is not known or the lock chooses."),
+        "keyIndexNumber" => {
+            index("The key index. Absent if it is not known or the lock chooses it.")
+        }
         "userId" => text("The user."),
         "orgId" => text("The organization."),
         "ownerId" => text("The user who owns the lock."),
         "serialNumber" => text("The serial number printed on the lock."),
-        "thingName" => text("The AWS IoT thing whose shadow reaches the lock."),
+        "thingName" => text("The AWS IoT thing of the lock."),
         "thingArn" => text("The ARN of the thing."),
-        "keyCapacity" => index("How many key slots the lock has."),
+        "keyCapacity" => index("The number of key indexes of the lock."),
         "keys" => json!({
             "type": "array", "items": { "$ref": "#/components/schemas/HeldKey" },
-            "description": "The keys that the lock holds from the start.",
+            "description": "The keys that the lock held when it was added.",
         }),
         "writeId" => {
-            json!({ "type": "string", "format": "uuid", "description": "The write that the event belongs to." })
+            json!({ "type": "string", "format": "uuid", "description": "The write of the event." })
         }
         "reason" => json!({
             "$ref": "#/components/schemas/FailureReason", "description": "Why the write failed.",
         }),
-        "code" => text("The lock's own code, where the reason is `DeviceError`."),
+        "code" => {
+            text("The error code that the lock reported. Present if the reason is `DeviceError`.")
+        }
         "late" => json!({
             "type": "boolean",
-            "description": "True where the lock reported after the write had ended otherwise; else absent.",
+            "description": "True if the lock reported after the write had ended otherwise. Absent otherwise.",
         }),
         _ => unreachable!("EVENTS has no other member"),
     }
@@ -292,8 +301,8 @@ fn held_key() -> Value {
         "type": "object", "description": "A key that a lock holds.", "required": ["uuid"],
         "properties": {
             "uuid": { "type": "string", "description": "The key." },
-            "indexNumber": index("The slot, where known."),
-            "userId": { "type": "string", "description": "The user whose key it is, where known." },
+            "indexNumber": index("The key index, if known."),
+            "userId": { "type": "string", "description": "The user whose key it is, if known." },
         },
     })
 }
@@ -308,7 +317,7 @@ fn write_key() -> Value {
                 "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
                 "description": "The key: text of at most 128 bytes without control characters.",
             },
-            "keyIndexNumber": index("The slot. Without one, the lock chooses."),
+            "keyIndexNumber": index("The key index. Without it, the lock chooses one."),
         },
         "examples": [{ "keyUuid": "9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", "keyIndexNumber": 2 }],
     })
@@ -328,7 +337,7 @@ mod tests {
         text.parse().unwrap_or_else(|_| panic!("{text} is a value"))
     }
 
-    /// One event of each type, with all members that it may have.
+    /// One event of each type, with all optional members.
     fn full_events() -> [LockEvent; 11] {
         let slot = || KeySlot {
             key: text("key"),
@@ -374,7 +383,7 @@ mod tests {
 
     #[test]
     fn each_event_has_exactly_the_members_of_its_schema() {
-        for (event, (name, ..)) in full_events().into_iter().zip(EVENTS) {
+        for (event, EventSchema { name, .. }) in full_events().into_iter().zip(EVENTS) {
             assert_eq!(event.name(), name);
             let recorded = RecordedEvent {
                 lock: LockId::new(123).expect("a lock id"),
@@ -395,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_of_names_are_complete() {
+    fn the_schemas_name_all_events_and_retries() {
         assert_eq!(full_events().map(|event| event.name()), LockEvent::NAMES);
         for name in FailureReason::names().filter(|name| *name != "DeviceError") {
             let reason: FailureReason = text(name);

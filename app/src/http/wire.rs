@@ -1,17 +1,18 @@
-//! Both ends of `WriteKey` without a connection between them, for whoever measures them.
+//! Parsing and serializing the bodies of `WriteKey` without a connection, for benches.
 
 use keywright_domain::WriteReceipt;
 use keywright_domain::model::{KeySlot, LockId};
 
-use super::answer::{Success, to_json};
-use super::request::slot_of;
+use super::request_body::parse_key_slot;
+use super::response::to_json;
+use super::response_body::Success;
 
-/// The key and slot that a request's body names; `None`: it would be answered with 400.
+/// Parses the body of a request. `None`: the response would be a 400.
 pub fn key_slot(body: &[u8]) -> Option<KeySlot> {
-    slot_of(body).ok()
+    parse_key_slot(body).ok()
 }
 
-/// The body of the 200 to a write.
-pub fn success(lock: LockId, written: &WriteReceipt) -> Vec<u8> {
-    to_json(&Success::new(lock, written, None))
+/// Serializes the body of the 200 to a write.
+pub fn success(lock: LockId, receipt: &WriteReceipt) -> Vec<u8> {
+    to_json(&Success::new(lock, receipt, None))
 }

@@ -1,4 +1,4 @@
-//! Writing a key, and taking a write back.
+//! The handlers that write a key and that withdraw a write.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,17 +17,19 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{Instrument, error, info};
 
-use super::answer::{self, Success, WriteStatus, location};
 use super::api_error::ApiError;
-use super::request::{self, AuthorizedRequest};
-use super::{Answer, by};
+use super::authorization::{self, AuthorizedRequest, authorize};
+use super::deadline::run_until;
+use super::response::{self, HttpResponse, write_location};
+use super::response_body::{Success, WriteStatus};
+use super::{parameters, request_body};
 use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
 use crate::connection::ConnectionState;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How often a request that waits for a lock looks whether the service is being stopped.
+/// How often a request that waits for a lock checks whether the service is draining.
 const DRAIN_POLL: Duration = Duration::from_millis(200);
 
 /// `POST /locks/{id}/WriteKey`.
@@ -37,62 +39,63 @@ pub(super) async fn write_key(
     lock: &str,
     request: Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let start = Instant::now();
     let (head, body) = request.into_parts();
     if app.admission.is_overloaded() {
-        // Nothing else is done for it, but that it is read to its end, so that the connection goes on.
-        let _ = request::body_of(app, body, app.bounds.body).await;
-        return Err(request::no_permit(app));
+        // The body is read nevertheless, so that the connection can serve the next request.
+        let _ = request_body::read(app, body, app.bounds.body).await;
+        return Err(authorization::shed(app));
     }
-    // A body that is slow to come holds no place, and what is wrong with it is said last.
-    let slot = request::key_slot(app, &head.headers, body).await;
+    // The body is read before the permit is taken, so that a slow client holds none. Its errors are reported after those of the
+    // credentials.
+    let slot = request_body::read_key_slot(app, &head.headers, body).await;
     let AuthorizedRequest {
         principal,
         lock,
         permit,
-        share,
-    } = by(app, deadline, request::asked(app, &head.headers, lock)).await?;
-    let wait = request::wait(&head.headers);
+        quota,
+    } = run_until(app, deadline, authorize(app, &head.headers, lock)).await?;
+    let wait = parameters::wait(&head.headers);
     let options = RequestOptions {
-        idempotency_key: request::idempotency_key(&head.headers)?,
+        idempotency_key: parameters::idempotency_key(&head.headers)?,
         deadline: Some(deadline),
     };
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let caller = principal.clone();
     let writing = async move { writes.write_key(&command, &caller, options).await };
-    let written = run(app, permit, Box::pin(writing)).await?;
-    let written = written.map_err(|error| ApiError::of_write(error, lock, lease))?;
+    let receipt = run_to_completion(app, permit, Box::pin(writing)).await?;
+    let receipt = receipt.map_err(|error| ApiError::of_write(error, lock, lease))?;
 
-    if written.event.is_some() {
+    if receipt.event.is_some() {
         app.metrics.accepted(start.elapsed());
     }
 
-    // What is recorded is recorded: nothing that goes wrong from here on changes the answer.
+    // The write is recorded: no failure from here on changes the status.
     let outcome = match wait {
-        // Boxed: most requests do not wait, and need no room for it.
-        Some(span) => {
-            let client = (connection, share);
-            Box::pin(settled(
+        // Boxed: most requests do not wait, and their futures stay small.
+        Some(timeout) => {
+            let wait = SettlementWait {
                 app,
-                (lock, written.write),
-                &principal,
-                span,
-                client,
-            ))
-            .await
+                connection,
+                principal: &principal,
+                lock,
+                write: receipt.write,
+                timeout,
+            };
+            Box::pin(wait.run(quota)).await
         }
         None => None,
     };
-    let mut answer = answer::ok(&Success::new(lock, &written, outcome.as_ref()));
-    let headers = answer.headers_mut();
-    headers.insert(LOCATION, location(lock, written.write));
-    if let Some(span) = wait {
-        let applied = format!("wait={}", span.as_secs());
+    let mut response = response::ok(&Success::new(lock, &receipt, outcome.as_ref()));
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, write_location(lock, receipt.write));
+    if let Some(timeout) = wait {
+        let applied = format!("wait={}", timeout.as_secs());
         headers.extend(HeaderValue::try_from(applied).map(|a| (PREFERENCE_APPLIED, a)));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// `DELETE /locks/{id}/writes/{writeId}`.
@@ -102,14 +105,14 @@ pub(super) async fn withdraw(
     write: &str,
     request: &Request<Incoming>,
     deadline: Tick,
-) -> Result<Answer, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let AuthorizedRequest {
         principal,
         lock,
         permit,
-        share: _share,
-    } = by(app, deadline, request::asked(app, request.headers(), lock)).await?;
-    let write = request::write_id(write)?;
+        quota: _quota,
+    } = run_until(app, deadline, authorize(app, request.headers(), lock)).await?;
+    let write = parameters::write_id(write)?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let by = principal.to_string();
     let withdrawing = async move {
@@ -117,25 +120,25 @@ pub(super) async fn withdraw(
             .withdraw(lock, write, &principal, Some(deadline))
             .await
     };
-    let withdrawn = run(app, permit, Box::pin(withdrawing)).await?;
+    let withdrawn = run_to_completion(app, permit, Box::pin(withdrawing)).await?;
     let withdrawn =
         withdrawn.map_err(|error| ApiError::of_withdrawal(error, lock, write, lease))?;
-    // The write itself names who requested it, who may be somebody else.
+    // The write itself names only the principal who requested it.
     info!(%lock, %write, by, "withdrawn on request");
-    Ok(answer::ok(&WriteStatus::of(&withdrawn, false)))
+    Ok(response::ok(&WriteStatus::of(&withdrawn, false)))
 }
 
-/// Runs a use case that goes on when its client hangs up, and which has the place until it is over: what has to wait for
-/// something does so in a task of its own.
+/// Runs a use case to its end, also if the client disconnects. It is polled once here; if it has to wait, it continues in a
+/// task of its own and holds the permit until it ends.
 ///
 /// # Errors
-/// 500 where it panicked.
-async fn run<T: Send + 'static>(
+/// 500 if the use case panics.
+async fn run_to_completion<T: Send + 'static>(
     app: &App,
     permit: Permit,
     mut use_case: Pin<Box<dyn Future<Output = T> + Send>>,
 ) -> Result<T, ApiError> {
-    let first = poll_fn(|cx| Poll::Ready(unless_it_panics(|| use_case.as_mut().poll(cx)))).await?;
+    let first = poll_fn(|cx| Poll::Ready(catch_panic(|| use_case.as_mut().poll(cx)))).await?;
     if let Poll::Ready(outcome) = first {
         return Ok(outcome);
     }
@@ -146,65 +149,71 @@ async fn run<T: Send + 'static>(
     };
     let task = app.work.tasks.spawn(task.in_current_span());
     task.await.map_err(|error| {
-        error!(%error, "a use case did not come to its end");
+        error!(%error, "a use case did not complete");
         ApiError::Internal
     })
 }
 
-/// What panicked is not looked at again. Its words are on standard error, as those of every panic.
-fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
+/// Turns a panic into a 500. Nothing that the panic may have left inconsistent is used again. The panic hook has already
+/// printed the message to standard error.
+fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        error!("a use case did not come to its end: it panicked");
+        error!("a use case did not complete: it panicked");
         ApiError::Internal
     })
 }
 
-/// The write once it has come to its end, or as it is after `span` or when the service is being stopped; `None` where the
-/// store does not say.
-///
-/// A client that has ended what it sends may be gone. It holds no share from then on, and its wait ends early when many
-/// others are like that.
-async fn settled(
-    app: &App,
-    (lock, id): (LockId, WriteId),
-    principal: &Principal,
-    span: Duration,
-    (connection, share): (&ConnectionState, QuotaPermit),
-) -> Option<Write> {
-    let until = app.timer.tick().after(span);
-    let changed = || saved(app, id);
-    let waiting = app
-        .writes
-        .wait_for_write(lock, id, principal, until, changed);
-    let draining = async {
-        while !app.work.is_draining() {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
-    };
-    let too_many_half_closed = async {
-        connection.half_closed().await;
-        drop(share);
-        app.admission.end_of_half_closed_wait().await;
-    };
-    let write = tokio::select! {
-        biased;
-        write = waiting => write,
-        () = draining => app.writes.read_write(lock, id, principal).await,
-        () = too_many_half_closed => app.writes.read_write(lock, id, principal).await,
-    };
-    write.ok()
+/// The wait of a request with `Prefer: wait` after its write is recorded.
+struct SettlementWait<'a> {
+    app: &'a App,
+    connection: &'a ConnectionState,
+    principal: &'a Principal,
+    lock: LockId,
+    write: WriteId,
+    timeout: Duration,
 }
 
-/// Completes when this process saves that write. It listens from the moment when it is made.
-fn saved(app: &App, id: WriteId) -> impl Future<Output = ()> + use<> {
-    let mut saved = app.saved.subscribe();
-    async move {
-        loop {
-            match saved.recv().await {
-                Ok(write) if write.id != id => {}
-                Ok(_) | Err(RecvError::Lagged(_)) => return,
-                // The sender lives as long as the app.
-                Err(RecvError::Closed) => std::future::pending().await,
+impl SettlementWait<'_> {
+    /// Returns the write when it has ended, or as it is at the timeout or when the service drains. `None`: the store failed.
+    ///
+    /// A client that has closed its sending side may be gone. Its quota is released then, and its wait ends early when many
+    /// others are like it.
+    async fn run(self, quota: QuotaPermit) -> Option<Write> {
+        let (app, writes) = (self.app, &self.app.writes);
+        let until = app.timer.tick().after(self.timeout);
+        let settled = writes.wait_for_write(self.lock, self.write, self.principal, until, || {
+            self.saved()
+        });
+        let draining = async {
+            while !app.work.is_draining() {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        let too_many_half_closed = async {
+            self.connection.half_closed().await;
+            drop(quota);
+            app.admission.end_of_half_closed_wait().await;
+        };
+        let write = tokio::select! {
+            biased;
+            write = settled => write,
+            () = draining => writes.read_write(self.lock, self.write, self.principal).await,
+            () = too_many_half_closed => writes.read_write(self.lock, self.write, self.principal).await,
+        };
+        write.ok()
+    }
+
+    /// Completes when this process saves the write after the call, which subscribes at once.
+    fn saved(&self) -> impl Future<Output = ()> + use<> {
+        let (mut saved, id) = (self.app.saved.subscribe(), self.write);
+        async move {
+            loop {
+                match saved.recv().await {
+                    Ok(write) if write.id != id => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return,
+                    // The sender lives as long as the app.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
             }
         }
     }

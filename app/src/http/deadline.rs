@@ -1,0 +1,22 @@
+//! The deadline of a request.
+
+use keywright_domain::model::Tick;
+use tracing::error;
+
+use super::api_error::ApiError;
+use crate::app::App;
+
+/// Runs work that changes nothing, until the deadline of its request.
+///
+/// # Errors
+/// 503 if the work is not done by then; it is dropped.
+pub(super) async fn run_until<T>(
+    app: &App,
+    deadline: Tick,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    app.by(deadline, work).await.unwrap_or_else(|| {
+        error!("the deadline of the request has passed");
+        Err(ApiError::Unavailable)
+    })
+}

@@ -1,0 +1,302 @@
+//! The operations of the OpenAPI document: each route with its parameters, its result and its errors.
+
+use std::time::Duration;
+
+use keywright_domain::model::{FailureReason, IdempotencyKey, LockId, MAX_JSON_INTEGER, WriteId};
+use serde_json::{Value, json};
+
+use super::api_error::{ApiError, UndecidedWrite};
+use super::device_reports;
+use crate::settings::Bounds;
+
+/// A method of a path.
+pub(super) struct Operation {
+    pub(super) tag: &'static str,
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) description: &'static str,
+    pub(super) parameters: Vec<Value>,
+    pub(super) body: Option<Value>,
+    /// The description of the 200.
+    pub(super) result: &'static str,
+    /// The content of the 200, by media type.
+    pub(super) content: Value,
+    /// The headers of the 200 and their descriptions, besides those of every response.
+    pub(super) headers: Vec<(&'static str, &'static str)>,
+    pub(super) errors: Vec<ApiError>,
+    /// `None`: the credentials that the document requires of all operations.
+    pub(super) security: Option<Value>,
+}
+
+/// JSON with the schema of this name.
+fn json_content(schema: &str) -> Value {
+    json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+}
+
+fn lock_parameter() -> Value {
+    json!({
+        "name": "id", "in": "path", "required": true, "description": "The id of the lock, a number.",
+        "schema": { "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER }, "example": 123,
+    })
+}
+
+fn write_parameter() -> Value {
+    json!({
+        "name": "writeId", "in": "path", "required": true, "description": "The id of the write.",
+        "schema": { "type": "string", "format": "uuid" },
+    })
+}
+
+/// The errors of every request about a lock.
+fn common_errors() -> Vec<ApiError> {
+    vec![
+        ApiError::BadRequest("A numeric lock id is expected in the path".into()),
+        ApiError::Unauthorized,
+        ApiError::TooManyFailures,
+        ApiError::QuotaExceeded,
+        ApiError::Busy,
+        ApiError::Forbidden,
+        ApiError::NotFound,
+        ApiError::Internal,
+        ApiError::Unavailable,
+        ApiError::HeadTooLarge(Bounds::default().headers),
+    ]
+}
+
+/// The errors while an outcome is not known: of the request itself, and of later requests for the lock.
+fn undecided_errors() -> [ApiError; 2] {
+    let lock = LockId::new(123).unwrap_or_else(|_| unreachable!("123 is a lock id"));
+    let undecided = UndecidedWrite {
+        lock,
+        write: WriteId::from_u128(0),
+        lease: Duration::from_secs(15),
+    };
+    [
+        ApiError::Undecided(undecided),
+        ApiError::AfterUndecided(undecided),
+    ]
+}
+
+pub(super) fn operations(bounds: &Bounds) -> Vec<Operation> {
+    let read = |path, id, summary, description, parameters, schema| Operation {
+        tag: "Keys",
+        method: "get",
+        path,
+        id,
+        summary,
+        description,
+        parameters,
+        body: None,
+        result: "Done.",
+        content: json_content(schema),
+        headers: Vec::new(),
+        errors: common_errors(),
+        security: None,
+    };
+    let location = ("Location", "The path of the write's status.");
+    let mut write_errors = common_errors();
+    write_errors.extend([
+        ApiError::BodyTooSlow,
+        ApiError::NotProvisioned,
+        ApiError::BodyTooLarge(bounds.body),
+        ApiError::NotJson,
+        ApiError::IndexBeyondCapacity(100),
+        ApiError::TooManyOpenWrites,
+        ApiError::NotUpdated(FailureReason::Throttled),
+    ]);
+    write_errors.extend([ApiError::StillRunning, ApiError::OtherCommand]);
+    write_errors.extend(undecided_errors());
+    let mut withdraw_errors = common_errors();
+    withdraw_errors.extend([
+        ApiError::AlreadyEnded("SUCCEEDED"),
+        ApiError::NotUpdated(FailureReason::Throttled),
+    ]);
+    withdraw_errors.extend(undecided_errors());
+    // Optional headers have no `example`, because the reference page would send it by default.
+    let prefer = json!({
+        "name": "Prefer", "in": "header", "required": false,
+        "description": "`wait=N` (RFC 7240), for instance `wait=10`: the response is sent when the lock has settled the write, or after N \
+            seconds, at most 30.",
+        "schema": { "type": "string" },
+    });
+    let idempotency_key = json!({
+        "name": "Idempotency-Key", "in": "header", "required": false,
+        "description": "A key that the client chooses for this request, for instance a new random UUID for each command, so that the request can \
+            be repeated: the same key and command get the same response for a day, or as long as the setting `keep-answers` says. \
+            The same key with another command is refused (422). A request that changed nothing is not kept and runs again.",
+        "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[ -~]+$" },
+    });
+    let state = json!({
+        "name": "state", "in": "query", "required": true, "description": "The state of the writes to list: only `open`.",
+        "schema": { "type": "string", "enum": ["open"] },
+    });
+    let page = json!({
+        "name": "page", "in": "query", "required": false,
+        "description": "The page, from 1. Without it, the last page.",
+        "schema": { "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER },
+    });
+    let service = |path, id, summary, description, result| Operation {
+        tag: "Service",
+        security: Some(json!([])),
+        result,
+        content: json!({ "application/json": { "schema": {
+            "type": "object", "required": ["status"], "description": "The state of the service.",
+            "properties": { "status": { "type": "string", "description": "The state, as one word." } },
+        } } }),
+        errors: vec![ApiError::HeadTooLarge(bounds.headers)],
+        ..read(path, id, summary, description, Vec::new(), "")
+    };
+    let mut ready = service(
+        "/readyz",
+        "getReadiness",
+        "Check whether the service accepts work",
+        "The service accepts work while its store answers and, if shadows are behind a broker, the broker is connected.",
+        "The service accepts work.",
+    );
+    ready
+        .errors
+        .push(ApiError::NotReady("The store of locks does not answer"));
+    let text = json!({ "schema": { "type": "string", "description": "One sample in each line." } });
+    let metrics = Operation {
+        content: json!({ "text/plain": text, "application/openmetrics-text": text }),
+        ..service(
+            "/metrics",
+            "getMetrics",
+            "Read the metrics",
+            "Counts and latencies for Prometheus, in its text format or, if the client accepts it, in OpenMetrics.",
+            "The metrics.",
+        )
+    };
+    vec![
+        Operation {
+            method: "post",
+            body: Some(json!({
+                "required": true, "description": "The key and, optionally, its index.",
+                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/WriteKey" } } },
+            })),
+            result: "The shadow has accepted the write, or the same write is already open.",
+            headers: vec![
+                location,
+                ("Preference-Applied", "The preference that was applied."),
+            ],
+            errors: write_errors,
+            ..read(
+                "/locks/{id}/WriteKey",
+                "writeKey",
+                "Write key to lock firmware",
+                "Puts the command on the lock's device shadow and records it. A newer write for a key index replaces \
+                 an open one. If the same write is already open, the response has `event: null`.",
+                vec![lock_parameter(), prefer, idempotency_key],
+                "Success",
+            )
+        },
+        Operation {
+            result: "The open writes.",
+            ..read(
+                "/locks/{id}/writes",
+                "listWrites",
+                "List the open writes of a lock",
+                "The writes of the lock that have not ended, oldest first.",
+                vec![lock_parameter(), state],
+                "Writes",
+            )
+        },
+        Operation {
+            result: "The status of the write.",
+            ..read(
+                "/locks/{id}/writes/{writeId}",
+                "getWrite",
+                "Read the status of a write",
+                "The status of one write, open or ended.",
+                vec![lock_parameter(), write_parameter()],
+                "WriteStatus",
+            )
+        },
+        Operation {
+            method: "delete",
+            result: "The write is withdrawn.",
+            errors: withdraw_errors,
+            ..read(
+                "/locks/{id}/writes/{writeId}",
+                "withdrawWrite",
+                "Withdraw an open write",
+                "Removes the write from the shadow. A lock that has begun may still finish it; its result is then recorded \
+                 as late.",
+                vec![lock_parameter(), write_parameter()],
+                "WriteStatus",
+            )
+        },
+        Operation {
+            tag: "Locks",
+            result: "The lock.",
+            ..read(
+                "/locks/{id}/details",
+                "getLock",
+                "Read a lock",
+                "The recorded facts about the lock and the keys that it holds.",
+                vec![lock_parameter()],
+                "Details",
+            )
+        },
+        Operation {
+            tag: "Locks",
+            result: "The page.",
+            ..read(
+                "/locks/{id}/events",
+                "listEvents",
+                "Read the events of a lock",
+                "A page of the lock's events, oldest first.",
+                vec![lock_parameter(), page],
+                "EventPage",
+            )
+        },
+        service(
+            "/healthz",
+            "getHealth",
+            "Check whether the process runs",
+            "It also responds while the store or the broker is unavailable.",
+            "The process runs.",
+        ),
+        ready,
+        metrics,
+    ]
+}
+
+/// `POST /device-reports`, which is served if the setting `reports` has `http`.
+pub(super) fn device_reports_operation() -> Operation {
+    let done = json!({
+        "type": "object", "description": "The report is settled.", "required": ["success"],
+        "properties": { "success": { "type": "boolean", "description": "Always true." } },
+    });
+    Operation {
+        tag: "Service",
+        method: "post",
+        path: "/device-reports",
+        id: "deliverDeviceReport",
+        summary: "Deliver a report of a lock",
+        description: "Delivers a message about the shadow of a lock, for instance from a rule of AWS IoT. The response is sent when \
+            the report is settled durably.",
+        parameters: Vec::new(),
+        body: Some(json!({
+            "required": true, "description": "The message.",
+            "content": { "application/json": { "schema": {
+                "type": "object", "description": "A message of the Device Shadow service, with the thing and the documents.",
+            } } },
+        })),
+        result: "The report is settled.",
+        content: json!({ "application/json": { "schema": done } }),
+        headers: Vec::new(),
+        errors: vec![
+            ApiError::BadRequest("the report cannot be read".into()),
+            ApiError::Unauthorized,
+            ApiError::BodyTooSlow,
+            ApiError::EncodedBody,
+            ApiError::BodyTooLarge(device_reports::MAX_BYTES),
+            ApiError::HeadTooLarge(Bounds::default().headers),
+            ApiError::Unavailable,
+        ],
+        security: Some(json!([{ "ReportsSecret": [] }])),
+    }
+}

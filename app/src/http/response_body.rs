@@ -1,0 +1,316 @@
+//! The JSON bodies of responses, in the shapes of the HTTP contract.
+
+use keywright_adapters::json::EventData;
+use keywright_domain::WriteReceipt;
+use keywright_domain::model::{
+    Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Timestamp,
+    Write, WriteState,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::schemas;
+
+/// An event as `{type, data}`. Its schema is written by hand, because the members of `data` depend on the type.
+#[derive(Serialize)]
+pub(super) struct Event<'a> {
+    r#type: &'static str,
+    data: EventData<'a>,
+}
+
+impl<'a> Event<'a> {
+    fn of(recorded: &'a RecordedEvent) -> Self {
+        Self {
+            r#type: recorded.event.name(),
+            data: EventData(recorded),
+        }
+    }
+}
+
+/// The body of a 200 to `WriteKey`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Success<'a> {
+    /// Always true.
+    success: bool,
+    /// The id of the lock, as text.
+    aggregate_id: String,
+    /// The version of the lock after the event.
+    version: u64,
+    #[schema(schema_with = schemas::requested_or_null)]
+    event: Option<Event<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::outcome, required = false)]
+    write: Option<Outcome>,
+}
+
+/// The write at the end of the wait that the client asked for.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Outcome {
+    #[schema(schema_with = schemas::uuid)]
+    id: String,
+    #[schema(schema_with = schemas::write_state)]
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::failure_reason, required = false)]
+    reason: Option<String>,
+}
+
+impl<'a> Success<'a> {
+    pub(super) fn new(lock: LockId, receipt: &'a WriteReceipt, outcome: Option<&Write>) -> Self {
+        Self {
+            success: true,
+            aggregate_id: lock.to_string(),
+            version: receipt.version.0,
+            event: receipt.event.as_ref().map(Event::of),
+            write: outcome.map(|write| Outcome {
+                id: write.id.to_string(),
+                state: write.state.name(),
+                reason: reason(write).map(|r| r.name().to_owned()),
+            }),
+        }
+    }
+}
+
+fn reason(write: &Write) -> Option<&FailureReason> {
+    match &write.state {
+        WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+/// The status of a write.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WriteStatus {
+    #[schema(schema_with = schemas::uuid)]
+    id: String,
+    /// The id of the lock.
+    lock_id: u64,
+    /// The key, as requested.
+    key_uuid: String,
+    /// The key index, as requested. Absent if the lock chooses one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_index_number: Option<u64>,
+    #[schema(schema_with = schemas::write_state)]
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::failure_reason, required = false)]
+    reason: Option<&'static str>,
+    /// The error code that the lock reported. Present if the reason is `DeviceError`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::retry, required = false)]
+    retry: Option<&'static str>,
+    /// Whether the lock has not reported on the open write for an unusually long time.
+    unconfirmed: bool,
+    /// Whether the lock reported a result after the write had expired or had been superseded or withdrawn.
+    late: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = schemas::anomalies, required = false)]
+    anomalies: Vec<&'static str>,
+    /// The key index that the lock reported. Present if it differs from the requested one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_key_index_number: Option<u64>,
+    /// When the request was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    requested_at: String,
+    /// When the write ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    settled_at: Option<String>,
+    /// When the write expires if it has not ended.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: String,
+    /// The version of the lock after the write's `KeyWriteRequested`. Absent if the shadow has not accepted the write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
+impl WriteStatus {
+    pub(super) fn of(write: &Write, unconfirmed: bool) -> Self {
+        let reason = reason(write);
+        Self {
+            id: write.id.to_string(),
+            lock_id: write.lock.get(),
+            key_uuid: write.slot.key.to_string(),
+            key_index_number: write.slot.index.map(KeyIndex::get),
+            state: write.state.name(),
+            reason: reason.map(FailureReason::name),
+            code: reason.and_then(|r| r.device_code()).map(|c| c.to_string()),
+            retry: reason.map(|r| r.retry().as_str()),
+            unconfirmed,
+            late: write.is_late(),
+            anomalies: write.anomalies.iter().map(Anomaly::name).collect(),
+            reported_key_index_number: write.reported_index.map(KeyIndex::get),
+            requested_at: write.prepared_at.to_string(),
+            settled_at: write.ended_at().map(|at| at.to_string()),
+            expires_at: write.expires_at.to_string(),
+            version: write.requested.map(|r| r.version.0),
+        }
+    }
+}
+
+/// The writes that have not ended, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Writes {
+    /// The writes.
+    pub(super) writes: Vec<WriteStatus>,
+}
+
+/// A key that the lock holds.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct DetailsKey {
+    /// The key.
+    uuid: String,
+    /// The key index, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_number: Option<u64>,
+    /// The user whose key it is, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+}
+
+/// A lock, in the vendor's shape.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Details {
+    /// The id of the lock, as text.
+    id: String,
+    /// The id of the lock.
+    lock_id: u64,
+    /// The UUID of the lock.
+    uuid: String,
+    /// The serial number printed on the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial_number: Option<String>,
+    /// The keys that the lock holds.
+    keys: Vec<DetailsKey>,
+    /// The user who owns the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<String>,
+    /// The organization that owns the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization_id: Option<String>,
+    /// Always empty: the service does not know residents.
+    #[schema(value_type = Vec<String>)]
+    residents: [(); 0],
+    /// The organization that owns the lock, or an empty string.
+    org_id: String,
+    /// The version of the lock, which is the number of its events.
+    version: u64,
+    /// When the last event was recorded.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+}
+
+impl Details {
+    pub(super) fn of(lock: &Lock) -> Self {
+        Self {
+            id: lock.id.to_string(),
+            lock_id: lock.id.get(),
+            uuid: lock.uuid.to_string(),
+            serial_number: lock.serial_number.as_ref().map(ToString::to_string),
+            keys: lock.keys.iter().map(DetailsKey::of).collect(),
+            owner_id: lock.owner.as_ref().map(ToString::to_string),
+            organization_id: lock.organization.as_ref().map(ToString::to_string),
+            residents: [],
+            org_id: org_id(lock),
+            version: lock.version.0,
+            timestamp: lock.time.to_string(),
+        }
+    }
+}
+
+impl DetailsKey {
+    fn of(key: &LockKey) -> Self {
+        Self {
+            uuid: key.held.key.to_string(),
+            index_number: key.held.index.map(KeyIndex::get),
+            user_id: key.held.user.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+fn org_id(lock: &Lock) -> String {
+    let organization = lock.organization.as_ref();
+    organization.map(ToString::to_string).unwrap_or_default()
+}
+
+/// One event of a page.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct EventItem<'a> {
+    /// Always `lock`.
+    aggregate_type: &'static str,
+    /// The id of the lock, as text.
+    aggregate_id: String,
+    /// The version of the lock after the event, from 1.
+    version: u64,
+    #[schema(schema_with = schemas::event_type)]
+    r#type: &'static str,
+    /// When the event was recorded.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+    /// The organization that owns the lock, or an empty string.
+    org_id: String,
+    #[schema(schema_with = schemas::lock_event)]
+    event: Event<'a>,
+}
+
+/// One page of the events of a lock.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventPage<'a> {
+    /// The id of the lock, as text.
+    aggregate_id: String,
+    /// The number of events of the lock.
+    total_events: u64,
+    /// The number of this page, from 1.
+    page: u64,
+    /// The maximum number of events on a page.
+    page_size: u64,
+    /// The number of pages.
+    total_pages: u64,
+    /// The events, oldest first.
+    events: Vec<EventItem<'a>>,
+}
+
+impl<'a> EventPage<'a> {
+    pub(super) const SIZE: u64 = 10;
+
+    /// The requested page, or the last one if no page was requested.
+    pub(super) fn number(requested: Option<u64>, lock: &Lock) -> u64 {
+        requested.unwrap_or_else(|| lock.version.0.div_ceil(Self::SIZE))
+    }
+
+    /// The version of the first event of a page.
+    pub(super) fn first_version(page: u64) -> LockVersion {
+        LockVersion((page - 1).saturating_mul(Self::SIZE).saturating_add(1))
+    }
+
+    pub(super) fn new(lock: &Lock, page: u64, events: &'a [RecordedEvent]) -> Self {
+        // Events that were recorded after the lock was read are left out, as `total_events` does not count them.
+        let events = events.iter().filter(|e| e.version <= lock.version);
+        Self {
+            aggregate_id: lock.id.to_string(),
+            total_events: lock.version.0,
+            page,
+            page_size: Self::SIZE,
+            total_pages: lock.version.0.div_ceil(Self::SIZE),
+            events: events
+                .map(|recorded| EventItem {
+                    aggregate_type: "lock",
+                    aggregate_id: lock.id.to_string(),
+                    version: recorded.version.0,
+                    r#type: recorded.event.name(),
+                    timestamp: Timestamp::to_string(&recorded.time),
+                    org_id: org_id(lock),
+                    event: Event::of(recorded),
+                })
+                .collect(),
+        }
+    }
+}
