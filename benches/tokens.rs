@@ -1,4 +1,4 @@
-//! A token's verification by each algorithm: the signature alone, a token that was never seen, and one that is remembered.
+//! Verification of a token by each algorithm: the signature alone, a new token, and a cached token.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,7 +32,7 @@ struct Case {
 
 enum Public {
     Secret,
-    /// A SubjectPublicKeyInfo as PEM, and what verifies signatures alone.
+    /// A SubjectPublicKeyInfo as PEM, and a verifier of signatures alone.
     Key(String, Bare),
 }
 
@@ -84,7 +84,7 @@ fn cases() -> Vec<Case> {
     let rsa_der = rsa.public_key().as_der().expect("DER");
     let rsa_private = pem("PRIVATE KEY", rsa.as_der().expect("DER").as_ref());
     let rsa_signer = EncodingKey::from_rsa_pem(rsa_private.as_bytes()).expect("a key");
-    let of_rsa = |algorithm, signing, verification: &'static RsaParameters| {
+    let rsa_case = |algorithm, signing, verification: &'static RsaParameters| {
         let bare = Bare::public(verification, rsa_der.as_ref());
         key(
             algorithm,
@@ -101,24 +101,24 @@ fn cases() -> Vec<Case> {
         secret(Algorithm::Hs256, Signing::HS256),
         secret(Algorithm::Hs384, Signing::HS384),
         secret(Algorithm::Hs512, Signing::HS512),
-        of_rsa(
+        rsa_case(
             Algorithm::Rs256,
             Signing::RS256,
             &RSA_PKCS1_2048_8192_SHA256,
         ),
-        of_rsa(
+        rsa_case(
             Algorithm::Rs384,
             Signing::RS384,
             &RSA_PKCS1_2048_8192_SHA384,
         ),
-        of_rsa(
+        rsa_case(
             Algorithm::Rs512,
             Signing::RS512,
             &RSA_PKCS1_2048_8192_SHA512,
         ),
-        of_rsa(Algorithm::Ps256, Signing::PS256, &RSA_PSS_2048_8192_SHA256),
-        of_rsa(Algorithm::Ps384, Signing::PS384, &RSA_PSS_2048_8192_SHA384),
-        of_rsa(Algorithm::Ps512, Signing::PS512, &RSA_PSS_2048_8192_SHA512),
+        rsa_case(Algorithm::Ps256, Signing::PS256, &RSA_PSS_2048_8192_SHA256),
+        rsa_case(Algorithm::Ps384, Signing::PS384, &RSA_PSS_2048_8192_SHA384),
+        rsa_case(Algorithm::Ps512, Signing::PS512, &RSA_PSS_2048_8192_SHA512),
         key(
             Algorithm::Es256,
             Signing::ES256,

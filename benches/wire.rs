@@ -1,4 +1,4 @@
-//! What is read from a request's body and what is written into its answer, beside the same by serde alone.
+//! Reading the body of a request and writing that of an answer, compared with serde_json alone.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use keywright_app::wire;

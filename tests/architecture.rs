@@ -1,6 +1,5 @@
-//! The arrows between the packages run one way, and the domain stays pure.
-//!
-//! Reads normal dependencies only: what tests use is no part of a package.
+//! Dependencies between packages, crates and modules: packages depend on each other only as allowed, the domain is pure, no modules
+//! form a circle, and ARCHITECTURE.md names existing files. Dev-dependencies are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,8 +8,8 @@ use std::process::Command;
 use keywright_tests::{markdown, module_graph};
 use serde_json::Value;
 
-/// For each of our packages, which of ours it may depend on. One that is missing here is an error.
-const ARROWS: &[(&str, &[&str])] = &[
+/// The packages of the workspace that each package may depend on. A package that is missing here is an error.
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keywright-domain", &[]),
     ("keywright-mqtt", &[]),
     ("keywright-sqlite", &[]),
@@ -67,8 +66,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// All that the domain may reach, directly or through others: macros.
-const BEHIND_THE_DOMAIN: &[&str] = &[
+/// All crates that the domain may depend on, directly or indirectly: procedural macros.
+const CRATES_OF_THE_DOMAIN: &[&str] = &[
     "async-trait",
     "proc-macro2",
     "quote",
@@ -78,13 +77,13 @@ const BEHIND_THE_DOMAIN: &[&str] = &[
     "unicode-ident",
 ];
 
-const MOST_DEPENDENCIES_OF_THE_DOMAIN: usize = 3;
+const MAX_DEPENDENCIES_OF_THE_DOMAIN: usize = 3;
 
 /// Package name to the names of its normal dependencies.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn workspace() -> Graph {
-    // Of other platforms not every package has been fetched.
+    // Dependencies of other platforms may not be downloaded.
     let rustc = stdout(Command::new("rustc").arg("-vV"));
     let host = rustc
         .lines()
@@ -146,15 +145,18 @@ fn graph(metadata: &Value) -> Graph {
     graph
 }
 
-/// Every arrow that is not drawn, in words.
+/// Descriptions of all dependencies that are not allowed.
 fn violations(graph: &Graph) -> Vec<String> {
     let mut found = Vec::new();
     for (package, dependencies) in graph
         .iter()
         .filter(|(name, _)| name.starts_with("keywright"))
     {
-        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| name == package) else {
-            found.push(format!("{package} has no line in ARROWS"));
+        let Some((_, allowed)) = ALLOWED_DEPENDENCIES
+            .iter()
+            .find(|(name, _)| name == package)
+        else {
+            found.push(format!("{package} is missing in ALLOWED_DEPENDENCIES"));
             continue;
         };
         let ours = dependencies.iter().filter(|d| d.starts_with("keywright"));
@@ -163,12 +165,12 @@ fn violations(graph: &Graph) -> Vec<String> {
         }
     }
     for crate_name in reach(graph, "keywright-domain") {
-        if !BEHIND_THE_DOMAIN.contains(&crate_name.as_str()) {
+        if !CRATES_OF_THE_DOMAIN.contains(&crate_name.as_str()) {
             found.push(format!("keywright-domain must not reach {crate_name}"));
         }
     }
     let direct = graph.get("keywright-domain").map_or(0, BTreeSet::len);
-    if direct > MOST_DEPENDENCIES_OF_THE_DOMAIN {
+    if direct > MAX_DEPENDENCIES_OF_THE_DOMAIN {
         found.push(format!("keywright-domain has {direct} dependencies"));
     }
     found
@@ -187,7 +189,7 @@ fn reach(graph: &Graph, from: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_arrows_run_one_way_and_the_domain_is_pure() {
+fn packages_depend_only_on_allowed_packages() {
     let graph = workspace();
     assert!(
         graph.contains_key("keywright-domain"),
@@ -197,7 +199,7 @@ fn the_arrows_run_one_way_and_the_domain_is_pure() {
 }
 
 #[test]
-fn a_forbidden_arrow_is_found() {
+fn a_forbidden_dependency_is_detected() {
     let mut graph = workspace();
     graph
         .entry("keywright-domain".into())
@@ -211,7 +213,7 @@ fn a_forbidden_arrow_is_found() {
 }
 
 #[test]
-fn a_runtime_behind_the_domain_is_found() {
+fn an_indirect_dependency_of_the_domain_is_detected() {
     let mut graph = workspace();
     graph
         .entry("thiserror".into())
@@ -222,8 +224,8 @@ fn a_runtime_behind_the_domain_is_found() {
     assert!(found.contains(&expected), "{found:?}");
 }
 
-/// What the program links with these features.
-fn links(features: &[&str]) -> String {
+/// The dependency tree of the program with these features.
+fn dependency_tree(features: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args([
             "tree",
@@ -248,9 +250,9 @@ fn links(features: &[&str]) -> String {
 }
 
 #[test]
-fn what_is_not_asked_for_is_not_linked() {
+fn libraries_of_disabled_features_are_not_linked() {
     let has = |tree: &str, name: &str| tree.lines().any(|line| line.starts_with(name));
-    let bare = links(&[]);
+    let bare = dependency_tree(&[]);
     assert!(has(&bare, "hyper v") && has(&bare, "keywright-adapters v"));
     for name in [
         "aws-config",
@@ -263,13 +265,13 @@ fn what_is_not_asked_for_is_not_linked() {
     ] {
         assert!(!has(&bare, name), "{name} is linked without its feature");
     }
-    let both = links(&["--features", "default"]);
+    let both = dependency_tree(&["--features", "default"]);
     for name in ["aws-sdk-iotdataplane v", "rumqttc v"] {
         assert!(has(&both, name), "{name} is linked by default");
     }
 }
 
-/// Crates that must not come back with a version below this one, and the advisories that say why.
+/// Crates with known advisories, the first fixed version if there is one, and the advisories.
 const ADVISORIES: &[(&str, Option<[u64; 3]>, &str)] = &[
     (
         "rustls-webpki",
@@ -279,9 +281,9 @@ const ADVISORIES: &[(&str, Option<[u64; 3]>, &str)] = &[
     ("rustls-pemfile", None, "RUSTSEC-2025-0134: unmaintained"),
 ];
 
-/// The advisory that a package of this version falls under.
+/// The advisory for this version of a crate.
 fn advisory(name: &str, version: &str) -> Option<&'static str> {
-    // A pre-release or a build number does not matter for the bounds in the list.
+    // Ignores pre-release and build numbers.
     let numbers: Vec<u64> = version
         .split(['.', '-', '+'])
         .map_while(|number| number.parse().ok())
@@ -308,7 +310,7 @@ fn locked(lock: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_crate_with_a_known_advisory_comes_back() {
+fn no_locked_crate_has_a_known_advisory() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
     let packages = locked(&std::fs::read_to_string(path).expect("the lock file"));
     assert!(packages.iter().any(|(name, _)| name == "rustls-webpki"));
@@ -325,8 +327,13 @@ fn no_crate_with_a_known_advisory_comes_back() {
 /// The roots of the crates whose modules are checked.
 const CRATES: &[&str] = &[
     "adapters/src/lib.rs",
+    "app/src/lib.rs",
+    "benches/src/bin/ratios/main.rs",
     "domain/src/lib.rs",
     "testkit/src/lib.rs",
+    "tests/e2e/main.rs",
+    "tests/src/lib.rs",
+    "loadtest/src/lib.rs",
     "mqtt/src/lib.rs",
     "sandbox/src/lib.rs",
     "shadow/src/lib.rs",
@@ -375,7 +382,7 @@ fn no_modules_depend_on_each_other_in_a_circle() {
     }
 }
 
-/// What a reader must find in the table of ARCHITECTURE.md.
+/// Subjects that must have a row in the tables of ARCHITECTURE.md.
 const SUBJECTS: &[&str] = &[
     "who may write to a lock",
     "when a write supersedes another",
@@ -404,9 +411,9 @@ const SUBJECTS: &[&str] = &[
     "I6",
 ];
 
-/// Every place that ARCHITECTURE.md names as `file: item` exists, so that the page stays true.
+/// All files and items in the tables of ARCHITECTURE.md exist.
 #[test]
-fn the_places_that_the_page_names_exist() {
+fn places_in_architecture_md_exist() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let page = std::fs::read_to_string(format!("{root}/ARCHITECTURE.md")).expect("the page");
     let rows: Vec<&str> = page

@@ -1,5 +1,5 @@
-"""boto3, unchanged, against the REST service at argv[1]; the one at argv[2] takes one request a second, and those after
-it, STATUS=URL, refuse everything with their status."""
+"""Tests the REST service at argv[1] with boto3. The service at argv[2] allows one request a second; those of the further
+arguments, STATUS=URL, refuse all requests with this status."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def fails(code, status, call, **arguments):
     except ClientError as error:
         found = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
         assert found == (code, status), found
-        # The class by which programs catch it, where boto3 has one for this operation.
+        # The exception class of boto3, if it has one for this operation.
         assert type(error).__name__ in (code, "ClientError"), type(error)
         return type(error).__name__
     raise AssertionError(f"{code} was expected")
@@ -36,7 +36,7 @@ shadow = {"thingName": "door:1", "shadowName": "keys"}
 update = lambda state, **more: body(iot.update_thing_shadow(
     **shadow, payload=json.dumps({"state": state, **more})))
 
-# The life of a shadow, named and classic.
+# The life cycle of a named and of the classic shadow.
 answer = update({"desired": {"color": "red"}}, clientToken="t1")
 assert (answer["version"], answer["clientToken"]) == (1, "t1"), answer
 found = body(iot.get_thing_shadow(**shadow))
@@ -46,7 +46,7 @@ assert "delta" not in body(iot.get_thing_shadow(**shadow))["state"]
 classic = body(iot.update_thing_shadow(thingName="door:1", payload='{"state":{"desired":{"a":1}}}'))
 assert classic["version"] == 1
 
-# Lists come in pages, without the classic one.
+# Lists are paginated and do not contain the classic shadow.
 for n in range(7):
     iot.update_thing_shadow(thingName="door:1", shadowName=f"s{n}", payload='{"state":{}}')
 names, token = [], None
@@ -61,7 +61,7 @@ while True:
 assert sorted(names) == ["keys"] + [f"s{n}" for n in range(7)], names
 assert iot.list_named_shadows_for_thing(thingName="nobody")["results"] == []
 
-# Each class of error.
+# Errors of requests.
 modelled = [
     fails("ConflictException", 409, update, state={"reported": {"x": 1}}, version=9),
     fails("InvalidRequestException", 400, iot.update_thing_shadow, **shadow, payload="{"),
@@ -83,7 +83,7 @@ for attempt in range(5):
 else:
     raise AssertionError("ThrottlingException was expected")
 
-# Classes that only a service in trouble answers with, or one that knows who asks.
+# Errors of a failing service, and of authentication.
 classes = {"401": "UnauthorizedException", "403": "ForbiddenException", "405": "MethodNotAllowedException",
            "429": "ThrottlingException", "500": "InternalFailureException", "503": "ServiceUnavailableException"}
 refusing = dict(argument.split("=", 1) for argument in sys.argv[3:])
@@ -92,8 +92,8 @@ for status, url in refusing.items():
     found = fails(classes[status], int(status), client(url).update_thing_shadow, **shadow, payload='{"state":{}}')
     assert found != "ClientError" or status == "403", (status, found)
 
-# A deleted shadow is gone, and its count goes on.
+# After a deletion, the version continues.
 assert body(iot.delete_thing_shadow(**shadow))["version"] == 2
 fails("ResourceNotFoundException", 404, iot.get_thing_shadow, **shadow)
 assert update({"desired": {"b": 1}})["version"] == 4
-print("boto3 is content")
+print("all boto3 checks passed")

@@ -1,8 +1,7 @@
 """Uses the tooltips of a load test report by pointer and by keyboard: chart_tooltips.py URL.
 
-Prints as JSON, for each chart on a page of 360 and of 1280 pixels, its name, its tooltip at the pointer, those after the keys
-End, Home and ArrowRight, whether each was inside the window, and whether Escape hides it; and how many tooltips a browser without
-scripts finds. Needs Playwright's Python package and Debian's Chromium.
+Prints as JSON, for each chart at widths of 360 and 1280 pixels: its name, its tooltip at the pointer and after the keys End, Home and
+ArrowRight, whether all were inside the window, and whether Escape hides the tooltip; and the number of tooltips without scripts. Needs Playwright's Python package and Debian's Chromium.
 """
 
 import json
@@ -47,7 +46,7 @@ def try_chart(page, plot, width):
     pointer = shown()
     page.mouse.move(0, 0)
     hidden = [not tip.is_visible()]
-    # The focus arrives by the keyboard, as for a person who uses no pointer.
+    # Keyboard users reach the chart with the Tab key.
     plot.evaluate("plot => { const stop = document.createElement('button'); stop.id = 'before'; plot.before(stop); stop.focus(); }")
     page.keyboard.press("Tab")
     focused = shown()

@@ -1,6 +1,6 @@
-"""Reads OpenMetrics from standard input with the parser of prometheus_client, which raises where the format is broken.
+"""Parses OpenMetrics from standard input with prometheus_client, which raises an exception if the format is invalid.
 
-Prints how many families of metrics and how many samples there are.
+Prints the number of metric families and of samples.
 """
 
 import sys

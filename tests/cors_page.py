@@ -1,6 +1,6 @@
 """Calls the service from a page of another origin: cors_page.py SERVICE PAGE TOKEN KEY.
 
-Loads the page in Chromium, lets it write a key and read the answer's headers, and prints as JSON what the page saw. Needs
+Loads the page in Chromium, writes a key from it, and prints as JSON the answer and the headers that the page can read. Needs
 Playwright's Python package and Debian's Chromium.
 """
 

@@ -1,7 +1,7 @@
-"""Uses the reference page as a person would: docs_page.py URL TOKEN KEY PICTURE.
+"""Uses the reference page like a user: docs_page.py URL TOKEN KEY PICTURE.
 
-Types a token and a body with that key, sends the request, and prints as JSON what the page showed, what it asked for, and
-what its console said. Needs Playwright's Python package and Debian's Chromium.
+Types a token and a body with this key, sends the request, and prints as JSON what the page showed, its requests, and its
+console messages. Needs Playwright's Python package and Debian's Chromium.
 """
 
 import json
@@ -50,7 +50,7 @@ def use(url, token, key, picture):
         type_into(dialog.get_by_placeholder("Token").or_(dialog.locator("[data-placeholder=Token], .cm-placeholder")).first, token)
         body = dialog.locator(".cm-content", has_text="keyUuid").first
         answers = []
-        # A second request with another body is another command.
+        # A second request with another body.
         for name, index in ((f"{key}-second", 8), (key, 7)):
             type_into(body, json.dumps({"keyUuid": name, "keyIndexNumber": index}))
             with page.expect_response(lambda response: response.url.endswith("/WriteKey")) as sent:

@@ -1,8 +1,8 @@
-"""Opens a page as a phone and as a desk computer do, light and dark: page_width.py URL FOLDER.
+"""Opens a page at the widths of a phone and of a desktop, light and dark: page_width.py URL FOLDER.
 
-Prints as JSON, for each of them, how wide the page and the window are, whether texts of the page's pictures cover one another,
-how large the smallest of those texts is displayed, what it asked for, and what its console said; pictures go to the folder. Needs Playwright's Python package and Debian's
-Chromium.
+Prints as JSON, for each view, the widths of the page and the window, overlapping texts of SVG pictures, the smallest size of
+these texts, the requests, and the console messages. Screenshots go to the folder. Needs Playwright's Python package and
+Debian's Chromium.
 """
 
 import json
@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from docs_page import QUIET
 
-# Texts of one SVG picture that share a place, as "text / text".
+# Overlapping texts of an SVG picture, as "text / text".
 OVERLAPPING = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
   const texts = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
   return texts.flatMap(([text, box], at) => texts.slice(at + 1)
@@ -20,8 +20,7 @@ OVERLAPPING = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
     .map(([other]) => `${text} / ${other}`));
 })"""
 
-# The smallest font size of visible texts of SVG pictures, in CSS pixels as displayed: a scaled picture scales its text, too.
-# null: there are none.
+# The smallest font size of visible texts of SVG pictures, in CSS pixels after scaling; null without texts.
 SMALLEST_TEXT = """() => {
   const sizes = [...document.querySelectorAll("svg text")]
     .filter((text) => text.getBoundingClientRect().width > 0)

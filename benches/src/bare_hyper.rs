@@ -1,5 +1,4 @@
-//! The limit of a service over hyper: it reads a body and answers with as many bytes as Keywright does, and does nothing
-//! else.
+//! A bare hyper server as a reference: it reads the body, sends an answer of the same size as Keywright's, and does nothing else.
 
 use std::convert::Infallible;
 
@@ -12,7 +11,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-/// An answer of Keywright's to a write, with all its headers.
+/// The body of a 200 of Keywright.
 const BODY: &str = r#"{"success":true,"aggregateId":1001,"version":12345,"event":{"type":"KeyWriteRequested","data":{"lockId":1001,"uuid":"6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11","timestamp":"2026-05-29T12:00:00.000Z","keyUuid":"load-1234567","keyIndexNumber":0}}}"#;
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -28,10 +27,10 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             .body(Full::from(BODY)),
         _ => Response::builder().status(400).body(Full::default()),
     };
-    Ok(answer.expect("all of it is text"))
+    Ok(answer.expect("a valid answer"))
 }
 
-/// Serves for ever.
+/// Serves forever.
 pub async fn serve(listener: TcpListener) {
     let mut connection = http1::Builder::new();
     connection.timer(TokioTimer::new()).keep_alive(true);

@@ -1,4 +1,4 @@
-//! What benches have in common: see the files beside `Cargo.toml`, and `src/bin`.
+//! Helpers of the benches: sample locks, and a bare hyper server for comparison.
 
 pub mod bare_hyper;
 
@@ -9,10 +9,10 @@ use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
-/// A lock with so many keys, the first of which it was created with, and so many open writes.
+/// A lock with this number of keys and of open writes.
 ///
 /// # Panics
-/// The samples are none of the domain any more.
+/// The domain refuses the samples.
 pub fn lock_with(keys: u64, open: u64) -> LockSnapshot {
     let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
     let mut snapshot = LockSnapshot {
@@ -46,7 +46,7 @@ pub fn lock_with(keys: u64, open: u64) -> LockSnapshot {
     snapshot
 }
 
-/// What happens next to a lock.
+/// The next event of a lock.
 pub fn next_event(lock: &Lock, event: LockEvent) -> RecordedEvent {
     RecordedEvent {
         version: LockVersion(lock.version.0 + 1),

@@ -1,9 +1,10 @@
-//! The program's commands.
+//! The commands of the program.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::error::Error;
 use crate::overload::Overload;
 use crate::population::{Keywright, Size};
 use crate::run::Run;
@@ -14,30 +15,30 @@ use clap::{Args, Parser};
 #[derive(Parser)]
 #[command(name = "keywright-loadtest")]
 enum Command {
-    // A script's own choices come first, and its caller's replace them.
+    // Later options override earlier ones, so that callers of a script can override its options.
     #[command(args_override_self = true)]
     Run(Box<Run>),
     Prepare(Prepare),
     Overload(Overload),
 }
 
-/// Makes who loads a service, by `keywright` itself: locks before the server is started for the first time, credentials
-/// beside one whose sandbox is on.
+/// Creates the population for a load test by calling `keywright`: locks before the server is started for the first time, or
+/// credentials beside a running server with a sandbox.
 #[derive(Args)]
 struct Prepare {
-    /// The program.
+    /// The program `keywright`.
     #[arg(long, value_name = "FILE")]
     binary: PathBuf,
-    /// The server's folder of data.
+    /// The server's data folder.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The database, where locks are kept in one.
+    /// The server's database, if its locks are in PostgreSQL.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Make locks, and nothing else.
+    /// Create only locks.
     #[arg(long, conflicts_with = "population")]
     locks_only: bool,
-    /// Make credentials, and write who loads the service here.
+    /// Create credentials, and write the population to this file.
     #[arg(long, value_name = "FILE", required_unless_present = "locks_only")]
     population: Option<PathBuf>,
     #[command(flatten)]
@@ -45,7 +46,7 @@ struct Prepare {
 }
 
 impl Prepare {
-    fn run(&self) -> Result<bool, String> {
+    fn run(&self) -> Result<bool, Error> {
         let keywright = Keywright {
             binary: &self.binary,
             data: &self.data,
@@ -54,8 +55,8 @@ impl Prepare {
         match &self.population {
             None => {
                 let mut folder = std::fs::DirBuilder::new();
-                let made = folder.recursive(true).mode(0o700).create(&self.data);
-                made.map_err(|e| format!("{}: {e}", self.data.display()))?;
+                let created = folder.recursive(true).mode(0o700).create(&self.data);
+                created.map_err(Error::file(&self.data))?;
                 keywright.add_locks(self.size)?;
             }
             Some(path) => keywright.make_credentials(self.size)?.write(path)?,
@@ -64,7 +65,7 @@ impl Prepare {
     }
 }
 
-/// The whole program: 0 if what was measured kept to its limits, 1 if not, 2 if nothing could be measured.
+/// Runs the program. The exit code is 0 if all limits hold, 1 if not, and 2 if nothing could be measured.
 #[tokio::main]
 pub async fn main() -> ExitCode {
     let outcome = match Command::parse() {

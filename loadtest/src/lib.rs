@@ -1,18 +1,21 @@
-//! What load tests and benches of whole servers are made of: who asks, how it is measured, and what is said of it. It shares
-//! nothing with the server and talks HTTP like any client.
+//! Load tests of a running service over HTTP: clients, measurements, checks and reports. Benches and end-to-end tests use the HTTP
+//! client and the child processes. This crate shares no code with the server.
 
 mod arrivals;
 pub mod check;
+pub mod child_process;
 mod cli;
-pub mod figures;
+pub mod closed_loop;
+pub mod error;
 pub mod fleet;
-pub mod goose_client;
-pub mod http;
+mod format;
+pub mod http_client;
+pub mod hyper_caller;
 pub mod limits;
 pub mod load_writes;
+pub mod local_service;
 pub mod open_loop;
 mod overload;
-pub mod own_client;
 pub mod personas;
 pub mod population;
 pub mod process_usage;
@@ -21,7 +24,7 @@ pub mod report;
 mod run;
 pub mod server;
 pub mod session;
-pub mod spawned;
+pub mod statistics;
 pub mod summary;
 
 pub use cli::main;

@@ -1,21 +1,23 @@
-//! What a run must keep to, and whether it does.
+//! Limits for the results of a run, and the comparison with earlier runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::summary::{Percentiles, Setting, Summary};
+use crate::error::Error;
+use crate::format::{percent, time};
+use crate::summary::{Finding, Percentiles, Setting, Summary};
 
-/// By what part of the worst of several earlier runs a run may be worse in any case: two that happen to agree say little.
-const LEAST_NOISE: f64 = 0.2;
+/// The share by which a run may always be worse than the worst of several earlier runs, because these may be alike by chance.
+const MIN_NOISE: f64 = 0.2;
 
-/// Milliseconds, and parts of all, that make no difference to an earlier run, whatever the factor.
-const SLACK: f64 = 5.0;
-const SLACK_SHARE: f64 = 0.005;
+/// Differences to earlier runs that are always accepted: in milliseconds, and in shares.
+const TOLERANCE_MS: f64 = 5.0;
+const TOLERANCE_SHARE: f64 = 0.005;
 
-/// The limits of one environment. What is left out is not looked at.
+/// The limits of one environment. A limit that is not set is not checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -36,7 +38,7 @@ pub struct Limits {
     max_error_share: Option<f64>,
 }
 
-/// A time as people write it: `250ms`.
+/// A duration such as `250ms`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Time(Duration);
@@ -51,23 +53,10 @@ impl TryFrom<String> for Time {
     }
 }
 
-/// One thing that was held against its limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What it is.
-    pub what: String,
-    /// What was measured.
-    pub measured: String,
-    /// What it must be.
-    pub limit: String,
-    /// Whether it is.
-    pub holds: bool,
-}
+/// The name of a value in a summary, and a function that reads it.
+type Value<T> = (&'static str, fn(&T) -> f64);
 
-/// One of several figures of the same kind, such as a percentile or a share.
-type Part<T> = (&'static str, fn(&T) -> f64);
-
-const PERCENTILES: [Part<Percentiles>; 5] = [
+const PERCENTILES: [Value<Percentiles>; 5] = [
     ("median", |times| times.p50),
     ("p90", |times| times.p90),
     ("p99", |times| times.p99),
@@ -75,7 +64,7 @@ const PERCENTILES: [Part<Percentiles>; 5] = [
     ("longest", |times| times.max),
 ];
 
-const SHARES: [Part<Summary>; 4] = [
+const SHARES: [Value<Summary>; 4] = [
     ("writes not confirmed within 30 s", |run| {
         run.unconfirmed_share
     }),
@@ -89,17 +78,16 @@ const SHARES: [Part<Summary>; 4] = [
 ];
 
 impl Limits {
-    /// Those of an environment, each a table in a file.
+    /// Reads the limits of an environment, which is a table of the file.
     ///
     /// # Errors
-    /// The file cannot be read, or has no such environment; the text says which it has.
-    pub fn read(path: &Path, environment: &str) -> Result<Self, String> {
-        let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|e| at(&e))?;
-        let mut all: BTreeMap<String, Self> = toml::from_str(&text).map_err(|e| at(&e))?;
+    /// The file cannot be read, or has no such environment; the text lists those that it has.
+    pub fn read(path: &Path, environment: &str) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+        let mut all: BTreeMap<String, Self> = toml::from_str(&text).map_err(Error::file(path))?;
         let known: Vec<String> = all.keys().cloned().collect();
         all.remove(environment).ok_or_else(|| {
-            at(&format!(
+            Error::file(path)(format!(
                 "there is no environment `{environment}`; there are {}",
                 known.join(", ")
             ))
@@ -124,7 +112,7 @@ impl Limits {
         [("accept", accept), ("confirm", confirm)]
     }
 
-    /// Holds a run against them, and against what must always be.
+    /// Compares a run with these limits, and with those of every run.
     pub fn judge(&self, run: &Summary) -> Vec<Finding> {
         let mut findings = always(run);
         for (kind, limits) in self.times() {
@@ -173,39 +161,38 @@ fn times_of<'a>(run: &'a Summary, kind: &str) -> &'a Percentiles {
     }
 }
 
-/// What no environment may leave out.
+/// The checks of every run.
 fn always(run: &Summary) -> Vec<Finding> {
-    let given_up = run.given_up.as_deref();
+    let aborted = run.given_up.as_deref();
     let mut findings = vec![
         Finding {
-            what: "the service answers when all is over".into(),
-            measured: given_up.unwrap_or("it does").into(),
+            what: "the service answers after the load".into(),
+            measured: aborted.unwrap_or("it does").into(),
             limit: "it does".into(),
-            holds: given_up.is_none(),
+            holds: aborted.is_none(),
         },
         never(
             "200s without event, confirmed keys not in their lock",
             run.missing,
         ),
         never(
-            "repeats under one Idempotency-Key answered otherwise",
+            "repeats with the same Idempotency-Key and another answer",
             run.differing_repeats,
         ),
-        never("answers that the request may not get", run.unexpected),
-        some("writes that were checked", run.writes_checked),
-        some("of them confirmed", run.confirmed_checked),
-        never(
-            "arrivals that the load test itself had no place for",
-            run.no_permit,
-        ),
+        never("unexpected answers", run.unexpected),
+        at_least_one("writes that were checked", run.writes_checked),
+        at_least_one("of them confirmed", run.confirmed_checked),
+        never("arrivals that this program skipped", run.no_permit),
     ];
     let slots = run.slots_checked;
-    findings.extend(slots.map(|slots| some("slots looked at in the locks' own memories", slots)));
+    findings.extend(
+        slots.map(|slots| at_least_one("slots checked in the memories of the locks", slots)),
+    );
     findings
 }
 
-/// Without any, nothing was checked.
-fn some(what: &str, count: usize) -> Finding {
+/// A count of checks, which must not be zero.
+fn at_least_one(what: &str, count: usize) -> Finding {
     Finding {
         what: what.into(),
         measured: count.to_string(),
@@ -223,8 +210,8 @@ fn never(what: &str, count: u64) -> Finding {
     }
 }
 
-/// Holds a run against earlier ones. What is worse than all of those by more than they differ among themselves is a
-/// regression; one alone does not say how much that is, so that `noise` does, as a factor.
+/// Compares a run with earlier ones. A value is a regression if it is worse than all earlier ones by more than these differ.
+/// With a single earlier run, it may be worse by the factor `noise`.
 pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
     let Some(first) = earlier.first() else {
         return Vec::new();
@@ -237,23 +224,23 @@ pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
         );
         match earlier.len() {
             1 => worst * noise,
-            _ => worst + (worst - best).max(worst * LEAST_NOISE),
+            _ => worst + (worst - best).max(worst * MIN_NOISE),
         }
     };
     let mut findings = Vec::new();
     for kind in ["accept", "confirm"] {
-        // What is rarer differs by more from run to run.
+        // Higher percentiles differ too much between runs.
         for (name, of) in &PERCENTILES[..3] {
             let of = |run: &Summary| of(times_of(run, kind));
             let what = format!("time to {kind}, {name}, against the baseline");
-            findings.push(at_most(what, of(run), most(&of) + SLACK, time));
+            findings.push(at_most(what, of(run), most(&of) + TOLERANCE_MS, time));
         }
     }
     for (what, of) in SHARES {
         let what = format!("{what}, against the baseline");
-        findings.push(at_most(what, of(run), most(&of) + SLACK_SHARE, percent));
+        findings.push(at_most(what, of(run), most(&of) + TOLERANCE_SHARE, percent));
     }
-    // Of a rate less is worse, so it is held to that as seconds for each write.
+    // A lower rate is worse, so that the seconds for each write are compared.
     let seconds = |run: &Summary| 1.0 / run.writes_per_second;
     findings.push(Finding {
         what: "writes in a second, against the baseline".into(),
@@ -261,7 +248,7 @@ pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
         limit: format!("at least {:.1}", 1.0 / most(&seconds)),
         holds: seconds(run) <= most(&seconds),
     });
-    let made = |run: &Summary| {
+    let setting = |run: &Summary| {
         let Setting {
             load,
             service,
@@ -270,35 +257,23 @@ pub fn compare(run: &Summary, earlier: &[Summary], noise: f64) -> Vec<Finding> {
         } = &run.setting;
         [load.as_str(), service, fleet].join("; ")
     };
-    let other = earlier.iter().find(|earlier| made(earlier) != made(run));
+    let other = earlier
+        .iter()
+        .find(|earlier| setting(earlier) != setting(run));
     findings.push(Finding {
         what: "how the run was made, against the baseline".into(),
-        measured: made(run),
-        limit: made(other.unwrap_or(first)),
+        measured: setting(run),
+        limit: setting(other.unwrap_or(first)),
         holds: other.is_none(),
     });
     findings
-}
-
-/// Milliseconds, as people read them.
-pub fn time(millis: f64) -> String {
-    match millis {
-        _ if millis < 10.0 => format!("{millis:.2} ms"),
-        _ if millis < 1000.0 => format!("{millis:.0} ms"),
-        _ => format!("{:.2} s", millis / 1000.0),
-    }
-}
-
-/// A share, as people read it.
-pub fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn limits(text: &str) -> Result<Limits, String> {
+    fn limits(text: &str) -> Result<Limits, Error> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("written");
         Limits::read(file.path(), "ci")
@@ -311,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_is_held_against_its_figure() {
+    fn each_limit_is_compared_with_its_value() {
         let text = "[ci]\naccept_p50 = \"10ms\"\naccept_p90 = \"50ms\"\naccept_p99 = \"100ms\"\n\
             accept_p999 = \"200ms\"\naccept_max = \"300ms\"\nconfirm_p50 = \"1s\"\nconfirm_p90 = \"1500ms\"\nconfirm_p99 = \"2s\"\n\
             confirm_p999 = \"3s\"\nconfirm_max = \"4s\"\nmax_late_share = 0.1\nmin_writes_per_second = 10\nmax_unconfirmed_share = 0.1\n\
@@ -325,11 +300,11 @@ mod tests {
         };
         good.accept.p99 = 100.0;
         assert_eq!(failing(&limits, &good), [""; 0]);
-        type Spoil = fn(&mut Summary);
-        let spoiled: [(Spoil, &str); 23] = [
+        type Change = fn(&mut Summary);
+        let changes: [(Change, &str); 23] = [
             (|run| run.confirmed_checked = 0, "of them confirmed"),
-            (|run| run.no_permit = 1, "no place"),
-            (|run| run.given_up = Some("no".into()), "when all is over"),
+            (|run| run.no_permit = 1, "skipped"),
+            (|run| run.given_up = Some("no".into()), "after the load"),
             (|run| run.missing = 1, "200s without event"),
             (|run| run.accept.p90 = 50.1, "time to accept, p90"),
             (|run| run.accept.p999 = 200.1, "time to accept, p99.9"),
@@ -339,7 +314,7 @@ mod tests {
             (|run| run.confirm.max = 4000.1, "time to confirm, longest"),
             (|run| run.late_share = 0.11, "late"),
             (|run| run.differing_repeats = 1, "repeats"),
-            (|run| run.unexpected = 1, "may not get"),
+            (|run| run.unexpected = 1, "unexpected"),
             (|run| run.writes_checked = 0, "checked"),
             (|run| run.slots_checked = Some(0), "memories"),
             (|run| run.accept.p50 = 10.1, "time to accept, median"),
@@ -351,9 +326,9 @@ mod tests {
             (|run| run.turned_away_share = 0.11, "turned away"),
             (|run| run.error_share = 0.11, "errors"),
         ];
-        for (spoil, what) in spoiled {
+        for (change, what) in changes {
             let mut run = good.clone();
-            spoil(&mut run);
+            change(&mut run);
             let failing = failing(&limits, &run);
             assert!(
                 failing.len() == 1 && failing[0].contains(what),
@@ -363,20 +338,20 @@ mod tests {
     }
 
     #[test]
-    fn files_that_say_something_else_are_refused_by_name() {
+    fn invalid_files_are_refused_with_a_reason() {
         for (text, part) in [
             ("[laptop]\n", "there are laptop"),
             ("[ci]\naccept_p98 = \"1s\"\n", "accept_p98"),
             ("[ci\n", "expected"),
             ("[ci]\naccept_p50 = \"soon\"\n", "write times as in 250ms"),
         ] {
-            let error = limits(text).expect_err(text);
+            let error = limits(text).expect_err(text).to_string();
             assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
-    fn a_run_that_is_worse_by_more_than_noise_is_found() {
+    fn a_regression_is_worse_than_the_noise() {
         let mut earlier = Summary::default();
         (earlier.accept.p50, earlier.writes_per_second) = (100.0, 90.0);
         let mut run = earlier.clone();
@@ -388,7 +363,7 @@ mod tests {
         let failing = |findings: Vec<Finding>| findings.iter().filter(|f| !f.holds).count();
         assert_eq!(failing(compare(&run, one, 1.5)), 3);
         assert_eq!(failing(compare(&run, one, 1.6)), 1, "the share of errors");
-        // Two that differ by 40: so much more than the worse one is noise, and what is beyond is none.
+        // Two earlier runs differ by 40, so that 180 and the tolerance are accepted.
         let mut other = earlier.clone();
         other.accept.p50 = 140.0;
         let both = [earlier.clone(), other];
@@ -396,7 +371,7 @@ mod tests {
         assert_eq!(failing(compare(&run, &both, 1.5)), 0);
         run.accept.p50 = 186.0;
         assert_eq!(failing(compare(&run, &both, 1.5)), 1);
-        // Two that agree: a fifth.
+        // Two earlier runs are equal, so that a fifth is accepted.
         let both = [earlier.clone(), earlier.clone()];
         (run.accept.p50, run.writes_per_second) = (124.0, 76.0);
         assert_eq!(failing(compare(&run, &both, 1.5)), 0);

@@ -1,4 +1,4 @@
-//! Plain pressure with one kind of request: as fast as answers come, or at a rate that waits for nobody.
+//! Load with one kind of request: in a closed loop, or in an open loop at a constant rate.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,30 +13,30 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::arrivals::arrivals;
-use crate::figures::Answers;
-use crate::http::Client;
+use crate::http_client::{Client, ClientError};
 use crate::population::FIRST_LOCK;
+use crate::statistics::AnswerCounts;
 
-/// From when on a request is sent late.
+/// A request that is sent later than this counts as late.
 const LATE: Duration = Duration::from_millis(10);
 
-/// Makes the n-th request.
-pub type Make = Arc<dyn Fn(u64) -> Request<Full<Bytes>> + Send + Sync>;
+/// Creates the n-th request.
+pub type RequestFactory = Arc<dyn Fn(u64) -> Request<Full<Bytes>> + Send + Sync>;
 
-/// Writes of new keys to the first slot of any of so many locks: each supersedes the one before, so that a lock never has
-/// more than one.
-pub fn writes(token: &str, locks: u64) -> Make {
+/// Writes of new keys to index 0 of random locks. Each supersedes the lock's previous write, so that a lock never has more than
+/// one open write.
+pub fn writes(token: &str, locks: u64) -> RequestFactory {
     let authorization = format!("Bearer {token}");
     Arc::new(move |n| write(&authorization, locks, n))
 }
 
-/// The same to one lock after the other, and round again.
-pub fn writes_in_turn(token: &str, locks: u64) -> Make {
+/// As [`writes`], to all locks in turn.
+pub fn writes_in_turn(token: &str, locks: u64) -> RequestFactory {
     let authorization = format!("Bearer {token}");
     Arc::new(move |n| write_to(&authorization, FIRST_LOCK + n % locks, n))
 }
 
-/// One of those writes, the n-th.
+/// The n-th of these writes, with this `Authorization`.
 pub fn write(authorization: &str, locks: u64, n: u64) -> Request<Full<Bytes>> {
     write_to(authorization, FIRST_LOCK + fastrand::u64(0..locks), n)
 }
@@ -48,83 +48,83 @@ fn write_to(authorization: &str, lock: u64, n: u64) -> Request<Full<Bytes>> {
         .header("Authorization", authorization)
         .header("Content-Type", "application/json")
         .body(Full::from(body))
-        .expect("all of it is text")
+        .expect("a valid request")
 }
 
-/// What came of a span of pressure.
-pub struct Pressed {
-    pub answers: Answers,
-    /// From the first request to the last answer that counts.
+/// The outcome of a period of load.
+pub struct LoadResult {
+    pub answers: AnswerCounts,
+    /// From the first request to the last counted answer.
     pub span: Duration,
-    /// Requests that were sent more than 10 ms after the moment that they were meant for: this program had no connection
-    /// free, or no time.
-    pub waited: u64,
+    /// Requests that were sent more than 10 ms after their intended time, because no connection was free or this program was
+    /// busy.
+    pub late: u64,
 }
 
-impl Pressed {
-    /// Several spans as one.
-    pub fn all(parts: Vec<Self>) -> Self {
-        let (span, waited) = (
+impl LoadResult {
+    /// Combines several periods.
+    pub fn merge(parts: Vec<Self>) -> Self {
+        let (span, late) = (
             parts.iter().map(|part| part.span).sum(),
-            parts.iter().map(|part| part.waited).sum(),
+            parts.iter().map(|part| part.late).sum(),
         );
         Self {
             answers: sum(parts.into_iter().map(|part| part.answers)),
             span,
-            waited,
+            late,
         }
     }
 
-    /// Requests that were sent.
+    /// The number of requests.
     pub fn sent(&self) -> u64 {
         self.answers.statuses.values().sum::<u64>() + self.answers.broken
     }
 
-    /// So many of its answers in a second.
-    pub fn a_second(&self, count: u64) -> f64 {
+    /// A count of answers as a rate for each second.
+    pub fn per_second(&self, count: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let count = count as f64;
         count / self.span.as_secs_f64()
     }
 
-    /// Answers of 200 in a second.
+    /// The number of 200s for each second.
     pub fn goodput(&self) -> f64 {
-        self.a_second(self.answers.of(200))
+        self.per_second(self.answers.count(200))
     }
 }
 
-/// Keeps one thread of the runtime awake until it is dropped: it looks for answers again and again instead of sleeping until one
-/// comes. On one machine, waking who sleeps is work of the server's core, which clients elsewhere would not ask of it.
-pub fn awake() -> JoinSet<Infallible> {
-    let mut awake = JoinSet::new();
-    awake.spawn(async {
+/// Keeps one thread of the runtime busy until the result is dropped. On one machine, waking a sleeping client is work for the
+/// server's core, which clients on other machines would not cause.
+pub fn keep_awake() -> JoinSet<Infallible> {
+    let mut task = JoinSet::new();
+    task.spawn(async {
         loop {
             tokio::task::yield_now().await;
         }
     });
-    awake
+    task
 }
 
-/// Closed loop: each of so many connections sends its next request when the last one is answered.
+/// Closed loop: each connection sends its next request when the previous one is answered.
 pub async fn closed(
     server: SocketAddr,
-    make: &Make,
+    factory: &RequestFactory,
     next: &Arc<AtomicU64>,
     connections: usize,
     span: Duration,
-) -> Pressed {
+) -> LoadResult {
     let start = Instant::now();
     let end = start + span;
     let mut clients = JoinSet::new();
     for _ in 0..connections {
-        let (make, next) = (make.clone(), next.clone());
+        let (factory, next) = (factory.clone(), next.clone());
         clients.spawn(async move {
-            let (mut client, mut answers) = (Client::new(server), Answers::default());
+            let (mut client, mut answers) = (Client::new(server), AnswerCounts::default());
             while Instant::now() < end {
-                let request = make(next.fetch_add(1, Ordering::Relaxed));
+                let request = factory(next.fetch_add(1, Ordering::Relaxed));
                 let sent = Instant::now();
                 let answer = client.send(request).await.ok();
-                // One that comes after the end belongs to no second of it.
+                // An answer after the end is not counted.
                 if Instant::now() <= end {
                     answers.add(answer.map(|a| a.status().as_u16()), sent.elapsed());
                 }
@@ -132,22 +132,24 @@ pub async fn closed(
             answers
         });
     }
-    Pressed {
+    LoadResult {
         answers: sum(clients.join_all().await),
         span,
-        waited: 0,
+        late: 0,
     }
 }
 
-/// Clients that are connected before the first of them asks for something.
+/// Clients that are all connected before the first request.
 pub struct Clients(Vec<Client>);
 
 impl Clients {
+    /// Connects this many clients.
+    ///
     /// # Errors
-    /// The server takes no connection.
-    pub async fn connect(server: SocketAddr, how_many: usize) -> Result<Self, String> {
-        let mut clients = Vec::with_capacity(how_many);
-        for _ in 0..how_many {
+    /// The server does not accept a connection.
+    pub async fn connect(server: SocketAddr, count: usize) -> Result<Self, ClientError> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
             let mut client = Client::new(server);
             client.connect().await?;
             clients.push(client);
@@ -155,56 +157,56 @@ impl Clients {
         Ok(Self(clients))
     }
 
-    /// Open loop: requests are sent at a rate, whatever became of those before; times count from the moment that a request
-    /// was meant for, so that a server which stands still is not spared.
+    /// Open loop: requests are sent at a constant rate, also when earlier ones are not answered. Latencies count from the intended
+    /// time of a request, so that they include the delays of a stalled server.
     pub async fn open(
         &mut self,
-        make: &Make,
+        factory: &RequestFactory,
         next: &Arc<AtomicU64>,
         rate: f64,
         span: Duration,
-    ) -> Pressed {
-        let (arrive, arrived) = async_channel::unbounded::<Instant>();
+    ) -> LoadResult {
+        let (tx, rx) = async_channel::unbounded::<Instant>();
         let late = Arc::new(AtomicU64::new(0));
-        let mut asking = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for mut client in self.0.drain(..) {
-            let (arrived, make, next) = (arrived.clone(), make.clone(), next.clone());
+            let (rx, factory, next) = (rx.clone(), factory.clone(), next.clone());
             let late = late.clone();
-            asking.spawn(async move {
-                let mut answers = Answers::default();
-                while let Ok(meant) = arrived.recv().await {
-                    if meant.elapsed() > LATE {
+            tasks.spawn(async move {
+                let mut answers = AnswerCounts::default();
+                while let Ok(intended_at) = rx.recv().await {
+                    if intended_at.elapsed() > LATE {
                         late.fetch_add(1, Ordering::Relaxed);
                     }
-                    let request = make(next.fetch_add(1, Ordering::Relaxed));
+                    let request = factory(next.fetch_add(1, Ordering::Relaxed));
                     let answer = client.send(request).await.ok();
-                    answers.add(answer.map(|a| a.status().as_u16()), meant.elapsed());
+                    answers.add(answer.map(|a| a.status().as_u16()), intended_at.elapsed());
                 }
                 (client, answers)
             });
         }
         let start = Instant::now();
-        arrivals(rate, span, |meant| {
+        arrivals(rate, span, |intended_at| {
             // The receivers live as long as the sender.
-            let _ = arrive.try_send(meant);
+            let _ = tx.try_send(intended_at);
         })
         .await;
-        drop((arrive, arrived));
+        drop((tx, rx));
         let mut parts = Vec::new();
-        for (client, answers) in asking.join_all().await {
+        for (client, answers) in tasks.join_all().await {
             self.0.push(client);
             parts.push(answers);
         }
-        Pressed {
+        LoadResult {
             answers: sum(parts),
             span: start.elapsed(),
-            waited: late.load(Ordering::Relaxed),
+            late: late.load(Ordering::Relaxed),
         }
     }
 }
 
-fn sum(parts: impl IntoIterator<Item = Answers>) -> Answers {
-    let mut all = Answers::default();
+fn sum(parts: impl IntoIterator<Item = AnswerCounts>) -> AnswerCounts {
+    let mut all = AnswerCounts::default();
     for part in parts {
         all.merge(&part);
     }

@@ -1,5 +1,5 @@
-//! The open loop: personas arrive at a rate and wait for nobody, and their times count from the moment they were meant
-//! for, so that a server which stands still for a while is not spared.
+//! The open loop: personas arrive at a constant rate. Latencies count from the intended arrival, so that they include the delays
+//! of a stalled server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,19 +9,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::arrivals::arrivals;
-use crate::own_client::OwnClient;
+use crate::hyper_caller::HyperCaller;
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
 use crate::session::Session;
 
-/// So many are served at once at most; who comes then is counted, and does nothing.
-const MOST: usize = 10_000;
+/// The maximum number of active personas. Arrivals above it are counted and skipped.
+const MAX_ACTIVE: usize = 10_000;
 
-/// How long those who are there at the end are waited for.
-const GRACE: Duration = Duration::from_secs(35);
+/// The longest time to wait for active personas at the end.
+const END_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Lets personas arrive at this rate, each second, for this time. Answers how many had no place.
+/// Starts `rate` personas a second for this time. Returns the number of skipped arrivals.
 pub async fn open_loop(
     server: SocketAddr,
     rate: f64,
@@ -29,32 +29,32 @@ pub async fn open_loop(
     population: &Arc<Population>,
     recorder: &Arc<Recorder>,
 ) -> u64 {
-    let free: Arc<Mutex<Vec<OwnClient>>> = Arc::default();
-    let (mut lives, mut no_permit) = (JoinSet::new(), 0);
-    arrivals(rate, span, |meant| {
-        while lives.try_join_next().is_some() {}
-        if lives.len() >= MOST {
-            no_permit += 1;
+    let free: Arc<Mutex<Vec<HyperCaller>>> = Arc::default();
+    let (mut active, mut skipped) = (JoinSet::new(), 0);
+    arrivals(rate, span, |intended_at| {
+        while active.try_join_next().is_some() {}
+        if active.len() >= MAX_ACTIVE {
+            skipped += 1;
             return;
         }
         let (population, recorder, free) = (population.clone(), recorder.clone(), free.clone());
-        lives.spawn(async move {
+        active.spawn(async move {
             let pool = || free.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = pool().pop();
-            let mut client = known.unwrap_or_else(|| OwnClient::new(server));
+            let idle = pool().pop();
+            let mut client = idle.unwrap_or_else(|| HyperCaller::new(server));
             let mut session = Session {
                 caller: &mut client,
                 population: &population,
                 recorder: &recorder,
-                meant: Some(meant),
+                intended_at: Some(intended_at),
             };
-            Persona::any().live(&mut session).await;
+            Persona::any().run(&mut session).await;
             pool().push(client);
         });
     })
     .await;
-    let end = Instant::now() + GRACE;
-    while let Ok(Some(_)) = timeout_at(end, lives.join_next()).await {}
-    recorder.unconfirmed(u64::try_from(lives.len()).unwrap_or(u64::MAX));
-    no_permit
+    let end = Instant::now() + END_TIMEOUT;
+    while let Ok(Some(_)) = timeout_at(end, active.join_next()).await {}
+    recorder.unconfirmed(u64::try_from(active.len()).unwrap_or(u64::MAX));
+    skipped
 }

@@ -1,4 +1,4 @@
-//! What happens during a load test, second by second.
+//! Records the answers during a load test, by second and by endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,37 +6,37 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::figures::Times;
+use crate::statistics::Latencies;
 
-/// A write that was answered 200.
+/// A write that was answered with 200.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// The lock's place in the population.
-    pub place: u64,
+    /// The lock, as an offset to the first one of the population.
+    pub offset: u64,
     /// The key.
     pub key: String,
-    /// The version of its event; `None`: nothing new was recorded.
+    /// The version of its event; `None` if no event was recorded.
     pub version: Option<u64>,
-    /// When it was sent, or in an open loop was meant to be sent.
-    pub meant: Instant,
-    /// When its 200 was there.
-    pub answered: Instant,
+    /// When it was sent; in an open loop, when it should have been sent.
+    pub intended_at: Instant,
+    /// When the 200 arrived.
+    pub answered_at: Instant,
 }
 
 /// A method and a route: one row of the report's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// Such as `POST`.
+    /// For instance `POST`.
     pub method: &'static str,
-    /// Such as `/locks/{id}/WriteKey`.
+    /// For instance `/locks/{id}/WriteKey`.
     pub route: &'static str,
 }
 
-/// How requests to one endpoint were answered.
+/// The answers of one endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointRecord {
-    /// From sending a request to its complete answer, whatever its status.
-    pub times: Times,
+    /// From sending a request to its complete answer, for every status.
+    pub times: Latencies,
     /// Requests whose connection broke before the answer was complete.
     pub broken: u64,
     /// Answers with a status that the request should not get. Broken connections are not among them.
@@ -45,82 +45,82 @@ pub struct EndpointRecord {
     pub intended_refusals: u64,
 }
 
-/// What happened in one second.
+/// The answers in one second.
 #[derive(Clone, Debug, Default)]
 pub struct Second {
-    /// Answers to all requests, by status; 0: the connection broke.
+    /// Answers by status; 0 is a broken connection.
     pub statuses: BTreeMap<u16, u64>,
-    /// Those of them that refuse a request that is wrong on purpose.
+    /// Expected refusals of intentionally invalid requests.
     pub intended_refusals: u64,
-    /// Requests to each endpoint that were answered, or whose connection broke.
+    /// Answers and broken connections by endpoint.
     pub endpoints: BTreeMap<Endpoint, u64>,
-    /// Until writes were answered 200.
-    pub accept: Times,
-    /// Until locks had confirmed writes, by the second in which that was seen.
-    pub confirm: Times,
+    /// Latencies of the 200s of writes.
+    pub accept: Latencies,
+    /// Times until locks settled writes, in the second in which a client saw it.
+    pub confirm: Latencies,
 }
 
-/// All of it.
+/// All records of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// From the start on.
+    /// By second, from the start.
     pub seconds: Vec<Second>,
-    /// Answers by endpoint, in all.
+    /// Answers by endpoint.
     pub endpoints: BTreeMap<Endpoint, EndpointRecord>,
-    /// Until writes were answered 200, in all.
-    pub accept: Times,
-    /// Until locks had settled writes, by the service's word, in all.
-    pub confirm: Times,
-    /// Until a client that looks again and again saw that, counted from when its write was meant to be sent.
-    pub seen: Times,
-    /// Writes that were followed and not settled in time.
+    /// Latencies of the 200s of writes.
+    pub accept: Latencies,
+    /// Times until locks settled writes, by the clock of the service.
+    pub confirm: Latencies,
+    /// Times until a polling client saw that a write was settled, from the intended time of the write.
+    pub seen: Latencies,
+    /// Writes that were polled and not settled in time.
     pub unconfirmed: u64,
-    /// Writes that a lock reported on when they had ended otherwise.
+    /// Writes with a late result, after they had ended otherwise.
     pub late: u64,
-    /// Writes that were settled as FAILED, which a fleet with faults is expected to do.
+    /// Writes that were settled as FAILED, which locks with faults do.
     pub failed: u64,
-    /// Answers that the request must not get, with what was sent: twenty at most.
+    /// Descriptions of unexpected answers, at most twenty.
     pub unexpected: Vec<String>,
-    /// How many of those there were.
+    /// The number of unexpected answers.
     pub unexpected_count: u64,
-    /// Writes that were answered 200.
+    /// Writes that were answered with 200.
     pub accepted: Vec<Accepted>,
-    /// Keys of which their locks' writes say SUCCEEDED.
+    /// Writes whose status is SUCCEEDED.
     pub succeeded: Vec<Accepted>,
-    /// Keys of which nobody knows whether they were written: the connection broke, or the answer was a 504.
+    /// Keys of writes with an unknown outcome: a broken connection or a 504.
     pub undecided: BTreeSet<String>,
-    /// Repeats under one Idempotency-Key that were not answered as the first was.
+    /// Repeats with the same Idempotency-Key that got another answer.
     pub differing_repeats: u64,
 }
 
-/// How many there were, and the time within which 99 of 100 were.
+/// Counts so far, each with the 99th percentile of the latency.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Writes that were answered 200.
+    /// Writes that were answered with 200.
     pub accepted: (u64, Duration),
-    /// Writes that their locks have settled.
+    /// Writes that locks have settled.
     pub settled: (u64, Duration),
 }
 
-/// How many unexpected answers are shown.
-pub const MAX_SHOWN: usize = 20;
+/// The number of unexpected answers that are listed.
+pub const MAX_LISTED: usize = 20;
 
-/// A request that was answered, or whose connection broke.
+/// The answer to a request, or a broken connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
-    /// Name of the request in figures.
+    /// The name of the request in reports.
     pub name: &'static str,
     /// Method and route.
     pub endpoint: Endpoint,
-    /// `None`: the connection broke before the answer was complete.
+    /// `None` if the connection broke before the answer was complete.
     pub status: Option<u16>,
-    /// The statuses that the request may get, beside those that turn it away (429, 503) or leave its outcome open (502, 504).
+    /// The allowed statuses, in addition to 429, 502, 503 and 504.
     pub expected: &'static [u16],
     /// From sending it to its complete answer.
     pub took: Duration,
 }
 
-/// Takes it in.
+/// Collects the records of a run.
 pub struct Recorder {
     start: Instant,
     record: Mutex<Record>,
@@ -136,12 +136,12 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// When recording began: seconds count from here.
+    /// The start of the recording, from which seconds count.
     pub const fn start(&self) -> Instant {
         self.start
     }
 
-    /// A request was answered, or its connection broke.
+    /// Records an answer or a broken connection.
     pub fn answered(&self, answered: Answered) {
         let Answered {
             name,
@@ -176,23 +176,23 @@ impl Recorder {
         }
     }
 
-    /// A write was answered 200.
+    /// Records a write that was answered with 200.
     pub fn accepted(&self, accepted: Accepted) {
-        let took = accepted.answered - accepted.meant;
+        let took = accepted.answered_at - accepted.intended_at;
         let mut record = self.record();
         self.second(&mut record).accept.add(took);
         record.accept.add(took);
         record.accepted.push(accepted);
     }
 
-    /// Nobody knows what became of the write of this key.
+    /// Records that the outcome of the write of this key is unknown.
     pub fn undecided(&self, key: &str) {
         self.record().undecided.insert(key.to_owned());
     }
 
-    /// A write has come to its end, so long after it was requested.
+    /// Records that a lock has settled a write, and the time since its request.
     pub fn settled(&self, write: Accepted, succeeded: bool, took: Duration) {
-        let seen = write.meant.elapsed();
+        let seen = write.intended_at.elapsed();
         let mut record = self.record();
         self.second(&mut record).confirm.add(took);
         record.confirm.add(took);
@@ -203,41 +203,41 @@ impl Recorder {
         }
     }
 
-    /// A lock reported on a write that had ended otherwise.
+    /// Records a late result.
     pub fn late(&self) {
         self.record().late += 1;
     }
 
-    /// So many writes were followed in vain, or ended by themselves.
+    /// Records writes that were not settled in time, or that ended without a result.
     pub fn unconfirmed(&self, count: u64) {
         self.record().unconfirmed += count;
     }
 
-    /// Something was answered that must not be.
+    /// Records an unexpected answer.
     pub fn unexpected(&self, what: String) {
         let mut record = self.record();
         record.unexpected_count += 1;
-        if record.unexpected.len() < MAX_SHOWN {
+        if record.unexpected.len() < MAX_LISTED {
             record.unexpected.push(what);
         }
     }
 
-    /// A repeat was answered otherwise than the request that it repeats.
+    /// Records a repeat with another answer.
     pub fn differing_repeat(&self) {
         self.record().differing_repeats += 1;
     }
 
-    /// How far it is. Whoever is measured waits for this, so it is little.
+    /// The progress so far. The lock is held only briefly, because the measured clients wait for it.
     pub fn progress(&self) -> Progress {
         let record = self.record();
-        let of = |times: &Times| (times.count(), times.at(0.99));
+        let progress = |times: &Latencies| (times.count(), times.quantile(0.99));
         Progress {
-            accepted: of(&record.accept),
-            settled: of(&record.confirm),
+            accepted: progress(&record.accept),
+            settled: progress(&record.confirm),
         }
     }
 
-    /// All of it, up to now; what comes later is noted in vain.
+    /// Takes all records so far. Later ones are lost.
     pub fn take(&self) -> Record {
         std::mem::take(&mut self.record())
     }
@@ -256,7 +256,7 @@ impl Recorder {
 }
 
 impl Record {
-    /// Answers by status, in all.
+    /// Answers by status.
     pub fn statuses(&self) -> BTreeMap<u16, u64> {
         let mut all = BTreeMap::new();
         for (status, n) in self.seconds.iter().flat_map(|second| &second.statuses) {
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_endpoint_tells_failures_from_intended_refusals() {
+    fn failures_and_intended_refusals_are_counted_by_endpoint() {
         let recorder = Recorder::default();
         let write = Endpoint {
             method: "POST",
@@ -306,9 +306,9 @@ mod tests {
                 row.intended_refusals
             ),
             (4, 1, 2, 1),
-            "a broken connection has no time"
+            "a broken connection has no latency"
         );
-        assert!(row.times.at(1.0) < Duration::from_secs(1));
+        assert!(row.times.quantile(1.0) < Duration::from_secs(1));
         assert_eq!(record.endpoints[&read].times.count(), 1);
         let counted: u64 = record
             .seconds

@@ -1,50 +1,50 @@
-//! A server of the load test's own.
+//! A server that is started for a load test or a bench.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::process_usage::ProcessUsage;
+use crate::child_process::ChildProcess;
+use crate::error::{Error, StartError};
 
-/// How long a server is waited for, and how often it is asked meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
-const START: Duration = Duration::from_secs(60);
+/// The longest time that [`Server::wait_for`] waits, and the pause between its requests.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A running `keywright`, killed when it is dropped.
+/// A running `keywright serve`, killed when it is dropped.
 pub struct Server {
-    child: Child,
+    process: ChildProcess,
+    /// Where it serves HTTP.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts it on a free port of loopback, on these cores where some are named, and waits until it serves.
+    /// Starts a server on a free loopback port, on these CPU cores if some are named, and waits until it listens.
     ///
     /// # Errors
-    /// It does not start; it has said why on standard error.
+    /// It does not start; standard error has the reason.
     pub fn start(
         binary: &Path,
         data: &Path,
         cores: Option<&str>,
         arguments: &[&str],
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         Self::start_with(binary, data, cores, arguments, &[])
     }
 
-    /// As [`Server::start`], with these variables.
+    /// As [`Server::start`], with these environment variables.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Server::start`].
     pub fn start_with(
         binary: &Path,
         data: &Path,
         cores: Option<&str>,
         arguments: &[&str],
         variables: &[(&str, &str)],
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         let mut command = on_cores(binary, cores);
         command.envs(variables.iter().copied());
         command
@@ -52,58 +52,42 @@ impl Server {
             .arg("--data")
             .arg(data)
             .args(arguments);
-        Self::run(command, binary)
+        Self::run(command)
     }
 
-    /// Another program that says where it is as Keywright does.
+    /// Starts another program that prints its address as Keywright does.
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub fn start_plain(binary: &Path, cores: Option<&str>) -> Result<Self, String> {
-        Self::run(on_cores(binary, cores), binary)
+    pub fn start_program(binary: &Path, cores: Option<&str>) -> Result<Self, StartError> {
+        Self::run(on_cores(binary, cores))
     }
 
-    fn run(mut command: Command, binary: &Path) -> Result<Self, String> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("cannot run {}: {e}", binary.display()))?;
-        let stdout = child.stdout.take().ok_or("it has no output")?;
-        let (tell, said) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            let address = lines.find_map(|line| line.split("http://").nth(1)?.trim().parse().ok());
-            // From here on it says nothing more there; whoever started it may have given up.
-            let _ = address.map(|address| tell.send(address));
-        });
-        match said.recv_timeout(START) {
-            Ok(address) => Ok(Self { child, address }),
-            Err(_) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(format!("{} did not start", binary.display()))
-            }
-        }
+    fn run(mut command: Command) -> Result<Self, StartError> {
+        let is_ready = |banner: &str| address_in(banner).is_some();
+        let (process, banner) = ChildProcess::start_until_ready(&mut command, None, is_ready)?;
+        let address = address_in(&banner).expect("the process is ready");
+        Ok(Self { process, address })
     }
 
-    /// Waits until a `GET` of this path, with this header besides, has one of these statuses.
+    /// Waits until a `GET` of this path, with one more header line, has one of these statuses.
     ///
     /// # Errors
-    /// It has not within ten seconds.
-    pub fn wait_for(&self, path: &str, header: &str, statuses: &[u16]) -> Result<(), String> {
-        for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+    /// It has another status, or no answer, for ten seconds.
+    pub fn wait_for(&self, path: &str, header: &str, statuses: &[u16]) -> Result<(), Error> {
+        for _ in 0..TIMEOUT.as_millis() / PAUSE.as_millis() {
             let status = self.status(path, header);
             if status.is_ok_and(|status| statuses.contains(&status)) {
                 return Ok(());
             }
             std::thread::sleep(PAUSE);
         }
-        Err(format!(
-            "{path} does not answer {statuses:?} within {PATIENCE:?}"
-        ))
+        Err(Error::Service(format!(
+            "{path} does not answer {statuses:?} within {TIMEOUT:?}"
+        )))
     }
 
+    // Blocking, because callers wait before a runtime measures anything.
     fn status(&self, path: &str, header: &str) -> std::io::Result<u16> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -120,18 +104,32 @@ impl Server {
         status.ok_or_else(|| std::io::Error::other("no status"))
     }
 
-    /// The id of its process.
+    /// The process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
-    /// The seconds of CPU that it has used.
+    /// The CPU time that the process has used, in seconds.
     ///
     /// # Errors
-    /// It does not run any more.
-    pub fn cpu_seconds(&self) -> Result<f64, String> {
-        ProcessUsage::read(self.child.id()).map(|usage| usage.cpu_seconds)
+    /// The process has ended.
+    pub fn cpu_seconds(&self) -> Result<f64, Error> {
+        self.process.usage().map(|usage| usage.cpu_seconds)
     }
+
+    /// The resident memory of the process, in bytes.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn resident_bytes(&self) -> Result<u64, Error> {
+        self.process.usage().map(|usage| usage.resident_bytes)
+    }
+}
+
+/// The first address that a program has printed as a URL at the end of a line.
+fn address_in(banner: &str) -> Option<SocketAddr> {
+    let mut lines = banner.lines();
+    lines.find_map(|line| line.split("http://").nth(1)?.trim().parse().ok())
 }
 
 fn on_cores(binary: &Path, cores: Option<&str>) -> Command {
@@ -142,12 +140,5 @@ fn on_cores(binary: &Path, cores: Option<&str>) -> Command {
             command.args(["-c", cores]).arg(binary);
             command
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

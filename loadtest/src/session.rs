@@ -1,4 +1,4 @@
-//! A persona's way to the service: what it asks, by which client, and what is noted of the answers.
+//! Requests of a persona: sending them with a client, and recording the answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use crate::population::Population;
 use crate::recorder::{Accepted, Answered, Endpoint, Recorder};
 
-/// How often and how long a write is looked at until it is settled.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-const LOOK_FOR: Duration = Duration::from_secs(30);
+/// The interval at which the status of a write is polled, and the longest time until it must be settled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 
 const WRITE_KEY: Endpoint = Endpoint {
     method: "POST",
@@ -25,7 +25,7 @@ const READ_WRITE: Endpoint = Endpoint {
     route: "/locks/{id}/writes/{writeId}",
 };
 
-/// With what somebody says who asks.
+/// A credential.
 #[derive(Clone, Debug)]
 pub enum Credential {
     /// A token.
@@ -34,22 +34,22 @@ pub enum Credential {
     ApiKey(String),
 }
 
-/// A request.
+/// A request to the API.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    /// What it is called in figures.
+pub struct ApiRequest {
+    /// The name in reports.
     pub name: &'static str,
-    /// `GET` or `POST`, and the route that its path belongs to.
+    /// The method, `GET` or `POST`, and the route of the path.
     pub endpoint: Endpoint,
-    /// Its path.
+    /// The path.
     pub path: String,
-    /// Who asks.
+    /// The credential.
     pub credential: Credential,
-    /// What it is called by its client, for repeats.
+    /// The `Idempotency-Key`.
     pub idempotency_key: Option<String>,
     /// A JSON body.
     pub body: Option<String>,
-    /// The statuses that it may get.
+    /// The allowed statuses.
     pub expected: &'static [u16],
 }
 
@@ -64,96 +64,100 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Sends requests: Goose's client, or our own.
+/// Sends requests, with Goose or with hyper.
 #[async_trait]
 pub trait Caller: Send {
-    /// `None`: the connection broke before the answer was there.
-    async fn call(&mut self, ask: &Ask) -> Option<Answer>;
+    /// Sends a request. Returns `None` if the connection broke before the answer was complete.
+    async fn call(&mut self, request: &ApiRequest) -> Option<Answer>;
 
-    /// Sends them all at once. For each the answer, as there, and when it was there.
-    async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)>;
+    /// Sends requests concurrently. Returns each answer, as [`Caller::call`] does, with its time of arrival.
+    async fn call_all(&mut self, requests: &[ApiRequest]) -> Vec<(Option<Answer>, Instant)>;
 
-    /// Sends it and hangs up after this time, whether there was an answer or not.
-    async fn call_and_hang_up(&mut self, ask: &Ask, after: Duration);
+    /// Sends a request, and disconnects after this time even without an answer.
+    async fn call_and_disconnect(&mut self, request: &ApiRequest, after: Duration);
 }
 
-/// A request to write a key that nobody has had.
+/// A request to write a new key.
 pub struct KeyWrite {
-    /// It.
-    pub ask: Ask,
-    /// The lock's place in the population.
-    pub place: u64,
+    /// The request.
+    pub request: ApiRequest,
+    /// The lock, as an offset to the first one of the population.
+    pub offset: u64,
     /// The key.
     pub key: String,
 }
 
-/// A write that was accepted.
-pub struct Sent {
-    /// Where its status is.
+/// An accepted write whose status can be polled.
+pub struct OpenWrite {
+    /// The path of its status.
     pub location: String,
-    /// What is known of it.
+    /// The write.
     pub write: Accepted,
 }
 
-/// One persona at work.
+/// One run of a persona.
 pub struct Session<'a> {
-    /// How it reaches the service.
+    /// The client.
     pub caller: &'a mut dyn Caller,
-    /// Whom it is about.
+    /// The locks and credentials.
     pub population: &'a Population,
-    /// Where it is noted.
+    /// The recorder of the answers.
     pub recorder: &'a Arc<Recorder>,
-    /// When its first request was meant to be sent, in an open loop.
-    pub meant: Option<Instant>,
+    /// In an open loop, the intended time of the first request.
+    pub intended_at: Option<Instant>,
 }
 
 impl Session<'_> {
-    /// Asks, and notes how it is answered.
-    pub async fn ask(&mut self, ask: &Ask) -> Option<Answer> {
+    /// Sends a request and records the answer.
+    pub async fn send(&mut self, request: &ApiRequest) -> Option<Answer> {
         let sent = Instant::now();
-        let answer = self.caller.call(ask).await;
-        self.note(ask, answer.as_ref(), sent.elapsed());
+        let answer = self.caller.call(request).await;
+        self.record(request, answer.as_ref(), sent.elapsed());
         answer
     }
 
-    fn note(&self, ask: &Ask, answer: Option<&Answer>, took: Duration) {
+    fn record(&self, request: &ApiRequest, answer: Option<&Answer>, took: Duration) {
         self.recorder.answered(Answered {
-            name: ask.name,
-            endpoint: ask.endpoint,
+            name: request.name,
+            endpoint: request.endpoint,
             status: answer.map(|answer| answer.status),
-            expected: ask.expected,
+            expected: request.expected,
             took,
         });
     }
 
-    /// Writes a key, and notes how long that took. `Some`: it was accepted.
-    pub async fn write(&mut self, write: &KeyWrite) -> Option<Sent> {
-        let meant = self.meant.take().unwrap_or_else(Instant::now);
+    /// Writes a key and records the latency. Returns the write if it was accepted.
+    pub async fn write(&mut self, write: &KeyWrite) -> Option<OpenWrite> {
+        let intended_at = self.intended_at.take().unwrap_or_else(Instant::now);
         let sent = Instant::now();
-        let answer = self.caller.call(&write.ask).await;
-        self.sent(write, (meant, sent), (answer, Instant::now()))
+        let answer = self.caller.call(&write.request).await;
+        self.accept(write, (intended_at, sent), (answer, Instant::now()))
     }
 
-    /// Writes keys to several locks at once. Those that were accepted.
-    pub async fn write_all(&mut self, writes: &[KeyWrite]) -> Vec<Sent> {
-        let meant = self.meant.take().unwrap_or_else(Instant::now);
-        let asks: Vec<Ask> = writes.iter().map(|write| write.ask.clone()).collect();
+    /// Writes keys to several locks concurrently. Returns the accepted writes.
+    pub async fn write_all(&mut self, writes: &[KeyWrite]) -> Vec<OpenWrite> {
+        let intended_at = self.intended_at.take().unwrap_or_else(Instant::now);
+        let requests: Vec<ApiRequest> = writes.iter().map(|write| write.request.clone()).collect();
         let sent = Instant::now();
-        let answers = self.caller.call_all(&asks).await;
+        let answers = self.caller.call_all(&requests).await;
         let answered = writes.iter().zip(answers);
         answered
-            .filter_map(|(write, answer)| self.sent(write, (meant, sent), answer))
+            .filter_map(|(write, answer)| self.accept(write, (intended_at, sent), answer))
             .collect()
     }
 
-    fn sent(
+    fn accept(
         &self,
         write: &KeyWrite,
-        (meant, sent): (Instant, Instant),
-        (answer, answered): (Option<Answer>, Instant),
-    ) -> Option<Sent> {
-        let KeyWrite { ask, place, key } = write;
-        self.note(ask, answer.as_ref(), answered - sent);
+        (intended_at, sent): (Instant, Instant),
+        (answer, answered_at): (Option<Answer>, Instant),
+    ) -> Option<OpenWrite> {
+        let KeyWrite {
+            request,
+            offset,
+            key,
+        } = write;
+        self.record(request, answer.as_ref(), answered_at - sent);
         let status = answer.as_ref().map(|answer| answer.status);
         if matches!(status, None | Some(504)) {
             self.recorder.undecided(key);
@@ -162,40 +166,40 @@ impl Session<'_> {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let version = body["event"].is_object().then(|| body["version"].as_u64());
         let write = Accepted {
-            place: *place,
+            offset: *offset,
             key: key.clone(),
             version: version.flatten(),
-            meant,
-            answered,
+            intended_at,
+            answered_at,
         };
         self.recorder.accepted(write.clone());
         let Some(location) = answer.location else {
-            let what = format!("{}: a 200 without Location", ask.name);
+            let what = format!("{}: a 200 without Location", request.name);
             self.recorder.unexpected(what);
             return None;
         };
-        Some(Sent { location, write })
+        Some(OpenWrite { location, write })
     }
 
-    /// Looks at writes now and then until their locks have settled them.
-    pub async fn follow(&mut self, mut open: Vec<Sent>, credential: &Credential) {
+    /// Polls the status of writes until their locks have settled them.
+    pub async fn follow(&mut self, mut open: Vec<OpenWrite>, credential: &Credential) {
         while !open.is_empty() {
-            sleep(LOOK_EVERY).await;
-            for sent in std::mem::take(&mut open) {
-                if self.is_over(&sent, credential).await {
+            sleep(POLL_INTERVAL).await;
+            for write in std::mem::take(&mut open) {
+                if self.is_settled(&write, credential).await {
                     continue;
                 }
-                match sent.write.answered.elapsed() < LOOK_FOR {
-                    true => open.push(sent),
+                match write.write.answered_at.elapsed() < POLL_TIMEOUT {
+                    true => open.push(write),
                     false => self.recorder.unconfirmed(1),
                 }
             }
         }
     }
 
-    async fn is_over(&mut self, sent: &Sent, credential: &Credential) -> bool {
-        let Sent { location, write } = sent;
-        let look = Ask {
+    async fn is_settled(&mut self, open: &OpenWrite, credential: &Credential) -> bool {
+        let OpenWrite { location, write } = open;
+        let request = ApiRequest {
             name: "read a write",
             endpoint: READ_WRITE,
             path: location.clone(),
@@ -204,7 +208,7 @@ impl Session<'_> {
             body: None,
             expected: &[200],
         };
-        let Some(answer) = self.ask(&look).await else {
+        let Some(answer) = self.send(&request).await else {
             return false;
         };
         let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -217,7 +221,7 @@ impl Session<'_> {
         match status["state"].as_str() {
             Some("SUCCEEDED") => self.recorder.settled(write.clone(), true, took),
             Some("FAILED") => self.recorder.settled(write.clone(), false, took),
-            // Somebody else has written to the same slot.
+            // Another client has written to the same key index.
             Some("SUPERSEDED") => {}
             _ => self.recorder.unconfirmed(1),
         }
@@ -225,27 +229,27 @@ impl Session<'_> {
     }
 }
 
-/// How long the service says that a write took from its request to its end.
+/// The time from the request of a write to its end, by the clock of the service.
 fn settled_after(status: &Value) -> Option<Duration> {
-    let moment = |name: &str| {
+    let time = |name: &str| {
         let text = status[name].as_str()?;
         humantime::parse_rfc3339(text).ok()
     };
-    let (requested, settled) = (moment("requestedAt")?, moment("settledAt")?);
+    let (requested, settled) = (time("requestedAt")?, time("settledAt")?);
     Some(settled.duration_since(requested).unwrap_or_default())
 }
 
 /// A request to write a key.
 pub fn write_key(
     population: &Population,
-    place: u64,
+    offset: u64,
     (key, index): (String, u64),
     credential: &Credential,
 ) -> KeyWrite {
-    let ask = Ask {
+    let request = ApiRequest {
         name: "write a key",
         endpoint: WRITE_KEY,
-        path: format!("/locks/{}/WriteKey", population.first_lock + place),
+        path: format!("/locks/{}/WriteKey", population.first_lock + offset),
         credential: credential.clone(),
         idempotency_key: None,
         body: Some(format!(
@@ -253,19 +257,23 @@ pub fn write_key(
         )),
         expected: &[200],
     };
-    KeyWrite { ask, place, key }
+    KeyWrite {
+        request,
+        offset,
+        key,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Answers at once.
-    struct Prompt;
+    /// A caller that answers at once.
+    struct ImmediateCaller;
 
     #[async_trait]
-    impl Caller for Prompt {
-        async fn call(&mut self, _: &Ask) -> Option<Answer> {
+    impl Caller for ImmediateCaller {
+        async fn call(&mut self, _: &ApiRequest) -> Option<Answer> {
             Some(Answer {
                 status: 200,
                 location: Some("/locks/1/writes/w".into()),
@@ -273,19 +281,19 @@ mod tests {
             })
         }
 
-        async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)> {
+        async fn call_all(&mut self, requests: &[ApiRequest]) -> Vec<(Option<Answer>, Instant)> {
             let mut answers = Vec::new();
-            for ask in asks {
-                answers.push((self.call(ask).await, Instant::now()));
+            for request in requests {
+                answers.push((self.call(request).await, Instant::now()));
             }
             answers
         }
 
-        async fn call_and_hang_up(&mut self, _: &Ask, _: Duration) {}
+        async fn call_and_disconnect(&mut self, _: &ApiRequest, _: Duration) {}
     }
 
     #[tokio::test]
-    async fn a_write_that_was_sent_late_counts_from_when_it_was_meant_to_be_sent() {
+    async fn the_latency_of_a_late_write_counts_from_its_intended_time() {
         let population = Population {
             first_lock: 1,
             locks: 1,
@@ -294,24 +302,28 @@ mod tests {
             forged_token: "forged".into(),
             expired_token: None,
         };
-        let (recorder, mut caller) = (Arc::new(Recorder::default()), Prompt);
+        let (recorder, mut caller) = (Arc::new(Recorder::default()), ImmediateCaller);
         let late = Duration::from_millis(300);
         let mut session = Session {
             caller: &mut caller,
             population: &population,
             recorder: &recorder,
-            meant: Instant::now().checked_sub(late),
+            intended_at: Instant::now().checked_sub(late),
         };
         let credential = Credential::ApiKey("key".into());
         let write = || write_key(&population, 0, ("k".into(), 1), &credential);
         let sent = session.write(&write()).await.expect("accepted");
         assert_eq!(sent.write.version, Some(7));
-        session.meant = Instant::now().checked_sub(late);
+        session.intended_at = Instant::now().checked_sub(late);
         assert_eq!(session.write_all(&[write(), write()]).await.len(), 2);
         let times = recorder.take().accept;
         assert_eq!(times.count(), 3);
-        assert!(times.at(1.0) >= late, "{:?}", times.at(1.0));
-        // They are kept to three digits.
-        assert!(times.at(0.0) >= late * 99 / 100, "{:?}", times.at(0.0));
+        assert!(times.quantile(1.0) >= late, "{:?}", times.quantile(1.0));
+        // Latencies have three significant digits.
+        assert!(
+            times.quantile(0.0) >= late * 99 / 100,
+            "{:?}",
+            times.quantile(0.0)
+        );
     }
 }

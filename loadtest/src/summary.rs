@@ -1,65 +1,77 @@
-//! What a run comes to, as it stands in the report and as programs read it.
+//! The summary of a run: the content of the report and of its JSON file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::Checked;
-use crate::figures::Times;
-use crate::limits::Finding;
+use crate::check::CheckResult;
 use crate::recorder::{Endpoint, EndpointRecord, Record, Second};
+use crate::statistics::Latencies;
 
-/// How a run was made.
+/// A value that was compared with its limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The name of the value.
+    pub what: String,
+    /// The value.
+    pub measured: String,
+    /// The limit.
+    pub limit: String,
+    /// Whether the value is within the limit.
+    pub holds: bool,
+}
+
+/// The settings of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Setting {
     /// `closed loop, 8 users` or `open loop, 50 arrivals a second`.
     pub load: String,
-    /// Where it was made, and when.
+    /// The time of the run and the machine.
     pub place: String,
-    /// What was loaded.
+    /// The service under load.
     pub service: String,
-    /// The script of faults of its locks.
+    /// The faults of the locks, as in --fleet.
     pub fleet: String,
-    /// The same by time.
+    /// The faults with their times.
     #[serde(default)]
     pub faults: Vec<Fault>,
 }
 
-/// One thing that was done to the locks, in seconds from the first write on.
+/// A fault of the locks, with times in seconds from the first write.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fault {
-    /// As it stands in the script.
+    /// The text in --fleet.
     pub what: String,
-    /// When it began.
+    /// The start.
     pub from: f64,
-    /// When it was over; `None`: with the load.
+    /// The end; `None` if it lasts as long as the load.
     pub until: Option<f64>,
 }
 
-/// Milliseconds within which so many of a hundred were done.
+/// Percentiles of latencies, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Percentiles {
-    /// How many there were.
+    /// The number of latencies.
     pub count: u64,
     /// The median.
     pub p50: f64,
-    /// Of ten, nine.
+    /// The 90th percentile.
     pub p90: f64,
-    /// Of a hundred, 99.
+    /// The 99th percentile.
     pub p99: f64,
-    /// Of a thousand, 999.
+    /// The 99.9th percentile.
     pub p999: f64,
-    /// All.
+    /// The longest latency.
     pub max: f64,
 }
 
 impl Percentiles {
-    fn of(times: &Times) -> Self {
-        let at = |share| millis(times.at(share));
+    fn of(times: &Latencies) -> Self {
+        let at = |share| millis(times.quantile(share));
         Self {
             count: times.count(),
             p50: at(0.5),
@@ -75,20 +87,20 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// One second.
+/// One second of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moment {
-    /// Writes that were accepted.
+    /// Accepted writes.
     pub writes: u64,
-    /// Answers by status; 0 are connections that broke. Wrong requests of careless clients are among them.
+    /// Answers by status, including intended refusals; 0 is a broken connection.
     pub statuses: BTreeMap<u16, u64>,
-    /// Answers that refuse a request that is wrong on purpose, as expected.
+    /// Expected refusals of intentionally invalid requests.
     #[serde(default)]
     pub intended_refusals: u64,
-    /// Until writes were accepted.
+    /// Times to accept.
     pub accept: Percentiles,
-    /// Until they were confirmed.
+    /// Times to confirm.
     pub confirm: Percentiles,
 }
 
@@ -103,7 +115,7 @@ impl Moment {
         }
     }
 
-    /// Answers that were no success and not intended, and broken connections.
+    /// Unintended refusals and broken connections.
     pub fn others(&self) -> u64 {
         let others = self.statuses.iter().filter(|(status, _)| **status != 200);
         let others: u64 = others.map(|(_, n)| n).sum();
@@ -121,25 +133,25 @@ pub struct EndpointFigures {
     pub route: String,
     /// Requests that were answered, or whose connection broke.
     pub count: u64,
-    /// Those of them in a second, while load was made.
+    /// Their rate for each second of the load.
     pub per_second: f64,
     /// The median.
     pub p50: f64,
-    /// Of 100 answers, 95 took no longer.
+    /// The 95th percentile.
     pub p95: f64,
-    /// Of 100 answers, 99 took no longer.
+    /// The 99th percentile.
     pub p99: f64,
     /// The longest time.
     pub max: f64,
     /// Broken connections, and answers with a status that the request should not get.
     pub failures: u64,
-    /// Answers other than 200 with a status that the client expects, because its request is wrong on purpose.
+    /// Expected refusals of intentionally invalid requests.
     pub intended_refusals: u64,
 }
 
 impl EndpointFigures {
     fn of(endpoint: Endpoint, record: &EndpointRecord, per_second: f64) -> Self {
-        let at = |share| millis(record.times.at(share));
+        let at = |share| millis(record.times.quantile(share));
         Self {
             method: endpoint.method.to_owned(),
             route: endpoint.route.to_owned(),
@@ -155,15 +167,15 @@ impl EndpointFigures {
     }
 }
 
-/// CPU and memory of the server's process while load was made.
+/// CPU time and memory of the server's process during the load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerUsage {
-    /// The process's id.
+    /// The process id.
     pub pid: u32,
-    /// CPU time that it used.
+    /// The CPU time used.
     pub cpu_seconds: f64,
-    /// The most memory that it had in RAM at any sample.
+    /// The highest resident memory of all samples.
     pub max_resident_bytes: u64,
     /// One for each second.
     pub samples: Vec<UsageSample>,
@@ -173,86 +185,86 @@ pub struct ServerUsage {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSample {
-    /// Which one, from 0: its place among the moments.
+    /// The index of the second, from 0.
     pub second: u64,
-    /// Cores that were busy on average since the sample before: 1 is one core.
+    /// The average number of busy cores since the previous sample.
     pub cpu_cores: f64,
-    /// Memory in RAM at the end of the second.
+    /// Resident memory at the end of the second.
     pub resident_bytes: u64,
 }
 
-/// How many took how long: up to so many milliseconds, beyond the bucket before.
+/// Buckets of a histogram: the upper bound in milliseconds and the count.
 pub type Buckets = Vec<(f64, u64)>;
 
-/// All of it.
+/// The summary of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Summary {
-    /// Whether it kept to its limits.
+    /// Whether all limits hold.
     pub passed: bool,
-    /// What was held against them.
+    /// The comparison of the values with their limits.
     pub verdict: Vec<Finding>,
-    /// How the run was made.
+    /// The settings of the run.
     pub setting: Setting,
-    /// Seconds for which load was made.
+    /// The duration of the load in seconds.
     pub seconds: f64,
-    /// Writes accepted in a second.
+    /// Accepted writes for each second.
     pub writes_per_second: f64,
-    /// Requests answered in a second.
+    /// Answered requests for each second.
     pub requests_per_second: f64,
-    /// From a request to write a key, or from when it was meant to be sent, to its 200.
+    /// From sending a write, or from its intended time in an open loop, to its 200.
     pub accept: Percentiles,
-    /// From when the service took the write up to the lock's own word, SUCCEEDED or FAILED, by the service's clock.
+    /// From the request of a write to the lock's result, by the clock of the service.
     pub confirm: Percentiles,
-    /// From when a write was meant to be sent until its client saw that it was settled, which looks every 200 ms.
+    /// From the intended time of a write until its client, which polls every 200 ms, saw that it was settled.
     pub seen: Percentiles,
-    /// Answers by status; 0 are connections that broke.
+    /// Answers by status; 0 is a broken connection.
     pub statuses: BTreeMap<u16, u64>,
     /// Answers by method and route.
     pub endpoints: Vec<EndpointFigures>,
-    /// CPU and memory of the server; `None`: not sampled.
+    /// CPU and memory of the server; `None` if they were not sampled.
     pub server_usage: Option<ServerUsage>,
-    /// Of the writes that were followed, those that were not settled within 30 s.
+    /// The share of polled writes that were not settled within 30 s.
     pub unconfirmed_share: f64,
-    /// Of the writes that were settled, those that the lock reported on when they had ended otherwise.
+    /// The share of settled writes with a late result.
     pub late_share: f64,
-    /// Of the writes that were settled, those that the lock refused.
+    /// The share of settled writes that the lock refused.
     pub refused_by_locks_share: f64,
-    /// Of all answers, 429 and 503.
+    /// The share of answers with 429 or 503.
     pub turned_away_share: f64,
-    /// Of all answers, other 5xx and broken connections.
+    /// The share of other 5xx and broken connections.
     pub error_share: f64,
-    /// Answers that no such request may get.
+    /// The number of unexpected answers.
     pub unexpected: u64,
-    /// What they were.
+    /// Descriptions of some of them.
     pub unexpected_shown: Vec<String>,
-    /// Repeats under one Idempotency-Key that were answered otherwise.
+    /// Repeats with the same Idempotency-Key and another answer.
     pub differing_repeats: u64,
-    /// Why not all could be looked at in the end; `None`: all was.
+    /// Why the checks after the load ended early, if they did.
     pub given_up: Option<String>,
-    /// Writes that were looked for in the end.
+    /// Accepted writes that were checked after the load.
     pub writes_checked: usize,
-    /// Those of them that were confirmed.
+    /// Confirmed writes that were checked.
     pub confirmed_checked: usize,
-    /// Slots that were looked at in the locks' own memories; `None`: the locks are not ours.
+    /// Slots that were checked in the memories of the locks; `None` if the load test did not start the locks.
     pub slots_checked: Option<usize>,
     /// 200s without an event, and confirmed keys that are not in their lock.
     pub missing: u64,
-    /// What they were.
+    /// Descriptions of some of them.
     pub missing_shown: Vec<String>,
-    /// Arrivals for which the load test itself had no place.
+    /// Arrivals that were skipped because too many personas were active.
     pub no_permit: u64,
-    /// Second by second.
+    /// By second.
     pub moments: Vec<Moment>,
-    /// How long acceptance took.
+    /// The histogram of the times to accept.
     pub accept_buckets: Buckets,
-    /// How long confirmation took.
+    /// The histogram of the times to confirm.
     pub confirm_buckets: Buckets,
 }
 
 impl Summary {
-    /// Of what was recorded and checked, `span` being how long load was made.
-    pub fn of(setting: Setting, record: &Record, checked: &Checked, span: Duration) -> Self {
+    /// Summarizes the records and the checks of a run; `span` is the duration of the load.
+    pub fn of(setting: Setting, record: &Record, checked: &CheckResult, span: Duration) -> Self {
         let Record {
             accept, confirm, ..
         } = record;
@@ -265,7 +277,7 @@ impl Summary {
         let turned_away = count(&|status| matches!(status, 429 | 503));
         let errors = count(&|status| status == 0 || (status >= 500 && status != 503));
         let settled = confirm.count();
-        // Those that are there at the end are waited for; what is answered then says nothing of the load.
+        // Answers after the end of the load do not count for the rates.
         let seconds = span.as_secs().max(1);
         let under_load = || {
             let whole = usize::try_from(seconds).unwrap_or(usize::MAX);
@@ -300,7 +312,7 @@ impl Summary {
             unexpected: record.unexpected_count,
             unexpected_shown: record.unexpected.clone(),
             differing_repeats: record.differing_repeats,
-            given_up: checked.given_up.clone(),
+            given_up: checked.aborted.clone(),
             writes_checked: checked.writes,
             confirmed_checked: checked.confirmed,
             slots_checked: checked.slots,

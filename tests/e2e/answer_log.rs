@@ -1,4 +1,4 @@
-//! What clients were told under load, held against the books.
+//! Clients that write under load and log each answer, and checks of the logged answers against the store.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -14,14 +14,14 @@ use serde_json::json;
 
 use crate::harness::eventually;
 
-/// What a client was told of one key, which only it wrote.
-pub(crate) struct AnswerLog {
+/// The answer to one write. Each key is written once.
+pub(crate) struct LoggedAnswer {
     pub(crate) lock: u64,
     pub(crate) key: String,
     pub(crate) answer: Answer,
 }
 
-/// Stops clients, and counts what they achieve.
+/// Stops the clients, and counts the writes that were accepted.
 #[derive(Default)]
 pub(crate) struct LoadControl {
     stop: AtomicBool,
@@ -33,7 +33,7 @@ impl LoadControl {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until so many more writes have been answered with 200, however long that takes on a busy machine.
+    /// Waits until this many more writes have been answered with 200.
     pub(crate) async fn wait_for_more(&self, writes: usize) {
         let wanted = self.accepted.load(Ordering::Relaxed) + writes;
         eventually("enough writes are accepted", || async {
@@ -43,17 +43,17 @@ impl LoadControl {
     }
 }
 
-/// Writes one key after the other until the program is gone.
+/// Writes one key after the other until it is stopped or its connection breaks.
 pub(crate) async fn load(
     program: (std::net::SocketAddr, String),
     name: String,
     locks: RangeInclusive<u64>,
     control: Arc<LoadControl>,
-) -> Vec<AnswerLog> {
+) -> Vec<LoggedAnswer> {
     let (address, api_key) = program;
-    let mut told = Vec::new();
+    let mut answers = Vec::new();
     let Ok(mut connection) = Connection::open(address).await else {
-        return told;
+        return answers;
     };
     for n in 0.. {
         if control.stop.load(Ordering::Relaxed) {
@@ -67,32 +67,32 @@ pub(crate) async fn load(
             Ok(answer) => {
                 let accepted = usize::from(answer.status == 200);
                 control.accepted.fetch_add(accepted, Ordering::Relaxed);
-                told.push(AnswerLog { lock, key, answer });
+                answers.push(LoggedAnswer { lock, key, answer });
             }
             Err(_) => break,
         }
     }
-    told
+    answers
 }
 
-/// What must hold at any moment, whatever was just killed. Answers how many intents are open.
+/// Checks the invariants that hold at any moment. Returns the number of open intents.
 pub(crate) async fn check(
-    books: &StoreInspector,
-    told: &[AnswerLog],
+    store: &StoreInspector,
+    answers: &[LoggedAnswer],
     range: RangeInclusive<u64>,
-    longest: Duration,
+    max_age: Duration,
 ) -> Result<usize, String> {
     let locks: Vec<u64> = range.clone().collect();
-    books.check(&locks).await?;
+    store.check(&locks).await?;
     let mut requested: HashMap<(u64, String), u64> = HashMap::new();
     for lock in range {
-        for recorded in books.stream(lock).await {
+        for recorded in store.stream(lock).await {
             if let LockEvent::KeyWriteRequested(slot) = recorded.event {
                 requested.insert((lock, slot.key.to_string()), recorded.version.0);
             }
         }
     }
-    for AnswerLog { lock, key, answer } in told {
+    for LoggedAnswer { lock, key, answer } in answers {
         let version = requested.get(&(*lock, key.clone()));
         match answer.status {
             200 if version != answer.body["version"].as_u64().as_ref() => {
@@ -101,21 +101,19 @@ pub(crate) async fn check(
                 ));
             }
             502 | 503 if version.is_some() => {
-                return Err(format!(
-                    "I2: {key} was refused and has an event: {answer:?}"
-                ));
+                return Err(format!("I2: the refused {key} has an event: {answer:?}"));
             }
             200 | 502 | 503 | 504 | 429 => {}
-            _ => return Err(format!("an answer that was not expected: {answer:?}")),
+            _ => return Err(format!("unexpected answer: {answer:?}")),
         }
     }
     let mut open = 0;
-    for id in books.writes() {
-        let write = books.write(id).await;
+    for id in store.writes() {
+        let write = store.write(id).await;
         if matches!(write.state, WriteState::Prepared(_)) {
             open += 1;
             let age = SystemClock.now().since(write.prepared_at);
-            if age > longest {
+            if age > max_age {
                 return Err(format!("I4: the intent of {id} has been open for {age:?}"));
             }
         }
@@ -123,16 +121,23 @@ pub(crate) async fn check(
     Ok(open)
 }
 
-/// A 504 has become one or the other.
-pub(crate) async fn decided(books: &StoreInspector, told: &[AnswerLog]) -> Result<(), String> {
-    // That of a proxy which lost the server names no write.
-    let ours = |t: &&AnswerLog| t.answer.status == 504 && t.answer.header("location").is_some();
-    for AnswerLog { answer, .. } in told.iter().filter(ours) {
+/// Checks I3: the write of each 504 is either requested or aborted.
+pub(crate) async fn check_504s(
+    store: &StoreInspector,
+    answers: &[LoggedAnswer],
+) -> Result<(), String> {
+    // A 504 without Location is nginx's own.
+    let names_write = |logged: &&LoggedAnswer| {
+        logged.answer.status == 504 && logged.answer.header("location").is_some()
+    };
+    for LoggedAnswer { answer, .. } in answers.iter().filter(names_write) {
         let id: WriteId = answer.write_id().parse().expect("a write id");
-        let write = books.write(id).await;
+        let write = store.write(id).await;
         let aborted = matches!(write.state, WriteState::Aborted { .. });
         if aborted == write.requested.is_some() {
-            return Err(format!("I3: the 504 of {id} is neither: {write:?}"));
+            return Err(format!(
+                "I3: the write {id} of a 504 is neither requested nor aborted: {write:?}"
+            ));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `keywright audit`, beside a server that runs and of the books of one that does not.
+//! `keywright audit`, beside a running server and on the store of a stopped one.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::harness::{BINARY, LOCK, World, eventually, import};
-use crate::on_broker::OnBroker;
+use crate::broker_harness::BrokerHarness;
+use crate::harness::{BINARY, Harness, LOCK, eventually, import};
 
-/// The exit code, what was said as JSON lines, and what on standard error.
+/// Runs an audit. Returns the exit code, the JSON lines of standard output, and standard error.
 fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
     let output = Command::new(BINARY)
         .args(["audit", "--json", "--data"])
@@ -18,105 +18,106 @@ fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
         .args(arguments)
         .output()
         .expect("the program is there");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let said = said
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let printed = printed
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), said.collect(), errors)
+    (output.status.code(), printed.collect(), errors)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_differs_is_found_and_put_right_beside_a_running_server() {
-    let world = OnBroker::start(&["--behaviour", "all:silent"], &[]).await;
-    let id = world.write(LOCK, "k", 2, 0).await.write_id();
-    let url = world.broker.url().to_string();
+async fn differences_are_found_and_repaired_beside_a_running_server() {
+    let harness = BrokerHarness::start(&["--behaviour", "all:silent"], &[]).await;
+    let id = harness.write(LOCK, "k", 2, 0).await.write_id();
+    let url = harness.broker.url().to_string();
     let path = ["--shadow", "mqtt", "--mqtt-broker", &url];
-    let folder = world.folder.path();
-    let (code, said, errors) = audit(folder, &path);
+    let folder = harness.folder.path();
+    let (code, printed, errors) = audit(folder, &path);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(
-        said,
+        printed,
         [json!({ "locks": 2, "findings": 0, "repaired": 0, "failed": 0 })]
     );
 
-    // Somebody takes the entry off, and puts one there that nobody gave out.
-    let stranger = "00000000-0000-0000-0000-000000000194";
+    // Another client removes the entry and adds one for an unknown write.
+    let unknown = "00000000-0000-0000-0000-000000000194";
     let entry = json!({ "keyUuid": "evil", "seq": 1, "expiresAt": 4_000_000_000_u64 });
     let tampered =
-        json!({ "state": { "desired": { "writeKey": { &*id: null, stranger: entry } } } });
+        json!({ "state": { "desired": { "writeKey": { &*id: null, unknown: entry } } } });
     let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
-    world.broker.publish(&topic, &tampered.to_string(), false);
+    harness.broker.publish(&topic, &tampered.to_string(), false);
     let finding = |name, write: &str, repaired| json!({ "lockId": LOCK, "finding": name, "write": write, "repaired": repaired });
-    let found = eventually("it is found", || async {
-        let (code, said, errors) = audit(folder, &path);
-        (said.len() == 3).then_some((code, said, errors))
+    let found = eventually("the differences are found", || async {
+        let (code, printed, errors) = audit(folder, &path);
+        (printed.len() == 3).then_some((code, printed, errors))
     })
     .await;
-    assert_eq!(found.0, Some(1), "something is left that differs");
+    assert_eq!(found.0, Some(1), "the differences remain");
     assert!(found.2.contains("--repair"), "{}", found.2);
-    assert_eq!(found.1[0], finding("UnknownEntry", stranger, false));
+    assert_eq!(found.1[0], finding("UnknownEntry", unknown, false));
     assert_eq!(found.1[1], finding("LostEntry", &id, false));
 
     let mut repair = path.to_vec();
     repair.push("--repair");
-    let (code, said, errors) = audit(folder, &repair);
+    let (code, printed, errors) = audit(folder, &repair);
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(said[0], finding("UnknownEntry", stranger, true));
-    assert_eq!(said[1], finding("LostEntry", &id, true));
-    let (code, said, _) = audit(folder, &path);
-    assert_eq!((code, said.len()), (Some(0), 1), "{said:?}");
-    let checked = world.books().await.check_at_rest(&[LOCK]).await;
-    checked.expect("the books balance");
-    // The server's own connections were left alone.
-    assert_eq!(world.write(LOCK, "another", 3, 0).await.status, 200);
+    assert_eq!(printed[0], finding("UnknownEntry", unknown, true));
+    assert_eq!(printed[1], finding("LostEntry", &id, true));
+    let (code, printed, _) = audit(folder, &path);
+    assert_eq!((code, printed.len()), (Some(0), 1), "{printed:?}");
+    let checked = harness.store().await.check_at_rest(&[LOCK]).await;
+    checked.expect("the invariants hold");
+    // The server's own connections are not disturbed.
+    assert_eq!(harness.write(LOCK, "another", 3, 0).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_audits_by_itself_counts_what_it_finds_and_leaves_it() {
-    let world = OnBroker::start(&["--behaviour", "all:silent"], &["--audit-every", "300ms"]).await;
-    let stranger = "00000000-0000-0000-0000-000000000194";
+async fn a_periodic_audit_counts_findings_without_repairing_them() {
+    let harness =
+        BrokerHarness::start(&["--behaviour", "all:silent"], &["--audit-every", "300ms"]).await;
+    let unknown = "00000000-0000-0000-0000-000000000194";
     let entry = json!({ "keyUuid": "evil", "seq": 1, "expiresAt": 4_000_000_000_u64 });
-    let tampered = json!({ "state": { "desired": { "writeKey": { stranger: entry } } } });
+    let tampered = json!({ "state": { "desired": { "writeKey": { unknown: entry } } } });
     let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
-    world.write(LOCK, "k", 2, 0).await;
-    let metrics = || async { world.program.request("GET", "/metrics").send().await.text };
+    harness.write(LOCK, "k", 2, 0).await;
+    let metrics = || async { harness.program.request("GET", "/metrics").send().await.text };
     let counted = r#"keywright_audit_findings_total{finding="UnknownEntry"}"#;
     let none = format!("{counted} 0");
     assert!(metrics().await.contains(&none));
-    world.broker.publish(&topic, &tampered.to_string(), false);
-    eventually("it is counted", || async {
+    harness.broker.publish(&topic, &tampered.to_string(), false);
+    eventually("the finding is counted", || async {
         (!metrics().await.contains(&none)).then_some(())
     })
     .await;
     assert!(
-        world
+        harness
             .program
             .log()
             .contains("a shadow differs from its writes")
     );
-    let shadow = world.books().await.shadow(LOCK).expect("a shadow");
-    assert_eq!(shadow.entries.len(), 2, "it is left as it is");
+    let shadow = harness.store().await.shadow(LOCK).expect("a shadow");
+    assert_eq!(shadow.entries.len(), 2, "the shadow is unchanged");
 }
 
 #[tokio::test]
-async fn shadows_in_a_process_are_audited_when_it_has_ended() {
-    let world = World::silent();
-    world.write("k", Some(2)).await;
-    let (code, _, errors) = audit(world.folder.path(), &[]);
+async fn shadows_of_a_server_are_audited_only_after_it_has_ended() {
+    let harness = Harness::silent();
+    harness.write("k", Some(2)).await;
+    let (code, _, errors) = audit(harness.folder.path(), &[]);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("another process is using it"), "{errors}");
-    let World {
+    let Harness {
         folder, program, ..
-    } = world;
+    } = harness;
     program.stop();
-    let (code, said, errors) = audit(folder.path(), &[]);
+    let (code, printed, errors) = audit(folder.path(), &[]);
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(said[0]["locks"], 2);
+    assert_eq!(printed[0]["locks"], 2);
 }
 
 #[tokio::test]
-async fn an_audit_of_nothing_says_what_is_missing() {
+async fn an_audit_of_an_empty_folder_fails() {
     let folder = tempfile::tempdir().expect("a folder");
     let (code, _, errors) = audit(folder.path(), &[]);
     assert_eq!(code, Some(1));
@@ -126,7 +127,7 @@ async fn an_audit_of_nothing_says_what_is_missing() {
     assert_eq!(code, Some(1));
 }
 
-/// A folder with so many locks on shadows in this process, every other one acme's.
+/// Creates a store with locks 1 to `locks`. Every second lock belongs to the organization acme.
 async fn folder_of_locks(locks: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let time = "2026-05-29T12:00:00.000Z";
@@ -146,15 +147,15 @@ async fn folder_of_locks(locks: u64) -> tempfile::TempDir {
     folder
 }
 
-/// At 5 ms a lock it would take 20 s.
+/// Without `--rate`, an audit does not wait between locks.
 #[tokio::test]
-async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows() {
+async fn an_audit_without_a_rate_does_not_wait() {
     let folder = folder_of_locks(4000).await;
     let start = Instant::now();
-    let (code, said, errors) = audit(folder.path(), &[]);
+    let (code, printed, errors) = audit(folder.path(), &[]);
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(said[0]["locks"], 4000);
-    // At a pace, the last lock begins after all others, however fast the machine is: 200 s, at 50 ms a lock.
+    assert_eq!(printed[0]["locks"], 4000);
+    // At a rate of 20 locks a second it would take 200 s on any machine.
     let took = start.elapsed();
     assert!(took < Duration::from_secs(190), "{took:?}");
 }
@@ -163,10 +164,10 @@ async fn an_audit_of_thousands_of_locks_is_as_fast_as_the_store_and_the_shadows(
 async fn an_audit_keeps_to_its_rate_and_reports_its_progress() {
     let folder = folder_of_locks(51).await;
     let start = Instant::now();
-    let (code, said, errors) = audit(folder.path(), &["--rate", "20", "--log", "json"]);
+    let (code, printed, errors) = audit(folder.path(), &["--rate", "20", "--log", "json"]);
     assert_eq!(code, Some(0), "{errors}");
-    assert_eq!(said[0]["locks"], 51);
-    // The last of them begins after fifty times 50 ms.
+    assert_eq!(printed[0]["locks"], 51);
+    // The last lock starts after 50 intervals of 50 ms.
     assert!(start.elapsed() >= Duration::from_millis(2500));
     let lines: Vec<Value> = errors
         .lines()
@@ -180,7 +181,7 @@ async fn an_audit_keeps_to_its_rate_and_reports_its_progress() {
 }
 
 #[tokio::test]
-async fn an_audit_may_be_about_some_locks_or_an_organization() {
+async fn an_audit_can_select_locks_or_an_organization() {
     let folder = folder_of_locks(600).await;
     for (arguments, locks) in [
         (vec!["--lock", "7"], 1),
@@ -189,9 +190,9 @@ async fn an_audit_may_be_about_some_locks_or_an_organization() {
         (vec!["--organization=nobody"], 0),
         (vec![], 600),
     ] {
-        let (code, said, errors) = audit(folder.path(), &arguments);
+        let (code, printed, errors) = audit(folder.path(), &arguments);
         assert_eq!(code, Some(0), "{arguments:?}: {errors}");
-        assert_eq!(said[0]["locks"], locks, "{arguments:?}");
+        assert_eq!(printed[0]["locks"], locks, "{arguments:?}");
     }
     let (code, _, errors) = audit(folder.path(), &["--lock", "601"]);
     assert_eq!(code, Some(1));

@@ -1,4 +1,4 @@
-//! The server with shadows by the AWS SDK, against our REST service, and reports as an AWS IoT rule brings them.
+//! The server with the AWS SDK adapter against `keywright shadow --rest`, and reports posted by an AWS IoT rule.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::harness::{BINARY, BRISK, LOCK};
 
-/// Credentials that nobody checks, in a world without AWS.
+/// Settings of the AWS SDK. Our REST service does not check the credentials.
 pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
     ("AWS_SECRET_ACCESS_KEY", "secret"),
@@ -42,7 +42,7 @@ async fn write(program: &Program, key: &str, wait: u64) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_by_the_sdk_is_confirmed_by_looking() {
+async fn a_write_over_the_sdk_is_confirmed_by_polling() {
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let rest = ["--rest", "127.0.0.1:0", "--behaviour", "all:latency=10ms"];
     let shadows = Shadows::start(BINARY, "sandbox", folders[0].path(), &rest);
@@ -51,7 +51,7 @@ async fn a_write_by_the_sdk_is_confirmed_by_looking() {
     assert_eq!(program.request("GET", "/readyz").send().await.status, 200);
     let answer = write(&program, "my-key", 20).await;
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
-    // When the service is gone, nothing can have been applied.
+    // When the service is gone, the update was certainly not applied.
     shadows.kill();
     let answer = write(&program, "another-key", 0).await;
     assert_eq!(
@@ -61,7 +61,7 @@ async fn a_write_by_the_sdk_is_confirmed_by_looking() {
     );
 }
 
-/// Hears what AWS IoT's rules engine would hear.
+/// Receives the messages that AWS IoT's rules engine would receive.
 struct Rule(UnboundedSender<Value>);
 
 impl Handler for Rule {
@@ -79,7 +79,7 @@ impl Handler for Rule {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post() {
+async fn a_report_posted_by_a_rule_settles_its_write_and_needs_the_secret() {
     let (broker, folders) = (
         Mosquitto::start(),
         [(); 2].map(|()| TempDir::new().expect("a folder")),
@@ -103,7 +103,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
         &["--reports", "http", "--reports-secret", &secret],
     );
 
-    let (tell, mut heard) = unbounded_channel();
+    let (tx, mut rx) = unbounded_channel();
     let options = SessionOptions {
         client_id: "rule".into(),
         filters: vec!["$aws/things/+/shadow/name/keys/update/documents".into()],
@@ -111,7 +111,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
         manual_acks: false,
     };
     let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
-    let session = Session::start(at, options, Rule(tell));
+    let session = Session::start(at, options, Rule(tx));
     session
         .connection_within(Duration::from_secs(10))
         .await
@@ -121,7 +121,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
     assert_eq!(answer.status, 200, "{answer:?}");
     let id = answer.write_id();
     let report = loop {
-        let documents = heard.recv().await.expect("a message");
+        let documents = rx.recv().await.expect("a message");
         if documents["current"]["state"]["reported"]["writeKeyResult"][&id].is_object() {
             break documents;
         }
@@ -146,7 +146,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
     }
     let path = format!("/locks/{LOCK}/writes/{id}");
     assert_eq!(program.get(&path).send().await.body["state"], "SENT");
-    // Twice, as a rule may.
+    // A rule may post a message twice.
     for _ in 0..2 {
         let answer = post(&report).bearer(SECRET).send().await;
         assert_eq!(
@@ -157,9 +157,9 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
     }
     assert_eq!(program.get(&path).send().await.body["state"], "SUCCEEDED");
     let events = program.get(&format!("/locks/{LOCK}/events")).send().await;
-    assert_eq!(events.body["totalEvents"], 4, "it counts once");
+    assert_eq!(events.body["totalEvents"], 4, "the report counts once");
 
-    // AWS asks whether we own this address; the owner is shown where to say so.
+    // AWS asks for a confirmation of this destination; the log shows the URL to the operator.
     let enable = "https://iot.eu-west-1.amazonaws.com/confirmdestination/abc";
     let confirm = |url: &str| {
         post(&json!({ "messageType": "DestinationConfirmation", "enableUrl": url }))
@@ -169,7 +169,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
     assert_eq!(
         confirm(enable).send().await.status,
         503,
-        "not many of them at once"
+        "confirmations are rate-limited"
     );
     assert_eq!(confirm("https://example.com/x").send().await.status, 400);
     let log = program.log();
@@ -181,7 +181,7 @@ async fn a_report_that_a_rule_posts_settles_its_write_and_nobody_else_may_post()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_posts_reports_where_they_are_not_taken() {
+async fn device_reports_are_404_without_the_http_adapter() {
     let folder = TempDir::new().expect("a folder");
     let program = Program::start(BINARY, folder.path(), &[]);
     let answer = program
@@ -192,12 +192,12 @@ async fn nobody_posts_reports_where_they_are_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_throttled_service_is_a_502_with_its_reason_and_no_key() {
+async fn a_throttled_shadow_service_is_a_502_with_a_reason() {
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let rest = ["--rest", "127.0.0.1:0", "--requests-a-second", "0"];
     let shadows = Shadows::start(BINARY, "shadow", folders[0].path(), &rest);
     let program = server(&folders[1], &shadows, &[]);
-    // The shadow does not exist and cannot be made, so that there is nothing to be prepared for.
+    // The shadow cannot be created, so that no intent is prepared.
     let answer = write(&program, "my-key", 0).await;
     assert_eq!(
         (answer.status, &answer.body["reason"]),
@@ -209,7 +209,7 @@ async fn a_throttled_service_is_a_502_with_its_reason_and_no_key() {
 }
 
 #[test]
-fn without_credentials_or_region_it_says_so_and_does_not_start() {
+fn missing_credentials_or_region_are_named() {
     let folder = TempDir::new().expect("a folder");
     let run = |command: &str, variables: &[(&str, &str)]| {
         let output = Command::new(BINARY)
@@ -220,20 +220,23 @@ fn without_credentials_or_region_it_says_so_and_does_not_start() {
             .envs(variables.iter().copied())
             .output()
             .expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), said)
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), printed)
     };
-    // Credentials come from elsewhere, and may be there later.
-    let (code, said) = run("serve", &ENVIRONMENT[2..]);
-    assert!(said.contains("no AWS credentials were found"), "{said}");
+    // Credentials may appear later, so that their absence is not an error of the settings.
+    let (code, printed) = run("serve", &ENVIRONMENT[2..]);
+    assert!(
+        printed.contains("no AWS credentials were found"),
+        "{printed}"
+    );
     assert_eq!(code, Some(1));
     let without_region = [ENVIRONMENT[0], ENVIRONMENT[1], ENVIRONMENT[3]];
     for command in ["serve", "check-config"] {
-        let (code, said) = run(command, &without_region);
-        assert_eq!(code, Some(2), "--aws-region mends it: {command}");
-        assert!(said.contains("no AWS region is known"), "{said}");
-        assert!(!said.contains("panicked"));
+        let (code, printed) = run(command, &without_region);
+        assert_eq!(code, Some(2), "--aws-region is missing: {command}");
+        assert!(printed.contains("no AWS region is known"), "{printed}");
+        assert!(!printed.contains("panicked"));
     }
-    let (code, said) = run("check-config", &ENVIRONMENT);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = run("check-config", &ENVIRONMENT);
+    assert_eq!(code, Some(0), "{printed}");
 }

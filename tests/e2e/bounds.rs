@@ -1,4 +1,4 @@
-//! Clients that are slow, loud, or gone.
+//! Limits on clients: slow ones, too many requests or connections, disconnects, failed credentials.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{BRISK, FAST, LOCK, World, eventually};
+use crate::harness::{BRISK, FAST, Harness, LOCK, eventually};
 
-async fn connect(world: &World) -> TcpStream {
-    TcpStream::connect(world.program.address)
+async fn connect(harness: &Harness) -> TcpStream {
+    TcpStream::connect(harness.program.address)
         .await
         .expect("a connection")
 }
 
-/// For how long a test waits for what comes by itself. Only one that fails waits so long.
-const HANG: Duration = Duration::from_secs(60);
+/// Upper bound for waiting; only a failing test waits this long.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What comes until the server closes.
-async fn until_closed(mut stream: TcpStream) -> String {
+/// Reads until the server closes the connection.
+async fn read_until_closed(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let reading = stream.read_to_end(&mut text);
-    let read = tokio::time::timeout(HANG, reading).await;
+    let read = tokio::time::timeout(TIMEOUT, reading).await;
     let _ = read.expect("the server closes the connection");
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The line of the log that says how a request was answered, and the number of it.
-fn answered(log: &str, id: &str) -> Option<(usize, String)> {
+/// The log line about the answer to a request, with its line number.
+fn answer_line(log: &str, id: &str) -> Option<(usize, String)> {
     let is_it = |line: &str| line.contains(id) && line.contains("answered");
     let mut lines = log.lines().enumerate();
     let (number, line) = lines.find(|(_, line)| is_it(line))?;
     Some((number, line.to_owned()))
 }
 
-/// The numbers of the lines that say how requests were answered, when all of them are.
-async fn order_of_answers<const N: usize>(world: &World, ids: [&str; N]) -> [usize; N] {
+/// Waits until all requests are answered, and returns the line numbers of their answers in the log.
+async fn answer_order<const N: usize>(harness: &Harness, ids: [&str; N]) -> [usize; N] {
     eventually("all are answered", || async {
-        let log = world.program.log();
-        let found = ids.map(|id| answered(&log, id).map(|(number, _)| number));
+        let log = harness.program.log();
+        let found = ids.map(|id| answer_line(&log, id).map(|(number, _)| number));
         let all = found.iter().all(Option::is_some);
         all.then(|| found.map(Option::unwrap_or_default))
     })
     .await
 }
 
-/// A first write that is in progress for long enough to do something else meanwhile, also on a busy machine.
+/// Makes the first write take 4 s, with timeouts long enough for a busy machine.
 const SLOW_SHADOW: [&str; 10] = [
     "--faults",
     "put@1=delay:4s",
@@ -59,42 +59,42 @@ const SLOW_SHADOW: [&str; 10] = [
     "1s",
 ];
 
-fn head(world: &World, length: usize) -> String {
+fn head(harness: &Harness, length: usize) -> String {
     format!(
         "POST /locks/{LOCK}/WriteKey HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
-        world.program.token
+        harness.program.token
     )
 }
 
 #[tokio::test]
 async fn slow_clients_are_cut_off() {
-    let world = World::silent();
-    let before = world.books().await.dump();
-    // Before the server's clocks start, so that a time that has passed here is not longer there.
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
+    // This clock starts before the server's timeouts, so that it never shows less time than they have.
     let start = tokio::time::Instant::now();
-    let silent = connect(&world).await;
-    let mut one_byte = connect(&world).await;
+    let silent = connect(&harness).await;
+    let mut one_byte = connect(&harness).await;
     one_byte.write_all(b"P").await.expect("sent");
-    let mut half_a_head = connect(&world).await;
+    let mut half_a_head = connect(&harness).await;
     half_a_head
         .write_all(b"POST /locks/123/WriteKey HTTP/1.1\r\nHost: x\r\n")
         .await
         .expect("sent");
-    let mut half_a_body = connect(&world).await;
+    let mut half_a_body = connect(&harness).await;
     half_a_body
-        .write_all(head(&world, 100).as_bytes())
+        .write_all(head(&harness, 100).as_bytes())
         .await
         .expect("sent");
     half_a_body.write_all(b"{\"keyUuid\":").await.expect("sent");
-    let timed = async |stream| (until_closed(stream).await, start.elapsed());
+    let timed = async |stream| (read_until_closed(stream).await, start.elapsed());
     let ends = tokio::join!(
         timed(silent),
         timed(one_byte),
         timed(half_a_head),
         timed(half_a_body)
     );
-    assert_eq!(world.books().await.dump(), before, "nothing was done");
+    assert_eq!(harness.store().await.dump(), before, "nothing was recorded");
     let (body, _) = &ends.3;
     assert!(
         body.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
@@ -105,45 +105,45 @@ async fn slow_clients_are_cut_off() {
         assert!(took >= Duration::from_secs(5), "{took:?}: {text}");
     }
     assert_eq!(
-        world.write("k", None).await.status,
+        harness.write("k", None).await.status,
         200,
         "others are served"
     );
 }
 
-/// Two requests for which the store does not answer. The head of the first one comes first, its body last, so that the one
-/// whose time ends first shows from when it runs.
+/// The store answers neither of two requests. The first one's head arrives first and its body last; its timeout still ends
+/// first, because it counts from the head.
 #[tokio::test]
-async fn a_request_s_time_runs_from_its_arrival() {
+async fn a_request_timeout_counts_from_its_arrival() {
     let mut arguments = vec!["--faults", "load@1-=delay:60s"];
     arguments.extend(["--request", "3s", "--turn", "3s", "--virtual-locks", "off"]);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let body = "{\"keyUuid\":\"k\"}";
     let head = |id: &str| {
         let headers = format!("Host: x\r\nConnection: close\r\nX-Request-Id: {id}");
-        head(&world, body.len()).replace("Host: x", &headers)
+        head(&harness, body.len()).replace("Host: x", &headers)
     };
-    let mut slow = connect(&world).await;
+    let mut slow = connect(&harness).await;
     slow.write_all(head("slow").as_bytes()).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let mut whole = connect(&world).await;
+    let mut whole = connect(&harness).await;
     let request = format!("{}{body}", head("whole"));
     whole.write_all(request.as_bytes()).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(300)).await;
     slow.write_all(body.as_bytes()).await.expect("sent");
     for stream in [slow, whole] {
-        let answer = until_closed(stream).await;
+        let answer = read_until_closed(stream).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     }
-    let [slow, whole] = order_of_answers(&world, ["slow", "whole"]).await;
-    assert!(slow < whole, "{}", world.program.log());
+    let [slow, whole] = answer_order(&harness, ["slow", "whole"]).await;
+    assert!(slow < whole, "{}", harness.program.log());
 }
 
 #[tokio::test]
-async fn a_use_case_that_panics_is_a_500_and_leaves_nothing_behind() {
+async fn a_panic_in_a_use_case_is_a_500_and_frees_its_permit() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let program = env!("CARGO_BIN_EXE_keywright-panicking");
-    // One place for all: whoever panicked has left it.
+    // There is one permit, so that a permit leaked by a panic would block the next request.
     let alone = [
         "--store",
         "memory",
@@ -169,24 +169,24 @@ async fn a_use_case_that_panics_is_a_500_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_at_each_step_leaves_the_books_balanced() {
+async fn a_client_that_disconnects_at_any_step_leaves_a_consistent_store() {
     let mut arguments = vec!["--faults", "put@1-=delay:150ms", "--virtual-locks", "off"];
     arguments.extend(FAST);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let body = |n: usize| format!("{{\"keyUuid\":\"k{n}\",\"keyIndexNumber\":2}}");
-    let whole = |n: usize| format!("{}{}", head(&world, body(n).len()), body(n));
-    // In the head, behind it, in the body: nothing was asked yet.
+    let whole = |n: usize| format!("{}{}", head(&harness, body(n).len()), body(n));
+    // Disconnects in the head, after it and in the body: the request is not complete.
     for part in [10, whole(0).len() - body(0).len(), whole(0).len() - 3] {
-        let mut stream = connect(&world).await;
+        let mut stream = connect(&harness).await;
         stream
             .write_all(&whole(0).as_bytes()[..part])
             .await
             .expect("sent");
         drop(stream);
     }
-    // While it waits for its turn, for the shadow, for the commit: what was begun is finished.
+    // Disconnects in the lock's queue, during the shadow call or the commit: a write that has begun is finished.
     for (n, pause) in [0, 10, 60, 120, 150, 170, 250].into_iter().enumerate() {
-        let mut stream = connect(&world).await;
+        let mut stream = connect(&harness).await;
         stream
             .write_all(whole(n + 1).as_bytes())
             .await
@@ -194,31 +194,31 @@ async fn a_client_that_hangs_up_at_each_step_leaves_the_books_balanced() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         drop(stream);
     }
-    let requested = eventually("everything has come to rest", || async {
-        let books = world.books().await;
-        books.check_at_rest(&[LOCK]).await.ok()?;
-        let names = books.names(LOCK).await;
+    let requested = eventually("all writes are finished with", || async {
+        let store = harness.store().await;
+        store.check_at_rest(&[LOCK]).await.ok()?;
+        let names = store.names(LOCK).await;
         let requested = names.iter().filter(|n| **n == "KeyWriteRequested").count();
         (requested >= 6).then_some(requested)
     })
     .await;
-    // One that hung up at once may not have been read at all.
+    // The server may not have read the request of the client that disconnected at once.
     assert!(requested <= 7, "{requested}");
     assert_eq!(
-        world.write("last", Some(2)).await.status,
+        harness.write("last", Some(2)).await.status,
         200,
-        "the turn is free"
+        "the lock's queue is free"
     );
 }
 
 #[tokio::test]
-async fn a_connection_serves_one_request_after_the_other() {
-    let world = World::silent();
-    let mut connection = keywright_tests::Connection::open(world.program.address)
+async fn a_connection_serves_several_requests() {
+    let harness = Harness::silent();
+    let mut connection = keywright_tests::Connection::open(harness.program.address)
         .await
         .expect("open");
     for n in 0..20 {
-        let request = world
+        let request = harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k", "keyIndexNumber": n % 4 }));
         let answer = connection.send(request).await.expect("an answer");
@@ -227,153 +227,156 @@ async fn a_connection_serves_one_request_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_given_up() {
-    let world = World::silent();
-    let mut stream = connect(&world).await;
+async fn a_client_that_does_not_read_is_disconnected() {
+    let harness = Harness::silent();
+    let mut stream = connect(&harness).await;
     let request = format!(
         "GET /locks/{LOCK}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
-        world.program.token
+        harness.program.token
     );
-    // As many as fit, until the server has enough answers that nobody takes.
+    // Sends until the server stops reading because its answers are not read.
     let flood = request.repeat(64);
     let sending = async {
         loop {
             stream.write_all(flood.as_bytes()).await?;
         }
-        #[expect(unreachable_code, reason = "it says of what type the error is")]
+        #[expect(unreachable_code, reason = "it states the type of the error")]
         Ok::<(), std::io::Error>(())
     };
-    let ended = tokio::time::timeout(2 * HANG, sending).await;
+    let ended = tokio::time::timeout(2 * TIMEOUT, sending).await;
     assert!(
         matches!(ended, Ok(Err(_))),
         "the server closes the connection: {ended:?}"
     );
     assert_eq!(
-        world.write("k", None).await.status,
+        harness.write("k", None).await.status,
         200,
         "others are served"
     );
 }
 
 #[tokio::test]
-async fn connections_beyond_the_cap_wait_for_a_place() {
+async fn connections_beyond_the_maximum_wait() {
     let mut arguments = vec!["--virtual-locks", "off", "--max-connections", "2"];
     arguments.extend(["--faults", "load@1-2=delay:2s"]);
     arguments.extend(BRISK);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let mut busy = Vec::new();
     for id in ["busy-1", "busy-2"] {
-        // Its answer shows that the connection has a place.
-        let mut connection = keywright_tests::Connection::open(world.program.address)
+        // The answer shows that the server has accepted the connection.
+        let mut connection = keywright_tests::Connection::open(harness.program.address)
             .await
             .expect("a connection");
-        let answer = connection.send(world.program.get("/healthz")).await;
+        let answer = connection.send(harness.program.get("/healthz")).await;
         assert_eq!(answer.expect("an answer").status, 200);
         busy.push((connection, id));
     }
     let busy: Vec<_> = busy
         .into_iter()
         .map(|(mut connection, id)| {
-            let request = world.program.get("/locks/123/details");
+            let request = harness.program.get("/locks/123/details");
             let request = request.header("X-Request-Id", id);
             let request = request.header("Connection", "close");
             tokio::spawn(async move { connection.send(request).await })
         })
         .collect();
     tokio::task::yield_now().await;
-    let third = world.program.get("/openapi.json");
+    let third = harness.program.get("/openapi.json");
     let third = third.header("X-Request-Id", "third").send().await;
     assert_eq!(third.status, 200);
     for busy in busy {
         let answer = busy.await.expect("no panic").expect("an answer");
         assert_eq!(answer.status, 200);
     }
-    let [one, two, third] = order_of_answers(&world, ["busy-1", "busy-2", "third"]).await;
-    assert!(one.min(two) < third, "{}", world.program.log());
+    let [one, two, third] = answer_order(&harness, ["busy-1", "busy-2", "third"]).await;
+    assert!(one.min(two) < third, "{}", harness.program.log());
 }
 
 #[tokio::test]
-async fn a_burst_of_more_connections_than_may_be_open_is_answered() {
-    let world = World::new(&["--virtual-locks", "off", "--max-connections", "4"]);
-    let asking: Vec<_> = (0..200)
+async fn a_burst_of_connections_beyond_the_maximum_is_answered() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-connections", "4"]);
+    let requests: Vec<_> = (0..200)
         .map(|_| {
-            let request = world.program.get("/healthz").header("Connection", "close");
+            let request = harness
+                .program
+                .get("/healthz")
+                .header("Connection", "close");
             tokio::spawn(request.send())
         })
         .collect();
-    for asked in asking {
-        assert_eq!(asked.await.expect("an answer").status, 200);
+    for request in requests {
+        assert_eq!(request.await.expect("an answer").status, 200);
     }
 }
 
 #[tokio::test]
-async fn the_longest_idle_connection_makes_room_for_a_new_one() {
-    let world = World::new(&["--virtual-locks", "off", "--max-connections", "3"]);
+async fn the_longest_idle_connection_is_closed_for_a_new_one() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-connections", "3"]);
     let mut kept = Vec::new();
     for _ in 0..3 {
-        let open = keywright_tests::Connection::open(world.program.address).await;
+        let open = keywright_tests::Connection::open(harness.program.address).await;
         let mut open = open.expect("a connection");
-        let answer = open.send(world.program.get("/healthz")).await;
+        let answer = open.send(harness.program.get("/healthz")).await;
         assert_eq!(answer.expect("an answer").status, 200);
         kept.push(open);
     }
-    let again = kept[0].send(world.program.get("/healthz")).await;
+    let again = kept[0].send(harness.program.get("/healthz")).await;
     assert_eq!(
         again.expect("an answer").status,
         200,
-        "it is idle for the shortest time now"
+        "it now has the shortest idle time"
     );
-    assert_eq!(world.program.get("/healthz").send().await.status, 200);
-    let closed = kept[1].send(world.program.get("/healthz")).await;
+    assert_eq!(harness.program.get("/healthz").send().await.status, 200);
+    let closed = kept[1].send(harness.program.get("/healthz")).await;
     assert!(closed.is_err(), "{closed:?}");
     for open in [0, 2] {
-        let answer = kept[open].send(world.program.get("/healthz")).await;
+        let answer = kept[open].send(harness.program.get("/healthz")).await;
         assert_eq!(answer.expect("an answer").status, 200, "{open} is kept");
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_kept_for_longer_than_a_slow_head() {
-    let world = World::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
-    let mut kept = keywright_tests::Connection::open(world.program.address)
+    let harness = Harness::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
+    let mut kept = keywright_tests::Connection::open(harness.program.address)
         .await
         .expect("a connection");
-    let mut ask = async || kept.send(world.program.get("/healthz")).await;
+    let mut ask = async || kept.send(harness.program.get("/healthz")).await;
     assert_eq!(ask().await.expect("at once").status, 200);
-    // Longer than a head may take.
+    // Longer than the timeout of a request head.
     tokio::time::sleep(Duration::from_millis(6500)).await;
     assert_eq!(ask().await.expect("after a while").status, 200);
-    // The next head on a kept connection has the time of a head: it is closed long before an idle connection.
-    let mut slow = connect(&world).await;
+    // After the first byte of the next head, the timeout of a head applies.
+    let mut slow = connect(&harness).await;
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     slow.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = [0; 12];
     slow.read_exact(&mut answer).await.expect("an answer");
     slow.write_all(b"GET /healthz HT").await.expect("sent");
-    until_closed(slow).await;
+    read_until_closed(slow).await;
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_when_its_time_is_over() {
-    let world = World::new(&["--virtual-locks", "off", "--keep-alive", "2s"]);
+async fn an_idle_connection_is_closed_after_its_timeout() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--keep-alive", "2s"]);
     let start = tokio::time::Instant::now();
-    let mut kept = connect(&world).await;
+    let mut kept = connect(&harness).await;
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     kept.write_all(request.as_bytes()).await.expect("sent");
-    let answer = until_closed(kept).await;
+    let answer = read_until_closed(kept).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(start.elapsed() >= Duration::from_secs(2));
 }
 
 #[tokio::test]
 async fn an_early_refusal_of_a_large_body_can_be_read() {
-    let world = World::silent();
+    let harness = Harness::silent();
     for (what, framing) in [
         ("a length", "Content-Length: 150000"),
         ("chunks", "Transfer-Encoding: chunked"),
     ] {
         for path in ["/nowhere", "/locks/123/WriteKey"] {
-            let mut stream = connect(&world).await;
+            let mut stream = connect(&harness).await;
             let head = format!(
                 "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
             );
@@ -381,7 +384,7 @@ async fn an_early_refusal_of_a_large_body_can_be_read() {
             stream
                 .readable()
                 .await
-                .expect("the answer is there before the body");
+                .expect("the answer comes before the body");
             for _ in 0..30 {
                 let piece = " ".repeat(5000);
                 let piece = match framing.contains("chunked") {
@@ -393,7 +396,7 @@ async fn an_early_refusal_of_a_large_body_can_be_read() {
                     .await
                     .expect("the server still reads");
             }
-            let answer = until_closed(stream).await;
+            let answer = read_until_closed(stream).await;
             assert!(
                 answer.starts_with("HTTP/1.1 4"),
                 "{what} at {path}: {answer}"
@@ -407,21 +410,21 @@ async fn an_early_refusal_of_a_large_body_can_be_read() {
 }
 
 #[tokio::test]
-async fn writes_beyond_the_cap_are_told_to_come_again() {
+async fn writes_beyond_max_in_flight_get_503_with_retry_after() {
     let mut arguments = vec!["--max-in-flight", "1", "--locks", "1"];
     arguments.extend(SLOW_SHADOW);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let slow = tokio::spawn(
-        world
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .send(),
     );
     eventually("the first is in progress", || async {
-        world.program.log().contains("PREPARED").then_some(())
+        harness.program.log().contains("PREPARED").then_some(())
     })
     .await;
-    let other = world
+    let other = harness
         .program
         .write_key(1001, &json!({ "keyUuid": "k" }))
         .send()
@@ -432,12 +435,12 @@ async fn writes_beyond_the_cap_are_told_to_come_again() {
         "{other:?}"
     );
     assert_eq!(
-        world.program.get("/healthz").send().await.status,
+        harness.program.get("/healthz").send().await.status,
         200,
-        "it is still there"
+        "health checks need no permit"
     );
     assert_eq!(slow.await.expect("answered").status, 200);
-    let again = world
+    let again = harness
         .program
         .write_key(1001, &json!({ "keyUuid": "k" }))
         .send()
@@ -446,44 +449,44 @@ async fn writes_beyond_the_cap_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn nobody_takes_all_places() {
+async fn one_caller_cannot_take_all_permits() {
     let mut arguments = vec!["--max-in-flight", "4", "--max-in-flight-each", "1"];
     arguments.extend(["--locks", "1"]);
     arguments.extend(SLOW_SHADOW);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let body = json!({ "keyUuid": "k" });
-    let slow = tokio::spawn(world.program.write_key(LOCK, &body).send());
+    let slow = tokio::spawn(harness.program.write_key(LOCK, &body).send());
     eventually("the first is in progress", || async {
-        world.program.log().contains("PREPARED").then_some(())
+        harness.program.log().contains("PREPARED").then_some(())
     })
     .await;
-    let mine = world.program.write_key(1001, &body).send().await;
+    let mine = harness.program.write_key(1001, &body).send().await;
     assert_eq!(
         (mine.status, mine.header("retry-after")),
         (429, Some("1")),
         "{mine:?}"
     );
     assert_eq!(mine.body["reason"], "TooManyInProgress");
-    let theirs = world.program.request("GET", "/locks/123/details");
-    let theirs = theirs.header("X-API-Key", &world.program.api_key);
+    let theirs = harness.program.request("GET", "/locks/123/details");
+    let theirs = theirs.header("X-API-Key", &harness.program.api_key);
     assert_eq!(theirs.send().await.status, 200);
     assert_eq!(slow.await.expect("answered").status, 200);
     assert_eq!(
-        world.program.write_key(1001, &body).send().await.status,
+        harness.program.write_key(1001, &body).send().await.status,
         200
     );
 }
 
-/// Sends a request to write a key that waits for the lock for as long as may be, on a connection of its own.
-async fn send_waiting(world: &World, key: &str, id: &str) -> TcpStream {
+/// Sends a write with `Prefer: wait=30` on a new connection, and waits until the write is SENT.
+async fn send_waiting_write(harness: &Harness, key: &str, id: &str) -> TcpStream {
     let body = format!("{{\"keyUuid\":\"{key}\"}}");
     let prefer = format!("Host: x\r\nPrefer: wait=30\r\nConnection: close\r\nX-Request-Id: {id}");
-    let head = head(world, body.len()).replace("Host: x", &prefer);
-    let mut stream = connect(world).await;
+    let head = head(harness, body.len()).replace("Host: x", &prefer);
+    let mut stream = connect(harness).await;
     let request = format!("{head}{body}");
     stream.write_all(request.as_bytes()).await.expect("sent");
     eventually("the write is open", || async {
-        let log = world.program.log();
+        let log = harness.program.log();
         let sent = |line: &str| line.contains(id) && line.contains("SENT");
         log.lines().any(sent).then_some(())
     })
@@ -492,48 +495,48 @@ async fn send_waiting(world: &World, key: &str, id: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_client_that_resets_its_connection_waits_no_longer() {
-    let world = World::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
+async fn a_wait_ends_when_the_client_resets_its_connection() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
     for pipelined in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let id = format!("reset-{}", pipelined.len());
-        let mut waiting = send_waiting(&world, &id, &id).await;
-        let other = world.write("other", Some(3)).await;
+        let mut waiting = send_waiting_write(&harness, &id, &id).await;
+        let other = harness.write("other", Some(3)).await;
         assert_eq!(other.body["reason"], "TooManyInProgress", "{other:?}");
         waiting.write_all(pipelined.as_bytes()).await.expect("sent");
         waiting.set_zero_linger().expect("set");
         drop(waiting);
-        let line = eventually("its request is given up", || async {
-            let log = world.program.log();
-            let is_over = |line: &&str| line.contains(&id) && line.contains("route=");
-            log.lines().find(is_over).map(str::to_owned)
+        let line = eventually("the request is abandoned", || async {
+            let log = harness.program.log();
+            let is_answered = |line: &&str| line.contains(&id) && line.contains("route=");
+            log.lines().find(is_answered).map(str::to_owned)
         })
         .await;
         assert!(
             line.contains("the connection ended before the answer"),
             "{line}"
         );
-        assert_eq!(world.write("other", Some(3)).await.status, 200);
+        assert_eq!(harness.write("other", Some(3)).await.status, 200);
     }
-    let metrics = world.program.get("/metrics").send().await;
+    let metrics = harness.program.get("/metrics").send().await;
     let counted = "\nkeywright_unanswered_requests_total 2\n";
     assert!(metrics.text.contains(counted), "{}", metrics.text);
-    world.balanced().await;
+    harness.consistent_store().await;
 }
 
 #[tokio::test]
-async fn a_client_that_ends_what_it_sends_waits_on_without_its_share() {
-    let world = World::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
-    let mut waiting = send_waiting(&world, "k", "half-closed").await;
-    let other = world.write("other", Some(3)).await;
+async fn a_half_closed_client_waits_without_a_permit() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-in-flight-each", "1"]);
+    let mut waiting = send_waiting_write(&harness, "k", "half-closed").await;
+    let other = harness.write("other", Some(3)).await;
     assert_eq!(other.body["reason"], "TooManyInProgress", "{other:?}");
     waiting.shutdown().await.expect("shut down");
-    eventually("its share is free", || async {
-        let other = world.write("other", Some(3)).await;
+    eventually("its permit is free", || async {
+        let other = harness.write("other", Some(3)).await;
         (other.status == 200).then_some(())
     })
     .await;
-    // Taken back, the write ends: the client is told so, because it has waited for that.
-    let open = world
+    // A withdrawal ends the write, and with it the wait.
+    let open = harness
         .program
         .get("/locks/123/writes?state=open")
         .send()
@@ -542,26 +545,26 @@ async fn a_client_that_ends_what_it_sends_waits_on_without_its_share() {
         .as_str()
         .expect("the first write");
     let path = format!("/locks/{LOCK}/writes/{id}");
-    let withdrawal = world.program.request("DELETE", &path);
-    let withdrawn = withdrawal.bearer(&world.program.token).send().await;
+    let withdrawal = harness.program.request("DELETE", &path);
+    let withdrawn = withdrawal.bearer(&harness.program.token).send().await;
     assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
-    let answer = until_closed(waiting).await;
+    let answer = read_until_closed(waiting).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("\"state\":\"WITHDRAWN\""), "{answer}");
 }
 
 #[tokio::test]
-async fn who_guesses_credentials_is_slowed_down_and_good_ones_are_let_in() {
-    let world = World::new(&["--virtual-locks", "off", "--max-failures", "5"]);
+async fn failed_credentials_are_rate_limited_and_valid_ones_are_not() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-failures", "5"]);
     let guess = || {
-        let request = world.program.request("GET", "/locks/123/details");
+        let request = harness.program.request("GET", "/locks/123/details");
         request.bearer("no.such.token").send()
     };
     let mut statuses = Vec::new();
     for _ in 0..120 {
         statuses.push(guess().await.status);
-        let good = world.program.get("/locks/123/details").send().await;
-        assert_eq!(good.status, 200, "a good one is never locked out");
+        let good = harness.program.get("/locks/123/details").send().await;
+        assert_eq!(good.status, 200, "valid credentials are never refused");
     }
     assert!(
         statuses[..5].iter().all(|status| *status == 401),
@@ -578,21 +581,21 @@ async fn who_guesses_credentials_is_slowed_down_and_good_ones_are_let_in() {
 }
 
 #[tokio::test]
-async fn the_end_does_not_wait_for_ever_for_a_client() {
-    // Draining takes the time of a request and 2 s, the body has 5 s.
+async fn a_shutdown_does_not_wait_forever_for_a_client() {
+    // Draining lasts for the request timeout plus 2 s; a body may take 5 s.
     let mut arguments = vec!["--virtual-locks", "off", "--request", "600ms"];
     arguments.extend(["--shadow-call", "200ms", "--turn", "500ms", "--lease", "4s"]);
-    let world = World::new(&arguments);
-    let mut half_a_body = connect(&world).await;
-    let head = head(&world, 100).replace("Host: x", "Host: x\r\nExpect: 100-continue");
+    let harness = Harness::new(&arguments);
+    let mut half_a_body = connect(&harness).await;
+    let head = head(&harness, 100).replace("Host: x", "Host: x\r\nExpect: 100-continue");
     half_a_body.write_all(head.as_bytes()).await.expect("sent");
     let mut informed = [0; 12];
     let read = half_a_body.read_exact(&mut informed).await;
     read.expect("the server waits for the body");
     assert_eq!(&informed, b"HTTP/1.1 100");
-    let World {
+    let Harness {
         folder, program, ..
-    } = world;
+    } = harness;
     let (status, log) = program.stop();
     assert!(status.success(), "{log}");
     assert!(

@@ -1,8 +1,7 @@
-//! Real processes, and whatever may happen to them, at random and under load: replicas are killed and stopped, the
-//! database crashes, and the way to the shadows is slow, cut, silent, or loses answers. Then everything works again, and
-//! the books are read from outside.
+//! Random faults of real processes under load: replicas are killed or suspended, the database crashes, and the path to
+//! the shadows is slow, broken, silent, or loses answers. Then everything works again, and the store is checked from outside.
 //!
-//! `CAMPAIGN_MINUTES=30` goes on for so long; `scripts/campaign` says the rest.
+//! `CAMPAIGN_MINUTES=30` repeats this for 30 minutes; see `scripts/campaign`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,17 +19,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::answer_log;
-use crate::answer_log::{AnswerLog, LoadControl};
+use crate::answer_log::{LoadControl, LoggedAnswer};
 use crate::aws::ENVIRONMENT;
 use crate::harness::BINARY;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 3;
-/// How much happens before a world comes to rest.
+/// Faults before the deployment recovers.
 const CYCLES: usize = 25;
 
-/// A lease of one second, and all that has to be over within it.
-const TIMES: [&str; 10] = [
+/// A lease of one second, and the timeouts that must fit into it.
+const TIMEOUTS: [&str; 10] = [
     "--request",
     "650ms",
     "--shadow-call",
@@ -43,58 +42,58 @@ const TIMES: [&str; 10] = [
     "150ms",
 ];
 
-/// How long everything may take to come to rest.
-const REST: Duration = Duration::from_secs(40);
+/// The longest time that recovery may take.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long an intent may be open while things go wrong one after the other.
-const LONGEST_OPEN: Duration = Duration::from_secs(30);
+/// The longest time that an intent may be open during the faults.
+const MAX_INTENT_AGE: Duration = Duration::from_secs(30);
 
-/// What is wrong with the way to the shadows.
+/// The state of the path to the shadows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum ShadowPath {
     Clear,
-    /// Each answer takes so long.
+    /// Each answer is delayed.
     Slow(Duration),
-    /// Connections break when an answer comes.
+    /// The connection breaks when an answer arrives.
     Cut,
-    /// Requests arrive, and nothing ever comes back.
+    /// Requests arrive, and no answer comes back.
     Silent,
-    /// Nothing gets through in either direction, and nobody is told.
+    /// No bytes pass in either direction, and the connection stays open.
     HalfOpen,
 }
 
-impl Way {
+impl ShadowPath {
     fn passage(self, direction: Direction) -> Forwarding {
         match (self, direction) {
             (Self::HalfOpen, _) | (Self::Silent, Direction::ToClient) => Forwarding::Stall,
-            (Self::Slow(span), Direction::ToClient) => Forwarding::Delay(span),
+            (Self::Slow(delay), Direction::ToClient) => Forwarding::Delay(delay),
             (Self::Cut, Direction::ToClient) => Forwarding::Disconnect,
             _ => Forwarding::Pass,
         }
     }
 }
 
-/// Where the locks are kept, and by how many replicas.
+/// The kind of store. With PostgreSQL there are two replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    InAFile,
-    InADatabase,
+enum StoreKind {
+    Sqlite,
+    Postgres,
 }
 
-struct World {
-    kept: Kept,
+struct Deployment {
+    kind: StoreKind,
     binary: &'static str,
     folder: TempDir,
     shadow_folder: TempDir,
     _shadows: Shadows,
-    way: Arc<Mutex<Way>>,
+    path: Arc<Mutex<ShadowPath>>,
     proxy: TcpProxy,
     server: Option<(Arc<PostgresServer>, String)>,
     replicas: Vec<Program>,
 }
 
-impl World {
-    async fn start(binary: &'static str, kept: Kept) -> Self {
+impl Deployment {
+    async fn start(binary: &'static str, kind: StoreKind) -> Self {
         let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
         let [folder, shadow_folder] = folders;
         let rest = [
@@ -106,32 +105,32 @@ impl World {
             "all:latency=0s",
         ];
         let shadows = Shadows::start(BINARY, "sandbox", shadow_folder.path(), &rest);
-        let way = Arc::new(Mutex::new(Way::Clear));
-        let (server, shared) = (shadows.rest.expect("REST is served"), way.clone());
+        let path = Arc::new(Mutex::new(ShadowPath::Clear));
+        let (server, shared) = (shadows.rest.expect("REST is served"), path.clone());
         let rule = move |direction, _: &[u8]| shared.lock().expect("no panic").passage(direction);
         let proxy = TcpProxy::start(server, rule).await;
-        let server = (kept == Kept::InADatabase).then(|| {
+        let server = (kind == StoreKind::Postgres).then(|| {
             let server = Arc::new(PostgresServer::start());
             let database = server.database();
             (server, database)
         });
-        let mut world = Self {
-            kept,
+        let mut deployment = Self {
+            kind,
             binary,
             folder,
             shadow_folder,
             _shadows: shadows,
-            way,
+            path,
             proxy,
             server,
             replicas: Vec::new(),
         };
-        let count = if kept == Kept::InADatabase { 2 } else { 1 };
+        let count = if kind == StoreKind::Postgres { 2 } else { 1 };
         for _ in 0..count {
-            let replica = world.replica(None);
-            world.replicas.push(replica);
+            let replica = deployment.replica(None);
+            deployment.replicas.push(replica);
         }
-        world
+        deployment
     }
 
     fn replica(&self, address: Option<SocketAddr>) -> Program {
@@ -152,7 +151,7 @@ impl World {
             "--log-level",
             "error",
         ]);
-        arguments.extend(TIMES);
+        arguments.extend(TIMEOUTS);
         if let Some((_, database)) = &self.server {
             arguments.extend(["--store", database]);
         }
@@ -170,7 +169,7 @@ impl World {
         )
     }
 
-    async fn books(&self) -> StoreInspector {
+    async fn store(&self) -> StoreInspector {
         let shadows = self.shadow_folder.path();
         match &self.server {
             Some((server, database)) => {
@@ -180,11 +179,11 @@ impl World {
         }
     }
 
-    /// One thing that happens while clients write.
-    async fn happens(&mut self) -> &'static str {
-        let pause = |least, most| {
-            let millis = fastrand::u64(least..most);
-            tokio::time::sleep(Duration::from_millis(millis))
+    /// Causes one random fault, waits, and repairs it.
+    async fn cause_fault(&mut self) -> &'static str {
+        let pause = |min, max| {
+            let milliseconds = fastrand::u64(min..max);
+            tokio::time::sleep(Duration::from_millis(milliseconds))
         };
         let replica = fastrand::usize(0..self.replicas.len());
         match fastrand::u8(0..100) {
@@ -196,7 +195,7 @@ impl World {
                 "killed"
             }
             30..50 => {
-                // Shorter or longer than a lease.
+                // Shorter or longer than the lease.
                 self.replicas[replica].signal("STOP");
                 pause(200, 4500).await;
                 self.replicas[replica].signal("CONT");
@@ -214,20 +213,20 @@ impl World {
                 }
                 None => "nothing",
             },
-            way => {
-                let way = match way {
-                    60..70 => Way::Slow(Duration::from_millis(fastrand::u64(20..600))),
-                    70..80 => Way::Cut,
-                    80..90 => Way::Silent,
-                    _ => Way::HalfOpen,
+            fault => {
+                let path = match fault {
+                    60..70 => ShadowPath::Slow(Duration::from_millis(fastrand::u64(20..600))),
+                    70..80 => ShadowPath::Cut,
+                    80..90 => ShadowPath::Silent,
+                    _ => ShadowPath::HalfOpen,
                 };
-                *self.way.lock().expect("no panic") = way;
+                *self.path.lock().expect("no panic") = path;
                 pause(100, 1500).await;
-                *self.way.lock().expect("no panic") = Way::Clear;
-                match way {
-                    Way::Slow(_) => "shadows slow",
-                    Way::Cut => "connections cut",
-                    Way::Silent => "answers lost",
+                *self.path.lock().expect("no panic") = ShadowPath::Clear;
+                match path {
+                    ShadowPath::Slow(_) => "shadows slow",
+                    ShadowPath::Cut => "connections cut",
+                    ShadowPath::Silent => "answers lost",
                     _ => "half open",
                 }
             }
@@ -237,20 +236,20 @@ impl World {
 
 #[derive(Debug, Default)]
 struct Report {
-    happened: BTreeMap<&'static str, usize>,
+    faults: BTreeMap<&'static str, usize>,
     answered: BTreeMap<u16, usize>,
-    taken_over_or_found: usize,
+    aborted_writes: usize,
 }
 
-/// One world, from its start until it has come to rest.
-async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<(), String> {
-    let mut world = World::start(binary, kept).await;
-    let api_key = world.replicas[0].api_key.clone();
-    let mut told: Vec<AnswerLog> = Vec::new();
+/// Runs one deployment from its start until it has recovered.
+async fn round(binary: &'static str, kind: StoreKind, report: &mut Report) -> Result<(), String> {
+    let mut deployment = Deployment::start(binary, kind).await;
+    let api_key = deployment.replicas[0].api_key.clone();
+    let mut answers: Vec<LoggedAnswer> = Vec::new();
     for cycle in 0..CYCLES {
         let control = Arc::<LoadControl>::default();
         let mut clients = JoinSet::new();
-        for (n, replica) in world.replicas.iter().enumerate() {
+        for (n, replica) in deployment.replicas.iter().enumerate() {
             for client in 0..CLIENTS {
                 let (target, control) = ((replica.address, api_key.clone()), control.clone());
                 clients.spawn(answer_log::load(
@@ -262,57 +261,66 @@ async fn round(binary: &'static str, kept: Kept, report: &mut Report) -> Result<
             }
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(20..250))).await;
-        *report.happened.entry(world.happens().await).or_default() += 1;
+        *report
+            .faults
+            .entry(deployment.cause_fault().await)
+            .or_default() += 1;
         control.stop();
-        told.extend(clients.join_all().await.into_iter().flatten());
+        answers.extend(clients.join_all().await.into_iter().flatten());
         if cycle % 8 == 7 {
-            let books = world.books().await;
-            answer_log::check(&books, &told, LOCKS, LONGEST_OPEN).await?;
+            let store = deployment.store().await;
+            answer_log::check(&store, &answers, LOCKS, MAX_INTENT_AGE).await?;
         }
     }
-    for told in &told {
-        *report.answered.entry(told.answer.status).or_default() += 1;
+    for logged in &answers {
+        *report.answered.entry(logged.answer.status).or_default() += 1;
     }
-    at_rest(&world, &told, report).await
+    check_recovery(&deployment, &answers, report).await
 }
 
-/// Everything balances, each 504 is one or the other, and what the shadows have is confirmed: by itself.
-async fn at_rest(world: &World, told: &[AnswerLog], report: &mut Report) -> Result<(), String> {
+/// Waits until all invariants hold, each 504 is decided and each write has ended, without help from outside.
+async fn check_recovery(
+    deployment: &Deployment,
+    answers: &[LoggedAnswer],
+    report: &mut Report,
+) -> Result<(), String> {
     let (locks, start): (Vec<u64>, _) = (LOCKS.collect(), Instant::now());
     loop {
-        let books = world.books().await;
-        let mut balanced = books.check_at_rest(&locks).await;
-        for id in books.writes() {
-            let write = books.write(id).await;
-            if balanced.is_ok() && (write.is_open() || write.intent().is_some()) {
-                balanced = Err(format!("{id} is still {}", write.state.name()));
+        let store = deployment.store().await;
+        let mut checked = store.check_at_rest(&locks).await;
+        for id in store.writes() {
+            let write = store.write(id).await;
+            if checked.is_ok() && (write.is_open() || write.intent().is_some()) {
+                checked = Err(format!("{id} is still {}", write.state.name()));
             }
         }
-        match balanced {
+        match checked {
             Ok(()) => {
-                answer_log::check(&books, told, LOCKS, LONGEST_OPEN).await?;
-                answer_log::decided(&books, told).await?;
-                for id in books.writes() {
-                    let write = books.write(id).await;
+                answer_log::check(&store, answers, LOCKS, MAX_INTENT_AGE).await?;
+                answer_log::check_504s(&store, answers).await?;
+                for id in store.writes() {
+                    let write = store.write(id).await;
                     let aborted = matches!(write.state, WriteState::Aborted { .. });
-                    report.taken_over_or_found += usize::from(aborted);
+                    report.aborted_writes += usize::from(aborted);
                 }
                 return Ok(());
             }
-            Err(why) if start.elapsed() > REST => return Err(format!("{:?}: {why}", world.kept)),
+            Err(why) if start.elapsed() > RECOVERY_TIMEOUT => {
+                return Err(format!("{:?}: {why}", deployment.kind));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(400)).await,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_real_processes_nothing_is_lost() {
+async fn random_faults_lose_nothing() {
     let minutes = std::env::var("CAMPAIGN_MINUTES").ok();
     let minutes: u64 = minutes.map_or(0, |n| n.parse().expect("CAMPAIGN_MINUTES is a number"));
     let (start, mut report, mut rounds) = (Instant::now(), Report::default(), 0);
     loop {
-        for kept in [Kept::InADatabase, Kept::InAFile] {
-            let outcome = round(BINARY, kept, &mut report).await;
+        for kind in [StoreKind::Postgres, StoreKind::Sqlite] {
+            let outcome = round(BINARY, kind, &mut report).await;
             outcome.unwrap_or_else(|why| panic!("{why}\n{report:?}"));
             rounds += 1;
         }
@@ -329,14 +337,14 @@ async fn whatever_happens_to_real_processes_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_build_that_answers_before_the_commit_is_caught_over_a_database() {
-    let hasty = env!("CARGO_BIN_EXE_keywright-hasty");
+async fn a_build_that_answers_before_the_commit_is_detected_on_postgres() {
+    let faulty = env!("CARGO_BIN_EXE_keywright-answers-before-commit");
     for _ in 0..3 {
         let mut report = Report::default();
-        if let Err(why) = round(hasty, Kept::InADatabase, &mut report).await {
+        if let Err(why) = round(faulty, StoreKind::Postgres, &mut report).await {
             assert!(why.contains("I1"), "{why}");
             return;
         }
     }
-    panic!("a lost 200 was not found");
+    panic!("the lost 200 was not found");
 }

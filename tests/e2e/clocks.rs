@@ -1,4 +1,4 @@
-//! Wall clocks that are set, while servers run and between two of their lives: recovery and maintenance go by real time.
+//! Steps of wall clocks while servers run and while they are down. Recovery and maintenance do not depend on them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::harness::{BINARY, BRISK, LOCK};
 
 const HOUR: i64 = 3600;
 
-/// The shadow loses the first write and what is asked of it afterwards, until the write has been answered.
+/// The shadow loses the update of the first write and the requests after it, so that the write is answered with 504.
 const UNDECIDED: &str = "update@2-8=lose,read@2-8=lose";
 
-/// Within this time an intent must be resolved: the lease of [`BRISK`] and five seconds, and room for a busy machine. A
-/// clock that is waited for would take an hour.
-const SOON: Duration = Duration::from_secs(60);
+/// Within this time an intent must be resolved: the lease of [`BRISK`], five seconds, and reserve for a busy machine. A
+/// server that waited for the wall clock would need an hour.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Runs a server under a clock, with locks that never answer.
+/// Starts a server under this clock, without virtual locks.
 fn start(folder: &TempDir, clock: &FakeClock, arguments: &[&str]) -> Program {
     let mut all = BRISK.to_vec();
     all.extend(arguments);
@@ -41,7 +41,7 @@ fn start_with(folder: &TempDir, clock: &FakeClock, arguments: &[&str]) -> Progra
     Program::start_with(BINARY, here, folder.path(), &all, &variables)
 }
 
-/// A request with the API key, which does not expire by any clock.
+/// A request with the API key, which no clock makes expire.
 fn authorized(program: &Program, method: &str, path: &str) -> Request {
     let request = program.request(method, path);
     request.header("X-API-Key", &program.api_key)
@@ -53,8 +53,8 @@ async fn write(program: &Program, key: &str) -> Answer {
     authorized(program, "POST", &path).json(&body).send().await
 }
 
-/// Writes a key of which it is not known whether the shadow has it, and answers where its status is read.
-async fn undecided(program: &Program) -> String {
+/// Writes a key with an unknown outcome. Returns the path of the write's status.
+async fn write_undecided(program: &Program) -> String {
     let answer = write(program, "k").await;
     assert_eq!(answer.status, 504, "{answer:?}");
     answer.header("location").expect("a location").to_owned()
@@ -66,22 +66,22 @@ async fn status(program: &Program, path: &str) -> Value {
     answer.body
 }
 
-/// What `look` finds, as soon as it finds something.
-async fn soon<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let found = tokio::time::timeout(SOON, async {
+/// Polls `find` until it returns a value.
+async fn poll<T>(what: &str, find: impl AsyncFn() -> Option<T>) -> T {
+    let found = tokio::time::timeout(RESOLVED_WITHIN, async {
         loop {
-            if let Some(found) = look().await {
+            if let Some(found) = find().await {
                 return found;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
     let found = found.await;
-    found.unwrap_or_else(|_| panic!("it never came to this: {what}"))
+    found.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-async fn is_resolved(program: &Program, path: &str) {
-    let state = soon("the intent is resolved", async || {
+async fn assert_resolved(program: &Program, path: &str) {
+    let state = poll("the intent is resolved", async || {
         let state = status(program, path).await["state"].clone();
         (state != "PREPARED").then_some(state)
     })
@@ -97,23 +97,23 @@ async fn age_of_the_oldest_intent(program: &Program) -> f64 {
     age.expect("the metric").parse().expect("a number")
 }
 
-/// A server with an open intent, and the clocks that it goes by.
-struct WithOpenIntent<'a> {
+/// A server with an open intent, and its clocks.
+struct ServerWithOpenIntent<'a> {
     folder: TempDir,
     clock: FakeClock,
-    /// Where the locks are in a database that has a clock of its own.
+    /// The clock of the database, if there is one.
     database: Option<&'a FakeClock>,
     program: Program,
-    /// Where the status of the undecided write is read.
+    /// The path of the status of the undecided write.
     path: String,
 }
 
-impl<'a> WithOpenIntent<'a> {
+impl<'a> ServerWithOpenIntent<'a> {
     async fn start(ahead: i64, store: &[&str], database: Option<&'a FakeClock>) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = FakeClock::ahead_by(ahead);
         let program = start(&folder, &clock, &[store, &["--faults", UNDECIDED]].concat());
-        let path = undecided(&program).await;
+        let path = write_undecided(&program).await;
         Self {
             folder,
             clock,
@@ -131,55 +131,60 @@ impl<'a> WithOpenIntent<'a> {
     }
 }
 
-/// SIGKILL with an open intent; the clock is set; restart.
-async fn killed_and_restarted(
+/// Kills a server with an open intent, sets the clocks, and starts it again.
+async fn kill_set_clocks_and_restart(
     before: i64,
     after: i64,
     store: &[&str],
     database: Option<&FakeClock>,
 ) {
-    let mut server = WithOpenIntent::start(before, store, database).await;
+    let mut server = ServerWithOpenIntent::start(before, store, database).await;
     server.program.kill_only();
     server.set_clocks(after);
     let program = start(&server.folder, &server.clock, store);
-    is_resolved(&program, &server.path).await;
+    assert_resolved(&program, &server.path).await;
 }
 
-/// The clock is set while a server runs that has an open intent.
-async fn set_while_it_runs(before: i64, after: i64, store: &[&str], database: Option<&FakeClock>) {
-    let server = WithOpenIntent::start(before, store, database).await;
+/// Sets the clocks while a server with an open intent runs.
+async fn set_clocks_while_running(
+    before: i64,
+    after: i64,
+    store: &[&str],
+    database: Option<&FakeClock>,
+) {
+    let server = ServerWithOpenIntent::start(before, store, database).await;
     server.set_clocks(after);
     let program = &server.program;
-    is_resolved(program, &server.path).await;
+    assert_resolved(program, &server.path).await;
     if after < before {
-        let seen = soon("the step is seen", async || {
+        let detected = poll("the step is detected", async || {
             program
                 .log()
                 .contains("the clock was set back")
                 .then_some(())
         });
-        seen.await;
+        detected.await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_sqlite_an_intent_of_a_killed_server_is_resolved_whatever_the_clock_says() {
+async fn on_sqlite_an_intent_of_a_killed_server_is_resolved_after_a_clock_step() {
     tokio::join!(
-        killed_and_restarted(HOUR, 0, &[], None),
-        killed_and_restarted(0, -HOUR, &[], None),
-        killed_and_restarted(0, HOUR, &[], None),
+        kill_set_clocks_and_restart(HOUR, 0, &[], None),
+        kill_set_clocks_and_restart(0, -HOUR, &[], None),
+        kill_set_clocks_and_restart(0, HOUR, &[], None),
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_sqlite_an_intent_is_resolved_whatever_the_clock_is_set_to() {
+async fn on_sqlite_an_intent_is_resolved_despite_a_clock_step() {
     tokio::join!(
-        set_while_it_runs(0, -HOUR, &[], None),
-        set_while_it_runs(0, HOUR, &[], None),
+        set_clocks_while_running(0, -HOUR, &[], None),
+        set_clocks_while_running(0, HOUR, &[], None),
     );
 }
 
-/// A database under a clock, with a fresh database in it.
+/// Starts a PostgreSQL server under this clock, with an empty database.
 async fn database(clock: &Arc<FakeClock>) -> (Arc<PostgresServer>, String) {
     let variables = clock.variables();
     let made = tokio::task::spawn_blocking(move || {
@@ -191,42 +196,42 @@ async fn database(clock: &Arc<FakeClock>) -> (Arc<PostgresServer>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_postgresql_an_intent_of_a_killed_server_is_resolved_whatever_the_clocks_say() {
+async fn on_postgresql_an_intent_of_a_killed_server_is_resolved_after_a_clock_step() {
     for (before, after) in [(HOUR, 0), (0, HOUR)] {
         let clock = Arc::new(FakeClock::ahead_by(before));
         let (_server, url) = database(&clock).await;
-        killed_and_restarted(before, after, &["--store", &url], Some(&clock)).await;
+        kill_set_clocks_and_restart(before, after, &["--store", &url], Some(&clock)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_postgresql_an_intent_is_resolved_whatever_the_clocks_are_set_to() {
+async fn on_postgresql_an_intent_is_resolved_despite_a_clock_step() {
     for (before, after) in [(0, -HOUR), (0, HOUR)] {
         let clock = Arc::new(FakeClock::ahead_by(before));
         let (_server, url) = database(&clock).await;
-        set_while_it_runs(before, after, &["--store", &url], Some(&clock)).await;
+        set_clocks_while_running(before, after, &["--store", &url], Some(&clock)).await;
     }
 }
 
-/// The database's clock jumps ahead while a replica is in the middle of a write: the other one takes nothing from it.
+/// The database's clock jumps ahead while a replica writes; the other replica does not take the write over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_clock_that_jumps_takes_no_lease_from_a_living_owner() {
+async fn a_jump_of_the_database_clock_ends_no_lease() {
     let clock = Arc::new(FakeClock::ahead_by(0));
     let (server, url) = database(&clock).await;
     let (first, second) = (
         TempDir::new().expect("a folder"),
         TempDir::new().expect("a folder"),
     );
-    let right = FakeClock::ahead_by(0);
+    let correct = FakeClock::ahead_by(0);
     let mut timing = vec!["--store", &url, "--request", "10s"];
     timing.extend(["--shadow-call", "4s", "--lease", "16s"]);
-    let other = start_with(&second, &right, &timing);
-    // The answer to the write's update comes when the other replica has looked for overdue intents several times.
+    let other = start_with(&second, &correct, &timing);
+    // During the delayed update, the other replica looks for expired leases several times.
     timing.extend(["--faults", "update@2=delay:3s"]);
-    let owner = start_with(&first, &right, &timing);
+    let writer = start_with(&first, &correct, &timing);
     let name = url.rsplit('/').next().expect("a name").to_owned();
     let jump = async {
-        soon("the intent is saved", async || {
+        poll("the intent is saved", async || {
             let (server, name) = (server.clone(), name.clone());
             let count = tokio::task::spawn_blocking(move || {
                 server.psql(
@@ -247,13 +252,13 @@ async fn a_database_clock_that_jumps_takes_no_lease_from_a_living_owner() {
         let jumped = tokio::task::spawn_blocking(move || server.psql(&name, &ahead));
         assert_eq!(jumped.await.expect("no panic").as_deref(), Ok("t"));
     };
-    let (answer, ()) = tokio::join!(write(&owner, "k"), jump);
+    let (answer, ()) = tokio::join!(write(&writer, "k"), jump);
     assert_eq!(answer.status, 200, "{answer:?}");
     let log = other.log();
     assert!(!log.contains("an unfinished write was recovered"), "{log}");
 }
 
-/// An intent that cannot be resolved is seen by its age, also where the clock was set back since it was saved.
+/// The metric shows the age of an unresolvable intent, even if the clock was set back after it was saved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_age_of_the_oldest_intent_grows_when_the_clock_was_set_back() {
     let (folder, clock) = (TempDir::new().expect("a folder"), FakeClock::ahead_by(HOUR));
@@ -262,7 +267,7 @@ async fn the_age_of_the_oldest_intent_grows_when_the_clock_was_set_back() {
         &clock,
         &["--faults", "update@2-99=lose,read@2-99=lose"],
     );
-    undecided(&program).await;
+    write_undecided(&program).await;
     program.kill();
     clock.set(0);
     let program = start(
@@ -270,13 +275,16 @@ async fn the_age_of_the_oldest_intent_grows_when_the_clock_was_set_back() {
         &clock,
         &["--faults", "update@1-999=lose,read@1-999=lose"],
     );
-    let mut seen = 0.0;
+    let mut last_age = 0.0;
     for _ in 0..3 {
-        seen = soon("the age grows", async || {
+        last_age = poll("the age grows", async || {
             let age = age_of_the_oldest_intent(&program).await;
-            (age > seen + 1.0).then_some(age)
+            (age > last_age + 1.0).then_some(age)
         })
         .await;
     }
-    assert!(seen < 600.0, "it is not counted by a wall clock: {seen}");
+    assert!(
+        last_age < 600.0,
+        "the age follows the wall clock: {last_age}"
+    );
 }

@@ -1,4 +1,4 @@
-//! What operators do, beside a server that runs.
+//! Commands for operators, beside a running server: `lock`, `api-key`, `token`, `write`.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use keywright_tests::Program;
 use serde_json::{Value, json};
 
-use crate::harness::{BINARY, LOCK, World, eventually};
+use crate::harness::{BINARY, Harness, LOCK, eventually};
 
-/// Runs a command over the data of a world: its exit code, and what it says on both streams.
+/// Runs a command on this data folder. Returns its exit code, standard output and standard error.
 fn run(data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(BINARY);
     command.args(arguments).env("KEYWRIGHT_DATA", data);
@@ -22,16 +22,16 @@ fn run(data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-/// A command that is expected to work, and the JSON that it prints.
+/// Runs a command that must succeed. Returns the JSON that it prints.
 fn json(data: &Path, arguments: &[&str]) -> Value {
     let mut all = arguments.to_vec();
     all.push("--json");
-    let (code, said, error) = run(data, &all);
+    let (code, printed, error) = run(data, &all);
     assert_eq!(code, Some(0), "{arguments:?}: {error}");
-    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{arguments:?}: {said}"))
+    serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{arguments:?}: {printed}"))
 }
 
-/// A command that is expected not to work, and what it says.
+/// Runs a command that must fail with exit code 1. Returns standard error.
 fn refused(data: &Path, arguments: &[&str]) -> String {
     let (code, _, error) = run(data, arguments);
     assert_eq!(code, Some(1), "{arguments:?}: {error}");
@@ -39,9 +39,9 @@ fn refused(data: &Path, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_added_while_the_server_runs_can_be_written_to() {
-    let world = World::new(&[]);
-    let data = world.folder.path();
+async fn a_lock_added_beside_a_running_server_accepts_writes() {
+    let harness = Harness::new(&[]);
+    let data = harness.folder.path();
     let added = json(
         data,
         &[
@@ -62,7 +62,7 @@ async fn a_lock_that_is_added_while_the_server_runs_can_be_written_to() {
     let again = refused(data, &["lock", "add", "500", "--uuid", "u-500"]);
     assert!(again.contains("lock 500 exists already"), "{again}");
     let body = json!({ "keyUuid": "k", "keyIndexNumber": 2 });
-    let answer = world
+    let answer = harness
         .program
         .write_key(500, &body)
         .header("Prefer", "wait=10")
@@ -78,10 +78,10 @@ async fn a_lock_that_is_added_while_the_server_runs_can_be_written_to() {
     assert_eq!(json(data, &["held-keys"]), json!([held]));
     let (_, listed, _) = run(data, &["held-keys"]);
     assert_eq!(listed, "door-500  2  k\n");
-    let elsewhere = refused(&data.join("elsewhere"), &["held-keys"]);
+    let wrong_folder = refused(&data.join("elsewhere"), &["held-keys"]);
     assert!(
-        elsewhere.contains("name another with --data"),
-        "{elsewhere}"
+        wrong_folder.contains("name another with --data"),
+        "{wrong_folder}"
     );
     let (_, listed, _) = run(data, &["lock", "list", "--after", "124"]);
     assert!(
@@ -92,7 +92,7 @@ async fn a_lock_that_is_added_while_the_server_runs_can_be_written_to() {
     assert!(missing.contains("no lock 501"), "{missing}");
 }
 
-fn lines(events: &[Value]) -> String {
+fn ndjson(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
 }
 
@@ -104,16 +104,16 @@ fn created(lock: u64) -> Value {
 }
 
 #[tokio::test]
-async fn an_import_is_whole_or_not_at_all_and_names_the_bad_line() {
-    let world = World::silent();
-    let data = world.folder.path();
+async fn an_import_is_atomic_and_names_each_invalid_line() {
+    let harness = Harness::silent();
+    let data = harness.folder.path();
     let file = data.join("locks.ndjson");
     let path = file.to_str().expect("a path");
     let import = |text: &str| {
         std::fs::write(&file, text).expect("written");
         refused(data, &["lock", "import", path])
     };
-    let before = world.books().await.dump();
+    let before = harness.store().await.dump();
     let good: Vec<Value> = (1000..3000).map(created).collect();
     let owner = json!({ "type": "OwnerSet", "data": {
         "lockId": 2999, "uuid": "u", "timestamp": "2026-05-29T12:00:00.000Z", "userId": "bob"
@@ -144,54 +144,54 @@ async fn an_import_is_whole_or_not_at_all_and_names_the_bad_line() {
             "line 2001: lock 2999",
         ),
     ] {
-        let error = import(&format!("{}{bad}\n", lines(&good)));
+        let error = import(&format!("{}{bad}\n", ndjson(&good)));
         assert!(
             error.contains(part) && error.contains("nothing was imported"),
             "{bad}: {error}"
         );
-        assert_eq!(world.books().await.dump(), before, "{bad}");
+        assert_eq!(harness.store().await.dump(), before, "{bad}");
     }
-    std::fs::write(&file, format!("{}\n\n{owner}\n", lines(&good))).expect("written");
+    std::fs::write(&file, format!("{}\n\n{owner}\n", ndjson(&good))).expect("written");
     let imported = json(data, &["lock", "import", path]);
-    assert_eq!(imported["events"], 2001, "empty lines are no events");
-    let answer = world
+    assert_eq!(imported["events"], 2001, "empty lines are ignored");
+    let answer = harness
         .program
         .write_key(2998, &json!({ "keyUuid": "k" }))
         .send()
         .await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let answer = world
+    let answer = harness
         .program
         .write_key(2999, &json!({ "keyUuid": "k" }))
         .send()
         .await;
-    assert_eq!(answer.status, 403, "it is bob's now");
-    let error = import(&format!("no JSON\n{}neither\n", lines(&good)));
-    let each = error.contains("line 1: not JSON") && error.contains("line 2002: not JSON");
-    assert!(each, "each bad line is named: {error}");
+    assert_eq!(answer.status, 403, "it belongs to bob");
+    let error = import(&format!("no JSON\n{}neither\n", ndjson(&good)));
+    let both = error.contains("line 1: not JSON") && error.contains("line 2002: not JSON");
+    assert!(both, "each invalid line is named: {error}");
     let missing = refused(data, &["lock", "import", "no-such-file"]);
     assert!(missing.contains("no-such-file"), "{missing}");
 }
 
 #[tokio::test]
-async fn the_server_writes_while_an_import_waits_for_its_lines() {
+async fn the_server_accepts_writes_while_an_import_reads_its_input() {
     use std::io::Write as _;
-    let world = World::silent();
+    let harness = Harness::silent();
     let mut command = Command::new(BINARY);
     command
         .args(["lock", "import", "-"])
-        .env("KEYWRIGHT_DATA", world.folder.path());
+        .env("KEYWRIGHT_DATA", harness.folder.path());
     command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped());
     let mut importing = command.spawn().expect("the program is there");
-    let mut lines_of_import = importing.stdin.take().expect("piped");
-    writeln!(lines_of_import, "{}", created(600)).expect("written");
+    let mut input = importing.stdin.take().expect("piped");
+    writeln!(input, "{}", created(600)).expect("written");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(world.write("meanwhile", None).await.status, 200);
-    drop(lines_of_import);
+    assert_eq!(harness.write("meanwhile", None).await.status, 200);
+    drop(input);
     assert!(importing.wait().expect("it ends").success());
-    let answer = world
+    let answer = harness
         .program
         .write_key(600, &json!({ "keyUuid": "k" }))
         .send()
@@ -200,50 +200,50 @@ async fn the_server_writes_while_an_import_waits_for_its_lines() {
 }
 
 #[tokio::test]
-async fn whoever_reads_only_the_first_line_sees_no_failure() {
-    let world = World::new(&["--virtual-locks", "off", "--locks", "3000"]);
+async fn a_closed_output_pipe_is_no_failure() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--locks", "3000"]);
     let line = format!("{BINARY} lock list --limit 9999 | head -1; exit ${{PIPESTATUS[0]}}");
     let mut command = Command::new("bash");
     command
         .args(["-c", &line])
-        .env("KEYWRIGHT_DATA", world.folder.path());
+        .env("KEYWRIGHT_DATA", harness.folder.path());
     let output = command.output().expect("a shell");
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{output:?}"
     );
-    let nowhere = world.folder.path().join("nowhere");
+    let nowhere = harness.folder.path().join("nowhere");
     let error = refused(&nowhere, &["lock", "list"]);
     assert!(
         error.contains("nowhere") && error.contains("--data"),
         "{error}"
     );
-    assert!(!nowhere.exists(), "nothing was made");
+    assert!(!nowhere.exists(), "no folder was created");
 }
 
 #[tokio::test]
-async fn what_the_events_route_gives_can_be_imported_elsewhere() {
-    let world = World::silent();
-    let page = world.program.get("/locks/123/events").send().await.body;
+async fn events_from_the_api_can_be_imported() {
+    let harness = Harness::silent();
+    let page = harness.program.get("/locks/123/events").send().await.body;
     let events = page["events"].as_array().expect("events").clone();
     let other = tempfile::tempdir().expect("a folder");
     let file = other.path().join("events.ndjson");
-    std::fs::write(&file, lines(&events)).expect("written");
+    std::fs::write(&file, ndjson(&events)).expect("written");
     json(
         other.path(),
         &["lock", "import", file.to_str().expect("a path")],
     );
-    let (there, here) = (
+    let (imported, original) = (
         json(other.path(), &["lock", "show", "123"]),
-        json(world.folder.path(), &["lock", "show", "123"]),
+        json(harness.folder.path(), &["lock", "show", "123"]),
     );
-    assert_eq!(there, here);
+    assert_eq!(imported, original);
 }
 
 #[tokio::test]
-async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
-    let world = World::silent();
-    let data = world.folder.path();
+async fn api_keys_are_issued_rotated_and_revoked_beside_a_running_server() {
+    let harness = Harness::silent();
+    let data = harness.folder.path();
     json(
         data,
         &[
@@ -259,10 +259,10 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
         ],
     );
     let status = |key: String| {
-        let request = world.program.request("GET", "/locks/500/details");
+        let request = harness.program.request("GET", "/locks/500/details");
         async move { request.header("X-API-Key", &key).send().await.status }
     };
-    let until = |key: &str, expected: u16| {
+    let wait_for_status = |key: &str, expected: u16| {
         let key = key.to_owned();
         let status = &status;
         async move {
@@ -274,7 +274,7 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
     };
     let key = |issued: Value| issued["apiKey"].as_str().expect("a key").to_owned();
     let first = key(json(data, &["api-key", "issue", "acme"]));
-    until(&first, 200).await;
+    wait_for_status(&first, 200).await;
     let twice = refused(data, &["api-key", "issue", "acme"]);
     assert!(
         twice.contains(&first[..8]) && !twice.contains(&first[8..40]),
@@ -282,27 +282,31 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
     );
 
     let second = key(json(data, &["api-key", "rotate", "acme"]));
-    until(&second, 200).await;
-    assert_eq!(status(first.clone()).await, 401, "the old key ends at once");
+    wait_for_status(&second, 200).await;
+    assert_eq!(
+        status(first.clone()).await,
+        401,
+        "the old key is revoked at once"
+    );
     let third = key(json(
         data,
         &["api-key", "rotate", "acme", "--keep-old-for", "1h"],
     ));
-    until(&third, 200).await;
+    wait_for_status(&third, 200).await;
     assert_eq!(
         status(second.clone()).await,
         200,
-        "the old key is kept for a while"
+        "the old key stays valid for a while"
     );
 
-    let brief = key(json(
+    let short_lived = key(json(
         data,
         &["api-key", "issue", "--super", "--expires-in", "2s"],
     ));
-    until(&brief, 200).await;
-    until(&brief, 401).await;
+    wait_for_status(&short_lived, 200).await;
+    wait_for_status(&short_lived, 401).await;
 
-    eventually("it is noted when keys were used", || async {
+    eventually("the time of the last use is recorded", || async {
         let (_, listed, _) = run(data, &["api-key", "list", "--json"]);
         let used = listed
             .lines()
@@ -312,7 +316,7 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
     })
     .await;
     let (_, listed, _) = run(data, &["api-key", "list"]);
-    for secret in [&first, &second, &third, &brief] {
+    for secret in [&first, &second, &third, &short_lived] {
         assert!(!listed.contains(&secret[8..46]), "{listed}");
         assert!(
             listed.contains(&format!("{}…{}", &secret[..8], &secret[46..])),
@@ -323,7 +327,7 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
         json(data, &["api-key", "revoke", "acme"]),
         json!({ "revoked": 2 })
     );
-    until(&third, 401).await;
+    wait_for_status(&third, 401).await;
     assert_eq!(status(second).await, 401);
     assert!(refused(data, &["api-key", "revoke", "acme"]).contains("acme has no key"));
     assert!(refused(data, &["api-key", "rotate", "acme"]).contains("api-key issue"));
@@ -332,22 +336,22 @@ async fn an_api_key_lives_from_its_issue_to_its_end_on_a_server_that_runs() {
 }
 
 #[tokio::test]
-async fn keys_stay_as_they_were_while_their_file_is_broken() {
-    let world = World::silent();
-    let file = world.folder.path().join("api-keys.json");
+async fn api_keys_stay_valid_while_their_file_is_invalid() {
+    let harness = Harness::silent();
+    let file = harness.folder.path().join("api-keys.json");
     std::fs::write(file, "broken").expect("written");
     eventually("it is logged", || async {
-        world
+        harness
             .program
             .log()
             .contains("the API keys stay as they were")
             .then_some(())
     })
     .await;
-    let request = world.program.request("GET", "/locks/123/details");
+    let request = harness.program.request("GET", "/locks/123/details");
     assert_eq!(
         request
-            .header("X-API-Key", &world.program.api_key)
+            .header("X-API-Key", &harness.program.api_key)
             .send()
             .await
             .status,
@@ -356,9 +360,9 @@ async fn keys_stay_as_they_were_while_their_file_is_broken() {
 }
 
 #[tokio::test]
-async fn a_token_of_the_sandbox_is_whose_it_is_said_to_be() {
-    let world = World::silent();
-    let data = world.folder.path();
+async fn a_sandbox_token_names_the_requested_user_or_organization() {
+    let harness = Harness::silent();
+    let data = harness.folder.path();
     let token = |arguments: &[&str]| {
         let mut all = vec!["token"];
         all.extend(arguments);
@@ -373,7 +377,7 @@ async fn a_token_of_the_sandbox_is_whose_it_is_said_to_be() {
         (token(&["--organization", "demo-org"]), 200),
         (token(&["--organization", "another-org"]), 403),
     ] {
-        let request = world
+        let request = harness
             .program
             .request("GET", "/locks/123/details")
             .bearer(&token);
@@ -384,14 +388,14 @@ async fn a_token_of_the_sandbox_is_whose_it_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn a_key_is_written_from_the_terminal() {
-    let world = World::new(&[]);
+async fn the_write_command_writes_a_key() {
+    let harness = Harness::new(&[]);
     let write = |arguments: &[&str]| {
-        let url = format!("http://{}", world.program.address);
+        let url = format!("http://{}", harness.program.address);
         let mut command = Command::new(BINARY);
         command.arg("write").args(arguments).args(["--url", &url]);
-        command.env("KEYWRIGHT_TOKEN", &world.program.token);
-        // The program answers while this waits.
+        command.env("KEYWRIGHT_TOKEN", &harness.program.token);
+        // The server is another process, so that this may block.
         let output = command.output().expect("the program is there");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (
@@ -400,18 +404,18 @@ async fn a_key_is_written_from_the_terminal() {
             text(&output.stderr),
         )
     };
-    let (code, said, error) = write(&["123", "my-key", "--index", "4", "--wait"]);
+    let (code, printed, error) = write(&["123", "my-key", "--index", "4", "--wait"]);
     assert_eq!(
-        (code, said.trim()),
+        (code, printed.trim()),
         (Some(0), "lock 123: version 3, the write is SUCCEEDED"),
         "{error}"
     );
     assert_eq!(
-        world.memory().keys.get(&4).map(String::as_str),
+        harness.memory().keys.get(&4).map(String::as_str),
         Some("my-key")
     );
-    let (code, said, _) = write(&["123", "my-key", "--json"]);
-    let answer: Value = serde_json::from_str(&said).expect("JSON");
+    let (code, printed, _) = write(&["123", "my-key", "--json"]);
+    let answer: Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((code, &answer["success"]), (Some(0), &json!(true)));
     let (code, _, error) = write(&["123", "my-key", "--index", "100"]);
     assert!(
@@ -422,9 +426,9 @@ async fn a_key_is_written_from_the_terminal() {
     assert!(code == Some(1) && error.contains("403"), "{error}");
     let (code, _, error) = write(&["0", "my-key"]);
     assert!(code == Some(2) && error.contains("lock id"), "{error}");
-    world.program.terminate();
-    eventually("nobody listens", || async {
-        let connected = tokio::net::TcpStream::connect(world.program.address).await;
+    harness.program.terminate();
+    eventually("the port is closed", || async {
+        let connected = tokio::net::TcpStream::connect(harness.program.address).await;
         connected.is_err().then_some(())
     })
     .await;
@@ -435,7 +439,7 @@ async fn a_key_is_written_from_the_terminal() {
     );
 }
 
-/// Runs `keywright write` with these variables, as a shell does that has read `sandbox.env`.
+/// Runs `keywright write` with these environment variables, such as those of `sandbox.env`.
 fn write_with(variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = Command::new(BINARY)
         .args(["write", "123", "my-key", "--index", "4"])
@@ -443,28 +447,28 @@ fn write_with(variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
         .output()
         .expect("the program is there");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, errors) = (text(&output.stdout), text(&output.stderr));
-    (output.status.code(), said, errors)
+    let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), printed, errors)
 }
 
 #[tokio::test]
-async fn white_space_around_variables_is_ignored_and_within_credentials_it_is_named() {
-    let world = World::silent();
-    let url = format!("http://{}\n", world.program.address);
-    let (token, key) = (&world.program.token, &world.program.api_key);
-    let (code, said, errors) = write_with(&[
+async fn white_space_around_variables_is_ignored_and_inside_credentials_refused() {
+    let harness = Harness::silent();
+    let url = format!("http://{}\n", harness.program.address);
+    let (token, key) = (&harness.program.token, &harness.program.api_key);
+    let (code, printed, errors) = write_with(&[
         ("KEYWRIGHT_URL", &url),
         ("KEYWRIGHT_TOKEN", &format!("{token}\r\n")),
         ("KEYWRIGHT_API_KEY", &format!(" {key}\n")),
     ]);
     assert_eq!(code, Some(0), "{errors}");
-    assert!(said.contains("requested"), "{said}");
+    assert!(printed.contains("requested"), "{printed}");
     let (code, _, errors) = write_with(&[
         ("KEYWRIGHT_URL", &url),
         ("KEYWRIGHT_TOKEN", token),
         ("KEYWRIGHT_API_KEY", "\n"),
     ]);
-    assert_eq!(code, Some(0), "an empty variable says nothing: {errors}");
+    assert_eq!(code, Some(0), "an empty variable is ignored: {errors}");
     for (name, value) in [
         (
             "KEYWRIGHT_TOKEN",
@@ -481,8 +485,8 @@ async fn white_space_around_variables_is_ignored_and_within_credentials_it_is_na
     let (code, _, errors) = write_with(&[("KEYWRIGHT_URL", "http://no host")]);
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("KEYWRIGHT_URL"), "{errors}");
-    // Commands that read the server's variables.
-    let data = format!("{}\n", world.folder.path().display());
+    // Commands that read settings of the server.
+    let data = format!("{}\n", harness.folder.path().display());
     for command in [
         ["lock", "list"],
         ["api-key", "list"],
@@ -500,14 +504,14 @@ async fn white_space_around_variables_is_ignored_and_within_credentials_it_is_na
 }
 
 #[tokio::test]
-async fn a_key_is_written_over_ipv6_with_what_the_sandbox_says() {
+async fn the_write_command_works_over_ipv6_with_sandbox_env() {
     let folder = tempfile::tempdir().expect("a folder");
     let listen = ["--listen", "[::1]:0", "--virtual-locks", "off"];
     let program = Program::start(BINARY, folder.path(), &listen);
     assert!(program.address.is_ipv6());
     let env = std::fs::read_to_string(folder.path().join("sandbox.env")).expect("it is there");
     let variables: Vec<(&str, &str)> = env.lines().filter_map(|l| l.split_once('=')).collect();
-    let (code, said, errors) = write_with(&variables);
+    let (code, printed, errors) = write_with(&variables);
     assert_eq!(code, Some(0), "{errors}");
-    assert!(said.contains("requested"), "{said}");
+    assert!(printed.contains("requested"), "{printed}");
 }

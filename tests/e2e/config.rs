@@ -1,4 +1,4 @@
-//! Settings from the file, the environment and the command line, and a service without the sandbox.
+//! Settings from the file, the environment and the command line, and a server without the sandbox.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::harness::BINARY;
 
-/// Runs the program in a folder, with these variables, until it ends by itself.
+/// Runs a command in this folder with these environment variables. Returns the exit code, standard output and error.
 fn run(
     folder: &Path,
     variables: &[(&str, &str)],
@@ -39,19 +39,19 @@ fn folder(settings: &str) -> TempDir {
     folder
 }
 
-/// The line of a setting in what `check-config` says.
-fn line<'a>(said: &'a str, key: &str) -> &'a str {
-    let line = said
+/// The line of a setting in the output of `check-config`.
+fn line<'a>(printed: &'a str, key: &str) -> &'a str {
+    let line = printed
         .lines()
         .find(|line| line.split_whitespace().next() == Some(key));
-    line.unwrap_or_else(|| panic!("no line for {key}: {said}"))
+    line.unwrap_or_else(|| panic!("no line for {key}: {printed}"))
 }
 
 #[test]
-fn the_command_line_is_stronger_than_variables_and_those_than_the_file() {
+fn the_command_line_overrides_variables_and_these_override_the_file() {
     let folder = folder("lease = \"20s\"\nturn = \"2s\"\nrequest = \"9s\"\nmax-in-flight = 7\n");
     let variables = [("KEYWRIGHT_TURN", "1s"), ("KEYWRIGHT_REQUEST", "8s")];
-    let (code, said, error) = run(
+    let (code, printed, error) = run(
         folder.path(),
         &variables,
         &["check-config", "--request", "7s"],
@@ -63,31 +63,31 @@ fn the_command_line_is_stronger_than_variables_and_those_than_the_file() {
         ("request", "7s", "(command line)"),
         ("max-in-flight", "7", "(keywright.toml)"),
     ] {
-        let line = line(&said, key);
+        let line = line(&printed, key);
         assert!(line.contains(value) && line.ends_with(source), "{line}");
     }
     assert!(
-        line(&said, "time-to-live").ends_with("48h"),
-        "a default is not attributed"
+        line(&printed, "time-to-live").ends_with("48h"),
+        "a default has no source"
     );
     let end = "\nShadows are in this process; reports come from the shadows of this process.\n\
                These settings are valid.\n";
-    assert!(said.ends_with(end), "{said}");
+    assert!(printed.ends_with(end), "{printed}");
 }
 
 #[test]
-fn settings_that_repeat_are_a_list_in_the_file_and_parted_by_semicolons_in_variables() {
+fn repeatable_settings_are_lists_in_the_file_and_separated_by_semicolons_in_variables() {
     let folder = folder("behaviour = [\"all:latency=1ms\", \"123:twice\"]\n");
-    let (code, said, error) = run(folder.path(), &[], &["check-config"]);
+    let (code, printed, error) = run(folder.path(), &[], &["check-config"]);
     assert_eq!(code, Some(0), "{error}");
-    assert!(line(&said, "behaviour").contains("all:latency=1ms; 123:twice"));
+    assert!(line(&printed, "behaviour").contains("all:latency=1ms; 123:twice"));
     let variables = [("KEYWRIGHT_BEHAVIOUR", "all:silent; 124:twice")];
-    let (_, said, _) = run(folder.path(), &variables, &["check-config"]);
-    assert!(line(&said, "behaviour").contains("all:silent; 124:twice"));
+    let (_, printed, _) = run(folder.path(), &variables, &["check-config"]);
+    assert!(line(&printed, "behaviour").contains("all:silent; 124:twice"));
 }
 
 #[test]
-fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
+fn invalid_settings_are_refused_with_their_source_and_allowed_values() {
     for (settings, parts) in [
         (
             "lise = \"15s\"",
@@ -260,7 +260,7 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         let left = std::fs::read_dir(folder.path())
             .expect("the folder")
             .count();
-        assert_eq!(left, 1, "nothing was made");
+        assert_eq!(left, 1, "no file was created");
     }
     let folder = folder("");
     for (variable, value, part) in [
@@ -272,7 +272,7 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         assert_eq!(code, Some(2), "{variable}: {error}");
         assert!(error.contains(part), "{variable}: {error}");
     }
-    // Kubernetes gives each container a set of variables for each service of its namespace, one named keywright too.
+    // Kubernetes sets these variables for services named keywright and keywright-shadow.
     let links = [
         ("KEYWRIGHT_SERVICE_HOST", "10.0.0.1"),
         ("KEYWRIGHT_SERVICE_PORT", "80"),
@@ -297,7 +297,7 @@ fn what_is_unknown_or_invalid_is_named_with_its_place_and_what_is_allowed() {
         assert_eq!(code, Some(2), "{variable}: {error}");
         assert!(error.contains(variable), "{error}");
     }
-    // What clients have in sandbox.env is no setting of the server.
+    // The variables of sandbox.env are for clients and ignored by the server.
     let (code, ..) = run(
         folder.path(),
         &[("KEYWRIGHT_TOKEN", "x"), ("KEYWRIGHT_URL", "y")],
@@ -356,7 +356,7 @@ fn the_page_of_settings_is_up_to_date() {
 #[test]
 fn help_names_every_setting_and_command() {
     let folder = folder("");
-    let (code, said, _) = run(folder.path(), &[], &["--help"]);
+    let (code, printed, _) = run(folder.path(), &[], &["--help"]);
     assert_eq!(code, Some(0));
     for part in [
         "serve",
@@ -372,14 +372,14 @@ fn help_names_every_setting_and_command() {
         "KEYWRIGHT_",
         "keywright.toml",
     ] {
-        assert!(said.contains(part), "{part}");
+        assert!(printed.contains(part), "{part}");
     }
-    let (code, said, _) = run(folder.path(), &[], &["completions", "bash"]);
-    assert!(code == Some(0) && said.contains("check-config"));
+    let (code, printed, _) = run(folder.path(), &[], &["completions", "bash"]);
+    assert!(code == Some(0) && printed.contains("check-config"));
 }
 
 #[tokio::test]
-async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
+async fn a_server_without_the_sandbox_accepts_tokens_of_the_configured_issuer() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let public = pair.public_key().as_der().expect("DER");
     let base64 = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
@@ -429,9 +429,9 @@ async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
     assert_eq!(
         write(&token("org", "acme")).await.status,
         403,
-        "another claim makes no organization"
+        "only the configured claim names the organization"
     );
-    // The issuer's key is replaced, and the service follows.
+    // The server reloads the issuer's key after a change.
     let next = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
     let public = next.public_key().as_der().expect("DER");
     let base64 = base64::engine::general_purpose::STANDARD.encode(public.as_ref());
@@ -460,12 +460,8 @@ async fn a_service_of_ones_own_has_no_sandbox_and_knows_ones_own_tokens() {
     assert_eq!(
         write(&token).await.status,
         200,
-        "the new key's are accepted"
+        "tokens of the new key are accepted"
     );
     let details = program.request("GET", "/locks/123/details").bearer(&token);
-    assert_eq!(
-        details.send().await.status,
-        404,
-        "the demo's locks are not there"
-    );
+    assert_eq!(details.send().await.status, 404, "there are no demo locks");
 }

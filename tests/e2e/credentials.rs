@@ -1,4 +1,4 @@
-//! The contract's table of credentials, crossed with locks of all kinds.
+//! The contract's table of credentials: each kind of credential on each kind of lock.
 
 use std::path::Path;
 
@@ -9,28 +9,28 @@ use keywright_domain::model::{Identity, OrganizationId, RecordedEvent, Timestamp
 use keywright_domain::ports::Clock;
 use serde_json::{Value, json};
 
-use crate::harness::{FOREIGN, LOCK, World, eventually};
+use crate::harness::{FOREIGN, Harness, LOCK, eventually};
 
-/// Owned by alice, and by the organization acme.
+/// Belongs to alice and to the organization acme.
 const BOTH: u64 = 201;
-/// Alice holds a key on it; it is somebody else's.
+/// Belongs to bob and another organization; alice has a key on it.
 const HELD: u64 = 202;
-/// Acme's, and bob's.
-const ACMES: u64 = 203;
+/// Belongs to bob and acme.
+const ACME_AND_BOB: u64 = 203;
 const MISSING: u64 = 999;
 
-const LOCKS: [u64; 5] = [BOTH, HELD, ACMES, FOREIGN, MISSING];
+const LOCKS: [u64; 5] = [BOTH, HELD, ACME_AND_BOB, FOREIGN, MISSING];
 
-/// Signs with the sandbox's own key.
+/// Signs tokens with the sandbox's key.
 struct Issuer(EncodingKey);
 
 impl Issuer {
-    fn of(data: &Path) -> Self {
+    fn open(data: &Path) -> Self {
         let key = std::fs::read(data.join("token-key.pk8")).expect("the sandbox's key");
         Self(EncodingKey::from_ec_der(&key))
     }
 
-    /// A token with these claims besides the usual ones.
+    /// A token with the default claims, changed by `changes`.
     fn token(&self, changes: &Value) -> String {
         let mut claims = json!({
             "iss": "https://sandbox.keywright.invalid", "aud": "keywright-sandbox",
@@ -43,16 +43,16 @@ impl Issuer {
     }
 }
 
-/// A program with the locks above, and API keys of acme, of every organization, and one that has expired.
-struct Office {
-    world: World,
+/// A server with the locks above and three API keys: of acme, of every organization, and an expired one of acme.
+struct Fixture {
+    harness: Harness,
     issuer: Issuer,
     acme: ApiKey,
     every: ApiKey,
     expired: ApiKey,
 }
 
-async fn office() -> Office {
+async fn fixture() -> Fixture {
     let lock = |id: u64, owner: &str, keys: Value, organization: &str| {
         let time = "2026-05-29T12:00:00.000Z";
         let created = json!({
@@ -68,7 +68,7 @@ async fn office() -> Office {
     let locks = [
         lock(BOTH, "alice", json!([]), "acme"),
         lock(HELD, "bob", held, "another-org"),
-        lock(ACMES, "bob", json!([]), "acme"),
+        lock(ACME_AND_BOB, "bob", json!([]), "acme"),
     ];
     let (acme, every, expired) = (ApiKey::generate(), ApiKey::generate(), ApiKey::generate());
     let organization = Identity::Organization(OrganizationId::new("acme").expect("an id"));
@@ -77,12 +77,12 @@ async fn office() -> Office {
         every.record(Identity::EveryOrganization, None),
         expired.record(organization, Some(Timestamp::from_millis(1))),
     ];
-    let world = World::where_many_guess()
+    let harness = Harness::with_many_failures()
         .with(&locks.concat(), &records)
         .await;
-    let issuer = Issuer::of(world.folder.path());
-    Office {
-        world,
+    let issuer = Issuer::open(harness.folder.path());
+    Fixture {
+        harness,
         issuer,
         acme,
         every,
@@ -90,7 +90,7 @@ async fn office() -> Office {
     }
 }
 
-/// A middle character of the last part is another one, so that it is still base64url.
+/// The token with one character of its signature changed; it is still base64url.
 fn forged(token: &str) -> String {
     let at = token.len() - 20;
     let other = if token.as_bytes()[at] == b'A' {
@@ -103,29 +103,29 @@ fn forged(token: &str) -> String {
 
 #[tokio::test]
 async fn credentials_crossed_with_locks() {
-    let office = office().await;
-    let token = |claims: Value| office.issuer.token(&claims);
+    let fixture = fixture().await;
+    let token = |claims: Value| fixture.issuer.token(&claims);
     let (alice, stranger) = (
         token(json!({ "sub": "alice" })),
         token(json!({ "sub": "eve" })),
     );
     let service = token(json!({ "sub": "svc", "org": "acme" }));
     let other_service = token(json!({ "sub": "svc", "org": "another-org" }));
-    // An organization's token is not its subject's.
+    // A token of an organization does not act for its subject.
     let alices_service = token(json!({ "sub": "alice", "org": "nobodys-org" }));
     let now = SystemClock.now().as_secs();
     let expired = token(json!({ "sub": "alice", "exp": now - 60 }));
     let foreign = token(json!({ "sub": "alice", "aud": "somebody-else" }));
-    let (acme, every) = (office.acme.expose(), office.every.expose());
-    let (unknown, old) = (ApiKey::generate(), office.expired.expose());
+    let (acme, every) = (fixture.acme.expose(), fixture.every.expose());
+    let (unknown, old) = (ApiKey::generate(), fixture.expired.expose());
     let unknown = unknown.expose();
 
     let both = |token: &str, key: &str| (Some(token.to_owned()), Some(key.to_owned()));
     let bearer = |token: &str| (Some(token.to_owned()), None);
     let key = |key: &str| (None, Some(key.to_owned()));
-    // For each: BOTH, HELD, ACMES, FOREIGN, MISSING.
+    // For each: BOTH, HELD, ACME_AND_BOB, FOREIGN, MISSING.
     let rows = [
-        ("nobody", (None, None), [401; 5]),
+        ("no credentials", (None, None), [401; 5]),
         ("alice", bearer(&alice), [200, 200, 403, 403, 404]),
         ("a stranger", bearer(&stranger), [403, 403, 403, 403, 404]),
         (
@@ -183,7 +183,7 @@ async fn credentials_crossed_with_locks() {
         ("a key for a token", bearer(acme), [401; 5]),
         ("a token for a key", key(&alice), [401; 5]),
     ];
-    let before = office.world.books().await.dump();
+    let before = fixture.harness.store().await.dump();
     for (who, (token, key), expected) in &rows {
         for (lock, expected) in LOCKS.into_iter().zip(*expected) {
             for (method, path) in [("GET", "details"), ("GET", "events"), ("POST", "WriteKey")] {
@@ -191,7 +191,7 @@ async fn credentials_crossed_with_locks() {
                     continue;
                 }
                 let path = format!("/locks/{lock}/{path}");
-                let mut request = office.world.program.request(method, &path);
+                let mut request = fixture.harness.program.request(method, &path);
                 if let Some(token) = token {
                     request = request.bearer(token);
                 }
@@ -207,19 +207,19 @@ async fn credentials_crossed_with_locks() {
         }
     }
     assert_eq!(
-        office.world.books().await.dump(),
+        fixture.harness.store().await.dump(),
         before,
-        "a refusal left something"
+        "refusals record nothing"
     );
-    // Who may look may write. All at one index, so that the lock is never full.
+    // Credentials that may read may write. All writes have one key index, so that the limit of open writes is not reached.
     for (who, (token, key), expected) in &rows {
         for (lock, _) in LOCKS
             .into_iter()
             .zip(expected)
             .filter(|(_, expected)| **expected == 200)
         {
-            let mut request = office
-                .world
+            let mut request = fixture
+                .harness
                 .program
                 .request("POST", &format!("/locks/{lock}/WriteKey"));
             if let Some(token) = token {
@@ -236,16 +236,16 @@ async fn credentials_crossed_with_locks() {
     }
 }
 
-/// In the log, and in the store beside the write that an event belongs to.
+/// The log and the stored write name the caller.
 #[tokio::test]
-async fn who_asked_is_recorded_by_subject_and_by_api_key() {
-    let office = office().await;
+async fn the_caller_is_recorded_by_subject_and_by_api_key() {
+    let fixture = fixture().await;
     let service = |subject: &str| {
-        office
+        fixture
             .issuer
             .token(&json!({ "sub": subject, "org": "acme" }))
     };
-    let (acme, every) = (office.acme.expose(), office.every.expose());
+    let (acme, every) = (fixture.acme.expose(), fixture.every.expose());
     let shown = |key: &str| format!("{}…{}", &key[..8], &key[46..]);
     let mut written = Vec::new();
     for (index, (token, key, by)) in [
@@ -262,7 +262,7 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
         (None, Some(acme), format!("org:acme,key:{}", shown(acme))),
         (None, Some(every), format!("org:*,key:{}", shown(every))),
         (
-            Some(office.issuer.token(&json!({ "sub": "alice" }))),
+            Some(fixture.issuer.token(&json!({ "sub": "alice" }))),
             Some(acme),
             format!("user:alice+org:acme,key:{}", shown(acme)),
         ),
@@ -271,7 +271,7 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
     .enumerate()
     {
         let body = json!({ "keyUuid": "key", "keyIndexNumber": index });
-        let mut request = office.world.program.write_key(BOTH, &body);
+        let mut request = fixture.harness.program.write_key(BOTH, &body);
         request = request.without("Authorization").without("X-API-Key");
         if let Some(token) = token {
             request = request.bearer(&token);
@@ -283,30 +283,30 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
         assert_eq!(answer.status, 200, "{by}: {answer:?}");
         written.push((answer.write_id(), by));
     }
-    let books = office.world.books().await;
-    let stream = books.stream(BOTH).await;
+    let store = fixture.harness.store().await;
+    let stream = store.stream(BOTH).await;
     for (id, by) in written.iter() {
         let of_write = |line: &&str| line.contains("PREPARED") && line.contains(id.as_str());
-        let said = eventually("it is logged", || async {
-            let log = office.world.program.log();
+        let logged = eventually("the write is logged", || async {
+            let log = fixture.harness.program.log();
             log.lines().find(of_write).map(str::to_owned)
         });
-        let said = said.await;
-        assert!(said.contains(&format!("by=\"{by}\"")), "{by}: {said}");
+        let logged = logged.await;
+        assert!(logged.contains(&format!("by=\"{by}\"")), "{by}: {logged}");
         let id = id.parse().expect("a write's id");
-        assert_eq!(books.write(id).await.requested_by, *by);
+        assert_eq!(store.write(id).await.requested_by, *by);
         let cause = |event: &&RecordedEvent| event.write == Some(id);
         let event = stream.iter().find(cause).expect("an event");
         assert_eq!(event.event.name(), "KeyWriteRequested");
     }
     let first = &written[0].0;
     let path = format!("/locks/{BOTH}/writes/{first}");
-    let request = office.world.program.request("DELETE", &path);
+    let request = fixture.harness.program.request("DELETE", &path);
     let withdrawn = request.header("X-API-Key", every).send().await;
     assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
     let by = format!("by=\"org:*,key:{}\"", shown(every));
-    eventually("who withdrew it is logged", || async {
-        let log = office.world.program.log();
+    eventually("the log names the caller of the withdrawal", || async {
+        let log = fixture.harness.program.log();
         let line = log
             .lines()
             .find(|line| line.contains("withdrawn on request"));
@@ -314,18 +314,21 @@ async fn who_asked_is_recorded_by_subject_and_by_api_key() {
             .then_some(())
     })
     .await;
-    let log = office.world.program.log();
+    let log = fixture.harness.program.log();
     for secret in [&acme[8..46], &every[8..46]] {
-        assert!(!log.contains(secret) && !books.dump().contains(secret));
+        assert!(!log.contains(secret) && !store.dump().contains(secret));
     }
 }
 
 #[tokio::test]
 async fn headers_that_are_no_credentials_are_refused() {
-    let world = World::silent();
-    let (token, api_key) = (world.program.token.clone(), world.program.api_key.clone());
+    let harness = Harness::silent();
+    let (token, api_key) = (
+        harness.program.token.clone(),
+        harness.program.api_key.clone(),
+    );
     let bearer = format!("Bearer {token}");
-    let before = world.books().await.dump();
+    let before = harness.store().await.dump();
     for (headers, why) in [
         (
             vec![("Authorization", token.as_str())],
@@ -348,7 +351,7 @@ async fn headers_that_are_no_credentials_are_refused() {
         ),
         (vec![("Authorization", "Bearer ü")], "no text"),
     ] {
-        let mut request = world.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+        let mut request = harness.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
         request = request
             .without("Authorization")
             .header("X-Request-Id", "this-one");
@@ -358,16 +361,16 @@ async fn headers_that_are_no_credentials_are_refused() {
         let answer = request.send().await;
         assert_eq!(answer.status, 401, "{why}: {answer:?}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-        let log = world.program.log();
+        let log = harness.program.log();
         let line = log
             .lines()
             .rfind(|l| l.contains("credentials refused"))
             .expect("a line");
         assert!(line.contains(why), "{why}: {line}");
     }
-    assert_eq!(world.books().await.dump(), before);
-    // A scheme is written in any case of letters.
-    let request = world.program.request("GET", "/locks/123/details");
+    assert_eq!(harness.store().await.dump(), before);
+    // The scheme is case-insensitive.
+    let request = harness.program.request("GET", "/locks/123/details");
     let answer = request
         .header("authorization", &format!("bearer {token}"))
         .send()
@@ -376,9 +379,9 @@ async fn headers_that_are_no_credentials_are_refused() {
 }
 
 #[tokio::test]
-async fn nobody_touches_somebody_elses_lock() {
-    let world = World::silent();
-    let (token, api_key) = (&world.program.token, &world.program.api_key);
+async fn all_routes_of_a_foreign_lock_are_403() {
+    let harness = Harness::silent();
+    let (token, api_key) = (&harness.program.token, &harness.program.api_key);
     for (method, path) in [
         ("POST", "WriteKey"),
         ("GET", "details"),
@@ -387,7 +390,7 @@ async fn nobody_touches_somebody_elses_lock() {
         ("GET", "writes/01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f"),
         ("DELETE", "writes/01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f"),
     ] {
-        let request = world
+        let request = harness
             .program
             .request(method, &format!("/locks/{FOREIGN}/{path}"));
         let request = request.json(&json!({ "keyUuid": "k" }));
@@ -403,10 +406,10 @@ async fn nobody_touches_somebody_elses_lock() {
 
 #[tokio::test]
 async fn internal_headers_are_refused_by_name() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     for name in ["X-Org-Id", "x-user-id"] {
-        let answer = world.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+        let answer = harness.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
         let answer = answer.header(name, "demo-org").send().await;
         let message = answer.body["message"]
             .as_str()
@@ -415,5 +418,5 @@ async fn internal_headers_are_refused_by_name() {
         assert_eq!(answer.status, 400);
         assert!(message.contains(&name.to_lowercase()), "{message}");
     }
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
 }

@@ -1,4 +1,4 @@
-//! A server whose locks are in PostgreSQL, and what becomes of it when the database is in trouble.
+//! A server with its locks in PostgreSQL: start-up, outages and faults of the database.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,15 +14,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
 }
 
-/// A server of one's own, because it is going to be stopped.
+/// Starts a PostgreSQL server of this test's own, because the test stops it.
 async fn database() -> (Arc<PostgresServer>, String) {
-    let server = Arc::new(blocking(PostgresServer::start).await);
-    let made = server.clone();
-    let url = blocking(move || made.database()).await;
+    let server = Arc::new(spawn_blocking(PostgresServer::start).await);
+    let creating = server.clone();
+    let url = spawn_blocking(move || creating.database()).await;
     (server, url)
 }
 
@@ -42,15 +42,15 @@ async fn is_ready(program: &Program) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_is_answered_while_the_database_is_waited_for() {
+async fn health_checks_are_answered_while_the_server_waits_for_the_database() {
     let (server, url) = database().await;
     let stopping = server.clone();
-    blocking(move || stopping.stop("fast")).await;
+    spawn_blocking(move || stopping.stop("fast")).await;
     let folder = TempDir::new().expect("a folder");
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("its address");
     drop(free);
-    let mut waiting = Command::new(BINARY)
+    let mut server_process = Command::new(BINARY)
         .args(["serve", "--listen", &address.to_string(), "--data"])
         .arg(folder.path())
         .args(arguments(&url))
@@ -59,22 +59,22 @@ async fn health_is_answered_while_the_database_is_waited_for() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the program is there");
-    let ask = |path: &'static str| async move {
+    let get = |path: &'static str| async move {
         let mut connection = keywright_tests::Connection::open(address).await.ok()?;
         let request = keywright_tests::Request::new(address, "GET", path);
         connection.send(request).await.ok()
     };
-    let alive = eventually("it is alive", || ask("/healthz")).await;
+    let alive = eventually("it is alive", || get("/healthz")).await;
     assert_eq!(alive.status, 200, "{alive:?}");
     for path in ["/readyz", "/locks/123/details"] {
-        let refused = ask(path).await.expect("an answer");
+        let refused = get(path).await.expect("an answer");
         assert_eq!(
             (refused.status, refused.header("retry-after")),
             (503, Some("1")),
             "{refused:?}"
         );
     }
-    // Each answer has a request id: the client's own one, a new one, and that of a request which cannot be read.
+    // Each answer has a request id: the client's, a generated one, or one for an unreadable request.
     let mut connection = keywright_tests::Connection::open(address)
         .await
         .expect("a connection");
@@ -85,7 +85,7 @@ async fn health_is_answered_while_the_database_is_waited_for() {
     let named = named.expect("an answer");
     assert_eq!(named.header("x-request-id"), Some("my-probe"), "{named:?}");
     for path in ["/healthz", "/readyz", "/nowhere"] {
-        let answer = ask(path).await.expect("an answer");
+        let answer = get(path).await.expect("an answer");
         let id = answer.header("x-request-id").unwrap_or_default();
         assert_eq!(id.len(), 16, "{path}: {answer:?}");
     }
@@ -100,17 +100,17 @@ async fn health_is_answered_while_the_database_is_waited_for() {
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
     assert!(refused.contains("\r\nx-request-id: "), "{refused}");
     let starting = server.clone();
-    blocking(move || starting.restart()).await;
+    spawn_blocking(move || starting.restart()).await;
     eventually("it is ready", || async {
-        (ask("/readyz").await?.status == 200).then_some(())
+        (get("/readyz").await?.status == 200).then_some(())
     })
     .await;
-    waiting.kill().expect("it is running");
-    waiting.wait().expect("it has ended");
+    server_process.kill().expect("it is running");
+    server_process.wait().expect("it has ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
+async fn the_server_recovers_after_an_outage_of_the_database() {
     let (server, url) = database().await;
     let folder = TempDir::new().expect("a folder");
     let program = Program::start(BINARY, folder.path(), &arguments(&url));
@@ -122,7 +122,7 @@ async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     assert_eq!(write(&program, "before").await.status, 200);
 
     let stopping = server.clone();
-    blocking(move || stopping.stop("fast")).await;
+    spawn_blocking(move || stopping.stop("fast")).await;
     let refused = write(&program, "meanwhile").await;
     assert_eq!(
         (refused.status, refused.header("retry-after")),
@@ -138,7 +138,7 @@ async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     }
 
     let starting = server.clone();
-    blocking(move || starting.restart()).await;
+    spawn_blocking(move || starting.restart()).await;
     eventually("it is ready", || async {
         is_ready(&program).await.then_some(())
     })
@@ -164,19 +164,19 @@ async fn a_database_that_goes_away_is_used_again_when_it_is_back() {
     ];
     assert_eq!(
         names, expected,
-        "nothing was lost, and nothing came of the 503"
+        "no event is lost, and the 503 recorded none"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_becomes_read_only_makes_the_server_unready_until_it_takes_writes_again() {
+async fn the_server_is_not_ready_while_the_database_is_read_only() {
     let (server, url) = database().await;
     let folder = TempDir::new().expect("a folder");
     let program = Program::start(BINARY, folder.path(), &arguments(&url));
     assert_eq!(write(&program, "before").await.status, 200);
     let set_read_only = async |on: &'static str| {
         let server = server.clone();
-        blocking(move || {
+        spawn_blocking(move || {
             let set = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
             server.psql("postgres", &set).expect("set");
             let reload = "SELECT pg_reload_conf()";
@@ -203,12 +203,12 @@ async fn a_database_that_becomes_read_only_makes_the_server_unready_until_it_tak
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_shares_sessions_is_named_when_the_server_starts() {
+async fn a_pooler_that_shares_sessions_is_refused_at_start_up() {
     let (server, url) = database().await;
     let name = url.rsplit('/').next().unwrap_or_default().to_owned();
     let url = async |mode: &'static str| {
         let server = server.clone();
-        let pooler = blocking(move || PgBouncer::start(&server, mode)).await;
+        let pooler = spawn_blocking(move || PgBouncer::start(&server, mode)).await;
         let url = pooler.url(&name);
         (pooler, url)
     };
@@ -220,24 +220,24 @@ async fn a_pooler_that_shares_sessions_is_named_when_the_server_starts() {
         text.contains("PgBouncer") && text.contains("pool_mode=transaction"),
         "{text}"
     );
-    let (_pooler, of_sessions) = url("session").await;
-    let program = Program::start(BINARY, folder.path(), &arguments(&of_sessions));
-    assert_eq!(write(&program, "by-way-of-it").await.status, 200);
+    let (_pooler, session_pooled) = url("session").await;
+    let program = Program::start(BINARY, folder.path(), &arguments(&session_pooled));
+    assert_eq!(write(&program, "through-the-pooler").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_starts_before_its_database_waits_for_it() {
+async fn a_server_waits_for_its_database_at_start_up() {
     let (server, url) = database().await;
     let stopping = server.clone();
-    blocking(move || stopping.stop("fast")).await;
+    spawn_blocking(move || stopping.stop("fast")).await;
     let folder = TempDir::new().expect("a folder");
     let data = folder.path().to_owned();
-    let starting = blocking(move || Program::start(BINARY, &data, &arguments(&url)));
+    let starting = spawn_blocking(move || Program::start(BINARY, &data, &arguments(&url)));
     let starting = tokio::spawn(starting);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!starting.is_finished(), "it waits");
     let restarting = server.clone();
-    blocking(move || restarting.restart()).await;
+    spawn_blocking(move || restarting.restart()).await;
     let program = starting.await.expect("it starts");
     assert!(
         program.log().contains("waiting for the database"),
@@ -247,10 +247,10 @@ async fn a_server_that_starts_before_its_database_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn databases_that_cannot_be_used_are_named_with_what_is_wrong() {
-    let server = blocking(PostgresServer::shared).await;
+async fn unusable_databases_are_refused_with_the_reason() {
+    let server = spawn_blocking(PostgresServer::shared).await;
     let making = server.clone();
-    let (foreign, newer) = blocking(move || (making.database(), making.database())).await;
+    let (foreign, newer) = spawn_blocking(move || (making.database(), making.database())).await;
     let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
     server
         .psql(&name(&foreign), "CREATE TABLE locks (x int)")
@@ -276,8 +276,8 @@ async fn databases_that_cannot_be_used_are_named_with_what_is_wrong() {
             "{url}: {text}"
         );
     }
-    let lonely = ["--sandbox", "off", "--store", "postgres://me@127.0.0.1/db"];
-    let (ended, text) = Program::fail(BINARY, folder.path(), &lonely);
+    let without_shadows = ["--sandbox", "off", "--store", "postgres://me@127.0.0.1/db"];
+    let (ended, text) = Program::fail(BINARY, folder.path(), &without_shadows);
     assert_eq!(ended, Some(2), "{text}");
     assert!(text.contains("set --shadow to aws or mqtt"), "{text}");
     let password = ["--store-password-file", "/no/such/file"];
@@ -287,11 +287,11 @@ async fn databases_that_cannot_be_used_are_named_with_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_revoked_anywhere_is_refused_everywhere() {
-    let server = blocking(PostgresServer::shared).await;
+async fn a_revoked_api_key_is_refused_by_every_replica() {
+    let server = spawn_blocking(PostgresServer::shared).await;
     let making = server.clone();
-    let url = blocking(move || making.database()).await;
-    // Two replicas with nothing in common but the database.
+    let url = spawn_blocking(move || making.database()).await;
+    // Two replicas that share only the database.
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let programs = folders
         .each_ref()
@@ -311,16 +311,16 @@ async fn a_key_that_is_revoked_anywhere_is_refused_everywhere() {
         let request = program.request("GET", "/locks/123/details");
         request.header("X-API-Key", &key).send().await.status
     };
-    let all_say = async |wanted: u16| {
-        eventually(&format!("both say {wanted}"), || async {
+    let wait_for_both = async |expected: u16| {
+        eventually(&format!("both answer {expected}"), || async {
             let both = [status(&programs[0]).await, status(&programs[1]).await];
-            (both == [wanted; 2]).then_some(())
+            (both == [expected; 2]).then_some(())
         })
         .await;
     };
-    all_say(200).await;
+    wait_for_both(200).await;
     command(&["api-key", "revoke", "--super"]);
-    all_say(401).await;
+    wait_for_both(401).await;
     let list = command(&["api-key", "list", "--json"]);
     assert!(
         list.contains("lastUsedAt") || list.contains("\"live\":false"),
@@ -330,11 +330,11 @@ async fn a_key_that_is_revoked_anywhere_is_refused_everywhere() {
     assert_eq!(
         locks.lines().count(),
         2,
-        "the demo's, in the database: {locks}"
+        "the demo locks are in the database: {locks}"
     );
 }
 
-/// Publishes so many accepted updates of a shadow that report a result of a write.
+/// Publishes `count` accepted updates of a shadow, each of which reports the result of a write.
 fn publish_reports(broker: &Mosquitto, count: usize) {
     let topic = "$aws/things/demo-lock-123/shadow/name/keys/update/accepted";
     let mut publishing = Command::new("mosquitto_pub")
@@ -364,7 +364,7 @@ fn publish_reports(broker: &Mosquitto, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reports_that_too_many_others_wait_before_are_counted_and_rarely_warned_of() {
+async fn dropped_reports_are_counted_and_their_warnings_are_rate_limited() {
     let (server, url) = database().await;
     let broker = Mosquitto::start();
     let broker_url = broker.url().to_string();
@@ -381,7 +381,7 @@ async fn reports_that_too_many_others_wait_before_are_counted_and_rarely_warned_
             .find_map(|line| line.strip_prefix(&start));
         value.expect("the metric").parse().expect("a number")
     };
-    // A report that is settled shows that the server listens: the broker keeps nothing for it.
+    // A settled report shows that the server has subscribed.
     let settled = r#"keywright_reports_total{outcome="contradiction"}"#;
     eventually("a report is settled", || async {
         publish_reports(&broker, 1);
@@ -391,7 +391,7 @@ async fn reports_that_too_many_others_wait_before_are_counted_and_rarely_warned_
     assert_eq!(metric("keywright_omitted_reports_total").await, 0);
 
     let stopping = server.clone();
-    blocking(move || stopping.stop("fast")).await;
+    spawn_blocking(move || stopping.stop("fast")).await;
     publish_reports(&broker, 7000);
     let warnings = || {
         let log = program.log();
@@ -405,7 +405,7 @@ async fn reports_that_too_many_others_wait_before_are_counted_and_rarely_warned_
         };
         lines.map(count).collect::<Vec<u64>>()
     };
-    let omitted = eventually("all that were omitted are warned of", || async {
+    let omitted = eventually("the warnings cover all dropped reports", || async {
         let omitted = metric("keywright_omitted_reports_total").await;
         (omitted > 1000 && warnings().iter().sum::<u64>() == omitted).then_some(omitted)
     })

@@ -1,10 +1,10 @@
-//! A write over a shadow that fails, by name.
+//! Writes over faulty shadows and stores (`--faults`).
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{FAST, LOCK, World, eventually};
+use crate::harness::{FAST, Harness, LOCK, eventually};
 
 fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--faults", faults];
@@ -14,43 +14,45 @@ fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn refused_is_a_502_and_nothing_is_anywhere() {
+async fn a_refused_update_is_a_502_without_any_effect() {
     for fault in ["refuse", "not-sent"] {
         let plan = format!("put@1={fault}");
-        let world = World::new(&arguments(&plan, &[]));
-        let answer = world.write("k", Some(2)).await;
+        let harness = Harness::new(&arguments(&plan, &[]));
+        let answer = harness.write("k", Some(2)).await;
         assert_eq!(answer.status, 502, "{fault}: {answer:?}");
-        let books = world.at_rest().await;
-        assert_eq!(books.names(LOCK).await, [""; 0]);
-        assert!(books.shadow(LOCK).expect("a shadow").entries.is_empty());
-        assert!(world.memory().keys.is_empty());
+        let store = harness.store_at_rest().await;
+        assert_eq!(store.names(LOCK).await, [""; 0]);
+        assert!(store.shadow(LOCK).expect("a shadow").entries.is_empty());
+        assert!(harness.memory().keys.is_empty());
         assert_eq!(
-            world.write("k", Some(2)).await.status,
+            harness.write("k", Some(2)).await.status,
             200,
-            "the turn is free"
+            "the lock's queue is free"
         );
     }
 }
 
 #[tokio::test]
-async fn applied_and_the_answer_dropped_is_a_200() {
-    let world = World::new(&arguments("put@1=drop-answer", &[]));
-    let answer = world.write("k", Some(2)).await;
+async fn an_applied_update_with_a_lost_answer_is_a_200() {
+    let harness = Harness::new(&arguments("put@1=drop-answer", &[]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = world.at_rest().await;
+    harness
+        .wait_for_state(&answer.write_id(), "SUCCEEDED")
+        .await;
+    let store = harness.store_at_rest().await;
     assert_eq!(
-        books.names(LOCK).await,
+        store.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
 
 #[tokio::test]
-async fn applied_with_reads_down_is_a_504_that_resolves_by_itself() {
-    // The first reading finds out that there is no shadow; then none works for the rest of the request.
+async fn an_applied_update_without_reads_is_a_504_that_resolves_by_itself() {
+    // The first read finds no shadow; all later reads of the request fail.
     let plan = "put@1=drop-answer,read@2-30=lose";
-    let world = World::new(&arguments(plan, &["--virtual-locks", "off"]));
-    let answer = world.write("k", Some(2)).await;
+    let harness = Harness::new(&arguments(plan, &["--virtual-locks", "off"]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 504, "{answer:?}");
     assert_eq!(
         answer.body["message"],
@@ -59,63 +61,67 @@ async fn applied_with_reads_down_is_a_504_that_resolves_by_itself() {
     assert_eq!(answer.body["error"], "Gateway Timeout");
     assert_eq!(answer.header("retry-after"), Some("4"), "the lease");
     let id = answer.write_id();
-    let blocked = world.write("another", Some(3)).await;
+    let blocked = harness.write("another", Some(3)).await;
     assert_eq!(blocked.status, 503, "{blocked:?}");
-    assert_eq!(blocked.write_id(), id, "it says which write is waited for");
-    assert_eq!(world.status(&id).await["state"], "PREPARED");
-    world.until(&id, "SENT").await;
-    let books = world.at_rest().await;
-    assert_eq!(books.names(LOCK).await, ["KeyWriteRequested"]);
-    let log = world.program.log();
+    assert_eq!(
+        blocked.write_id(),
+        id,
+        "the answer names the blocking write"
+    );
+    assert_eq!(harness.status(&id).await["state"], "PREPARED");
+    harness.wait_for_state(&id, "SENT").await;
+    let store = harness.store_at_rest().await;
+    assert_eq!(store.names(LOCK).await, ["KeyWriteRequested"]);
+    let log = harness.program.log();
     assert!(log.contains("taken over"), "{log}");
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_leaves_a_line_in_the_log() {
-    let world = World::new(&arguments("put@1-=delay:60s", &["--virtual-locks", "off"]));
-    let answer = world.write("k", Some(2)).await;
+async fn a_call_that_times_out_is_logged() {
+    let harness = Harness::new(&arguments("put@1-=delay:60s", &["--virtual-locks", "off"]));
+    let answer = harness.write("k", Some(2)).await;
     assert!(matches!(answer.status, 502 | 504), "{answer:?}");
-    let log = world.program.log();
+    let log = harness.program.log();
     assert!(log.contains("the shadow did not answer in time"), "{log}");
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_a_503_and_nothing_was_done() {
-    let world = World::new(&arguments("save@1=refuse", &["--virtual-locks", "off"]));
-    let answer = world.write("k", Some(2)).await;
+async fn a_failing_store_is_a_503_without_any_effect() {
+    let harness = Harness::new(&arguments("save@1=refuse", &["--virtual-locks", "off"]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["error"], "Service Unavailable");
     assert!(answer.header("retry-after").is_some());
-    let books = world.at_rest().await;
-    assert_eq!((books.names(LOCK).await, books.writes()), (vec![], vec![]));
+    let store = harness.store_at_rest().await;
+    assert_eq!((store.names(LOCK).await, store.writes()), (vec![], vec![]));
     assert!(
-        books
+        store
             .shadow(LOCK)
             .is_none_or(|shadow| shadow.entries.is_empty())
     );
-    assert_eq!(world.write("k", Some(2)).await.status, 200);
+    assert_eq!(harness.write("k", Some(2)).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_save_whose_answer_is_lost_is_looked_for_and_made_once() {
-    // The intent is lost and saved again; then the commit is saved, and nobody is told.
+async fn a_save_with_a_lost_answer_is_looked_up_and_made_once() {
+    // The save of the intent is lost and repeated; then the commit is saved and its answer is lost.
     let plan = "save@1=lose,save@3=drop-answer";
-    let world = World::new(&arguments(plan, &["--virtual-locks", "off"]));
-    assert_eq!(world.write("k", Some(2)).await.status, 200);
-    let books = world.at_rest().await;
-    assert_eq!(books.names(LOCK).await, ["KeyWriteRequested"]);
+    let harness = Harness::new(&arguments(plan, &["--virtual-locks", "off"]));
+    assert_eq!(harness.write("k", Some(2)).await.status, 200);
+    let store = harness.store_at_rest().await;
+    assert_eq!(store.names(LOCK).await, ["KeyWriteRequested"]);
 }
 
 #[tokio::test]
-async fn a_200_that_is_recorded_stays_one_when_the_store_fails_afterwards() {
-    let world = World::new(&["--virtual-locks", "off"]);
-    let request = world.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+async fn a_recorded_200_stays_a_200_when_the_store_fails_afterwards() {
+    let harness = Harness::new(&["--virtual-locks", "off"]);
+    let request = harness.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
     let waiting = tokio::spawn(request.header("Prefer", "wait=2").send());
     eventually("it is sent", || async {
-        world.program.log().contains("SENT").then_some(())
+        harness.program.log().contains("SENT").then_some(())
     })
     .await;
-    let path = world.folder.path().join("locks.sqlite");
+    let path = harness.folder.path().join("locks.sqlite");
     let damage = rusqlite::Connection::open(path).expect("the store");
     damage
         .execute_batch("UPDATE writes SET state = 'LOST'")
@@ -129,94 +135,97 @@ async fn a_200_that_is_recorded_stays_one_when_the_store_fails_afterwards() {
 }
 
 #[tokio::test]
-async fn a_504_whose_key_the_lock_has_settles_both() {
+async fn a_result_of_the_lock_commits_and_settles_a_504() {
     let plan = "put@1=drop-answer,read@2-30=lose";
-    let world = World::new(&arguments(plan, &["--behaviour", "123:latency=2s"]));
-    let answer = world.write("k", Some(2)).await;
+    let harness = Harness::new(&arguments(plan, &["--behaviour", "123:latency=2s"]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 504, "{answer:?}");
-    world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = world.at_rest().await;
+    harness
+        .wait_for_state(&answer.write_id(), "SUCCEEDED")
+        .await;
+    let store = harness.store_at_rest().await;
     assert_eq!(
-        books.names(LOCK).await,
+        store.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
-    assert_eq!(world.memory().keys.get(&2).map(String::as_str), Some("k"));
+    assert_eq!(harness.memory().keys.get(&2).map(String::as_str), Some("k"));
 }
 
 #[tokio::test]
-async fn withheld_is_a_502_after_the_fence_and_the_late_copy_is_no_key() {
-    let world = World::new(&arguments("put@1-3=late:1500ms", &[]));
-    let answer = world.write("k", Some(2)).await;
+async fn a_late_update_conflicts_after_the_fence_of_a_502() {
+    let harness = Harness::new(&arguments("put@1-3=late:1500ms", &[]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
-    let fenced = world
-        .at_rest()
+    let fenced = harness
+        .store_at_rest()
         .await
         .shadow(LOCK)
         .expect("a shadow")
         .version;
     tokio::time::sleep(Duration::from_millis(1800)).await;
-    let books = world.at_rest().await;
-    assert_eq!(books.names(LOCK).await, [""; 0]);
-    let shadow = books.shadow(LOCK).expect("a shadow");
+    let store = harness.store_at_rest().await;
+    assert_eq!(store.names(LOCK).await, [""; 0]);
+    let shadow = store.shadow(LOCK).expect("a shadow");
     assert_eq!(
         (shadow.version, shadow.entries.len()),
         (fenced, 0),
         "each late copy conflicts"
     );
-    assert!(world.memory().keys.is_empty());
+    assert!(harness.memory().keys.is_empty());
 }
 
 #[tokio::test]
 async fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
-    // The first copy is under way when the second is refused: only the fence makes the 502 true.
-    let world = World::new(&arguments("put@1=late:1s,put@2=refuse", &[]));
-    let answer = world.write("k", Some(2)).await;
+    // The first copy is under way when the second is refused, so that only the fence makes a 502 correct.
+    let harness = Harness::new(&arguments("put@1=late:1s,put@2=refuse", &[]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
     tokio::time::sleep(Duration::from_millis(1300)).await;
-    let books = world.at_rest().await;
-    assert_eq!(books.names(LOCK).await, [""; 0]);
-    assert!(world.memory().keys.is_empty());
+    let store = harness.store_at_rest().await;
+    assert_eq!(store.names(LOCK).await, [""; 0]);
+    assert!(harness.memory().keys.is_empty());
 }
 
 #[tokio::test]
-async fn an_update_that_arrives_while_the_fence_is_on_its_way_is_found_and_kept() {
-    // The fence then conflicts, and no answer of the update's is there to pass for its own: tokens are
-    // tested with the domain.
+async fn an_update_that_arrives_before_the_fence_is_committed() {
+    // The fence then conflicts, and the next read finds the entry. Tests of the domain cover client tokens.
     let plan = "put@1=late:300ms,put@2-3=lose,update@5=delay:450ms";
-    let world = World::new(&arguments(plan, &[]));
-    let answer = world.write("k", Some(2)).await;
+    let harness = Harness::new(&arguments(plan, &[]));
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    world.until(&answer.write_id(), "SUCCEEDED").await;
-    let books = world.at_rest().await;
+    harness
+        .wait_for_state(&answer.write_id(), "SUCCEEDED")
+        .await;
+    let store = harness.store_at_rest().await;
     assert_eq!(
-        books.names(LOCK).await,
+        store.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
 
 #[tokio::test]
-async fn a_shadow_that_answers_late_is_a_200_while_there_is_time() {
-    let world = World::new(&arguments("put@1=delay:300ms", &[]));
-    assert_eq!(world.write("k", Some(2)).await.status, 200);
-    world.at_rest().await;
+async fn a_slow_shadow_is_a_200_before_the_deadline() {
+    let harness = Harness::new(&arguments("put@1=delay:300ms", &[]));
+    assert_eq!(harness.write("k", Some(2)).await.status, 200);
+    harness.store_at_rest().await;
 }
 
 #[tokio::test]
 async fn other_locks_do_not_wait_for_a_slow_one() {
     let mut arguments = vec!["--faults", "put@1=delay:4s", "--locks", "1"];
     arguments.extend(["--request", "20s", "--shadow-call", "10s", "--lease", "40s"]);
-    let world = World::new(&arguments);
+    let harness = Harness::new(&arguments);
     let slow = tokio::spawn(
-        world
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .send(),
     );
-    eventually("the slow one is in progress", || async {
-        world.program.log().contains("PREPARED").then_some(())
+    eventually("the slow write is in progress", || async {
+        harness.program.log().contains("PREPARED").then_some(())
     })
     .await;
-    let other = world
+    let other = harness
         .program
         .write_key(1001, &json!({ "keyUuid": "k" }))
         .send()
@@ -224,14 +233,14 @@ async fn other_locks_do_not_wait_for_a_slow_one() {
     assert_eq!(other.status, 200);
     assert!(
         !slow.is_finished(),
-        "the slow one still waits for its shadow"
+        "the slow write still waits for its shadow"
     );
     assert_eq!(slow.await.expect("answered").status, 200);
 }
 
 #[tokio::test]
-async fn writes_of_one_lock_take_turns_and_who_waits_too_long_is_told() {
-    let world = World::new(&[
+async fn writes_of_one_lock_queue_and_get_503_after_the_timeout() {
+    let harness = Harness::new(&[
         "--faults",
         "put@1-=delay:1500ms",
         "--turn",
@@ -242,7 +251,7 @@ async fn writes_of_one_lock_take_turns_and_who_waits_too_long_is_told() {
     let writes: Vec<_> = (0..6)
         .map(|n| {
             tokio::spawn(
-                world
+                harness
                     .program
                     .write_key(LOCK, &json!({ "keyUuid": format!("k{n}") }))
                     .send(),
@@ -265,5 +274,5 @@ async fn writes_of_one_lock_take_turns_and_who_waits_too_long_is_told() {
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     assert_eq!(count(200) + count(503), 6, "{statuses:?}");
     assert!(count(200) >= 2 && count(503) >= 1, "{statuses:?}");
-    world.at_rest().await;
+    harness.store_at_rest().await;
 }

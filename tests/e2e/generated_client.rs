@@ -1,4 +1,4 @@
-//! A client that hey-api generates from the served OpenAPI document, with the example that uses it.
+//! The example `generated_client.ts` with a client that hey-api generates from the served OpenAPI document.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,24 +6,23 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 
-/// What the example gives to `auth`.
-const BY_SCHEME: &str =
+/// The `auth` option of the example.
+const AUTH_BY_SCHEME: &str =
     "auth: (scheme) => (scheme.type === \"http\" ? KEYWRIGHT_TOKEN : KEYWRIGHT_API_KEY)";
 
 /// The mistake that the documents warn of: one value for both schemes.
-const ONE_FOR_BOTH: &str = "auth: () => KEYWRIGHT_TOKEN";
+const ONE_AUTH_FOR_BOTH: &str = "auth: () => KEYWRIGHT_TOKEN";
 
-/// The example beside a client of its own, compiled.
-struct Generated {
+/// A folder with the generated client and the compiled example.
+struct GeneratedClient {
     folder: TempDir,
 }
 
-impl Generated {
-    /// Generates the client from a server's document, and compiles the example and the same with the mistake, both with all
-    /// checks of types.
-    fn new(world: &World) -> Self {
+impl GeneratedClient {
+    /// Generates the client from the server's document, and compiles the example and a copy with the mistake in strict mode.
+    fn new(harness: &Harness) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let packages = root.join(".npm/node_modules");
         let packages = packages.canonicalize();
@@ -33,15 +32,15 @@ impl Generated {
         let example = root.join("examples/clients/generated_client.ts");
         let example = std::fs::read_to_string(example).expect("the example");
         assert!(
-            example.contains(BY_SCHEME),
-            "the example looks at the scheme"
+            example.contains(AUTH_BY_SCHEME),
+            "the example chooses the credential by scheme"
         );
-        let mistake = example.replace(BY_SCHEME, ONE_FOR_BOTH);
+        let mistake = example.replace(AUTH_BY_SCHEME, ONE_AUTH_FOR_BOTH);
         for (name, text) in [("by_scheme.ts", &example), ("one_for_both.ts", &mistake)] {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
         let generated = Self { folder };
-        let url = format!("http://{}/openapi.json", world.program.address);
+        let url = format!("http://{}/openapi.json", harness.program.address);
         generated.tool("openapi-ts", &packages, &["-i", &url, "-o", "client"]);
         let options = [
             "--strict",
@@ -71,7 +70,7 @@ impl Generated {
     /// Writes a key with these credentials.
     fn write(
         &self,
-        world: &World,
+        harness: &Harness,
         program: &str,
         key: &str,
         credentials: &[(&str, &str)],
@@ -81,7 +80,10 @@ impl Generated {
             .args([&LOCK.to_string(), key, "2"])
             .env_remove("KEYWRIGHT_TOKEN")
             .env_remove("KEYWRIGHT_API_KEY")
-            .env("KEYWRIGHT_URL", format!("http://{}", world.program.address))
+            .env(
+                "KEYWRIGHT_URL",
+                format!("http://{}", harness.program.address),
+            )
             .envs(credentials.iter().copied())
             .output()
             .expect("scripts/test installs Node.js")
@@ -89,17 +91,17 @@ impl Generated {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_credential_of_a_generated_client_goes_into_its_own_header() {
-    let world = World::new(&[]);
-    let generated = Generated::new(&world);
-    let token = ("KEYWRIGHT_TOKEN", &*world.program.token);
-    let api_key = ("KEYWRIGHT_API_KEY", &*world.program.api_key);
+async fn a_generated_client_sends_each_credential_in_its_own_header() {
+    let harness = Harness::new(&[]);
+    let generated = GeneratedClient::new(&harness);
+    let token = ("KEYWRIGHT_TOKEN", &*harness.program.token);
+    let api_key = ("KEYWRIGHT_API_KEY", &*harness.program.api_key);
     for (key, credentials) in [
         ("by-token", &[token][..]),
         ("by-api-key", &[api_key]),
         ("by-both", &[token, api_key]),
     ] {
-        let output = generated.write(&world, "by_scheme.js", key, credentials);
+        let output = generated.write(&harness, "by_scheme.js", key, credentials);
         let answer: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         assert_eq!(answer["event"]["data"]["keyUuid"], key, "{answer}");
@@ -107,15 +109,15 @@ async fn each_credential_of_a_generated_client_goes_into_its_own_header() {
     }
     // One value for both schemes is also sent as an API key.
     let both = [token, api_key];
-    let refused = generated.write(&world, "one_for_both.js", "twice", &both);
-    let said = String::from_utf8_lossy(&refused.stderr);
+    let refused = generated.write(&harness, "one_for_both.js", "twice", &both);
+    let printed = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success(), "{refused:?}");
-    assert!(said.starts_with("401: "), "{said}");
+    assert!(printed.starts_with("401: "), "{printed}");
     assert!(
-        world.program.log().contains("API key: malformed"),
+        harness.program.log().contains("API key: malformed"),
         "{}",
-        world.program.log()
+        harness.program.log()
     );
-    let books = world.books().await;
-    assert!(!books.dump().contains("twice"));
+    let store = harness.store().await;
+    assert!(!store.dump().contains("twice"));
 }

@@ -1,4 +1,4 @@
-//! A program of a test's own, with its folder.
+//! A server for one test, with its data folder.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,15 +16,16 @@ use keywright_tests::{Answer, Program, StoreInspector};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::replicas::Surroundings;
+use crate::replica_environment::ReplicaEnvironment;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keywright-under-test");
 
-/// The lock that the demo user may write to, and the one that is somebody else's.
+/// The demo user's lock.
 pub(crate) const LOCK: u64 = 123;
+/// A lock of another user.
 pub(crate) const FOREIGN: u64 = 124;
 
-/// Shadow calls that fail fast, so that tests need not wait for the defaults.
+/// Short timeouts, for tests in which shadow calls fail.
 pub(crate) const FAST: [&str; 8] = [
     "--request",
     "1500ms",
@@ -36,7 +37,7 @@ pub(crate) const FAST: [&str; 8] = [
     "1s",
 ];
 
-/// Calls that fail soon, so that tests need not wait for the defaults, and not so soon that a busy machine fails them.
+/// Timeouts shorter than the defaults and long enough for a busy machine.
 pub(crate) const BRISK: [&str; 8] = [
     "--request",
     "4s",
@@ -48,24 +49,24 @@ pub(crate) const BRISK: [&str; 8] = [
     "1s",
 ];
 
-const GUESSING: [&str; 4] = ["--virtual-locks", "off", "--max-failures", "1000000"];
+const MANY_FAILURES: [&str; 4] = ["--virtual-locks", "off", "--max-failures", "1000000"];
 
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
-    /// Where there are several replicas.
-    pub(crate) around: Option<Surroundings>,
+    /// The processes beside the replicas; `None` with a single server.
+    pub(crate) environment: Option<ReplicaEnvironment>,
 }
 
-/// Whether the tests are served by two replicas behind nginx.
-fn are_replicas() -> bool {
+/// Whether the tests run against two replicas behind nginx.
+fn uses_replicas() -> bool {
     std::env::var("TEST_TOPOLOGY").is_ok_and(|topology| topology == "replicas")
 }
 
-impl World {
-    /// A sandbox whose locks take no time, with these arguments besides.
+impl Harness {
+    /// A sandbox with these arguments. Its virtual locks answer at once unless an argument says otherwise.
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        if are_replicas() {
+        if uses_replicas() {
             return Self::replicas(arguments);
         }
         let folder = TempDir::new().expect("a folder");
@@ -73,28 +74,32 @@ impl World {
         Self {
             folder,
             program,
-            around: None,
+            environment: None,
         }
     }
 
-    /// The same, served by two replicas behind nginx.
+    /// As [`Harness::new`], with two replicas behind nginx.
     pub(crate) fn replicas(arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let all = quick_locks(arguments);
-        let (mut around, mut programs) = Surroundings::start(BINARY, folder.path(), &all, 2);
-        let shadows = around.shadows.take().expect("they were just started");
+        let all = with_fast_locks(arguments);
+        let (mut environment, mut programs) =
+            ReplicaEnvironment::start(BINARY, folder.path(), &all, 2);
+        let shadows = environment
+            .shadows
+            .take()
+            .expect("the environment has just been started");
         let first = programs.remove(0);
-        let program = first.behind(around.nginx.address, programs, shadows);
+        let program = first.behind(environment.nginx.address, programs, shadows);
         Self {
             folder,
             program,
-            around: Some(around),
+            environment: Some(environment),
         }
     }
 
-    /// A sandbox whose locks never answer, where guessing is not slowed down.
-    pub(crate) fn where_many_guess() -> Self {
-        Self::new(&GUESSING)
+    /// A sandbox without virtual locks that does not limit failed credentials.
+    pub(crate) fn with_many_failures() -> Self {
+        Self::new(&MANY_FAILURES)
     }
 
     /// A sandbox whose locks never answer.
@@ -102,20 +107,20 @@ impl World {
         Self::new(&["--virtual-locks", "off"])
     }
 
-    /// The same folder under a new process, whatever became of the old one.
+    /// Kills the server, and starts a new one on the same folder.
     pub(crate) fn restart(self, arguments: &[&str]) -> Self {
         self.program.kill();
         let program = start(&self.folder, arguments);
         Self {
             folder: self.folder,
             program,
-            around: self.around,
+            environment: self.environment,
         }
     }
 
-    /// The same with these locks and API keys besides; the locks never answer, and guessing is not slowed down.
+    /// Adds locks and API keys. A single server is restarted as by [`Harness::with_many_failures`].
     pub(crate) async fn with(self, locks: &[(&str, Value)], keys: &[ApiKeyRecord]) -> Self {
-        let Some(around) = &self.around else {
+        let Some(environment) = &self.environment else {
             self.program.stop();
             import(self.folder.path(), locks).await;
             let path = self.folder.path().join("api-keys.json");
@@ -123,23 +128,23 @@ impl World {
             records.extend_from_slice(keys);
             write_api_keys(&path, &records).expect("written");
             return Self {
-                program: start(&self.folder, &GUESSING),
+                program: start(&self.folder, &MANY_FAILURES),
                 folder: self.folder,
-                around: None,
+                environment: None,
             };
         };
-        let settings = PostgresSettings::new(&around.database).expect("a URL");
+        let settings = PostgresSettings::new(&environment.database).expect("a URL");
         let database = PostgresPool::connect(&settings, Duration::from_secs(10)).await;
         let database = database.expect("the database");
         let store = PostgresLockRepo::new(database.clone(), Arc::new(TokioTimer::default()));
         store.import(events(locks)).await.expect("imported");
         let stored = PostgresApiKeys::new(database);
-        let read_again = |log: &str| log.matches("the API keys have changed").count();
-        let before = read_again(&self.program.log());
+        let reloads = |log: &str| log.matches("the API keys have changed").count();
+        let before = reloads(&self.program.log());
         stored.put(keys).await.expect("written");
         if !keys.is_empty() {
-            eventually("both replicas know the keys", || async {
-                (read_again(&self.program.log()) >= before + 2).then_some(())
+            eventually("both replicas have reloaded the API keys", || async {
+                (reloads(&self.program.log()) >= before + 2).then_some(())
             })
             .await;
         }
@@ -162,8 +167,8 @@ impl World {
         answer.body
     }
 
-    /// The status of a write once it is in this state.
-    pub(crate) async fn until(&self, id: &str, state: &str) -> Value {
+    /// Waits until a write is in this state, and returns its status.
+    pub(crate) async fn wait_for_state(&self, id: &str, state: &str) -> Value {
         eventually(&format!("{id} is {state}"), || async {
             let status = self.status(id).await;
             (status["state"] == state).then_some(status)
@@ -171,66 +176,66 @@ impl World {
         .await
     }
 
-    pub(crate) async fn books(&self) -> StoreInspector {
-        match &self.around {
+    pub(crate) async fn store(&self) -> StoreInspector {
+        match &self.environment {
             None => StoreInspector::read(self.folder.path()).await,
-            Some(around) => around.books().await,
+            Some(environment) => environment.store().await,
         }
     }
 
-    /// The books, in which everything has come to rest by now.
-    pub(crate) async fn balanced(&self) -> StoreInspector {
-        let books = self.books().await;
-        let checked = books.check_at_rest(&[LOCK]).await;
-        checked.expect("the books balance");
-        books
+    /// The store, in which all invariants must hold now.
+    pub(crate) async fn consistent_store(&self) -> StoreInspector {
+        let store = self.store().await;
+        let checked = store.check_at_rest(&[LOCK]).await;
+        checked.expect("the invariants hold");
+        store
     }
 
-    /// The books, as soon as everything in them has come to rest.
-    pub(crate) async fn at_rest(&self) -> StoreInspector {
-        eventually("the books balance", || async {
-            let books = self.books().await;
-            books.check_at_rest(&[LOCK]).await.ok().map(|()| books)
+    /// Waits until all invariants hold and nothing is in progress, and returns the store.
+    pub(crate) async fn store_at_rest(&self) -> StoreInspector {
+        eventually("the invariants hold", || async {
+            let store = self.store().await;
+            store.check_at_rest(&[LOCK]).await.ok().map(|()| store)
         })
         .await
     }
 
-    /// What the virtual lock holds.
+    /// The memory of the virtual lock.
     pub(crate) fn memory(&self) -> LockMemory {
-        let around = self.around.as_ref().map(|a| &a.shadow_folder);
-        let folder = around.unwrap_or(&self.folder);
+        let environment = self.environment.as_ref().map(|a| &a.shadow_folder);
+        let folder = environment.unwrap_or(&self.folder);
         let path = folder.path().join("virtual-locks.sqlite");
         read_memory(&path, &format!("demo-lock-{LOCK}")).expect("the memory is read")
     }
 }
 
 fn start(folder: &TempDir, arguments: &[&str]) -> Program {
-    Program::start(BINARY, folder.path(), &quick_locks(arguments))
+    Program::start(BINARY, folder.path(), &with_fast_locks(arguments))
 }
 
-fn quick_locks<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+fn with_fast_locks<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--behaviour", "all:latency=0s"];
     all.extend(arguments);
     all
 }
 
-/// What `look` finds, as soon as it finds something.
+/// Polls `find` until it returns a value, for a minute at least.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
-    look: impl Fn() -> F,
+    find: impl Fn() -> F,
 ) -> T {
-    // A minute, which only a test that fails waits for.
+    // Only a failing test waits this long.
     for _ in 0..6000 {
-        if let Some(found) = look().await {
+        if let Some(found) = find().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it never came to this: {what}");
+    panic!("timed out: {what}");
 }
 
-/// Events of locks that the demo does not have. Each `LockCreated` starts a stream, and what follows it goes on with it.
-fn events(of_locks: &[(&str, Value)]) -> Vec<RecordedEvent> {
+/// Events for the streams of new locks. Each `LockCreated` starts a stream; the events after it belong to the same lock.
+fn events(events_of_locks: &[(&str, Value)]) -> Vec<RecordedEvent> {
     let mut version = 0;
     let event = |(name, data): &(&str, Value)| {
         version = if *name == "LockCreated" {
@@ -241,12 +246,15 @@ fn events(of_locks: &[(&str, Value)]) -> Vec<RecordedEvent> {
         let event = json::read_event(name, LockVersion(version), None, data);
         event.expect("an event")
     };
-    of_locks.iter().map(event).collect()
+    events_of_locks.iter().map(event).collect()
 }
 
-/// Puts locks into the store of a program that is not running.
-pub(crate) async fn import(data: &Path, of_locks: &[(&str, Value)]) {
+/// Imports locks into the SQLite store of a stopped server.
+pub(crate) async fn import(data: &Path, events_of_locks: &[(&str, Value)]) {
     let store = SqliteLockRepo::open(&data.join("locks.sqlite"), Arc::new(TokioTimer::default()));
     let store = store.expect("the store opens");
-    store.import(events(of_locks)).await.expect("imported");
+    store
+        .import(events(events_of_locks))
+        .await
+        .expect("imported");
 }

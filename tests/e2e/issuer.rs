@@ -1,4 +1,4 @@
-//! An issuer that publishes its keys at a URL, changes them, and is down at times.
+//! A token issuer that publishes its keys at a URL, rotates them, and has outages.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ fn start(data: &Path, url: &str) -> Program {
     Program::start(BINARY, data, &arguments)
 }
 
-/// What a token of this key is answered: 404 where it is good, because there is no such lock.
-async fn ask(program: &Program, issuer: &Issuer, key: &str) -> Answer {
+/// Sends a request with a token signed by this key. A valid token gets 404, because the lock does not exist.
+async fn send(program: &Program, issuer: &Issuer, key: &str) -> Answer {
     let claims = json!({
         "iss": "https://id.example", "aud": "locks", "sub": "alice",
         "exp": SystemClock.now().as_secs() + 60,
@@ -27,28 +27,28 @@ async fn ask(program: &Program, issuer: &Issuer, key: &str) -> Answer {
     request.bearer(&issuer.token(key, &claims)).send().await
 }
 
-async fn becomes(status: u16, program: &Program, issuer: &Issuer, key: &str) {
-    eventually("the keys are followed", || async {
-        let answer = ask(program, issuer, key).await;
+async fn wait_for_status(status: u16, program: &Program, issuer: &Issuer, key: &str) {
+    eventually("the keys are reloaded", || async {
+        let answer = send(program, issuer, key).await;
         (answer.status == status).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down() {
+async fn issuer_keys_rotate_without_a_restart_and_stay_valid_during_an_outage() {
     let (issuer, data) = (Issuer::start(None).await, tempfile::tempdir());
     let data = data.expect("a folder");
     issuer.publish(&["one"]);
     issuer.respond_with(IssuerResponse::Disconnect);
-    // It starts all the same, and API keys would be good; of tokens it can say nothing.
+    // The server starts without the keys: it cannot verify tokens, only API keys.
     let program = start(data.path(), &issuer.url());
     let unready = program.request("GET", "/readyz").send().await;
     assert_eq!(unready.status, 503, "{unready:?}");
     assert!(unready.text.contains("keys of tokens"), "{unready:?}");
-    let unsaid = ask(&program, &issuer, "one").await;
+    let unverified = send(&program, &issuer, "one").await;
     assert_eq!(
-        (unsaid.status, unsaid.header("retry-after")),
+        (unverified.status, unverified.header("retry-after")),
         (503, Some("1"))
     );
     assert!(
@@ -60,26 +60,26 @@ async fn keys_are_replaced_without_a_restart_and_serve_while_the_issuer_is_down(
     );
 
     issuer.respond_with(IssuerResponse::Keys);
-    becomes(404, &program, &issuer, "one").await;
+    wait_for_status(404, &program, &issuer, "one").await;
     let ready = program.request("GET", "/readyz").send().await;
     assert_eq!(ready.status, 200, "{ready:?}");
     issuer.publish(&["one", "two"]);
-    becomes(404, &program, &issuer, "two").await;
-    assert_eq!(ask(&program, &issuer, "one").await.status, 404);
+    wait_for_status(404, &program, &issuer, "two").await;
+    assert_eq!(send(&program, &issuer, "one").await.status, 404);
     issuer.publish(&["two"]);
-    becomes(401, &program, &issuer, "one").await;
+    wait_for_status(401, &program, &issuer, "one").await;
 
-    // Also over a restart.
+    // Also after a restart.
     issuer.respond_with(IssuerResponse::Disconnect);
     assert!(program.stop().0.success());
     let program = start(data.path(), &issuer.url());
-    assert_eq!(ask(&program, &issuer, "two").await.status, 404);
-    assert_eq!(ask(&program, &issuer, "one").await.status, 401);
+    assert_eq!(send(&program, &issuer, "two").await.status, 404);
+    assert_eq!(send(&program, &issuer, "one").await.status, 401);
     assert!(program.stop().0.success());
 
-    // Another issuer's keys are other ones, wherever they are kept.
+    // The stored keys of one issuer are not used for another.
     let other = Issuer::start(None).await;
     other.respond_with(IssuerResponse::Disconnect);
     let program = start(data.path(), &other.url());
-    assert_eq!(ask(&program, &issuer, "two").await.status, 503);
+    assert_eq!(send(&program, &issuer, "two").await.status, 503);
 }

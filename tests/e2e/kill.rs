@@ -1,4 +1,4 @@
-//! SIGKILL under concurrent load, again and again, and the books after each.
+//! Kills a server on SQLite under load, and checks its store after each kill.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use keywright_tests::{Program, StoreInspector};
 use tempfile::TempDir;
 
 use crate::answer_log;
-use crate::answer_log::{AnswerLog, LoadControl};
+use crate::answer_log::{LoadControl, LoggedAnswer};
 use crate::harness::BINARY;
 
 const CYCLES: u64 = 20;
@@ -19,12 +19,12 @@ const CLIENTS: u64 = 8;
 
 const LEASE: Duration = Duration::from_secs(4);
 
-/// The longest that an intent may be open while processes are killed. It is closed by the next process that lives for long
-/// enough, and on a busy machine several may not.
-const LONGEST_OPEN: Duration = Duration::from_secs(60);
+/// The longest that an intent may be open while processes are killed. The next process that lives for long enough closes it,
+/// and on a busy machine several may not.
+const MAX_OPEN: Duration = Duration::from_secs(60);
 
 fn start(binary: &str, folder: &Path, cycle: u64) -> Program {
-    // Slow updates widen the moment in which an intent is open.
+    // Slow updates make it likely that a kill leaves open intents.
     let faults = format!("update~0.3=delay:25ms,seed={cycle}");
     let arguments = [
         "--locks",
@@ -54,11 +54,11 @@ struct Report {
     open_intents: usize,
 }
 
-/// Kills the program in the middle of its work, `cycles` times, and looks at its books after each.
-async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
+/// Kills the server under load `cycles` times, and checks its store after each kill.
+async fn kill_repeatedly(binary: &str, cycles: u64) -> Result<Report, String> {
     let folder = TempDir::new().expect("a folder");
     let mut report = Report::default();
-    let mut told: Vec<AnswerLog> = Vec::new();
+    let mut answers: Vec<LoggedAnswer> = Vec::new();
     for cycle in 0..cycles {
         let program = start(binary, folder.path(), cycle);
         assert!(
@@ -85,34 +85,38 @@ async fn campaign(binary: &str, cycles: u64) -> Result<Report, String> {
         program.kill();
         control.stop();
         for client in clients {
-            told.extend(client.await.expect("a client"));
+            answers.extend(client.await.expect("a client"));
         }
-        let books = StoreInspector::read(folder.path()).await;
-        let open = answer_log::check(&books, &told, LOCKS, LONGEST_OPEN).await?;
+        let store = StoreInspector::read(folder.path()).await;
+        let open = answer_log::check(&store, &answers, LOCKS, MAX_OPEN).await?;
         report.open_intents += open;
         report.cycles_with_open_intents += u64::from(open > 0);
     }
-    for told in &told {
-        *report.answered.entry(told.answer.status).or_default() += 1;
+    for logged in &answers {
+        *report.answered.entry(logged.answer.status).or_default() += 1;
     }
-    come_to_rest(binary, folder.path(), &told).await?;
+    check_recovery(binary, folder.path(), &answers).await?;
     Ok(report)
 }
 
-/// All intents close by themselves, and everything balances.
-async fn come_to_rest(binary: &str, folder: &Path, told: &[AnswerLog]) -> Result<(), String> {
+/// Restarts the server, and waits until all invariants hold and nothing is in progress.
+async fn check_recovery(
+    binary: &str,
+    folder: &Path,
+    answers: &[LoggedAnswer],
+) -> Result<(), String> {
     let _program = start(binary, folder, 0);
     tokio::time::sleep(LEASE).await;
     let locks: Vec<u64> = LOCKS.collect();
     let pause = Duration::from_millis(100);
     let mut last = Ok(());
-    // A minute, which only a test that fails waits for.
+    // Only a failing test waits for a minute.
     for _ in 0..600 {
-        let books = StoreInspector::read(folder).await;
-        last = books.check_at_rest(&locks).await;
+        let store = StoreInspector::read(folder).await;
+        last = store.check_at_rest(&locks).await;
         if last.is_ok() {
-            answer_log::check(&books, told, LOCKS, LONGEST_OPEN).await?;
-            return answer_log::decided(&books, told).await;
+            answer_log::check(&store, answers, LOCKS, MAX_OPEN).await?;
+            return answer_log::check_504s(&store, answers).await;
         }
         tokio::time::sleep(pause).await;
     }
@@ -120,8 +124,10 @@ async fn come_to_rest(binary: &str, folder: &Path, told: &[AnswerLog]) -> Result
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_it_is_killed_under_load() {
-    let report = campaign(BINARY, CYCLES).await.expect("the books balance");
+async fn kills_under_load_lose_nothing() {
+    let report = kill_repeatedly(BINARY, CYCLES)
+        .await
+        .expect("the invariants hold");
     println!("{report:?}");
     let answered = report.answered.get(&200).copied().unwrap_or_default();
     assert!(answered > 500, "there was load: {report:?}");
@@ -129,9 +135,9 @@ async fn nothing_is_lost_when_it_is_killed_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_build_that_answers_before_the_commit_is_caught() {
-    let hasty = env!("CARGO_BIN_EXE_keywright-hasty");
-    let error = campaign(hasty, CYCLES)
+async fn a_build_that_answers_before_the_commit_is_detected() {
+    let faulty = env!("CARGO_BIN_EXE_keywright-answers-before-commit");
+    let error = kill_repeatedly(faulty, CYCLES)
         .await
         .expect_err("a lost 200 is found");
     assert!(error.contains("I1"), "{error}");

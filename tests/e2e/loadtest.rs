@@ -1,4 +1,4 @@
-//! The load test itself: its verdict, its report, and what it must find.
+//! `keywright-loadtest run`: its verdict, its report, and faults that it must detect.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::BINARY;
-use crate::reference::look_at;
+use crate::reference::screenshots;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_keywright-loadtest-under-test");
 
@@ -27,20 +27,20 @@ fn run(folder: &Path, limits: &str, arguments: &[&str]) -> Output {
         .expect("it runs")
 }
 
-fn spawned(folder: &Path, limits: &str, binary: &str, more: &[&str]) -> Output {
+fn run_with_own_server(folder: &Path, limits: &str, binary: &str, more: &[&str]) -> Output {
     let mut arguments = vec!["--spawn", "--binary", binary];
     if !more.contains(&"--shadow") {
         arguments.extend(["--shadow", "memory"]);
     }
     arguments.extend(["--locks", "20", "--organizations", "2", "--owners", "4"]);
-    // In the third second all are slow.
+    // In the third second, all locks are slow.
     let fleet = "latency=20ms,twice=10%,latency=500ms@2s-3s";
     arguments.extend(["--fleet", fleet, "--users", "6", "--span", "4s"]);
     arguments.extend(more);
     run(folder, limits, &arguments)
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!(
         "{}{}",
@@ -55,12 +55,12 @@ fn report(folder: &Path) -> Value {
 }
 
 #[test]
-fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
+fn a_run_ends_with_a_verdict_and_a_self_contained_report() {
     let folder = TempDir::new().expect("a folder");
     let folder = folder.path();
-    let good = spawned(folder, "min_writes_per_second = 0.1", BINARY, &[]);
-    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
-    assert!(said(&good).ends_with("report.json\n") && said(&good).contains("\npassed\n"));
+    let good = run_with_own_server(folder, "min_writes_per_second = 0.1", BINARY, &[]);
+    assert_eq!(good.status.code(), Some(0), "{}", printed(&good));
+    assert!(printed(&good).ends_with("report.json\n") && printed(&good).contains("\npassed\n"));
     let summary = report(folder);
     assert!(
         summary["writesChecked"].as_u64().is_some_and(|n| n > 5),
@@ -79,7 +79,7 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
     assert!(page.contains("passed") && page.contains("Time to confirm"));
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
 
-    // Refusals of careless clients are intended and stand apart; nothing else was refused.
+    // Intended refusals of careless clients are counted separately; there are no others.
     assert!(page.contains("intended refusals"));
     let moments = summary["moments"].as_array().expect("seconds");
     for moment in moments {
@@ -91,18 +91,18 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
         assert_eq!(moment["intendedRefusals"], refused, "{moment}");
     }
     let url = format!("file://{}", folder.join("report.html").display());
-    for view in look_at(&url, folder) {
+    for view in screenshots(&url, folder) {
         let (page, window) = (view["page"].as_u64(), view["window"].as_u64());
         assert!(page.is_some() && page <= window, "{view}");
-        assert_eq!(view["overlapping"], json!([]), "no label covers another");
-        assert_eq!(view["asked"], json!([url]), "nothing else is loaded");
+        assert_eq!(view["overlapping"], json!([]), "no label overlaps another");
+        assert_eq!(view["asked"], json!([url]), "the page loads nothing else");
         assert_eq!(view["errors"], json!([]));
         let smallest = view["smallest_text"].as_f64();
         assert!(smallest.is_some_and(|pixels| pixels >= 11.0), "{view}");
     }
-    endpoints_add_up(&summary, &page);
-    server_was_sampled(&summary, &page);
-    charts_have_tooltips(&url, moments.len());
+    assert_endpoints_add_up(&summary, &page);
+    assert_server_was_sampled(&summary, &page);
+    assert_charts_have_tooltips(&url, moments.len());
 
     let mut earlier = summary;
     for (name, writes, millis) in [("slower.json", 0.001, 1e6), ("faster.json", 1e6, 1e6)] {
@@ -142,15 +142,15 @@ fn a_run_ends_with_a_verdict_and_a_report_that_needs_nothing_else() {
         ("accept_p99 = \"soon\"", &[], 2, "write times as in"),
         ("accept_p98 = \"1s\"", &[], 2, "accept_p98"),
     ] {
-        let output = spawned(folder, limits, BINARY, more);
-        let said = said(&output);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(part), "{said}");
+        let output = run_with_own_server(folder, limits, BINARY, more);
+        let printed = printed(&output);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(part), "{printed}");
     }
 }
 
-/// The rows by endpoint are in the page, and their counts are those of all answers.
-fn endpoints_add_up(summary: &Value, page: &str) {
+/// The page and the summary have a row for each endpoint, and the counts of the rows add up to those of all answers.
+fn assert_endpoints_add_up(summary: &Value, page: &str) {
     let rows = summary["endpoints"].as_array().expect("rows");
     let names: Vec<String> = rows
         .iter()
@@ -178,22 +178,22 @@ fn endpoints_add_up(summary: &Value, page: &str) {
     }
     let sum = |member: &str| -> u64 { rows.iter().filter_map(|row| row[member].as_u64()).sum() };
     let statuses = summary["statuses"].as_object().expect("statuses");
-    let of = |wanted: &dyn Fn(&str) -> bool| -> u64 {
+    let count_of = |wanted: &dyn Fn(&str) -> bool| -> u64 {
         let found = statuses.iter().filter(|(status, _)| wanted(status));
         found.filter_map(|(_, n)| n.as_u64()).sum()
     };
-    assert_eq!(sum("count"), of(&|_| true), "{summary}");
-    let refused = of(&|status| status.starts_with('4') && status != "429");
-    assert!(refused > 0, "careless clients were there: {summary}");
+    assert_eq!(sum("count"), count_of(&|_| true), "{summary}");
+    let refused = count_of(&|status| status.starts_with('4') && status != "429");
+    assert!(refused > 0, "there are careless clients: {summary}");
     assert_eq!(sum("intendedRefusals"), refused, "{summary}");
     assert_eq!(
         sum("failures"),
-        of(&|_| true) - of(&|status| status == "200") - refused
+        count_of(&|_| true) - count_of(&|status| status == "200") - refused
     );
 }
 
-/// The server's CPU and memory are in the page and in JSON, second by second.
-fn server_was_sampled(summary: &Value, page: &str) {
+/// The page and the summary have the server's CPU and memory for each second.
+fn assert_server_was_sampled(summary: &Value, page: &str) {
     let usage = &summary["serverUsage"];
     let samples = usage["samples"].as_array().expect("samples");
     assert!(!samples.is_empty(), "{usage}");
@@ -205,10 +205,10 @@ fn server_was_sampled(summary: &Value, page: &str) {
         seconds.len() == samples.len() && seconds.is_sorted(),
         "{usage}"
     );
-    let most = usage["maxResidentBytes"].as_u64().expect("memory");
+    let max_resident = usage["maxResidentBytes"].as_u64().expect("memory");
     for sample in samples {
         let resident = sample["residentBytes"].as_u64().expect("memory");
-        assert!((1_000_000..=most).contains(&resident), "{usage}");
+        assert!((1_000_000..=max_resident).contains(&resident), "{usage}");
         assert!(
             sample["cpuCores"]
                 .as_f64()
@@ -223,8 +223,8 @@ fn server_was_sampled(summary: &Value, page: &str) {
     assert!(page.contains("Server CPU, in cores that were busy") && !page.contains("Not sampled"));
 }
 
-/// Each chart shows what it has at the pointer, by the keyboard, and to browsers that run no script.
-fn charts_have_tooltips(url: &str, seconds: usize) {
+/// Each chart shows its values by pointer, by keyboard, and without scripts.
+fn assert_charts_have_tooltips(url: &str, seconds: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(root.join(".venv/bin/python"))
         .arg(root.join("tests/chart_tooltips.py"))
@@ -268,11 +268,11 @@ fn charts_have_tooltips(url: &str, seconds: usize) {
 }
 
 #[test]
-fn a_server_that_loses_one_event_is_found_out() {
+fn a_server_that_loses_one_event_is_detected() {
     let folder = TempDir::new().expect("a folder");
-    let forgetful = env!("CARGO_BIN_EXE_keywright-forgetful");
-    let output = spawned(folder.path(), "", forgetful, &[]);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let faulty = env!("CARGO_BIN_EXE_keywright-loses-an-event");
+    let output = run_with_own_server(folder.path(), "", faulty, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     let summary = report(folder.path());
     assert!(
         summary["missing"].as_u64().is_some_and(|n| n > 0),
@@ -280,8 +280,8 @@ fn a_server_that_loses_one_event_is_found_out() {
     );
 }
 
-/// A server that runs already, and the folder of who loads it.
-fn hosted() -> (Program, [TempDir; 2]) {
+/// Starts a server, and writes its population to a folder. Returns the folders of the population and of the server.
+fn running_server() -> (Program, [TempDir; 2]) {
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let program = Program::start(BINARY, folders[1].path(), &["--locks", "40"]);
     let population = json!({
@@ -299,12 +299,12 @@ fn run_on(host: &str, folder: &Path, limits: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn a_server_that_dies_under_load_fails_with_a_report() {
-    let (program, [folder, _data]) = hosted();
+fn a_server_that_dies_under_load_fails_the_run_with_a_report() {
+    let (program, [folder, _data]) = running_server();
     let host = format!("http://{}", program.address);
     let pid = program.id().to_string();
     let killing = std::thread::spawn(|| {
-        // Under load: some writes have been answered, and a part of the span is left.
+        // Kill it once some writes have been answered, long before the end of the run.
         for _ in 0..6000 {
             if program.log().matches("SENT").count() >= 10 {
                 break;
@@ -316,11 +316,11 @@ fn a_server_that_dies_under_load_fails_with_a_report() {
     let more = ["--rate", "10", "--span", "6s", "--server-pid", &pid];
     let output = run_on(&host, folder.path(), "", &more);
     killing.join().expect("killed");
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let printed = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        said.contains("FAIL  the service answers when all is over"),
-        "{said}"
+        printed.contains("FAIL  the service answers after the load"),
+        "{printed}"
     );
     let summary = report(folder.path());
     assert_eq!(summary["passed"], false);
@@ -332,7 +332,7 @@ fn a_server_that_dies_under_load_fails_with_a_report() {
     let write = &summary["endpoints"][1];
     assert_eq!(write["route"], "/locks/{id}/WriteKey");
     assert!(write["failures"].as_u64().is_some_and(|n| n > 0), "{write}");
-    // Sampling ends with the process, and the report says which one it was.
+    // Sampling ends with the process, and the report names the process id.
     let usage = &summary["serverUsage"];
     assert_eq!(usage["pid"].to_string(), pid);
     let samples = usage["samples"].as_array().expect("samples").len();
@@ -341,8 +341,8 @@ fn a_server_that_dies_under_load_fails_with_a_report() {
 }
 
 #[test]
-fn a_server_that_others_started_is_sampled_where_its_process_is_named() {
-    let (program, [folder, _data]) = hosted();
+fn a_server_of_others_is_sampled_by_its_process_id() {
+    let (program, [folder, _data]) = running_server();
     let host = format!("http://{}", program.address);
     let short = ["--users", "2", "--span", "2s"];
     let page = || std::fs::read_to_string(folder.path().join("report.html")).expect("a page");
@@ -362,22 +362,22 @@ fn a_server_that_others_started_is_sampled_where_its_process_is_named() {
         summary["serverUsage"]["pid"].to_string(),
         pid,
         "{}",
-        said(&output)
+        printed(&output)
     );
-    server_was_sampled(&summary, &page());
+    assert_server_was_sampled(&summary, &page());
 
-    // Process ids end at 2^22 on Linux.
-    let nobody = run_on(&host, folder.path(), "", &["--server-pid", "4294967295"]);
-    assert_eq!(nobody.status.code(), Some(2));
+    // On Linux, process ids are at most 2^22.
+    let missing = run_on(&host, folder.path(), "", &["--server-pid", "4294967295"]);
+    assert_eq!(missing.status.code(), Some(2));
     assert!(
-        said(&nobody).contains("/proc/4294967295/stat"),
+        printed(&missing).contains("/proc/4294967295/stat"),
         "{}",
-        said(&nobody)
+        printed(&missing)
     );
 }
 
 #[test]
-fn each_set_of_adapters_can_be_loaded() {
+fn each_combination_of_adapters_can_be_tested() {
     let server = PostgresServer::shared();
     let database = server.database();
     for adapters in [
@@ -387,12 +387,12 @@ fn each_set_of_adapters_can_be_loaded() {
         &["--store", "postgres", "--postgres", &database],
     ] {
         let folder = TempDir::new().expect("a folder");
-        let output = spawned(folder.path(), "", BINARY, adapters);
+        let output = run_with_own_server(folder.path(), "", BINARY, adapters);
         assert_eq!(
             output.status.code(),
             Some(0),
             "{adapters:?}: {}",
-            said(&output)
+            printed(&output)
         );
         let summary = report(folder.path());
         let slots = summary["slotsChecked"].as_u64();
@@ -408,10 +408,10 @@ fn each_set_of_adapters_can_be_loaded() {
 }
 
 #[test]
-fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
-    let (program, [folder, _data]) = hosted();
+fn the_open_loop_detects_a_server_that_stalls() {
+    let (program, [folder, _data]) = running_server();
     let host = format!("http://{}", program.address);
-    // Those of a release.
+    // The limits of a release.
     let limits = include_str!("../../loadtest/limits.toml");
     let limits = limits.split("[default]").nth(1).expect("a table");
     let limits = limits.split('[').next().expect("its lines");
@@ -430,10 +430,10 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
         over.store(true, Ordering::Relaxed);
         output
     });
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("FAIL  time to accept, p99"), "{said}");
-    // It is the stalls: some seconds have a write that waited for most of one, far longer than those of most seconds.
+    let printed = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("FAIL  time to accept, p99"), "{printed}");
+    // The stalls are the cause: in some seconds the slowest write takes much longer than usual.
     let summary = report(folder.path());
     let moments = summary["moments"].as_array().expect("seconds");
     let p99s = moments.iter().map(|second| &second["accept"]["p99"]);
@@ -445,7 +445,7 @@ fn a_server_that_stands_still_now_and_then_is_found_out_by_the_open_loop() {
     let usual = p99s[p99s.len() / 2];
     let stalled = p99s.iter().filter(|p99| **p99 >= usual + 80.0).count();
     assert!(stalled >= 2, "{p99s:?}");
-    // Others are loaded only if that is said.
+    // A remote server needs --allow-remote.
     let refused = run_on("http://192.0.2.1:80", folder.path(), "", &[]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--allow-remote"));

@@ -1,18 +1,20 @@
-//! Log lines on standard error: their form, and a reader that stalls.
+//! Log lines on standard error: their format, and a reader that stalls.
 
 use keywright_tests::Program;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{BINARY, World};
+use crate::harness::{BINARY, Harness};
 
 #[tokio::test]
 async fn json_log_lines_are_flat_objects_with_documented_names() {
-    let world = World::new(&["--log", "json"]);
-    let answer = world.write("k", None).await;
+    let harness = Harness::new(&["--log", "json"]);
+    let answer = harness.write("k", None).await;
     let id = answer.header("x-request-id").expect("an id");
-    world.until(&answer.write_id(), "SUCCEEDED").await;
-    let lines = json_lines(&world.program.log());
+    harness
+        .wait_for_state(&answer.write_id(), "SUCCEEDED")
+        .await;
+    let lines = json_lines(&harness.program.log());
     let documented =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md"));
     let documented = documented.expect("the page");
@@ -53,7 +55,7 @@ fn json_lines(log: &str) -> Vec<serde_json::Map<String, serde_json::Value>> {
 }
 
 #[test]
-fn fatal_errors_are_json_where_log_lines_are() {
+fn fatal_errors_use_the_format_of_the_log() {
     let folder = TempDir::new().expect("a folder");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = listener.local_addr().expect("its address").to_string();
@@ -94,9 +96,9 @@ fn fatal_errors_are_json_where_log_lines_are() {
 }
 
 #[tokio::test]
-async fn a_log_reader_that_stalls_holds_nothing_up() {
+async fn a_stalled_log_reader_does_not_block_the_server() {
     let folder = TempDir::new().expect("a folder");
-    // Standard error is a pipe that nobody reads.
+    // Standard error is a pipe that is never read.
     let mut child = std::process::Command::new(BINARY)
         .args(["--listen", "127.0.0.1:0", "--virtual-locks", "off"])
         .args(["--log-level", "debug", "--drain-delay", "0s", "--data"])
@@ -117,7 +119,7 @@ async fn a_log_reader_that_stalls_holds_nothing_up() {
         .and_then(|address| address.parse().ok())
         .expect("an address");
     let get = |path: &str| keywright_tests::Request::new(address, "GET", path).send();
-    // Each of them is a line of 150 bytes and more; a pipe holds 64 KiB, the queue 8192 lines.
+    // Each request logs at least 150 bytes; the pipe holds 64 KiB and the queue 8192 lines.
     let mut connection = keywright_tests::Connection::open(address)
         .await
         .expect("a connection");
@@ -134,11 +136,11 @@ async fn a_log_reader_that_stalls_holds_nothing_up() {
         .expect("a number");
     assert!(dropped > 0, "lines are dropped and counted");
     let pid = child.id().to_string();
-    let told = std::process::Command::new("kill")
+    let killed = std::process::Command::new("kill")
         .args(["-TERM", &pid])
         .status();
-    assert!(told.expect("kill is there").success());
+    assert!(killed.expect("kill is there").success());
     let status = tokio::task::spawn_blocking(move || child.wait()).await;
-    let status = status.expect("it is waited for").expect("it ends");
+    let status = status.expect("no panic").expect("it ends");
     assert!(status.success(), "{status:?}");
 }

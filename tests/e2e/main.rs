@@ -1,4 +1,4 @@
-//! The program from outside: a process, HTTP, and the files that it leaves.
+//! End-to-end tests: the program as a process, over HTTP and MQTT, and its files.
 
 mod anomalies;
 mod answer_log;
@@ -6,6 +6,7 @@ mod audit;
 mod aws;
 mod balancers;
 mod bounds;
+mod broker_harness;
 mod campaign;
 mod clocks;
 mod commands;
@@ -25,7 +26,6 @@ mod logging;
 mod malformed_requests;
 mod metrics;
 mod mqtt;
-mod on_broker;
 mod outage;
 mod poisoned;
 mod production_build;
@@ -33,6 +33,7 @@ mod reads;
 mod real_clients;
 mod reference;
 mod refusals;
+mod replica_environment;
 mod replicas;
 mod restart;
 mod scale;

@@ -1,5 +1,4 @@
-//! Requests that are wrong before anyone looks at what they ask for. Each is answered in the one shape, leaves
-//! nothing, and keeps nobody else from being served.
+//! Malformed HTTP requests. Each gets an error of the common form, has no effect, and does not disturb other clients.
 
 use std::time::Duration;
 
@@ -7,25 +6,25 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 
-/// Sends these bytes and reads what comes until the server closes.
-pub(crate) async fn raw(world: &World, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(world.program.address)
+/// Sends these bytes, and reads until the server closes the connection.
+pub(crate) async fn raw(harness: &Harness, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(harness.program.address)
         .await
         .expect("a connection");
-    // The server may have had enough before all of it is sent.
+    // The server may close before all bytes are sent.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let reading = stream.read_to_end(&mut answer);
     let _ = tokio::time::timeout(Duration::from_secs(60), reading)
         .await
-        .expect("it closes");
+        .expect("the server closes the connection");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// One shape for all errors, with a request id.
-fn assert_refused(what: &str, answer: &str, status: u16, says: &str) {
+/// Asserts that the answer is an error of the common form with a request id.
+fn assert_refused(what: &str, answer: &str, status: u16, message_part: &str) {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .unwrap_or_else(|| panic!("{what}: {answer}"));
@@ -44,26 +43,26 @@ fn assert_refused(what: &str, answer: &str, status: u16, says: &str) {
         "{what}"
     );
     let message = body["message"].as_str().expect("a message");
-    assert!(message.contains(says), "{what}: {message}");
+    assert!(message.contains(message_part), "{what}: {message}");
 }
 
-/// A whole request to write a key, with this line and these headers instead of Host and Content-Length.
-fn request(world: &World, line: &str, headers: &str, body: &str) -> Vec<u8> {
+/// A complete write request with this request line, and with these headers instead of Host and Content-Length.
+fn request(harness: &Harness, line: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "{line}\r\n{headers}Authorization: Bearer {}\r\nContent-Type: application/json\r\n\
          Connection: close\r\n\r\n{body}",
-        world.program.token
+        harness.program.token
     )
     .into_bytes()
 }
 
-const LINE: &str = "POST /locks/123/WriteKey HTTP/1.1";
+const REQUEST_LINE: &str = "POST /locks/123/WriteKey HTTP/1.1";
 const BODY: &str = r#"{"keyUuid":"k"}"#;
 
 #[tokio::test]
-async fn a_host_that_is_missing_double_or_malformed() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+async fn rejects_a_missing_repeated_or_malformed_host() {
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     for hosts in [
         "",
         "Host: a\r\nHost: a\r\n",
@@ -79,23 +78,23 @@ async fn a_host_that_is_missing_double_or_malformed() {
         "Host: a, b\r\n",
     ] {
         let headers = format!("{hosts}Content-Length: {}\r\n", BODY.len());
-        let answer = raw(&world, &request(&world, LINE, &headers, BODY)).await;
+        let answer = raw(&harness, &request(&harness, REQUEST_LINE, &headers, BODY)).await;
         assert_refused(hosts, &answer, 400, "Host");
     }
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
     assert_eq!(
-        world.write("k", None).await.status,
+        harness.write("k", None).await.status,
         200,
         "others are served"
     );
 }
 
 #[tokio::test]
-async fn a_target_that_is_absolute_or_malformed() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+async fn rejects_a_malformed_target_or_one_of_another_host() {
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
-    for (target, says) in [
+    for (target, message_part) in [
         (
             "https://evil.example/locks/123/WriteKey",
             "must name the same host",
@@ -109,8 +108,8 @@ async fn a_target_that_is_absolute_or_malformed() {
         ("/locks/123/\u{1}", "not a valid HTTP/1.1 request"),
     ] {
         let line = format!("POST {target} HTTP/1.1");
-        let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
-        assert_refused(target, &answer, 400, says);
+        let answer = raw(&harness, &request(&harness, &line, &headers, BODY)).await;
+        assert_refused(target, &answer, 400, message_part);
     }
     for path in [
         "//locks/123/WriteKey",
@@ -121,19 +120,19 @@ async fn a_target_that_is_absolute_or_malformed() {
         "/locks/123/WriteKey%2F",
     ] {
         let line = format!("POST {path} HTTP/1.1");
-        let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
+        let answer = raw(&harness, &request(&harness, &line, &headers, BODY)).await;
         assert_refused(path, &answer, 404, "not found");
     }
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
 }
 
 #[tokio::test]
-async fn a_body_whose_end_is_not_clear() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+async fn rejects_an_ambiguous_body_framing() {
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     let chunked = chunked(BODY);
     let length = BODY.len();
-    for (headers, body, says) in [
+    for (headers, body, message_part) in [
         (
             format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
             chunked.as_str(),
@@ -183,16 +182,25 @@ async fn a_body_whose_end_is_not_clear() {
         ),
     ] {
         let answer = raw(
-            &world,
-            &request(&world, LINE, &format!("Host: a\r\n{headers}"), body),
+            &harness,
+            &request(
+                &harness,
+                REQUEST_LINE,
+                &format!("Host: a\r\n{headers}"),
+                body,
+            ),
         )
         .await;
-        assert_refused(&headers, &answer, 400, says);
+        assert_refused(&headers, &answer, 400, message_part);
     }
     let unknown = "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n";
-    let answer = raw(&world, &request(&world, LINE, unknown, &chunked)).await;
+    let answer = raw(
+        &harness,
+        &request(&harness, REQUEST_LINE, unknown, &chunked),
+    )
+    .await;
     assert_refused(unknown, &answer, 501, "chunked");
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
 }
 
 fn chunked(body: &str) -> String {
@@ -200,55 +208,55 @@ fn chunked(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_length_that_hides_behind_another_request() {
-    let world = World::silent();
-    // The second of two requests that come in one piece has both framings.
-    let token = &world.program.token;
-    let first = format!("{LINE}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}");
+async fn rejects_an_ambiguous_framing_of_a_pipelined_request() {
+    let harness = Harness::silent();
+    // The second of two requests in one segment has both framings.
+    let token = &harness.program.token;
+    let first = format!("{REQUEST_LINE}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}");
     let second = format!(
-        "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+        "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
          Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         chunked(BODY)
     );
-    let before = world.books().await.dump();
-    let answers = raw(&world, format!("{first}{second}").as_bytes()).await;
+    let before = harness.store().await.dump();
+    let answers = raw(&harness, format!("{first}{second}").as_bytes()).await;
     let (found, refused) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
     assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
     assert_refused("the second", refused, 400, "not with both");
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
 }
 
 #[tokio::test]
-async fn what_a_body_says_is_not_taken_for_a_header_of_the_next_request() {
-    let world = World::silent();
-    let token = &world.program.token;
+async fn a_body_is_never_read_as_a_header_of_the_next_request() {
+    let harness = Harness::silent();
+    let token = &harness.program.token;
     let body = "{\nContent-Length: 1}";
-    // A proxy may send requests of several clients on one connection.
+    // A proxy may send the requests of several clients on one connection.
     let first = format!(
-        "{LINE}\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{REQUEST_LINE}\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let second = format!(
-        "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+        "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
          Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
         chunked(BODY)
     );
-    let answers = raw(&world, format!("{first}{second}").as_bytes()).await;
+    let answers = raw(&harness, format!("{first}{second}").as_bytes()).await;
     let (found, written) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
     assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
     assert!(written.starts_with("HTTP/1.1 200 "), "{answers}");
 }
 
 #[tokio::test]
-async fn an_answer_before_the_body_says_that_the_connection_is_closed() {
-    let world = World::silent();
+async fn an_answer_before_the_body_closes_the_connection() {
+    let harness = Harness::silent();
     for (method, path, status) in [
         ("POST", "/nowhere", 404),
         ("PUT", "/locks/123/details", 405),
         ("GET", "/healthz", 200),
         ("OPTIONS", "/healthz", 204),
     ] {
-        let request = world.program.request(method, path).body("{}");
+        let request = harness.program.request(method, path).body("{}");
         let answer = request.send().await;
         assert_eq!(
             (answer.status, answer.header("connection")),
@@ -256,7 +264,7 @@ async fn an_answer_before_the_body_says_that_the_connection_is_closed() {
             "{method} {path}"
         );
     }
-    let request = world.program.request("POST", "/locks/123/WriteKey");
+    let request = harness.program.request("POST", "/locks/123/WriteKey");
     let refused = request.header("Content-Type", "text/plain").body("{}");
     let refused = refused.send().await;
     assert_eq!(
@@ -267,15 +275,15 @@ async fn an_answer_before_the_body_says_that_the_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_that_is_malformed_or_too_large() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+async fn rejects_a_malformed_or_too_large_chunked_body() {
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     let headers = "Host: a\r\nTransfer-Encoding: chunked\r\n";
     for (body, status) in [
         (format!("1{:016x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (format!("{:x}\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (format!("{:x};a=\n\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
-        // A size of 17 digits, of which all but the last are zeros, and line ends without CR in trailers.
+        // A chunk size of 17 digits with leading zeros, and trailer lines without CR.
         (format!("{:017x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len()), 400),
         (
             format!("{:x}\r\n{BODY}\r\n{:017x}\r\n\r\n", BODY.len(), 0),
@@ -302,31 +310,39 @@ async fn a_chunked_body_that_is_malformed_or_too_large() {
         ),
         (format!("fffffffffffffff\r\n{BODY}"), 408),
     ] {
-        let answer = raw(&world, &request(&world, LINE, headers, &body)).await;
+        let answer = raw(&harness, &request(&harness, REQUEST_LINE, headers, &body)).await;
         assert_refused(&body, &answer, status, "body");
     }
-    // Trailers are read within a bound, and ignored.
+    // Trailers are limited in size and ignored.
     let trailers = format!(
         "{:x}\r\n{BODY}\r\n0\r\nX: {}\r\n\r\n",
         BODY.len(),
         "x".repeat(64 * 1024)
     );
-    let answer = raw(&world, &request(&world, LINE, headers, &trailers)).await;
+    let answer = raw(
+        &harness,
+        &request(&harness, REQUEST_LINE, headers, &trailers),
+    )
+    .await;
     assert_refused("trailers", &answer, 400, "body");
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
     let trailer = format!(
         "{:016x}\r\n{BODY}\r\n{:016x}\r\nkeyUuid: other\r\n\r\n",
         BODY.len(),
         0
     );
-    let answer = raw(&world, &request(&world, LINE, headers, &trailer)).await;
+    let answer = raw(
+        &harness,
+        &request(&harness, REQUEST_LINE, headers, &trailer),
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("\"keyUuid\":\"k\""), "{answer}");
 }
 
 #[tokio::test]
-async fn a_path_whose_plain_letters_are_encoded_and_a_target_in_absolute_form() {
-    let world = World::silent();
+async fn accepts_percent_encoded_paths_and_absolute_targets() {
+    let harness = Harness::silent();
     for target in [
         "/locks/%31%32%33/WriteKey",
         "/%6cocks/123/Write%4bey",
@@ -335,30 +351,30 @@ async fn a_path_whose_plain_letters_are_encoded_and_a_target_in_absolute_form() 
     ] {
         let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
         let line = format!("POST {target} HTTP/1.1");
-        let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
+        let answer = raw(&harness, &request(&harness, &line, &headers, BODY)).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{target}: {answer}");
     }
 }
 
 #[tokio::test]
-async fn a_write_is_found_by_its_id_in_upper_case() {
-    let world = World::silent();
-    let id = world.write("k", None).await.write_id();
+async fn accepts_a_write_id_in_upper_case() {
+    let harness = Harness::silent();
+    let id = harness.write("k", None).await.write_id();
     let path = format!("/locks/{LOCK}/writes/{}", id.to_uppercase());
-    let found = world.program.get(&path).send().await;
+    let found = harness.program.get(&path).send().await;
     assert_eq!((found.status, &found.body["id"]), (200, &json!(id)));
-    let withdrawn = world
+    let withdrawn = harness
         .program
         .request("DELETE", &path)
-        .bearer(&world.program.token);
+        .bearer(&harness.program.token);
     assert_eq!(withdrawn.send().await.status, 200);
 }
 
 #[tokio::test]
-async fn a_body_with_a_content_coding_or_a_byte_order_mark() {
-    let world = World::silent();
+async fn rejects_content_codings_and_accepts_a_byte_order_mark() {
+    let harness = Harness::silent();
     let send = |coding: &str, body: &str| {
-        let request = world.program.write_key(LOCK, &json!({}));
+        let request = harness.program.write_key(LOCK, &json!({}));
         request.header("Content-Encoding", coding).body(body).send()
     };
     for coding in ["gzip", "br", "identity, gzip", "x"] {
@@ -380,13 +396,13 @@ async fn a_body_with_a_content_coding_or_a_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn a_client_that_shuts_its_writing_side_down_is_answered() {
-    let world = World::silent();
-    let mut stream = TcpStream::connect(world.program.address)
+async fn answers_a_half_closed_client() {
+    let harness = Harness::silent();
+    let mut stream = TcpStream::connect(harness.program.address)
         .await
         .expect("a connection");
     let headers = format!("Host: a\r\nContent-Length: {}\r\n", BODY.len());
-    let bytes = request(&world, LINE, &headers, BODY);
+    let bytes = request(&harness, REQUEST_LINE, &headers, BODY);
     stream.write_all(&bytes).await.expect("sent");
     stream.shutdown().await.expect("shut down");
     let mut answer = String::new();
@@ -395,39 +411,42 @@ async fn a_client_that_shuts_its_writing_side_down_is_answered() {
 }
 
 #[tokio::test]
-async fn http_2_without_negotiation_is_refused_in_http_2() {
-    let world = World::silent();
-    let mut stream = TcpStream::connect(world.program.address)
+async fn refuses_http_2_with_an_http_2_answer() {
+    let harness = Harness::silent();
+    let mut stream = TcpStream::connect(harness.program.address)
         .await
         .expect("a connection");
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     stream.write_all(preface).await.expect("sent");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("it closes");
+    stream
+        .read_to_end(&mut answer)
+        .await
+        .expect("the server closes the connection");
     assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS");
     assert_eq!(
         (answer[12], &answer[22..26]),
         (7, &b"\0\0\0\x0d"[..]),
         "GOAWAY, HTTP_1_1_REQUIRED"
     );
-    // Node.js shows what its HTTP/2 library understood.
+    // The HTTP/2 client of Node.js understands the refusal.
     let script = format!(
         "const session = require('http2').connect('http://{}');
          session.on('error', () => {{}});
          session.on('goaway', (code, _, text) => {{ console.log(code, String(text)); process.exit(); }});
          session.request({{':path': '/healthz'}}).on('error', () => {{}});",
-        world.program.address
+        harness.program.address
     );
     let node = std::process::Command::new("node")
         .args(["-e", &script])
         .output();
-    let said = String::from_utf8(node.expect("Node.js runs").stdout).expect("text");
-    assert_eq!(said, "13 HTTP/1.1 required\n");
+    let printed = String::from_utf8(node.expect("Node.js runs").stdout).expect("text");
+    assert_eq!(printed, "13 HTTP/1.1 required\n");
 }
 
 #[tokio::test]
-async fn what_is_no_http() {
-    let world = World::silent();
+async fn rejects_non_http_bytes() {
+    let harness = Harness::silent();
     for bytes in [
         &b"GARBAGE\r\n\r\n"[..],
         b"GET /healthz\r\n\r\n",
@@ -439,7 +458,7 @@ async fn what_is_no_http() {
         b"GET /healthz HTTP/1.1\r\nHost : a\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ] {
-        let answer = raw(&world, bytes).await;
+        let answer = raw(&harness, bytes).await;
         assert_refused(
             &String::from_utf8_lossy(bytes),
             &answer,
@@ -447,18 +466,18 @@ async fn what_is_no_http() {
             "valid HTTP/1.1",
         );
     }
-    let log = world.program.log();
+    let log = harness.program.log();
     assert!(log.contains("a request could not be read"), "{log}");
     assert_eq!(
-        world.write("k", None).await.status,
+        harness.write("k", None).await.status,
         200,
         "others are served"
     );
 }
 
 #[tokio::test]
-async fn headers_beyond_the_bounds() {
-    let world = World::silent();
+async fn rejects_too_large_request_heads() {
+    let harness = Harness::silent();
     let long = format!(
         "GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
         "x".repeat(20_000)
@@ -473,10 +492,10 @@ async fn headers_beyond_the_bounds() {
         ("many headers", many),
         ("a long target", target),
     ] {
-        let answer = raw(&world, bytes.as_bytes()).await;
+        let answer = raw(&harness, bytes.as_bytes()).await;
         assert_refused(what, &answer, 431, "16384 bytes");
     }
-    let answer = world
+    let answer = harness
         .program
         .get("/healthz")
         .header("X-Long", &"x".repeat(8_000))
@@ -486,41 +505,41 @@ async fn headers_beyond_the_bounds() {
 }
 
 #[tokio::test]
-async fn old_clients_need_no_host() {
-    let world = World::silent();
-    let answer = raw(&world, b"GET /healthz HTTP/1.0\r\n\r\n").await;
+async fn http_1_0_needs_no_host() {
+    let harness = Harness::silent();
+    let answer = raw(&harness, b"GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
     let headers = format!("Content-Length: {}\r\n", BODY.len());
     let line = format!("POST /locks/{LOCK}/WriteKey HTTP/1.0");
-    let answer = raw(&world, &request(&world, &line, &headers, BODY)).await;
+    let answer = raw(&harness, &request(&harness, &line, &headers, BODY)).await;
     assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_utf_8() {
-    let world = World::silent();
-    let before = world.books().await.dump();
+async fn rejects_a_body_that_is_not_utf_8() {
+    let harness = Harness::silent();
+    let before = harness.store().await.dump();
     for body in [
         &b"{\"keyUuid\":\"\xff\"}"[..],
         b"{\"keyUuid\":\"\xc0\xaf\"}",
         b"\xff\xfe{\x00",
     ] {
         let headers = format!("Host: a\r\nContent-Length: {}\r\n", body.len());
-        let mut bytes = request(&world, LINE, &headers, "");
+        let mut bytes = request(&harness, REQUEST_LINE, &headers, "");
         bytes.extend_from_slice(body);
-        let answer = raw(&world, &bytes).await;
+        let answer = raw(&harness, &bytes).await;
         assert_refused("a body", &answer, 400, "The body");
     }
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
     assert_eq!(
-        world.write("k", None).await.status,
+        harness.write("k", None).await.status,
         200,
         "others are served"
     );
 }
 
-/// What the server sends until it closes; it has to close by itself within a minute.
-async fn until_closed(stream: &mut TcpStream) -> String {
+/// Reads until the server closes the connection, for at most a minute.
+async fn read_until_closed(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let reading = stream.read_to_end(&mut answer);
     let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
@@ -530,13 +549,13 @@ async fn until_closed(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn half_a_head_behind_a_request_in_one_segment_has_the_time_of_a_head() {
-    // The time of an idle connection is longer than this test waits.
-    let world = World::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
-    let token = &world.program.token;
+async fn a_partial_head_after_a_pipelined_request_has_the_head_timeout() {
+    // The idle timeout is longer than the test waits.
+    let harness = Harness::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
+    let token = &harness.program.token;
     let head = |framing: &str| {
         format!(
-            "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+            "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\n{framing}\r\n\r\n"
         )
     };
@@ -550,12 +569,12 @@ async fn half_a_head_behind_a_request_in_one_segment_has_the_time_of_a_head() {
         .map(|whole| (whole, half))
     });
     let waiting = waiting.concat().into_iter().map(|(whole, half)| {
-        let address = world.program.address;
+        let address = harness.program.address;
         tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             let sent = format!("{whole}{half}");
             stream.write_all(sent.as_bytes()).await.expect("sent");
-            until_closed(&mut stream).await
+            read_until_closed(&mut stream).await
         })
     });
     for waiting in waiting.collect::<Vec<_>>() {
@@ -566,12 +585,12 @@ async fn half_a_head_behind_a_request_in_one_segment_has_the_time_of_a_head() {
 }
 
 #[tokio::test]
-async fn requests_that_arrive_in_one_segment_are_answered_in_their_order() {
-    let world = World::silent();
-    let token = &world.program.token;
+async fn pipelined_requests_are_answered_in_order() {
+    let harness = Harness::silent();
+    let token = &harness.program.token;
     let head = |framing: &str| {
         format!(
-            "{LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+            "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\n{framing}\r\n\r\n"
         )
     };
@@ -586,14 +605,14 @@ async fn requests_that_arrive_in_one_segment_are_answered_in_their_order() {
     ]
     .concat();
     for piece in [all.len(), 700, 1] {
-        let mut stream = TcpStream::connect(world.program.address)
+        let mut stream = TcpStream::connect(harness.program.address)
             .await
             .expect("a connection");
         stream.set_nodelay(true).expect("set");
         for bytes in all.as_bytes().chunks(piece) {
             stream.write_all(bytes).await.expect("sent");
         }
-        let answers = until_closed(&mut stream).await;
+        let answers = read_until_closed(&mut stream).await;
         let found: Vec<&str> = ["\"ok\"", "\"success\"", "\"ready\""]
             .iter()
             .flat_map(|body| answers.match_indices(body))
@@ -606,30 +625,33 @@ async fn requests_that_arrive_in_one_segment_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn an_http_2_preface_in_pieces_is_refused_in_http_2() {
-    let world = World::silent();
+async fn refuses_a_fragmented_http_2_preface_with_an_http_2_answer() {
+    let harness = Harness::silent();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let mut refusals = Vec::new();
     for first in [1, 2, 5, 13, 15] {
-        let mut stream = TcpStream::connect(world.program.address)
+        let mut stream = TcpStream::connect(harness.program.address)
             .await
             .expect("a connection");
         stream.set_nodelay(true).expect("set");
         stream.write_all(&preface[..first]).await.expect("sent");
-        // The server reads this much before the rest comes: an answer on another connection takes longer than that.
+        // Three answers on other connections take longer than the server needs to read the first bytes.
         for _ in 0..3 {
-            assert_eq!(world.program.get("/healthz").send().await.status, 200);
+            assert_eq!(harness.program.get("/healthz").send().await.status, 200);
         }
         stream.write_all(&preface[first..]).await.expect("sent");
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.expect("it closes");
+        stream
+            .read_to_end(&mut answer)
+            .await
+            .expect("the server closes the connection");
         assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS: {first}");
         refusals.push(answer);
     }
     assert!(refusals.iter().all(|answer| *answer == refusals[0]));
-    // Methods that begin like the preface are read as HTTP/1.1, whatever comes in one piece.
+    // Methods that start like the preface are parsed as HTTP/1.1.
     for method in ["POST", "PUT", "PROPFIND", "PRI", "P"] {
-        let mut stream = TcpStream::connect(world.program.address)
+        let mut stream = TcpStream::connect(harness.program.address)
             .await
             .expect("a connection");
         stream.set_nodelay(true).expect("set");
@@ -637,20 +659,20 @@ async fn an_http_2_preface_in_pieces_is_refused_in_http_2() {
         for byte in request.as_bytes() {
             stream.write_all(&[*byte]).await.expect("sent");
         }
-        let answer = until_closed(&mut stream).await;
+        let answer = read_until_closed(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{method}: {answer}");
     }
-    // A client that ends within the preface is answered as one of HTTP/1.1.
-    let answer = raw_and_shut_down(&world, b"PRI * HT").await;
+    // A client that stops within the preface gets an answer in HTTP/1.1.
+    let answer = raw_and_shut_down(&harness, b"PRI * HT").await;
     assert!(!answer.contains("HTTP/2"), "{answer}");
 }
 
-/// Sends these bytes and nothing more, and reads what comes until the server closes.
-async fn raw_and_shut_down(world: &World, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(world.program.address)
+/// Sends these bytes, closes the sending side, and reads until the server closes the connection.
+async fn raw_and_shut_down(harness: &Harness, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(harness.program.address)
         .await
         .expect("a connection");
     stream.write_all(bytes).await.expect("sent");
     stream.shutdown().await.expect("shut down");
-    until_closed(&mut stream).await
+    read_until_closed(&mut stream).await
 }

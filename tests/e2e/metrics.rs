@@ -1,16 +1,16 @@
-//! `GET /metrics`: what is counted is what happened.
+//! `GET /metrics`: values, formats, and a fixed set of time series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{FAST, World, eventually};
+use crate::harness::{FAST, Harness, eventually};
 use crate::malformed_requests::raw;
 
-/// Each sample by its name and labels.
-async fn samples(world: &World) -> BTreeMap<String, f64> {
-    let request = world.program.request("GET", "/metrics");
+/// The samples in OpenMetrics format, by name and labels.
+async fn samples(harness: &Harness) -> BTreeMap<String, f64> {
+    let request = harness.program.request("GET", "/metrics");
     let request = request.header(
         "Accept",
         "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1",
@@ -31,22 +31,22 @@ async fn samples(world: &World) -> BTreeMap<String, f64> {
     samples.map(sample).collect()
 }
 
-fn of(samples: &BTreeMap<String, f64>, name: &str) -> f64 {
+fn value_of(samples: &BTreeMap<String, f64>, name: &str) -> f64 {
     samples.get(name).copied().unwrap_or_default()
 }
 
 #[tokio::test]
-async fn what_happens_is_counted() {
-    let world = World::new(&[]);
-    let id = world.write("k", Some(2)).await.write_id();
-    world.until(&id, "SUCCEEDED").await;
-    world
+async fn requests_events_and_port_calls_are_counted() {
+    let harness = Harness::new(&[]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    harness
         .program
         .request("GET", "/locks/123/details")
         .send()
         .await;
-    world.program.request("GET", "/no/such/path").send().await;
-    let samples = samples(&world).await;
+    harness.program.request("GET", "/no/such/path").send().await;
+    let samples = samples(&harness).await;
     for (name, value) in [
         (
             r#"keywright_http_requests_total{route="/locks/{id}/WriteKey",status="200"}"#,
@@ -75,25 +75,28 @@ async fn what_happens_is_counted() {
             1.0,
         ),
     ] {
-        assert_eq!(of(&samples, name), value, "{name} in {samples:#?}");
+        assert_eq!(value_of(&samples, name), value, "{name} in {samples:#?}");
     }
-    assert!(of(&samples, "keywright_accept_seconds_sum") > 0.0);
+    assert!(value_of(&samples, "keywright_accept_seconds_sum") > 0.0);
     let saved = r#"keywright_port_calls_total{port="store",call="save",outcome="ok"}"#;
-    assert!(of(&samples, saved) >= 3.0, "prepare, commit and settle");
+    assert!(
+        value_of(&samples, saved) >= 3.0,
+        "prepare, commit and settle"
+    );
 }
 
 #[tokio::test]
-async fn what_is_unfinished_and_what_goes_wrong_is_shown() {
+async fn open_writes_and_failed_port_calls_are_counted() {
     let mut arguments = FAST.to_vec();
     arguments.extend(["--virtual-locks", "off", "--confirm-within", "1s"]);
     arguments.extend(["--faults", "put@2=drop-answer,put@3=refuse"]);
-    let world = World::new(&arguments);
-    world.write("k1", Some(1)).await;
-    world.write("k2", Some(2)).await;
-    assert_eq!(world.write("k3", Some(3)).await.status, 502);
+    let harness = Harness::new(&arguments);
+    harness.write("k1", Some(1)).await;
+    harness.write("k2", Some(2)).await;
+    assert_eq!(harness.write("k3", Some(3)).await.status, 502);
     let samples = eventually("open writes are counted as unconfirmed", || async {
-        let samples = samples(&world).await;
-        (of(&samples, "keywright_unconfirmed_writes") == 2.0).then_some(samples)
+        let samples = samples(&harness).await;
+        (value_of(&samples, "keywright_unconfirmed_writes") == 2.0).then_some(samples)
     })
     .await;
     for (name, value) in [
@@ -109,18 +112,18 @@ async fn what_is_unfinished_and_what_goes_wrong_is_shown() {
             1.0,
         ),
     ] {
-        assert_eq!(of(&samples, name), value, "{name} in {samples:#?}");
+        assert_eq!(value_of(&samples, name), value, "{name} in {samples:#?}");
     }
 }
 
-/// Whatever is answered, its series was there before, at 0.
+/// All time series of answers exist from the start, with the value 0.
 #[tokio::test]
-async fn no_answer_makes_a_new_series() {
+async fn no_answer_creates_a_time_series() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "a-secret-of-thirty-two-characters").expect("written");
     let secret = secret.to_str().expect("text");
-    let world = World::new(&[
+    let harness = Harness::new(&[
         "--virtual-locks",
         "off",
         "--reports",
@@ -128,14 +131,14 @@ async fn no_answer_makes_a_new_series() {
         "--reports-secret",
         secret,
     ]);
-    let before = samples(&world).await;
-    let answers = |samples: &BTreeMap<String, f64>| {
+    let before = samples(&harness).await;
+    let request_series = |samples: &BTreeMap<String, f64>| {
         let names = samples.keys();
         let names = names.filter(|name| name.starts_with("keywright_http_requests_total"));
         names.cloned().collect::<BTreeSet<String>>()
     };
-    let known = answers(&before);
-    let document = world.program.get("/openapi.json").send().await.body;
+    let known = request_series(&before);
+    let document = harness.program.get("/openapi.json").send().await.body;
     let paths = document["paths"].as_object().expect("paths");
     assert!(paths.contains_key("/device-reports"), "{paths:?}");
     for (path, operations) in paths {
@@ -145,7 +148,7 @@ async fn no_answer_makes_a_new_series() {
                 _ => path.clone(),
             };
             let statuses = operation["responses"].as_object().expect("responses");
-            // The path of a request whose head is too large is not known: it counts as `other`.
+            // The path of a too large request head is unknown; it counts as `other`.
             for status in statuses.keys().filter(|status| *status != "431") {
                 let series = format!(
                     "keywright_http_requests_total{{route=\"{route}\",status=\"{status}\"}}"
@@ -183,19 +186,19 @@ async fn no_answer_makes_a_new_series() {
             ] {
                 let request =
                     format!("{method} {path} HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
-                let answer = raw(&world, request.as_bytes()).await;
+                let answer = raw(&harness, request.as_bytes()).await;
                 assert!(answer.starts_with("HTTP/1.1 "), "{request}: {answer}");
             }
         }
     }
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(20_000));
     assert!(
-        raw(&world, long.as_bytes())
+        raw(&harness, long.as_bytes())
             .await
             .starts_with("HTTP/1.1 431 ")
     );
-    let after = samples(&world).await;
-    let new: Vec<String> = answers(&after).difference(&known).cloned().collect();
+    let after = samples(&harness).await;
+    let new: Vec<String> = request_series(&after).difference(&known).cloned().collect();
     assert!(new.is_empty(), "{new:?}");
     for (route, status) in [
         ("other", 431),
@@ -206,40 +209,44 @@ async fn no_answer_makes_a_new_series() {
     ] {
         let name =
             format!("keywright_http_requests_total{{route=\"{route}\",status=\"{status}\"}}");
-        assert!(of(&after, &name) > of(&before, &name), "{name}");
+        assert!(value_of(&after, &name) > value_of(&before, &name), "{name}");
     }
-    assert!(of(&after, "keywright_connections_total") > 500.0);
+    assert!(value_of(&after, "keywright_connections_total") > 500.0);
 }
 
-/// What an independent reader of OpenMetrics finds: families and samples.
+/// The Python library prometheus_client parses the OpenMetrics output and finds the same families and samples.
 #[tokio::test]
-async fn the_open_metrics_parser_of_prometheus_client_accepts_what_is_served() {
-    let world = World::new(&[]);
-    let id = world.write("k", Some(2)).await.write_id();
-    world.until(&id, "SUCCEEDED").await;
+async fn prometheus_client_parses_the_openmetrics_format() {
+    let harness = Harness::new(&[]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
     let accept = "application/openmetrics-text";
-    let request = world.program.get("/metrics").header("Accept", accept);
+    let request = harness.program.get("/metrics").header("Accept", accept);
     let answer = request.send().await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join("../.venv/bin/python"));
     python.arg(root.join("check_openmetrics.py"));
-    let output = fed(python, &answer.text);
+    let output = run_with_stdin(python, &answer.text);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let (families, found) = said.trim().split_once(' ').expect("two numbers");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (families, found) = printed.trim().split_once(' ').expect("two numbers");
     let helped = answer.text.matches("# HELP ").count();
-    assert_eq!(families.parse(), Ok(helped), "{said}");
-    assert_eq!(found.parse(), Ok(samples(&world).await.len()), "{said}");
-    // It finds what is wrong.
+    assert_eq!(families.parse(), Ok(helped), "{printed}");
+    assert_eq!(
+        found.parse(),
+        Ok(samples(&harness).await.len()),
+        "{printed}"
+    );
+    // The parser detects an error.
     let mut python = Command::new(root.join("../.venv/bin/python"));
     python.arg(root.join("check_openmetrics.py"));
     let unfinished = answer.text.trim_end_matches("# EOF\n");
-    assert!(!fed(python, unfinished).status.success());
+    assert!(!run_with_stdin(python, unfinished).status.success());
 }
 
-/// What a tool says of a text.
-fn fed(mut tool: Command, text: &str) -> Output {
+/// Runs a tool with this text on standard input.
+fn run_with_stdin(mut tool: Command, text: &str) -> Output {
     let tool = tool
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
@@ -249,13 +256,13 @@ fn fed(mut tool: Command, text: &str) -> Output {
     let mut stdin = tool.stdin.take().expect("piped");
     stdin.write_all(text.as_bytes()).expect("written");
     drop(stdin);
-    tool.wait_with_output().expect("it ends")
+    tool.wait_with_output().expect("the tool ends")
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zero() {
-    let world = World::silent();
-    let answer = world.program.request("GET", "/metrics").send().await;
+async fn promtool_accepts_the_text_format_and_known_series_start_at_zero() {
+    let harness = Harness::silent();
+    let answer = harness.program.request("GET", "/metrics").send().await;
     assert_eq!(
         answer.header("content-type"),
         Some("text/plain; version=0.0.4; charset=utf-8")
@@ -274,10 +281,10 @@ async fn promtool_finds_nothing_in_the_text_format_and_known_series_start_at_zer
     }
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
-    let output = fed(promtool, &answer.text);
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let output = run_with_stdin(promtool, &answer.text);
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    assert!(output.status.success() && printed.is_empty(), "{printed}");
 }
 
 #[tokio::test]

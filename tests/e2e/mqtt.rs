@@ -1,4 +1,4 @@
-//! The server over a broker, with mutual TLS and without, and what it says when it cannot be reached.
+//! The server over MQTT: TLS, unreachable brokers, unusable files, and repeated or reordered messages.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,36 +11,37 @@ use keywright_tests::{Program, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::broker_harness::{BrokerHarness, as_strs, tls_options};
 use crate::harness::{BINARY, FAST, LOCK, eventually};
-use crate::on_broker::{OnBroker, texts, tls_options};
 
-const QUICK: [&str; 2] = ["--behaviour", "all:latency=10ms"];
+const FAST_LOCKS: [&str; 2] = ["--behaviour", "all:latency=10ms"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_mutual_tls_a_write_is_confirmed_by_its_lock() {
+async fn a_write_over_mutual_tls_is_confirmed() {
     let certificates = Certificates::new();
     let broker = Mosquitto::start_tls(&certificates);
-    let world = OnBroker::start_on(broker, Some(certificates), "sandbox", &QUICK, &[]).await;
-    let answer = world.write(LOCK, "my-key", 2, 20).await;
+    let harness =
+        BrokerHarness::start_on(broker, Some(certificates), "sandbox", &FAST_LOCKS, &[]).await;
+    let answer = harness.write(LOCK, "my-key", 2, 20).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
-    let books = world.books().await;
-    books
+    let store = harness.store().await;
+    store
         .check_at_rest(&[LOCK])
         .await
-        .expect("the books balance");
+        .expect("the invariants hold");
     assert_eq!(
-        books.names(LOCK).await,
+        store.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
 
-/// A server that cannot reach its broker: it runs, is not ready, answers 502, and says why.
-async fn refused(url: &str, options: &[String], expected: &str) {
+/// Asserts that a server that cannot reach its broker runs, is not ready, answers 502, and logs the reason.
+async fn assert_unreachable(url: &str, options: &[String], expected: &str) {
     let folder = TempDir::new().expect("a folder");
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", url];
     arguments.extend(FAST);
-    arguments.extend(texts(options));
+    arguments.extend(as_strs(options));
     let program = Program::start(BINARY, folder.path(), &arguments);
     let ready = program.request("GET", "/readyz").send().await;
     assert_eq!(ready.status, 503, "{options:?}");
@@ -53,7 +54,7 @@ async fn refused(url: &str, options: &[String], expected: &str) {
     );
     let events = program.get(&format!("/locks/{LOCK}/events")).send().await;
     assert_eq!(events.body["totalEvents"], 2, "nothing was recorded");
-    let log = eventually("the log says why", || async {
+    let log = eventually("the reason is logged", || async {
         let log = program.log();
         log.contains(expected).then_some(log)
     })
@@ -62,16 +63,16 @@ async fn refused(url: &str, options: &[String], expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_trusted_or_does_not_trust_us_is_named_and_answered_with_502() {
+async fn failed_tls_authentication_is_a_502_with_a_logged_reason() {
     let certificates = Certificates::new();
     let broker = Mosquitto::start_tls(&certificates);
     let url = broker.url().to_string();
     let good = tls_options("mqtt", &certificates, "client");
     let mut wrong_authority = good.clone();
     wrong_authority[1] = certificates.path("other-ca.pem").display().to_string();
-    refused(&url, &wrong_authority, "UnknownIssuer").await;
-    refused(&url, &good[..2], "ertificate").await;
-    refused(
+    assert_unreachable(&url, &wrong_authority, "UnknownIssuer").await;
+    assert_unreachable(&url, &good[..2], "ertificate").await;
+    assert_unreachable(
         &url,
         &tls_options("mqtt", &certificates, "expired"),
         "ertificate",
@@ -80,18 +81,18 @@ async fn a_broker_that_is_not_trusted_or_does_not_trust_us_is_named_and_answered
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
+async fn an_absent_broker_is_a_502_until_it_starts() {
     let mut broker = Mosquitto::start();
     let url = broker.url().to_string();
     broker.kill();
-    refused(&url, &[], "Connection refused").await;
+    assert_unreachable(&url, &[], "Connection refused").await;
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
     arguments.extend(FAST);
     let program = Program::start(BINARY, folders[0].path(), &arguments);
     broker.restart();
-    // The broker is there, and nobody answers for shadows on it.
-    eventually("the log says so", || async {
+    // The broker runs without a shadow service.
+    eventually("the missing shadow service is logged", || async {
         program
             .log()
             .contains("no shadow service answers")
@@ -121,7 +122,7 @@ async fn a_broker_that_is_not_there_is_named_and_found_when_it_comes() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named_before_anything_starts() {
+fn unusable_files_are_refused_at_start_up() {
     let folder = TempDir::new().expect("a folder");
     let run = |command: &str, arguments: &[&str]| {
         let output = Command::new(BINARY)
@@ -130,9 +131,9 @@ fn files_that_cannot_be_used_are_named_before_anything_starts() {
             .args(arguments)
             .output()
             .expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{arguments:?}");
-        said
+        printed
     };
     let key = folder.path().join("lock.key").display().to_string();
     std::fs::write(&key, "no key").expect("written");
@@ -157,12 +158,12 @@ fn files_that_cannot_be_used_are_named_before_anything_starts() {
     assert!(taken.contains("leave user and password out"), "{taken}");
 }
 
-/// Options by their names.
+/// Names and values of options.
 type Options<'a> = Vec<(&'a str, &'a str)>;
 
-/// The program, run by a user who may not read everything: as root nothing is forbidden.
+/// A command that runs the program as an unprivileged user, because root may read every file.
 fn unprivileged(folder: &Path) -> Command {
-    // Another user may have no way to where the program was built.
+    // The user may not have access to the build folder.
     let program = folder.join("keywright");
     crate::settings_files::copy_program(&program);
     let mut command = Command::new(program);
@@ -174,7 +175,7 @@ fn unprivileged(folder: &Path) -> Command {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2() {
+fn an_unreadable_file_is_refused_with_its_path_and_exit_code_2() {
     let certificates = Certificates::new();
     let folder = TempDir::new().expect("a folder");
     let mode = |path: &Path, mode| {
@@ -202,8 +203,8 @@ fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2()
             program.arg(format!("--{prefix}-{option}")).arg(value);
         }
         let output = program.output().expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), said)
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), printed)
     };
     let cases: [(&str, Options<'_>, &str); 6] = [
         (&other, vec![("ca", &other)], "Permission denied"),
@@ -227,7 +228,7 @@ fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2()
             vec![("certificate", "/nowhere/client.pem"), ("key", &key)],
             "No such file",
         ),
-        // Both can be read, and are not of one pair.
+        // Both are readable, but the key does not belong to the certificate.
         (
             &key,
             vec![("certificate", &ca), ("key", &key)],
@@ -236,69 +237,69 @@ fn a_file_that_may_not_be_read_is_named_with_permission_denied_and_exit_code_2()
     ];
     for (path, files, why) in cases {
         let check = ["check-config", "--shadow", "mqtt", "--mqtt-broker", broker];
-        let (code, said) = run(&check, "mqtt", &files);
-        assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains(path) && said.contains(why), "{said}");
-        let (code, said) = run(&["shadow", "--broker", broker], "broker", &files);
-        assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains(path) && said.contains(why), "{said}");
+        let (code, printed) = run(&check, "mqtt", &files);
+        assert_eq!(code, Some(2), "{printed}");
+        assert!(printed.contains(path) && printed.contains(why), "{printed}");
+        let (code, printed) = run(&["shadow", "--broker", broker], "broker", &files);
+        assert_eq!(code, Some(2), "{printed}");
+        assert!(printed.contains(path) && printed.contains(why), "{printed}");
         let serve = ["serve", "--listen", "127.0.0.1:0"];
         let serve = [&serve[..], &check[1..]].concat();
-        let (code, said) = run(&serve, "mqtt", &files);
-        assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains(path) && said.contains(why), "{said}");
+        let (code, printed) = run(&serve, "mqtt", &files);
+        assert_eq!(code, Some(2), "{printed}");
+        assert!(printed.contains(path) && printed.contains(why), "{printed}");
     }
     let good = [("ca", &*ca), ("certificate", &certificate), ("key", &key)];
     let check = ["check-config", "--shadow", "mqtt", "--mqtt-broker", broker];
-    let (code, said) = run(&check, "mqtt", &good);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = run(&check, "mqtt", &good);
+    assert_eq!(code, Some(0), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_shadow_service_on_a_broker_refuses_to_start() {
-    let world = OnBroker::start(&QUICK, &[]).await;
+    let harness = BrokerHarness::start(&FAST_LOCKS, &[]).await;
     let folder = TempDir::new().expect("a folder");
     let output = Command::new(BINARY)
         .args([
             "shadow",
             "--broker",
-            &world.broker.url().to_string(),
+            &harness.broker.url().to_string(),
             "--data",
         ])
         .arg(folder.path())
         .output()
         .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("another shadow service"), "{said}");
-    let answer = world.write(LOCK, "my-key", 2, 20).await;
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("another shadow service"), "{printed}");
+    let answer = harness.write(LOCK, "my-key", 2, 20).await;
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disordered_repeated_and_late_messages_change_nothing() {
+async fn reordered_and_repeated_messages_count_once() {
     let disorder = [
         "--behaviour",
         "all:latency=0s,twice",
         "--disorder",
         "shuffle=80,repeat=0.5,seed=3",
     ];
-    let world = OnBroker::start(&disorder, &[]).await;
-    let names = world.confirmed_writes(10).await.names(LOCK).await;
+    let harness = BrokerHarness::start(&disorder, &[]).await;
+    let names = harness.confirmed_writes(10).await.names(LOCK).await;
     let confirmed = names.iter().filter(|name| **name == "KeyWriteConfirmed");
     assert_eq!(confirmed.count(), 10, "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_may_answer_several_writes_in_one_update() {
-    let world = OnBroker::start_on(Mosquitto::start(), None, "shadow", &[], &[]).await;
+async fn one_update_may_report_several_results() {
+    let harness = BrokerHarness::start_on(Mosquitto::start(), None, "shadow", &[], &[]).await;
     let writes = [
-        world.write(LOCK, "one", 1, 0).await.write_id(),
-        world.write(LOCK, "two", 2, 0).await.write_id(),
-        world.write(LOCK, "three", 3, 0).await.write_id(),
+        harness.write(LOCK, "one", 1, 0).await.write_id(),
+        harness.write(LOCK, "two", 2, 0).await.write_id(),
+        harness.write(LOCK, "three", 3, 0).await.write_id(),
     ];
     let [first, second, third] = &writes;
-    let answer = json!({ "state": {
+    let report = json!({ "state": {
         "desired": { "writeKey": { first: null, second: null, third: null } },
         "reported": { "writeKeyResult": {
             first: { "status": "SUCCEEDED", "keyIndexNumber": 1 },
@@ -307,23 +308,23 @@ async fn a_lock_may_answer_several_writes_in_one_update() {
         } },
     } });
     let topic = format!("$aws/things/demo-lock-{LOCK}/shadow/name/keys/update");
-    world.broker.publish(&topic, &answer.to_string(), false);
+    harness.broker.publish(&topic, &report.to_string(), false);
     for (write, state) in [
         (first, "SUCCEEDED"),
         (second, "SUCCEEDED"),
         (third, "FAILED"),
     ] {
-        world.until(write, state).await;
+        harness.wait_for_state(write, state).await;
     }
-    assert_eq!(world.status(LOCK, third).await["reason"], "DeviceError");
-    let books = world.books().await;
-    let balanced = books.check_at_rest(&[LOCK]).await;
-    balanced.expect("the books balance");
+    assert_eq!(harness.status(LOCK, third).await["reason"], "DeviceError");
+    let store = harness.store().await;
+    let checked = store.check_at_rest(&[LOCK]).await;
+    checked.expect("the invariants hold");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_that_comes_in_several_ways_counts_once() {
-    let ways = [
+async fn a_report_over_several_adapters_counts_once() {
+    let adapters = [
         "--reports",
         "mqtt",
         "--reports",
@@ -331,8 +332,9 @@ async fn a_report_that_comes_in_several_ways_counts_once() {
         "--poll-every",
         "50ms",
     ];
-    let world = OnBroker::start(&["--behaviour", "all:latency=120ms,twice"], &ways).await;
-    let names = world.confirmed_writes(5).await.names(LOCK).await;
+    let harness =
+        BrokerHarness::start(&["--behaviour", "all:latency=120ms,twice"], &adapters).await;
+    let names = harness.confirmed_writes(5).await.names(LOCK).await;
     assert_eq!(
         names.len(),
         10,

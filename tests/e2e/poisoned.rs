@@ -1,4 +1,4 @@
-//! One lock that answers each delta with another change, and all others beside it.
+//! A faulty lock that answers each delta with another change, and the other locks beside it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,21 +19,21 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
-/// The thing of the lock that goes wrong, lock 1001 of the demo.
-const POISONED: &str = "demo-lock-1001";
-const POISONED_LOCK: u64 = 1001;
+/// The thing of the faulty lock, demo lock 1001.
+const FAULTY_THING: &str = "demo-lock-1001";
+const FAULTY_LOCK: u64 = 1001;
 
 /// The client id of the shadow service.
 const SERVICE: &str = "keywright-shadow";
 
-/// The entries that it answers: each answer makes a delta of all of them, so that its messages become more and more.
+/// The number of entries that it answers. Each answer causes a delta with all of them, so that its messages multiply.
 const ENTRIES: usize = 4;
 
 fn topic(suffix: &str) -> String {
-    format!("$aws/things/{POISONED}/shadow/name/keys/{suffix}")
+    format!("$aws/things/{FAULTY_THING}/shadow/name/keys/{suffix}")
 }
 
-/// The answer of a lock whose JSON library writes `{}` where `null` belongs: the entry stays.
+/// The answer of a lock whose JSON library writes `{}` instead of `null`, so that the entry stays.
 fn answer(entry: &str) -> Vec<u8> {
     let body = json!({ "state": {
         "desired": { "writeKey": { entry: {} } },
@@ -42,12 +42,12 @@ fn answer(entry: &str) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-struct Poisoned {
+struct FaultyLock {
     connection: Arc<OnceLock<Connection>>,
     deltas: Arc<AtomicU64>,
 }
 
-impl Handler for Poisoned {
+impl Handler for FaultyLock {
     fn up(&mut self, _: u64) {}
 
     fn down(&mut self, _: u64, _: &str) {}
@@ -58,37 +58,37 @@ impl Handler for Poisoned {
         if let (Some(connection), Some(entries)) = (self.connection.get(), entries) {
             self.deltas.fetch_add(1, Ordering::Relaxed);
             for entry in entries.keys() {
-                // Like a device, it sends no more than its queue takes.
+                // Like a device, it drops messages when its queue is full.
                 let _ = connection.try_publish(&topic("update"), QoS::AtLeastOnce, answer(entry));
             }
         }
     }
 }
 
-/// Starts the lock that goes wrong; the number says how many deltas it has answered.
-async fn start_poisoned(broker: &Broker) -> (Session, Arc<AtomicU64>) {
-    let (used, deltas) = (Arc::new(OnceLock::new()), Arc::default());
-    let handler = Poisoned {
-        connection: Arc::clone(&used),
+/// Starts the faulty lock. The counter is the number of deltas that it has answered.
+async fn start_faulty_lock(broker: &Broker) -> (Session, Arc<AtomicU64>) {
+    let (shared, deltas) = (Arc::new(OnceLock::new()), Arc::default());
+    let handler = FaultyLock {
+        connection: Arc::clone(&shared),
         deltas: Arc::clone(&deltas),
     };
     let options = SessionOptions {
-        client_id: POISONED.into(),
+        client_id: FAULTY_THING.into(),
         filters: vec![topic("update/delta")],
         persistent: false,
         manual_acks: false,
     };
-    let started = Session::start(broker.clone(), options, handler);
-    let connected = started.connection_within(Duration::from_secs(30)).await;
+    let session = Session::start(broker.clone(), options, handler);
+    let connected = session.connection_within(Duration::from_secs(30)).await;
     let connection = connected.expect("connected");
-    let connection = used.get_or_init(|| connection);
+    let connection = shared.get_or_init(|| connection);
     let entries = (0..ENTRIES).map(|n| (format!("entry-{n}"), json!({ "seq": n })));
     let entries: serde_json::Map<_, _> = entries.collect();
     let body = json!({ "state": { "desired": { "writeKey": entries } } }).to_string();
     let update = topic("update");
     let sent = connection.publish(&update, QoS::AtLeastOnce, body.into());
     sent.await.expect("sent");
-    (started, deltas)
+    (session, deltas)
 }
 
 async fn write_and_wait(program: &Program, lock: u64, key: &str) {
@@ -103,9 +103,9 @@ async fn write_and_wait(program: &Program, lock: u64, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_answers_each_delta_with_another_change_stops_no_other() {
+async fn a_lock_that_answers_each_delta_with_a_change_does_not_disturb_others() {
     let broker = Mosquitto::start_with_defaults();
-    let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
+    let broker_address = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
     let url = broker.url().to_string();
     let [shadow_folder, folder, lock_folder] = [(); 3].map(|()| TempDir::new().expect("a folder"));
     let start_shadows =
@@ -124,20 +124,20 @@ async fn a_lock_that_answers_each_delta_with_another_change_stops_no_other() {
     let keys = ShadowName::Named("keys".into());
     let mut locks = VirtualLocks::open(
         &lock_folder.path().join("locks.sqlite"),
-        LockShadows::Broker(at.clone(), keys),
+        LockShadows::Broker(broker_address.clone(), keys),
         clock,
         None,
     )
     .expect("the locks' memory");
     locks.add(&format!("demo-lock-{LOCK}"), Behaviour::default());
 
-    let (poisoned, deltas) = start_poisoned(&at).await;
+    let (faulty_lock, deltas) = start_faulty_lock(&broker_address).await;
     let mut accepted = 0;
     for n in 0..20 {
         write_and_wait(&program, LOCK, &format!("beside-{n}")).await;
-        // The server writes to the lock that goes wrong, too.
-        let body = json!({ "keyUuid": format!("poisoned-{n}"), "keyIndexNumber": 2 });
-        let answer = program.write_key(POISONED_LOCK, &body).send().await;
+        // The server also writes to the faulty lock.
+        let body = json!({ "keyUuid": format!("faulty-{n}"), "keyIndexNumber": 2 });
+        let answer = program.write_key(FAULTY_LOCK, &body).send().await;
         assert!([200, 502, 503, 504].contains(&answer.status), "{answer:?}");
         accepted += u32::from(answer.status == 200);
         let ready = program.request("GET", "/readyz").send().await;
@@ -145,58 +145,59 @@ async fn a_lock_that_answers_each_delta_with_another_change_stops_no_other() {
     }
     assert!(
         accepted > 0,
-        "the server reaches the shadow beside that lock"
+        "the server can write to the faulty lock's shadow"
     );
-    eventually("it has gone wrong for long", || async {
+    eventually("the faulty lock has answered many deltas", || async {
         (deltas.load(Ordering::Relaxed) > 300).then_some(())
     })
     .await;
-    write_and_wait(&program, LOCK, "after-all").await;
+    write_and_wait(&program, LOCK, "after-the-flood").await;
     let ready = program.request("GET", "/readyz").send().await;
     assert_eq!(ready.status, 200, "{ready:?}");
-    drop(poisoned);
+    drop(faulty_lock);
     let log = shadows.log();
     let too_many = "too many requests for the shadows of this thing";
-    let named = |line: &str| line.contains(too_many) && line.contains(POISONED);
+    let named = |line: &str| line.contains(too_many) && line.contains(FAULTY_THING);
     assert!(log.lines().any(named), "{log}");
     let connected = |line: &&str| line.contains("MQTT: connected") && line.contains(SERVICE);
     assert_eq!(log.lines().filter(connected).count(), 1, "{log}");
 
-    // What such a lock leaves for a service that is away is taken off the broker once, and is not given again.
+    // A backlog that such a lock leaves for a stopped service is delivered once, and not redelivered.
     shadows.kill();
     let other = "$aws/things/another-thing/shadow/name/keys/update";
-    let (left, mut answers) = client(&at, "another", &[&format!("{other}/accepted")]).await;
-    let left = left.connection().expect("connected");
+    let (publisher, mut answers) =
+        client(&broker_address, "another", &[&format!("{other}/accepted")]).await;
+    let publisher = publisher.connection().expect("connected");
     let update = topic("update");
     for _ in 0..800 {
-        let sent = left.publish(&update, QoS::AtLeastOnce, answer("entry-0").into());
+        let sent = publisher.publish(&update, QoS::AtLeastOnce, answer("entry-0").into());
         sent.await.expect("sent");
     }
     let shadows = start_shadows();
     eventually("it is ready again", is_ready).await;
     write_and_wait(&program, LOCK, "after-the-backlog").await;
-    // The broker delivers these after the backlog, and leaves at most 20 unacknowledged before each. The requests of one
-    // thing are done one after the other, so that after some of these nothing of the backlog is left.
+    // The broker delivers these after the backlog, with at most 20 unacknowledged messages. The service processes the
+    // requests of one thing in order, so that the backlog is done after some of these.
     for n in 0..40 {
         let body = json!({ "state": { "reported": { "n": n } } }).to_string();
-        let sent = left.publish(other, QoS::AtLeastOnce, body.into());
+        let sent = publisher.publish(other, QoS::AtLeastOnce, body.into());
         sent.await.expect("sent");
         let answer = tokio::time::timeout(Duration::from_secs(60), answers.recv()).await;
         assert!(answer.expect("it is answered").is_some());
     }
     shadows.kill();
-    let (service, mut heard) = client(&at, SERVICE, &["sentinel"]).await;
+    let (service, mut received) = client(&broker_address, SERVICE, &["sentinel"]).await;
     let service = service.connection().expect("connected");
     let sent = service.publish("sentinel", QoS::AtLeastOnce, "x".into());
     sent.await.expect("sent");
-    let first = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await;
+    let first = tokio::time::timeout(Duration::from_secs(20), received.recv()).await;
     assert_eq!(first.expect("it arrives").as_deref(), Some("sentinel"));
 }
 
-/// Hands on the topics of what the broker keeps until it is delivered.
-struct Kept(UnboundedSender<String>);
+/// Forwards the topics of QoS 1 messages.
+struct TopicForwarder(UnboundedSender<String>);
 
-impl Handler for Kept {
+impl Handler for TopicForwarder {
     fn up(&mut self, _: u64) {}
 
     fn down(&mut self, _: u64, _: &str) {}
@@ -208,17 +209,21 @@ impl Handler for Kept {
     }
 }
 
-/// A client of this id that is connected, with what the broker keeps for it.
-async fn client(at: &Broker, id: &str, filters: &[&str]) -> (Session, UnboundedReceiver<String>) {
-    let (tell, heard) = unbounded_channel();
+/// Connects a client with this id and a persistent session. Returns it with the topics that it receives.
+async fn client(
+    broker: &Broker,
+    id: &str,
+    filters: &[&str],
+) -> (Session, UnboundedReceiver<String>) {
+    let (tx, rx) = unbounded_channel();
     let options = SessionOptions {
         client_id: id.into(),
         filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
         persistent: true,
         manual_acks: false,
     };
-    let session = Session::start(at.clone(), options, Kept(tell));
+    let session = Session::start(broker.clone(), options, TopicForwarder(tx));
     let connected = session.connection_within(Duration::from_secs(30)).await;
     connected.expect("connected");
-    (session, heard)
+    (session, rx)
 }

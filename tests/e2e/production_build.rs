@@ -1,4 +1,4 @@
-//! The program without the feature `sandbox`: nothing for trials is in it, and it serves production settings.
+//! A build without the feature `sandbox`: it links nothing of the sandbox, and runs with production settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,12 +24,12 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The program, built once for all tests of this module.
+/// The path of the program, built once for all tests of this module.
 fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let said = cargo(&["build", "--bin", "keywright", "--message-format", "json"]);
-        let messages = said
+        let printed = cargo(&["build", "--bin", "keywright", "--message-format", "json"]);
+        let messages = printed
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut executables = messages.filter_map(|message| {
@@ -37,15 +37,15 @@ fn binary() -> &'static Path {
             Some(PathBuf::from(executable))
         });
         let executable = executables.next_back().expect("a program");
-        // The next build of another test may take its place.
-        let kept = executable.with_file_name("keywright-without-sandbox");
-        std::fs::copy(&executable, &kept).expect("copied");
-        kept
+        // Another build may overwrite the executable.
+        let copy = executable.with_file_name("keywright-without-sandbox");
+        std::fs::copy(&executable, &copy).expect("copied");
+        copy
     })
 }
 
 #[test]
-fn neither_virtual_locks_nor_the_demo_world_nor_faults_are_linked() {
+fn virtual_locks_demo_data_and_faults_are_not_linked() {
     let tree = cargo(&[
         "tree", "--edges", "normal", "--prefix", "none", "--format", "{p} {f}",
     ]);
@@ -65,7 +65,7 @@ fn neither_virtual_locks_nor_the_demo_world_nor_faults_are_linked() {
         let bytes = std::fs::read(path).expect("the program is read");
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let (program, usual) = (read(binary()), read(Path::new(crate::harness::BINARY)));
+    let (program, default_build) = (read(binary()), read(Path::new(crate::harness::BINARY)));
     for text in [
         "FaultyShadow",
         "FaultyLockRepo",
@@ -75,18 +75,18 @@ fn neither_virtual_locks_nor_the_demo_world_nor_faults_are_linked() {
         "sandbox.keywright.invalid",
     ] {
         assert!(
-            usual.contains(text),
-            "{text} cannot be found in the usual program either"
+            default_build.contains(text),
+            "{text} is not even in the default build"
         );
         assert!(!program.contains(text), "{text}");
     }
 }
 
 #[test]
-fn settings_of_the_sandbox_are_unknown() {
+fn sandbox_settings_are_refused() {
     let folder = TempDir::new().expect("a folder");
     let binary = binary().to_str().expect("a path");
-    for (arguments, says) in [
+    for (arguments, message_part) in [
         (vec!["--sandbox", "on"], "feature sandbox"),
         (
             vec!["--sandbox", "off", "--faults", "put@1=refuse"],
@@ -96,12 +96,12 @@ fn settings_of_the_sandbox_are_unknown() {
     ] {
         let (code, text) = Program::fail(binary, folder.path(), &arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {text}");
-        assert!(text.contains(says), "{arguments:?}: {text}");
+        assert!(text.contains(message_part), "{arguments:?}: {text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn production_settings_are_served() {
+async fn a_server_with_production_settings_accepts_writes() {
     let binary = binary().to_str().expect("a path");
     let broker = Mosquitto::start();
     let url = broker.url().to_string();
@@ -139,7 +139,7 @@ async fn production_settings_are_served() {
     command(&lock);
     let key = command(&["api-key", "issue", "acme"]);
     let program = Program::start_in(binary, data, data, &[]);
-    crate::harness::eventually("it is ready", || async {
+    crate::harness::eventually("the server is ready", || async {
         (program.request("GET", "/readyz").send().await.status == 200).then_some(())
     })
     .await;

@@ -1,25 +1,25 @@
-//! The siblings of WriteKey: what is shown of a lock, and taking a write back.
+//! Routes beside WriteKey: details and events of a lock, status and withdrawal of a write, health checks.
 
 use serde_json::{Value, json};
 
-use crate::harness::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 use keywright_tests::Answer;
 
-async fn withdraw(world: &World, id: &str) -> Answer {
+async fn withdraw(harness: &Harness, id: &str) -> Answer {
     let path = format!("/locks/{LOCK}/writes/{id}");
-    let request = world
+    let request = harness
         .program
         .request("DELETE", &path)
-        .bearer(&world.program.token);
+        .bearer(&harness.program.token);
     request.send().await
 }
 
 #[tokio::test]
-async fn details_are_the_fold_of_the_events() {
-    let world = World::new(&[]);
-    let id = world.write("k", Some(2)).await.write_id();
-    world.until(&id, "SUCCEEDED").await;
-    let answer = world.program.get("/locks/123/details").send().await;
+async fn details_show_the_current_state_of_the_lock() {
+    let harness = Harness::new(&[]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    let answer = harness.program.get("/locks/123/details").send().await;
     let timestamp = answer.body["timestamp"].clone();
     assert_eq!(
         answer.body,
@@ -33,23 +33,23 @@ async fn details_are_the_fold_of_the_events() {
 }
 
 #[tokio::test]
-async fn a_confirmed_key_lets_nobody_in() {
-    let world = World::new(&[]);
-    // The key is named like a user, and still is none.
-    let id = world.write("another-user", Some(2)).await.write_id();
-    world.until(&id, "SUCCEEDED").await;
-    let keys = world.program.get("/locks/123/details").send().await.body["keys"].clone();
+async fn a_confirmed_key_grants_no_access() {
+    let harness = Harness::new(&[]);
+    // The key has the name of a user, but does not belong to one.
+    let id = harness.write("another-user", Some(2)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    let keys = harness.program.get("/locks/123/details").send().await.body["keys"].clone();
     assert_eq!(keys[0].get("userId"), None);
 }
 
 #[tokio::test]
 async fn events_come_in_pages_of_ten() {
-    let world = World::silent();
+    let harness = Harness::silent();
     for n in 0..10 {
-        assert_eq!(world.write(&format!("k{n}"), Some(n)).await.status, 200);
+        assert_eq!(harness.write(&format!("k{n}"), Some(n)).await.status, 200);
     }
     let page = |query: &str| {
-        let request = world.program.get(&format!("/locks/123/events{query}"));
+        let request = harness.program.get(&format!("/locks/123/events{query}"));
         async { request.send().await.body }
     };
     let first = page("?page=1").await;
@@ -97,10 +97,10 @@ async fn events_come_in_pages_of_ten() {
 }
 
 #[tokio::test]
-async fn a_write_shows_where_it_stands() {
-    let world = World::silent();
-    let id = world.write("k", Some(2)).await.write_id();
-    let status = world.status(&id).await;
+async fn a_write_shows_its_state() {
+    let harness = Harness::silent();
+    let id = harness.write("k", Some(2)).await.write_id();
+    let status = harness.status(&id).await;
     let (requested, expires) = (status["requestedAt"].clone(), status["expiresAt"].clone());
     assert_eq!(
         status,
@@ -112,10 +112,10 @@ async fn a_write_shows_where_it_stands() {
 }
 
 #[tokio::test]
-async fn a_failed_write_shows_its_reason_and_what_to_do() {
-    let world = World::new(&["--behaviour", "123:fail=DeviceBusy"]);
-    let id = world.write("k", None).await.write_id();
-    let status = world.until(&id, "FAILED").await;
+async fn a_failed_write_shows_its_reason_and_advice_on_retries() {
+    let harness = Harness::new(&["--behaviour", "123:fail=DeviceBusy"]);
+    let id = harness.write("k", None).await.write_id();
+    let status = harness.wait_for_state(&id, "FAILED").await;
     assert_eq!(
         (&status["reason"], &status["retry"]),
         (&json!("DeviceBusy"), &json!("retry-after"))
@@ -124,65 +124,65 @@ async fn a_failed_write_shows_its_reason_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_open_write_can_be_taken_back() {
-    let world = World::silent();
-    let id = world.write("k", Some(2)).await.write_id();
-    let answer = withdraw(&world, &id).await;
+async fn an_open_write_can_be_withdrawn() {
+    let harness = Harness::silent();
+    let id = harness.write("k", Some(2)).await.write_id();
+    let answer = withdraw(&harness, &id).await;
     assert_eq!(
         (answer.status, &answer.body["state"]),
         (200, &json!("WITHDRAWN"))
     );
-    let books = world.balanced().await;
+    let store = harness.consistent_store().await;
     assert_eq!(
-        books.names(LOCK).await,
+        store.names(LOCK).await,
         ["KeyWriteRequested", "KeyWriteWithdrawn"]
     );
-    assert!(books.shadow(LOCK).expect("a shadow").entries.is_empty());
-    let again = withdraw(&world, &id).await;
+    assert!(store.shadow(LOCK).expect("a shadow").entries.is_empty());
+    let again = withdraw(&harness, &id).await;
     assert_eq!(
         (again.status, &again.body),
         (200, &answer.body),
-        "asked again"
+        "a repeated withdrawal gets the same answer"
     );
     assert_eq!(
-        world.books().await.names(LOCK).await.len(),
+        harness.store().await.names(LOCK).await.len(),
         2,
-        "recorded once"
+        "the withdrawal is recorded once"
     );
 }
 
 #[tokio::test]
-async fn a_settled_write_cannot_be_taken_back() {
-    let world = World::new(&[]);
-    let id = world.write("k", Some(2)).await.write_id();
-    world.until(&id, "SUCCEEDED").await;
-    let before = world.books().await.dump();
-    let refused = withdraw(&world, &id).await;
+async fn a_settled_write_cannot_be_withdrawn() {
+    let harness = Harness::new(&[]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    let before = harness.store().await.dump();
+    let refused = withdraw(&harness, &id).await;
     assert_eq!(refused.status, 409);
     let message = refused.body["message"].as_str().expect("a message");
     assert!(message.contains("SUCCEEDED"), "{message}");
-    assert_eq!(world.books().await.dump(), before);
-    let unknown = withdraw(&world, "01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f").await;
+    assert_eq!(harness.store().await.dump(), before);
+    let unknown = withdraw(&harness, "01997c1e-6a2b-7c3d-8e4f-5a6b7c8d9e0f").await;
     assert_eq!(unknown.status, 404);
 }
 
 #[tokio::test]
 async fn a_withdrawal_that_the_shadow_refuses_is_a_502_and_changes_nothing() {
     // The first update creates the shadow, the second puts the entry.
-    let world = World::new(&["--virtual-locks", "off", "--faults", "update@3=refuse"]);
-    let id = world.write("k", Some(2)).await.write_id();
-    let answer = withdraw(&world, &id).await;
+    let harness = Harness::new(&["--virtual-locks", "off", "--faults", "update@3=refuse"]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    let answer = withdraw(&harness, &id).await;
     assert_eq!(answer.status, 502, "{answer:?}");
-    assert_eq!(world.status(&id).await["state"], "SENT");
-    world.balanced().await;
+    assert_eq!(harness.status(&id).await["state"], "SENT");
+    harness.consistent_store().await;
 }
 
 #[tokio::test]
-async fn the_service_says_whether_it_is_there() {
-    let world = World::silent();
+async fn health_checks_answer_get_and_head() {
+    let harness = Harness::silent();
     for path in ["/healthz", "/readyz"] {
         for method in ["GET", "HEAD"] {
-            let answer = world.program.request(method, path).send().await;
+            let answer = harness.program.request(method, path).send().await;
             assert_eq!(answer.status, 200, "{method} {path}");
         }
     }

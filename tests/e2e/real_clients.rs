@@ -1,4 +1,4 @@
-//! Clients that others wrote, unchanged: boto3, and the AWS IoT Device SDK as a lock.
+//! Unmodified clients of AWS IoT: boto3 against the REST service, and the AWS IoT Device SDK as a lock.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,8 +8,8 @@ use keywright_tests::Shadows;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::broker_harness::BrokerHarness;
 use crate::harness::{BINARY, LOCK};
-use crate::on_broker::OnBroker;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -25,7 +25,7 @@ fn python(script: &str) -> Command {
 }
 
 #[test]
-fn boto3_is_content_with_our_rest_service() {
+fn boto3_works_with_the_rest_service() {
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let rest = ["--rest", "127.0.0.1:0"];
     let shadows = Shadows::start(BINARY, "shadow", folders[0].path(), &rest);
@@ -51,7 +51,7 @@ fn boto3_is_content_with_our_rest_service() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(String::from_utf8_lossy(&output.stdout).contains("boto3 is content"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("all boto3 checks passed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,11 +60,11 @@ async fn the_aws_iot_device_sdk_as_a_lock_gets_its_writes_confirmed() {
     let broker = Mosquitto::start_tls(&certificates);
     let port = broker.port().to_string();
     let files = ["ca.pem", "client.pem", "client.key"].map(|name| certificates.path(name));
-    let world = OnBroker::start_on(broker, Some(certificates), "shadow", &[], &[]).await;
-    // The first write waits for a lock that is not there yet, the second finds it online.
-    let early = world.write(LOCK, "early-key", 1, 0).await;
+    let harness = BrokerHarness::start_on(broker, Some(certificates), "shadow", &[], &[]).await;
+    // The lock is offline during the first write and online during the second.
+    let early = harness.write(LOCK, "early-key", 1, 0).await;
     assert_eq!(early.status, 200, "{early:?}");
-    let memory = world.folder.path().join("lock.json");
+    let memory = harness.folder.path().join("lock.json");
     let thing = format!("demo-lock-{LOCK}");
     let mut lock = python("examples/lock/lock.py")
         .args([
@@ -86,11 +86,11 @@ async fn the_aws_iot_device_sdk_as_a_lock_gets_its_writes_confirmed() {
         .stdout(Stdio::null())
         .spawn()
         .expect("Python runs");
-    world.until(&early.write_id(), "SUCCEEDED").await;
-    let answer = world.write(LOCK, "my-key", 2, 20).await;
+    harness.wait_for_state(&early.write_id(), "SUCCEEDED").await;
+    let answer = harness.write(LOCK, "my-key", 2, 20).await;
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
-    // A key that the lock holds already stays where it is, if no slot is named.
-    let again = world
+    // Without a key index, a key that the lock already has keeps its slot.
+    let again = harness
         .program
         .write_key(LOCK, &json!({ "keyUuid": "my-key" }));
     let again = again.header("Prefer", "wait=20").send().await;

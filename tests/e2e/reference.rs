@@ -1,4 +1,4 @@
-//! The OpenAPI document, the page that is made from it, and clients in five languages.
+//! The OpenAPI document, the reference page, and the example clients in five languages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,25 +6,25 @@ use std::process::Command;
 use keywright_domain::model::{FailureReason, LockEvent, Retry, WriteState};
 use serde_json::{Value, json};
 
-use crate::harness::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-async fn document(world: &World) -> Value {
-    let answer = world.program.request("GET", "/openapi.json").send().await;
+async fn document(harness: &Harness) -> Value {
+    let answer = harness.program.request("GET", "/openapi.json").send().await;
     assert_eq!(answer.header("content-type"), Some("application/json"));
     answer.body
 }
 
 #[tokio::test]
-async fn the_document_names_what_is_served_and_how_to_get_in() {
-    let world = World::silent();
-    let document = document(&world).await;
+async fn the_document_lists_all_operations_and_their_credentials() {
+    let harness = Harness::silent();
+    let document = document(&harness).await;
     assert_eq!(document["openapi"], "3.1.0");
     let server = &document["servers"][0]["variables"]["server"]["default"];
-    assert_eq!(*server, format!("http://{}", world.program.address));
+    assert_eq!(*server, format!("http://{}", harness.program.address));
     let schemes = document["components"]["securitySchemes"]
         .as_object()
         .expect("schemes");
@@ -40,15 +40,15 @@ async fn the_document_names_what_is_served_and_how_to_get_in() {
     for (path, item) in document["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("operations") {
             let path = path.replace("{id}", "123").replace("{writeId}", "none");
-            let answer = world
+            let answer = harness
                 .program
                 .request(&method.to_uppercase(), &path)
                 .send()
                 .await;
-            let open = operation.get("security") == Some(&json!([]));
+            let is_public = operation.get("security") == Some(&json!([]));
             assert_eq!(
                 answer.status,
-                if open { 200 } else { 401 },
+                if is_public { 200 } else { 401 },
                 "{method} {path}"
             );
             operations += 1;
@@ -57,7 +57,7 @@ async fn the_document_names_what_is_served_and_how_to_get_in() {
     assert_eq!(operations, 9);
 }
 
-/// What has no description, by its place in the document.
+/// Collects the paths of all elements without a description.
 fn undescribed(value: &Value, place: &str, found: &mut Vec<String>) {
     let named = |kind: &str| place.rsplit('/').nth(1) == Some(kind);
     let is_described = [
@@ -80,7 +80,7 @@ fn undescribed(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                // Examples hold what is answered.
+                // Examples contain answers, which need no description.
                 if name != "examples" && name != "value" {
                     undescribed(member, &format!("{place}/{name}"), found);
                 }
@@ -96,9 +96,9 @@ fn undescribed(value: &Value, place: &str, found: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn the_document_describes_and_types_what_is_answered() {
-    let world = World::silent();
-    let document = document(&world).await;
+async fn the_document_describes_and_types_the_answers() {
+    let harness = Harness::silent();
+    let document = document(&harness).await;
     let mut without_description = Vec::new();
     undescribed(&document, "", &mut without_description);
     assert_eq!(without_description, [""; 0]);
@@ -136,11 +136,11 @@ async fn the_document_describes_and_types_what_is_answered() {
     }
 }
 
-/// Where reports may be posted, the document says how, and with which credential.
+/// With `--reports http`, the document has the route for reports and its credential.
 #[tokio::test]
-async fn the_document_describes_device_reports_where_they_are_taken() {
+async fn the_document_describes_device_reports_when_they_are_enabled() {
     assert!(
-        document(&World::silent()).await["paths"]
+        document(&Harness::silent()).await["paths"]
             .get("/device-reports")
             .is_none()
     );
@@ -148,20 +148,20 @@ async fn the_document_describes_device_reports_where_they_are_taken() {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "a-secret-of-thirty-two-characters").expect("written");
     let secret = secret.to_str().expect("a path");
-    let world = World::new(&["--reports", "memory,http", "--reports-secret", secret]);
-    let document = document(&world).await;
+    let harness = Harness::new(&["--reports", "memory,http", "--reports-secret", secret]);
+    let document = document(&harness).await;
     let post = &document["paths"]["/device-reports"]["post"];
     assert_eq!(post["security"], json!([{ "ReportsSecret": [] }]));
     assert!(document["components"]["securitySchemes"]["ReportsSecret"].is_object());
-    lint(&world, &document);
+    lint(&harness, &document);
 }
 
-/// Runs Spectral's rules for OpenAPI over the document: no error, no warning, no hint.
-fn lint(world: &World, document: &Value) {
+/// Asserts that Spectral's OpenAPI rules give no error, warning or hint.
+fn lint(harness: &Harness, document: &Value) {
     let program = root().join(".npm/node_modules/.bin/spectral");
-    let file = world.folder.path().join("openapi.json");
+    let file = harness.folder.path().join("openapi.json");
     std::fs::write(&file, document.to_string()).expect("written");
-    let ruleset = world.folder.path().join("spectral.yaml");
+    let ruleset = harness.folder.path().join("spectral.yaml");
     std::fs::write(&ruleset, "extends: spectral:oas\n").expect("written");
     let output = Command::new(&program)
         .args(["lint", "--fail-severity", "hint", "--ruleset"])
@@ -174,13 +174,13 @@ fn lint(world: &World, document: &Value) {
 }
 
 #[tokio::test]
-async fn a_linter_finds_nothing_in_the_document() {
-    let world = World::silent();
-    let document = document(&world).await;
-    lint(&world, &document);
+async fn linters_accept_the_document() {
+    let harness = Harness::silent();
+    let document = document(&harness).await;
+    lint(&harness, &document);
     let validator = root().join(".venv/bin/openapi-spec-validator");
     let output = Command::new(&validator)
-        .arg(world.folder.path().join("openapi.json"))
+        .arg(harness.folder.path().join("openapi.json"))
         .output();
     let output =
         output.unwrap_or_else(|e| panic!("{}: {e}; scripts/test installs it", validator.display()));
@@ -192,9 +192,9 @@ async fn a_linter_finds_nothing_in_the_document() {
 }
 
 #[tokio::test]
-async fn what_the_document_says_of_errors_is_what_is_answered() {
-    let world = World::silent();
-    let document = document(&world).await;
+async fn errors_match_their_examples_in_the_document() {
+    let harness = Harness::silent();
+    let document = document(&harness).await;
     let responses = &document["paths"]["/locks/{id}/WriteKey"]["post"]["responses"];
     let responses = responses.as_object().expect("responses");
     let statuses: Vec<&str> = responses.keys().map(String::as_str).collect();
@@ -206,16 +206,16 @@ async fn what_the_document_says_of_errors_is_what_is_answered() {
         ]
     );
     for request in [
-        world.program.request("POST", "/locks/123/WriteKey"),
-        world.program.write_key(124, &json!({ "keyUuid": "k" })),
-        world.program.write_key(999, &json!({ "keyUuid": "k" })),
-        world
+        harness.program.request("POST", "/locks/123/WriteKey"),
+        harness.program.write_key(124, &json!({ "keyUuid": "k" })),
+        harness.program.write_key(999, &json!({ "keyUuid": "k" })),
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k", "keyIndexNumber": 100 })),
-        world
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k", "x": "x".repeat(5000) })),
-        world
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .without("Content-Type"),
@@ -231,12 +231,12 @@ async fn what_the_document_says_of_errors_is_what_is_answered() {
                 .any(|example| example["value"] == answer.body),
             "{answer:?}"
         );
-        // Other causes of the same status may bring others along.
+        // Other headers depend on the cause of the status.
         for header in ["x-request-id", "www-authenticate"] {
-            let said = response["headers"].get(header).is_some();
+            let documented = response["headers"].get(header).is_some();
             assert_eq!(
                 answer.header(header).is_some(),
-                said,
+                documented,
                 "{header}: {answer:?}"
             );
         }
@@ -244,9 +244,9 @@ async fn what_the_document_says_of_errors_is_what_is_answered() {
 }
 
 #[tokio::test]
-async fn the_page_comes_with_all_it_needs() {
-    let world = World::silent();
-    let page = world.program.request("GET", "/docs").send().await;
+async fn the_page_loads_nothing_from_elsewhere() {
+    let harness = Harness::silent();
+    let page = harness.program.request("GET", "/docs").send().await;
     assert_eq!(
         (page.status, page.header("content-type")),
         (200, Some("text/html; charset=utf-8"))
@@ -260,8 +260,12 @@ async fn the_page_comes_with_all_it_needs() {
         page.header("content-security-policy")
             .is_some_and(|p| p.starts_with("default-src 'self'"))
     );
-    let plain = world.program.request("GET", "/docs/scalar.js").send().await;
-    let packed = world
+    let plain = harness
+        .program
+        .request("GET", "/docs/scalar.js")
+        .send()
+        .await;
+    let packed = harness
         .program
         .request("GET", "/docs/scalar.js")
         .header("Accept-Encoding", "br, gzip");
@@ -287,7 +291,7 @@ async fn the_page_comes_with_all_it_needs() {
     );
 }
 
-/// What runs each client, and Debian's package that has it.
+/// The interpreter of each client with its arguments, the client's file, and the Debian package of the interpreter.
 const CLIENTS: [(&str, &[&str], &str, &str); 5] = [
     ("sh", &[], "curl.sh", "curl"),
     ("python3", &[], "write_key.py", "python3"),
@@ -296,11 +300,11 @@ const CLIENTS: [(&str, &[&str], &str, &str); 5] = [
     ("ruby", &[], "write_key.rb", "ruby"),
 ];
 
-/// The program, where the system has it. Debian's Go 1.19 is not on the path by itself.
-fn found(program: &str) -> PathBuf {
-    let debians = Path::new("/usr/lib/go-1.19/bin").join(program);
-    if debians.exists() {
-        debians
+/// The path of a program. Debian's Go 1.19 is not on the PATH.
+fn program_path(program: &str) -> PathBuf {
+    let debian_go = Path::new("/usr/lib/go-1.19/bin").join(program);
+    if debian_go.exists() {
+        debian_go
     } else {
         program.into()
     }
@@ -308,16 +312,19 @@ fn found(program: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clients_in_five_languages_write_keys() {
-    let world = World::new(&[]);
+    let harness = Harness::new(&[]);
     for (at, (program, arguments, file, package)) in CLIENTS.into_iter().enumerate() {
         let run = |lock: &str| {
-            let mut command = Command::new(found(program));
+            let mut command = Command::new(program_path(program));
             command
                 .args(arguments)
                 .arg(root().join("examples/clients").join(file));
             command.args([lock, file, &at.to_string()]);
-            command.env("KEYWRIGHT_URL", format!("http://{}", world.program.address));
-            command.env("KEYWRIGHT_TOKEN", &world.program.token);
+            command.env(
+                "KEYWRIGHT_URL",
+                format!("http://{}", harness.program.address),
+            );
+            command.env("KEYWRIGHT_TOKEN", &harness.program.token);
             let output = command.output();
             output.unwrap_or_else(|e| panic!("{program}: {e}; scripts/test installs {package}"))
         };
@@ -328,31 +335,31 @@ async fn the_clients_in_five_languages_write_keys() {
         assert_eq!(answer["write"]["state"], "SUCCEEDED", "{file}: {answer}");
         let slot = u64::try_from(at).expect("a slot");
         assert_eq!(
-            world.memory().keys.get(&slot).map(String::as_str),
+            harness.memory().keys.get(&slot).map(String::as_str),
             Some(file)
         );
         let refused = run("124");
         assert!(!refused.status.success(), "{file}: {refused:?}");
-        let said = [refused.stdout, refused.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
+        let printed = [refused.stdout, refused.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
         assert!(
-            said.contains("403") && said.contains("permission"),
-            "{file}: {said}"
+            printed.contains("403") && printed.contains("permission"),
+            "{file}: {printed}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schemathesis_finds_nothing() {
-    let world = World::new(&["--max-failures", "1000000"]);
+async fn schemathesis_finds_no_failure() {
+    let harness = Harness::new(&["--max-failures", "1000000"]);
     let program = root().join(".venv/bin/schemathesis");
-    let url = format!("http://{}", world.program.address);
+    let url = format!("http://{}", harness.program.address);
     for credential in [
-        format!("Authorization: Bearer {}", world.program.token),
-        format!("X-API-Key: {}", world.program.api_key),
+        format!("Authorization: Bearer {}", harness.program.token),
+        format!("X-API-Key: {}", harness.program.api_key),
     ] {
         let mut command = Command::new(&program);
-        command.current_dir(world.folder.path());
+        command.current_dir(harness.folder.path());
         command
             .arg("--config-file")
             .arg(root().join("tests/schemathesis.toml"));
@@ -376,39 +383,39 @@ async fn schemathesis_finds_nothing() {
             "{text}"
         );
     }
-    assert_eq!(world.write("after-all-that", None).await.status, 200);
+    assert_eq!(harness.write("after-schemathesis", None).await.status, 200);
 }
 
-/// A person types a key into the page and sends it, in Chromium.
+/// A user types a key into the page in Chromium and sends it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked() {
-    let world = World::new(&[]);
+async fn the_page_writes_a_typed_key_and_loads_nothing_else() {
+    let harness = Harness::new(&[]);
     let python = root().join(".venv/bin/python");
     let key = format!("typed-{:016x}", fastrand::u64(..));
-    let url = format!("http://{}", world.program.address);
-    let picture = world.folder.path().join("page.png");
+    let url = format!("http://{}", harness.program.address);
+    let picture = harness.folder.path().join("page.png");
     let mut command = Command::new(&python);
     command.arg(root().join("tests/docs_page.py"));
     command
-        .args([url.as_str(), &world.program.token, &key])
+        .args([url.as_str(), &harness.program.token, &key])
         .arg(&picture);
     let output = command.output();
     let output =
         output.unwrap_or_else(|e| panic!("{}: {e}; scripts/test makes it", python.display()));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let used: Value = serde_json::from_str(&text).unwrap_or_else(|_| {
+    let page: Value = serde_json::from_str(&text).unwrap_or_else(|_| {
         panic!(
             "{}; scripts/test installs chromium",
             String::from_utf8_lossy(&output.stderr)
         )
     });
     assert_eq!(
-        (&used["statuses"], &used["errors"]),
+        (&page["statuses"], &page["errors"]),
         (&json!([200, 200]), &json!([])),
-        "{used}"
+        "{page}"
     );
-    // A header that nobody has filled in is not sent: a fixed Idempotency-Key would refuse the second request.
-    for headers in used["headers"].as_array().expect("two requests") {
+    // Empty headers are not sent; a fixed Idempotency-Key would make the second request fail.
+    for headers in page["headers"].as_array().expect("two requests") {
         let headers = headers.as_array().expect("names");
         assert!(headers.contains(&json!("authorization")), "{headers:?}");
         for optional in ["idempotency-key", "prefer", "x-api-key"] {
@@ -416,17 +423,17 @@ async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked(
         }
     }
     assert!(
-        used["shown"]
+        page["shown"]
             .as_str()
             .is_some_and(|s| s.contains("KeyWriteRequested") && s.contains(&key))
     );
-    assert_eq!(used["credentials"], json!(["BearerAuth", "ApiKeyAuth"]));
+    assert_eq!(page["credentials"], json!(["BearerAuth", "ApiKeyAuth"]));
     assert_eq!(
-        used["server"],
+        page["server"],
         url.as_str(),
-        "where requests go stands in a field"
+        "the page shows the server's URL"
     );
-    let languages = used["languages"].as_array().expect("languages");
+    let languages = page["languages"].as_array().expect("languages");
     for language in ["Curl", "Requests", "Fetch", "NewRequest", "net::http"] {
         assert!(
             languages.contains(&json!(language)),
@@ -435,23 +442,23 @@ async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked(
     }
     assert!(
         !languages.contains(&json!("HTTP.jl")),
-        "and no others: {languages:?}"
+        "there are no other languages: {languages:?}"
     );
-    let asked = used["asked"].as_array().expect("requests");
-    let elsewhere: Vec<&Value> = asked
+    let requests = page["asked"].as_array().expect("requests");
+    let elsewhere: Vec<&Value> = requests
         .iter()
-        .filter(|asked| {
-            !asked
+        .filter(|url_of_request| {
+            !url_of_request
                 .as_str()
-                .is_some_and(|asked| asked.starts_with(&format!("{url}/")))
+                .is_some_and(|text| text.starts_with(&format!("{url}/")))
         })
         .collect();
-    assert!(asked.len() >= 4 && elsewhere.is_empty(), "{asked:?}");
+    assert!(requests.len() >= 4 && elsewhere.is_empty(), "{requests:?}");
     assert!(
         picture.metadata().is_ok_and(|m| m.len() > 10_000),
         "a picture was taken"
     );
-    let events = world.program.get("/locks/123/events").send().await.body;
+    let events = harness.program.get("/locks/123/events").send().await.body;
     let written = events["events"]
         .as_array()
         .expect("events")
@@ -464,10 +471,10 @@ async fn a_key_that_is_typed_into_the_page_is_written_and_nothing_else_is_asked(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reference_page_fits_a_phone() {
-    let world = World::silent();
-    let url = format!("http://{}/docs", world.program.address);
-    let views = look_at(&url, world.folder.path());
+async fn the_reference_page_fits_small_screens() {
+    let harness = Harness::silent();
+    let url = format!("http://{}/docs", harness.program.address);
+    let views = screenshots(&url, harness.folder.path());
     assert_eq!(views.len(), 4);
     for view in views {
         let (page, window) = (view["page"].as_u64(), view["window"].as_u64());
@@ -476,8 +483,8 @@ async fn the_reference_page_fits_a_phone() {
     }
 }
 
-/// A page in Chromium at 360 and at 1280 pixels, light and dark.
-pub(crate) fn look_at(url: &str, pictures: &Path) -> Vec<Value> {
+/// Renders a page in Chromium at widths of 360 and 1280 pixels, light and dark. Returns measurements of each view.
+pub(crate) fn screenshots(url: &str, pictures: &Path) -> Vec<Value> {
     let python = root().join(".venv/bin/python");
     let output = Command::new(&python)
         .arg(root().join("tests/page_width.py"))

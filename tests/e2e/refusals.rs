@@ -1,12 +1,12 @@
-//! Every refusal: its status, its shape, its text, and that nothing is recorded and nothing is sent.
+//! Refused requests: status, form and message of each error, and no effect on the store or the shadow.
 
 use serde_json::json;
 
-use crate::harness::{LOCK, World};
+use crate::harness::{Harness, LOCK};
 use keywright_tests::{Answer, Request};
 
-/// One shape for all errors, with nothing else in it.
-fn assert_shape(answer: &Answer, error: &str, reason: Option<&str>) {
+/// Asserts that the answer is an error of the common form, without other members.
+fn assert_error(answer: &Answer, error: &str, reason: Option<&str>) {
     let message = answer.body["message"].as_str().expect("a message");
     let mut expected = json!({
         "success": false, "error": error, "message": message, "code": answer.status
@@ -24,16 +24,16 @@ struct Case {
     request: Request,
     status: u16,
     error: &'static str,
-    /// What the message says, or a part of it.
-    says: &'static str,
+    /// The message, or a part of it.
+    message_part: &'static str,
 }
 
 #[tokio::test]
-async fn each_refusal_says_what_to_change_and_leaves_nothing() {
-    let world = World::silent();
-    // A write and a shadow to compare, and the store's column for the shadow's version.
-    assert_eq!(world.write("first", Some(0)).await.status, 200);
-    let program = &world.program;
+async fn each_refusal_has_a_helpful_message_and_no_effect() {
+    let harness = Harness::silent();
+    // Creates a write and a shadow, which the refusals must not change.
+    assert_eq!(harness.write("first", Some(0)).await.status, 200);
+    let program = &harness.program;
     let write = |lock: &str, body: &str| {
         let request = program.request("POST", &format!("/locks/{lock}/WriteKey"));
         let request = request.bearer(&program.token);
@@ -43,14 +43,14 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
     };
     let get = |path: &str| program.get(path);
     let key = r#"{"keyUuid":"k"}"#;
-    let case = |what, request, status, error, says| Case {
+    let case = |what, request, status, error, message_part| Case {
         what,
         request,
         status,
         error,
-        says,
+        message_part,
     };
-    let bad = |what, request, says| case(what, request, 400, "Bad Request", says);
+    let bad = |what, request, message_part| case(what, request, 400, "Bad Request", message_part);
     let long = "k".repeat(129);
     let cases = vec![
         bad(
@@ -152,14 +152,14 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             "?state=open",
         ),
         case(
-            "nobody",
+            "no credentials",
             write("123", key).without("Authorization"),
             401,
             "Unauthorized",
             "Authentication required. Please provide a valid API token",
         ),
         case(
-            "somebody else's lock",
+            "a foreign lock",
             write("124", key),
             403,
             "Forbidden",
@@ -255,28 +255,32 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
             "below 100",
         ),
     ];
-    let before = world.books().await.dump();
+    let before = harness.store().await.dump();
     for case in cases {
         let answer = case.request.send().await;
         assert_eq!(answer.status, case.status, "{}: {answer:?}", case.what);
-        assert_shape(&answer, case.error, None);
+        assert_error(&answer, case.error, None);
         let message = answer.body["message"].as_str().expect("a message");
         match case.status {
-            // The vendor's texts, to the letter.
-            401 | 403 | 404 => assert_eq!(message, case.says, "{}", case.what),
-            _ => assert!(message.contains(case.says), "{}: {message}", case.what),
+            // The contract fixes these messages.
+            401 | 403 | 404 => assert_eq!(message, case.message_part, "{}", case.what),
+            _ => assert!(
+                message.contains(case.message_part),
+                "{}: {message}",
+                case.what
+            ),
         }
         match case.status {
             401 => assert_eq!(answer.header("www-authenticate"), Some("Bearer")),
-            405 => assert_eq!(answer.header("allow"), Some(case.says)),
+            405 => assert_eq!(answer.header("allow"), Some(case.message_part)),
             _ => {}
         }
         let details = program.get("/locks/123/details").send().await;
         assert_eq!(details.status, 200, "after {}", case.what);
         assert_eq!(
-            world.books().await.dump(),
+            harness.store().await.dump(),
             before,
-            "{} left something",
+            "{} had an effect",
             case.what
         );
     }
@@ -284,9 +288,9 @@ async fn each_refusal_says_what_to_change_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_json_content_type_may_have_parameters() {
-    let world = World::silent();
+    let harness = Harness::silent();
     for content_type in ["application/json; charset=utf-8", "Application/JSON"] {
-        let request = world.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
+        let request = harness.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
         let request = request
             .without("Content-Type")
             .header("Content-Type", content_type);
@@ -296,74 +300,74 @@ async fn a_json_content_type_may_have_parameters() {
 
 #[tokio::test]
 async fn too_many_open_writes_are_refused_until_some_are_settled() {
-    let world = World::new(&["--virtual-locks", "off", "--max-open-writes", "2"]);
-    let first = world.write("k1", None).await.write_id();
-    world.write("k2", None).await;
-    let before = world.books().await.dump();
-    let answer = world.write("k3", None).await;
+    let harness = Harness::new(&["--virtual-locks", "off", "--max-open-writes", "2"]);
+    let first = harness.write("k1", None).await.write_id();
+    harness.write("k2", None).await;
+    let before = harness.store().await.dump();
+    let answer = harness.write("k3", None).await;
     assert_eq!(answer.status, 429);
-    assert_shape(&answer, "Too Many Requests", Some("TooManyOpenWrites"));
+    assert_error(&answer, "Too Many Requests", Some("TooManyOpenWrites"));
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(world.books().await.dump(), before);
+    assert_eq!(harness.store().await.dump(), before);
     let path = format!("/locks/{LOCK}/writes/{first}");
-    let withdrawn = world
+    let withdrawn = harness
         .program
         .request("DELETE", &path)
-        .bearer(&world.program.token);
+        .bearer(&harness.program.token);
     assert_eq!(withdrawn.send().await.status, 200);
-    assert_eq!(world.write("k3", None).await.status, 200);
+    assert_eq!(harness.write("k3", None).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_lock_without_a_thing_is_not_provisioned() {
-    // The demo has no such lock.
+    // All demo locks have a thing.
     let created = json!({
         "lockId": 200, "uuid": "u-200", "timestamp": "2026-05-29T12:00:00.000Z", "ownerId": "demo-user"
     });
     let locks = [("LockCreated", created)];
-    let world = World::silent().with(&locks, &[]).await;
-    let before = world.books().await.dump();
-    let request = world.program.write_key(200, &json!({ "keyUuid": "k" }));
+    let harness = Harness::silent().with(&locks, &[]).await;
+    let before = harness.store().await.dump();
+    let request = harness.program.write_key(200, &json!({ "keyUuid": "k" }));
     let answer = request.send().await;
     assert_eq!(answer.status, 409, "{answer:?}");
-    assert_shape(&answer, "Conflict", Some("NotProvisioned"));
-    assert_eq!(world.books().await.dump(), before);
+    assert_error(&answer, "Conflict", Some("NotProvisioned"));
+    assert_eq!(harness.store().await.dump(), before);
 }
 
 #[tokio::test]
-async fn a_shadow_that_refuses_is_a_502_to_the_letter() {
-    let world = World::new(&["--virtual-locks", "off", "--faults", "put@2=refuse"]);
-    world.write("first", Some(0)).await;
-    let before = world.books().await;
-    let answer = world.write("k", Some(2)).await;
+async fn a_shadow_that_refuses_is_a_502_with_the_message_of_the_contract() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--faults", "put@2=refuse"]);
+    harness.write("first", Some(0)).await;
+    let before = harness.store().await;
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 502);
-    assert_shape(&answer, "Error", Some("Throttled"));
+    assert_error(&answer, "Error", Some("Throttled"));
     assert_eq!(answer.body["message"], "Failed to update device shadow");
-    let after = world.books().await;
+    let after = harness.store().await;
     assert_eq!(after.shadow(LOCK), before.shadow(LOCK));
     assert_eq!(after.stream(LOCK).await, before.stream(LOCK).await);
     assert_eq!(after.lock(LOCK).await.lock, before.lock(LOCK).await.lock);
-    // What is left is the record of the attempt.
+    // Only the record of the attempt is new.
     assert_eq!(after.writes().len(), before.writes().len() + 1);
 }
 
 #[tokio::test]
-async fn stored_data_that_breaks_an_invariant_is_a_500_that_gives_nothing_away() {
-    let world = World::silent();
-    let path = world.folder.path().join("locks.sqlite");
+async fn stored_data_that_breaks_an_invariant_is_a_500_without_details() {
+    let harness = Harness::silent();
+    let path = harness.folder.path().join("locks.sqlite");
     let damage = rusqlite::Connection::open(path).expect("the store");
     damage
         .execute_batch("UPDATE locks SET state = '{\"secret\":1}'")
         .expect("damaged");
-    let before = world.books().await.dump();
-    let answer = world.write("k", Some(2)).await;
+    let before = harness.store().await.dump();
+    let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 500, "{answer:?}");
-    assert_shape(&answer, "Internal Server Error", None);
+    assert_error(&answer, "Internal Server Error", None);
     let id = answer.header("x-request-id").expect("an id");
-    let log = world.program.log();
-    let told = log
+    let log = harness.program.log();
+    let is_logged = log
         .lines()
         .any(|l| l.contains(id) && l.contains("table locks, column state, key 123"));
-    assert!(told, "{log}");
-    assert_eq!(world.books().await.dump(), before);
+    assert!(is_logged, "{log}");
+    assert_eq!(harness.store().await.dump(), before);
 }

@@ -1,4 +1,4 @@
-//! What outlives a process, and what does not start.
+//! Restarts, shutdown, full disks, and start-up errors.
 
 use std::time::Duration;
 
@@ -6,36 +6,36 @@ use keywright_tests::{Connection, Program, Request, Shadows};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{BINARY, LOCK, World, eventually};
+use crate::harness::{BINARY, Harness, LOCK, eventually};
 
 #[tokio::test]
-async fn a_write_to_an_offline_lock_outlives_the_process() {
-    let world = World::new(&["--behaviour", "123:offline=always"]);
-    let id = world.write("k", Some(2)).await.write_id();
-    let world = world.restart(&[]);
-    world.until(&id, "SUCCEEDED").await;
-    assert_eq!(world.memory().keys.get(&2).map(String::as_str), Some("k"));
-    let names = world.books().await.names(LOCK).await;
+async fn a_write_to_an_offline_lock_survives_a_restart() {
+    let harness = Harness::new(&["--behaviour", "123:offline=always"]);
+    let id = harness.write("k", Some(2)).await.write_id();
+    let harness = harness.restart(&[]);
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    assert_eq!(harness.memory().keys.get(&2).map(String::as_str), Some("k"));
+    let names = harness.store().await.names(LOCK).await;
     assert_eq!(names, ["KeyWriteRequested", "KeyWriteConfirmed"]);
 }
 
 #[tokio::test]
-async fn a_report_that_nobody_heard_is_found_on_the_shadow_at_the_next_start() {
-    let world = World::silent();
-    let id = world.write("k", Some(2)).await.write_id();
-    // The lock reports while the service is down.
-    let World {
+async fn a_report_during_a_restart_is_found_on_the_shadow() {
+    let harness = Harness::silent();
+    let id = harness.write("k", Some(2)).await.write_id();
+    // The lock reports while the server is down.
+    let Harness {
         folder,
         program,
-        around,
-    } = world;
+        environment,
+    } = harness;
     program.stop();
-    let books = folder.path().join("shadows.sqlite");
+    let store = folder.path().join("shadows.sqlite");
     let config = keywright_shadow::ServiceConfig {
         clock: std::sync::Arc::new(|| 1_780_000_000),
         limits: keywright_shadow::Limits::default(),
     };
-    let service = keywright_shadow::ShadowService::open(&books, config)
+    let service = keywright_shadow::ShadowService::open(&store, config)
         .await
         .expect("shadows");
     let report = json!({ "state": {
@@ -49,28 +49,31 @@ async fn a_report_that_nobody_heard_is_found_on_the_shadow_at_the_next_start() {
     reported.expect("accepted");
     drop(service);
     let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
-    let world = World {
+    let harness = Harness {
         folder,
         program,
-        around,
+        environment,
     };
-    world.until(&id, "SUCCEEDED").await;
+    harness.wait_for_state(&id, "SUCCEEDED").await;
 }
 
 #[tokio::test]
-async fn credentials_and_answers_outlive_the_process() {
-    let world = World::silent();
-    let (token, api_key) = (world.program.token.clone(), world.program.api_key.clone());
-    let answer = world.write("k", Some(2)).await;
-    let world = world.restart(&["--virtual-locks", "off"]);
+async fn credentials_and_open_writes_survive_a_restart() {
+    let harness = Harness::silent();
+    let (token, api_key) = (
+        harness.program.token.clone(),
+        harness.program.api_key.clone(),
+    );
+    let answer = harness.write("k", Some(2)).await;
+    let harness = harness.restart(&["--virtual-locks", "off"]);
     assert_eq!(
-        (&world.program.token, &world.program.api_key),
+        (&harness.program.token, &harness.program.api_key),
         (&token, &api_key)
     );
-    let again = world.write("k", Some(2)).await;
+    let again = harness.write("k", Some(2)).await;
     assert_eq!((again.status, &again.body["event"]), (200, &json!(null)));
     assert_eq!(again.write_id(), answer.write_id());
-    let by_key = world
+    let by_key = harness
         .program
         .request("GET", "/locks/123/details")
         .header("X-API-Key", &api_key);
@@ -78,14 +81,14 @@ async fn credentials_and_answers_outlive_the_process() {
 }
 
 #[tokio::test]
-async fn credentials_that_were_lost_are_made_anew() {
-    let world = World::silent();
-    let old = world.program.api_key.clone();
-    std::fs::remove_file(world.folder.path().join("sandbox.env")).expect("removed");
-    let world = world.restart(&["--virtual-locks", "off"]);
-    assert_ne!(world.program.api_key, old);
-    for (key, status) in [(&world.program.api_key, 200), (&old, 401)] {
-        let request = world
+async fn lost_sandbox_credentials_are_replaced() {
+    let harness = Harness::silent();
+    let old = harness.program.api_key.clone();
+    std::fs::remove_file(harness.folder.path().join("sandbox.env")).expect("removed");
+    let harness = harness.restart(&["--virtual-locks", "off"]);
+    assert_ne!(harness.program.api_key, old);
+    for (key, status) in [(&harness.program.api_key, 200), (&old, 401)] {
+        let request = harness
             .program
             .request("GET", "/locks/123/details")
             .header("X-API-Key", key);
@@ -95,32 +98,28 @@ async fn credentials_that_were_lost_are_made_anew() {
 
 #[tokio::test]
 #[cfg(unix)]
-async fn secrets_are_for_their_owner_only() {
+async fn secret_files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::silent();
+    let harness = Harness::silent();
     let mode = |path: &std::path::Path| {
         let metadata = path.metadata().expect("it is there");
         metadata.permissions().mode() & 0o777
     };
     for file in ["sandbox.env", "token-key.pk8"] {
-        assert_eq!(mode(&world.folder.path().join(file)), 0o600, "{file}");
+        assert_eq!(mode(&harness.folder.path().join(file)), 0o600, "{file}");
     }
-    let made = world.folder.path().join("made");
+    let made = harness.folder.path().join("made");
     let _program = Program::start(BINARY, &made, &["--virtual-locks", "off"]);
-    assert_eq!(
-        mode(&made),
-        0o700,
-        "stores hold the names of keys and people"
-    );
+    assert_eq!(mode(&made), 0o700, "stores contain personal data");
     let hashes =
-        std::fs::read_to_string(world.folder.path().join("api-keys.json")).expect("hashes");
-    assert!(!hashes.contains(&world.program.api_key[8..46]));
+        std::fs::read_to_string(harness.folder.path().join("api-keys.json")).expect("hashes");
+    assert!(!hashes.contains(&harness.program.api_key[8..46]));
 }
 
 #[tokio::test]
-async fn the_printed_curl_line_works_as_it_stands() {
-    let world = World::new(&[]);
-    let line = world
+async fn the_printed_curl_command_works() {
+    let harness = Harness::new(&[]);
+    let line = harness
         .program
         .banner
         .lines()
@@ -138,43 +137,43 @@ async fn the_printed_curl_line_works_as_it_stands() {
         (&answer["success"], &answer["version"]),
         (&json!(true), &json!(3))
     );
-    eventually("it is confirmed", || async {
-        let names = world.books().await.names(LOCK).await;
+    eventually("the write is confirmed", || async {
+        let names = harness.store().await.names(LOCK).await;
         (names == ["KeyWriteRequested", "KeyWriteConfirmed"]).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_is_in_progress_is_finished_before_the_end() {
-    let world = World::new(&["--faults", "put@1=delay:600ms"]);
+async fn a_shutdown_finishes_requests_in_progress() {
+    let harness = Harness::new(&["--faults", "put@1=delay:600ms"]);
     let writing = tokio::spawn(
-        world
+        harness
             .program
             .write_key(LOCK, &json!({ "keyUuid": "k" }))
             .send(),
     );
-    eventually("it is in progress", || async {
-        world.program.log().contains("PREPARED").then_some(())
+    eventually("the write is in progress", || async {
+        harness.program.log().contains("PREPARED").then_some(())
     })
     .await;
-    let World {
+    let Harness {
         folder, program, ..
-    } = world;
+    } = harness;
     let (status, log) = program.stop();
     assert!(status.success(), "{log}");
     assert!(log.contains("stopped"), "{log}");
     assert_eq!(writing.await.expect("answered").status, 200);
-    let books = keywright_tests::StoreInspector::read(folder.path()).await;
-    books.check(&[LOCK]).await.expect("the books balance");
-    assert_eq!(books.names(LOCK).await.first(), Some(&"KeyWriteRequested"));
+    let store = keywright_tests::StoreInspector::read(folder.path()).await;
+    store.check(&[LOCK]).await.expect("the invariants hold");
+    assert_eq!(store.names(LOCK).await.first(), Some(&"KeyWriteRequested"));
 }
 
 #[tokio::test]
-async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
-    let World {
+async fn a_shutdown_answers_requests_that_wait_for_a_lock() {
+    let Harness {
         folder, program, ..
-    } = World::silent();
+    } = Harness::silent();
     let request = program.write_key(LOCK, &json!({ "keyUuid": "k" }));
     let waiting = tokio::spawn(request.header("Prefer", "wait=30").send());
     eventually("it is sent", || async {
@@ -192,29 +191,29 @@ async fn who_waits_for_a_lock_is_answered_when_the_service_stops() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
-    let World {
+async fn a_second_signal_ends_the_server_at_once() {
+    let Harness {
         folder, program, ..
-    } = World::new(&["--faults", "put@1=delay:8s", "--virtual-locks", "off"]);
+    } = Harness::new(&["--faults", "put@1=delay:8s", "--virtual-locks", "off"]);
     let writing = tokio::spawn(program.write_key(LOCK, &json!({ "keyUuid": "k" })).send());
-    eventually("it is in progress", || async {
+    eventually("the write is in progress", || async {
         program.log().contains("PREPARED").then_some(())
     })
     .await;
     program.terminate();
-    eventually("it is stopping", || async {
+    eventually("the server is stopping", || async {
         program.log().contains("stopping").then_some(())
     })
     .await;
     let (status, log) = program.stop();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("stopped at once"), "{log}");
-    assert!(writing.await.is_err(), "its client got no answer");
+    assert!(writing.await.is_err(), "the client gets no answer");
     drop(folder);
 }
 
-/// A script that runs the program with files that may grow no further than 400 KiB, as on a full disk.
-fn with_a_bound_of_files(folder: &std::path::Path) -> String {
+/// Writes a script that runs the program with a file size limit of 400 KiB, which simulates a full disk.
+fn script_with_file_size_limit(folder: &std::path::Path) -> String {
     let limited = format!("ulimit -f 400; exec {BINARY} \"$@\"");
     let script = folder.join("limited.sh");
     std::fs::write(&script, format!("#!/bin/bash\ntrap '' XFSZ\n{limited}\n")).expect("written");
@@ -224,10 +223,10 @@ fn with_a_bound_of_files(folder: &std::path::Path) -> String {
 }
 
 #[tokio::test]
-async fn a_store_of_shadows_on_a_full_disk_ends_the_service_and_the_log_says_why() {
+async fn a_full_disk_ends_the_shadow_service_with_a_logged_reason() {
     let folder = TempDir::new().expect("a folder");
-    let script = with_a_bound_of_files(folder.path());
-    // The service alone, so that no other file is full before that of the shadows.
+    let script = script_with_file_size_limit(folder.path());
+    // Without virtual locks, so that the file of the shadows is the first to reach the limit.
     let rest = ["--rest", "127.0.0.1:0"];
     let mut shadows = Shadows::start(&script, "shadow", folder.path(), &rest);
     let address = shadows.rest.expect("REST is served");
@@ -236,7 +235,7 @@ async fn a_store_of_shadows_on_a_full_disk_ends_the_service_and_the_log_says_why
         if let Some(status) = shadows.ended() {
             break status;
         }
-        assert!(sent < 4000, "it goes on for ever");
+        assert!(sent < 4000, "the process does not end");
         let body = json!({ "state": { "desired": { "n": sent, "text": "x".repeat(2000) } } });
         let update = Request::new(address, "POST", "/things/door/shadow?name=keys").json(&body);
         if let Ok(mut connection) = Connection::open(address).await {
@@ -251,7 +250,7 @@ async fn a_store_of_shadows_on_a_full_disk_ends_the_service_and_the_log_says_why
         log.contains("the store of shadows can no longer be written; the log says why"),
         "{log}"
     );
-    // The system says "file too large" here and "no space left" on a full disk; SQLite has a text for each.
+    // SQLite reports a file size limit and a full disk with different texts.
     let cause = |line: &str| {
         line.contains("cannot be stored") && (line.contains("disk I/O") || line.contains("full"))
     };
@@ -259,19 +258,19 @@ async fn a_store_of_shadows_on_a_full_disk_ends_the_service_and_the_log_says_why
 }
 
 #[tokio::test]
-async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
-    let World {
+async fn a_full_disk_ends_the_server_without_losing_a_200() {
+    let Harness {
         folder, program, ..
-    } = World::silent();
+    } = Harness::silent();
     drop(program);
-    let script = with_a_bound_of_files(folder.path());
+    let script = script_with_file_size_limit(folder.path());
     let mut program = Program::start(&script, folder.path(), &["--virtual-locks", "off"]);
     let (mut answered, mut written) = (0, Vec::new());
     let status = loop {
         if let Some(status) = program.ended() {
             break status;
         }
-        assert!(answered < 4000, "it goes on for ever");
+        assert!(answered < 4000, "the process does not end");
         let key = format!("k{answered}");
         let body = json!({ "keyUuid": key, "keyIndexNumber": answered % 4 });
         let Ok(mut connection) = Connection::open(program.address).await else {
@@ -309,8 +308,8 @@ async fn a_store_that_can_no_longer_be_written_ends_the_service_with_a_word() {
 }
 
 #[tokio::test]
-async fn one_folder_serves_one_process_wherever_the_shadows_are() {
-    let world = World::silent();
+async fn a_data_folder_serves_one_server_for_any_kind_of_shadow() {
+    let harness = Harness::silent();
     let elsewhere = [
         "--shadow",
         "aws",
@@ -321,24 +320,24 @@ async fn one_folder_serves_one_process_wherever_the_shadows_are() {
     ];
     let behind_a_broker = ["--shadow", "mqtt", "--mqtt-broker", "mqtt://127.0.0.1:1"];
     for second in [&[][..], &elsewhere, &behind_a_broker] {
-        let (code, text) = Program::fail(BINARY, world.folder.path(), second);
+        let (code, text) = Program::fail(BINARY, harness.folder.path(), second);
         assert_eq!(code, Some(1), "{text}");
-        let folder = world.folder.path().display().to_string();
+        let folder = harness.folder.path().display().to_string();
         assert!(
             text.contains("another process") && text.contains(&folder),
             "{text}"
         );
     }
-    // Commands work beside it, and so does another server once it has ended.
+    // Commands work beside the server, and another server starts after it has ended.
     let output = std::process::Command::new(BINARY)
         .args(["lock", "list", "--data"])
-        .arg(world.folder.path())
+        .arg(harness.folder.path())
         .output()
         .expect("the program is there");
     assert!(output.status.success(), "{output:?}");
-    let World {
+    let Harness {
         folder, program, ..
-    } = world;
+    } = harness;
     program.kill();
     let _program = Program::start(BINARY, folder.path(), &behind_a_broker);
     let (code, text) = Program::fail(BINARY, folder.path(), &behind_a_broker);
@@ -347,7 +346,7 @@ async fn one_folder_serves_one_process_wherever_the_shadows_are() {
 }
 
 #[tokio::test]
-async fn files_in_a_folder_that_others_may_read_are_private() {
+async fn files_are_private_in_a_readable_folder() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = TempDir::new().expect("a folder");
     let open_to_all = std::fs::Permissions::from_mode(0o755);
@@ -379,8 +378,8 @@ async fn files_in_a_folder_that_others_may_read_are_private() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_named() {
-    // Nobody can make a file there, not even root.
+async fn an_unwritable_folder_is_named() {
+    // Not even root can create a file there.
     for folder in ["/proc/keywright", "/proc"] {
         let (code, text) = Program::fail(BINARY, std::path::Path::new(folder), &[]);
         assert_eq!(code, Some(2), "{text}");
@@ -390,10 +389,10 @@ async fn a_folder_that_cannot_be_written_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let world = World::silent();
+async fn a_port_in_use_is_named() {
+    let harness = Harness::silent();
     let folder = TempDir::new().expect("a folder");
-    let address = world.program.address.to_string();
+    let address = harness.program.address.to_string();
     let (code, text) = Program::fail(BINARY, folder.path(), &["--listen", &address]);
     assert_eq!(code, Some(1), "{text}");
     assert!(
@@ -403,7 +402,7 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_none_is_named() {
+async fn an_invalid_store_file_is_named() {
     let folder = TempDir::new().expect("a folder");
     for file in [
         "locks.sqlite",
@@ -422,7 +421,7 @@ async fn a_store_that_is_none_is_named() {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_refused_by_name() {
+async fn invalid_settings_are_refused_by_name() {
     let folder = TempDir::new().expect("a folder");
     for (arguments, part) in [
         (vec!["--lease", "5s"], "lease"),
@@ -450,62 +449,66 @@ async fn settings_that_make_no_sense_are_refused_by_name() {
             .expect("the folder")
             .count(),
         0,
-        "nothing was made"
+        "no file was created"
     );
 }
 
 #[tokio::test]
-async fn what_is_in_memory_only_is_gone_with_the_process() {
+async fn volatile_stores_do_not_survive_a_restart() {
     let arguments = ["--store", "memory", "--shadow", "volatile"];
-    let world = World::new(&arguments);
-    let written = world.write("k", Some(2)).await;
+    let harness = Harness::new(&arguments);
+    let written = harness.write("k", Some(2)).await;
     assert_eq!(written.status, 200, "{written:?}");
-    let names = std::fs::read_dir(world.folder.path()).expect("a folder");
+    let names = std::fs::read_dir(harness.folder.path()).expect("a folder");
     let names = names.map(|file| file.expect("a file").file_name());
     let kept = names.filter(|name| name.to_string_lossy().starts_with("locks.sqlite"));
     assert_eq!(kept.count(), 0);
-    let world = world.restart(&arguments);
-    let again = world.write("k", Some(2)).await;
+    let harness = harness.restart(&arguments);
+    let again = harness.write("k", Some(2)).await;
     let version = |answer: &keywright_tests::Answer| answer.body["version"].clone();
-    assert_eq!(version(&again), version(&written), "it starts anew");
+    assert_eq!(
+        version(&again),
+        version(&written),
+        "the store is empty again"
+    );
 }
 
 #[tokio::test]
-async fn after_sigterm_requests_are_taken_for_the_drain_delay_while_it_is_not_ready() {
-    let world = World::new(&["--virtual-locks", "off", "--drain-delay", "4s"]);
-    let ready = || world.program.request("GET", "/readyz").send();
+async fn during_the_drain_delay_requests_are_accepted_and_readyz_is_503() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--drain-delay", "4s"]);
+    let ready = || harness.program.request("GET", "/readyz").send();
     assert_eq!(ready().await.status, 200);
-    world.program.terminate();
-    let refused = eventually("it is not ready", || async {
+    harness.program.terminate();
+    let refused = eventually("the server is not ready", || async {
         let answer = ready().await;
         (answer.status == 503).then_some(answer)
     })
     .await;
     assert!(refused.text.contains("being stopped"), "{refused:?}");
-    let written = world.write("while it drains", None).await;
+    let written = harness.write("while it drains", None).await;
     assert_eq!(
         (written.status, written.header("connection")),
         (200, Some("close")),
         "{written:?}"
     );
-    let World { mut program, .. } = world;
+    let Harness { mut program, .. } = harness;
     for _ in 0..6000 {
         if program.ended().is_some() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let ended = program.ended().expect("it ends by itself");
+    let ended = program.ended().expect("the server ends");
     assert!(ended.success(), "{}", program.log());
 }
 
 #[tokio::test]
-async fn sighup_changes_nothing() {
-    let world = World::silent();
-    world.program.signal("HUP");
-    eventually("it is logged", || async {
-        world.program.log().contains("SIGHUP").then_some(())
+async fn sighup_is_ignored() {
+    let harness = Harness::silent();
+    harness.program.signal("HUP");
+    eventually("the signal is logged", || async {
+        harness.program.log().contains("SIGHUP").then_some(())
     })
     .await;
-    assert_eq!(world.write("k", None).await.status, 200);
+    assert_eq!(harness.write("k", None).await.status, 200);
 }

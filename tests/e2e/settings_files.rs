@@ -1,4 +1,4 @@
-//! Files that settings name and that cannot be used: both `serve` and `check-config` name them and end with code 2.
+//! Unusable files in settings: `serve` and `check-config` name them and end with exit code 2.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use crate::harness::BINARY;
 
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_USER: u32 = 65534;
 
-/// The program in a folder, run by a user who may not read everything: as root nothing is forbidden.
+/// A copy of the program that runs as an unprivileged user, because root may read every file.
 struct Unprivileged {
     folder: TempDir,
     program: PathBuf,
@@ -23,15 +23,15 @@ impl Unprivileged {
     fn new() -> Self {
         let folder = TempDir::new().expect("a folder");
         set_mode(folder.path(), 0o755);
-        // Another user may have no way to where the program was built.
+        // The user may not have access to the build folder.
         let program = folder.path().join("keywright");
         copy_program(&program);
         Self { folder, program }
     }
 
-    /// A file of the folder, which its owner alone may read, or nobody where the owner runs the tests.
-    fn closed(&self, name: &str) -> PathBuf {
-        self.file(name, "whatever", 0o000)
+    /// Creates a file that the unprivileged user cannot read.
+    fn unreadable_file(&self, name: &str) -> PathBuf {
+        self.file(name, "content", 0o000)
     }
 
     fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
@@ -41,7 +41,7 @@ impl Unprivileged {
         path
     }
 
-    /// A folder in which the user may make files.
+    /// Creates a data folder that every user can write.
     fn data(&self) -> PathBuf {
         let path = self.folder.path().join("data");
         std::fs::create_dir_all(&path).expect("made");
@@ -49,21 +49,22 @@ impl Unprivileged {
         path
     }
 
-    /// The exit code and standard error of a command, which is given up after a while.
+    /// Runs a command for at most a minute. Returns its exit code and standard error.
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new("timeout");
         command.arg("60").arg(&self.program).args(arguments);
         command.env_clear().current_dir(self.folder.path());
         if std::fs::metadata("/proc/self").expect("Linux").uid() == 0 {
-            command.uid(NOBODY).gid(NOBODY);
+            command.uid(UNPRIVILEGED_USER).gid(UNPRIVILEGED_USER);
         }
         let output = command.output().expect("coreutils are there");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), said)
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), printed)
     }
 }
 
-/// By another process: a file that this one has open for writing when one of its tests starts a program cannot be run.
+/// Copies the program in another process. If this process had the file open for writing while another thread forks, the
+/// copy could not be executed.
 pub(crate) fn copy_program(to: &Path) {
     let copied = Command::new("cp").arg(BINARY).arg(to).status();
     assert!(copied.expect("coreutils are there").success());
@@ -73,7 +74,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("its owner may");
 }
 
-fn text(path: &Path) -> &str {
+fn as_str(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
@@ -86,28 +87,28 @@ const OWN_TOKENS: [&str; 6] = [
     "keywright",
 ];
 
-/// Each with what it says, at the end of the arguments of a command.
+/// Asserts that both commands refuse these settings with exit code 2 and a text that contains all `parts`.
 fn assert_both_refuse(program: &Unprivileged, settings: &[&str], parts: &[&str]) {
     let data = program.data();
     for command in ["check-config", "serve"] {
         let mut arguments = vec![command, "--listen", "127.0.0.1:0"];
         if !settings.contains(&"--data") {
-            arguments.extend(["--data", text(&data)]);
+            arguments.extend(["--data", as_str(&data)]);
         }
         arguments.extend(settings);
-        let (code, said) = program.run(&arguments);
-        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        let (code, printed) = program.run(&arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {printed}");
         for part in parts {
-            assert!(said.contains(part), "{arguments:?}: {said}");
+            assert!(printed.contains(part), "{arguments:?}: {printed}");
         }
     }
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_permission_denied_with_its_path() {
+fn an_unreadable_file_is_refused_with_its_path() {
     let program = Unprivileged::new();
-    let closed = program.closed("closed");
-    let path = text(&closed);
+    let closed = program.unreadable_file("closed");
+    let path = as_str(&closed);
     let url = "https://issuer.example/jwks.json";
     let database = "postgres://me@db.example/keywright";
     for settings in [
@@ -129,18 +130,18 @@ fn a_file_that_may_not_be_read_is_permission_denied_with_its_path() {
     for option in ["--store-password-file", "--store-ca"] {
         for command in [["lock", "list"], ["api-key", "list"]] {
             let more = ["--store", database, option, path];
-            let (code, said) = program.run(&[&command[..], &more].concat());
-            assert_eq!(code, Some(2), "{command:?}: {said}");
+            let (code, printed) = program.run(&[&command[..], &more].concat());
+            assert_eq!(code, Some(2), "{command:?}: {printed}");
             assert!(
-                said.contains(path) && said.contains("Permission denied"),
-                "{said}"
+                printed.contains(path) && printed.contains("Permission denied"),
+                "{printed}"
             );
         }
     }
 }
 
 #[test]
-fn a_folder_in_which_nothing_can_be_made_is_named() {
+fn an_unwritable_folder_is_refused_with_its_path() {
     let program = Unprivileged::new();
     let folder = program.folder.path().join("closed");
     std::fs::create_dir(&folder).expect("made");
@@ -148,16 +149,16 @@ fn a_folder_in_which_nothing_can_be_made_is_named() {
     let missing = folder.join("a/b");
     let file = program.file("file", "", 0o644).join("data");
     for (data, why) in [
-        (text(&folder), "Permission denied"),
-        (text(&missing), "Permission denied"),
-        (text(&file), "Not a directory"),
+        (as_str(&folder), "Permission denied"),
+        (as_str(&missing), "Permission denied"),
+        (as_str(&file), "Not a directory"),
     ] {
         assert_both_refuse(&program, &["--data", data], &[data, why]);
     }
 }
 
 #[test]
-fn what_check_config_finds_ends_the_server_with_the_same_code() {
+fn the_server_refuses_what_check_config_refuses() {
     let program = Unprivileged::new();
     let certificates = Certificates::new();
     let copy = |name: &str| {
@@ -165,12 +166,12 @@ fn what_check_config_finds_ends_the_server_with_the_same_code() {
         program.file(name, &content, 0o644)
     };
     let (certificate, other_key) = (copy("client.pem"), copy("broker.key"));
-    let (certificate, other_key) = (text(&certificate), text(&other_key));
+    let (certificate, other_key) = (as_str(&certificate), as_str(&other_key));
     let (short, no_key) = (
         program.file("short", "secret", 0o644),
         program.file("no-key", "{}", 0o644),
     );
-    let (short, no_key) = (text(&short), text(&no_key));
+    let (short, no_key) = (as_str(&short), as_str(&no_key));
     let broker = [
         "--shadow",
         "mqtt",
@@ -230,5 +231,5 @@ fn what_check_config_finds_ends_the_server_with_the_same_code() {
     let left: Vec<_> = std::fs::read_dir(program.data())
         .expect("a folder")
         .collect();
-    assert!(left.is_empty(), "nothing was made: {left:?}");
+    assert!(left.is_empty(), "no file was created: {left:?}");
 }

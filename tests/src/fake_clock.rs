@@ -1,4 +1,4 @@
-//! A wall clock of a process that is not the system's, by libfaketime. Its monotonic clock stays true.
+//! A shifted wall clock for child processes (libfaketime). Their monotonic clocks are not changed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,45 +6,46 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// By how many seconds the wall clock of processes is ahead; they follow when it is set.
+/// The offset of the wall clock of child processes. Running processes follow a change.
 pub struct FakeClock {
     folder: TempDir,
     library: PathBuf,
 }
 
 impl FakeClock {
-    /// A clock that is so far ahead of the system's; behind where negative.
+    /// A clock that is ahead of the system's by this number of seconds, or behind it if the number is negative.
     ///
     /// # Panics
     /// libfaketime is not installed.
     pub fn ahead_by(seconds: i64) -> Self {
         let folder = TempDir::new().expect("a folder");
-        // A database runs as another user.
+        // PostgreSQL runs as another user.
         let all = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(folder.path(), all).expect("it is ours");
-        let library = library().expect("libfaketime is installed: scripts/test does that");
+        fs::set_permissions(folder.path(), all).expect("the file belongs to this user");
+        let library = library().expect("scripts/test installs libfaketime");
         let clock = Self { folder, library };
         clock.set(seconds);
         clock
     }
 
-    /// From now on the clock is so far ahead of the system's.
+    /// Sets the offset in seconds.
     ///
     /// # Panics
     /// The file cannot be written.
     pub fn set(&self, seconds: i64) {
         let (path, new) = (self.path(), self.folder.path().join("new"));
         fs::write(&new, format!("{seconds:+}\n")).expect("written");
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).expect("it is ours");
-        // At once, so that nobody reads half of it.
-        fs::rename(&new, &path).expect("put in its place");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o644))
+            .expect("the file belongs to this user");
+        // A rename is atomic, so that no process reads a part of the file.
+        fs::rename(&new, &path).expect("renamed");
     }
 
     fn path(&self) -> PathBuf {
         self.folder.path().join("offset")
     }
 
-    /// What makes a process follow this clock.
+    /// The environment variables that make a process use this clock.
     pub fn variables(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         [
@@ -58,7 +59,7 @@ impl FakeClock {
     }
 }
 
-/// Where Debian puts the library for programs with several threads.
+/// The path of the library for multi-threaded programs on Debian.
 fn library() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").ok()?.flatten();
     let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));

@@ -1,19 +1,20 @@
-//! What the end-to-end tests share: the running program, a client, and the books that it keeps.
+//! Helpers of the end-to-end tests: the program and its surroundings as processes, an HTTP client, and a reader of stores.
 
 mod client;
 mod fake_clock;
 pub mod markdown;
 pub mod module_graph;
+mod process_log;
 mod program;
 mod proxy;
-mod recipe;
-mod shadows;
+mod proxy_recipe;
+mod shadow_service;
 mod store_inspector;
 
-pub use client::{Answer, Connection, Request};
+pub use client::{Answer, ClientError, Connection, Request};
 pub use fake_clock::FakeClock;
 pub use program::Program;
 pub use proxy::Proxy;
-pub use recipe::{recipe, with_lines};
-pub use shadows::Shadows;
+pub use proxy_recipe::{recipe, with_lines};
+pub use shadow_service::Shadows;
 pub use store_inspector::StoreInspector;

@@ -9,29 +9,29 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, Item, ItemUse, UseTree, Visibility};
 
-/// A module of a package, in a file of its own.
+/// A module in a file of its own.
 #[derive(Default)]
 struct Module {
     file: PathBuf,
     /// Names of the items that it defines.
     defined: BTreeSet<String>,
-    /// Names that it imports or re-exports, with the paths that they stand for.
+    /// Names that it imports or re-exports, with their paths.
     imported: BTreeMap<String, Vec<String>>,
-    /// Paths of `use …::*`.
+    /// Paths of glob imports (`use …::*`).
     globs: Vec<Vec<String>>,
     /// Child modules that are files.
     children: BTreeSet<String>,
-    /// Paths that its code names.
+    /// Paths in its code.
     named: BTreeSet<Vec<String>>,
 }
 
 /// The modules of one crate by their paths.
 type Modules = BTreeMap<Vec<String>, Module>;
 
-/// A dependency of one file on another, with the names that it takes from it.
+/// Dependencies of one file on another, each with the names that the first file uses.
 pub type Dependencies = BTreeMap<(PathBuf, PathBuf), BTreeSet<String>>;
 
-/// Reads the crate whose root is `root`, such as `src/lib.rs`.
+/// The dependencies between the files of the crate with this root file, such as `src/lib.rs`.
 ///
 /// # Panics
 /// A file cannot be read or parsed.
@@ -53,7 +53,7 @@ pub fn dependencies(root: &Path) -> Dependencies {
     dependencies
 }
 
-/// The groups of files that depend on each other, each with the dependencies inside it. Empty: there is no circle.
+/// The groups of files that depend on each other in a circle, each with the dependencies inside the group.
 pub fn circles(dependencies: &Dependencies) -> Vec<Vec<String>> {
     let files: BTreeSet<&PathBuf> = dependencies.keys().flat_map(|(a, b)| [a, b]).collect();
     let reached = |from: &PathBuf| {
@@ -147,7 +147,7 @@ impl Module {
         for (path, name) in leaves {
             match name {
                 Some(name) => {
-                    // Handing a name on is no dependency; using it in one's own code is.
+                    // A re-export is no dependency.
                     if matches!(declaration.vis, Visibility::Inherited) {
                         self.named.insert(path.clone());
                     }
@@ -159,7 +159,7 @@ impl Module {
     }
 }
 
-/// The paths of a `use` tree, each with the name that it gets; `None`: a glob.
+/// Collects the paths of a `use` tree, each with the imported name; `None` for a glob.
 fn flatten(tree: &UseTree, prefix: Vec<String>, leaves: &mut Vec<(Vec<String>, Option<String>)>) {
     let with = |last: String| [prefix.clone(), vec![last]].concat();
     match tree {
@@ -186,14 +186,14 @@ fn flatten(tree: &UseTree, prefix: Vec<String>, leaves: &mut Vec<(Vec<String>, O
     }
 }
 
-/// Where a path that is named in the module `at` is defined, and the name there. `None`: in another crate.
+/// The file and the name that a path in the module `at` refers to; `None` if they belong to another crate.
 fn resolve(
     modules: &Modules,
     at: &[String],
     path: &[String],
     depth: usize,
 ) -> Option<(PathBuf, String)> {
-    // Two re-exports of each other would go round for ever.
+    // Limits the recursion when re-exports refer to each other.
     if depth > 16 {
         return None;
     }
@@ -233,7 +233,7 @@ fn resolve(
         }
         if let Some(target) = here.imported.get(first) {
             let target = [target.as_slice(), &rest[1..]].concat();
-            // A name that stands for itself is one of another crate.
+            // A path that imports itself belongs to another crate.
             return match target == rest {
                 true => None,
                 false => resolve(modules, &module, &target, depth + 1),
@@ -247,7 +247,7 @@ fn resolve(
     }
 }
 
-/// Paths of at least two segments.
+/// Collects the paths of at least two segments.
 #[derive(Default)]
 struct Paths(BTreeSet<Vec<String>>);
 

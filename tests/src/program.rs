@@ -1,152 +1,135 @@
-//! The program as a process.
+//! The program under test as a process.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
+use keywright_loadtest::child_process::ChildProcess;
+use keywright_loadtest::population::sandbox_variable;
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
 use crate::client::Request;
-use crate::shadows::Shadows;
+use crate::process_log::{MALLOC_ARENAS, ProcessLog};
+use crate::shadow_service::Shadows;
 
-/// glibc's heap is many, one for each thread that allocates while others do, and each fills up at its own pace. With
-/// two of them the memory of a process says what the program needs.
-pub(crate) const FEW_ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
-
-/// A running program, killed when it is dropped.
+/// A running server, killed when it is dropped.
 pub struct Program {
-    child: Child,
+    process: ChildProcess,
     /// Where it serves HTTP.
     pub address: SocketAddr,
-    /// The demo user's token.
+    /// The demo user's token; empty without the sandbox.
     pub token: String,
-    /// The demo organization's API key.
+    /// The demo organization's API key; empty without the sandbox.
     pub api_key: String,
-    /// What it printed when it had started.
+    /// What it printed on standard output at its start.
     pub banner: String,
-    log: NamedTempFile,
-    /// Others that serve the same, and the locks that they serve.
-    others: Vec<Program>,
+    log: ProcessLog,
+    /// Other replicas and the shadow service, whose logs belong to this one's.
+    replicas: Vec<Program>,
     shadows: Option<Shadows>,
 }
 
 impl Program {
-    /// Starts it on a free port over the data in `folder`, and waits until it says that it has started.
+    /// Starts a server on a free port with this data folder, and waits until it is started.
     ///
     /// # Panics
     /// It does not start.
-    pub fn start(binary: &str, folder: &Path, arguments: &[&str]) -> Self {
-        Self::start_in(binary, Path::new("."), folder, arguments)
+    pub fn start(binary: &str, data: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(binary, Path::new("."), data, arguments)
     }
 
-    /// As [`Program::start`], from a folder of work that may hold a file of settings.
+    /// As [`Program::start`], in a working directory that may contain a settings file.
     ///
     /// # Panics
     /// It does not start.
-    pub fn start_in(binary: &str, work: &Path, folder: &Path, arguments: &[&str]) -> Self {
-        Self::start_with(binary, work, folder, arguments, &[])
+    pub fn start_in(
+        binary: &str,
+        working_directory: &Path,
+        data: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        Self::start_with(binary, working_directory, data, arguments, &[])
     }
 
-    /// As [`Program::start_in`], with these variables.
+    /// As [`Program::start_in`], with these environment variables.
     ///
     /// # Panics
     /// It does not start.
     pub fn start_with(
         binary: &str,
-        work: &Path,
-        folder: &Path,
+        working_directory: &Path,
+        data: &Path,
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        // A file, because what was logged before an answer stands in it when the answer is there.
-        let log = NamedTempFile::new().expect("a file");
-        let mut child = command(binary, folder, arguments)
+        let log = ProcessLog::new();
+        let mut command = command(binary, data, arguments);
+        command
             .envs(variables.iter().copied())
-            .envs([FEW_ARENAS])
-            .current_dir(work)
-            .stderr(log.reopen().expect("the file"))
-            .spawn()
-            .expect("the program is there");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let mut banner = String::new();
-        while !banner.contains("curl ") && !banner.contains("Add locks with") {
-            let mut line = String::new();
-            if stdout.read_line(&mut line).expect("text") == 0 {
-                let _ = child.wait();
-                panic!("it did not start: {banner}{}", read(&log));
-            }
-            banner.push_str(&line);
-        }
+            .envs([MALLOC_ARENAS])
+            .current_dir(working_directory);
+        let is_ready = |banner: &str| banner.contains("curl ") || banner.contains("Add locks with");
+        let outcome = ChildProcess::start_until_ready(&mut command, Some(log.file()), is_ready);
+        let (process, banner) = outcome.unwrap_or_else(|e| panic!("{e}{}", log.text()));
         let url = banner
             .split_whitespace()
             .find_map(|word| word.strip_prefix("http://"));
-        let address = url.expect("an address").parse().expect("an address");
-        // Without the sandbox there are none.
-        let env = std::fs::read_to_string(folder.join("sandbox.env")).unwrap_or_default();
-        let value = |name: &str| {
-            let line = env.lines().find_map(|l| l.strip_prefix(name));
-            line.unwrap_or_default().to_owned()
-        };
+        let address = url.expect("a URL").parse().expect("an address");
+        let variable = |name| sandbox_variable(data, name).unwrap_or_default();
         Self {
-            child,
+            process,
             address,
-            token: value("KEYWRIGHT_TOKEN="),
-            api_key: value("KEYWRIGHT_API_KEY="),
+            token: variable("KEYWRIGHT_TOKEN"),
+            api_key: variable("KEYWRIGHT_API_KEY"),
             banner,
             log,
-            others: Vec::new(),
+            replicas: Vec::new(),
             shadows: None,
         }
     }
 
-    /// From now on requests go to `address`, behind which this program and `others` serve them, with locks on these
-    /// shadows.
+    /// Sends requests from now on to the proxy at `address`, which forwards them to this server and the other replicas.
     #[must_use]
     pub fn behind(mut self, address: SocketAddr, others: Vec<Program>, shadows: Shadows) -> Self {
         self.address = address;
-        self.others = others;
+        self.replicas = others;
         self.shadows = Some(shadows);
         self
     }
 
-    /// Runs it where it is expected to end by itself: its exit code and what it says on standard error.
+    /// Runs a command that is expected to end. Returns its exit code and standard error.
     ///
     /// # Panics
     /// It cannot be run.
-    pub fn fail(binary: &str, folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = command(binary, folder, arguments)
+    pub fn fail(binary: &str, data: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = command(binary, data, arguments)
             .output()
             .expect("the program is there");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), text)
     }
 
-    /// What it has logged up to now, and all that is part of it, by the time.
+    /// The log so far, merged by time with those of the other replicas and the shadow service.
     pub fn log(&self) -> String {
-        let own = read(&self.log);
-        let others = self.others.iter().map(Program::log);
+        let own = self.log.text();
+        let others = self.replicas.iter().map(Program::log);
         let others: String = others
             .chain(self.shadows.iter().map(Shadows::log))
             .collect();
         let mut lines: Vec<&str> = own.lines().chain(others.lines()).collect();
         if !others.is_empty() {
-            // Each line starts with its moment.
+            // Each line starts with its time.
             lines.sort();
         }
         lines.join("\n")
     }
 
-    /// How it has ended, if it has.
-    ///
-    /// # Panics
-    /// The system does not say.
+    /// The exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the system says")
+        self.process.try_wait()
     }
 
-    /// A request with the demo user's token.
+    /// A `GET` with the demo user's token.
     pub fn get(&self, path: &str) -> Request {
         self.request("GET", path).bearer(&self.token)
     }
@@ -163,104 +146,62 @@ impl Program {
         Request::new(self.address, method, path)
     }
 
-    /// The id of the process.
+    /// The process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
-    /// The kilobytes of memory that the process has now.
-    pub fn resident(&self) -> u64 {
-        resident(self.child.id())
-    }
-
-    /// SIGKILL.
+    /// The resident memory of the process, in KiB.
     ///
     /// # Panics
-    /// It has been killed before.
+    /// The process has ended.
+    pub fn resident_kib(&self) -> u64 {
+        self.process.usage().expect("it is running").resident_bytes / 1024
+    }
+
+    /// Kills the process (SIGKILL).
     pub fn kill(mut self) {
-        self.child.kill().expect("it is running");
-        self.child.wait().expect("it has ended");
+        self.process.kill();
     }
 
-    /// SIGKILL, for a program that is to be replaced later.
-    ///
-    /// # Panics
-    /// It cannot be killed.
+    /// Kills the process (SIGKILL), and keeps its log and its address.
     pub fn kill_only(&mut self) {
-        self.child.kill().expect("it is running");
-        self.child.wait().expect("it has ended");
+        self.process.kill();
     }
 
-    /// SIGTERM, and the wait for its end.
-    ///
-    /// # Panics
-    /// It cannot be told.
+    /// Stops the server (SIGTERM), and waits for its end. Returns its exit status and its log.
     pub fn stop(mut self) -> (ExitStatus, String) {
         self.terminate();
-        let status = self.child.wait().expect("it has ended");
+        let status = self.process.wait();
         (status, self.log())
     }
 
-    /// SIGTERM.
-    ///
-    /// # Panics
-    /// It cannot be told.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// A signal by its name without `SIG`.
-    ///
-    /// # Panics
-    /// It cannot be told.
+    /// Sends a signal, named without `SIG`.
     pub fn signal(&self, name: &str) {
-        let (pid, signal) = (self.child.id().to_string(), format!("-{name}"));
-        let told = Command::new("kill").args([&signal, &pid]).status();
-        assert!(told.expect("kill is there").success());
+        self.process.signal(name);
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(binary: &str, folder: &Path, arguments: &[&str]) -> Command {
+fn command(binary: &str, data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
     if is_server(arguments) && !arguments.contains(&"--drain-delay") {
-        // No balancer has to notice that a test's server stops.
+        // There is no load balancer that has to notice the shutdown.
         command.args(["--drain-delay", "0s"]);
     }
-    command
-        .arg("--data")
-        .arg(folder)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.arg("--data").arg(data).args(arguments);
     command
 }
 
-/// Options alone are those of the server; `check-config` and `audit` have the same ones.
+/// Whether the arguments are those of `serve`, which is also the default command.
 fn is_server(arguments: &[&str]) -> bool {
     let first = arguments.first().copied().unwrap_or("serve");
     first.starts_with("--") || first == "serve"
-}
-
-/// `VmRSS` of a process, in kilobytes.
-pub(crate) fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is running");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|n| n.parse().ok()).expect("a number")
-}
-
-fn read(log: &NamedTempFile) -> String {
-    let bytes = std::fs::read(log.path()).expect("the log is read");
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -2,22 +2,23 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use keywright_loadtest::child_process::ChildProcess;
 use tempfile::TempDir;
 
 /// A running reverse proxy, stopped when it is dropped.
 pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
-    child: Child,
+    process: ChildProcess,
     _folder: TempDir,
 }
 
 impl Proxy {
-    /// Starts `program` on a free port with what `settings` says for an address and a folder of its own. `arguments` stand before
-    /// the path of the file with the settings.
+    /// Starts `program` on a free port. `settings` returns the content of its settings file for this address and a temporary
+    /// folder; the path of the file follows `arguments`.
     ///
     /// # Panics
     /// It does not start.
@@ -26,7 +27,7 @@ impl Proxy {
         arguments: &[&str],
         settings: impl Fn(SocketAddr, &Path) -> String,
     ) -> Self {
-        // A port that was free may be taken before the proxy has it.
+        // Another process may take the free port before the proxy does.
         for _ in 0..20 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = listener.local_addr().expect("an address");
@@ -36,7 +37,7 @@ impl Proxy {
             std::fs::write(&path, settings(address, folder.path())).expect("written");
             let mut proxy = Self {
                 address,
-                child: spawn(program, arguments, &path),
+                process: spawn(program, arguments, &path),
                 _folder: folder,
             };
             if proxy.is_up() {
@@ -48,7 +49,7 @@ impl Proxy {
 
     fn is_up(&mut self) -> bool {
         for _ in 0..500 {
-            if self.child.try_wait().expect("the system says").is_some() {
+            if self.process.try_wait().is_some() {
                 return false;
             }
             if TcpStream::connect(self.address).is_ok() {
@@ -60,28 +61,24 @@ impl Proxy {
     }
 }
 
-fn spawn(program: &str, arguments: &[&str], settings: &Path) -> Child {
-    // Debian keeps it where only an administrator's path leads.
-    let elsewhere = Path::new("/usr/sbin").join(program);
-    let found = match elsewhere.exists() {
-        true => elsewhere,
+fn spawn(program: &str, arguments: &[&str], settings: &Path) -> ChildProcess {
+    // Debian installs it in a folder that is only on root's PATH.
+    let debian = Path::new("/usr/sbin").join(program);
+    let found = match debian.exists() {
+        true => debian,
         false => program.into(),
     };
-    let child = Command::new(found)
-        .args(arguments)
-        .arg(settings)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    child.unwrap_or_else(|e| panic!("{program} is not installed, scripts/test does that: {e}"))
+    let mut command = Command::new(found);
+    let process = ChildProcess::start(command.args(arguments).arg(settings));
+    process.unwrap_or_else(|e| panic!("{e}; scripts/test installs {program}"))
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // SIGTERM, at which its workers end, too.
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        let _ = self.child.wait();
+        // SIGTERM also ends its worker processes.
+        if self.process.try_wait().is_none() {
+            self.process.signal("TERM");
+            self.process.wait();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the program keeps, read from outside and held against the invariants.
+//! Reads the stores of a program from outside, and checks the invariants.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::postgres::{PostgresPool, PostgresSettings};
 use keywright_adapters::shadow::document;
 use keywright_adapters::time::{SystemClock, TokioTimer};
-use keywright_domain::invariants as holds;
+use keywright_domain::invariants;
 use keywright_domain::model::{
     LockId, LockSnapshot, LockVersion, RecordedEvent, ShadowSnapshot, Write, WriteId,
 };
@@ -20,16 +20,16 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
-/// The files of one moment. They are copied, so that the program may go on.
+/// A copy of the stores at one moment, so that the program can continue.
 pub struct StoreInspector {
     source: Source,
     store: Arc<dyn LockRepo>,
     history: Arc<dyn LockHistory>,
-    /// Their shadows.
+    /// The shadows.
     pub shadows: ShadowService,
 }
 
-/// Where rows are read that no port tells of.
+/// Where to read rows that no port returns.
 enum Source {
     File(TempDir),
     Postgres(Arc<PostgresServer>, String),
@@ -38,18 +38,18 @@ enum Source {
 const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
 
 impl StoreInspector {
-    /// Reads the books of a program that is dead or has nothing to do at the moment.
+    /// Reads the SQLite store and the shadows of a program in this data folder.
     ///
     /// # Panics
-    /// They cannot be read.
+    /// A file cannot be read.
     pub async fn read(data: &Path) -> Self {
         Self::read_both(data, data).await
     }
 
-    /// As [`StoreInspector::read`], of a program whose shadows another one keeps.
+    /// As [`StoreInspector::read`], with the shadows in the data folder of another program.
     ///
     /// # Panics
-    /// They cannot be read.
+    /// A file cannot be read.
     pub async fn read_both(locks: &Path, shadows: &Path) -> Self {
         let folder = TempDir::new().expect("a folder");
         for (data, file) in [locks, shadows].iter().zip(FILES) {
@@ -68,10 +68,10 @@ impl StoreInspector {
         }
     }
 
-    /// As [`StoreInspector::read_both`], of locks in this database of the server.
+    /// As [`StoreInspector::read_both`], with the locks in this PostgreSQL database.
     ///
     /// # Panics
-    /// They cannot be read.
+    /// A file cannot be read.
     pub async fn read_database(
         server: &Arc<PostgresServer>,
         database: &str,
@@ -95,7 +95,7 @@ impl StoreInspector {
         }
     }
 
-    /// Everything in the store and on the shadows, as text: two of them are equal when nothing has changed.
+    /// The content of the store and the shadows as text, for comparisons.
     ///
     /// # Panics
     /// The store cannot be read.
@@ -148,25 +148,25 @@ impl StoreInspector {
             .collect()
     }
 
-    /// One write.
+    /// A write.
     ///
     /// # Panics
-    /// There is none of that id.
+    /// There is no such write.
     pub async fn write(&self, id: WriteId) -> Write {
         let found = self.history.write(id).await.expect("the store answers");
         found.expect("the write exists")
     }
 
-    /// The lock.
+    /// A lock.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no such lock.
     pub async fn lock(&self, lock: u64) -> LockSnapshot {
-        let known = self.store.load(id(lock)).await.expect("the store answers");
-        known.expect("the lock exists")
+        let found = self.store.load(id(lock)).await.expect("the store answers");
+        found.expect("the lock exists")
     }
 
-    /// The lock's stream.
+    /// All events of a lock.
     ///
     /// # Panics
     /// The store cannot be read.
@@ -178,20 +178,20 @@ impl StoreInspector {
         all.expect("the store answers")
     }
 
-    /// The names of the events of a lock's stream, without those that the demo starts from.
+    /// The names of the events of a demo lock, without the two that create it.
     pub async fn names(&self, lock: u64) -> Vec<&'static str> {
         let stream = self.stream(lock).await;
         stream.iter().skip(2).map(|e| e.event.name()).collect()
     }
 
-    /// What stands on the lock's shadow.
+    /// The shadow of a demo lock; `None` if it has none.
     pub fn shadow(&self, lock: u64) -> Option<ShadowSnapshot> {
         let name = ShadowName::Named("keys".to_owned());
         let document = self.shadows.document(&format!("demo-lock-{lock}"), &name)?;
         document::snapshot(&document.stored_body())
     }
 
-    /// I1, I2 and I6 for each of these locks, which hold at any moment.
+    /// Checks I1, I2 and I6 for these locks. They hold at any moment.
     ///
     /// # Errors
     /// The first violation.
@@ -201,28 +201,28 @@ impl StoreInspector {
             writes.push(self.write(write).await);
         }
         for lock in locks {
-            let said = |v: holds::Violation| format!("lock {lock}: {v}");
+            let with_lock = |v: invariants::Violation| format!("lock {lock}: {v}");
             let (stream, shadow) = (self.stream(*lock).await, self.shadow(*lock));
-            holds::i1_stream(&stream).map_err(said)?;
-            holds::i6_settled_once(&stream).map_err(said)?;
+            invariants::i1_stream(&stream).map_err(with_lock)?;
+            invariants::i6_settled_once(&stream).map_err(with_lock)?;
             for write in writes.iter().filter(|w| w.lock == id(*lock)) {
-                holds::i2_aborted(write, &stream, shadow.as_ref()).map_err(said)?;
+                invariants::i2_aborted(write, &stream, shadow.as_ref()).map_err(with_lock)?;
             }
         }
         Ok(())
     }
 
-    /// Those, I4 and I5, which hold once everything has come to rest.
+    /// Checks also I4 and I5, which hold when nothing is in progress.
     ///
     /// # Errors
     /// The first violation.
     pub async fn check_at_rest(&self, locks: &[u64]) -> Result<(), String> {
         self.check(locks).await?;
         for lock in locks {
-            let said = |v: holds::Violation| format!("lock {lock}: {v}");
+            let with_lock = |v: invariants::Violation| format!("lock {lock}: {v}");
             let (snapshot, shadow) = (self.lock(*lock).await, self.shadow(*lock));
-            holds::i4_all_end(&snapshot, SystemClock.now()).map_err(said)?;
-            holds::i5_shadow(shadow.as_ref(), &snapshot).map_err(said)?;
+            invariants::i4_all_end(&snapshot, SystemClock.now()).map_err(with_lock)?;
+            invariants::i5_shadow(shadow.as_ref(), &snapshot).map_err(with_lock)?;
         }
         Ok(())
     }
@@ -237,17 +237,17 @@ async fn open_shadows(folder: &Path) -> ShadowService {
     shadows.expect("the shadows open")
 }
 
-/// Copies files that somebody may be writing to: two readings that are equal are of one moment.
+/// Copies a SQLite file and its log, which a process may be writing. Two equal readings are a consistent copy.
 fn copy(from: &Path, to: &Path, file: &str) {
     let read = |name: &str| std::fs::read(from.join(name)).ok();
     let names = [file.to_owned(), format!("{file}-wal")];
     let mut last = names.each_ref().map(|name| read(name));
     loop {
-        let now = names.each_ref().map(|name| read(name));
-        if now == last {
+        let current = names.each_ref().map(|name| read(name));
+        if current == last {
             break;
         }
-        last = now;
+        last = current;
     }
     for (name, content) in names.iter().zip(last) {
         if let Some(content) = content {

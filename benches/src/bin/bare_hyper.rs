@@ -1,4 +1,4 @@
-//! A bare hyper server on a free port, which it prints as Keywright does.
+//! Runs a bare hyper server on a free port, and prints its URL as Keywright does.
 
 use keywright_benches::bare_hyper;
 use tokio::net::TcpListener;

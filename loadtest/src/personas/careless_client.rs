@@ -1,61 +1,67 @@
-use super::{any_slot, new_key};
-use crate::session::{Ask, Credential, Session, write_key};
+use super::keys::{any_key_index, new_key};
+use crate::session::{ApiRequest, Credential, Session, write_key};
 
-pub(super) async fn live(session: &mut Session<'_>) {
+pub(super) async fn run(session: &mut Session<'_>) {
     let population = session.population;
-    let place = population.any_lock();
-    let credential = Credential::Token(population.token_of(place).to_owned());
-    let right = write_key(population, place, (new_key(), any_slot()), &credential).ask;
-    let not_json = Ask {
-        name: "a body that is no JSON",
+    let offset = population.any_lock();
+    let credential = Credential::Token(population.token_of(offset).to_owned());
+    let valid = write_key(
+        population,
+        offset,
+        (new_key(), any_key_index()),
+        &credential,
+    )
+    .request;
+    let not_json = ApiRequest {
+        name: "a body that is not JSON",
         body: Some("{\"keyUuid\":".into()),
         expected: &[400],
-        ..right.clone()
+        ..valid.clone()
     };
-    let no_lock = Ask {
-        name: "a lock that is not there",
+    let no_lock = ApiRequest {
+        name: "an unknown lock",
         path: "/locks/999999999/WriteKey".into(),
         expected: &[404],
-        ..right.clone()
+        ..valid.clone()
     };
-    let no_number = Ask {
-        name: "a lock that is no number",
+    let no_number = ApiRequest {
+        name: "a lock id that is not a number",
         path: "/locks/front-door/WriteKey".into(),
         expected: &[400],
-        ..right.clone()
+        ..valid.clone()
     };
-    let too_large = Ask {
+    let too_large = ApiRequest {
         name: "a body that is too large",
         body: Some(format!(
             "{{\"keyUuid\":\"k\",\"more\":\"{}\"}}",
             "x".repeat(5000)
         )),
         expected: &[413],
-        ..right.clone()
+        ..valid.clone()
     };
-    let forged = Ask {
-        name: "a token that nobody has signed",
+    let forged = ApiRequest {
+        name: "a forged token",
         credential: Credential::Token(population.forged_token.clone()),
         expected: &[401],
-        ..right.clone()
+        ..valid.clone()
     };
-    let mut wrong = vec![not_json, no_lock, no_number, too_large, forged];
-    wrong.extend(population.expired_token.clone().map(|token| Ask {
-        name: "a token that is no longer good",
+    let mut invalid = vec![not_json, no_lock, no_number, too_large, forged];
+    invalid.extend(population.expired_token.clone().map(|token| ApiRequest {
+        name: "an expired token",
         credential: Credential::Token(token),
         expected: &[401],
-        ..right.clone()
+        ..valid.clone()
     }));
     if population.tokens.len() > 1 {
-        wrong.push(Ask {
-            name: "somebody else's lock",
-            credential: Credential::Token(population.token_of(place + 1).to_owned()),
+        invalid.push(ApiRequest {
+            name: "a foreign lock",
+            credential: Credential::Token(population.token_of(offset + 1).to_owned()),
             expected: &[403],
-            ..right
+            ..valid
         });
     }
-    fastrand::shuffle(&mut wrong);
-    for ask in wrong.iter().take(2) {
-        session.ask(ask).await;
+    fastrand::shuffle(&mut invalid);
+    for request in invalid.iter().take(2) {
+        session.send(request).await;
     }
 }

@@ -1,32 +1,28 @@
-//! Who uses the service, each in a file of their own.
+//! Personas: typical clients of the service.
 
 mod careless_client;
+mod keys;
 mod property_manager;
 mod resident;
 mod retrying_integration;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::session::Session;
 
-/// How many slots a virtual lock has.
-const SLOTS: u64 = 100;
-
-/// Somebody who does something and is done.
+/// A kind of client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persona {
-    /// Moves a building in: writes to ten locks at once.
+    /// Writes keys to ten locks of a building at once.
     PropertyManager,
-    /// Writes one key, and looks until it is there.
+    /// Writes one key, and polls until it is settled.
     Resident,
-    /// Loses connections, and repeats under the same Idempotency-Key.
+    /// Loses connections, and repeats requests with the same Idempotency-Key.
     RetryingIntegration,
-    /// Sends what is wrong.
+    /// Sends invalid requests.
     CarelessClient,
 }
 
 impl Persona {
-    /// All, with how often each comes, in a hundred.
+    /// All personas, with their shares in percent.
     pub const ALL: [(Self, u16); 4] = [
         (Self::PropertyManager, 10),
         (Self::Resident, 60),
@@ -34,7 +30,7 @@ impl Persona {
         (Self::CarelessClient, 10),
     ];
 
-    /// What it is called.
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PropertyManager => "property manager",
@@ -44,7 +40,7 @@ impl Persona {
         }
     }
 
-    /// One of them, as often as each comes.
+    /// A random persona, by the shares.
     pub fn any() -> Self {
         let mut drawn = fastrand::u16(0..100);
         for (persona, share) in Self::ALL {
@@ -56,25 +52,13 @@ impl Persona {
         Self::Resident
     }
 
-    /// What it does, once.
-    pub async fn live(self, session: &mut Session<'_>) {
+    /// Runs the persona once.
+    pub async fn run(self, session: &mut Session<'_>) {
         match self {
-            Self::PropertyManager => property_manager::live(session).await,
-            Self::Resident => resident::live(session).await,
-            Self::RetryingIntegration => retrying_integration::live(session).await,
-            Self::CarelessClient => careless_client::live(session).await,
+            Self::PropertyManager => property_manager::run(session).await,
+            Self::Resident => resident::run(session).await,
+            Self::RetryingIntegration => retrying_integration::run(session).await,
+            Self::CarelessClient => careless_client::run(session).await,
         }
     }
-}
-
-/// A key that nobody has had.
-fn new_key() -> String {
-    static KEYS: AtomicU64 = AtomicU64::new(0);
-    let n = KEYS.fetch_add(1, Ordering::Relaxed);
-    format!("load-{:08x}-{n}", fastrand::u32(..))
-}
-
-/// A slot of a lock: there are enough for few writes to meet in one.
-fn any_slot() -> u64 {
-    fastrand::u64(0..SLOTS)
 }

@@ -1,19 +1,26 @@
-use super::{any_slot, new_key};
+use super::keys::{any_key_index, new_key};
 use crate::session::{Credential, KeyWrite, Session, write_key};
 
-/// The locks of a building.
+/// The number of locks of a building.
 const BUILDING: u64 = 10;
 
-pub(super) async fn live(session: &mut Session<'_>) {
+pub(super) async fn run(session: &mut Session<'_>) {
     let population = session.population;
     let first = population.any_lock();
-    // Locks of one organization are as far apart as there are organizations.
-    let apart = u64::try_from(population.api_keys.len()).unwrap_or(1).max(1);
+    // Consecutive locks belong to different organizations in turn.
+    let step = u64::try_from(population.api_keys.len()).unwrap_or(1).max(1);
     let credential = Credential::ApiKey(population.api_key_of(first).to_owned());
-    let places = (0..BUILDING).map(|n| first + n * apart);
-    let places = places.take_while(|place| *place < population.locks);
-    let write = |place| write_key(population, place, (new_key(), any_slot()), &credential);
-    let writes: Vec<KeyWrite> = places.map(write).collect();
-    let sent = session.write_all(&writes).await;
-    session.follow(sent, &credential).await;
+    let offsets = (0..BUILDING).map(|n| first + n * step);
+    let offsets = offsets.take_while(|offset| *offset < population.locks);
+    let write = |offset| {
+        write_key(
+            population,
+            offset,
+            (new_key(), any_key_index()),
+            &credential,
+        )
+    };
+    let writes: Vec<KeyWrite> = offsets.map(write).collect();
+    let accepted = session.write_all(&writes).await;
+    session.follow(accepted, &credential).await;
 }

@@ -1,17 +1,17 @@
-use super::{any_slot, new_key};
+use super::keys::{any_key_index, new_key};
 use crate::session::{Credential, Session, write_key};
 
-pub(super) async fn live(session: &mut Session<'_>) {
-    let place = session.population.any_lock();
-    let credential = Credential::Token(session.population.token_of(place).to_owned());
+pub(super) async fn run(session: &mut Session<'_>) {
+    let offset = session.population.any_lock();
+    let credential = Credential::Token(session.population.token_of(offset).to_owned());
     let write = write_key(
         session.population,
-        place,
-        (new_key(), any_slot()),
+        offset,
+        (new_key(), any_key_index()),
         &credential,
     );
-    let sent = session.write(&write).await;
+    let accepted = session.write(&write).await;
     session
-        .follow(sent.into_iter().collect(), &credential)
+        .follow(accepted.into_iter().collect(), &credential)
         .await;
 }

@@ -2,51 +2,54 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{any_slot, new_key};
-use crate::session::{Ask, Credential, Session, write_key};
+use super::keys::{any_key_index, new_key};
+use crate::session::{ApiRequest, Credential, Session, write_key};
 
-/// How often it tries before it gives up.
-const TRIES: u32 = 8;
+/// The maximum number of attempts.
+const MAX_ATTEMPTS: u32 = 8;
 
-pub(super) async fn live(session: &mut Session<'_>) {
-    let place = session.population.any_lock();
-    let credential = Credential::ApiKey(session.population.api_key_of(place).to_owned());
+pub(super) async fn run(session: &mut Session<'_>) {
+    let offset = session.population.any_lock();
+    let credential = Credential::ApiKey(session.population.api_key_of(offset).to_owned());
     let mut write = write_key(
         session.population,
-        place,
-        (new_key(), any_slot()),
+        offset,
+        (new_key(), any_key_index()),
         &credential,
     );
-    write.ask.idempotency_key = Some(format!("retry-{}", write.key));
-    // 409: the first try is still running.
-    write.ask.expected = &[200, 409];
+    write.request.idempotency_key = Some(format!("retry-{}", write.key));
+    // 409: the first attempt is still in progress.
+    write.request.expected = &[200, 409];
     if fastrand::bool() {
         let after = Duration::from_micros(fastrand::u64(0..20_000));
-        session.caller.call_and_hang_up(&write.ask, after).await;
+        session
+            .caller
+            .call_and_disconnect(&write.request, after)
+            .await;
         session.recorder.undecided(&write.key);
-        // What it has waited for is its own doing.
-        session.meant = None;
+        // The delay is the client's own and not a latency of the service.
+        session.intended_at = None;
     }
-    for n in 0..TRIES {
-        if let Some(sent) = session.write(&write).await {
-            repeat(session, &write.ask, &sent.write.version).await;
-            session.follow(vec![sent], &credential).await;
+    for n in 0..MAX_ATTEMPTS {
+        if let Some(accepted) = session.write(&write).await {
+            repeat(session, &write.request, &accepted.write.version).await;
+            session.follow(vec![accepted], &credential).await;
             return;
         }
         tokio::time::sleep(Duration::from_millis(100 << n.min(5))).await;
     }
 }
 
-/// The same again is answered the same again.
-async fn repeat(session: &mut Session<'_>, ask: &Ask, version: &Option<u64>) {
-    let Some(again) = session.ask(ask).await else {
+/// Repeats an accepted request, and records a different answer.
+async fn repeat(session: &mut Session<'_>, request: &ApiRequest, version: &Option<u64>) {
+    let Some(again) = session.send(request).await else {
         return;
     };
     let body: Value = serde_json::from_slice(&again.body).unwrap_or_default();
     let recorded = body["event"].is_object().then(|| body["version"].as_u64());
     let same = match again.status {
         200 => recorded.flatten() == *version,
-        // It was answered 200: it is not running any more.
+        // The request has been answered with 200, so that it is not in progress.
         409 => false,
         _ => true,
     };

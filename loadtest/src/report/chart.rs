@@ -1,10 +1,9 @@
-//! Charts of the report. Text and lines keep their size in CSS pixels at every width of the page: horizontal positions
+//! SVG charts of the report. Text and lines keep their size in CSS pixels at every width of the page: horizontal positions
 //! are percentages of the plot, and only the curves are stretched.
 
 use std::fmt::Write as _;
 
-use super::escape;
-use crate::limits::time;
+use crate::format::{escape, time};
 use crate::summary::Buckets;
 
 /// Height of a plot in CSS pixels, without the labels below it.
@@ -21,7 +20,7 @@ pub(super) struct Line {
     pub(super) name: &'static str,
     /// The CSS class that gives the curve its color.
     pub(super) class: &'static str,
-    /// A value for each second; `None`: nothing was measured in it.
+    /// A value for each second; `None` if nothing was measured.
     pub(super) values: Vec<Option<f64>>,
 }
 
@@ -108,7 +107,7 @@ impl Range {
     }
 }
 
-/// Where a second is between the left edge, 0, and the right edge, 1.
+/// The horizontal position of a second, between 0 (left) and 1 (right).
 #[expect(clippy::cast_precision_loss, reason = "seconds of a load test")]
 pub(super) fn x(second: f64, seconds: usize) -> f64 {
     let last = (seconds.max(2) - 1) as f64;
@@ -172,7 +171,7 @@ pub(super) fn lines(
     page.push_str("</svg></div></figure>");
 }
 
-/// Opens a plot that can have the keyboard's focus; the script moves its tooltip by the arrow keys.
+/// Opens a plot that can have the keyboard focus; the script moves its tooltip with the arrow keys.
 fn open_plot(page: &mut String, title: &str, class: &str) {
     let _ = write!(
         page,
@@ -180,7 +179,7 @@ fn open_plot(page: &mut String, title: &str, class: &str) {
     );
 }
 
-/// A `rect` over the whole height, from and to a share of the width, that the caller closes.
+/// Opens a `rect` of the full height between two horizontal positions; the caller closes it.
 fn column(page: &mut String, class: &str, from: f64, until: f64) {
     let _ = write!(
         page,
@@ -220,14 +219,14 @@ fn curve(line: &Line, seconds: usize, range: &Range) -> String {
         };
         let letter = if pen_down { 'L' } else { 'M' };
         let x = x_of(second, seconds) * CURVE_WIDTH;
-        // A second between two without a value becomes a dot.
+        // A single second with a value is drawn as a dot.
         let _ = write!(path, "{letter}{x:.1} {:.1}h0.01", range.y(*value));
         pen_down = true;
     }
     path
 }
 
-/// Invisible columns with the values of their seconds as titles, which browsers show even where they run no script.
+/// Invisible columns with the values of their seconds as titles, which browsers show without scripts.
 fn tooltips(page: &mut String, axis: Axis, lines: &[Line], seconds: usize) {
     let width = seconds.div_ceil(MAX_COLUMNS).max(1);
     for first in (0..seconds).step_by(width) {
@@ -253,7 +252,7 @@ fn tooltips(page: &mut String, axis: Axis, lines: &[Line], seconds: usize) {
     }
 }
 
-/// A round number near this one: 1, 2 or 5 times a power of ten.
+/// The next larger number that is 1, 2 or 5 times a power of ten.
 fn round_step(near: f64) -> f64 {
     let power = 10_f64.powf(near.max(1e-9).log10().floor());
     let factor = near / power;
@@ -266,7 +265,7 @@ fn round_step(near: f64) -> f64 {
     power * round
 }
 
-/// How many writes took how long.
+/// A histogram of the latencies of writes.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub(super) fn histogram(page: &mut String, title: &str, buckets: &Buckets) {
     let _ = write!(page, "<figure><figcaption>{title}</figcaption>");
@@ -308,7 +307,7 @@ pub(super) fn histogram(page: &mut String, title: &str, buckets: &Buckets) {
 mod tests {
     use super::*;
 
-    fn drawn(values: Vec<Option<f64>>, axis: Axis) -> String {
+    fn draw(values: Vec<Option<f64>>, axis: Axis) -> String {
         let mut page = String::new();
         let line = Line {
             name: "writes",
@@ -321,7 +320,7 @@ mod tests {
 
     #[test]
     fn each_second_has_a_tooltip_with_its_values() {
-        let page = drawn(vec![Some(3.0), None, Some(12.0)], Axis::Count);
+        let page = draw(vec![Some(3.0), None, Some(12.0)], Axis::Count);
         for title in [
             "0 s\nwrites: 3",
             "1 s\nwrites: not measured",
@@ -329,7 +328,7 @@ mod tests {
         ] {
             assert!(page.contains(&format!("<title>{title}</title>")), "{page}");
         }
-        let times = drawn(vec![Some(1234.0)], Axis::Milliseconds);
+        let times = draw(vec![Some(1234.0)], Axis::Milliseconds);
         assert!(
             times.contains("<title>0 s\nwrites: 1.23 s</title>"),
             "{times}"
@@ -337,16 +336,16 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_a_long_run_show_the_highest_of_their_seconds() {
+    fn columns_of_a_long_run_show_the_highest_value() {
         let mut values = vec![Some(1.0); 3601];
         values[7] = Some(42.0);
-        let page = drawn(values, Axis::Count);
+        let page = draw(values, Axis::Count);
         assert!(page.contains("<title>7 s to 13 s, highest values\nwrites: 42</title>"));
         assert!(page.matches("<title>").count() <= MAX_COLUMNS);
     }
 
     #[test]
-    fn marks_have_no_decimals_by_rounding_errors() {
+    fn marks_have_no_rounding_errors() {
         assert_eq!(Axis::CpuCores.mark(3.0 * 0.1), "0.3");
         assert_eq!(Axis::Count.mark(200.0), "200");
         assert_eq!(Axis::Milliseconds.mark(0.1), "100 µs");

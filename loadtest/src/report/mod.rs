@@ -1,9 +1,9 @@
-//! The report: one page that needs nothing else, to be looked at and shown.
+//! The report: a self-contained HTML page.
 
 use std::fmt::Write as _;
 
-use crate::limits::{Finding, percent, time};
-use crate::summary::{EndpointFigures, Fault, Moment, Percentiles, Summary, UsageSample};
+use crate::format::{escape, percent, time};
+use crate::summary::{EndpointFigures, Fault, Finding, Moment, Percentiles, Summary, UsageSample};
 
 mod chart;
 
@@ -12,9 +12,9 @@ use chart::{Axis, Line};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-type Part = fn(&Percentiles) -> f64;
+type Value = fn(&Percentiles) -> f64;
 
-/// The page.
+/// The report as HTML.
 pub fn html(run: &Summary) -> String {
     let (class, word) = if run.passed {
         ("good", "passed")
@@ -223,7 +223,7 @@ fn verdict(page: &mut String, findings: &[Finding]) {
     page.push_str("</table></section>");
 }
 
-/// The fault script, over the same seconds as the charts.
+/// The faults of the locks, on the same time axis as the charts.
 fn fault_tracks(page: &mut String, faults: &[Fault], seconds: usize, load: f64) {
     page.push_str(
         "<figure><figcaption>Load and faults of the locks</figcaption><div class=\"tracks\">",
@@ -246,7 +246,7 @@ fn fault_tracks(page: &mut String, faults: &[Fault], seconds: usize, load: f64) 
     page.push_str("</div></figure>");
 }
 
-/// The seconds in which charts are shaded: from, to.
+/// The shaded ranges of the charts, in seconds.
 fn windows(faults: &[Fault]) -> Vec<(f64, f64)> {
     let window = |fault: &Fault| Some((fault.from, fault.until?));
     faults.iter().filter_map(window).collect()
@@ -256,7 +256,7 @@ fn tables(page: &mut String, run: &Summary) {
     page.push_str(
         "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm<th>see it</tr>",
     );
-    let rows: [(&str, Part); 5] = [
+    let rows: [(&str, Value); 5] = [
         ("median", |p| p.p50),
         ("p90", |p| p.p90),
         ("p99", |p| p.p99),
@@ -297,10 +297,4 @@ fn tables(page: &mut String, run: &Summary) {
             page.push_str("</ul></section>");
         }
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;")
 }

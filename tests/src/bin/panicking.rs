@@ -1,4 +1,4 @@
-//! Keywright with a store that panics over the second slot at once, and over the third one after it had to wait.
+//! Keywright with a faulty store that panics on key index 1 at once and on key index 2 after a pause.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl LockRepo for Panicking {
         }
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.0.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(worker, lease).await
     }
 }
 

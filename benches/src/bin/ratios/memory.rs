@@ -1,29 +1,30 @@
-//! What the service holds in memory.
+//! Resident memory of a server: idle, for each connection, and for each lock.
 
 use std::path::Path;
 use std::time::Duration;
 
-use keywright_loadtest::population::of_sandbox;
+use keywright_loadtest::population::sandbox_variable;
 use keywright_loadtest::server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{Programs, Row, Target};
+use crate::programs::{Programs, SERVER_CORE};
+use crate::table::{Row, Target};
 
 const CONNECTIONS: usize = 1000;
 const LOCKS: u64 = 200_000;
 
-/// `VmRSS`, in KiB.
+/// Resident memory in KiB.
 fn resident(server: &Server) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|n| n.parse().ok()).expect("a number")
+    let bytes = server.resident_bytes().expect("it is running");
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let kib = bytes as f64 / 1024.0;
+    kib
 }
 
 fn start(programs: &Programs, data: &Path, arguments: &[&str]) -> Server {
-    Server::start(&programs.keywright(), data, Some("0"), arguments).expect("it starts")
+    Server::start(&programs.keywright(), data, SERVER_CORE, arguments).expect("it starts")
 }
 
 fn in_memory(programs: &Programs, locks: u64) -> f64 {
@@ -42,13 +43,13 @@ fn in_memory(programs: &Programs, locks: u64) -> f64 {
     resident(&server)
 }
 
-/// The header with the sandbox's token.
+/// The `Authorization` header with the sandbox's token.
 pub(crate) fn authorization(data: &Path) -> String {
-    let token = of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's");
+    let token = sandbox_variable(data, "KEYWRIGHT_TOKEN").expect("the sandbox's");
     format!("Authorization: Bearer {token}")
 }
 
-/// KiB of each connection that has been answered once and is idle.
+/// The resident memory of an idle server in MiB, and of an idle connection after one answer in KiB.
 async fn connection(programs: &Programs) -> (f64, f64) {
     let data = TempDir::new().expect("a folder");
     let server = start(programs, data.path(), &["--virtual-locks", "off"]);
@@ -64,12 +65,15 @@ async fn connection(programs: &Programs) -> (f64, f64) {
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = [0; 2048];
         let read = stream.read(&mut answer).await.expect("answered");
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "it is let in");
+        assert!(
+            answer[..read].starts_with(b"HTTP/1.1 200 "),
+            "the token is valid"
+        );
         open.push(stream);
     }
     #[expect(clippy::cast_precision_loss, reason = "a thousand")]
-    let each = (resident(&server) - idle) / CONNECTIONS as f64;
-    (idle / 1024.0, each)
+    let per_connection = (resident(&server) - idle) / CONNECTIONS as f64;
+    (idle / 1024.0, per_connection)
 }
 
 pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
@@ -81,21 +85,21 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
         Row {
             what: "resident memory, idle".into(),
             measured: format!("{idle:.1} MiB"),
-            beside: "a server on one core".into(),
+            reference: "a server on one core".into(),
             figure: idle,
             target: Target::AtMost(20.0),
         },
         Row {
             what: "resident memory of a lock in the memory store".into(),
             measured: format!("{lock:.0} B"),
-            beside: format!("{LOCKS} locks"),
+            reference: format!("{LOCKS} locks"),
             figure: lock,
             target: Target::AtMost(400.0),
         },
         Row {
             what: "resident memory of an idle connection".into(),
             measured: format!("{connection:.1} KiB"),
-            beside: format!("{CONNECTIONS} connections"),
+            reference: format!("{CONNECTIONS} connections"),
             figure: connection,
             target: Target::AtMost(16.0),
         },

@@ -1,5 +1,4 @@
-//! A million locks with ten million events on SQLite: beside a thousand locks with as many events each, and from the start
-//! of a server to its first 200.
+//! A million locks with ten million events on SQLite, compared with a thousand locks, and the time from start to the first 200.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -12,16 +11,17 @@ use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::many::{RUNS, now};
+use crate::concurrent::{RUNS, now};
 use crate::memory::authorization;
-use crate::whole::{Figures, SERVER_CORE, measure, token};
-use crate::{Programs, Row, Target, median};
+use crate::programs::{Programs, SERVER_CORE};
+use crate::table::{Row, Target, median};
+use crate::whole::{Figures, measure, token};
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 const EVENTS: u64 = 10;
 
-/// So many locks of the sandbox's user, each with ten events and four keys.
+/// Writes a file with locks of the demo user, each with ten events and four keys.
 fn write_locks(path: &Path, locks: u64) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for lock in FIRST_LOCK..FIRST_LOCK + locks {
@@ -55,11 +55,11 @@ fn write_locks(path: &Path, locks: u64) -> std::io::Result<()> {
     file.flush()
 }
 
-/// A folder with so many locks on SQLite.
-fn folder_of(programs: &Programs, locks: u64) -> TempDir {
+/// A data folder with these locks in SQLite.
+fn folder_with_locks(programs: &Programs, locks: u64) -> TempDir {
     let data = TempDir::new().expect("a folder");
     let path = data.path().join("locks.ndjson");
-    write_locks(&path, locks).expect("there is room");
+    write_locks(&path, locks).expect("there is disk space");
     let keywright = Keywright {
         binary: &programs.keywright(),
         data: data.path(),
@@ -75,9 +75,9 @@ fn start(programs: &Programs, data: &Path) -> Server {
     Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
 }
 
-/// Waits until it has read its file, which it does once at its start.
+/// Waits until the server has finished its work at start-up.
 fn wait_until_idle(server: &Server) {
-    let used = || server.cpu_seconds().expect("it runs");
+    let used = || server.cpu_seconds().expect("it is running");
     let mut before = used();
     loop {
         std::thread::sleep(Duration::from_millis(500));
@@ -89,36 +89,39 @@ fn wait_until_idle(server: &Server) {
     }
 }
 
-async fn pressed(programs: &Programs, data: &Path, locks: u64) -> Figures {
+async fn under_load(programs: &Programs, data: &Path, locks: u64) -> Figures {
     let server = start(programs, data);
     wait_until_idle(&server);
     measure(&server, &load_writes::writes(&token(data), locks)).await
 }
 
-/// Milliseconds from the start of a server to its first 200.
+/// The time from the start of a server to its first 200, in milliseconds.
 fn first_answer(programs: &Programs, data: &Path) -> f64 {
-    let begun = now();
+    let begin = now();
     let server = start(programs, data);
     let ready = server.wait_for("/locks/123/details", &authorization(data), &[200]);
     ready.expect("it answers");
-    begun.elapsed().as_secs_f64() * 1000.0
+    begin.elapsed().as_secs_f64() * 1000.0
 }
 
 pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
-    let (few, many) = (folder_of(programs, FEW), folder_of(programs, MANY));
-    // Once, so that the sandbox's own files are there.
+    let (few, many) = (
+        folder_with_locks(programs, FEW),
+        folder_with_locks(programs, MANY),
+    );
+    // The first start creates the sandbox's files.
     drop(start(programs, many.path()));
     let first = (0..RUNS).map(|_| first_answer(programs, many.path()));
     let first = median(first.collect());
-    let (mut of_few, mut of_many) = (vec![], vec![]);
+    let (mut with_few, mut with_many) = (vec![], vec![]);
     for _ in 0..RUNS {
-        of_few.push(pressed(programs, few.path(), FEW).await);
-        of_many.push(pressed(programs, many.path(), MANY).await);
+        with_few.push(under_load(programs, few.path(), FEW).await);
+        with_many.push(under_load(programs, many.path(), MANY).await);
     }
-    let rate = |all: &[Figures]| Figures::median(all, |f| f.a_second);
+    let rate = |all: &[Figures]| Figures::median(all, |f| f.per_second);
     let p99 = |all: &[Figures]| Figures::median(all, |f| f.p99);
-    let (fast, slow) = (rate(&of_few), rate(&of_many));
-    let (short, long) = (p99(&of_few), p99(&of_many));
+    let (fast, slow) = (rate(&with_few), rate(&with_many));
+    let (short, long) = (p99(&with_few), p99(&with_many));
     let (few, many) = (
         format!("{FEW} locks"),
         format!("{MANY} locks, {} events", MANY * EVENTS),
@@ -127,21 +130,21 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
         Row {
             what: "WriteKey over HTTP on SQLite: a thousand locks beside a million with ten million events".into(),
             measured: format!("{few}: {fast:.0} a second"),
-            beside: format!("{many}: {slow:.0}"),
+            reference: format!("{many}: {slow:.0}"),
             figure: fast / slow,
             target: Target::AtMost(1.2),
         },
         Row {
             what: "the same: p99 at 64 connections".into(),
             measured: format!("{many}: {long:.0} µs"),
-            beside: format!("{few}: {short:.0} µs"),
+            reference: format!("{few}: {short:.0} µs"),
             figure: long / short,
             target: Target::AtMost(1.2),
         },
         Row {
             what: "from start to the first 200, a million locks with ten million events".into(),
             measured: format!("{first:.0} ms"),
-            beside: String::new(),
+            reference: String::new(),
             figure: first,
             target: Target::AtMost(150.0),
         },

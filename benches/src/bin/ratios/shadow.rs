@@ -1,5 +1,5 @@
-//! What the adapters of shadows, and the service behind them, add to the way: MQTT beside a message and its echo through
-//! the same mosquitto, the AWS SDK beside a bare hyper client and server. The broker is on core 0; all others share core 1.
+//! The overhead of the shadow adapters with our shadow service: MQTT compared with a message and its echo through the same broker,
+//! the AWS SDK compared with a bare hyper client and server. The broker runs on core 0, everything else on core 1.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use keywright_adapters::shadow::{AwsSettings, AwsShadow, DEFAULT_NAME, MqttShado
 use keywright_benches::bare_hyper;
 use keywright_domain::model::{ClientToken, Epoch, Sequence, ShadowChange, ShadowEntry, WriteId};
 use keywright_domain::ports::ShadowPort;
-use keywright_loadtest::http::Client;
+use keywright_loadtest::http_client::Client;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, TlsFiles};
 use keywright_shadow::mqtt::{ClientLimits, MqttFrontend, Options};
@@ -26,14 +26,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::many::{AT_ONCE, a_second, medians, now, rate};
-use crate::{Row, Target, server_core};
+use crate::concurrent::{CONCURRENT, medians, now, per_second, rate};
+use crate::programs::move_to_server_core;
+use crate::table::{Row, Target};
 
 const UPDATES: u64 = 10_000;
 const THINGS: u64 = 2_000;
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An entry for a write, which takes the one before it off the shadow.
+/// Adds the entry of a write and removes the previous entry of the same thing.
 fn change(number: u64) -> ShadowChange {
     let write = |number: u64| WriteId::from_u128(u128::from(number) + 1);
     let slot = slot("9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", Some(0));
@@ -59,9 +60,9 @@ fn service() -> ShadowService {
     })
 }
 
-/// Accepted updates a second.
-async fn updates(port: Arc<dyn ShadowPort>) -> f64 {
-    a_second(UPDATES, move |number| {
+/// The number of accepted updates for each second.
+async fn updates_per_second(port: Arc<dyn ShadowPort>) -> f64 {
+    per_second(UPDATES, move |number| {
         let port = port.clone();
         async move {
             let thing = thing(lock_id(number % THINGS + 1));
@@ -76,11 +77,11 @@ async fn over_mqtt(mosquitto: &Mosquitto) -> f64 {
     let mut attached = MqttFrontend::start(service(), broker.clone(), Options::default());
     attached.wait_until_up().await.expect("attached");
     let name = [DEFAULT_NAME.to_owned()];
-    let port = MqttShadow::start(&broker, "bench", &name, ClientLimits::SELF_HOSTED, PATIENCE);
+    let port = MqttShadow::start(&broker, "bench", &name, ClientLimits::SELF_HOSTED, TIMEOUT);
     for mut up in port.up() {
         up.wait_for(|up| *up).await.expect("it connects");
     }
-    updates(Arc::new(port)).await
+    updates_per_second(Arc::new(port)).await
 }
 
 fn raw_client(mosquitto: &Mosquitto, id: &str) -> (AsyncClient, EventLoop) {
@@ -93,8 +94,8 @@ fn raw_client(mosquitto: &Mosquitto, id: &str) -> (AsyncClient, EventLoop) {
     (client, events)
 }
 
-/// Goes on until the next message that arrives.
-async fn message(events: &mut EventLoop) -> rumqttc::Publish {
+/// Waits for the next message.
+async fn next_message(events: &mut EventLoop) -> rumqttc::Publish {
     loop {
         if let Event::Incoming(Packet::Publish(message)) = events.poll().await.expect("connected") {
             return message;
@@ -102,39 +103,39 @@ async fn message(events: &mut EventLoop) -> rumqttc::Publish {
     }
 }
 
-/// Goes on until it is subscribed.
+/// Subscribes, and waits for the acknowledgement.
 async fn subscribe(client: &AsyncClient, events: &mut EventLoop, topic: &str) {
-    let asked = client.try_subscribe(topic, QoS::AtLeastOnce);
-    asked.expect("there is room");
+    let requested = client.try_subscribe(topic, QoS::AtLeastOnce);
+    requested.expect("the queue has room");
     while !matches!(
         events.poll().await.expect("connected"),
         Event::Incoming(Packet::SubAck(_))
     ) {}
 }
 
-/// Messages a second that come back, of the size of an update, 64 under way at a time.
+/// The number of echoed messages for each second, of the size of an update, 64 at a time.
 async fn echoes(mosquitto: &Mosquitto) -> f64 {
-    let (echo, mut its_events) = raw_client(mosquitto, "echo");
+    let (echo, mut echo_events) = raw_client(mosquitto, "echo");
     let (client, mut events) = raw_client(mosquitto, "raw");
-    subscribe(&echo, &mut its_events, "there").await;
+    subscribe(&echo, &mut echo_events, "there").await;
     subscribe(&client, &mut events, "back").await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         loop {
-            let payload = message(&mut its_events).await.payload;
+            let payload = next_message(&mut echo_events).await.payload;
             let sent = echo.try_publish("back", QoS::AtLeastOnce, false, payload);
-            sent.expect("there is room");
+            sent.expect("the queue has room");
         }
     });
     let send = |number| {
         let body = update_body(&change(number)).to_string();
         let sent = client.try_publish("there", QoS::AtLeastOnce, false, body);
-        sent.expect("there is room");
+        sent.expect("the queue has room");
     };
     let start = now();
-    (0..AT_ONCE).for_each(send);
-    for number in AT_ONCE..UPDATES + AT_ONCE {
-        message(&mut events).await;
+    (0..CONCURRENT).for_each(send);
+    for number in CONCURRENT..UPDATES + CONCURRENT {
+        next_message(&mut events).await;
         if number < UPDATES {
             send(number);
         }
@@ -144,13 +145,13 @@ async fn echoes(mosquitto: &Mosquitto) -> f64 {
 
 pub(crate) async fn mqtt() -> Row {
     let mosquitto = Mosquitto::start();
-    server_core(mosquitto.id());
+    move_to_server_core(mosquitto.id());
     let pair = async || (over_mqtt(&mosquitto).await, echoes(&mosquitto).await);
     let (own, alone) = medians(pair).await;
     Row {
         what: "shadow updates over MQTT, 64 in flight".into(),
         measured: format!("{own:.0} accepted a second"),
-        beside: format!("a message and its echo: {alone:.0}"),
+        reference: format!("a message and its echo: {alone:.0}"),
         figure: own / alone,
         target: Target::AtLeast(0.50),
     }
@@ -171,21 +172,21 @@ async fn over_rest() -> f64 {
         endpoint: Some(format!("http://{address}")),
         region: None,
         shadow: DEFAULT_NAME.into(),
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
     };
-    updates(Arc::new(AwsShadow::new(&config, settings))).await
+    updates_per_second(Arc::new(AwsShadow::new(&config, settings))).await
 }
 
-/// Requests a second of the same bodies, by 64 bare hyper clients of a bare hyper server.
+/// The number of requests for each second with the same bodies, between 64 bare hyper clients and a bare hyper server.
 async fn over_bare_hyper() -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address: SocketAddr = listener.local_addr().expect("an address");
     let mut tasks = JoinSet::new();
     tasks.spawn(bare_hyper::serve(listener));
-    let clients: Arc<[_]> = (0..AT_ONCE)
+    let clients: Arc<[_]> = (0..CONCURRENT)
         .map(|_| Mutex::new(Client::new(address)))
         .collect();
-    a_second(UPDATES, move |number| {
+    per_second(UPDATES, move |number| {
         let clients = clients.clone();
         async move {
             let thing = thing(lock_id(number % THINGS + 1));
@@ -194,9 +195,12 @@ async fn over_bare_hyper() -> f64 {
                 .header("Host", "shadows")
                 .header("Content-Type", "application/octet-stream")
                 .body(Full::from(body))
-                .expect("all of it is text");
+                .expect("a valid request");
             let free = clients.iter().find_map(|client| client.try_lock().ok());
-            let answer = free.expect("one for each").send(request).await;
+            let answer = free
+                .expect("there are as many clients as operations")
+                .send(request)
+                .await;
             assert_eq!(answer.expect("answered").status(), 200);
         }
     })
@@ -208,7 +212,7 @@ pub(crate) async fn aws_sdk() -> Row {
     Row {
         what: "shadow updates by the AWS SDK over our REST service, 64 in flight".into(),
         measured: format!("{own:.0} accepted a second"),
-        beside: format!("bare hyper, both ends: {alone:.0}"),
+        reference: format!("bare hyper, both ends: {alone:.0}"),
         figure: own / alone,
         target: Target::None,
     }

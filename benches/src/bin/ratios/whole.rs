@@ -1,4 +1,4 @@
-//! The whole service over loopback HTTP, beside a bare hyper server that is asked the same by the same client.
+//! The whole server over loopback HTTP, compared with a bare hyper server under the same load.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,30 +10,30 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use keywright_loadtest::load_writes::{self, Make};
-use keywright_loadtest::population::of_sandbox;
+use keywright_loadtest::load_writes::{self, RequestFactory};
+use keywright_loadtest::population::sandbox_variable;
 use keywright_loadtest::server::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::many::{RUNS, now};
-use crate::{Programs, Row, Target, median};
+use crate::concurrent::{RUNS, now};
+use crate::programs::{Programs, SERVER_CORE};
+use crate::table::{Row, Target, median};
 
 const LOCKS: u64 = 20_000;
 const CONNECTIONS: usize = 64;
 const SPAN: Duration = Duration::from_secs(3);
-pub(crate) const SERVER_CORE: Option<&str> = Some("0");
 
-/// Tokens that are good once each, as many as are sent in all.
+/// Different valid tokens, one for each request.
 const COLD_TOKENS: u64 = 120_000;
 
-/// What one span of pressure says of a server: medians over all of them count.
+/// The figures of one period of load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
-    /// Microseconds of CPU for one request.
+    /// CPU time of one request, in microseconds.
     pub(crate) cpu: f64,
-    pub(crate) a_second: f64,
-    /// Microseconds.
+    pub(crate) per_second: f64,
+    /// In microseconds.
     pub(crate) p99: f64,
 }
 
@@ -43,24 +43,24 @@ impl Figures {
     }
 }
 
-pub(crate) async fn measure(server: &Server, make: &Make) -> Figures {
-    // A bare server is faster than what asks it, which then never sleeps; ours must not be charged for waking it.
-    let _awake = load_writes::awake();
+pub(crate) async fn measure(server: &Server, factory: &RequestFactory) -> Figures {
+    // Waking a sleeping client costs the server CPU time. The clients of the faster bare server never sleep.
+    let _awake = load_writes::keep_awake();
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
-    load_writes::closed(server.address, make, &next, CONNECTIONS, warm_up).await;
-    let before = server.cpu_seconds().expect("it runs");
-    let pressed = load_writes::closed(server.address, make, &next, CONNECTIONS, SPAN).await;
-    let used = server.cpu_seconds().expect("it runs") - before;
-    let answers = &pressed.answers;
+    load_writes::closed(server.address, factory, &next, CONNECTIONS, warm_up).await;
+    let before = server.cpu_seconds().expect("it is running");
+    let result = load_writes::closed(server.address, factory, &next, CONNECTIONS, SPAN).await;
+    let used = server.cpu_seconds().expect("it is running") - before;
+    let answers = &result.answers;
     let statuses: Vec<&u16> = answers.statuses.keys().collect();
     assert_eq!(statuses, [&200], "{:?}", answers.statuses);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let count = answers.of(200) as f64;
+    let count = answers.count(200) as f64;
     Figures {
         cpu: used * 1e6 / count,
-        a_second: pressed.goodput(),
-        p99: answers.good.at(0.99).as_secs_f64() * 1e6,
+        per_second: result.goodput(),
+        p99: answers.accepted.quantile(0.99).as_secs_f64() * 1e6,
     }
 }
 
@@ -72,10 +72,10 @@ fn start(programs: &Programs, data: &Path, store: &str) -> Server {
 }
 
 pub(crate) fn token(data: &Path) -> String {
-    of_sandbox(data, "KEYWRIGHT_TOKEN").expect("the sandbox's")
+    sandbox_variable(data, "KEYWRIGHT_TOKEN").expect("the sandbox's")
 }
 
-/// Headers with different tokens, all good.
+/// `Authorization` values with different valid tokens.
 fn cold_tokens(data: &Path) -> Vec<String> {
     let key = std::fs::read(data.join("token-key.pk8")).expect("the sandbox's key");
     let (key, header) = (
@@ -93,7 +93,7 @@ fn cold_tokens(data: &Path) -> Vec<String> {
     (0..COLD_TOKENS).map(sign).collect()
 }
 
-/// Microseconds of one ES256 verification, by a key that has been read before.
+/// The time of one ES256 verification with a parsed key, in microseconds.
 fn bare_verification(data: &Path, tokens: &[String]) -> f64 {
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
@@ -109,13 +109,13 @@ fn bare_verification(data: &Path, tokens: &[String]) -> f64 {
         let token = token.strip_prefix("Bearer ").expect("a token");
         let (signed, signature) = token.rsplit_once('.').expect("a token");
         let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
-        let good = key.verify_sig(signed.as_bytes(), &signature);
-        good.expect("a good signature");
+        let verified = key.verify_sig(signed.as_bytes(), &signature);
+        verified.expect("a valid signature");
     }
     start.elapsed().as_secs_f64() * 1e6 / 5000.0
 }
 
-/// Milliseconds of one `fdatasync` after 4 KiB were appended, while something else goes on: the median.
+/// The median time of `fdatasync` after appending 4 KiB, in milliseconds, measured until `over` is set.
 fn syncs(folder: &Path, over: &AtomicBool) -> f64 {
     let mut file = File::create(folder.join("syncs")).expect("a file");
     let mut all = Vec::new();
@@ -133,30 +133,30 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (mut bare, mut memory, mut cold, mut sqlite) = (vec![], vec![], vec![], vec![]);
     let (mut verifications, mut sync_times) = (vec![], vec![]);
     for _ in 0..RUNS {
-        let server = Server::start_plain(&programs.bare_hyper(), SERVER_CORE);
-        let make = load_writes::writes("none", LOCKS);
-        bare.push(measure(&server.expect("it starts"), &make).await);
+        let server = Server::start_program(&programs.bare_hyper(), SERVER_CORE);
+        let factory = load_writes::writes("none", LOCKS);
+        bare.push(measure(&server.expect("it starts"), &factory).await);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "memory");
-        let make = load_writes::writes(&token(data.path()), LOCKS);
-        memory.push(measure(&server, &make).await);
+        let factory = load_writes::writes(&token(data.path()), LOCKS);
+        memory.push(measure(&server, &factory).await);
         let tokens = cold_tokens(data.path());
         verifications.push(bare_verification(data.path(), &tokens));
-        let make: Make = Arc::new(move |n| {
-            let place = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
-            load_writes::write(&tokens[place], LOCKS, n)
+        let factory: RequestFactory = Arc::new(move |n| {
+            let index = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
+            load_writes::write(&tokens[index], LOCKS, n)
         });
-        cold.push(measure(&server, &make).await);
+        cold.push(measure(&server, &factory).await);
         drop(server);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "sqlite");
-        let make = load_writes::writes(&token(data.path()), LOCKS);
+        let factory = load_writes::writes(&token(data.path()), LOCKS);
         let over = Arc::new(AtomicBool::new(false));
         let (folder, until) = (data.path().to_owned(), over.clone());
         let syncing = std::thread::spawn(move || syncs(&folder, &until));
-        sqlite.push(measure(&server, &make).await);
+        sqlite.push(measure(&server, &factory).await);
         over.store(true, Ordering::Relaxed);
         sync_times.push(syncing.join().expect("no panic"));
     }
@@ -171,8 +171,8 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let added = Figures::median(&cold, |f| f.cpu) - memory_cpu;
     let verification = median(verifications);
     let (fast, durable) = (
-        Figures::median(&memory, |f| f.a_second),
-        Figures::median(&sqlite, |f| f.a_second),
+        Figures::median(&memory, |f| f.per_second),
+        Figures::median(&sqlite, |f| f.per_second),
     );
     let sync = median(sync_times);
     #[expect(clippy::cast_precision_loss, reason = "64")]
@@ -181,28 +181,28 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
         Row {
             what: "WriteKey over HTTP in memory, cached token: CPU of a request".into(),
             measured: format!("{memory_cpu:.1} µs"),
-            beside: format!("bare hyper {bare_cpu:.1} µs"),
+            reference: format!("bare hyper {bare_cpu:.1} µs"),
             figure: bare_cpu / memory_cpu,
             target: Target::AtLeast(0.70),
         },
         Row {
             what: "the same with an ES256 token of its own each time: CPU that adds".into(),
             measured: format!("{added:.1} µs"),
-            beside: format!("one verification {verification:.1} µs"),
+            reference: format!("one verification {verification:.1} µs"),
             figure: added / verification,
             target: Target::AtMost(1.15),
         },
         Row {
             what: "p99 at 64 connections, in memory".into(),
             measured: format!("{memory_p99:.0} µs"),
-            beside: format!("bare hyper {bare_p99:.0} µs"),
+            reference: format!("bare hyper {bare_p99:.0} µs"),
             figure: memory_p99 / bare_p99,
             target: Target::AtMost(1.5),
         },
         Row {
             what: "WriteKey over HTTP on SQLite, durable, 64 in flight".into(),
             measured: format!("{durable:.0} a second"),
-            beside: format!("in memory {fast:.0}, by fdatasync ({sync:.2} ms) {by_syncs:.0}"),
+            reference: format!("in memory {fast:.0}, by fdatasync ({sync:.2} ms) {by_syncs:.0}"),
             figure: durable / fast.min(by_syncs),
             target: Target::AtLeast(0.70),
         },

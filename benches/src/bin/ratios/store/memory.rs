@@ -1,4 +1,4 @@
-//! The store in memory, beside a map of what a load answers: the same rules, and nothing that a store promises.
+//! The store in memory, compared with a map under a mutex that uses the same policy and keeps no promises of a store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,19 +10,19 @@ use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, slot};
 
-use super::{LOCKS, add_locks, writes};
-use crate::many::{AT_ONCE, medians, now, rate};
-use crate::{Row, Target};
+use super::workload::{LOCKS, add_locks, writes_per_second};
+use crate::concurrent::{CONCURRENT, medians, now, rate};
+use crate::table::{Row, Target};
 
-const WRITES: u64 = 500 * AT_ONCE;
+const WRITES: u64 = 500 * CONCURRENT;
 
-async fn ours() -> f64 {
+async fn with_store() -> f64 {
     let repo = InMemoryLockRepo::new(Arc::new(TokioTimer::default()));
     add_locks(&repo).await;
-    writes(repo, WRITES).await
+    writes_per_second(repo, WRITES).await
 }
 
-fn bare() -> f64 {
+fn with_map() -> f64 {
     let snapshot = |id| {
         let lock = Lock::fold(&[created(lock_id(id))]).expect("a lock");
         (id, LockSnapshot::new(lock, Revision(0), None, Vec::new()))
@@ -49,7 +49,7 @@ fn bare() -> f64 {
 }
 
 async fn run() -> (f64, f64) {
-    (ours().await, bare())
+    (with_store().await, with_map())
 }
 
 pub(crate) async fn row() -> Row {
@@ -57,7 +57,7 @@ pub(crate) async fn row() -> Row {
     Row {
         what: "`LockRepo` in memory: load, prepare and commit, 64 at once".into(),
         measured: format!("{own:.0} a second"),
-        beside: format!("the rules and a map under a mutex: {alone:.0}"),
+        reference: format!("the rules and a map under a mutex: {alone:.0}"),
         figure: own / alone,
         target: Target::None,
     }

@@ -1,5 +1,5 @@
-//! The store on PostgreSQL, beside the same rows in two bare transactions of one statement each, through the same driver
-//! over as many connections. The database is on core 0.
+//! The store on PostgreSQL, compared with two statements that write the same rows, over the same driver and the same number of
+//! connections. The database runs on core 0.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,25 @@ use keywright_testkit::postgres_server::PostgresServer;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::{EVENT_DATA, LOCKS, add_locks, writes};
-use crate::many::{a_second, medians};
-use crate::{Row, Target, server_core};
+use super::workload::{EVENT_DATA, LOCKS, add_locks, writes_per_second};
+use crate::concurrent::{medians, per_second};
+use crate::programs::move_to_server_core;
+use crate::table::{Row, Target};
 
 const WRITES: u64 = 6_000;
 
-/// As many as the store has unless it is told otherwise.
+/// The store's default.
 const CONNECTIONS: u64 = 16;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A prepared write.
+/// Inserts a prepared write.
 const PREPARE: &str = "
 WITH moved AS (UPDATE locks SET revision = revision + 1 WHERE id = $2 RETURNING id)
 INSERT INTO writes SELECT $1, id, 'uuid', 'thing', 'key', 0, 1, 'alice', 1, 2, NULL, NULL, 'PREPARED', NULL, false, NULL,
   NULL, $1, 1, 15000, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 15000, NULL FROM moved";
 
-/// Its event, once its shadow has it.
+/// Commits it with its event.
 const COMMIT: &str = "
 WITH moved AS (UPDATE locks SET revision = revision + 1, state = $4 WHERE id = $2 RETURNING id),
 appended AS (INSERT INTO events SELECT id, $3, $1, 'KeyWriteRequested', $5 FROM moved)
@@ -68,26 +69,29 @@ async fn bare(url: &str) -> f64 {
         connections.push(Arc::new(Mutex::new(connect(url).await)));
     }
     let connections: Arc<[_]> = connections.into();
-    a_second(WRITES, move |number| {
+    per_second(WRITES, move |number| {
         let (connections, state) = (connections.clone(), state.clone());
         async move {
-            // It is taken for one statement, as the store does.
-            let place = usize::try_from(number % CONNECTIONS).expect("small");
+            // A connection is locked for one statement, as in the store.
+            let index = usize::try_from(number % CONNECTIONS).expect("small");
             let id = (u128::from(number) + (1 << 64)).to_be_bytes();
             let number = i64::try_from(number).expect("small");
             let locks = i64::try_from(LOCKS).expect("small");
             let (lock, version) = (number % locks + 1, number / locks + 1_000);
-            let taken = connections[place].lock().await;
-            let prepared = taken
+            let connection = connections[index].lock().await;
+            let prepared = connection
                 .client
-                .execute(&taken.prepare, &[&&id[..], &lock])
+                .execute(&connection.prepare, &[&&id[..], &lock])
                 .await;
             assert_eq!(prepared.ok(), Some(1));
-            drop(taken);
-            let taken = connections[place].lock().await;
+            drop(connection);
+            let connection = connections[index].lock().await;
             let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
                 [&&id[..], &lock, &version, &&*state, &EVENT_DATA];
-            let committed = taken.client.execute(&taken.commit, &parameters).await;
+            let committed = connection
+                .client
+                .execute(&connection.commit, &parameters)
+                .await;
             assert_eq!(committed.ok(), Some(1));
         }
     })
@@ -96,13 +100,13 @@ async fn bare(url: &str) -> f64 {
 
 async fn run() -> (f64, f64) {
     let server = PostgresServer::start_durable();
-    server_core(server.process_id());
-    // One database for each, so that neither finds the other's rows.
-    let (ours, alone) = (server.database(), server.database());
+    move_to_server_core(server.process_id());
+    // Each uses its own database.
+    let (with_store, without_store) = (server.database(), server.database());
     let mut repos = Vec::new();
-    for url in [&ours, &alone] {
+    for url in [&with_store, &without_store] {
         let settings = PostgresSettings::new(url).expect("a URL");
-        let database = PostgresPool::connect(&settings, PATIENCE).await;
+        let database = PostgresPool::connect(&settings, TIMEOUT).await;
         let repo = PostgresLockRepo::new(
             database.expect("a database"),
             Arc::new(TokioTimer::default()),
@@ -110,8 +114,8 @@ async fn run() -> (f64, f64) {
         add_locks(&repo).await;
         repos.push(repo);
     }
-    let own = writes(repos.swap_remove(0), WRITES).await;
-    (own, bare(&alone).await)
+    let own = writes_per_second(repos.swap_remove(0), WRITES).await;
+    (own, bare(&without_store).await)
 }
 
 pub(crate) async fn row() -> Row {
@@ -119,7 +123,7 @@ pub(crate) async fn row() -> Row {
     Row {
         what: "`LockRepo` on PostgreSQL: load, prepare and commit, 64 at once".into(),
         measured: format!("{own:.0} a second"),
-        beside: format!("two bare transactions of the same rows: {alone:.0}"),
+        reference: format!("two bare transactions of the same rows: {alone:.0}"),
         figure: own / alone,
         target: Target::AtLeast(0.80),
     }

@@ -1,4 +1,4 @@
-//! The store on SQLite, beside a loop that writes the same rows in batches as large.
+//! The store on SQLite, compared with a loop that writes the same rows in batches of the same size.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
-use super::{EVENT_DATA, LOCKS, add_locks, writes};
-use crate::many::{AT_ONCE, medians, now, rate};
-use crate::{Row, Target};
+use super::workload::{EVENT_DATA, LOCKS, add_locks, writes_per_second};
+use crate::concurrent::{CONCURRENT, medians, now, rate};
+use crate::table::{Row, Target};
 
-const WRITES: u64 = 100 * AT_ONCE;
+const WRITES: u64 = 100 * CONCURRENT;
 
-/// Writes a second of the store's.
-async fn ours(folder: &Path) -> f64 {
+/// The rate of the store.
+async fn with_store(folder: &Path) -> f64 {
     let repo = SqliteLockRepo::open(
         &folder.join("locks.sqlite"),
         Arc::new(TokioTimer::default()),
     );
     let repo = repo.expect("a store");
     add_locks(&repo).await;
-    writes(repo, WRITES).await
+    writes_per_second(repo, WRITES).await
 }
 
-/// The same rows by SQLite alone, in two commits for each 64 writes.
+/// The rate of SQLite without the store: two commits for each 64 writes.
 fn bare(folder: &Path) -> f64 {
     let path = folder.join("bare.sqlite");
     std::fs::copy(folder.join("locks.sqlite"), &path).expect("copied");
@@ -37,12 +37,13 @@ fn bare(folder: &Path) -> f64 {
         .query_row("SELECT state FROM locks WHERE id = 1", [], |row| row.get(0))
         .expect("a lock");
     let start = now();
-    for round in 0..WRITES / AT_ONCE {
-        let numbers = (0..AT_ONCE).map(|n| i64::try_from(round * AT_ONCE + n).expect("small"));
+    for round in 0..WRITES / CONCURRENT {
+        let numbers =
+            (0..CONCURRENT).map(|n| i64::try_from(round * CONCURRENT + n).expect("small"));
         let locks = i64::try_from(LOCKS).expect("small");
         let transaction = conn.transaction().expect("a transaction");
         for number in numbers.clone() {
-            move_lock(&transaction, number % locks + 1, None, Some(id(number)));
+            update_lock(&transaction, number % locks + 1, None, Some(id(number)));
             transaction
                 .prepare_cached("INSERT INTO writes VALUES (?1, ?2, 'uuid', 'thing', 'key', 0, 1, 'alice', 1, 2, NULL, NULL,
                     'PREPARED', NULL, 0, NULL, NULL, ?1, 1, 15000, 15001, NULL)")
@@ -53,7 +54,7 @@ fn bare(folder: &Path) -> f64 {
         let transaction = conn.transaction().expect("a transaction");
         for number in numbers {
             let version = number / locks + 2;
-            move_lock(&transaction, number % locks + 1, Some(&state), None);
+            update_lock(&transaction, number % locks + 1, Some(&state), None);
             transaction
                 .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, 'KeyWriteRequested', ?4)")
                 .and_then(|mut s| {
@@ -75,21 +76,21 @@ fn id(number: i64) -> [u8; 16] {
     (u128::from(number.unsigned_abs()) + 1).to_be_bytes()
 }
 
-fn move_lock(conn: &Connection, lock: i64, state: Option<&str>, live: Option<[u8; 16]>) {
+fn update_lock(conn: &Connection, lock: i64, state: Option<&str>, live: Option<[u8; 16]>) {
     conn.prepare_cached(
         "UPDATE locks SET saves = saves + 1, state = coalesce(?2, state), live = coalesce(?3, live) WHERE id = ?1",
     )
     .and_then(|mut s| s.execute(params![lock, state, live]))
-    .expect("moved");
+    .expect("updated");
 }
 
 async fn run() -> (f64, f64) {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().to_owned();
-    // The same thread of a runtime for both, whatever calls this.
+    // Both run in one thread of a runtime of their own.
     let measured = std::thread::spawn(move || {
         let runtime = Builder::new_multi_thread().worker_threads(1).build();
-        let own = runtime.expect("a runtime").block_on(ours(&path));
+        let own = runtime.expect("a runtime").block_on(with_store(&path));
         (own, bare(&path))
     });
     measured.join().expect("no panic")
@@ -100,7 +101,7 @@ pub(crate) async fn row() -> Row {
     Row {
         what: "`LockRepo` on SQLite: load, prepare and commit, 64 at once".into(),
         measured: format!("{own:.0} a second"),
-        beside: format!("SQLite alone, the same rows in batches of 64: {alone:.0}"),
+        reference: format!("SQLite alone, the same rows in batches of 64: {alone:.0}"),
         figure: own / alone,
         target: Target::AtLeast(0.80),
     }

@@ -1,11 +1,11 @@
-//! The settings of reverse proxies that docs/operating.md recommends, so that tests run what operators copy.
+//! The settings of reverse proxies that docs/operating.md recommends, so that tests run what operators copy from it.
 
 const DOCUMENT: &str = include_str!("../../docs/operating.md");
 
-/// The indented block that follows the line which begins with `heading`.
+/// The indented block after the line of docs/operating.md that begins with `heading`.
 ///
 /// # Panics
-/// There is none.
+/// There is no such block.
 pub fn recipe(heading: &str) -> String {
     let found = DOCUMENT
         .lines()
@@ -23,10 +23,10 @@ pub fn recipe(heading: &str) -> String {
     block.join("\n")
 }
 
-/// A recipe with other lines in the place of some, by the first words of those lines.
+/// A recipe with some lines replaced. Each replacement names the beginning of its line.
 ///
 /// # Panics
-/// The recipe has no line that begins so, or several, so that a changed document is noticed.
+/// Not exactly one line has this beginning, which shows that the document has changed.
 pub fn with_lines(recipe: &str, replacements: &[(&str, &str)]) -> String {
     let mut lines: Vec<String> = recipe.lines().map(str::to_owned).collect();
     for (beginning, replacement) in replacements {

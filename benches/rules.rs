@@ -1,4 +1,4 @@
-//! The rules alone: a decision and the fold of its event, and the same with a full house of open writes.
+//! The policy without I/O: a decision on a write and the application of its event, with few and with many open writes.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Many at once, each beginning as soon as one before it has ended.
+//! Runs operations with a fixed concurrency, and measures their rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,39 +6,39 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use crate::median;
+use crate::table::median;
 
-/// How many are under way at any time.
-pub(crate) const AT_ONCE: u64 = 64;
+/// Concurrent operations.
+pub(crate) const CONCURRENT: u64 = 64;
 
-#[expect(clippy::disallowed_methods, reason = "it is what is measured")]
+#[expect(clippy::disallowed_methods, reason = "benches measure time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// How often each pair of figures is measured, one after the other.
+/// The number of times that each pair of figures is measured, alternately.
 pub(crate) const RUNS: usize = 5;
 
-/// The medians of both figures of a pair.
+/// Measures a pair of figures several times, and returns both medians.
 pub(crate) async fn medians(pair: impl AsyncFn() -> (f64, f64)) -> (f64, f64) {
-    let (mut own, mut alone) = (vec![], vec![]);
+    let (mut first, mut second) = (vec![], vec![]);
     for _ in 0..RUNS {
         let (one, other) = pair().await;
-        own.push(one);
-        alone.push(other);
+        first.push(one);
+        second.push(other);
     }
-    (median(own), median(alone))
+    (median(first), median(second))
 }
 
-/// How many a second, if there were so many since then.
+/// The rate for each second of `count` operations since `start`.
 pub(crate) fn rate(count: u64, start: Instant) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let count = count as f64;
     count / start.elapsed().as_secs_f64()
 }
 
-/// Does it for each number below `count`, 64 at a time; how many a second.
-pub(crate) async fn a_second<F, W>(count: u64, work: F) -> f64
+/// Calls `work` for each number below `count`, 64 at a time. Returns the rate for each second.
+pub(crate) async fn per_second<F, W>(count: u64, work: F) -> f64
 where
     F: Fn(u64) -> W + Clone + Send + 'static,
     W: Future<Output = ()> + Send,
@@ -46,7 +46,7 @@ where
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
     let start = now();
-    for _ in 0..AT_ONCE {
+    for _ in 0..CONCURRENT {
         let (next, work) = (next.clone(), work.clone());
         workers.spawn(async move {
             loop {

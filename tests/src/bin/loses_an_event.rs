@@ -1,4 +1,4 @@
-//! Keywright with a store that leaves one event away and says that it has it.
+//! Keywright with a faulty store that loses one event of a save and reports success.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::{LockRepo, RepoError};
 
-/// Which of the saves that record a request.
-const LOST: u32 = 9;
+/// The number of the save with a `KeyWriteRequested` event that loses it.
+const LOST_SAVE: u32 = 9;
 
-struct Forgetful {
+struct LosesAnEvent {
     inner: Arc<dyn LockRepo>,
-    appended: AtomicU32,
+    requests: AtomicU32,
 }
 
 #[async_trait]
-impl LockRepo for Forgetful {
+impl LockRepo for LosesAnEvent {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         self.inner.load(lock).await
     }
@@ -29,24 +29,24 @@ impl LockRepo for Forgetful {
     async fn save(&self, mut save: Save) -> Result<(), RepoError> {
         let requested = |e: &RecordedEvent| matches!(e.event, LockEvent::KeyWriteRequested(_));
         if save.events.iter().any(requested)
-            && self.appended.fetch_add(1, Ordering::Relaxed) + 1 == LOST
+            && self.requests.fetch_add(1, Ordering::Relaxed) + 1 == LOST_SAVE
         {
             save.events.retain(|event| !requested(event));
         }
         self.inner.save(save).await
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.inner.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.inner.claim(worker, lease).await
     }
 }
 
 fn main() -> ExitCode {
     keywright_app::run(&Wiring {
         around_locks: |inner| {
-            Arc::new(Forgetful {
+            Arc::new(LosesAnEvent {
                 inner,
-                appended: AtomicU32::new(0),
+                requests: AtomicU32::new(0),
             })
         },
     })

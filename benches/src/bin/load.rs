@@ -1,5 +1,5 @@
-//! Presses a running server with writes, for a profile of it: `press ADDRESS TOKEN CONNECTIONS SECONDS [RATE]`; as fast
-//! as answers come, or at so many requests a second whatever is answered.
+//! Loads a running server with writes, to profile it: `load ADDRESS TOKEN CONNECTIONS SECONDS [RATE]`. Without RATE, each connection
+//! sends its next request after an answer; with RATE, requests are sent at this number a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,24 @@ async fn main() {
     let rate: Option<f64> = arguments.get(4).map(|rate| rate.parse().expect("a number"));
     arguments.truncate(4);
     let [address, token, connections, seconds] = arguments.try_into().expect("four arguments");
-    let make = load_writes::writes(&token, 20_000);
+    let factory = load_writes::writes(&token, 20_000);
     let (address, next) = (address.parse().expect("an address"), Arc::default());
     let connections = connections.parse().expect("a number");
-    let _awake = load_writes::awake();
+    let _awake = load_writes::keep_awake();
     let span = Duration::from_secs(seconds.parse().expect("a number"));
-    let pressed = match rate {
-        None => load_writes::closed(address, &make, &next, connections, span).await,
+    let result = match rate {
+        None => load_writes::closed(address, &factory, &next, connections, span).await,
         Some(rate) => {
             let clients = Clients::connect(address, connections).await;
             let mut clients = clients.expect("a server");
-            clients.open(&make, &next, rate, span).await
+            clients.open(&factory, &next, rate, span).await
         }
     };
     println!(
-        "{:.0}/s, {:?}, p99 {:?}, {} waited",
-        pressed.goodput(),
-        pressed.answers.statuses,
-        pressed.answers.good.at(0.99),
-        pressed.waited
+        "{:.0}/s, {:?}, p99 {:?}, {} late",
+        result.goodput(),
+        result.answers.statuses,
+        result.answers.accepted.quantile(0.99),
+        result.late
     );
 }

@@ -1,27 +1,27 @@
-//! What was measured.
+//! Latencies and counts of answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// How many significant digits of a time are kept.
+/// Significant digits of a recorded latency.
 const DIGITS: u8 = 3;
 
-/// Times, in microseconds.
+/// A histogram of latencies, in microseconds.
 #[derive(Clone, Debug)]
-pub struct Times(Histogram<u64>);
+pub struct Latencies(Histogram<u64>);
 
-impl Default for Times {
+impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new(DIGITS).expect("three digits are possible"))
+        Self(Histogram::new(DIGITS).expect("three digits are valid"))
     }
 }
 
-impl Times {
+impl Latencies {
     pub fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        // It grows with what it is given.
+        // The histogram resizes itself, so that recording does not fail.
         let _ = self.0.record(micros.max(1));
     }
 
@@ -33,7 +33,7 @@ impl Times {
         self.0.len()
     }
 
-    /// How many took up to so many milliseconds: three buckets for each doubling, from the shortest to the longest.
+    /// Buckets with an upper bound in milliseconds and a count; three buckets for each doubling.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         if self.0.is_empty() {
             return Vec::new();
@@ -46,31 +46,31 @@ impl Times {
             .collect()
     }
 
-    /// The time within which this share of all is: 0.5 for the median.
-    pub fn at(&self, share: f64) -> Duration {
+    /// A quantile: 0.5 is the median.
+    pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(share))
     }
 }
 
-/// How requests were answered.
+/// AnswerCounts to requests.
 #[derive(Clone, Debug, Default)]
-pub struct Answers {
-    /// How many of each status.
+pub struct AnswerCounts {
+    /// The number of answers by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Connections that broke before the answer was there.
+    /// Connections that broke before the answer was complete.
     pub broken: u64,
-    /// Until each 200.
-    pub good: Times,
+    /// The latencies of the 200s.
+    pub accepted: Latencies,
 }
 
-impl Answers {
+impl AnswerCounts {
     pub fn add(&mut self, status: Option<u16>, took: Duration) {
         match status {
             None => self.broken += 1,
             Some(status) => *self.statuses.entry(status).or_default() += 1,
         }
         if status == Some(200) {
-            self.good.add(took);
+            self.accepted.add(took);
         }
     }
 
@@ -79,10 +79,10 @@ impl Answers {
             *self.statuses.entry(*status).or_default() += n;
         }
         self.broken += other.broken;
-        self.good.merge(&other.good);
+        self.accepted.merge(&other.accepted);
     }
 
-    pub fn of(&self, status: u16) -> u64 {
+    pub fn count(&self, status: u16) -> u64 {
         self.statuses.get(&status).copied().unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The rules alone: to decide on a write, and to apply its event.
+//! The policy without I/O: deciding on a write, and applying its event.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use keywright_domain::model::LockVersion;
 use keywright_domain::policy::{self, Limits, WriteDecision, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
-use crate::{Row, Target, median};
+use crate::table::{Row, Target, median};
 
 const ROUNDS: usize = 7;
 const TIMES: u64 = 200_000;
@@ -29,12 +29,18 @@ pub(crate) fn row() -> Row {
         LockEvent::KeyWriteRequested(command.slot.clone()),
     );
     let rounds = (0..ROUNDS).map(|_| {
-        #[expect(clippy::disallowed_methods, reason = "it is what is measured")]
+        #[expect(clippy::disallowed_methods, reason = "benches measure time")]
         let start = Instant::now();
         for _ in 0..TIMES {
+<<<<<<< HEAD:benches/src/bin/ratios/rules.rs
             let known = black_box(Some(&snapshot));
             let decided = policy::decide_write(known, &command, &principal, &limits, NOW);
             assert!(matches!(decided, Ok(WriteDecision::Write(_))));
+=======
+            let snapshot_ref = black_box(Some(&snapshot));
+            let decided = policy::decide_write(snapshot_ref, &command, &principal, &limits, NOW);
+            assert!(matches!(decided, Ok(Decision::Write(_))));
+>>>>>>> 37cfdf8 (Tests, load test and benches use the field's language, one HTTP client and one harness for child processes; no module circles):benches/src/bin/ratios/policy.rs
             black_box(&decided);
             event.version = LockVersion(snapshot.lock.version.0 + 1);
             snapshot.lock.apply(&event).expect("the next event");
@@ -47,7 +53,7 @@ pub(crate) fn row() -> Row {
     Row {
         what: "`decide` and `apply`, a lock with 100 keys and 16 open writes".into(),
         measured: format!("{nanos:.0} ns"),
-        beside: "1 µs".into(),
+        reference: "1 µs".into(),
         figure: nanos / 1000.0,
         target: Target::AtMost(1.0),
     }

@@ -1,4 +1,4 @@
-//! The whole over a broker: mosquitto, shadows with locks on them, and the server, each a process.
+//! A deployment over MQTT: mosquitto, the shadow service with virtual locks, and the server, each as a process.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use tempfile::TempDir;
 
 use crate::harness::{BINARY, BRISK, LOCK, eventually};
 
-pub(crate) struct OnBroker {
+pub(crate) struct BrokerHarness {
     pub(crate) broker: Mosquitto,
     pub(crate) shadows: Option<Shadows>,
     pub(crate) shadow_folder: TempDir,
     pub(crate) folder: TempDir,
     pub(crate) program: Program,
     certificates: Option<Certificates>,
-    /// What shadows logged that are gone.
-    logged: String,
+    /// Logs of shadow services that have ended.
+    ended_logs: String,
 }
 
-/// The options that lead to a broker: `--mqtt-ca` and its like, or `--broker-ca`.
+/// The TLS options of a connection to the broker, such as `--mqtt-ca` or `--broker-ca`.
 pub(crate) fn tls_options(prefix: &str, certificates: &Certificates, name: &str) -> Vec<String> {
     let files = [
         ("ca", "ca.pem".to_owned()),
@@ -34,18 +34,18 @@ pub(crate) fn tls_options(prefix: &str, certificates: &Certificates, name: &str)
     options.concat()
 }
 
-pub(crate) fn texts(all: &[String]) -> Vec<&str> {
+pub(crate) fn as_strs(all: &[String]) -> Vec<&str> {
     all.iter().map(String::as_str).collect()
 }
 
-impl OnBroker {
-    /// `sandbox` goes to the shadows, `serve` to the server.
+impl BrokerHarness {
+    /// Starts all; `sandbox` are arguments of the shadow service, `serve` those of the server.
     pub(crate) async fn start(sandbox: &[&str], serve: &[&str]) -> Self {
         Self::start_on(Mosquitto::start(), None, "sandbox", sandbox, serve).await
     }
 
-    /// As [`OnBroker::start`], with the server's own times.
-    pub(crate) async fn start_plain(sandbox: &[&str], serve: &[&str]) -> Self {
+    /// As [`BrokerHarness::start`], with the server's default timeouts.
+    pub(crate) async fn start_with_default_timeouts(sandbox: &[&str], serve: &[&str]) -> Self {
         let broker = Mosquitto::start();
         let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
         let [shadow_folder, folder] = folders;
@@ -53,17 +53,17 @@ impl OnBroker {
         let shadows = shadows(&broker, None, "sandbox", &shadow_folder, sandbox);
         let mut all = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
         all.extend(serve);
-        let world = Self {
+        let started = Self {
             program: Program::start(BINARY, folder.path(), &all),
             broker,
             shadows: Some(shadows),
             shadow_folder,
             folder,
             certificates: None,
-            logged: String::new(),
+            ended_logs: String::new(),
         };
-        world.ready().await;
-        world
+        started.wait_until_ready().await;
+        started
     }
 
     pub(crate) async fn start_on(
@@ -83,21 +83,21 @@ impl OnBroker {
             sandbox,
         );
         let program = server(&broker, certificates.as_ref(), &folder, serve);
-        let world = Self {
+        let started = Self {
             broker,
             shadows: Some(shadows),
             shadow_folder,
             folder,
             program,
             certificates,
-            logged: String::new(),
+            ended_logs: String::new(),
         };
-        world.ready().await;
-        world
+        started.wait_until_ready().await;
+        started
     }
 
     /// Waits until the server is ready.
-    pub(crate) async fn ready(&self) {
+    pub(crate) async fn wait_until_ready(&self) {
         eventually("the server is ready", || async {
             let answer = self.program.request("GET", "/readyz").send().await;
             (answer.status == 200).then_some(())
@@ -105,18 +105,18 @@ impl OnBroker {
         .await;
     }
 
-    /// SIGKILL for the shadows, and the locks that are in their process.
+    /// Kills the shadow service, with the virtual locks in its process.
     pub(crate) fn kill_shadows(&mut self) {
         if let Some(shadows) = self.shadows.take() {
-            self.logged += &shadows.log();
+            self.ended_logs += &shadows.log();
             shadows.kill();
         }
     }
 
-    /// What all shadows have logged, those that are gone as well.
+    /// The logs of all shadow services, including those that have ended.
     pub(crate) fn shadow_log(&self) -> String {
-        let now = self.shadows.as_ref().map(Shadows::log).unwrap_or_default();
-        format!("{}{now}", self.logged)
+        let current = self.shadows.as_ref().map(Shadows::log).unwrap_or_default();
+        format!("{}{current}", self.ended_logs)
     }
 
     pub(crate) fn restart_shadows(&mut self, command: &str, arguments: &[&str]) {
@@ -132,10 +132,10 @@ impl OnBroker {
         self.shadows = Some(shadows);
     }
 
-    /// SIGKILL for the server, and a new one in its place.
-    pub(crate) fn restart_server(mut self, while_away: Duration, serve: &[&str]) -> Self {
+    /// Kills the server, and starts a new one after `pause`.
+    pub(crate) fn restart_server(mut self, pause: Duration, serve: &[&str]) -> Self {
         self.program.kill_only();
-        std::thread::sleep(while_away);
+        std::thread::sleep(pause);
         let program = server(
             &self.broker,
             self.certificates.as_ref(),
@@ -161,7 +161,7 @@ impl OnBroker {
         answer.body
     }
 
-    pub(crate) async fn until(&self, id: &str, state: &str) {
+    pub(crate) async fn wait_for_state(&self, id: &str, state: &str) {
         eventually(&format!("{id} is {state}"), || async {
             let status = self.status(LOCK, id).await;
             (status["state"] == state).then_some(())
@@ -169,22 +169,22 @@ impl OnBroker {
         .await;
     }
 
-    /// Writes so many keys, each confirmed by its lock, and reads the books when nothing is on its way any more.
+    /// Writes `count` keys that the lock confirms, and reads the store once all messages have arrived.
     pub(crate) async fn confirmed_writes(&self, count: u64) -> StoreInspector {
         for n in 0..count {
             let answer = self.write(LOCK, &format!("key-{n}"), n, 20).await;
             assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
         }
-        // What is repeated or late is still on its way.
+        // Repeated and late messages are still under way.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        eventually("the books balance", || async {
-            let books = self.books().await;
-            books.check_at_rest(&[LOCK]).await.ok().map(|()| books)
+        eventually("the invariants hold", || async {
+            let store = self.store().await;
+            store.check_at_rest(&[LOCK]).await.ok().map(|()| store)
         })
         .await
     }
 
-    pub(crate) async fn books(&self) -> StoreInspector {
+    pub(crate) async fn store(&self) -> StoreInspector {
         StoreInspector::read_both(self.folder.path(), self.shadow_folder.path()).await
     }
 }
@@ -201,7 +201,7 @@ fn shadows(
         .unwrap_or_default();
     let url = broker.url().to_string();
     let mut all = vec!["--broker", &url];
-    all.extend(texts(&tls));
+    all.extend(as_strs(&tls));
     all.extend(arguments);
     Shadows::start(BINARY, command, folder.path(), &all)
 }
@@ -218,7 +218,7 @@ fn server(
     let url = broker.url().to_string();
     let mut all = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
     all.extend(BRISK);
-    all.extend(texts(&tls));
+    all.extend(as_strs(&tls));
     all.extend(arguments);
     Program::start(BINARY, folder.path(), &all)
 }

@@ -1,4 +1,4 @@
-//! Goose's client and its users, for the closed loop.
+//! The closed loop: Goose runs a fixed number of users, each of which waits for its answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,45 +9,48 @@ use goose::config::GooseConfiguration;
 use goose::prelude::*;
 use tokio::time::Instant;
 
-use crate::own_client::OwnClient;
+use crate::hyper_caller::HyperCaller;
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
-use crate::session::{Answer, Ask, Caller, Credential, Session};
+use crate::session::{Answer, ApiRequest, Caller, Credential, Session};
 
-/// How long somebody does nothing before doing the next thing.
+/// The shortest and the longest pause of a user between two runs of a persona.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-struct OfGoose<'a> {
+struct GooseCaller<'a> {
     user: &'a mut GooseUser,
-    /// Goose's users ask one thing after the other; what they ask at once goes out by our own client.
-    at_once: OwnClient,
+    /// For concurrent requests, because a user of Goose sends one request at a time.
+    concurrent: HyperCaller,
 }
 
-impl OfGoose<'_> {
-    async fn send(&mut self, ask: &Ask) -> Result<Option<Answer>, Box<TransactionError>> {
-        let method = match ask.endpoint.method {
+impl GooseCaller<'_> {
+    async fn send(
+        &mut self,
+        request: &ApiRequest,
+    ) -> Result<Option<Answer>, Box<TransactionError>> {
+        let method = match request.endpoint.method {
             "GET" => GooseMethod::Get,
             _ => GooseMethod::Post,
         };
-        let mut request = self.user.get_request_builder(&method, &ask.path)?;
-        request = match &ask.credential {
-            Credential::Token(token) => request.header("Authorization", format!("Bearer {token}")),
-            Credential::ApiKey(key) => request.header("X-API-Key", key),
+        let mut builder = self.user.get_request_builder(&method, &request.path)?;
+        builder = match &request.credential {
+            Credential::Token(token) => builder.header("Authorization", format!("Bearer {token}")),
+            Credential::ApiKey(key) => builder.header("X-API-Key", key),
         };
-        if let Some(key) = &ask.idempotency_key {
-            request = request.header("Idempotency-Key", key);
+        if let Some(key) = &request.idempotency_key {
+            builder = builder.header("Idempotency-Key", key);
         }
-        if let Some(body) = &ask.body {
-            request = request
+        if let Some(body) = &request.body {
+            builder = builder
                 .header("Content-Type", "application/json")
                 .body(body.clone());
         }
-        let request = GooseRequest::builder()
-            .name(ask.name)
-            .set_request_builder(request)
+        let goose_request = GooseRequest::builder()
+            .name(request.name)
+            .set_request_builder(builder)
             .build();
-        let Ok(answer) = self.user.request(request).await?.response else {
+        let Ok(answer) = self.user.request(goose_request).await?.response else {
             return Ok(None);
         };
         let location = answer.headers().get("location");
@@ -60,24 +63,24 @@ impl OfGoose<'_> {
 }
 
 #[async_trait]
-impl Caller for OfGoose<'_> {
-    async fn call(&mut self, ask: &Ask) -> Option<Answer> {
-        self.send(ask).await.ok().flatten()
+impl Caller for GooseCaller<'_> {
+    async fn call(&mut self, request: &ApiRequest) -> Option<Answer> {
+        self.send(request).await.ok().flatten()
     }
 
-    async fn call_all(&mut self, asks: &[Ask]) -> Vec<(Option<Answer>, Instant)> {
-        self.at_once.call_all(asks).await
+    async fn call_all(&mut self, requests: &[ApiRequest]) -> Vec<(Option<Answer>, Instant)> {
+        self.concurrent.call_all(requests).await
     }
 
-    async fn call_and_hang_up(&mut self, ask: &Ask, after: Duration) {
-        let _ = tokio::time::timeout(after, self.send(ask)).await;
+    async fn call_and_disconnect(&mut self, request: &ApiRequest, after: Duration) {
+        let _ = tokio::time::timeout(after, self.send(request)).await;
     }
 }
 
-/// Lets so many users live one persona's life after the other, for this time.
+/// Runs `users` users for this time. Each runs its persona again and again.
 ///
 /// # Errors
-/// Goose's own.
+/// Goose cannot run them.
 pub async fn closed_loop(
     server: SocketAddr,
     users: usize,
@@ -97,25 +100,25 @@ pub async fn closed_loop(
     attack = *attack.set_default(GooseDefault::Quiet, 2_usize)?;
     for (persona, weight) in Persona::ALL {
         let (population, recorder) = (population.clone(), recorder.clone());
-        let live: TransactionFunction = Arc::new(move |user| {
+        let run: TransactionFunction = Arc::new(move |user| {
             let (population, recorder) = (population.clone(), recorder.clone());
             Box::pin(async move {
-                let at_once = OwnClient::new(server);
-                let mut caller = OfGoose { user, at_once };
+                let concurrent = HyperCaller::new(server);
+                let mut caller = GooseCaller { user, concurrent };
                 let mut session = Session {
                     caller: &mut caller,
                     population: &population,
                     recorder: &recorder,
-                    meant: None,
+                    intended_at: None,
                 };
-                persona.live(&mut session).await;
+                persona.run(&mut session).await;
                 Ok(())
             })
         });
         let scenario = Scenario::new(persona.name())
             .set_weight(usize::from(weight))?
             .set_wait_time(PAUSE.0, PAUSE.1)?
-            .register_transaction(Transaction::new(live).set_name(persona.name()));
+            .register_transaction(Transaction::new(run).set_name(persona.name()));
         attack = attack.register_scenario(scenario);
     }
     attack.execute().await.map(drop)

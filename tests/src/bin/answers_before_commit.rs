@@ -1,4 +1,4 @@
-//! Keywright with a store that answers before it has committed.
+//! Keywright with a faulty store that answers before it has committed.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use keywright_app::Wiring;
 use keywright_domain::model::{LockId, LockSnapshot, Save, WorkerId, Write};
 use keywright_domain::ports::{LockRepo, RepoError};
 
-/// Saves that append events are answered at once and made a moment later.
-struct Hasty(Arc<dyn LockRepo>);
+/// Answers saves with events at once, and makes them 50 ms later.
+struct AnswersBeforeCommit(Arc<dyn LockRepo>);
 
-const A_MOMENT: Duration = Duration::from_millis(50);
+const DELAY: Duration = Duration::from_millis(50);
 
 #[async_trait]
-impl LockRepo for Hasty {
+impl LockRepo for AnswersBeforeCommit {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
         self.0.load(lock).await
     }
@@ -26,19 +26,19 @@ impl LockRepo for Hasty {
         }
         let inner = self.0.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(A_MOMENT).await;
+            tokio::time::sleep(DELAY).await;
             inner.save(save).await
         });
         Ok(())
     }
 
-    async fn claim(&self, owner: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
-        self.0.claim(owner, lease).await
+    async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
+        self.0.claim(worker, lease).await
     }
 }
 
 fn main() -> ExitCode {
     keywright_app::run(&Wiring {
-        around_locks: |locks| Arc::new(Hasty(locks)),
+        around_locks: |locks| Arc::new(AnswersBeforeCommit(locks)),
     })
 }

@@ -1,35 +1,39 @@
-//! A service of the load test's own: the server, its locks and what is between them.
+//! A service that the load test starts: the server, the virtual locks, and a broker if one is needed.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
+use crate::child_process::ChildProcess;
+use crate::error::Error;
 use crate::fleet;
 use crate::fleet::Fleet;
-use crate::population::{FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, of_sandbox};
+use crate::population::{
+    FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, sandbox_variable,
+};
 use crate::server::Server;
 
-/// How long a broker may take to listen.
-const LISTENING: Duration = Duration::from_secs(10);
+/// The longest time until a helper process listens.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the AWS SDK signs requests with; the sandbox does not look at signatures.
-const NOBODYS_CREDENTIALS: [(&str, &str); 2] = [
+/// Credentials for the AWS SDK. The sandbox does not check signatures.
+const UNCHECKED_CREDENTIALS: [(&str, &str); 2] = [
     ("AWS_ACCESS_KEY_ID", "nobody"),
     ("AWS_SECRET_ACCESS_KEY", "nothing"),
 ];
 
-/// The folder of locks that run beside the server.
+/// The data folder of virtual locks that run beside the server.
 const SANDBOX: &str = "sandbox";
 
-/// Where locks are kept.
+/// The store of the locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Store {
-    /// In memory: the sandbox's locks, and its credentials.
+    /// In memory, with the locks and credentials of the sandbox.
     Memory,
     /// In an SQLite file.
     Sqlite,
@@ -37,82 +41,76 @@ pub enum Store {
     Postgres,
 }
 
-/// Where shadows are.
+/// The kind of shadows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shadow {
-    /// In the server, and gone with it.
+    /// In the server's memory.
     Volatile,
-    /// In the server, durable.
+    /// In the server, in a file.
     Memory,
-    /// Behind AWS's REST, served by `keywright sandbox`.
+    /// Over the REST API of AWS IoT, served by `keywright sandbox`.
     Rest,
-    /// Behind mosquitto, served by `keywright sandbox`.
+    /// Over MQTT through mosquitto, served by `keywright sandbox`.
     Mqtt,
 }
 
-/// What to start.
+/// Options of a service that the load test starts.
 #[derive(Args, Clone, Debug)]
 pub struct Spawn {
-    /// Start a server, with locks that answer.
+    /// Start a server with virtual locks.
     #[arg(long)]
     pub spawn: bool,
-    /// The server's program [default: keywright beside this one].
+    /// The program `keywright` [default: the one in the folder of this program].
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
-    /// Where it keeps locks.
+    /// The store of the locks.
     #[arg(long, value_enum, default_value = "sqlite")]
     pub store: Store,
-    /// The database, for --store postgres: an empty one, for the locks of an earlier run are gone.
+    /// An empty database, for --store postgres.
     #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
-    /// Where the shadows are.
+    /// The kind of shadows.
     #[arg(long, value_enum, default_value = "mqtt")]
     pub shadow: Shadow,
-    /// What the locks do besides working: latency=300ms (of all), late=5%:20s (that share of them reports so much later),
-    /// twice=10% (they report twice), silent=1% (never), card=2%:3s (they need a card), fail=1%:NoSpace; and for a while,
-    /// counted from the first write: offline=10%@20s-30s, or any other, as latency=2s@40s-45s. offline=5%:20s is
-    /// offline=5%@0s-20s.
-    #[arg(long, value_name = "LIST", default_value = "latency=100ms", value_parser = fleet::read)]
+    /// Behaviours of the locks: latency=300ms (all locks), late=5%:20s (5 % of the locks report 20 s later), twice=10% (report
+    /// twice), silent=1% (never report), card=2%:3s (wait for a card), fail=1%:NoSpace (refuse with a reason). Each may have a time
+    /// window, counted from the first write: offline=10%@20s-30s, latency=2s@40s-45s. offline=5%:20s is offline=5%@0s-20s.
+    #[arg(long, value_name = "LIST", default_value = "latency=100ms", value_parser = fleet::parse)]
     pub fleet: Fleet,
 }
 
-/// All that was started, ended when it is dropped.
-pub struct Spawned {
+/// The processes of a service, ended when it is dropped.
+pub struct LocalService {
     /// The server.
     pub server: Server,
-    /// Who loads it.
+    /// The population.
     pub population: Population,
     binary: PathBuf,
-    /// Where the locks keep what they hold.
+    /// The data folder with the memories of the locks.
     memories: PathBuf,
-    _helpers: Vec<Helper>,
+    _helpers: Vec<ChildProcess>,
     _folder: TempDir,
 }
 
-struct Helper(Child);
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Spawned {
-    /// Makes the population and starts everything.
+impl LocalService {
+    /// Creates the population and starts all processes.
     ///
     /// # Errors
-    /// Something does not start; the text says what.
-    pub fn start(spawn: &Spawn, size: Size) -> Result<Self, String> {
+    /// A process does not start; the text names it.
+    pub fn start(spawn: &Spawn, size: Size) -> Result<Self, Error> {
         let binary = match &spawn.binary {
             Some(binary) => binary.clone(),
-            None => beside_this_one()?,
+            None => default_binary()?,
         };
-        let folder = TempDir::new().map_err(|e| e.to_string())?;
+        let folder = TempDir::new()?;
         let data = folder.path().join("data");
-        std::fs::create_dir(&data).map_err(|e| e.to_string())?;
+        std::fs::create_dir(&data)?;
         let store = match (spawn.store, &spawn.postgres) {
-            (Store::Postgres, None) => return Err("--store postgres needs --postgres URL".into()),
+            (Store::Postgres, None) => {
+                return Err(Error::Options(
+                    "--store postgres needs --postgres URL".into(),
+                ));
+            }
             (Store::Postgres, Some(url)) => Some(url.as_str()),
             _ => None,
         };
@@ -123,7 +121,9 @@ impl Spawned {
         };
         if spawn.store != Store::Memory {
             keywright.add_locks(size).map_err(|why| match spawn.store {
-                Store::Postgres => format!("{why}; --postgres must name an empty database"),
+                Store::Postgres => {
+                    Error::Service(format!("{why}; --postgres must name an empty database"))
+                }
                 _ => why,
             })?;
         }
@@ -169,27 +169,28 @@ impl Spawned {
         if matches!(spawn.shadow, Shadow::Volatile | Shadow::Memory) {
             arguments.extend(fleet);
         }
-        let kept = match spawn.store {
+        let store_argument = match spawn.store {
             Store::Memory => Some("memory"),
             Store::Sqlite => None,
             Store::Postgres => store,
         };
         arguments.extend(
-            kept.iter()
-                .flat_map(|kept| ["--store".to_owned(), (*kept).to_owned()]),
+            store_argument
+                .iter()
+                .flat_map(|store| ["--store".to_owned(), (*store).to_owned()]),
         );
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let variables: &[_] = match spawn.shadow {
-            Shadow::Rest => &NOBODYS_CREDENTIALS,
+            Shadow::Rest => &UNCHECKED_CREDENTIALS,
             _ => &[],
         };
         let server = Server::start_with(&binary, &data, None, &arguments, variables)?;
         server.wait_for("/readyz", "Accept: */*", &[200])?;
         let population = match spawn.store {
-            Store::Memory => of_the_sandbox(&keywright, size)?,
+            Store::Memory => sandbox_population(&keywright, size)?,
             _ => keywright.make_credentials(size)?,
         };
-        // The server takes keys over that were issued beside it, the last one last.
+        // The server loads keys that were issued beside it; wait for the last one.
         let last = population.api_keys.last().cloned().unwrap_or_default();
         let path = format!("/locks/{FIRST_LOCK}/details");
         server.wait_for(&path, &format!("X-API-Key: {last}"), &[200, 403])?;
@@ -206,14 +207,12 @@ impl Spawned {
             _folder: folder,
         })
     }
-}
 
-impl Spawned {
-    /// What the locks hold, by their own memories.
+    /// The keys in the memories of the locks.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub fn held_keys(&self) -> Result<HeldKeys, String> {
+    /// The memories cannot be read.
+    pub fn held_keys(&self) -> Result<HeldKeys, Error> {
         let keywright = Keywright {
             binary: &self.binary,
             data: &self.memories,
@@ -223,26 +222,26 @@ impl Spawned {
     }
 }
 
-fn beside_this_one() -> Result<PathBuf, String> {
-    let this = std::env::current_exe().map_err(|e| e.to_string())?;
-    let beside = this.with_file_name("keywright");
-    match beside.is_file() {
-        true => Ok(beside),
-        false => Err(format!(
-            "there is no {}; name it with --binary",
-            beside.display()
-        )),
+fn default_binary() -> Result<PathBuf, Error> {
+    let this = std::env::current_exe()?;
+    let binary = this.with_file_name("keywright");
+    match binary.is_file() {
+        true => Ok(binary),
+        false => Err(Error::Options(format!(
+            "there is no {}; use --binary",
+            binary.display()
+        ))),
     }
 }
 
-/// All locks are the demo user's and the demo organization's.
-fn of_the_sandbox(keywright: &Keywright<'_>, size: Size) -> Result<Population, String> {
+/// The population of the sandbox: all locks belong to the demo user and the demo organization.
+fn sandbox_population(keywright: &Keywright<'_>, size: Size) -> Result<Population, Error> {
     let data = keywright.data;
-    let token = of_sandbox(data, "KEYWRIGHT_TOKEN")?;
+    let token = sandbox_variable(data, "KEYWRIGHT_TOKEN")?;
     Ok(Population {
         first_lock: FIRST_LOCK,
         locks: size.locks,
-        api_keys: vec![of_sandbox(data, "KEYWRIGHT_API_KEY")?],
+        api_keys: vec![sandbox_variable(data, "KEYWRIGHT_API_KEY")?],
         forged_token: forged(&token),
         expired_token: Some(keywright.expired_token()?),
         tokens: vec![token],
@@ -252,59 +251,50 @@ fn of_the_sandbox(keywright: &Keywright<'_>, size: Size) -> Result<Population, S
 fn sandbox(
     binary: &Path,
     folder: &Path,
-    way: &[&str],
+    connection: &[&str],
     locks: &str,
     fleet: &[String],
-) -> Result<Helper, String> {
+) -> Result<ChildProcess, Error> {
     let mut command = Command::new(binary);
-    command.arg("sandbox").args(way);
+    command.arg("sandbox").args(connection);
     command
         .args(["--locks", locks, "--log-level", "error"])
         .args(fleet);
     command.arg("--data").arg(folder.join(SANDBOX));
-    helper(command, "keywright sandbox")
+    Ok(ChildProcess::start(&mut command)?)
 }
 
-fn mosquitto(folder: &Path, address: SocketAddr) -> Result<Helper, String> {
+fn mosquitto(folder: &Path, address: SocketAddr) -> Result<ChildProcess, Error> {
     let path = folder.join("mosquitto.conf");
-    let mut file = std::fs::File::create(&path).map_err(|e| e.to_string())?;
+    let mut file = std::fs::File::create(&path)?;
     let settings = format!(
         "listener {} {}\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 0\n",
         address.port(),
         address.ip()
     );
-    file.write_all(settings.as_bytes())
-        .map_err(|e| e.to_string())?;
-    let known = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
-    let found = known.into_iter().find(|path| Path::new(path).is_file());
+    file.write_all(settings.as_bytes())?;
+    let paths = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+    let found = paths.into_iter().find(|path| Path::new(path).is_file());
     let mut command = Command::new(found.unwrap_or("mosquitto"));
     command.arg("-c").arg(&path);
-    helper(command, "mosquitto (Debian's package of that name)")
+    ChildProcess::start(&mut command)
+        .map_err(|e| Error::Service(format!("{e}; install the Debian package mosquitto")))
 }
 
-fn helper(mut command: Command, what: &str) -> Result<Helper, String> {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = quiet
-        .spawn()
-        .map_err(|e| format!("cannot run {what}: {e}"))?;
-    Ok(Helper(child))
+fn free_address() -> Result<SocketAddr, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?)
 }
 
-fn free_address() -> Result<SocketAddr, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
-    listener.local_addr().map_err(|e| e.to_string())
-}
-
-fn wait_for(address: SocketAddr, what: &str) -> Result<(), String> {
+fn wait_for(address: SocketAddr, what: &str) -> Result<(), Error> {
     let pause = Duration::from_millis(50);
-    for _ in 0..LISTENING.as_millis() / pause.as_millis() {
+    for _ in 0..LISTEN_TIMEOUT.as_millis() / pause.as_millis() {
         if TcpStream::connect(address).is_ok() {
             return Ok(());
         }
         std::thread::sleep(pause);
     }
-    Err(format!("{what} does not listen at {address}"))
+    Err(Error::Service(format!(
+        "{what} does not listen at {address}"
+    )))
 }
