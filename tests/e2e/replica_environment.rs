@@ -63,7 +63,7 @@ impl ReplicaEnvironment {
             database,
             shadow_folder,
             shadows: Some(shadows),
-            broker: broker,
+            broker,
         };
         (environment, programs)
     }
