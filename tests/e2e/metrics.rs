@@ -289,8 +289,8 @@ async fn promtool_accepts_the_text_format_and_known_series_start_at_zero() {
 
 #[tokio::test]
 async fn the_operating_guide_describes_every_metric() {
-    let world = World::silent();
-    let answer = world.program.request("GET", "/metrics").send().await;
+    let harness = Harness::silent();
+    let answer = harness.program.request("GET", "/metrics").send().await;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
     let guide = std::fs::read_to_string(path).expect("docs/operating.md");
     let types = answer.text.lines();

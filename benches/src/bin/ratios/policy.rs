@@ -32,15 +32,9 @@ pub(crate) fn row() -> Row {
         #[expect(clippy::disallowed_methods, reason = "benches measure time")]
         let start = Instant::now();
         for _ in 0..TIMES {
-<<<<<<< HEAD:benches/src/bin/ratios/rules.rs
-            let known = black_box(Some(&snapshot));
-            let decided = policy::decide_write(known, &command, &principal, &limits, NOW);
-            assert!(matches!(decided, Ok(WriteDecision::Write(_))));
-=======
             let snapshot_ref = black_box(Some(&snapshot));
             let decided = policy::decide_write(snapshot_ref, &command, &principal, &limits, NOW);
-            assert!(matches!(decided, Ok(Decision::Write(_))));
->>>>>>> 37cfdf8 (Tests, load test and benches use the field's language, one HTTP client and one harness for child processes; no module circles):benches/src/bin/ratios/policy.rs
+            assert!(matches!(decided, Ok(WriteDecision::Write(_))));
             black_box(&decided);
             event.version = LockVersion(snapshot.lock.version.0 + 1);
             snapshot.lock.apply(&event).expect("the next event");
