@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_belong_to_the_ended_second_them() {
+    fn samples_belong_to_the_second_that_has_ended() {
         for (millis, second) in [(1000, 0), (1400, 0), (2010, 1), (10_999, 10)] {
             assert_eq!(ended_second(Duration::from_millis(millis)), second);
         }

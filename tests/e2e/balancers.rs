@@ -169,7 +169,7 @@ async fn a_proxy_without_retries_reuses_idle_connections_without_losing_a_reques
 
 /// Starts HAProxy as docs/operating.md recommends, with a shorter idle timeout.
 fn haproxy(server: SocketAddr) -> Proxy {
-    let lost = recipe("`lost.http` is the whole answer").replace('\n', "\r\n");
+    let lost = recipe("`lost.http` is a complete HTTP answer").replace('\n', "\r\n");
     Proxy::start("haproxy", &["-db", "-f"], |address, folder| {
         let error = folder.join("lost.http");
         std::fs::write(&error, &lost).expect("written");
@@ -177,7 +177,7 @@ fn haproxy(server: SocketAddr) -> Proxy {
             "  default-server check inter 2s fall 1 rise 1 pool-purge-delay {IDLE_TIMEOUT_MS}ms"
         );
         let recipe = with_lines(
-            &recipe("**HAProxy**"),
+            &recipe("### HAProxy"),
             &[
                 (
                     "errorfile 502 /etc/haproxy/lost.http",

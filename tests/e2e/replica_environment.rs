@@ -137,7 +137,7 @@ pub(crate) fn nginx(upstreams: &[SocketAddr], keepalive_timeout: &str) -> Proxy 
     Proxy::start("nginx", &["-e", "stderr", "-c"], |address, folder| {
         let path = folder.display();
         let recipe = with_lines(
-            &recipe("**nginx**"),
+            &recipe("### nginx"),
             &[
                 ("server 10.0.0.1:8787", &servers),
                 ("server 10.0.0.2:8787", ""),
