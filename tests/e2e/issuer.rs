@@ -45,7 +45,10 @@ async fn issuer_keys_rotate_without_a_restart_and_stay_valid_during_an_outage() 
     let program = start(data.path(), &issuer.url());
     let unready = program.request("GET", "/readyz").send().await;
     assert_eq!(unready.status, 503, "{unready:?}");
-    assert!(unready.text.contains("keys of tokens"), "{unready:?}");
+    assert!(
+        unready.text.contains("keys that verify tokens"),
+        "{unready:?}"
+    );
     let unverified = send(&program, &issuer, "one").await;
     assert_eq!(
         (unverified.status, unverified.header("retry-after")),
