@@ -349,7 +349,7 @@ async fn headers_that_are_no_credentials_are_refused() {
             vec![("X-API-Key", &api_key), ("X-API-Key", &api_key)],
             "sent twice",
         ),
-        (vec![("Authorization", "Bearer ü")], "no text"),
+        (vec![("Authorization", "Bearer ü")], "not ASCII text"),
     ] {
         let mut request = harness.program.write_key(LOCK, &json!({ "keyUuid": "k" }));
         request = request
