@@ -1,7 +1,7 @@
 //! Reading the body of a request and writing that of an answer, compared with serde_json alone.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use keywright_app::wire;
+use keywright_app::bench_access;
 use keywright_benches::next_event;
 use keywright_domain::WriteReceipt;
 use keywright_domain::model::{Lock, LockEvent, LockVersion, WriteId};
@@ -14,7 +14,7 @@ fn read(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("the body of a request");
     group.throughput(Throughput::Bytes(BODY.len() as u64));
     group.bench_function("its key and slot", |b| {
-        b.iter(|| wire::key_slot(BODY).expect("a slot"));
+        b.iter(|| bench_access::key_slot(BODY).expect("a slot"));
     });
     group.bench_function("serde_json alone", |b| {
         b.iter(|| serde_json::from_slice::<Value>(BODY).expect("JSON"));
@@ -31,12 +31,12 @@ fn write(criterion: &mut Criterion) {
         version: LockVersion(2),
         event: Some(event),
     };
-    let body = wire::success(lock.id, &written);
+    let body = bench_access::success(lock.id, &written);
     let same: Value = serde_json::from_slice(&body).expect("JSON");
     let mut group = criterion.benchmark_group("the body of a 200");
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("from what was written", |b| {
-        b.iter(|| wire::success(lock.id, &written));
+        b.iter(|| bench_access::success(lock.id, &written));
     });
     group.bench_function("serde_json alone", |b| {
         b.iter(|| serde_json::to_vec(&same).expect("JSON"));

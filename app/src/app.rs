@@ -11,8 +11,8 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::ingest::Ingest;
 use crate::metrics::Metrics;
+use crate::posted_reports::Ingest;
 use crate::settings::{Bounds, CorsOrigins};
 
 pub(crate) struct App {

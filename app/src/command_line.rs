@@ -6,9 +6,6 @@ use anyhow::anyhow;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bootstrap::wiring::Wiring;
-use crate::cli::layers::Layers;
-use crate::cli::log::log_format;
-use crate::cli::serve::ServeArgs;
 use crate::commands::api_key::ApiKeyCommand;
 use crate::commands::audit::AuditOptions;
 #[cfg(feature = "sandbox")]
@@ -25,6 +22,9 @@ use crate::commands::{api_key, audit, check_config, lock, serve, settings, write
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
+use crate::options::layers::Layers;
+use crate::options::log::log_format;
+use crate::options::serve::ServeArgs;
 use crate::settings::{LogFormat, Settings};
 
 /// Writes keys to smart locks over HTTP, and follows each write until its lock has confirmed it.

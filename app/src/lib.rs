@@ -3,26 +3,26 @@
 mod admission;
 mod app;
 mod bootstrap;
-mod cli;
 mod command_line;
 mod commands;
 mod connection;
 mod error;
 mod http;
-mod ingest;
 mod logging;
 mod metrics;
+mod options;
+mod posted_reports;
 mod server;
 mod settings;
 mod signals;
-mod startup;
+mod startup_health;
 mod workers;
 
 use std::process::ExitCode;
 
 pub use bootstrap::wiring::Wiring;
 use error::UnusableSettings;
-pub use http::wire;
+pub use http::bench_access;
 
 /// The exit code for invalid settings. It is also clap's for an invalid command line.
 const INVALID_SETTINGS: u8 = 2;
@@ -38,7 +38,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     let Err(error) = command_line::run(wiring) else {
         return ExitCode::SUCCESS;
     };
-    logging::print_fatal(cli::log::log_format(), &format!("{error:#}"));
+    logging::print_fatal(options::log::log_format(), &format!("{error:#}"));
     match error.is::<UnusableSettings>() {
         true => ExitCode::from(INVALID_SETTINGS),
         false => ExitCode::FAILURE,

@@ -10,10 +10,10 @@ use goose::prelude::*;
 use tokio::time::Instant;
 
 use crate::hyper_caller::HyperCaller;
+use crate::persona_session::{Answer, ApiRequest, Caller, Credential, Session};
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
-use crate::session::{Answer, ApiRequest, Caller, Credential, Session};
 
 /// The shortest and the longest pause of a user between two runs of a persona.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));

@@ -10,7 +10,7 @@ use hyper::header::LOCATION;
 use tokio::time::Instant;
 
 use crate::http_client::Client;
-use crate::session::{Answer, ApiRequest, Caller, Credential};
+use crate::persona_session::{Answer, ApiRequest, Caller, Credential};
 
 /// A client with one connection, and more connections for concurrent requests.
 pub struct HyperCaller {

@@ -2,7 +2,6 @@
 //! client and the child processes. This crate shares no code with the server.
 
 mod arrivals;
-pub mod check;
 pub mod child_process;
 mod cli;
 pub mod closed_loop;
@@ -11,11 +10,12 @@ pub mod fleet;
 mod format;
 pub mod http_client;
 pub mod hyper_caller;
-pub mod limits;
 pub mod load_writes;
 pub mod local_service;
+pub mod lost_writes;
 pub mod open_loop;
 mod overload;
+pub mod persona_session;
 pub mod personas;
 pub mod population;
 pub mod process_usage;
@@ -23,8 +23,8 @@ pub mod recorder;
 pub mod report;
 mod run;
 pub mod server;
-pub mod session;
 pub mod statistics;
 pub mod summary;
+pub mod verdict;
 
 pub use cli::main;

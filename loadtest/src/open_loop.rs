@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::arrivals::arrivals;
 use crate::hyper_caller::HyperCaller;
+use crate::persona_session::Session;
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
-use crate::session::Session;
 
 /// The maximum number of active personas. Arrivals above it are counted and skipped.
 const MAX_ACTIVE: usize = 10_000;

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::check::CheckResult;
 use crate::closed_loop::closed_loop;
 use crate::error::Error;
 use crate::fleet::Fleet;
 use crate::format::{percent, time};
-use crate::limits::{Limits, compare};
 use crate::local_service::{LocalService, Spawn};
+use crate::lost_writes::CheckResult;
 use crate::open_loop::open_loop;
 use crate::population::{Population, Size};
 use crate::process_usage::UsageSampler;
 use crate::recorder::{Progress, Recorder};
 use crate::report;
 use crate::summary::{Setting, Summary};
+use crate::verdict::{Limits, compare};
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::CheckResult;
+use crate::lost_writes::CheckResult;
 use crate::recorder::{Endpoint, EndpointRecord, Record, Second};
 use crate::statistics::Latencies;
 

@@ -44,7 +44,7 @@ pub mod mosquitto;
 mod options;
 mod outbound;
 mod packets;
-mod runner;
+mod reconnect;
 mod session;
 mod transport;
 

@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState, NotSent};
 use crate::message::Handler;
 use crate::options::SessionOptions;
-use crate::runner::Runner;
+use crate::reconnect::Runner;
 
 /// A client that connects again whenever its connection is lost, until the last clone is dropped.
 #[derive(Clone)]

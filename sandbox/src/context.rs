@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::device::LockMemory;
-use crate::link::Link;
-use crate::memory_file::{MemoryFile, MemoryFileError};
+use crate::device_contract::LockMemory;
+use crate::lock_memory_file::{MemoryFile, MemoryFileError};
+use crate::shadow_link::Link;
 
 /// What all virtual locks share. Clones share everything.
 #[derive(Clone)]

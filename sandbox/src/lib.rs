@@ -22,15 +22,15 @@
 mod behaviour;
 mod context;
 mod demo;
-mod device;
-mod link;
+mod device_contract;
+mod lock_memory_file;
 mod locks;
-mod memory_file;
+mod shadow_link;
 mod virtual_lock;
 
 pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline, ScriptedChange};
 pub use demo::{Demo, DemoLock};
-pub use device::{Entry, LockMemory, Outcome, Task, parse_entries};
-pub use link::Shadows;
+pub use device_contract::{Entry, LockMemory, Outcome, Task, parse_entries};
+pub use lock_memory_file::{MemoryFileError, read_memories, read_memory};
 pub use locks::VirtualLocks;
-pub use memory_file::{MemoryFileError, read_memories, read_memory};
+pub use shadow_link::Shadows;

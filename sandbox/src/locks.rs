@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::behaviour::Behaviour;
 use crate::context::Context;
-use crate::device::LockMemory;
-use crate::link::{Deltas, Shadows, Signal};
-use crate::memory_file::MemoryFile;
+use crate::device_contract::LockMemory;
+use crate::lock_memory_file::MemoryFile;
+use crate::shadow_link::{Deltas, Shadows, Signal};
 use crate::virtual_lock::VirtualLock;
 
 /// Virtual locks that run until this is dropped.

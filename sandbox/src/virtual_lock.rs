@@ -7,9 +7,9 @@ use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
 use crate::context::Context;
-use crate::device::{self, Entry, Outcome, Task};
-use crate::link::LinkError;
-use crate::memory_file::MemoryFileError;
+use crate::device_contract::{self, Entry, Outcome, Task};
+use crate::lock_memory_file::MemoryFileError;
+use crate::shadow_link::LinkError;
 
 /// How long a lock waits after the shadow service or the memory file failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl VirtualLock {
     /// The shadow is read before each write, so that an entry that was removed in the meantime is not executed.
     async fn next_task(&self) -> Result<Option<Task>, LockError> {
         let desired = self.context.link.desired(&self.thing).await?;
-        let entries = device::parse_entries(&desired);
+        let entries = device_contract::parse_entries(&desired);
         let now = (self.context.clock)();
         Ok(self.context.with_memory(&self.thing, |memory| {
             memory.next(&entries, &self.unreported, now)
@@ -136,7 +136,7 @@ impl VirtualLock {
             self.unreported.push(id);
             return Ok(());
         }
-        let report = device::result_report(&id, &outcome);
+        let report = device_contract::result_report(&id, &outcome);
         self.report(&report).await?;
         if behaviour.twice {
             info!(
@@ -152,7 +152,7 @@ impl VirtualLock {
     /// Waits for as long as the write takes, or for the card.
     async fn wait_for_write(&self, entry: &Entry, behaviour: &Behaviour) -> Result<(), LockError> {
         if behaviour.card != Card::NotNeeded && !behaviour.silent {
-            let report = device::in_progress_report(&entry.id);
+            let report = device_contract::in_progress_report(&entry.id);
             self.report(&report).await?;
         }
         let duration = match behaviour.card {

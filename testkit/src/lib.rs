@@ -27,7 +27,7 @@ pub mod faulty_transport;
 #[cfg(feature = "issuer")]
 pub mod issuer;
 pub mod lock_repo;
-mod manual;
+mod manual_time;
 #[cfg(feature = "postgres-server")]
 pub mod postgres_server;
 pub mod samples;
@@ -35,4 +35,4 @@ pub mod shadow_port;
 #[cfg(feature = "tcp-proxy")]
 pub mod tcp_proxy;
 
-pub use manual::{ManualClock, ManualTimer, SequentialIds};
+pub use manual_time::{ManualClock, ManualTimer, SequentialIds};

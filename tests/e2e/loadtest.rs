@@ -10,8 +10,8 @@ use keywright_tests::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::api_reference::screenshots;
 use crate::harness::BINARY;
-use crate::reference::screenshots;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_keywright-loadtest-under-test");
 

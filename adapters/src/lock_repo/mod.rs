@@ -1,8 +1,6 @@
 //! Stores of locks: in memory, in a SQLite file, and in a PostgreSQL database.
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod columns;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod leases;
 #[cfg(any(feature = "memory", feature = "postgres", feature = "sqlite"))]
 mod lock_row;
@@ -10,6 +8,8 @@ mod lock_row;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod row_mapping;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -9,8 +9,8 @@ use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{LockHistory, LockRepo};
 use keywright_domain::{KeyWrites, Ports};
 
+use super::open_stores::{self, Stores};
 use super::shadow_access::{self, ShadowWatch};
-use super::stores::{self, Stores};
 use crate::error::UnusableSettings;
 use crate::settings::Settings;
 
@@ -31,7 +31,7 @@ pub(crate) struct AuditAccess {
 /// There is no store, or the store or the shadows cannot be used.
 pub(crate) async fn open_for_audit(settings: &Settings) -> anyhow::Result<AuditAccess> {
     ensure!(
-        stores::exists(&settings.store, &settings.data),
+        open_stores::exists(&settings.store, &settings.data),
         "there are no locks in {}; name the server's folder with --data",
         settings.data.display()
     );

@@ -2,17 +2,17 @@
 
 pub(crate) mod api_key_store;
 pub(crate) mod audit;
-pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod data_folder;
 pub(crate) mod lock_store;
+pub(crate) mod open_stores;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
+pub(crate) mod settings_checks;
 pub(crate) mod shadow_access;
-pub(crate) mod stores;
 pub(crate) mod wiring;
 
 mod auth_stack;
-mod folder_lock;
 #[cfg(feature = "jwks-url")]
-mod published_keys;
+mod published_key_cache;
+mod single_server;

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::clock::epoch_seconds;
 use crate::error::UnusableSettings;
-use crate::ingest::Ingest;
+use crate::posted_reports::Ingest;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]

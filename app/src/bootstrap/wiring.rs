@@ -14,11 +14,11 @@ use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
-use super::folder_lock::FolderLock;
 use super::lock_store::LockStore;
+use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
-use super::stores::Stores;
+use super::single_server::FolderLock;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::admission::Admission;
 use crate::app::{App, Work};

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::output::{print, say};
 use super::runtime::block_on;
 use crate::bootstrap::api_key_store::ApiKeyStore;
-use crate::bootstrap::stores::open_api_keys;
-use crate::cli::store_location::StoreLocation;
-use crate::cli::values::TimeSpan;
+use crate::bootstrap::open_stores::open_api_keys;
+use crate::options::store_location::StoreLocation;
+use crate::options::values::TimeSpan;
 
 #[derive(Args)]
 pub(crate) struct ApiKeyCommand {

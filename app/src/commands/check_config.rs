@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::output::say;
 use super::runtime::block_on;
-use crate::bootstrap::checks;
-use crate::cli::layers::{Layers, Setting, Source};
+use crate::bootstrap::settings_checks;
+use crate::options::layers::{Layers, Setting, Source};
 use crate::settings::Settings;
 
 /// Checks the settings and the files that they name, and prints each setting with the place where it is set.
@@ -13,8 +13,8 @@ use crate::settings::Settings;
 /// # Errors
 /// A setting or a file cannot be used; the text names it.
 pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> anyhow::Result<()> {
-    checks::check(settings)?;
-    block_on(checks::check_environment(settings))?;
+    settings_checks::check(settings)?;
+    block_on(settings_checks::check_environment(settings))?;
     match json {
         true => say!("{}", as_json(&layers.settings)),
         false => print_table(&layers.settings, settings),

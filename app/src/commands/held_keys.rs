@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
-use crate::cli::store_location::StoreLocation;
+use crate::options::store_location::StoreLocation;
 
 #[derive(Args)]
 pub(crate) struct HeldKeysCommand {

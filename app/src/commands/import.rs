@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::output::print;
-use crate::bootstrap::stores::open_locks;
-use crate::cli::store_location::StoreLocation;
+use crate::bootstrap::open_stores::open_locks;
+use crate::options::store_location::StoreLocation;
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]

@@ -17,8 +17,8 @@ use super::import::import;
 use super::output::{print, say};
 use super::runtime::block_on;
 use crate::bootstrap::lock_store::LockStore;
-use crate::bootstrap::stores::{open_existing_locks, open_locks};
-use crate::cli::store_location::StoreLocation;
+use crate::bootstrap::open_stores::{open_existing_locks, open_locks};
+use crate::options::store_location::StoreLocation;
 
 #[derive(Args)]
 pub(crate) struct LockCommand {

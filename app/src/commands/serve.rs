@@ -7,11 +7,11 @@ use keywright_adapters::time::SystemIds;
 use tokio::net::TcpListener;
 
 use super::runtime::block_on_all_cores;
-use crate::bootstrap::checks;
+use crate::bootstrap::settings_checks;
 use crate::bootstrap::wiring::{Wiring, wire};
 use crate::settings::Settings;
 use crate::signals::{Signals, Stop};
-use crate::{logging, server, startup};
+use crate::{logging, server, startup_health};
 
 /// Serves HTTP until a signal stops it.
 ///
@@ -24,7 +24,7 @@ pub(crate) fn run(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
 
 async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    checks::check(settings)?;
+    settings_checks::check(settings)?;
     let address = settings.listen;
     let listener = TcpListener::bind(address)
         .await
@@ -32,7 +32,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut service = tokio::select! {
         service = wire(settings, wiring, &url) => service?,
-        () = startup::answer_health_checks(&listener, &settings.bounds, Arc::new(SystemIds)) => return Ok(()),
+        () = startup_health::answer_health_checks(&listener, &settings.bounds, Arc::new(SystemIds)) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
     #[cfg(feature = "sandbox")]

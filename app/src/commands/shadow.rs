@@ -17,10 +17,10 @@ use super::output::say;
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::data_folder;
 use crate::bootstrap::shadow_access::open_shadows;
-use crate::cli::log::LogArgs;
-use crate::cli::values::address;
 use crate::error::UnusableSettings;
 use crate::logging;
+use crate::options::log::LogArgs;
+use crate::options::values::address;
 use crate::signals::Signals;
 
 #[derive(Args)]

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::output::print;
 use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY, TokenKey};
-use crate::cli::store_location::StoreLocation;
-use crate::cli::values::TimeSpan;
+use crate::options::store_location::StoreLocation;
+use crate::options::values::TimeSpan;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::output::print;
 use super::runtime::block_on;
-use crate::cli::serve::LISTEN;
+use crate::options::serve::LISTEN;
 
 /// The longest time that a server waits for the lock, in seconds.
 const MAX_WAIT: u64 = 30;

@@ -15,7 +15,7 @@ use super::api_error::ApiError;
 use super::request_body;
 use super::response::{self, HttpResponse};
 use crate::app::App;
-use crate::ingest::Ingest;
+use crate::posted_reports::Ingest;
 
 /// Maximum size of a message in bytes: AWS IoT's limit of a payload. Two shadow documents of 8 KiB with their metadata fit.
 pub(super) const MAX_BYTES: usize = 128 * 1024;

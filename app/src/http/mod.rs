@@ -2,6 +2,7 @@
 
 mod api_error;
 mod authorization;
+pub mod bench_access;
 mod cors;
 mod deadline;
 mod device_reports;
@@ -11,7 +12,7 @@ mod openapi;
 mod operations;
 mod parameters;
 mod parser_errors;
-mod queries;
+mod read_handlers;
 mod request_body;
 mod request_head;
 mod request_id;
@@ -20,8 +21,7 @@ mod response;
 mod response_body;
 mod route;
 mod schemas;
-pub mod wire;
-mod write_key;
+mod write_handlers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ async fn dispatch(
     match route? {
         Route::Health => Ok(health()),
         Route::Options(methods) => Ok(response::options(methods)),
-        Route::Ready => queries::ready(app),
+        Route::Ready => read_handlers::ready(app),
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
         Route::Metrics => {
@@ -153,18 +153,27 @@ async fn dispatch(
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => {
-            write_key::write_key(app, connection, lock, request, deadline).await
+            write_handlers::write_key(app, connection, lock, request, deadline).await
         }
         Route::Details(lock) => {
-            run_until(app, deadline, queries::details(app, lock, &request)).await
+            run_until(app, deadline, read_handlers::details(app, lock, &request)).await
         }
-        Route::Events(lock) => run_until(app, deadline, queries::events(app, lock, &request)).await,
-        Route::Writes(lock) => run_until(app, deadline, queries::writes(app, lock, &request)).await,
+        Route::Events(lock) => {
+            run_until(app, deadline, read_handlers::events(app, lock, &request)).await
+        }
+        Route::Writes(lock) => {
+            run_until(app, deadline, read_handlers::writes(app, lock, &request)).await
+        }
         Route::Write(lock, write) => {
-            run_until(app, deadline, queries::write(app, lock, write, &request)).await
+            run_until(
+                app,
+                deadline,
+                read_handlers::write(app, lock, write, &request),
+            )
+            .await
         }
         Route::Withdraw(lock, write) => {
-            write_key::withdraw(app, lock, write, &request, deadline).await
+            write_handlers::withdraw(app, lock, write, &request, deadline).await
         }
     }
 }

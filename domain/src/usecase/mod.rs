@@ -1,20 +1,20 @@
 //! The use cases. They load data, call [`policy`](crate::policy) for decisions, and run the write protocol. They spawn no tasks.
 
 mod attempt;
+mod attempt_runner;
 mod audit;
 mod clock_steps;
 mod deadline;
-mod executor;
 mod key_writes;
 mod lock_queue;
 mod maintenance;
 mod purge;
 mod read;
 mod reconcile;
-mod recovery;
 mod settings;
 mod settle;
 mod shadow_calls;
+mod take_over;
 mod terminate;
 mod withdraw;
 mod write_key;

@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::attempt_runner::{PreparedWrite, WriteOutcome};
 use super::deadline::bounded;
-use super::executor::{PreparedWrite, WriteOutcome};
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::shadow_calls::reason_of;
 use crate::model::{

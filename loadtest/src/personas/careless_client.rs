@@ -1,5 +1,5 @@
 use super::keys::{any_key_index, new_key};
-use crate::session::{ApiRequest, Credential, Session, write_key};
+use crate::persona_session::{ApiRequest, Credential, Session, write_key};
 
 pub(super) async fn run(session: &mut Session<'_>) {
     let population = session.population;

@@ -6,7 +6,7 @@ mod property_manager;
 mod resident;
 mod retrying_integration;
 
-use crate::session::Session;
+use crate::persona_session::Session;
 
 /// A kind of client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 use super::keys::{any_key_index, new_key};
-use crate::session::{Credential, KeyWrite, Session, write_key};
+use crate::persona_session::{Credential, KeyWrite, Session, write_key};
 
 /// The number of locks of a building.
 const BUILDING: u64 = 10;

@@ -1,5 +1,5 @@
 use super::keys::{any_key_index, new_key};
-use crate::session::{Credential, Session, write_key};
+use crate::persona_session::{Credential, Session, write_key};
 
 pub(super) async fn run(session: &mut Session<'_>) {
     let offset = session.population.any_lock();

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::keys::{any_key_index, new_key};
-use crate::session::{ApiRequest, Credential, Session, write_key};
+use crate::persona_session::{ApiRequest, Credential, Session, write_key};
 
 /// The maximum number of attempts.
 const MAX_ATTEMPTS: u32 = 8;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use super::disorder::Disorder;
+use super::message_faults::Disorder;
 use super::probe;
 use super::publisher::Publisher;
 use super::requests::RequestHandler;

@@ -1,8 +1,8 @@
 //! Shadows over MQTT: the service on a broker ([`MqttFrontend`]), and a client ([`ShadowClient`]) of this service or of AWS IoT.
 
 mod client;
-mod disorder;
 mod frontend;
+mod message_faults;
 mod probe;
 mod publisher;
 mod request_limiter;
@@ -10,6 +10,6 @@ mod requests;
 mod topic;
 
 pub use client::{ClientLimits, RequestError, ShadowClient};
-pub use disorder::{Delivery, Disorder, InvalidDisorder, parse_disorder};
 pub use frontend::{FrontendError, MqttFrontend, Options};
+pub use message_faults::{Delivery, Disorder, InvalidDisorder, parse_disorder};
 pub use topic::{Operation, Topic};

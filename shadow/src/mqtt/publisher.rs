@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use super::disorder::{Delivery, Disorder};
+use super::message_faults::{Delivery, Disorder};
 use super::topic::Topic;
 use crate::message::{Announcement, MessageKind};
 use crate::name::ShadowKey;

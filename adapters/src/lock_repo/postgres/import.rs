@@ -8,8 +8,8 @@ use tokio_postgres::Transaction;
 
 use super::rows::EventColumns;
 use crate::json;
-use crate::lock_repo::columns::{integer, optional, read_lock_id};
 use crate::lock_repo::lock_row::LockRow;
+use crate::lock_repo::row_mapping::{integer, optional, read_lock_id};
 use crate::postgres::{PostgresPool, describe, failed};
 
 /// The advisory lock of an import: imports of the same lock must not run at the same time.

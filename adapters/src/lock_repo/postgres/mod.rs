@@ -22,12 +22,12 @@ use keywright_domain::model::{
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
 
-use super::columns::{
+use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
+use super::lock_row::LockRow;
+use super::row_mapping::{
     BACKLOG, Bits, integer, read_backlog, read_event, read_idempotency_record, read_lock_id,
     read_open_intent, read_write,
 };
-use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
-use super::lock_row::LockRow;
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
 use rows::SaveColumns;

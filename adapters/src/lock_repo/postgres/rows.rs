@@ -10,7 +10,7 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::json;
-use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer, optional};
+use crate::lock_repo::row_mapping::{self, Bits, WriteColumns, WrongType, integer, optional};
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write.
 pub(super) fn has_write(row: &Row) -> bool {
@@ -201,7 +201,7 @@ impl Serialize for Bits {
     }
 }
 
-impl columns::Row for Row {
+impl row_mapping::Row for Row {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
         self.try_get(column).map_err(|_| WrongType)
     }

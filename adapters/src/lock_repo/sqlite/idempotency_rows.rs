@@ -5,7 +5,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, named_params, params};
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::columns::{self, Bits, integer, optional};
+use crate::lock_repo::row_mapping::{self, Bits, integer, optional};
 
 /// Inserts a record, or replaces the one with the same scope.
 pub(super) fn put(conn: &Connection, record: &IdempotencyRecord) -> Result<(), RepoError> {
@@ -42,7 +42,7 @@ pub(super) fn find(
             ":principal": scope.principal,
             ":key": scope.key.as_str(),
         },
-        |row| columns::read_idempotency_record(&scope, row),
+        |row| row_mapping::read_idempotency_record(&scope, row),
     );
     found.map(|mut found| found.pop())
 }

@@ -4,11 +4,11 @@ use keywright_domain::model::{Lock, LockId, LockVersion, RecordedEvent, Revision
 use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use super::live_ids::LiveIds;
+use super::live_write_ids::LiveIds;
 use super::statement::{all, prepare, row_limit, unavailable};
 use crate::json;
-use crate::lock_repo::columns::{self, integer, optional};
 use crate::lock_repo::lock_row::LockRow;
+use crate::lock_repo::row_mapping::{self, integer, optional};
 
 /// A lock's row and the ids of its live writes.
 pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, LiveIds)>, RepoError> {
@@ -46,7 +46,7 @@ fn live(id: LockId, row: &Row<'_>, column: usize) -> Result<LiveIds, RepoError> 
 }
 
 pub(super) fn corrupt_live(id: LockId) -> RepoError {
-    columns::corrupt("locks", "live", id.to_string())
+    row_mapping::corrupt("locks", "live", id.to_string())
 }
 
 /// A page of the locks, in the order of their ids.
@@ -61,7 +61,7 @@ pub(super) fn locks(
         "SELECT id, saves AS revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
         named_params! { ":after": after, ":limit": row_limit(limit) },
         |row| {
-            let id = columns::read_lock_id(row)?;
+            let id = row_mapping::read_lock_id(row)?;
             LockRow::read(id, row, "state").map(|row| row.lock)
         },
     )
@@ -138,6 +138,6 @@ pub(super) fn events(
         "SELECT version, write_id, type, data FROM events
          WHERE lock = :lock AND version >= :first ORDER BY version LIMIT :limit",
         named_params! { ":lock": lock_id, ":first": first, ":limit": row_limit(limit) },
-        |row| columns::read_event(lock, row),
+        |row| row_mapping::read_event(lock, row),
     )
 }

@@ -3,9 +3,9 @@
 mod checkpoint;
 mod idempotency_rows;
 mod integrity_check;
-mod live_ids;
+mod live_write_ids;
 mod lock_rows;
-mod process_lock;
+mod other_processes;
 mod readers;
 mod schema;
 mod statement;
@@ -29,7 +29,7 @@ use super::leases::{ObservedLeases, OpenIntent};
 use super::lock_row::LockRow;
 use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
-use process_lock::ProcessLock;
+use other_processes::ProcessLock;
 use readers::Readers;
 
 /// Stores locks, their events and their writes in a file. Clones share it. A save is durable before it is acknowledged (WAL,

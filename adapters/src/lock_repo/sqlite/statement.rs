@@ -4,7 +4,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
-use crate::lock_repo::columns::{self, Bits, WrongType};
+use crate::lock_repo::row_mapping::{self, Bits, WrongType};
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
@@ -41,7 +41,7 @@ pub(super) fn row_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-impl columns::Row for Row<'_> {
+impl row_mapping::Row for Row<'_> {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
         get(self, column)
     }

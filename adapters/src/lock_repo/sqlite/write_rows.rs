@@ -9,8 +9,8 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::columns::{self, Bits, WriteColumns, WrongType, integer, optional};
 use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
+use crate::lock_repo::row_mapping::{self, Bits, WriteColumns, WrongType, integer, optional};
 
 /// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
 const WRITE_COLUMNS: [&str; 24] = [
@@ -51,7 +51,7 @@ impl WriteRow<'_> {
     }
 }
 
-impl columns::Row for WriteRow<'_> {
+impl row_mapping::Row for WriteRow<'_> {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
         self.get(column)
     }
@@ -76,7 +76,7 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
         conn,
         "SELECT * FROM writes WHERE id = :id",
         named_params! { ":id": id },
-        |row| columns::read_write(&WriteRow(row)),
+        |row| row_mapping::read_write(&WriteRow(row)),
     );
     found.map(|mut found| found.pop())
 }
@@ -101,7 +101,7 @@ pub(super) fn due(
             ":id": Bits(id).bytes(),
             ":limit": row_limit(limit),
         },
-        |row| columns::read_write(&WriteRow(row)),
+        |row| row_mapping::read_write(&WriteRow(row)),
     )
 }
 
@@ -111,7 +111,7 @@ pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoErr
         conn,
         "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
         named_params! { ":limit": MAX_WATCHED },
-        |row| columns::read_open_intent(row),
+        |row| row_mapping::read_open_intent(row),
     )
 }
 
@@ -170,12 +170,12 @@ pub(super) fn backlog(
 ) -> Result<Backlog, RepoError> {
     let found = all(
         conn,
-        columns::BACKLOG,
+        row_mapping::BACKLOG,
         named_params! {
             ":earliest": integer(recently.start().as_millis())?,
             ":latest": integer(recently.end().as_millis())?,
         },
-        |row| columns::read_backlog(row, oldest),
+        |row| row_mapping::read_backlog(row, oldest),
     );
     found.map(|mut found| found.pop().unwrap_or_default())
 }

@@ -3,15 +3,15 @@
 //! compared; memory and start-up are measured once.
 
 mod concurrent;
-mod details;
-mod memory;
+mod criterion_results;
 mod million;
 mod policy;
 mod programs;
+mod resident_memory;
 mod shadow;
 mod store;
 mod table;
-mod whole;
+mod whole_server;
 
 use programs::Programs;
 use table::Row;
@@ -37,8 +37,8 @@ async fn main() {
 async fn rows(part: &str, programs: &Programs) -> Vec<Row> {
     match part {
         "rules" => vec![policy::row()],
-        "details" => details::rows(&programs.folder.with_file_name("criterion")),
-        "whole" => whole::rows(programs).await,
+        "details" => criterion_results::rows(&programs.folder.with_file_name("criterion")),
+        "whole" => whole_server::rows(programs).await,
         "store" => vec![
             store::memory::row().await,
             store::sqlite::row().await,
@@ -46,6 +46,6 @@ async fn rows(part: &str, programs: &Programs) -> Vec<Row> {
         ],
         "shadow" => vec![shadow::mqtt().await, shadow::aws_sdk().await],
         "million" => million::rows(programs).await,
-        _ => memory::rows(programs).await,
+        _ => resident_memory::rows(programs).await,
     }
 }

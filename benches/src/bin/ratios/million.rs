@@ -12,10 +12,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::concurrent::{RUNS, now};
-use crate::memory::authorization;
 use crate::programs::{Programs, SERVER_CORE};
+use crate::resident_memory::authorization;
 use crate::table::{Row, Target, median};
-use crate::whole::{Figures, measure, token};
+use crate::whole_server::{Figures, measure, token};
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::hyper_caller::HyperCaller;
+use crate::persona_session::{ApiRequest, Caller, Credential};
 use crate::population::{HeldKeys, Population, thing_of};
 use crate::recorder::{Accepted, Endpoint, Record};
-use crate::session::{ApiRequest, Caller, Credential};
 
 /// The number of missing items that are listed.
 const MAX_LISTED: usize = 20;

@@ -3,8 +3,8 @@
 use std::pin::pin;
 
 use super::attempt::Attempt;
+use super::attempt_runner::PreparedWrite;
 use super::deadline::bounded;
-use super::executor::PreparedWrite;
 use super::key_writes::{ClientTokens, KeyWrites};
 use crate::model::WriteId;
 use crate::ports::RepoError;

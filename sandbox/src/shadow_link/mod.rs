@@ -3,7 +3,7 @@
 #[cfg(feature = "mqtt")]
 mod broker;
 mod error;
-mod signal;
+mod wake_signal;
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 pub(crate) use error::LinkError;
-pub(crate) use signal::Signal;
+pub(crate) use wake_signal::Signal;
 
 /// Where the shadows of virtual locks are: the service or the broker, and the name of the shadow.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use keywright_shadow::mqtt::{ClientLimits, Operation, RequestError, ShadowClient
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc};
 
-use super::signal::Signal;
+use super::wake_signal::Signal;
 
 /// How long a request of a lock may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
