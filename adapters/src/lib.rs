@@ -1,7 +1,8 @@
-//! Adapters for the ports of `keywright-domain`: one folder for each port, one file for each technology.
+//! Adapters for the ports of `keywright-domain`, grouped by port: `auth`, `lock_repo`, `reports`, `shadow`, `time`. `decorator`
+//! has wrappers around ports; `json`, `postgres` and `tls` are shared.
 //!
-//! Adapters translate between the domain and a technology. They make no decisions, generate no ids except in
-//! [`time::SystemIds`], and report for each failure whether its effect may have happened.
+//! They contain no rules of the domain. Only [`time::SystemIds`] generates ids. Each error says whether the call may have had
+//! an effect.
 
 pub mod auth;
 pub mod decorator;

@@ -396,16 +396,24 @@ async fn checks_the_certificate_of_the_server() {
 fn rejects_unsafe_urls() {
     for (url, why) in [
         ("no url at all", "not a URL"),
-        ("/jwks.json", "names no host"),
+        ("/jwks.json", "has no host"),
         ("http://issuer.example/jwks.json", "https://"),
         ("ftp://issuer.example/jwks.json", "https://"),
-        ("https://user:password@issuer.example/", "password"),
+        ("https://user:secret@issuer.example/", "a password"),
+        ("http://user:secret@issuer.example/", "a password"),
+        ("https://user:sec ret@issuer.example/", "a password"),
+        ("user:secret@issuer.example/jwks.json", "a password"),
     ] {
         let error = JwksUrl::new(url, None).err().expect(url).to_string();
         assert!(error.contains(why), "{error}");
+        assert!(
+            !error.contains("secret") && !error.contains("ret@"),
+            "{error}"
+        );
     }
     for url in [
         "https://issuer.example/jwks.json",
+        "https://issuer.example/realms/@home/jwks.json",
         "http://localhost:1/",
         "http://[::1]:1/",
     ] {

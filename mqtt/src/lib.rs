@@ -10,11 +10,11 @@
 //! struct Printer;
 //!
 //! impl Handler for Printer {
-//!     fn up(&mut self, _connection: u64) {}
-//!     fn down(&mut self, _connection: u64, reason: &str) {
+//!     fn connected(&mut self, _connection: u64) {}
+//!     fn disconnected(&mut self, _connection: u64, reason: &str) {
 //!         println!("not connected: {reason}");
 //!     }
-//!     fn message(&mut self, message: Message) {
+//!     fn message_received(&mut self, message: Message) {
 //!         println!("{}: {} bytes", message.topic(), message.payload().len());
 //!     }
 //! }
@@ -24,7 +24,7 @@
 //! let options = SessionOptions {
 //!     client_id: "printer".into(),
 //!     filters: vec!["doors/#".into()],
-//!     persistent: false,
+//!     persistent_session: false,
 //!     manual_acks: false,
 //! };
 //! let session = Session::start(broker, options, Printer);
@@ -41,18 +41,18 @@ mod connection_error;
 mod message;
 #[cfg(feature = "mosquitto")]
 pub mod mosquitto;
-mod options;
 mod outbound;
 mod packets;
 mod reconnect;
 mod session;
+mod session_options;
 mod transport;
 
 pub use broker::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
 pub use connection::{Connection, NotSent};
 pub use message::{Handler, Message};
-pub use options::SessionOptions;
 pub use session::Session;
+pub use session_options::SessionOptions;
 
 /// The quality of service of a message: at most once, or at least once.
 pub use rumqttc::QoS;

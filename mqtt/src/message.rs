@@ -29,13 +29,14 @@ impl Message {
         self.publish.retain
     }
 
-    /// Whether the message came at QoS 1: the broker delivers it again until it is acknowledged.
+    /// Whether the message came at QoS 1. If it is not acknowledged, a persistent session receives it again after the next
+    /// connect.
     pub fn at_least_once(&self) -> bool {
         self.publish.qos == QoS::AtLeastOnce
     }
 
-    /// Acknowledges the message, after everything that was published before on the same connection. Does nothing if that connection is
-    /// over; a persistent session then receives the message again.
+    /// Queues the acknowledgement behind all messages that this client has published on the same connection. Does nothing for
+    /// QoS 0, or if that connection has ended; a persistent session then receives the message again.
     pub fn acknowledge(self) {
         if self.at_least_once() {
             self.outbound.acknowledge(self.publish.pkid);
@@ -43,12 +44,12 @@ impl Message {
     }
 }
 
-/// Receives the events of a session. Called from the session's own task, so implementations must not block.
+/// Callbacks of a session. They run on the session's task and must not block.
 pub trait Handler: Send + 'static {
-    /// The connection with this number has all its subscriptions.
-    fn up(&mut self, connection: u64);
-    /// The connection with this number, or the attempt to make it, has ended. Everything in its queue is lost.
-    fn down(&mut self, connection: u64, reason: &str);
-    /// A message arrived, possibly before `up`.
-    fn message(&mut self, message: Message);
+    /// The broker has granted all subscriptions of this connection. `connection` counts from 1 in each session.
+    fn connected(&mut self, connection: u64);
+    /// This connection, or the attempt to open it, has ended. Messages that were queued for it and not sent are dropped.
+    fn disconnected(&mut self, connection: u64, reason: &str);
+    /// A message arrived, possibly before [`connected`](Self::connected).
+    fn message_received(&mut self, message: Message);
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::broker::Broker;
 use crate::connection_error::ConnectionError;
-use crate::options::SessionOptions;
+use crate::session_options::SessionOptions;
 use crate::transport::{self, ByteStream};
 use crate::{MAX_PACKET_OVERHEAD, MAX_PAYLOAD_BYTES};
 
@@ -77,7 +77,7 @@ impl PacketStream {
         let mut connect = Connect::new(&options.client_id);
         // 30 fits into 16 bits.
         connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
-        connect.clean_session = !options.persistent;
+        connect.clean_session = !options.persistent_session;
         connect.login = broker.login.as_ref().map(|(user, password)| Login {
             username: user.clone(),
             password: password.clone(),

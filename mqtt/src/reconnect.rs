@@ -11,9 +11,9 @@ use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState};
 use crate::connection_error::ConnectionError;
 use crate::message::{Handler, Message};
-use crate::options::SessionOptions;
 use crate::outbound::{Outbound, outbound};
 use crate::packets::{KEEP_ALIVE, PacketStream, Transfer};
+use crate::session_options::SessionOptions;
 
 /// The broker answers every ping, so a connection on which nothing arrives for this long is lost.
 const MAX_SILENCE: Duration = Duration::from_secs(45);
@@ -104,7 +104,7 @@ impl<H: Handler> Runner<H> {
             }
             self.state
                 .send_replace(ConnectionState::Down(reason.as_str().into()));
-            self.handler.down(number, &reason);
+            self.handler.disconnected(number, &reason);
             if lifetime.is_some_and(|lifetime| lifetime > STABLE_LIFETIME) {
                 (pause_bound, last_logged) = (MIN_PAUSE_BOUND, String::new());
             }
@@ -133,7 +133,7 @@ impl<H: Handler> Runner<H> {
         info!(broker, client = self.options.client_id, "MQTT: connected");
         self.state
             .send_replace(ConnectionState::Up(connection.clone()));
-        self.handler.up(number);
+        self.handler.connected(number);
         let start = Instant::now();
         let error = self.serve(&connection, stream, requests).await;
         Ended {
@@ -190,7 +190,8 @@ impl<H: Handler> Runner<H> {
 
     fn deliver(&mut self, connection: &Connection, publish: Publish) {
         let outbound = connection.outbound().clone();
-        self.handler.message(Message::new(publish, outbound));
+        self.handler
+            .message_received(Message::new(publish, outbound));
     }
 
     /// Sends and receives until the connection ends; returns why.

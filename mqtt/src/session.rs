@@ -7,8 +7,8 @@ use tokio::task::AbortHandle;
 use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState, NotSent};
 use crate::message::Handler;
-use crate::options::SessionOptions;
 use crate::reconnect::Runner;
+use crate::session_options::SessionOptions;
 
 /// A client that connects again whenever its connection is lost, until the last clone is dropped.
 #[derive(Clone)]

@@ -18,15 +18,15 @@ enum SessionEvent {
 struct EventLog(Sender<SessionEvent>);
 
 impl Handler for EventLog {
-    fn up(&mut self, connection: u64) {
+    fn connected(&mut self, connection: u64) {
         let _ = self.0.send(SessionEvent::Up(connection));
     }
 
-    fn down(&mut self, _: u64, reason: &str) {
+    fn disconnected(&mut self, _: u64, reason: &str) {
         let _ = self.0.send(SessionEvent::Down(reason.to_owned()));
     }
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         let event = SessionEvent::Message(message.topic().to_owned(), message.payload().to_vec());
         let _ = self.0.send(event);
     }
@@ -41,7 +41,7 @@ fn start(
     let mut options = SessionOptions {
         client_id: "test".into(),
         filters: filters.iter().map(|f| (*f).to_owned()).collect(),
-        persistent: false,
+        persistent_session: false,
         manual_acks: false,
     };
     configure(&mut options);
@@ -128,7 +128,7 @@ async fn a_lost_connection_sends_nothing_late_and_the_next_one_subscribes_again(
 async fn an_unacknowledged_message_is_delivered_again_on_the_next_connection() {
     let broker = Mosquitto::start();
     let manual = |options: &mut SessionOptions| {
-        options.persistent = true;
+        options.persistent_session = true;
         options.manual_acks = true;
     };
     let (session, events) = start(plain(&broker), &["a/#"], manual);

@@ -86,7 +86,7 @@ pub(crate) async fn check(
     store.check(&locks).await?;
     let mut requested: HashMap<(u64, String), u64> = HashMap::new();
     for lock in range {
-        for recorded in store.stream(lock).await {
+        for recorded in store.events(lock).await {
             if let LockEvent::KeyWriteRequested(slot) = recorded.event {
                 requested.insert((lock, slot.key.to_string()), recorded.version.0);
             }
@@ -108,7 +108,7 @@ pub(crate) async fn check(
         }
     }
     let mut open = 0;
-    for id in store.writes() {
+    for id in store.write_ids() {
         let write = store.write(id).await;
         if matches!(write.state, WriteState::Prepared(_)) {
             open += 1;

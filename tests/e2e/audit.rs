@@ -66,7 +66,7 @@ async fn differences_are_found_and_repaired_beside_a_running_server() {
     assert_eq!(printed[1], finding("LostEntry", &id, true));
     let (code, printed, _) = audit(folder, &path);
     assert_eq!((code, printed.len()), (Some(0), 1), "{printed:?}");
-    let checked = harness.store().await.check_at_rest(&[LOCK]).await;
+    let checked = harness.store().await.check_when_idle(&[LOCK]).await;
     checked.expect("the invariants hold");
     // The server's own connections are not disturbed.
     assert_eq!(harness.write(LOCK, "another", 3, 0).await.status, 200);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::harness::{BINARY, BRISK, LOCK};
+use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS};
 
 /// Settings of the AWS SDK. Our REST service does not check the credentials.
 pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
@@ -27,7 +27,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 fn server(folder: &TempDir, shadows: &Shadows, arguments: &[&str]) -> Program {
     let endpoint = format!("http://{}", shadows.rest.expect("REST is served"));
     let mut all = vec!["--shadow", "aws", "--aws-endpoint", &endpoint];
-    all.extend(BRISK);
+    all.extend(SHORT_TIMEOUTS);
     all.extend(arguments);
     Program::start_with(BINARY, Path::new("."), folder.path(), &all, &ENVIRONMENT)
 }
@@ -65,11 +65,11 @@ async fn a_write_over_the_sdk_is_confirmed_by_polling() {
 struct Rule(UnboundedSender<Value>);
 
 impl Handler for Rule {
-    fn up(&mut self, _: u64) {}
+    fn connected(&mut self, _: u64) {}
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         let topic = Topic::parse(message.topic()).expect("a shadow's topic");
         let mut documents: Value = serde_json::from_slice(message.payload()).expect("JSON");
         // SELECT *, topic(3) AS thing
@@ -107,7 +107,7 @@ async fn a_report_posted_by_a_rule_settles_its_write_and_needs_the_secret() {
     let options = SessionOptions {
         client_id: "rule".into(),
         filters: vec!["$aws/things/+/shadow/name/keys/update/documents".into()],
-        persistent: false,
+        persistent_session: false,
         manual_acks: false,
     };
     let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");

@@ -7,7 +7,7 @@ use keywright_tests::{Answer, Program, Shadows, StoreInspector};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually};
 
 pub(crate) struct BrokerHarness {
     pub(crate) broker: Mosquitto,
@@ -44,8 +44,8 @@ impl BrokerHarness {
         Self::start_on(Mosquitto::start(), None, "sandbox", sandbox, serve).await
     }
 
-    /// As [`BrokerHarness::start`], with the server's default timeouts.
-    pub(crate) async fn start_with_default_timeouts(sandbox: &[&str], serve: &[&str]) -> Self {
+    /// As [`BrokerHarness::start`], with no timeouts except those in `serve`.
+    pub(crate) async fn start_without_short_timeouts(sandbox: &[&str], serve: &[&str]) -> Self {
         let broker = Mosquitto::start();
         let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
         let [shadow_folder, folder] = folders;
@@ -179,13 +179,13 @@ impl BrokerHarness {
         tokio::time::sleep(Duration::from_millis(500)).await;
         eventually("the invariants hold", || async {
             let store = self.store().await;
-            store.check_at_rest(&[LOCK]).await.ok().map(|()| store)
+            store.check_when_idle(&[LOCK]).await.ok().map(|()| store)
         })
         .await
     }
 
     pub(crate) async fn store(&self) -> StoreInspector {
-        StoreInspector::read_both(self.folder.path(), self.shadow_folder.path()).await
+        StoreInspector::open_with_shadows_of(self.folder.path(), self.shadow_folder.path()).await
     }
 }
 
@@ -217,7 +217,7 @@ fn server(
         .unwrap_or_default();
     let url = broker.url().to_string();
     let mut all = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
-    all.extend(BRISK);
+    all.extend(SHORT_TIMEOUTS);
     all.extend(as_strs(&tls));
     all.extend(arguments);
     Program::start(BINARY, folder.path(), &all)

@@ -173,9 +173,9 @@ impl Deployment {
         let shadows = self.shadow_folder.path();
         match &self.server {
             Some((server, database)) => {
-                StoreInspector::read_database(server, database, shadows).await
+                StoreInspector::open_postgres(server, database, shadows).await
             }
-            None => StoreInspector::read_both(self.folder.path(), shadows).await,
+            None => StoreInspector::open_with_shadows_of(self.folder.path(), shadows).await,
         }
     }
 
@@ -287,8 +287,8 @@ async fn check_recovery(
     let (locks, start): (Vec<u64>, _) = (LOCKS.collect(), Instant::now());
     loop {
         let store = deployment.store().await;
-        let mut checked = store.check_at_rest(&locks).await;
-        for id in store.writes() {
+        let mut checked = store.check_when_idle(&locks).await;
+        for id in store.write_ids() {
             let write = store.write(id).await;
             if checked.is_ok() && (write.is_open() || write.intent().is_some()) {
                 checked = Err(format!("{id} is still {}", write.state.name()));
@@ -298,7 +298,7 @@ async fn check_recovery(
             Ok(()) => {
                 answer_log::check(&store, answers, LOCKS, MAX_INTENT_AGE).await?;
                 answer_log::check_504s(&store, answers).await?;
-                for id in store.writes() {
+                for id in store.write_ids() {
                     let write = store.write(id).await;
                     let aborted = matches!(write.state, WriteState::Aborted { .. });
                     report.aborted_writes += usize::from(aborted);

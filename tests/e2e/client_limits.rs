@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{BRISK, FAST, Harness, LOCK, eventually};
+use crate::harness::{FAST, Harness, LOCK, SHORT_TIMEOUTS, eventually};
 
 async fn connect(harness: &Harness) -> TcpStream {
     TcpStream::connect(harness.program.address)
@@ -196,8 +196,8 @@ async fn a_client_that_disconnects_at_any_step_leaves_a_consistent_store() {
     }
     let requested = eventually("all writes are finished with", || async {
         let store = harness.store().await;
-        store.check_at_rest(&[LOCK]).await.ok()?;
-        let names = store.names(LOCK).await;
+        store.check_when_idle(&[LOCK]).await.ok()?;
+        let names = store.event_names_after_creation(LOCK).await;
         let requested = names.iter().filter(|n| **n == "KeyWriteRequested").count();
         (requested >= 6).then_some(requested)
     })
@@ -259,7 +259,7 @@ async fn a_client_that_does_not_read_is_disconnected() {
 async fn connections_beyond_the_maximum_wait() {
     let mut arguments = vec!["--virtual-locks", "off", "--max-connections", "2"];
     arguments.extend(["--faults", "load@1-2=delay:2s"]);
-    arguments.extend(BRISK);
+    arguments.extend(SHORT_TIMEOUTS);
     let harness = Harness::new(&arguments);
     let mut busy = Vec::new();
     for id in ["busy-1", "busy-2"] {

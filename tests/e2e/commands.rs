@@ -200,6 +200,23 @@ async fn the_server_accepts_writes_while_an_import_reads_its_input() {
 }
 
 #[tokio::test]
+async fn full_standard_output_is_a_failure() {
+    let harness = Harness::silent();
+    let mut command = Command::new(BINARY);
+    command
+        .args(["lock", "list"])
+        .env("KEYWRIGHT_DATA", harness.folder.path())
+        .stdout(std::fs::File::create("/dev/full").expect("opened"));
+    let output = command.output().expect("the program is there");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("standard output cannot be written"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
 async fn a_closed_output_pipe_is_no_failure() {
     let harness = Harness::new(&["--virtual-locks", "off", "--locks", "3000"]);
     let line = format!("{BINARY} lock list --limit 9999 | head -1; exit ${{PIPESTATUS[0]}}");

@@ -284,7 +284,7 @@ async fn the_caller_is_recorded_by_subject_and_by_api_key() {
         written.push((answer.write_id(), by));
     }
     let store = fixture.harness.store().await;
-    let stream = store.stream(BOTH).await;
+    let stream = store.events(BOTH).await;
     for (id, by) in written.iter() {
         let of_write = |line: &&str| line.contains("PREPARED") && line.contains(id.as_str());
         let logged = eventually("the write is logged", || async {

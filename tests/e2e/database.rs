@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually};
 
 async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
@@ -28,7 +28,7 @@ async fn database() -> (Arc<PostgresServer>, String) {
 
 fn arguments(url: &str) -> Vec<&str> {
     let mut all = vec!["--store", url, "--virtual-locks", "off"];
-    all.extend(BRISK);
+    all.extend(SHORT_TIMEOUTS);
     all
 }
 

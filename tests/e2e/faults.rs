@@ -20,8 +20,8 @@ async fn a_refused_update_is_a_502_without_any_effect() {
         let harness = Harness::new(&arguments(&plan, &[]));
         let answer = harness.write("k", Some(2)).await;
         assert_eq!(answer.status, 502, "{fault}: {answer:?}");
-        let store = harness.store_at_rest().await;
-        assert_eq!(store.names(LOCK).await, [""; 0]);
+        let store = harness.store_when_idle().await;
+        assert_eq!(store.event_names_after_creation(LOCK).await, [""; 0]);
         assert!(store.shadow(LOCK).expect("a shadow").entries.is_empty());
         assert!(harness.memory().keys.is_empty());
         assert_eq!(
@@ -40,9 +40,9 @@ async fn an_applied_update_with_a_lost_answer_is_a_200() {
     harness
         .wait_for_state(&answer.write_id(), "SUCCEEDED")
         .await;
-    let store = harness.store_at_rest().await;
+    let store = harness.store_when_idle().await;
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
@@ -70,8 +70,11 @@ async fn an_applied_update_without_reads_is_a_504_that_resolves_by_itself() {
     );
     assert_eq!(harness.status(&id).await["state"], "PREPARED");
     harness.wait_for_state(&id, "SENT").await;
-    let store = harness.store_at_rest().await;
-    assert_eq!(store.names(LOCK).await, ["KeyWriteRequested"]);
+    let store = harness.store_when_idle().await;
+    assert_eq!(
+        store.event_names_after_creation(LOCK).await,
+        ["KeyWriteRequested"]
+    );
     let log = harness.program.log();
     assert!(log.contains("taken over"), "{log}");
 }
@@ -92,8 +95,14 @@ async fn a_failing_store_is_a_503_without_any_effect() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["error"], "Service Unavailable");
     assert!(answer.header("retry-after").is_some());
-    let store = harness.store_at_rest().await;
-    assert_eq!((store.names(LOCK).await, store.writes()), (vec![], vec![]));
+    let store = harness.store_when_idle().await;
+    assert_eq!(
+        (
+            store.event_names_after_creation(LOCK).await,
+            store.write_ids()
+        ),
+        (vec![], vec![])
+    );
     assert!(
         store
             .shadow(LOCK)
@@ -108,8 +117,11 @@ async fn a_save_with_a_lost_answer_is_looked_up_and_made_once() {
     let plan = "save@1=lose,save@3=drop-answer";
     let harness = Harness::new(&arguments(plan, &["--virtual-locks", "off"]));
     assert_eq!(harness.write("k", Some(2)).await.status, 200);
-    let store = harness.store_at_rest().await;
-    assert_eq!(store.names(LOCK).await, ["KeyWriteRequested"]);
+    let store = harness.store_when_idle().await;
+    assert_eq!(
+        store.event_names_after_creation(LOCK).await,
+        ["KeyWriteRequested"]
+    );
 }
 
 #[tokio::test]
@@ -143,9 +155,9 @@ async fn a_result_of_the_lock_commits_and_settles_a_504() {
     harness
         .wait_for_state(&answer.write_id(), "SUCCEEDED")
         .await;
-    let store = harness.store_at_rest().await;
+    let store = harness.store_when_idle().await;
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
     assert_eq!(harness.memory().keys.get(&2).map(String::as_str), Some("k"));
@@ -157,14 +169,14 @@ async fn a_late_update_conflicts_after_the_fence_of_a_502() {
     let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
     let fenced = harness
-        .store_at_rest()
+        .store_when_idle()
         .await
         .shadow(LOCK)
         .expect("a shadow")
         .version;
     tokio::time::sleep(Duration::from_millis(1800)).await;
-    let store = harness.store_at_rest().await;
-    assert_eq!(store.names(LOCK).await, [""; 0]);
+    let store = harness.store_when_idle().await;
+    assert_eq!(store.event_names_after_creation(LOCK).await, [""; 0]);
     let shadow = store.shadow(LOCK).expect("a shadow");
     assert_eq!(
         (shadow.version, shadow.entries.len()),
@@ -181,8 +193,8 @@ async fn a_refusal_after_an_unknown_attempt_is_not_trusted() {
     let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 502, "{answer:?}");
     tokio::time::sleep(Duration::from_millis(1300)).await;
-    let store = harness.store_at_rest().await;
-    assert_eq!(store.names(LOCK).await, [""; 0]);
+    let store = harness.store_when_idle().await;
+    assert_eq!(store.event_names_after_creation(LOCK).await, [""; 0]);
     assert!(harness.memory().keys.is_empty());
 }
 
@@ -196,9 +208,9 @@ async fn an_update_that_arrives_before_the_fence_is_committed() {
     harness
         .wait_for_state(&answer.write_id(), "SUCCEEDED")
         .await;
-    let store = harness.store_at_rest().await;
+    let store = harness.store_when_idle().await;
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
@@ -207,7 +219,7 @@ async fn an_update_that_arrives_before_the_fence_is_committed() {
 async fn a_slow_shadow_is_a_200_before_the_deadline() {
     let harness = Harness::new(&arguments("put@1=delay:300ms", &[]));
     assert_eq!(harness.write("k", Some(2)).await.status, 200);
-    harness.store_at_rest().await;
+    harness.store_when_idle().await;
 }
 
 #[tokio::test]
@@ -274,5 +286,5 @@ async fn writes_of_one_lock_queue_and_get_503_after_the_timeout() {
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     assert_eq!(count(200) + count(503), 6, "{statuses:?}");
     assert!(count(200) >= 2 && count(503) >= 1, "{statuses:?}");
-    harness.store_at_rest().await;
+    harness.store_when_idle().await;
 }

@@ -38,7 +38,7 @@ pub(crate) const FAST: [&str; 8] = [
 ];
 
 /// Timeouts shorter than the defaults and long enough for a busy machine.
-pub(crate) const BRISK: [&str; 8] = [
+pub(crate) const SHORT_TIMEOUTS: [&str; 8] = [
     "--request",
     "4s",
     "--shadow-call",
@@ -178,7 +178,7 @@ impl Harness {
 
     pub(crate) async fn store(&self) -> StoreInspector {
         match &self.environment {
-            None => StoreInspector::read(self.folder.path()).await,
+            None => StoreInspector::open(self.folder.path()).await,
             Some(environment) => environment.store().await,
         }
     }
@@ -186,16 +186,16 @@ impl Harness {
     /// The store, in which all invariants must hold now.
     pub(crate) async fn consistent_store(&self) -> StoreInspector {
         let store = self.store().await;
-        let checked = store.check_at_rest(&[LOCK]).await;
+        let checked = store.check_when_idle(&[LOCK]).await;
         checked.expect("the invariants hold");
         store
     }
 
     /// Waits until all invariants hold and nothing is in progress, and returns the store.
-    pub(crate) async fn store_at_rest(&self) -> StoreInspector {
+    pub(crate) async fn store_when_idle(&self) -> StoreInspector {
         eventually("the invariants hold", || async {
             let store = self.store().await;
-            store.check_at_rest(&[LOCK]).await.ok().map(|()| store)
+            store.check_when_idle(&[LOCK]).await.ok().map(|()| store)
         })
         .await
     }
@@ -231,7 +231,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("timed out: {what}");
+    panic!("timed out waiting for: {what}");
 }
 
 /// Events for the streams of new locks. Each `LockCreated` starts a stream; the events after it belong to the same lock.

@@ -269,7 +269,7 @@ async fn chromium_can_call_the_server_only_from_an_allowed_origin() {
     let seen = call_from_page(&origin, &other).await;
     assert!(seen["error"].is_string(), "{seen}");
     let store = other.store().await;
-    let names = store.names(LOCK).await;
+    let names = store.event_names_after_creation(LOCK).await;
     assert!(!names.contains(&"KeyWriteRequested"), "{names:?}");
 }
 

@@ -132,7 +132,7 @@ async fn one_of_many_concurrent_repeats_is_executed() {
         }
     }
     assert_eq!(
-        harness.store().await.names(LOCK).await,
+        harness.store().await.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested"]
     );
 }
@@ -152,7 +152,7 @@ async fn expired_idempotency_records_and_writes_are_purged() {
         (answer.status == 404).then_some(())
     })
     .await;
-    let names = harness.store().await.names(LOCK).await;
+    let names = harness.store().await.event_names_after_creation(LOCK).await;
     assert_eq!(
         names,
         ["KeyWriteRequested", "KeyWriteConfirmed"],

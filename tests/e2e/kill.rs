@@ -87,7 +87,7 @@ async fn kill_repeatedly(binary: &str, cycles: u64) -> Result<Report, String> {
         for client in clients {
             answers.extend(client.await.expect("a client"));
         }
-        let store = StoreInspector::read(folder.path()).await;
+        let store = StoreInspector::open(folder.path()).await;
         let open = answer_log::check(&store, &answers, LOCKS, MAX_OPEN).await?;
         report.open_intents += open;
         report.cycles_with_open_intents += u64::from(open > 0);
@@ -112,8 +112,8 @@ async fn check_recovery(
     let mut last = Ok(());
     // Only a failing test waits for a minute.
     for _ in 0..600 {
-        let store = StoreInspector::read(folder).await;
-        last = store.check_at_rest(&locks).await;
+        let store = StoreInspector::open(folder).await;
+        last = store.check_when_idle(&locks).await;
         if last.is_ok() {
             answer_log::check(&store, answers, LOCKS, MAX_OPEN).await?;
             return answer_log::check_504s(&store, answers).await;

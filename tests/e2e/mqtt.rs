@@ -27,11 +27,11 @@ async fn a_write_over_mutual_tls_is_confirmed() {
     assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
     let store = harness.store().await;
     store
-        .check_at_rest(&[LOCK])
+        .check_when_idle(&[LOCK])
         .await
         .expect("the invariants hold");
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
@@ -285,7 +285,11 @@ async fn reordered_and_repeated_messages_count_once() {
         "shuffle=80,repeat=0.5,seed=3",
     ];
     let harness = BrokerHarness::start(&disorder, &[]).await;
-    let names = harness.confirmed_writes(10).await.names(LOCK).await;
+    let names = harness
+        .confirmed_writes(10)
+        .await
+        .event_names_after_creation(LOCK)
+        .await;
     let confirmed = names.iter().filter(|name| **name == "KeyWriteConfirmed");
     assert_eq!(confirmed.count(), 10, "{names:?}");
 }
@@ -318,7 +322,7 @@ async fn one_update_may_report_several_results() {
     }
     assert_eq!(harness.status(LOCK, third).await["reason"], "DeviceError");
     let store = harness.store().await;
-    let checked = store.check_at_rest(&[LOCK]).await;
+    let checked = store.check_when_idle(&[LOCK]).await;
     checked.expect("the invariants hold");
 }
 
@@ -334,7 +338,11 @@ async fn a_report_over_several_adapters_counts_once() {
     ];
     let harness =
         BrokerHarness::start(&["--behaviour", "all:latency=120ms,twice"], &adapters).await;
-    let names = harness.confirmed_writes(5).await.names(LOCK).await;
+    let names = harness
+        .confirmed_writes(5)
+        .await
+        .event_names_after_creation(LOCK)
+        .await;
     assert_eq!(
         names.len(),
         10,

@@ -57,7 +57,7 @@ async fn wait_for_recovery(harness: &BrokerHarness, answers: &[LoggedAnswer]) ->
     loop {
         let store = harness.store().await;
         let checked = store
-            .check_at_rest(&locks)
+            .check_when_idle(&locks)
             .await
             .and(all_ended(&store).await);
         match checked {
@@ -78,7 +78,7 @@ async fn wait_for_recovery(harness: &BrokerHarness, answers: &[LoggedAnswer]) ->
 
 /// Checks that no write is open.
 async fn all_ended(store: &StoreInspector) -> Result<(), String> {
-    for id in store.writes() {
+    for id in store.write_ids() {
         let write = store.write(id).await;
         if matches!(
             write.state,
@@ -98,7 +98,7 @@ async fn assert_no_aborted_write_reached_a_lock(harness: &BrokerHarness, store: 
         "the locks log their writes"
     );
     let mut aborted = 0;
-    for id in store.writes() {
+    for id in store.write_ids() {
         if matches!(store.write(id).await.state, WriteState::Aborted { .. }) {
             aborted += 1;
             assert!(

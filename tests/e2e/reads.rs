@@ -134,7 +134,7 @@ async fn an_open_write_can_be_withdrawn() {
     );
     let store = harness.consistent_store().await;
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteWithdrawn"]
     );
     assert!(store.shadow(LOCK).expect("a shadow").entries.is_empty());
@@ -145,7 +145,12 @@ async fn an_open_write_can_be_withdrawn() {
         "a repeated withdrawal gets the same answer"
     );
     assert_eq!(
-        harness.store().await.names(LOCK).await.len(),
+        harness
+            .store()
+            .await
+            .event_names_after_creation(LOCK)
+            .await
+            .len(),
         2,
         "the withdrawal is recorded once"
     );

@@ -345,10 +345,10 @@ async fn a_shadow_that_refuses_is_a_502_with_the_message_of_the_contract() {
     assert_eq!(answer.body["message"], "Failed to update device shadow");
     let after = harness.store().await;
     assert_eq!(after.shadow(LOCK), before.shadow(LOCK));
-    assert_eq!(after.stream(LOCK).await, before.stream(LOCK).await);
+    assert_eq!(after.events(LOCK).await, before.events(LOCK).await);
     assert_eq!(after.lock(LOCK).await.lock, before.lock(LOCK).await.lock);
     // Only the record of the attempt is new.
-    assert_eq!(after.writes().len(), before.writes().len() + 1);
+    assert_eq!(after.write_ids().len(), before.write_ids().len() + 1);
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ impl ReplicaEnvironment {
 
     /// The store of the replicas.
     pub(crate) async fn store(&self) -> StoreInspector {
-        StoreInspector::read_database(&self.server, &self.database, self.shadow_folder.path()).await
+        StoreInspector::open_postgres(&self.server, &self.database, self.shadow_folder.path()).await
     }
 }
 

@@ -10,20 +10,20 @@ use tempfile::TempDir;
 
 use crate::answer_log;
 use crate::answer_log::{LoadControl, LoggedAnswer};
-use crate::harness::{BINARY, BRISK};
+use crate::harness::{BINARY, SHORT_TIMEOUTS};
 use crate::replica_environment::ReplicaEnvironment;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 6;
 
-/// The longest time that an intent may be open: the lease of [`BRISK`] and five seconds.
+/// The longest time that an intent may be open: the lease of [`SHORT_TIMEOUTS`] and five seconds.
 const MAX_INTENT_AGE: Duration = Duration::from_secs(13);
 
 /// Each of two replicas is killed twice under load and started again. Clients get only documented statuses, the other
 /// replica takes over the open intents, and the invariants hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_replicas_lose_nothing() {
-    let mut arguments = BRISK.to_vec();
+    let mut arguments = SHORT_TIMEOUTS.to_vec();
     arguments.extend(["--locks", "20"]);
     let folder = TempDir::new().expect("a folder");
     let mut sandbox = arguments.clone();
@@ -77,7 +77,7 @@ async fn killed_replicas_lose_nothing() {
     let mut last = Ok(());
     for _ in 0..100 {
         let store = environment.store().await;
-        last = store.check_at_rest(&locks).await;
+        last = store.check_when_idle(&locks).await;
         if last.is_ok() {
             answer_log::check(&store, &answers, LOCKS, MAX_INTENT_AGE)
                 .await

@@ -15,7 +15,7 @@ async fn a_write_to_an_offline_lock_survives_a_restart() {
     let harness = harness.restart(&[]);
     harness.wait_for_state(&id, "SUCCEEDED").await;
     assert_eq!(harness.memory().keys.get(&2).map(String::as_str), Some("k"));
-    let names = harness.store().await.names(LOCK).await;
+    let names = harness.store().await.event_names_after_creation(LOCK).await;
     assert_eq!(names, ["KeyWriteRequested", "KeyWriteConfirmed"]);
 }
 
@@ -138,7 +138,7 @@ async fn the_printed_curl_command_works() {
         (&json!(true), &json!(3))
     );
     eventually("the write is confirmed", || async {
-        let names = harness.store().await.names(LOCK).await;
+        let names = harness.store().await.event_names_after_creation(LOCK).await;
         (names == ["KeyWriteRequested", "KeyWriteConfirmed"]).then_some(())
     })
     .await;
@@ -164,9 +164,12 @@ async fn a_shutdown_finishes_requests_in_progress() {
     assert!(status.success(), "{log}");
     assert!(log.contains("stopped"), "{log}");
     assert_eq!(writing.await.expect("answered").status, 200);
-    let store = keywright_tests::StoreInspector::read(folder.path()).await;
+    let store = keywright_tests::StoreInspector::open(folder.path()).await;
     store.check(&[LOCK]).await.expect("the invariants hold");
-    assert_eq!(store.names(LOCK).await.first(), Some(&"KeyWriteRequested"));
+    assert_eq!(
+        store.event_names_after_creation(LOCK).await.first(),
+        Some(&"KeyWriteRequested")
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::harness::{BINARY, BRISK, LOCK, eventually};
+use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually};
 
 /// The thing of the faulty lock, demo lock 1001.
 const FAULTY_THING: &str = "demo-lock-1001";
@@ -48,11 +48,11 @@ struct FaultyLock {
 }
 
 impl Handler for FaultyLock {
-    fn up(&mut self, _: u64) {}
+    fn connected(&mut self, _: u64) {}
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         let body: Value = serde_json::from_slice(message.payload()).expect("JSON");
         let entries = body.pointer("/state/writeKey").and_then(Value::as_object);
         if let (Some(connection), Some(entries)) = (self.connection.get(), entries) {
@@ -75,7 +75,7 @@ async fn start_faulty_lock(broker: &Broker) -> (Session, Arc<AtomicU64>) {
     let options = SessionOptions {
         client_id: FAULTY_THING.into(),
         filters: vec![topic("update/delta")],
-        persistent: false,
+        persistent_session: false,
         manual_acks: false,
     };
     let session = Session::start(broker.clone(), options, handler);
@@ -112,7 +112,7 @@ async fn a_lock_that_answers_each_delta_with_a_change_does_not_disturb_others() 
         || Shadows::start(BINARY, "shadow", shadow_folder.path(), &["--broker", &url]);
     let shadows = start_shadows();
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
-    arguments.extend(BRISK);
+    arguments.extend(SHORT_TIMEOUTS);
     arguments.extend(["--locks", "1"]);
     let program = Program::start(BINARY, folder.path(), &arguments);
     let is_ready = || async {
@@ -198,11 +198,11 @@ async fn a_lock_that_answers_each_delta_with_a_change_does_not_disturb_others() 
 struct TopicForwarder(UnboundedSender<String>);
 
 impl Handler for TopicForwarder {
-    fn up(&mut self, _: u64) {}
+    fn connected(&mut self, _: u64) {}
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         if message.at_least_once() {
             let _ = self.0.send(message.topic().to_owned());
         }
@@ -219,7 +219,7 @@ async fn client(
     let options = SessionOptions {
         client_id: id.into(),
         filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
-        persistent: true,
+        persistent_session: true,
         manual_acks: false,
     };
     let session = Session::start(broker.clone(), options, TopicForwarder(tx));

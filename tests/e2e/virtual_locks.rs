@@ -36,7 +36,7 @@ async fn each_failure_reason_is_reported() {
         assert!(status["retry"].is_string());
         let store = harness.consistent_store().await;
         assert_eq!(
-            store.names(LOCK).await,
+            store.event_names_after_creation(LOCK).await,
             ["KeyWriteRequested", "KeyWriteFailed"]
         );
     }
@@ -71,7 +71,7 @@ async fn a_repeated_report_counts_once() {
     // The lock sends both reports before the result of the next write.
     let next = harness.write("k", Some(3)).await.write_id();
     harness.wait_for_state(&next, "SUCCEEDED").await;
-    let names = harness.store().await.names(LOCK).await;
+    let names = harness.store().await.event_names_after_creation(LOCK).await;
     assert_eq!(
         names.iter().filter(|n| **n == "KeyWriteConfirmed").count(),
         2,
@@ -90,7 +90,7 @@ async fn a_lock_that_waits_for_a_card_reports_progress() {
     assert!(steps.is_sorted() && steps[0].is_some(), "{steps:?}: {log}");
     let store = harness.store().await;
     assert_eq!(
-        store.names(LOCK).await,
+        store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested", "KeyWriteConfirmed"]
     );
 }
@@ -112,7 +112,7 @@ async fn a_report_after_expiry_is_recorded_as_late() {
     );
     let status = harness.wait_for_state(&id, "SUCCEEDED").await;
     assert_eq!(status["late"], true);
-    let names = harness.store().await.names(LOCK).await;
+    let names = harness.store().await.event_names_after_creation(LOCK).await;
     assert_eq!(
         names,
         ["KeyWriteRequested", "KeyWriteExpired", "KeyWriteConfirmed"]
@@ -132,7 +132,7 @@ async fn a_report_before_the_commit_commits_and_settles_the_write() {
         harness.status(&answer.write_id()).await["state"],
         "SUCCEEDED"
     );
-    let names = harness.store().await.names(LOCK).await;
+    let names = harness.store().await.event_names_after_creation(LOCK).await;
     assert_eq!(names, ["KeyWriteRequested", "KeyWriteConfirmed"]);
 }
 
@@ -196,5 +196,5 @@ async fn a_write_to_a_silent_lock_is_unconfirmed_and_then_expires() {
     })
     .await;
     harness.wait_for_state(&id, "EXPIRED").await;
-    harness.store_at_rest().await;
+    harness.store_when_idle().await;
 }

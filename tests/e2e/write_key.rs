@@ -133,7 +133,7 @@ async fn a_newer_write_supersedes_the_open_one_of_its_index() {
         "KeyWriteSuperseded",
         "KeyWriteRequested",
     ];
-    assert_eq!(store.names(LOCK).await, expected);
+    assert_eq!(store.event_names_after_creation(LOCK).await, expected);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Reads the stores of a program from outside, and checks the invariants.
+//! Reads the stores of a program from another process, and checks the invariants.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
-/// A copy of the stores at one moment, so that the program can continue.
+/// Reads the stores of a program while it runs: copies of its SQLite files, or its PostgreSQL database directly.
 pub struct StoreInspector {
     source: Source,
     store: Arc<dyn LockRepo>,
@@ -35,28 +35,28 @@ enum Source {
     Postgres(Arc<PostgresServer>, String),
 }
 
-const FILES: [&str; 2] = ["locks.sqlite", "shadows.sqlite"];
+const LOCKS_FILE: &str = "locks.sqlite";
+const SHADOWS_FILE: &str = "shadows.sqlite";
 
 impl StoreInspector {
-    /// Reads the SQLite store and the shadows of a program in this data folder.
+    /// Copies the SQLite store and the shadows of a program in this data folder.
     ///
     /// # Panics
     /// A file cannot be read.
-    pub async fn read(data: &Path) -> Self {
-        Self::read_both(data, data).await
+    pub async fn open(data: &Path) -> Self {
+        Self::open_with_shadows_of(data, data).await
     }
 
-    /// As [`StoreInspector::read`], with the shadows in the data folder of another program.
+    /// As [`StoreInspector::open`], with the shadows in the data folder of another program.
     ///
     /// # Panics
     /// A file cannot be read.
-    pub async fn read_both(locks: &Path, shadows: &Path) -> Self {
+    pub async fn open_with_shadows_of(locks: &Path, shadows: &Path) -> Self {
         let folder = TempDir::new().expect("a folder");
-        for (data, file) in [locks, shadows].iter().zip(FILES) {
-            copy(data, folder.path(), file);
-        }
+        copy(locks, folder.path(), LOCKS_FILE);
+        copy(shadows, folder.path(), SHADOWS_FILE);
         let store = SqliteLockRepo::open(
-            &folder.path().join(FILES[0]),
+            &folder.path().join(LOCKS_FILE),
             Arc::new(TokioTimer::default()),
         );
         let store = Arc::new(store.expect("the store opens"));
@@ -68,17 +68,17 @@ impl StoreInspector {
         }
     }
 
-    /// As [`StoreInspector::read_both`], with the locks in this PostgreSQL database.
+    /// As [`StoreInspector::open_with_shadows_of`], with the locks in this PostgreSQL database.
     ///
     /// # Panics
     /// A file cannot be read.
-    pub async fn read_database(
+    pub async fn open_postgres(
         server: &Arc<PostgresServer>,
         database: &str,
         shadows: &Path,
     ) -> Self {
         let folder = TempDir::new().expect("a folder");
-        copy(shadows, folder.path(), FILES[1]);
+        copy(shadows, folder.path(), SHADOWS_FILE);
         let mut settings = PostgresSettings::new(database).expect("a URL");
         settings.set_connections(1);
         let connected = PostgresPool::connect(&settings, Duration::from_secs(10)).await;
@@ -111,7 +111,7 @@ impl StoreInspector {
                     continue;
                 }
             };
-            let conn = Connection::open(folder.path().join(FILES[0])).expect("the store opens");
+            let conn = Connection::open(folder.path().join(LOCKS_FILE)).expect("the store opens");
             let mut rows = conn.prepare(&select).expect("a table");
             let columns = rows.column_count();
             let rows = rows.query_map([], |row| {
@@ -130,7 +130,7 @@ impl StoreInspector {
     ///
     /// # Panics
     /// The store cannot be read.
-    pub fn writes(&self) -> Vec<WriteId> {
+    pub fn write_ids(&self) -> Vec<WriteId> {
         let folder = match &self.source {
             Source::File(folder) => folder,
             Source::Postgres(server, name) => {
@@ -139,7 +139,7 @@ impl StoreInspector {
                 return ids.collect();
             }
         };
-        let conn = Connection::open(folder.path().join(FILES[0])).expect("the store opens");
+        let conn = Connection::open(folder.path().join(LOCKS_FILE)).expect("the store opens");
         let mut ids = conn.prepare("SELECT id FROM writes").expect("a table");
         let ids = ids
             .query_map([], |row| row.get::<_, [u8; 16]>(0))
@@ -148,7 +148,7 @@ impl StoreInspector {
             .collect()
     }
 
-    /// A write.
+    /// Reads the write with this id.
     ///
     /// # Panics
     /// There is no such write.
@@ -157,7 +157,7 @@ impl StoreInspector {
         found.expect("the write exists")
     }
 
-    /// A lock.
+    /// Reads this lock with its live writes.
     ///
     /// # Panics
     /// There is no such lock.
@@ -170,7 +170,7 @@ impl StoreInspector {
     ///
     /// # Panics
     /// The store cannot be read.
-    pub async fn stream(&self, lock: u64) -> Vec<RecordedEvent> {
+    pub async fn events(&self, lock: u64) -> Vec<RecordedEvent> {
         let all = self
             .history
             .events(id(lock), LockVersion(1), usize::MAX)
@@ -178,10 +178,10 @@ impl StoreInspector {
         all.expect("the store answers")
     }
 
-    /// The names of the events of a demo lock, without the two that create it.
-    pub async fn names(&self, lock: u64) -> Vec<&'static str> {
-        let stream = self.stream(lock).await;
-        stream.iter().skip(2).map(|e| e.event.name()).collect()
+    /// The names of the events of a demo lock, without `LockCreated` and `OrganizationSet`.
+    pub async fn event_names_after_creation(&self, lock: u64) -> Vec<&'static str> {
+        let events = self.events(lock).await;
+        events.iter().skip(2).map(|e| e.event.name()).collect()
     }
 
     /// The shadow of a demo lock; `None` if it has none.
@@ -191,32 +191,32 @@ impl StoreInspector {
         document::snapshot(&document.stored_body())
     }
 
-    /// Checks I1, I2 and I6 for these locks. They hold at any moment.
+    /// Checks the invariants that hold at any time: I1, I2 and I6.
     ///
     /// # Errors
     /// The first violation.
     pub async fn check(&self, locks: &[u64]) -> Result<(), String> {
         let mut writes = Vec::new();
-        for write in self.writes() {
+        for write in self.write_ids() {
             writes.push(self.write(write).await);
         }
         for lock in locks {
             let with_lock = |v: invariants::Violation| format!("lock {lock}: {v}");
-            let (stream, shadow) = (self.stream(*lock).await, self.shadow(*lock));
-            invariants::i1_stream(&stream).map_err(with_lock)?;
-            invariants::i6_settled_once(&stream).map_err(with_lock)?;
+            let (events, shadow) = (self.events(*lock).await, self.shadow(*lock));
+            invariants::i1_stream(&events).map_err(with_lock)?;
+            invariants::i6_settled_once(&events).map_err(with_lock)?;
             for write in writes.iter().filter(|w| w.lock == id(*lock)) {
-                invariants::i2_aborted(write, &stream, shadow.as_ref()).map_err(with_lock)?;
+                invariants::i2_aborted(write, &events, shadow.as_ref()).map_err(with_lock)?;
             }
         }
         Ok(())
     }
 
-    /// Checks also I4 and I5, which hold when nothing is in progress.
+    /// Checks I1, I2, I4, I5 and I6. Call it when nothing is in progress.
     ///
     /// # Errors
     /// The first violation.
-    pub async fn check_at_rest(&self, locks: &[u64]) -> Result<(), String> {
+    pub async fn check_when_idle(&self, locks: &[u64]) -> Result<(), String> {
         self.check(locks).await?;
         for lock in locks {
             let with_lock = |v: invariants::Violation| format!("lock {lock}: {v}");
@@ -233,11 +233,12 @@ async fn open_shadows(folder: &Path) -> ShadowService {
         clock: Arc::new(|| SystemClock.now().as_secs()),
         limits: Limits::default(),
     };
-    let shadows = ShadowService::open(&folder.join(FILES[1]), config).await;
-    shadows.expect("the shadows open")
+    let shadows = ShadowService::open(&folder.join(SHADOWS_FILE), config).await;
+    shadows.expect("the shadow store can be opened")
 }
 
-/// Copies a SQLite file and its log, which a process may be writing. Two equal readings are a consistent copy.
+/// Copies a SQLite file and its log while a process may write to them. Reads both files until two successive reads are equal:
+/// then no write happened in between.
 fn copy(from: &Path, to: &Path, file: &str) {
     let read = |name: &str| std::fs::read(from.join(name)).ok();
     let names = [file.to_owned(), format!("{file}-wal")];

@@ -16,16 +16,16 @@ use hyper_util::rt::TokioExecutor;
 use super::jwt::InvalidKeys;
 use crate::tls::{self, InvalidCaFile};
 
-/// The time for a whole answer, for which a request with an unknown key waits.
+/// The timeout of a whole fetch. A client whose token has an unknown key waits this long at most.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The maximum size of an answer in bytes. Usual sets have a few thousand.
+/// The maximum size of an answer in bytes. Usual key sets have a few thousand bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Some hosts refuse requests without a user agent.
-const USER_AGENT_TEXT: &str = concat!("keywright/", env!("CARGO_PKG_VERSION"));
+const USER_AGENT_VALUE: &str = concat!("keywright/", env!("CARGO_PKG_VERSION"));
 
-/// Why a URL of keys cannot be used.
+/// Why the URL of a key set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidJwksUrl {
     /// The URL is invalid or unsafe.
@@ -36,6 +36,11 @@ pub enum InvalidJwksUrl {
         /// What is wrong with it.
         problem: UrlProblem,
     },
+    /// The URL has a user name or a password. The text does not contain the URL, because errors are logged.
+    #[error(
+        "the URL of the token keys must not contain a user name or a password; an example is https://issuer.example/.well-known/jwks.json"
+    )]
+    Credentials,
     /// The file of trusted authorities cannot be used.
     #[error(transparent)]
     Ca(#[from] InvalidCaFile),
@@ -47,20 +52,17 @@ pub enum UrlProblem {
     /// It cannot be parsed.
     #[error("it is not a URL")]
     Syntax,
-    /// It names no host.
-    #[error("it names no host")]
+    /// It has no host.
+    #[error("it has no host")]
     NoHost,
     /// Over plain HTTP, an attacker on the network could replace the keys. It is accepted on the loopback interface only.
     #[error("it must begin with https://")]
     Scheme,
-    /// It contains a user name or a password.
-    #[error("it must not contain a password")]
-    Password,
 }
 
 /// The keys could not be fetched, or cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the keys of tokens cannot be fetched from {url}: {problem}")]
+#[error("no usable token keys from {url}: {problem}")]
 pub struct JwksUnavailable {
     url: String,
     problem: FetchProblem,
@@ -78,7 +80,7 @@ pub enum FetchProblem {
     /// The answer has another status than 200. Redirects are not followed.
     #[error("the answer has the status {0}")]
     Status(StatusCode),
-    /// The answer is not a set with a valid key.
+    /// The answer is not a key set, or has no valid key.
     #[error(transparent)]
     Keys(#[from] InvalidKeys),
 }
@@ -95,11 +97,15 @@ impl JwksUrl {
     /// # Errors
     /// See [`InvalidJwksUrl`].
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, InvalidJwksUrl> {
+        if has_credentials(url) {
+            return Err(InvalidJwksUrl::Credentials);
+        }
         let parsed = parse(url).map_err(|problem| InvalidJwksUrl::Url {
             url: url.to_owned(),
             problem,
         })?;
         let mut connector = HttpConnector::new();
+        // Needed for https URLs.
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
@@ -117,19 +123,19 @@ impl JwksUrl {
         })
     }
 
-    /// Fetches the set, within three seconds.
+    /// Fetches the key set within three seconds.
     ///
     /// # Errors
-    /// See [`FetchProblem`].
+    /// See [`JwksUnavailable`].
     pub async fn fetch(&self) -> Result<Bytes, JwksUnavailable> {
         let fetched = tokio::time::timeout(TIMEOUT, self.get()).await;
         let fetched = fetched.unwrap_or(Err(FetchProblem::Timeout));
-        fetched.map_err(|problem| self.unavailable(problem))
+        fetched.map_err(|problem| self.error(problem))
     }
 
     async fn get(&self) -> Result<Bytes, FetchProblem> {
         let request = Request::get(self.url.clone())
-            .header(USER_AGENT, USER_AGENT_TEXT)
+            .header(USER_AGENT, USER_AGENT_VALUE)
             .header(ACCEPT, "application/jwk-set+json, application/json")
             .body(Empty::new())
             .map_err(|error| http_problem(&error))?;
@@ -143,12 +149,19 @@ impl JwksUrl {
         Ok(body.map_err(|error| http_problem(&*error))?.to_bytes())
     }
 
-    pub(super) fn unavailable(&self, problem: impl Into<FetchProblem>) -> JwksUnavailable {
+    pub(super) fn error(&self, problem: impl Into<FetchProblem>) -> JwksUnavailable {
         JwksUnavailable {
             url: self.url.to_string(),
             problem: problem.into(),
         }
     }
+}
+
+/// Whether the URL has a user name or a password before its host. It need not be a valid URL.
+fn has_credentials(url: &str) -> bool {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = after_scheme.split(['/', '?', '#']).next();
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 fn parse(url: &str) -> Result<Uri, UrlProblem> {
@@ -160,13 +173,10 @@ fn parse(url: &str) -> Result<Uri, UrlProblem> {
         Some("http") if is_local => {}
         _ => return Err(UrlProblem::Scheme),
     }
-    if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
-        return Err(UrlProblem::Password);
-    }
     Ok(parsed)
 }
 
-/// The text of an error with its sources.
+/// A problem with the text of the error and of all its sources.
 fn http_problem(error: &dyn Error) -> FetchProblem {
     let mut text = error.to_string();
     let mut source = error.source();

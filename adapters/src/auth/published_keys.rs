@@ -76,8 +76,7 @@ impl PublishedKeys {
         if refreshes.current == Some(hash) {
             return Ok(false);
         }
-        self.load(&text)
-            .map_err(|error| self.url.unavailable(error))?;
+        self.load(&text).map_err(|error| self.url.error(error))?;
         refreshes.current = Some(hash);
         (self.store)(&text);
         Ok(true)
@@ -86,7 +85,7 @@ impl PublishedKeys {
     /// Uses a set of keys that was published before.
     ///
     /// # Errors
-    /// It is not a set, or has no valid key.
+    /// It is not a key set, or has no valid key.
     pub fn load(&self, text: &[u8]) -> Result<(), InvalidKeys> {
         let set = read_published_jwks(text)?;
         for error in set.rejected {

@@ -1,4 +1,4 @@
-//! Lock events in the form of the vendor's schemas. `KeyWriteRequested` has exactly the members of its schema.
+//! Lock events in the JSON form of the lock vendor's event schemas. `KeyWriteRequested` has exactly the members of its schema.
 
 use keywright_domain::model::{
     DeviceCode, FailureReason, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockVersion, NewLock,
@@ -9,19 +9,19 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, HeldKeyJson, InvalidJson, Members, Object, number, optional, read_held_key, read_keys,
-    required,
+    AsText, HeldKeyJson, InvalidJson, Object, ObjectWriter, optional_text, optional_u64,
+    read_held_key, read_keys, required_text,
 };
 
-/// Serializes as the `data` of an event. Events that Keywright adds to the vendor's have `writeId` besides the members of
-/// `KeyWriteRequested`, and `reason`, `code` and `late` if they apply.
+/// The `data` of an event as JSON. Event types that are Keywright's own have the members of `KeyWriteRequested` and `writeId`;
+/// where they apply also `reason`, `code` and `late`.
 #[derive(Clone, Copy, Debug)]
 pub struct EventData<'a>(pub &'a RecordedEvent);
 
 impl Serialize for EventData<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let recorded = self.0;
-        let mut data = Members::start(serializer)?;
+        let mut data = ObjectWriter::start(serializer)?;
         data.put("lockId", recorded.lock.get())?;
         data.put("uuid", recorded.uuid.as_str())?;
         data.put("timestamp", AsText(recorded.time))?;
@@ -59,7 +59,10 @@ impl Serialize for EventData<'_> {
     }
 }
 
-fn put_new_lock<M: SerializeMap>(data: &mut Members<M>, new: &NewLock) -> Result<(), M::Error> {
+fn put_new_lock<M: SerializeMap>(
+    data: &mut ObjectWriter<M>,
+    new: &NewLock,
+) -> Result<(), M::Error> {
     data.put_some(
         "serialNumber",
         new.serial_number.as_ref().map(|s| s.as_str()),
@@ -75,7 +78,7 @@ fn put_new_lock<M: SerializeMap>(data: &mut Members<M>, new: &NewLock) -> Result
 }
 
 fn put_slot<M: SerializeMap>(
-    data: &mut Members<M>,
+    data: &mut ObjectWriter<M>,
     key: &KeyUuid,
     index: Option<KeyIndex>,
 ) -> Result<(), M::Error> {
@@ -83,13 +86,13 @@ fn put_slot<M: SerializeMap>(
     data.put_some("keyIndexNumber", index.map(KeyIndex::get))
 }
 
-/// Reads an event of type `name` at `version`. `write` is the write of a `KeyWriteRequested`, whose schema has no member for
-/// it; the events that Keywright adds have it in their data. Unknown members are ignored.
+/// Reads an event of this type at `version`. `write` is the write of the event if its data has no `writeId`; the vendor's
+/// schemas have no such member. Unknown members are ignored.
 ///
 /// # Errors
 /// See [`InvalidJson`].
 pub fn read_event(
-    name: &str,
+    event_type: &str,
     version: LockVersion,
     write: Option<WriteId>,
     data: &Value,
@@ -98,13 +101,13 @@ pub fn read_event(
         member: "data",
         expected: "an object",
     })?;
-    let event = match name {
+    let event = match event_type {
         "LockCreated" => LockEvent::LockCreated(Box::new(read_new_lock(data)?)),
         "OwnerSet" => LockEvent::OwnerSet {
-            user: required(data, "userId")?.parse()?,
+            user: required_text(data, "userId")?.parse()?,
         },
         "OrganizationSet" => LockEvent::OrganizationSet {
-            organization: required(data, "orgId")?.parse()?,
+            organization: required_text(data, "orgId")?.parse()?,
         },
         "KeyAdded" => LockEvent::KeyAdded(read_held_key(data, "keyUuid", "keyIndexNumber")?),
         "KeyRemoved" => LockEvent::KeyRemoved(read_slot(data)?),
@@ -123,18 +126,18 @@ pub fn read_event(
         "KeyWriteWithdrawn" => LockEvent::KeyWriteWithdrawn(read_slot(data)?),
         _ => return Err(InvalidJson::Type),
     };
-    let write = match optional(data, "writeId")? {
+    let write = match optional_text(data, "writeId")? {
         Some(id) if has_write_id(&event) => Some(id.parse()?),
         _ => write,
     };
-    let lock = number(data, "lockId")?.ok_or(InvalidJson::Member {
+    let lock = optional_u64(data, "lockId")?.ok_or(InvalidJson::Member {
         member: "lockId",
         expected: "a positive integer",
     })?;
-    let time: Timestamp = required(data, "timestamp")?.parse()?;
+    let time: Timestamp = required_text(data, "timestamp")?.parse()?;
     Ok(RecordedEvent {
         lock: LockId::new(lock)?,
-        uuid: required(data, "uuid")?.parse()?,
+        uuid: required_text(data, "uuid")?.parse()?,
         version,
         time,
         write,
@@ -142,7 +145,7 @@ pub fn read_event(
     })
 }
 
-/// Whether the data of the event has `writeId`: that of the events that Keywright adds to the vendor's.
+/// Whether events of this type have `writeId` in their data: Keywright's own types do.
 fn has_write_id(event: &LockEvent) -> bool {
     matches!(
         event,
@@ -156,35 +159,39 @@ fn has_write_id(event: &LockEvent) -> bool {
 
 fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {
     Ok(NewLock {
-        serial_number: optional(data, "serialNumber")?
+        serial_number: optional_text(data, "serialNumber")?
             .map(str::parse)
             .transpose()?,
         keys: read_keys(data, |key| read_held_key(key, "uuid", "indexNumber"))?,
-        owner: optional(data, "ownerId")?.map(str::parse).transpose()?,
-        thing: optional(data, "thingName")?.map(str::parse).transpose()?,
-        thing_arn: optional(data, "thingArn")?.map(str::to_owned),
-        key_capacity: number(data, "keyCapacity")?,
+        owner: optional_text(data, "ownerId")?
+            .map(str::parse)
+            .transpose()?,
+        thing: optional_text(data, "thingName")?
+            .map(str::parse)
+            .transpose()?,
+        thing_arn: optional_text(data, "thingArn")?.map(str::to_owned),
+        key_capacity: optional_u64(data, "keyCapacity")?,
     })
 }
 
 fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
     Ok(KeySlot {
-        key: required(data, "keyUuid")?.parse()?,
-        index: number(data, "keyIndexNumber")?
+        key: required_text(data, "keyUuid")?.parse()?,
+        index: optional_u64(data, "keyIndexNumber")?
             .map(KeyIndex::new)
             .transpose()?,
     })
 }
 
 fn read_reason(data: &Object) -> Result<FailureReason, InvalidJson> {
-    if let Some(code) = optional(data, "code")? {
+    if let Some(code) = optional_text(data, "code")? {
         return Ok(FailureReason::DeviceError(DeviceCode::new(code)?));
     }
     let unknown = InvalidJson::Member {
         member: "reason",
         expected: "a known failure reason",
     };
-    required(data, "reason")?.parse().map_err(|()| unknown)
+    required_text(data, "reason")?.parse().map_err(|()| unknown)
 }
 
 fn read_late(data: &Object) -> bool {

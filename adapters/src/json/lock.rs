@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, InvalidJson, Members, Object, number, optional, read_held_key, read_keys, required,
+    AsText, InvalidJson, Object, ObjectWriter, optional_text, optional_u64, read_held_key,
+    read_keys, required_text,
 };
 
 /// Serializes a lock without its id, which is the key of its row.
@@ -15,7 +16,7 @@ pub struct LockState<'a>(pub &'a Lock);
 impl Serialize for LockState<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let lock = self.0;
-        let mut state = Members::start(serializer)?;
+        let mut state = ObjectWriter::start(serializer)?;
         state.put("uuid", lock.uuid.as_str())?;
         state.put("version", lock.version.0)?;
         state.put("time", lock.time.as_millis())?;
@@ -50,7 +51,7 @@ struct LockKeyJson<'a>(&'a LockKey);
 
 impl Serialize for LockKeyJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut key = Members::start(serializer)?;
+        let mut key = ObjectWriter::start(serializer)?;
         key.put_held(&self.0.held)?;
         key.put_some("written", self.0.requested.map(|version| version.0))?;
         key.end()
@@ -68,16 +69,20 @@ pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
     })?;
     Ok(Lock {
         id,
-        uuid: required(state, "uuid")?.parse()?,
-        serial_number: optional(state, "serialNumber")?
+        uuid: required_text(state, "uuid")?.parse()?,
+        serial_number: optional_text(state, "serialNumber")?
             .map(str::parse)
             .transpose()?,
-        owner: optional(state, "ownerId")?.map(str::parse).transpose()?,
-        organization: optional(state, "organizationId")?
+        owner: optional_text(state, "ownerId")?
             .map(str::parse)
             .transpose()?,
-        thing: optional(state, "thingName")?.map(str::parse).transpose()?,
-        key_capacity: number(state, "keyCapacity")?,
+        organization: optional_text(state, "organizationId")?
+            .map(str::parse)
+            .transpose()?,
+        thing: optional_text(state, "thingName")?
+            .map(str::parse)
+            .transpose()?,
+        key_capacity: optional_u64(state, "keyCapacity")?,
         keys: read_keys(state, read_lock_key)?,
         unsettled: read_unsettled(state)?,
         version: LockVersion(required_number(state, "version")?),
@@ -88,7 +93,7 @@ pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
 fn read_lock_key(key: &Object) -> Result<LockKey, InvalidJson> {
     Ok(LockKey {
         held: read_held_key(key, "uuid", "indexNumber")?,
-        requested: number(key, "written")?.map(LockVersion),
+        requested: optional_u64(key, "written")?.map(LockVersion),
     })
 }
 
@@ -113,7 +118,7 @@ fn read_unsettled(state: &Object) -> Result<Vec<UnsettledWrite>, InvalidJson> {
 }
 
 fn required_number(state: &Object, member: &'static str) -> Result<u64, InvalidJson> {
-    number(state, member)?.ok_or(InvalidJson::Member {
+    optional_u64(state, member)?.ok_or(InvalidJson::Member {
         member,
         expected: "an integer of at least 0",
     })

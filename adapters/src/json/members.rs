@@ -1,4 +1,4 @@
-//! Reading and writing of members that events and locks have in common.
+//! Writes JSON objects member by member, and reads members by type.
 
 use std::fmt::Display;
 
@@ -24,14 +24,14 @@ pub enum InvalidJson {
     #[error(transparent)]
     Value(#[from] InvalidValue),
     /// The type of the event is unknown.
-    #[error("`type` must be one of the lock's event types")]
+    #[error("`type` is not a known event type")]
     Type,
 }
 
-/// Writes an object member by member.
-pub(super) struct Members<M>(M);
+/// Writes a JSON object member by member.
+pub(super) struct ObjectWriter<M>(M);
 
-impl<M: SerializeMap> Members<M> {
+impl<M: SerializeMap> ObjectWriter<M> {
     pub(super) fn start<S>(serializer: S) -> Result<Self, S::Error>
     where
         S: Serializer<SerializeMap = M>,
@@ -72,12 +72,12 @@ impl<T: Display> Serialize for AsText<T> {
     }
 }
 
-/// A key of a new lock.
+/// A key in the list `keys` of `LockCreated`.
 pub(super) struct HeldKeyJson<'a>(pub(super) &'a HeldKey);
 
 impl Serialize for HeldKeyJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut key = Members::start(serializer)?;
+        let mut key = ObjectWriter::start(serializer)?;
         key.put_held(self.0)?;
         key.end()
     }
@@ -89,13 +89,13 @@ pub(super) fn read_held_key(
     index: &'static str,
 ) -> Result<HeldKey, InvalidJson> {
     Ok(HeldKey {
-        key: required(data, key)?.parse()?,
-        index: number(data, index)?.map(KeyIndex::new).transpose()?,
-        user: optional(data, "userId")?.map(str::parse).transpose()?,
+        key: required_text(data, key)?.parse()?,
+        index: optional_u64(data, index)?.map(KeyIndex::new).transpose()?,
+        user: optional_text(data, "userId")?.map(str::parse).transpose()?,
     })
 }
 
-/// The elements of `keys`; none if it is missing.
+/// The elements of `keys`; none if it is missing or null.
 pub(super) fn read_keys<T>(
     data: &Object,
     read: impl Fn(&Object) -> Result<T, InvalidJson>,
@@ -115,14 +115,17 @@ pub(super) fn read_keys<T>(
     }
 }
 
-pub(super) fn required<'a>(data: &'a Object, member: &'static str) -> Result<&'a str, InvalidJson> {
-    optional(data, member)?.ok_or(InvalidJson::Member {
+pub(super) fn required_text<'a>(
+    data: &'a Object,
+    member: &'static str,
+) -> Result<&'a str, InvalidJson> {
+    optional_text(data, member)?.ok_or(InvalidJson::Member {
         member,
         expected: "a string",
     })
 }
 
-pub(super) fn optional<'a>(
+pub(super) fn optional_text<'a>(
     data: &'a Object,
     member: &'static str,
 ) -> Result<Option<&'a str>, InvalidJson> {
@@ -136,7 +139,10 @@ pub(super) fn optional<'a>(
     }
 }
 
-pub(super) fn number(data: &Object, member: &'static str) -> Result<Option<u64>, InvalidJson> {
+pub(super) fn optional_u64(
+    data: &Object,
+    member: &'static str,
+) -> Result<Option<u64>, InvalidJson> {
     match data.get(member) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {

@@ -41,7 +41,7 @@ impl MqttReports {
         let resumed = Arc::new(Notify::new());
         let (count_omitted, omitted) = watch::channel(0);
         // It ends with the sessions, which hold the other end of the channel.
-        tokio::spawn(throttle(omitted.clone(), |count| {
+        tokio::spawn(warn_of_omitted(omitted.clone(), |count| {
             warn!(
                 count,
                 "reports of locks were left out because too many wait to be settled; the shadows of open writes are read instead"
@@ -55,7 +55,7 @@ impl MqttReports {
                     n => format!("{client_id}:{n}"),
                 },
                 filters: vec![Topic::text("+", &shadow, "update/accepted")],
-                persistent: false,
+                persistent_session: false,
                 manual_acks: false,
             };
             let handler = ReportForwarder {
@@ -83,7 +83,7 @@ impl MqttReports {
 
 /// Calls `warn` with the number of reports that were omitted since the call before, at most once in [`WARNING_INTERVAL`], until
 /// nothing counts any more.
-async fn throttle(mut omitted: watch::Receiver<u64>, mut warn: impl FnMut(u64)) {
+async fn warn_of_omitted(mut omitted: watch::Receiver<u64>, mut warn: impl FnMut(u64)) {
     let mut warned_of = 0;
     while omitted.changed().await.is_ok() {
         let count = *omitted.borrow_and_update();
@@ -101,13 +101,13 @@ struct ReportForwarder {
 }
 
 impl Handler for ReportForwarder {
-    fn up(&mut self, _: u64) {
+    fn connected(&mut self, _: u64) {
         self.resumed.notify_one();
     }
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         if !message.retained()
             && let Some(report) = report(&message)
             && self.reports.try_send(report).is_err()
@@ -164,7 +164,7 @@ mod tests {
         let (count_omitted, omitted) = watch::channel(0);
         let (start, warnings) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let seen = warnings.clone();
-        let throttled = tokio::spawn(throttle(omitted, move |count| {
+        let warning = tokio::spawn(warn_of_omitted(omitted, move |count| {
             let second = start.elapsed().as_secs();
             seen.lock().expect("no panic").push((second, count));
         }));
@@ -175,7 +175,7 @@ mod tests {
             }
         }
         drop(count_omitted);
-        throttled.await.expect("it ends with the count");
+        warning.await.expect("it ends with the count");
         let warnings = warnings.lock().expect("no panic").clone();
         assert_eq!(warnings, [(0, 100), (10, 300), (33, 100)]);
     }

@@ -90,11 +90,11 @@ async fn mqtt_delivers_reports_and_not_our_own_updates() {
 struct Topics(UnboundedSender<String>);
 
 impl Handler for Topics {
-    fn up(&mut self, _: u64) {}
+    fn connected(&mut self, _: u64) {}
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         let _ = self.0.send(message.topic().to_owned());
     }
 }
@@ -105,7 +105,7 @@ async fn queued_for(broker: &Mosquitto, client_id: &str) -> Vec<String> {
     let options = SessionOptions {
         client_id: client_id.to_owned(),
         filters: vec!["sentinel".into()],
-        persistent: true,
+        persistent_session: true,
         manual_acks: false,
     };
     let session = Session::start(broker_at(broker), options, Topics(tx));
@@ -133,7 +133,7 @@ async fn the_broker_queues_no_reports_for_a_server_that_never_returns() {
     let options = SessionOptions {
         client_id: "backend-reports".into(),
         filters: vec![topic],
-        persistent: true,
+        persistent_session: true,
         manual_acks: true,
     };
     let earlier = Session::start(broker_at(&broker), options, Topics(tx));
@@ -162,7 +162,7 @@ async fn an_overflow_of_reports_causes_a_read_of_the_shadows() {
     let options = SessionOptions {
         client_id: "locks".into(),
         filters: Vec::new(),
-        persistent: false,
+        persistent_session: false,
         manual_acks: false,
     };
     let locks = Session::start(broker_at(&broker), options, Topics(tx));

@@ -8,7 +8,7 @@ use keywright_domain::model::{Identity, OrganizationId, Timestamp};
 use keywright_domain::ports::Clock;
 use serde_json::{Value, json};
 
-use super::output::{print, say};
+use super::output::{print_line, print_result};
 use super::runtime::block_on;
 use crate::bootstrap::api_key_store::ApiKeyStore;
 use crate::bootstrap::open_stores::open_api_keys;
@@ -181,7 +181,7 @@ async fn run_task(command: ApiKeyCommand) -> anyhow::Result<()> {
                 record.expires_at = Some(Timestamp::from_millis(0));
             }
             keys.save().await?;
-            print(location.json, &json!({ "revoked": count }), || {
+            print_result(location.json, &json!({ "revoked": count }), || {
                 format!("all keys of {} are revoked", name(&identity))
             });
         }
@@ -203,7 +203,7 @@ fn name(identity: &Identity) -> String {
 fn show(location: &StoreLocation, new: &NewKey) {
     let mut value = entry(&new.record, None);
     value["apiKey"] = json!(new.key.expose());
-    print(location.json, &value, || new.key.expose().to_owned());
+    print_result(location.json, &value, || new.key.expose().to_owned());
     if !location.json {
         eprintln!("This is the only time that the whole key is shown.");
     }
@@ -229,11 +229,11 @@ fn list(location: &StoreLocation, keys: &Keys, last_used: &LastUsed) {
             if let Some(at) = last_used(record) {
                 entry["lastUsedAt"] = json!(at);
             }
-            say!("{entry}");
+            print_line!("{entry}");
         }
         return;
     }
-    say!("{:14}  {:24}  {:30}  LAST USED", "KEY", "HOLDER", "ENDS");
+    print_line!("{:14}  {:24}  {:30}  LAST USED", "KEY", "HOLDER", "ENDS");
     for record in &keys.records {
         let ends = match record.expires_at {
             None => "never".to_owned(),
@@ -241,7 +241,7 @@ fn list(location: &StoreLocation, keys: &Keys, last_used: &LastUsed) {
             Some(end) => end.to_string(),
         };
         let used = last_used(record).unwrap_or_else(|| "-".to_owned());
-        say!(
+        print_line!(
             "{:14}  {:24}  {ends:30}  {used}",
             record.shown,
             name(&record.identity)

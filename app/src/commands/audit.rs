@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
-use super::output::say;
+use super::output::print_line;
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::audit::{AuditAccess, open_for_audit};
 use crate::logging::COMMAND;
@@ -254,13 +254,13 @@ fn count_and_print(
         let (name, write) = (finding.name(), finding.write().to_string());
         if json {
             let repaired = audited.repaired;
-            say!(
+            print_line!(
                 "{}",
                 json!({ "lockId": lock.get(), "finding": name, "write": write, "repaired": repaired })
             );
         } else {
             let end = if audited.repaired { "  repaired" } else { "" };
-            say!("lock {lock}  {name}  {write}{end}");
+            print_line!("lock {lock}  {name}  {write}{end}");
         }
     }
 }
@@ -275,10 +275,12 @@ fn conclude(tally: &Tally, took: Duration, json: bool) -> anyhow::Result<()> {
     if json {
         let summary =
             json!({ "locks": locks, "findings": findings, "repaired": repaired, "failed": failed });
-        say!("{summary}");
+        print_line!("{summary}");
     } else {
         let seconds = took.as_secs_f64();
-        say!("{locks} locks audited in {seconds:.1} s: {findings} findings, {repaired} repaired");
+        print_line!(
+            "{locks} locks audited in {seconds:.1} s: {findings} findings, {repaired} repaired"
+        );
     }
     if *failed > 0 {
         bail!("{failed} locks could not be audited");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::output::say;
+use super::output::print_line;
 use super::runtime::block_on;
 use crate::bootstrap::settings_checks;
 use crate::options::layers::{Layers, Setting, Source};
@@ -16,7 +16,7 @@ pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> anyhow::R
     settings_checks::check(settings)?;
     block_on(settings_checks::check_environment(settings))?;
     match json {
-        true => say!("{}", as_json(&layers.settings)),
+        true => print_line!("{}", as_json(&layers.settings)),
         false => print_table(&layers.settings, settings),
     }
     Ok(())
@@ -48,11 +48,11 @@ fn print_table(all: &[Setting], settings: &Settings) {
             values => values.join("; "),
         };
         match source {
-            Source::Default => say!("{key:width$}  {value}"),
-            source => say!("{key:width$}  {value}    ({source})"),
+            Source::Default => print_line!("{key:width$}  {value}"),
+            source => print_line!("{key:width$}  {value}    ({source})"),
         }
     }
     let (shadow, reports) = (&settings.shadow, &settings.reports);
-    say!("\nShadows are {shadow}; reports come {reports}.");
-    say!("These settings are valid.");
+    print_line!("\nShadows are {shadow}; reports come {reports}.");
+    print_line!("These settings are valid.");
 }

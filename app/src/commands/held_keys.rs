@@ -7,7 +7,7 @@ use clap::Args;
 use keywright_sandbox::{LockMemory, read_memories};
 use serde_json::{Value, json};
 
-use super::output::print;
+use super::output::print_result;
 use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
 use crate::options::store_location::StoreLocation;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(command: HeldKeysCommand) -> anyhow::Result<()> {
     );
     let locks: BTreeMap<String, LockMemory> = read_memories(&path)?.into_iter().collect();
     let value: Value = locks.iter().map(as_json).collect();
-    print(command.location.json, &value, || as_text(&locks));
+    print_result(command.location.json, &value, || as_text(&locks));
     Ok(())
 }
 

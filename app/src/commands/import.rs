@@ -15,7 +15,7 @@ use keywright_domain::ports::ImportError;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::output::print;
+use super::output::print_result;
 use crate::bootstrap::open_stores::open_locks;
 use crate::options::store_location::StoreLocation;
 
@@ -86,7 +86,7 @@ pub(super) async fn import(location: StoreLocation, file: PathBuf) -> anyhow::Re
     let value = json!({
         "events": count, "seconds": (seconds * 10.0).round() / 10.0, "perSecond": rate
     });
-    print(location.json, &value, || {
+    print_result(location.json, &value, || {
         format!("imported in {seconds:.1} s: {count} events, {rate} a second")
     });
     Ok(())

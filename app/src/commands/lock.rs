@@ -14,7 +14,7 @@ use keywright_domain::ports::Clock;
 use serde_json::{Value, json};
 
 use super::import::import;
-use super::output::{print, say};
+use super::output::{print_line, print_result};
 use super::runtime::block_on;
 use crate::bootstrap::lock_store::LockStore;
 use crate::bootstrap::open_stores::{open_existing_locks, open_locks};
@@ -131,7 +131,7 @@ async fn add(add: Add) -> anyhow::Result<()> {
         "lock {lock} exists already; `keywright lock show {lock}` shows it"
     );
     store.history().import(events).await?;
-    print(location.json, &json!({ "added": lock.get() }), || {
+    print_result(location.json, &json!({ "added": lock.get() }), || {
         format!("lock {lock} is added")
     });
     Ok(())
@@ -141,10 +141,12 @@ async fn list(location: StoreLocation, after: Option<LockId>, limit: usize) -> a
     let store = open_existing(&location).await?;
     let locks = store.history().locks(after, limit).await?;
     if location.json {
-        locks.iter().for_each(|lock| say!("{}", summary(lock)));
+        locks
+            .iter()
+            .for_each(|lock| print_line!("{}", summary(lock)));
         return Ok(());
     }
-    say!(
+    print_line!(
         "{:>16}  {:24}  {:24}  {:24}  VERSION",
         "LOCK",
         "THING",
@@ -153,7 +155,7 @@ async fn list(location: StoreLocation, after: Option<LockId>, limit: usize) -> a
     );
     for lock in &locks {
         let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        say!(
+        print_line!(
             "{:>16}  {:24}  {:24}  {:24}  {}",
             lock.id,
             text(lock.thing.as_ref().map(ThingName::as_str)),
@@ -190,7 +192,7 @@ async fn show(location: StoreLocation, id: LockId) -> anyhow::Result<()> {
     });
     let mut value = summary(&snapshot.lock);
     value["openWrites"] = writes.collect();
-    print(location.json, &value, || {
+    print_result(location.json, &value, || {
         serde_json::to_string_pretty(&value).unwrap_or_default()
     });
     Ok(())

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::output::say;
+use super::output::print_line;
 
 const INTRODUCTION: &str = r#"# Settings
 
@@ -30,7 +30,7 @@ const GENERAL: &str = "General";
 
 /// Prints the page from the options of the server, `command`.
 pub(crate) fn run(command: &Command) {
-    say!("{}", page(command).trim_end());
+    print_line!("{}", page(command).trim_end());
 }
 
 fn page(command: &Command) -> String {

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::output::say;
+use super::output::print_line;
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::data_folder;
 use crate::bootstrap::shadow_access::open_shadows;
@@ -183,7 +183,7 @@ async fn serve_all(
         Some(start) => Some(start(&data, &service, broker)?),
         None => None,
     };
-    say!("{banner}\n  data    {}", data.display());
+    print_line!("{banner}\n  data    {}", data.display());
 
     let lost = async {
         match &mut mqtt_front {

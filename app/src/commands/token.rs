@@ -10,7 +10,7 @@ use keywright_domain::ports::Clock;
 use keywright_sandbox::Demo;
 use serde_json::json;
 
-use super::output::print;
+use super::output::print_result;
 use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY, TokenKey};
 use crate::options::store_location::StoreLocation;
 use crate::options::values::TimeSpan;
@@ -54,7 +54,7 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
         true => (now.saturating_sub(2 * HOUR.as_secs()), HOUR),
     };
     let token = TokenKey::open(&path)?.sign(bearer, issued_at, expires_in)?;
-    print(command.location.json, &json!({ "token": token }), || {
+    print_result(command.location.json, &json!({ "token": token }), || {
         token.clone()
     });
     Ok(())

@@ -15,7 +15,7 @@ use keywright_domain::model::LockId;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::output::print;
+use super::output::print_result;
 use super::runtime::block_on;
 use crate::options::serve::LISTEN;
 
@@ -132,7 +132,7 @@ pub(crate) fn run(command: WriteCommand) -> anyhow::Result<()> {
     } = block_on(send(&command, credentials))?;
     let is_accepted = status < 300;
     if is_accepted || command.json {
-        print(command.json, &body, || text(&body));
+        print_result(command.json, &body, || text(&body));
     }
     if let (false, Some(location)) = (command.json, &location) {
         eprintln!("its status is at {location}");

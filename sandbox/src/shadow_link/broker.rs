@@ -39,7 +39,7 @@ pub(super) fn connect(broker: Broker, shadow: ShadowName) -> (Requests, Deltas) 
     let options = SessionOptions {
         client_id: format!("{id}-deltas"),
         filters: vec![Topic::text("+", &shadow, "update/delta")],
-        persistent: false,
+        persistent_session: false,
         manual_acks: false,
     };
     let missed = Arc::new(Notify::new());
@@ -109,14 +109,14 @@ struct DeltaHandler {
 }
 
 impl Handler for DeltaHandler {
-    fn up(&mut self, _: u64) {
+    fn connected(&mut self, _: u64) {
         // Deltas before the subscription were not received.
         self.missed.notify_one();
     }
 
-    fn down(&mut self, _: u64, _: &str) {}
+    fn disconnected(&mut self, _: u64, _: &str) {}
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         if let Some(topic) = Topic::parse(message.topic())
             && self.things.try_send(topic.thing.to_owned()).is_err()
         {

@@ -120,7 +120,7 @@ impl ShadowClient {
             filters: filters
                 .map(|suffix| Topic::text("+", &shadow, suffix))
                 .into(),
-            persistent: false,
+            persistent_session: false,
             manual_acks: false,
         };
         let waiters = Arc::new(Waiters::default());
@@ -204,11 +204,11 @@ struct AnswerHandler {
 }
 
 impl Handler for AnswerHandler {
-    fn up(&mut self, _: u64) {
+    fn connected(&mut self, _: u64) {
         self.up.send_replace(true);
     }
 
-    fn down(&mut self, connection: u64, reason: &str) {
+    fn disconnected(&mut self, connection: u64, reason: &str) {
         self.up.send_replace(false);
         let lost = |_: &String, waiter: &mut Waiter| waiter.connection <= connection;
         let lost: Vec<Waiter> = self
@@ -224,7 +224,7 @@ impl Handler for AnswerHandler {
         }
     }
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         if !message.retained()
             && let Some((waiter, answer)) = self.answer(&message)
         {

@@ -157,7 +157,7 @@ fn session_options() -> SessionOptions {
     SessionOptions {
         client_id: MqttFrontend::CLIENT_ID.to_owned(),
         filters: filters.collect(),
-        persistent: true,
+        persistent_session: true,
         manual_acks: true,
     }
 }

@@ -99,15 +99,15 @@ impl RequestHandler {
 }
 
 impl Handler for RequestHandler {
-    fn up(&mut self, _: u64) {
+    fn connected(&mut self, _: u64) {
         self.connected.send_replace(true);
     }
 
-    fn down(&mut self, _: u64, _: &str) {
+    fn disconnected(&mut self, _: u64, _: &str) {
         self.lost.send_replace(true);
     }
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         let topic = Topic::parse(message.topic()).filter(|topic| topic.outcome.is_none());
         let Some(thing) = topic.map(|topic| topic.thing.to_owned()) else {
             message.acknowledge();

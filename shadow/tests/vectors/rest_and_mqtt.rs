@@ -34,13 +34,13 @@ struct Frontends {
 struct Listener(UnboundedSender<(String, Value)>);
 
 impl Handler for Listener {
-    fn up(&mut self, _: u64) {}
+    fn connected(&mut self, _: u64) {}
 
-    fn down(&mut self, _: u64, reason: &str) {
+    fn disconnected(&mut self, _: u64, reason: &str) {
         panic!("the connection is lost: {reason}");
     }
 
-    fn message(&mut self, message: Message) {
+    fn message_received(&mut self, message: Message) {
         // Requests are published messages, too.
         let topic = Topic::parse(message.topic()).expect("a shadow's topic");
         // The service probes itself.
@@ -80,7 +80,7 @@ impl Frontends {
         let options = SessionOptions {
             client_id: "test".into(),
             filters: vec!["$aws/things/#".into()],
-            persistent: false,
+            persistent_session: false,
             manual_acks: false,
         };
         let mqtt = Session::start(at, options, Listener(tx));
@@ -431,14 +431,14 @@ async fn ignores_retained_requests() {
 async fn evict(broker: &Mosquitto) -> Session {
     struct IgnoreAll;
     impl Handler for IgnoreAll {
-        fn up(&mut self, _: u64) {}
-        fn down(&mut self, _: u64, _: &str) {}
-        fn message(&mut self, _: Message) {}
+        fn connected(&mut self, _: u64) {}
+        fn disconnected(&mut self, _: u64, _: &str) {}
+        fn message_received(&mut self, _: Message) {}
     }
     let options = SessionOptions {
         client_id: "keywright-shadow".into(),
         filters: Vec::new(),
-        persistent: true,
+        persistent_session: true,
         manual_acks: true,
     };
     let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");

@@ -1,4 +1,4 @@
-//! Rows of idempotency records, and the deletion of expired rows.
+//! The rows of idempotency records; and [`purge`], which deletes expired ones and also rows of old writes.
 
 use keywright_domain::model::{IdempotencyRecord, IdempotencyScope, KeyIndex, Timestamp};
 use keywright_domain::ports::RepoError;
@@ -8,7 +8,10 @@ use super::statement::{all, prepare, row_limit, unavailable};
 use crate::lock_repo::row_mapping::{self, Bits, integer, optional};
 
 /// Inserts a record, or replaces the one with the same scope.
-pub(super) fn put(conn: &Connection, record: &IdempotencyRecord) -> Result<(), RepoError> {
+pub(super) fn upsert_record(
+    conn: &Connection,
+    record: &IdempotencyRecord,
+) -> Result<(), RepoError> {
     let IdempotencyRecord { scope, slot, .. } = record;
     prepare(
         conn,
@@ -29,7 +32,7 @@ pub(super) fn put(conn: &Connection, record: &IdempotencyRecord) -> Result<(), R
     .map_err(unavailable)
 }
 
-pub(super) fn find(
+pub(super) fn find_record(
     conn: &Connection,
     scope: IdempotencyScope,
 ) -> Result<Option<IdempotencyRecord>, RepoError> {
@@ -47,7 +50,8 @@ pub(super) fn find(
     found.map(|mut found| found.pop())
 }
 
-/// Deletes expired idempotency records and old writes; see [`purge`](keywright_domain::ports::LockHistory::purge).
+/// Deletes expired idempotency records and old writes, at most `limit` of each; see
+/// [`LockHistory::purge`](keywright_domain::ports::LockHistory::purge).
 pub(super) fn purge(
     conn: &Connection,
     now: Timestamp,

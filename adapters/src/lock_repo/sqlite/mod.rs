@@ -225,7 +225,7 @@ impl LockHistory for SqliteLockRepo {
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
         let scope = scope.clone();
         self.readers
-            .read(move |conn| idempotency_rows::find(conn, scope))
+            .read(move |conn| idempotency_rows::find_record(conn, scope))
             .await
     }
 
@@ -290,7 +290,7 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
         .iter()
         .try_for_each(|event| lock_rows::append_event(transaction, event))?;
     if let Some(record) = &save.idempotency {
-        idempotency_rows::put(transaction, record)?;
+        idempotency_rows::upsert_record(transaction, record)?;
     }
     save.writes
         .iter()

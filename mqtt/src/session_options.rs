@@ -1,4 +1,4 @@
-/// How a client presents itself to the broker, and what it subscribes to.
+/// The client id, session type and subscriptions of a client.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Must be unique on the broker: a second connection with the same client id ends the first.
@@ -6,7 +6,7 @@ pub struct SessionOptions {
     /// The topic filters to subscribe to, at QoS 1.
     pub filters: Vec<String>,
     /// Whether the broker keeps the subscriptions, and messages of QoS 1, while the client is not connected.
-    pub persistent: bool,
-    /// Whether the handler acknowledges messages; otherwise they are acknowledged when they arrive.
+    pub persistent_session: bool,
+    /// `true`: the handler acknowledges each message. `false`: messages are acknowledged on arrival.
     pub manual_acks: bool,
 }
