@@ -181,7 +181,7 @@ impl LockHistory for MapLockRepo {
         Ok(writes.collect())
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let (tables, now) = (self.tables(), self.timer.tick());
         let mut backlog = Backlog::default();
         for row in tables.writes.values() {
@@ -194,7 +194,7 @@ impl LockHistory for MapLockRepo {
                 backlog.open += 1;
                 let sent = row.write.state == WriteState::Sent;
                 let requested = row.write.requested;
-                let is_recent = requested.is_none_or(|r| recently.contains(&r.time));
+                let is_recent = requested.is_none_or(|r| recent_times.contains(&r.time));
                 backlog.unconfirmed += u64::from(sent && !is_recent);
             }
         }
@@ -291,13 +291,13 @@ mod tests {
 
     use super::*;
 
-    async fn fresh() -> StoreFixture {
+    async fn fixture() -> StoreFixture {
         let timer = ManualTimer::default();
         let repo = MapLockRepo::new(Arc::new(timer.clone()));
         StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
     }
 
-    lock_repo_cases!(fresh);
+    lock_repo_cases!(fixture);
 
     #[test]
     fn prints_the_version_of_a_lock() {

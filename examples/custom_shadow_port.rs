@@ -169,13 +169,13 @@ mod tests {
         }
     }
 
-    async fn fresh() -> (Arc<FileShadows>, Box<Locks>) {
+    async fn fixture() -> (Arc<FileShadows>, Box<Locks>) {
         let folder = tempfile::tempdir().expect("a folder");
         let shadows = Arc::new(FileShadows::new(&folder.keep()));
         (shadows.clone(), Box::new(Locks(shadows)))
     }
 
-    shadow_port_cases!(fresh);
+    shadow_port_cases!(fixture);
 
     #[test]
     fn prints_the_shadow_of_a_door() {

@@ -268,7 +268,7 @@ async fn in_memory_auth_accepts_registered_credentials() {
 mod contract {
     use super::*;
 
-    fn fresh() -> (Arc<CredentialAuth>, (Secret, Identity), (Secret, Identity)) {
+    fn fixture() -> (Arc<CredentialAuth>, (Secret, Identity), (Secret, Identity)) {
         let key = ApiKey::generate();
         let keys = ApiKeys::new([key.record(organization("acme"), None)]);
         let clock = Arc::new(ManualClock::at(NOW));
@@ -278,5 +278,5 @@ mod contract {
         (Arc::new(auth), (sign(&claims()), user("alice")), api_key)
     }
 
-    keywright_testkit::auth_port_cases!(fresh);
+    keywright_testkit::auth_port_cases!(fixture);
 }

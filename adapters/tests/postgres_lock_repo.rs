@@ -79,7 +79,7 @@ async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, Po
 }
 
 /// The tests cannot set the database's clock. They move the stored times instead.
-async fn fresh() -> StoreFixture {
+async fn fixture() -> StoreFixture {
     let database = Arc::new(Fresh::shared().await);
     let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
     let set_wall_clock = move |millis: i64| -> ClockFuture {
@@ -91,7 +91,7 @@ async fn fresh() -> StoreFixture {
     StoreFixture::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
 }
 
-lock_repo_cases!(fresh);
+lock_repo_cases!(fixture);
 
 async fn load(repo: &PostgresLockRepo) -> LockSnapshot {
     let known = repo.load(lock_id(1)).await.expect("the store answers");

@@ -20,7 +20,7 @@ use keywright_testkit::{ManualTimer, lock_repo_cases};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-async fn fresh() -> StoreFixture {
+async fn fixture() -> StoreFixture {
     let folder = TempDir::new().expect("a folder");
     let (timer, path) = (ManualTimer::default(), file(&folder));
     let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
@@ -41,7 +41,7 @@ fn move_stored_leases(path: &Path, millis: i64) {
         .expect("moved");
 }
 
-lock_repo_cases!(fresh);
+lock_repo_cases!(fixture);
 
 fn file(folder: &TempDir) -> PathBuf {
     folder.path().join("locks.sqlite")

@@ -87,9 +87,9 @@ impl Mosquitto {
 
     fn try_run(&mut self) -> bool {
         // Debian installs it in a folder that is only in root's PATH.
-        let debian = Path::new("/usr/sbin/mosquitto");
-        let program = match debian.exists() {
-            true => debian,
+        let sbin_path = Path::new("/usr/sbin/mosquitto");
+        let program = match sbin_path.exists() {
+            true => sbin_path,
             false => Path::new("mosquitto"),
         };
         let child = Command::new(program)

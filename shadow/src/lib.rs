@@ -36,12 +36,12 @@ mod message;
 pub mod mqtt;
 mod name;
 mod record;
+mod requests_per_second;
 #[cfg(feature = "rest")]
 pub mod rest;
 mod service;
 #[cfg(feature = "durable")]
 mod store;
-mod throttle;
 
 pub use engine::{Limits, Rejected};
 #[cfg(feature = "durable")]

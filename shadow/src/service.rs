@@ -15,9 +15,9 @@ use crate::engine::{Document, Limits, Object, Rejected, Request, client_token, p
 use crate::message::{Accepted, Announcement, MessageKind, Payload};
 use crate::name::{ShadowKey, ShadowName};
 use crate::record::Record;
+use crate::requests_per_second::RequestsPerSecond;
 #[cfg(feature = "durable")]
 use crate::store;
-use crate::throttle::Throttle;
 
 /// The clock and the limits of a service.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub struct ShadowService {
 struct Shared {
     records: Mutex<Records>,
     announcements: broadcast::Sender<Arc<Announcement>>,
-    throttle: Throttle,
+    requests_per_second: RequestsPerSecond,
     /// The status with which every request is rejected; 0: requests are not rejected.
     reject_all_with: AtomicU16,
 }
@@ -229,7 +229,7 @@ impl ShadowService {
     /// Limits the requests per second to the shadows of one thing; further ones are rejected with 429. `None`, the default: no limit.
     /// AWS IoT's limit is 20.
     pub fn limit_requests(&self, max_per_second: Option<u32>) {
-        self.shared.throttle.set(max_per_second);
+        self.shared.requests_per_second.set(max_per_second);
     }
 
     /// Rejects every valid request with this status, to test how clients handle it. `None`, the default: requests are served.
@@ -245,7 +245,11 @@ impl ShadowService {
             0 => {}
             status => return reject(status, "Every request is refused"),
         }
-        match self.shared.throttle.admits(thing, &*self.config.clock) {
+        match self
+            .shared
+            .requests_per_second
+            .admits(thing, &*self.config.clock)
+        {
             true => Ok(()),
             false => reject(429, "TOO_MANY_REQUESTS"),
         }
@@ -346,7 +350,7 @@ impl Shared {
         Self {
             records: Mutex::new(records),
             announcements: broadcast::channel(MAX_LAG).0,
-            throttle: Throttle::default(),
+            requests_per_second: RequestsPerSecond::default(),
             reject_all_with: AtomicU16::new(0),
         }
     }

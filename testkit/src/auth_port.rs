@@ -1,4 +1,4 @@
-//! Cases for the contract of [`AuthPort`].
+//! Contract test cases for [`AuthPort`].
 
 use keywright_domain::model::{Identity, Principal};
 use keywright_domain::ports::{AuthError, AuthPort, Credentials, Secret};
@@ -119,22 +119,22 @@ pub async fn refusal_does_not_reveal_secrets(auth: &AuthFixture<'_>) {
 
 /// Generates a test for each case of the contract of `AuthPort`.
 ///
-/// In `auth_port_cases!(fresh)`, `fresh()` returns a triple `(port, token, api_key)`: a smart pointer to an `AuthPort`, and the
+/// In `auth_port_cases!(fixture)`, `fixture()` returns a triple `(port, token, api_key)`: a smart pointer to an `AuthPort`, and the
 /// credentials of an [`AuthFixture`](crate::auth_port::AuthFixture).
 #[macro_export]
 macro_rules! auth_port_cases {
-    ($fresh:path) => {
-        $crate::auth_port_cases! { $fresh:
+    ($fixture:path) => {
+        $crate::auth_port_cases! { $fixture:
             missing_credentials_are_refused, token_proves_its_identity,
             api_key_proves_its_identity, both_credentials_prove_both_identities, invalid_token_is_refused,
             invalid_api_key_is_refused, refusal_does_not_reveal_secrets
         }
     };
-    ($fresh:path: $($case:ident),+) => {
+    ($fixture:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const AUTH_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs the case with this name.
+        /// Runs one case by its name; the testkit's own tests run every case against broken adapters.
         pub async fn run_auth_port_case(case: &str, auth: &$crate::auth_port::AuthFixture<'_>) {
             match case {
                 $(stringify!($case) => $crate::auth_port::$case(auth).await,)+
@@ -144,7 +144,7 @@ macro_rules! auth_port_cases {
 
         $(#[tokio::test]
         async fn $case() {
-            let (port, token, api_key) = $fresh();
+            let (port, token, api_key) = $fixture();
             let auth = $crate::auth_port::AuthFixture { port: &*port, token, api_key };
             $crate::auth_port::$case(&auth).await;
         })+

@@ -1,4 +1,4 @@
-//! Cases for the contract of [`ShadowPort`] over a faulty transport: answers are lost, delayed, duplicated or reordered, the shadow
+//! Contract test cases for [`ShadowPort`] over a faulty transport: answers are lost, delayed, duplicated or reordered, the shadow
 //! service throttles, or the connection breaks.
 
 use std::future::{Future, poll_fn};
@@ -201,22 +201,22 @@ async fn join_all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
 
 /// Generates a test for each case of the contract of `ShadowPort` over a faulty transport, on tokio's multi-threaded runtime.
 ///
-/// In `faulty_transport_cases!(fresh)`, `fresh().await` returns a triple `(port, device, transport)` of smart pointers to a
+/// In `faulty_transport_cases!(fixture)`, `fixture().await` returns a triple `(port, device, transport)` of smart pointers to a
 /// `ShadowPort`, a [`Device`](crate::shadow_port::Device) and a [`Transport`](crate::faulty_transport::Transport).
 #[macro_export]
 macro_rules! faulty_transport_cases {
-    ($fresh:path) => {
-        $crate::faulty_transport_cases! { $fresh:
+    ($fixture:path) => {
+        $crate::faulty_transport_cases! { $fixture:
             lost_answer_is_unknown,
             late_answer_is_not_taken_for_another_request, reordered_answers_reach_their_requests,
             throttled_update_is_refused, broken_connection_is_unknown_and_reestablished
         }
     };
-    ($fresh:path: $($case:ident),+) => {
+    ($fixture:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const FAULTY_TRANSPORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs the case with this name.
+        /// Runs one case by its name; the testkit's own tests run every case against broken adapters.
         pub async fn run_faulty_transport_case(
             case: &str,
             faulty: &$crate::faulty_transport::FaultyShadows<'_>,
@@ -229,7 +229,7 @@ macro_rules! faulty_transport_cases {
 
         $(#[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            let (port, device, transport) = $fresh().await;
+            let (port, device, transport) = $fixture().await;
             let faulty = $crate::faulty_transport::FaultyShadows {
                 port: &*port,
                 device: &*device,

@@ -11,13 +11,13 @@
 //! use keywright_testkit::lock_repo::StoreFixture;
 //! use keywright_testkit::{ManualTimer, lock_repo_cases};
 //!
-//! async fn fresh() -> StoreFixture {
+//! async fn fixture() -> StoreFixture {
 //!     let timer = ManualTimer::default();
 //!     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
 //!     StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
 //! }
 //!
-//! lock_repo_cases!(fresh);
+//! lock_repo_cases!(fixture);
 //! # fn main() {}
 //! ```
 #![warn(missing_docs)]

@@ -1,4 +1,4 @@
-//! Cases for the contract of [`ShadowPort`], over a shadow service that answers each request.
+//! Contract test cases for [`ShadowPort`], over a shadow service that answers each request.
 
 use async_trait::async_trait;
 use keywright_domain::model::{
@@ -246,23 +246,23 @@ pub async fn too_large_update_is_refused(shadows: &ShadowFixture<'_>) {
 
 /// Generates a test for each case of the contract of `ShadowPort`, on tokio's multi-threaded runtime.
 ///
-/// In `shadow_port_cases!(fresh)`, `fresh().await` returns a pair `(port, device)` of smart pointers to a `ShadowPort` and a
-/// [`Device`](crate::shadow_port::Device). `shadow_port_cases! { fresh: case, case }` generates only the named cases.
+/// In `shadow_port_cases!(fixture)`, `fixture().await` returns a pair `(port, device)` of smart pointers to a `ShadowPort` and a
+/// [`Device`](crate::shadow_port::Device). `shadow_port_cases! { fixture: case, case }` generates only the named cases.
 #[macro_export]
 macro_rules! shadow_port_cases {
-    ($fresh:path) => {
-        $crate::shadow_port_cases! { $fresh:
+    ($fixture:path) => {
+        $crate::shadow_port_cases! { $fixture:
             missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
             other_version_is_a_conflict, fence_changes_only_the_version,
             remove_takes_only_the_named_entries, results_are_read_with_all_members,
             clear_takes_only_the_named_results, shadows_of_things_are_independent, too_large_update_is_refused
         }
     };
-    ($fresh:path: $($case:ident),+) => {
+    ($fixture:path: $($case:ident),+) => {
         /// The names of the cases.
         pub const SHADOW_PORT_CASES: &[&str] = &[$(stringify!($case)),+];
 
-        /// Runs the case with this name.
+        /// Runs one case by its name; the testkit's own tests run every case against broken adapters.
         pub async fn run_shadow_port_case(case: &str, shadows: &$crate::shadow_port::ShadowFixture<'_>) {
             match case {
                 $(stringify!($case) => $crate::shadow_port::$case(shadows).await,)+
@@ -272,7 +272,7 @@ macro_rules! shadow_port_cases {
 
         $(#[tokio::test(flavor = "multi_thread")]
         async fn $case() {
-            let (port, device) = $fresh().await;
+            let (port, device) = $fixture().await;
             let shadows = $crate::shadow_port::ShadowFixture { port: &*port, device: &*device };
             $crate::shadow_port::$case(&shadows).await;
         })+

@@ -11,7 +11,7 @@ use keywright_testkit::auth_port_cases;
 
 type Proof = (Secret, Identity);
 
-fn fresh() -> (Arc<InMemoryAuth>, Proof, Proof) {
+fn fixture() -> (Arc<InMemoryAuth>, Proof, Proof) {
     let auth = InMemoryAuth::default();
     let alice = Identity::User(UserId::new("alice").expect("a user id"));
     let acme = Identity::Organization(OrganizationId::new("acme").expect("an id"));
@@ -25,7 +25,7 @@ fn fresh() -> (Arc<InMemoryAuth>, Proof, Proof) {
     )
 }
 
-auth_port_cases!(fresh);
+auth_port_cases!(fixture);
 
 /// An adapter that violates the contract only in what the named case checks.
 struct Broken {
@@ -84,7 +84,7 @@ async fn each_broken_adapter_fails_its_own_case_and_no_other() {
     for broken in AUTH_PORT_CASES {
         for case in AUTH_PORT_CASES {
             let outcome = tokio::spawn(async move {
-                let (inner, token, api_key) = fresh();
+                let (inner, token, api_key) = fixture();
                 let port = Broken {
                     case: broken,
                     inner,

@@ -54,7 +54,7 @@ impl Transport for Faults {
 
 type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Faults>);
 
-async fn fresh() -> Fresh {
+async fn fixture() -> Fresh {
     let shadow = InMemoryShadow::of_this_process();
     let faulty = FaultyShadow::new(Arc::new(shadow.clone()));
     let port: Arc<dyn ShadowPort> = Arc::new(faulty.clone());
@@ -62,7 +62,7 @@ async fn fresh() -> Fresh {
     (port, Arc::new(Locks(shadow)), Arc::new(Faults(faulty)))
 }
 
-faulty_transport_cases!(fresh);
+faulty_transport_cases!(fixture);
 
 /// An adapter that violates the contract only in what the named case checks, during the fault of that case.
 struct Broken {
@@ -138,7 +138,7 @@ impl ShadowPort for Broken {
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
     for broken in FAULTY_TRANSPORT_CASES {
         for case in FAULTY_TRANSPORT_CASES {
-            let (inner, device, faults) = fresh().await;
+            let (inner, device, faults) = fixture().await;
             let fault = Arc::new(Mutex::new(TransportFault::None));
             let transport = SharedFaults(Faults(faults.0.clone()), fault.clone());
             let port = Broken {

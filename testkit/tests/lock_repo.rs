@@ -14,16 +14,16 @@ use keywright_domain::model::{
     WorkerId, Write, WriteState, *,
 };
 use keywright_domain::ports::*;
-use keywright_testkit::lock_repo::{OBSERVER, StoreFixture};
+use keywright_testkit::lock_repo::{IDLE_CLAIMER, StoreFixture};
 use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
 
-async fn fresh() -> StoreFixture {
+async fn fixture() -> StoreFixture {
     let timer = ManualTimer::default();
     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
     StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
 }
 
-lock_repo_cases!(fresh);
+lock_repo_cases!(fixture);
 
 /// A store that violates the contract only in what the named case checks.
 struct Broken {
@@ -76,13 +76,13 @@ impl Broken {
         let prepares = save.writes.iter().any(|w| w.intent().is_some());
         let aborts = |w: &Write| matches!(w.state, WriteState::Aborted { .. });
         match self.case {
-            "one_of_concurrent_saves_is_applied" => {
+            "exactly_one_of_concurrent_saves_is_applied" => {
                 prepares && known.lock.version == LockVersion(1)
             }
             "concurrent_writes_of_one_lock_lose_nothing" => {
                 prepares && known.lock.version > LockVersion(1)
             }
-            "save_and_claim_exclude_each_other" => save.writes.iter().any(aborts),
+            "only_one_of_save_and_claim_succeeds" => save.writes.iter().any(aborts),
             _ => false,
         }
     }
@@ -205,7 +205,7 @@ impl LockRepo for Broken {
                 return Ok(last);
             }
         }
-        let first = worker != OBSERVER && self.claims.fetch_add(1, Ordering::SeqCst) == 0;
+        let first = worker != IDLE_CLAIMER && self.claims.fetch_add(1, Ordering::SeqCst) == 0;
         if self.is("claim_waits_for_the_end_of_the_lease") && first {
             self.timer.advance(lease);
         }
@@ -255,7 +255,7 @@ impl LockHistory for Broken {
         first: LockVersion,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
-        let more = usize::from(self.is("event_pages_are_exact"));
+        let more = usize::from(self.is("event_page_starts_at_version_and_respects_limit"));
         self.inner.events(lock, first, limit + more).await
     }
 
@@ -272,8 +272,8 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        let mut backlog = self.inner.backlog(recently).await?;
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        let mut backlog = self.inner.backlog(recent_times).await?;
         if self.is("backlog_counts_unfinished_writes") {
             backlog.unconfirmed = 0;
         }
@@ -326,7 +326,7 @@ impl LockHistory for Broken {
 /// A store that is broken for the first of these cases fails the second one only sometimes, because the second one is a race.
 const FAILS_SOMETIMES: (&str, &str) = (
     "claim_makes_saves_of_the_earlier_worker_stale",
-    "save_and_claim_exclude_each_other",
+    "only_one_of_save_and_claim_succeeds",
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

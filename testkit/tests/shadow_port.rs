@@ -23,7 +23,7 @@ impl Device for Locks {
     }
 }
 
-async fn fresh() -> (Arc<InMemoryShadow>, Arc<Locks>) {
+async fn fixture() -> (Arc<InMemoryShadow>, Arc<Locks>) {
     let config = ServiceConfig {
         clock: Arc::new(|| 1_780_000_000),
         limits: Limits::default(),
@@ -33,7 +33,7 @@ async fn fresh() -> (Arc<InMemoryShadow>, Arc<Locks>) {
     (Arc::new(shadow), Arc::new(Locks(service)))
 }
 
-shadow_port_cases!(fresh);
+shadow_port_cases!(fixture);
 
 /// The same cases over the durable shadow service.
 mod durable {
@@ -64,7 +64,7 @@ mod durable {
         }
     }
 
-    async fn fresh() -> (Arc<InFolder>, Arc<Locks>) {
+    async fn fixture() -> (Arc<InFolder>, Arc<Locks>) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("shadows.sqlite");
         let config = ServiceConfig {
@@ -81,7 +81,7 @@ mod durable {
         (Arc::new(in_folder), Arc::new(Locks(service)))
     }
 
-    shadow_port_cases!(fresh);
+    shadow_port_cases!(fixture);
 }
 
 /// An adapter that violates the contract only in what the named case checks.
@@ -161,7 +161,7 @@ impl ShadowPort for Broken {
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
     for broken in SHADOW_PORT_CASES {
         for case in SHADOW_PORT_CASES {
-            let (inner, device) = fresh().await;
+            let (inner, device) = fixture().await;
             let port = Broken {
                 case: broken,
                 inner,

@@ -1,4 +1,4 @@
-//! Reverse proxies as processes.
+//! Starts a reverse proxy as a child process.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -10,18 +10,18 @@ use tempfile::TempDir;
 
 /// A running reverse proxy, stopped when it is dropped.
 pub struct Proxy {
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
     process: ChildProcess,
     _folder: TempDir,
 }
 
 impl Proxy {
-    /// Starts `program` on a free port. `settings` returns the content of its settings file for this address and a temporary
-    /// folder; the path of the file follows `arguments`.
+    /// Starts `program` on a free port. `settings(address, folder)` returns the text of the settings file. Its path is passed as
+    /// the last argument.
     ///
     /// # Panics
-    /// It does not start.
+    /// The proxy does not start.
     pub fn start(
         program: &str,
         arguments: &[&str],
@@ -40,14 +40,15 @@ impl Proxy {
                 process: spawn(program, arguments, &path),
                 _folder: folder,
             };
-            if proxy.is_up() {
+            if proxy.wait_until_up() {
                 return proxy;
             }
         }
         panic!("{program} does not start");
     }
 
-    fn is_up(&mut self) -> bool {
+    /// Whether the proxy accepts connections within five seconds.
+    fn wait_until_up(&mut self) -> bool {
         for _ in 0..500 {
             if self.process.try_wait().is_some() {
                 return false;
@@ -62,20 +63,20 @@ impl Proxy {
 }
 
 fn spawn(program: &str, arguments: &[&str], settings: &Path) -> ChildProcess {
-    // Debian installs it in a folder that is only on root's PATH.
-    let debian = Path::new("/usr/sbin").join(program);
-    let found = match debian.exists() {
-        true => debian,
+    // Debian installs reverse proxies in /usr/sbin, which is only on root's PATH.
+    let sbin_path = Path::new("/usr/sbin").join(program);
+    let found = match sbin_path.exists() {
+        true => sbin_path,
         false => program.into(),
     };
     let mut command = Command::new(found);
     let process = ChildProcess::start(command.args(arguments).arg(settings));
-    process.unwrap_or_else(|e| panic!("{e}; scripts/test installs {program}"))
+    process.unwrap_or_else(|e| panic!("{e}; run scripts/test to install {program}"))
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // SIGTERM also ends its worker processes.
+        // SIGTERM, not SIGKILL: the proxy then also ends its worker processes.
         if self.process.try_wait().is_none() {
             self.process.signal("TERM");
             self.process.wait();

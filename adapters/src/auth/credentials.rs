@@ -7,7 +7,7 @@ use keywright_domain::model::{CredentialName, Principal, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
 
 use super::api_key::{ApiKeys, LastUsed};
-use super::jwt::{JwtVerifier, TokenError, Verified};
+use super::jwt::{JwtVerifier, TokenError, VerifiedClaims};
 use super::principal::principal;
 #[cfg(feature = "jwks-url")]
 use super::published_keys::PublishedKeys;
@@ -30,7 +30,7 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    async fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, TokenError> {
+    async fn verify(&self, token: &[u8], now: Timestamp) -> Result<VerifiedClaims, TokenError> {
         match self {
             Self::Known(verifier) => verifier.verify(token, now),
             #[cfg(feature = "jwks-url")]

@@ -35,7 +35,7 @@ pub use jwks_url::{FetchProblem, InvalidJwksUrl, JwksUnavailable, JwksUrl, UrlPr
 #[cfg(feature = "auth")]
 pub use jwt::{
     Algorithm, InvalidKey, InvalidKeys, JwkProblem, JwtSettings, JwtVerifier, PublishedJwks,
-    TokenError, UnknownAlgorithm, VerificationKey, Verified, read_jwks, read_published_jwks,
+    TokenError, UnknownAlgorithm, VerificationKey, VerifiedClaims, read_jwks, read_published_jwks,
 };
 pub use memory::InMemoryAuth;
 #[cfg(all(feature = "auth", feature = "postgres"))]

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::jwks_url::{JwksUnavailable, JwksUrl};
-use super::jwt::{InvalidKeys, JwtVerifier, TokenError, Verified, read_published_jwks};
+use super::jwt::{InvalidKeys, JwtVerifier, TokenError, VerifiedClaims, read_published_jwks};
 
 /// The minimum time between two requests to the issuer that are caused by unknown keys.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
@@ -98,23 +98,23 @@ impl PublishedKeys {
     /// token is verified again. If keys have no `kid`, a token with an invalid signature may be signed by a newer key, too.
     ///
     /// # Errors
-    /// See [`TokenError`]; [`TokenError::NotAsked`] if too many requests already wait for the issuer.
+    /// See [`TokenError`]; [`TokenError::TooManyWaiting`] if too many requests already wait for the issuer.
     pub async fn verify(
         self: &Arc<Self>,
         token: &[u8],
         now: Timestamp,
-    ) -> Result<Verified, TokenError> {
+    ) -> Result<VerifiedClaims, TokenError> {
         let first = self.verifier.verify(token, now);
         let may_have_newer_key = match first {
             Err(TokenError::UnknownKey | TokenError::NoKeys) => true,
-            Err(TokenError::Forged) => self.verifier.has_unnamed_keys(),
+            Err(TokenError::InvalidSignature) => self.verifier.has_unnamed_keys(),
             _ => false,
         };
         if !may_have_newer_key {
             return first;
         }
         let permit = self.waiting.try_acquire();
-        let _permit = permit.map_err(|_| TokenError::NotAsked)?;
+        let _permit = permit.map_err(|_| TokenError::TooManyWaiting)?;
         // A separate task: the request to the issuer continues if the client of this one disconnects.
         let (keys, since) = (self.clone(), Instant::now());
         let refresh = tokio::spawn(async move { keys.refresh_since(since).await });

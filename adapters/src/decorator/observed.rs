@@ -196,8 +196,9 @@ impl LockHistory for Observed<dyn LockHistory> {
         self.history("due", due).await
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        self.history("backlog", self.inner.backlog(recently)).await
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        self.history("backlog", self.inner.backlog(recent_times))
+            .await
     }
 
     async fn idempotency_record(

@@ -105,8 +105,8 @@ impl LockHistory for Timeout<dyn LockHistory> {
         self.within(reading, RepoError::Unavailable).await
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        self.within(self.inner.backlog(recently), RepoError::Unavailable)
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        self.within(self.inner.backlog(recent_times), RepoError::Unavailable)
             .await
     }
 

@@ -13,9 +13,12 @@ use super::observer::{AppliedSave, CallOutcome, Observer, PortCall};
 pub struct WriteBroadcast(broadcast::Sender<Arc<Write>>);
 
 impl WriteBroadcast {
-    /// Sends to the receivers of `saved`.
-    pub const fn new(saved: broadcast::Sender<Arc<Write>>) -> Self {
-        Self(saved)
+    pub const fn new(sender: broadcast::Sender<Arc<Write>>) -> Self {
+        Self(sender)
+    }
+
+    fn has_receivers(&self) -> bool {
+        self.0.receiver_count() > 0
     }
 }
 
@@ -23,13 +26,13 @@ impl Observer for WriteBroadcast {
     fn call_ended(&self, _: &PortCall<'_>, _: &CallOutcome<'_>, _: Duration) {}
 
     fn needs_writes(&self) -> bool {
-        self.0.receiver_count() > 0
+        self.has_receivers()
     }
 
     fn saved(&self, save: &AppliedSave) {
-        if self.needs_writes() {
+        if self.has_receivers() {
             for write in &save.writes {
-                // It fails if the last receiver has just been dropped.
+                // `send` fails only if there is no receiver any more.
                 let _ = self.0.send(Arc::new(write.clone()));
             }
         }

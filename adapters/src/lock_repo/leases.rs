@@ -13,7 +13,7 @@ use keywright_domain::model::{Epoch, Tick, WorkerId, WriteId};
 use keywright_domain::ports::Timer;
 
 /// The maximum number of open intents that are observed at the same time.
-pub(super) const MAX_WATCHED: i64 = 10_000;
+pub(super) const MAX_OBSERVED: i64 = 10_000;
 
 /// The minimum time between two reads of the store, so that several recoverers share one.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
@@ -66,7 +66,7 @@ impl ObservedLeases {
     #[cfg(feature = "sqlite")]
     pub(super) fn add_expired(&self, intents: Vec<OpenIntent>) {
         let now = self.timer.tick();
-        let overdue = intents.into_iter().map(|intent| {
+        let expired = intents.into_iter().map(|intent| {
             let observed = ObservedIntent {
                 intent,
                 lease_ends: now,
@@ -75,7 +75,7 @@ impl ObservedLeases {
             };
             (intent.write, observed)
         });
-        self.observations().intents.extend(overdue);
+        self.observations().intents.extend(expired);
     }
 
     /// Whether the open intents have to be read again. The caller that gets `true` reads them.
@@ -113,14 +113,14 @@ impl ObservedLeases {
     }
 
     /// The intent whose lease expired first, among those that this process has not tried to claim since the last read.
-    pub(super) fn next_overdue(&self) -> Option<OpenIntent> {
+    pub(super) fn next_expired(&self) -> Option<OpenIntent> {
         let now = self.timer.tick();
         let mut observations = self.observations();
-        let overdue = observations
+        let expired = observations
             .intents
             .values_mut()
             .filter(|known| !known.tried && known.lease_ends <= now);
-        let first = overdue.min_by_key(|known| (known.lease_ends, known.intent.write))?;
+        let first = expired.min_by_key(|known| (known.lease_ends, known.intent.write))?;
         first.tried = true;
         Some(first.intent)
     }

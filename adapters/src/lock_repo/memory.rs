@@ -1,4 +1,4 @@
-//! Locks in memory, which are lost when the process ends.
+//! A store in memory. Its content is lost when the process ends.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, RangeInclusive};
@@ -26,9 +26,9 @@ pub struct InMemoryLockRepo {
 struct Store {
     locks: HashMap<LockId, StoredLock>,
     writes: HashMap<WriteId, StoredWrite>,
-    /// The prepared writes by the ends of their leases.
+    /// Prepared writes, ordered by the end of their lease.
     leases: BTreeSet<(Tick, WriteId)>,
-    /// The writes that have a next check.
+    /// Writes with a `next_check_at`, ordered by it.
     due: BTreeSet<DueCursor>,
     records: HashMap<IdempotencyScope, IdempotencyRecord>,
 }
@@ -37,8 +37,8 @@ struct Store {
 struct StoredLock {
     row: LockRow,
     events: Vec<RecordedEvent>,
-    /// The live writes of the lock.
-    live: Vec<WriteId>,
+    /// The ids of the lock's live writes.
+    live_ids: Vec<WriteId>,
 }
 
 #[derive(Clone)]
@@ -46,12 +46,12 @@ struct StoredWrite {
     write: Write,
     /// The end of the lease of a prepared write.
     lease_until: Option<Tick>,
-    /// When the write was saved first.
+    /// When the write was first saved; the age of an intent is counted from here.
     open_since: Tick,
 }
 
 impl InMemoryLockRepo {
-    /// An empty store, whose leases are counted by `timer`.
+    /// An empty store, whose leases are measured with `timer`.
     pub fn new(timer: Arc<dyn Timer>) -> Self {
         Self {
             store: Arc::default(),
@@ -103,9 +103,9 @@ impl LockRepo for InMemoryLockRepo {
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let now = self.timer.tick();
         let mut store = self.store();
-        let overdue = store.leases.first().filter(|(until, _)| *until <= now);
-        let overdue = overdue.and_then(|(_, id)| store.writes.get(id));
-        let Some(mut claimed) = overdue.map(|row| row.write.clone()) else {
+        let expired_lease = store.leases.first().filter(|(until, _)| *until <= now);
+        let expired = expired_lease.and_then(|(_, id)| store.writes.get(id));
+        let Some(mut claimed) = expired.map(|row| row.write.clone()) else {
             return Ok(None);
         };
         if let Some(intent) = claimed.intent() {
@@ -163,7 +163,7 @@ impl LockHistory for InMemoryLockRepo {
         Ok(rows.map(|row| row.write.clone()).collect())
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let store = self.store();
         let mut backlog = Backlog::default();
         let now = self.timer.tick();
@@ -178,7 +178,7 @@ impl LockHistory for InMemoryLockRepo {
             if write.is_open() {
                 backlog.open += 1;
                 let sent = write.state == WriteState::Sent;
-                let recent = |r: &Requested| recently.contains(&r.time);
+                let recent = |r: &Requested| recent_times.contains(&r.time);
                 let recent = write.requested.as_ref().is_none_or(recent);
                 backlog.unconfirmed += u64::from(sent && !recent);
             }
@@ -206,8 +206,8 @@ impl LockHistory for InMemoryLockRepo {
             .filter(|record| record.expires_at <= now);
         let records: Vec<IdempotencyScope> = expired.map(|r| r.scope.clone()).take(limit).collect();
         let ended = store.writes.values().map(|row| &row.write).filter(|w| {
-            let over = w.ended_at().is_some_and(|at| at < ended_before);
-            over && w.next_check_at.is_none()
+            let ended_in_time = w.ended_at().is_some_and(|at| at < ended_before);
+            ended_in_time && w.next_check_at.is_none()
         });
         let writes: Vec<WriteId> = ended.map(|w| w.id).take(limit).collect();
         for scope in &records {
@@ -233,14 +233,21 @@ impl LockHistory for InMemoryLockRepo {
         for mut event in events {
             let known = changed.remove(&event.lock);
             let known = known.or_else(|| store.locks.get(&event.lock).cloned());
-            let (row, mut events, live) = match known {
-                Some(known) => (Some(known.row), known.events, known.live),
+            let (row, mut events, live_ids) = match known {
+                Some(known) => (Some(known.row), known.events, known.live_ids),
                 None => (None, Vec::new(), Vec::new()),
             };
             let row = LockRow::import(row, &mut event)?;
             let lock = event.lock;
             events.push(event);
-            changed.insert(lock, StoredLock { row, events, live });
+            changed.insert(
+                lock,
+                StoredLock {
+                    row,
+                    events,
+                    live_ids,
+                },
+            );
         }
         for (lock, mut stored) in changed {
             stored.row.revision = stored.row.revision.next();
@@ -251,7 +258,7 @@ impl LockHistory for InMemoryLockRepo {
 }
 
 impl Store {
-    /// Inserts or replaces a write. The lease of a prepared one starts now.
+    /// Inserts or replaces a write. The lease of a prepared write starts now.
     fn put(&mut self, write: Write, now: Tick) {
         let (id, due) = (write.id, DueCursor::of(&write));
         let lease_until = write.intent().map(|intent| now.after(intent.lease));
@@ -274,7 +281,7 @@ impl Store {
     }
 
     fn snapshot(&self, stored: &StoredLock) -> LockSnapshot {
-        let live = stored.live.iter().filter_map(|id| self.writes.get(id));
+        let live = stored.live_ids.iter().filter_map(|id| self.writes.get(id));
         let live = live.map(|row| row.write.clone()).collect();
         stored.row.clone().into_snapshot(live)
     }
@@ -282,9 +289,9 @@ impl Store {
 
 impl StoredLock {
     fn update_live(&mut self, write: &Write) {
-        self.live.retain(|id| *id != write.id);
+        self.live_ids.retain(|id| *id != write.id);
         if write.is_live() {
-            self.live.push(write.id);
+            self.live_ids.push(write.id);
         }
     }
 }

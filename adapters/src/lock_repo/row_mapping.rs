@@ -19,7 +19,7 @@ use crate::json;
 pub(super) trait Row {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType>;
     fn text(&self, column: &'static str) -> Result<Option<String>, WrongType>;
-    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType>;
+    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType>;
     fn flag(&self, column: &'static str) -> Result<bool, WrongType>;
 }
 
@@ -52,9 +52,9 @@ impl<R: Row> Columns<'_, R> {
         self.required(column).map(Timestamp::from_millis)
     }
 
-    fn bits(&self, column: &'static str) -> Result<u128, RepoError> {
-        let bits = self.row.bits(column).ok().flatten();
-        bits.ok_or_else(|| self.corrupt(column))
+    fn id128(&self, column: &'static str) -> Result<u128, RepoError> {
+        let id = self.row.id128(column).ok().flatten();
+        id.ok_or_else(|| self.corrupt(column))
     }
 
     fn optional_text(&self, column: &'static str) -> Result<Option<String>, RepoError> {
@@ -77,12 +77,13 @@ pub(super) fn corrupt(table: &'static str, column: &'static str, key: String) ->
 }
 
 /// The value for a column, which has 63 bits. The error: the number has more.
-pub(super) fn integer(value: u64) -> Result<i64, RepoError> {
+pub(super) fn to_sql_integer(value: u64) -> Result<i64, RepoError> {
     i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
 }
 
-pub(super) fn optional(value: Option<u64>) -> Result<Option<i64>, RepoError> {
-    value.map(integer).transpose()
+/// As [`to_sql_integer`]; `None` is NULL.
+pub(super) fn to_optional_sql_integer(value: Option<u64>) -> Result<Option<i64>, RepoError> {
+    value.map(to_sql_integer).transpose()
 }
 
 impl LockRow {
@@ -99,9 +100,9 @@ impl LockRow {
         };
         let unreadable = || corrupt("locks", "state", id.to_string());
         let text = columns.text(state).map_err(|_| unreadable())?;
-        let fold = serde_json::from_str(&text).map_err(|_| unreadable())?;
+        let lock_state = serde_json::from_str(&text).map_err(|_| unreadable())?;
         Ok(Self {
-            lock: json::read_lock_state(id, &fold).map_err(|_| unreadable())?,
+            lock: json::read_lock_state(id, &lock_state).map_err(|_| unreadable())?,
             revision: Revision(columns.required("revision")?),
             shadow_version: columns.number("shadow_version")?.map(ShadowVersion),
         })
@@ -128,7 +129,7 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
     let version = LockVersion(columns.required("version")?);
     columns.key = format!("{lock}/{version}");
     let write = row
-        .bits("write_id")
+        .id128("write_id")
         .map_err(|_| columns.corrupt("write_id"))?;
     let (name, data) = (columns.text("type")?, columns.text("data")?);
     let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
@@ -145,7 +146,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
         table: "writes",
         key: "a row without a readable id".into(),
     };
-    let id = WriteId::from_u128(columns.bits("id")?);
+    let id = WriteId::from_u128(columns.id128("id")?);
     columns.key = id.to_string();
     let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
     let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
@@ -205,7 +206,7 @@ fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError>
     };
     Ok(match columns.text("state")?.as_str() {
         "PREPARED" => WriteState::Prepared(Intent {
-            worker: WorkerId(columns.bits("owner")?),
+            worker: WorkerId(columns.id128("owner")?),
             epoch: Epoch(columns.required("epoch")?),
             lease: Duration::from_millis(columns.required("lease")?),
         }),
@@ -250,7 +251,7 @@ pub(super) fn read_idempotency_record<R: Row>(
             key: columns.parse("key_uuid")?,
             index: index.map_err(|_| columns.corrupt("key_index"))?,
         },
-        write: WriteId::from_u128(columns.bits("write_id")?),
+        write: WriteId::from_u128(columns.id128("write_id")?),
         version_without_event: columns.number("without_event")?.map(LockVersion),
         answer_deadline: columns.time("answered_by")?,
         expires_at: columns.time("until")?,
@@ -290,11 +291,11 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
         table: "writes",
         key: "a row without a readable id".into(),
     };
-    let write = WriteId::from_u128(columns.bits("id")?);
+    let write = WriteId::from_u128(columns.id128("id")?);
     columns.key = write.to_string();
     Ok(OpenIntent {
         write,
-        worker: WorkerId(columns.bits("owner")?),
+        worker: WorkerId(columns.id128("owner")?),
         epoch: Epoch(columns.required("epoch")?),
         lease: Duration::from_millis(columns.required("lease")?),
     })
@@ -304,7 +305,7 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
 /// columns.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
 pub(super) struct WriteColumns<'a> {
-    pub(super) id: Bits,
+    pub(super) id: Id128,
     pub(super) lock: i64,
     pub(super) uuid: &'a str,
     pub(super) thing: &'a str,
@@ -321,7 +322,7 @@ pub(super) struct WriteColumns<'a> {
     pub(super) late: bool,
     pub(super) reason: Option<&'static str>,
     pub(super) device_code: Option<&'a str>,
-    pub(super) owner: Option<Bits>,
+    pub(super) owner: Option<Id128>,
     pub(super) epoch: Option<i64>,
     pub(super) lease: Option<i64>,
     pub(super) attention: Option<i64>,
@@ -338,33 +339,33 @@ impl<'a> WriteColumns<'a> {
         };
         let lease = intent.map(|i| u64::try_from(i.lease.as_millis()).unwrap_or(u64::MAX));
         Ok(Self {
-            id: Bits(write.id.as_u128()),
-            lock: integer(write.lock.get())?,
+            id: Id128(write.id.as_u128()),
+            lock: to_sql_integer(write.lock.get())?,
             uuid: write.uuid.as_str(),
             thing: write.thing.as_str(),
             key_uuid: write.slot.key.as_str(),
-            key_index: optional(write.slot.index.map(KeyIndex::get))?,
-            seq: integer(write.seq.0)?,
+            key_index: to_optional_sql_integer(write.slot.index.map(KeyIndex::get))?,
+            seq: to_sql_integer(write.seq.0)?,
             requested_by: &write.requested_by,
-            prepared_at: integer(write.prepared_at.as_millis())?,
-            expires_at: integer(write.expires_at.as_millis())?,
-            requested_version: optional(requested.map(|r| r.version.0))?,
-            requested_at: optional(requested.map(|r| r.time.as_millis()))?,
+            prepared_at: to_sql_integer(write.prepared_at.as_millis())?,
+            expires_at: to_sql_integer(write.expires_at.as_millis())?,
+            requested_version: to_optional_sql_integer(requested.map(|r| r.version.0))?,
+            requested_at: to_optional_sql_integer(requested.map(|r| r.time.as_millis()))?,
             state: write.state.name(),
-            ended_at: optional(write.ended_at().map(Timestamp::as_millis))?,
+            ended_at: to_optional_sql_integer(write.ended_at().map(Timestamp::as_millis))?,
             late: write.is_late(),
             reason: reason.map(FailureReason::name),
             device_code: reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),
-            owner: intent.map(|i| Bits(i.worker.0)),
-            epoch: optional(intent.map(|i| i.epoch.0))?,
-            lease: optional(lease)?,
-            attention: optional(write.next_check_at.map(Timestamp::as_millis))?,
+            owner: intent.map(|i| Id128(i.worker.0)),
+            epoch: to_optional_sql_integer(intent.map(|i| i.epoch.0))?,
+            lease: to_optional_sql_integer(lease)?,
+            attention: to_optional_sql_integer(write.next_check_at.map(Timestamp::as_millis))?,
             anomalies: write_anomalies(write.anomalies),
-            reported_index: optional(write.reported_index.map(KeyIndex::get))?,
+            reported_index: to_optional_sql_integer(write.reported_index.map(KeyIndex::get))?,
         })
     }
 }
 
-/// The 128 bits of the id of a write or a process.
+/// The id of a write or a process as a value of a column.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bits(pub(super) u128);
+pub(super) struct Id128(pub(super) u128);

@@ -38,7 +38,7 @@ pub(crate) fn at(endpoint: String, timeout: Duration) -> AwsShadow {
 
 type Port = Connected<(TcpProxy, JoinSet<()>)>;
 
-async fn fresh() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
+async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
@@ -63,9 +63,9 @@ async fn fresh() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
 }
 
 async fn without_faults() -> (Port, Arc<Locks>) {
-    let (port, device, _) = fresh().await;
+    let (port, device, _) = fixture().await;
     (port, device)
 }
 
 shadow_port_cases!(without_faults);
-faulty_transport_cases!(fresh);
+faulty_transport_cases!(fixture);

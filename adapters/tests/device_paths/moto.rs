@@ -106,7 +106,7 @@ impl Device for Moto {
     }
 }
 
-async fn fresh() -> (Connected<()>, Arc<Moto>) {
+async fn fixture() -> (Connected<()>, Arc<Moto>) {
     let moto = Moto::start().await;
     for n in 1..=2 {
         let path = format!("/things/{}", thing(lock_id(n)).as_str());
@@ -119,7 +119,7 @@ async fn fresh() -> (Connected<()>, Arc<Moto>) {
     )
 }
 
-shadow_port_cases! { fresh:
+shadow_port_cases! { fixture:
     missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
     other_version_is_a_conflict, fence_changes_only_the_version,
     remove_takes_only_the_named_entries, results_are_read_with_all_members,

@@ -74,14 +74,14 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
     (port, Arc::new(Locks(service)), Arc::new(transport))
 }
 
-async fn fresh() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
+async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     fresh_with(&[NAME.to_owned()]).await
 }
 
 async fn without_faults() -> (Port, Arc<Locks>) {
-    let (port, device, _) = fresh().await;
+    let (port, device, _) = fixture().await;
     (port, device)
 }
 
 shadow_port_cases!(without_faults);
-faulty_transport_cases!(fresh);
+faulty_transport_cases!(fixture);

@@ -62,12 +62,12 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError>;
 
-    /// Counts the unfinished writes of all locks. Writes that are SENT and were sent outside of `recently` count as unconfirmed.
+    /// Counts the unfinished writes of all locks. Writes that are SENT and were sent outside of `recent_times` count as unconfirmed.
     /// The age of the oldest intent MUST be measured by a monotonic clock, and may be 250 ms behind.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError>;
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError>;
 
     /// Reads the idempotency record of this scope, even if it has expired, as long as it is not purged.
     ///

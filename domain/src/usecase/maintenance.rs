@@ -127,8 +127,8 @@ impl KeyWrites {
     /// The store failed.
     pub async fn backlog(&self) -> Result<Backlog, RepoError> {
         let (now, span) = (self.ports.clock.now(), self.settings.limits.confirm_within);
-        let recently = now.before(span)..=now.after(span);
-        self.ports.history.backlog(recently).await
+        let recent_times = now.before(span)..=now.after(span);
+        self.ports.history.backlog(recent_times).await
     }
 
     async fn run_round(

@@ -30,7 +30,7 @@ where
 }
 
 /// Of concurrent saves that name the same revision, exactly one is applied.
-pub async fn one_of_concurrent_saves_is_applied(store: &StoreFixture) {
+pub async fn exactly_one_of_concurrent_saves_is_applied(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     let saved = run_concurrently(0..TASKS, |n| {
         let (_, save) = prepared(&snapshot, 100 + n, slot("key", None));
@@ -103,7 +103,7 @@ pub async fn concurrent_claims_take_different_writes(store: &StoreFixture) {
 }
 
 /// A save of the worker and a claim of its intent run concurrently, and exactly one of them succeeds.
-pub async fn save_and_claim_exclude_each_other(store: &StoreFixture) {
+pub async fn only_one_of_save_and_claim_succeeds(store: &StoreFixture) {
     for lock in 1..=32 {
         store.with_lock(lock).await;
         let write = store.prepare(lock, 100 + u128::from(lock)).await;

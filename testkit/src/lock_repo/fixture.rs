@@ -1,4 +1,4 @@
-//! The store under test, and what the cases do with it.
+//! The store under test, with the steps that the cases have in common.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,8 +23,8 @@ pub type SetWallClock = Arc<dyn Fn(i64) -> ClockFuture + Send + Sync>;
 /// Completes when the clock shows the new time.
 pub type ClockFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The worker that calls `claim` so that the store reads the open intents, at times when no lease has ended.
-pub const OBSERVER: WorkerId = WorkerId(99);
+/// A worker id for calls of `claim` that take nothing over; they only make the store notice open intents.
+pub const IDLE_CLAIMER: WorkerId = WorkerId(99);
 
 /// An empty store under test, with control of its clocks.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ impl StoreFixture {
     pub(super) async fn end_leases(&self) {
         // A store may use what it read up to 250 ms ago.
         (self.advance_time)(Duration::from_secs(1)).await;
-        let claimed = self.locks.claim(OBSERVER, LEASE).await;
+        let claimed = self.locks.claim(IDLE_CLAIMER, LEASE).await;
         assert_eq!(claimed, Ok(None), "no lease has ended");
         (self.advance_time)(LEASE).await;
     }

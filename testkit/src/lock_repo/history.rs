@@ -33,7 +33,7 @@ pub async fn due_writes_are_ordered(store: &StoreFixture) {
 }
 
 /// A page of events starts at the requested version and has no more events than requested.
-pub async fn event_pages_are_exact(store: &StoreFixture) {
+pub async fn event_page_starts_at_version_and_respects_limit(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     store.fail(1, &sent).await;
@@ -117,8 +117,8 @@ pub async fn stale_save_stores_no_idempotency_record(store: &StoreFixture) {
 /// future by a clock that was set back since.
 pub async fn backlog_counts_unfinished_writes(store: &StoreFixture) {
     let backlog = async |now: Timestamp| {
-        let recently = now.before(LEASE / 2)..=now.after(LEASE / 2);
-        let backlog = store.history.backlog(recently).await;
+        let recent_times = now.before(LEASE / 2)..=now.after(LEASE / 2);
+        let backlog = store.history.backlog(recent_times).await;
         backlog.expect("the store answers")
     };
     assert_eq!(backlog(NOW).await, Backlog::default());

@@ -4,7 +4,7 @@ use keywright_domain::model::{Epoch, FailureReason, WorkerId, Write};
 use keywright_domain::policy;
 use keywright_domain::ports::RepoError;
 
-use super::fixture::{OBSERVER, StoreFixture};
+use super::fixture::{IDLE_CLAIMER, StoreFixture};
 use crate::samples::{LEASE, NOW};
 
 /// An intent is claimed only after its lease has ended, and then by one worker at a time.
@@ -47,10 +47,10 @@ pub async fn wall_clock_steps_do_not_move_leases(store: &StoreFixture) {
         let claimed = store.locks.claim(worker, LEASE).await;
         claimed.expect("the store answers").map(|write| write.id)
     };
-    assert_eq!(claim(OBSERVER).await, None, "the lease has not ended");
+    assert_eq!(claim(IDLE_CLAIMER).await, None, "the lease has not ended");
     (store.set_wall_clock)(HOUR_MS).await;
     (store.advance_time)(LEASE / 2).await;
-    assert_eq!(claim(OBSERVER).await, None, "the lease has not ended");
+    assert_eq!(claim(IDLE_CLAIMER).await, None, "the lease has not ended");
     (store.set_wall_clock)(-2 * HOUR_MS).await;
     (store.advance_time)(LEASE).await;
     let claimed = claim(WorkerId(8)).await;

@@ -6,8 +6,8 @@ pub(super) fn without_leading_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// The number in exactly `size` octets. Some issuers write coordinates like other numbers: with a leading zero octet for the
-/// sign, or without the leading zero octets that RFC 7518, section 6.2.1.2, requires. `None`: the number needs more octets.
+/// The number in exactly `size` octets; `None` if it needs more. An EC coordinate must have exactly `size` octets (RFC 7518,
+/// 6.2.1.2). Some issuers add a leading zero octet, others leave leading zero octets out; both are accepted.
 pub(super) fn with_size(number: &[u8], size: usize) -> Option<Vec<u8>> {
     let digits = without_leading_zeros(number);
     let mut padded = vec![0; size.checked_sub(digits.len())?];
@@ -20,8 +20,8 @@ pub(super) fn is_odd(number: &[u8]) -> bool {
     number.last().is_some_and(|byte| byte % 2 == 1)
 }
 
-/// The length in bits of a number without leading zero octets.
-pub(super) fn bits(number: &[u8]) -> usize {
+/// The number of bits. `number` must have no leading zero octets.
+pub(super) fn bit_length(number: &[u8]) -> usize {
     number
         .first()
         .map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)

@@ -20,9 +20,9 @@ pub struct JwtSettings {
     pub organization_claim: String,
 }
 
-/// What a valid token proves.
+/// The claims of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedClaims {
     /// The identity of the bearer.
     pub identity: Identity,
     /// `sub`. It distinguishes the bearers of an organization's tokens.
@@ -36,7 +36,7 @@ pub(super) fn read(
     claims: &[u8],
     settings: &JwtSettings,
     now: u64,
-) -> Result<Verified, TokenError> {
+) -> Result<VerifiedClaims, TokenError> {
     let claims = strict_json::object(claims).ok_or(TokenError::Claims)?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if text("iss") != Some(settings.issuer.as_str()) {
@@ -71,7 +71,7 @@ pub(super) fn read(
             Identity::Organization(organization.map_err(|_| TokenError::Organization)?)
         }
     };
-    Ok(Verified {
+    Ok(VerifiedClaims {
         identity,
         subject,
         expires_at,

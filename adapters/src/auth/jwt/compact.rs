@@ -21,7 +21,7 @@ const FORBIDDEN: [(&str, TokenError); 7] = [
 ];
 
 /// A parsed token. Nothing of it is verified yet.
-pub(super) struct Compact<'a> {
+pub(super) struct ParsedToken<'a> {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
     /// The bytes that were signed.
@@ -32,7 +32,7 @@ pub(super) struct Compact<'a> {
     pub(super) signature_bytes: Vec<u8>,
 }
 
-impl<'a> Compact<'a> {
+impl<'a> ParsedToken<'a> {
     pub(super) fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
         if token.len() > MAX_LEN {
             return Err(TokenError::TooLong);

@@ -11,7 +11,7 @@ use jsonwebtoken::crypto::verify;
 use keywright_domain::ports::Secret;
 
 use super::algorithm::{Algorithm, Family};
-use super::compact::Compact;
+use super::compact::ParsedToken;
 use super::key_error::InvalidKey;
 use super::rsa;
 
@@ -129,7 +129,7 @@ impl VerificationKey {
     }
 
     /// Whether the signature of the token is valid for this key.
-    pub(super) fn has_signed(&self, token: &Compact<'_>) -> bool {
+    pub(super) fn has_signed(&self, token: &ParsedToken<'_>) -> bool {
         match &*self.key {
             Key::Secret(key) => {
                 let signing = self.algorithm.hmac();

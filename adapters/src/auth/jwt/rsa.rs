@@ -7,10 +7,10 @@ use aws_lc_rs::signature::{
 };
 
 use super::algorithm::Algorithm;
-use super::big_endian::{bits, is_odd, without_leading_zeros};
+use super::big_endian::{bit_length, is_odd, without_leading_zeros};
 use super::key_error::{InvalidKey, MAX_RSA_BITS, MIN_RSA_BITS};
 
-/// The maximum length of an exponent in bits, as the library has it.
+/// The maximum length of an exponent in bit_length, as the library has it.
 const MAX_EXPONENT_BITS: usize = 33;
 
 /// Makes a key for an RSA `algorithm` of its big-endian modulus and exponent, with or without leading zero octets.
@@ -23,7 +23,7 @@ pub(super) fn read(
         without_leading_zeros(modulus),
         without_leading_zeros(exponent),
     );
-    let size = bits(modulus);
+    let size = bit_length(modulus);
     if size < MIN_RSA_BITS {
         return Err(InvalidKey::ShortRsa);
     }
@@ -31,7 +31,7 @@ pub(super) fn read(
         return Err(InvalidKey::LongRsa);
     }
     // With an exponent of 1, every message is its own signature.
-    if !is_odd(exponent) || exponent == [1] || bits(exponent) > MAX_EXPONENT_BITS {
+    if !is_odd(exponent) || exponent == [1] || bit_length(exponent) > MAX_EXPONENT_BITS {
         return Err(InvalidKey::RsaExponent);
     }
     if has_roca_fingerprint(modulus) {

@@ -28,13 +28,13 @@ pub enum TokenError {
     /// The verifier has no keys yet.
     NoKeys,
     /// No key has this `kid`, and too many requests already wait for the issuer's keys.
-    NotAsked,
+    TooManyWaiting,
     /// No key has this `kid`, or the token has no `kid` and the set has more than one key.
     UnknownKey,
     /// The `alg` of the header is not the algorithm of the key.
     WrongAlgorithm,
     /// The signature is not valid for the key.
-    Forged,
+    InvalidSignature,
     /// The claims are not an object, or have a duplicate member.
     Claims,
     /// `iss` is missing, is not a string, or names another issuer.
@@ -69,10 +69,10 @@ impl TokenError {
             Self::KeyInToken => "token: a key in the header",
             Self::Unsigned => "token: no signature",
             Self::NoKeys => "token: there are no keys yet",
-            Self::NotAsked => "token: unknown kid, and too many wait for the issuer",
+            Self::TooManyWaiting => "token: unknown kid, and too many wait for the issuer",
             Self::UnknownKey => "token: unknown kid",
             Self::WrongAlgorithm => "token: alg is not the key's",
-            Self::Forged => "token: signature",
+            Self::InvalidSignature => "token: signature",
             Self::Claims => "token: claims",
             Self::WrongIssuer => "token: iss",
             Self::WrongAudience => "token: aud",
@@ -89,7 +89,9 @@ impl TokenError {
 impl From<TokenError> for AuthError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::NoKeys | TokenError::NotAsked => Self::Unavailable(error.as_str().into()),
+            TokenError::NoKeys | TokenError::TooManyWaiting => {
+                Self::Unavailable(error.as_str().into())
+            }
             _ => Self::Refused(error.as_str()),
         }
     }

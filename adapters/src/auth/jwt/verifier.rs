@@ -6,22 +6,22 @@ use aws_lc_rs::digest::{SHA256, digest};
 use keywright_domain::model::Timestamp;
 use quick_cache::sync::Cache;
 
-use super::claims::{self, JwtSettings, Verified};
-use super::compact::Compact;
+use super::claims::{self, JwtSettings, VerifiedClaims};
+use super::compact::ParsedToken;
 use super::key::VerificationKey;
 use super::key_error::InvalidKeys;
 use super::key_set::KeySet;
 use super::token_error::TokenError;
 
-/// The number of verified tokens that are cached.
+/// The maximum number of cached tokens.
 const CACHED_TOKENS: usize = 16 * 1024;
 
 /// Verifies tokens, and caches valid ones.
 pub struct JwtVerifier {
     settings: JwtSettings,
     keys: RwLock<KeySet>,
-    /// By the hash of the token.
-    verified: Cache<[u8; 32], Verified>,
+    /// The claims of valid tokens by the hash of the token.
+    cache: Cache<[u8; 32], VerifiedClaims>,
 }
 
 impl JwtVerifier {
@@ -33,7 +33,7 @@ impl JwtVerifier {
         Ok(Self {
             settings,
             keys: RwLock::new(KeySet::new(keys)?),
-            verified: Cache::new(CACHED_TOKENS),
+            cache: Cache::new(CACHED_TOKENS),
         })
     }
 
@@ -42,7 +42,7 @@ impl JwtVerifier {
         Self {
             settings,
             keys: RwLock::default(),
-            verified: Cache::new(CACHED_TOKENS),
+            cache: Cache::new(CACHED_TOKENS),
         }
     }
 
@@ -51,7 +51,8 @@ impl JwtVerifier {
         !self.keys().is_empty()
     }
 
-    /// Whether a key has no `kid`: a token with an invalid signature may then be signed by a newer such key.
+    /// Whether the set has a key without `kid`. Such a key can be replaced without a new `kid`, so an invalid signature may only
+    /// mean that the set is outdated.
     pub fn has_unnamed_keys(&self) -> bool {
         self.keys().has_unnamed()
     }
@@ -64,8 +65,9 @@ impl JwtVerifier {
         let keys = KeySet::new(keys)?;
         let mut current = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         *current = keys;
-        // While the write lock is held: tokens are cached under the read lock.
-        self.verified.clear();
+        // Cleared while the write lock is held. `verify` inserts under the read lock, so no token of the old keys is cached
+        // afterwards.
+        self.cache.clear();
         Ok(())
     }
 
@@ -73,10 +75,10 @@ impl JwtVerifier {
     ///
     /// # Errors
     /// See [`TokenError`].
-    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Verified, TokenError> {
+    pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<VerifiedClaims, TokenError> {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token).as_ref());
-        if let Some(known) = self.verified.get(&hash) {
+        if let Some(known) = self.cache.get(&hash) {
             return if now.as_secs() < known.expires_at {
                 Ok(known)
             } else {
@@ -85,7 +87,7 @@ impl JwtVerifier {
         }
         let keys = self.keys();
         let verified = self.verify_with(&keys, token, now)?;
-        self.verified.insert(hash, verified.clone());
+        self.cache.insert(hash, verified.clone());
         Ok(verified)
     }
 
@@ -98,24 +100,24 @@ impl JwtVerifier {
         keys: &KeySet,
         token: &[u8],
         now: Timestamp,
-    ) -> Result<Verified, TokenError> {
-        let compact = Compact::parse(token)?;
+    ) -> Result<VerifiedClaims, TokenError> {
+        let parsed = ParsedToken::parse(token)?;
         if keys.is_empty() {
             return Err(TokenError::NoKeys);
         }
-        let candidates = keys.candidates(compact.key_id.as_deref());
+        let candidates = keys.candidates(parsed.key_id.as_deref());
         if candidates.is_empty() {
             return Err(TokenError::UnknownKey);
         }
-        let algorithm = compact.algorithm.parse();
+        let algorithm = parsed.algorithm.parse();
         let of_algorithm = candidates.iter().filter(|k| algorithm == Ok(k.algorithm));
         let mut of_algorithm = of_algorithm.peekable();
         if of_algorithm.peek().is_none() {
             return Err(TokenError::WrongAlgorithm);
         }
-        if !of_algorithm.any(|key| key.has_signed(&compact)) {
-            return Err(TokenError::Forged);
+        if !of_algorithm.any(|key| key.has_signed(&parsed)) {
+            return Err(TokenError::InvalidSignature);
         }
-        claims::read(&compact.claims, &self.settings, now.as_secs())
+        claims::read(&parsed.claims, &self.settings, now.as_secs())
     }
 }

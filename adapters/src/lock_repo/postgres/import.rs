@@ -9,7 +9,7 @@ use tokio_postgres::Transaction;
 use super::rows::EventColumns;
 use crate::json;
 use crate::lock_repo::lock_row::LockRow;
-use crate::lock_repo::row_mapping::{integer, optional, read_lock_id};
+use crate::lock_repo::row_mapping::{read_lock_id, to_optional_sql_integer, to_sql_integer};
 use crate::postgres::{PostgresPool, describe, failed};
 
 /// The advisory lock of an import: imports of the same lock must not run at the same time.
@@ -69,7 +69,7 @@ async fn import_batch(
     for mut event in batch {
         let known = locks.remove(&event.lock);
         let row = LockRow::import(known, &mut event)?;
-        event_locks.push(integer(event.lock.get())?);
+        event_locks.push(to_sql_integer(event.lock.get())?);
         columns.push(&event)?;
         locks.insert(event.lock, row);
     }
@@ -88,9 +88,9 @@ async fn import_batch(
     let (mut ids, mut revisions, mut shadow_versions, mut states) =
         (vec![], vec![], vec![], vec![]);
     for row in locks.into_values() {
-        ids.push(integer(row.lock.id.get())?);
-        revisions.push(integer(row.revision.next().0)?);
-        shadow_versions.push(optional(row.shadow_version.map(|v| v.0))?);
+        ids.push(to_sql_integer(row.lock.id.get())?);
+        revisions.push(to_sql_integer(row.revision.next().0)?);
+        shadow_versions.push(to_optional_sql_integer(row.shadow_version.map(|v| v.0))?);
         states.push(json::text(&json::LockState(&row.lock)));
     }
     let put = "INSERT INTO locks (id, revision, shadow_version, state)
@@ -107,7 +107,8 @@ async fn lock_rows(
     transaction: &Transaction<'_>,
     batch: &[RecordedEvent],
 ) -> Result<BTreeMap<LockId, LockRow>, ImportError> {
-    let ids: Result<Vec<i64>, RepoError> = batch.iter().map(|e| integer(e.lock.get())).collect();
+    let ids: Result<Vec<i64>, RepoError> =
+        batch.iter().map(|e| to_sql_integer(e.lock.get())).collect();
     let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     let rows = transaction
         .query(sql, &[&ids?])

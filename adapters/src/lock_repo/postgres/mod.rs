@@ -22,11 +22,11 @@ use keywright_domain::model::{
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
 
-use super::leases::{MAX_WATCHED, ObservedLeases, OpenIntent};
+use super::leases::{MAX_OBSERVED, ObservedLeases, OpenIntent};
 use super::lock_row::LockRow;
 use super::row_mapping::{
-    BACKLOG, Bits, integer, read_backlog, read_event, read_idempotency_record, read_lock_id,
-    read_open_intent, read_write,
+    BACKLOG, Id128, read_backlog, read_event, read_idempotency_record, read_lock_id,
+    read_open_intent, read_write, to_sql_integer,
 };
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
@@ -87,7 +87,7 @@ impl PostgresLockRepo {
         if self.leases.should_read() {
             let rows = self
                 .pool
-                .read(statements::OPEN_INTENTS, &[&MAX_WATCHED])
+                .read(statements::OPEN_INTENTS, &[&MAX_OBSERVED])
                 .await?;
             let open: Result<_, _> = rows.iter().map(read_open_intent).collect();
             self.leases.observe(open?);
@@ -114,11 +114,11 @@ impl LockRepo for PostgresLockRepo {
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let (new_worker, millis) = (Bits(worker.0), integer(millis)?);
+        let (new_worker, millis) = (Id128(worker.0), to_sql_integer(millis)?);
         self.observe_leases().await?;
-        while let Some(overdue) = self.leases.next_overdue() {
-            let (write, old_worker) = (Bits(overdue.write.as_u128()), Bits(overdue.worker.0));
-            let epoch = integer(overdue.epoch.0)?;
+        while let Some(expired) = self.leases.next_expired() {
+            let (write, old_worker) = (Id128(expired.write.as_u128()), Id128(expired.worker.0));
+            let epoch = to_sql_integer(expired.epoch.0)?;
             let claimed = self
                 .pool
                 .change(
@@ -129,9 +129,9 @@ impl LockRepo for PostgresLockRepo {
             if let Some(row) = claimed.first() {
                 self.leases.claimed(OpenIntent {
                     worker,
-                    epoch: overdue.epoch.next(),
+                    epoch: expired.epoch.next(),
                     lease,
-                    ..overdue
+                    ..expired
                 });
                 return read_write(row).map(Some);
             }
@@ -145,7 +145,7 @@ impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let found = self
             .pool
-            .read(statements::WRITE, &[&Bits(id.as_u128())])
+            .read(statements::WRITE, &[&Id128(id.as_u128())])
             .await?;
         found.first().map(read_write).transpose()
     }
@@ -162,7 +162,7 @@ impl LockHistory for PostgresLockRepo {
         };
         let sql = "SELECT version, write_id, type, data FROM events
                    WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
-        let id = integer(lock.get())?;
+        let id = to_sql_integer(lock.get())?;
         let rows = self
             .pool
             .read(sql, &[&id, &first, &row_limit(limit)])
@@ -176,25 +176,28 @@ impl LockHistory for PostgresLockRepo {
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        let until = integer(until.as_millis())?;
+        let until = to_sql_integer(until.as_millis())?;
         let (after, id) = match after {
-            Some(due) => (integer(due.at.as_millis())?, due.id.as_u128()),
+            Some(due) => (to_sql_integer(due.at.as_millis())?, due.id.as_u128()),
             None => (-1, 0),
         };
         let rows = self
             .pool
             .read(
                 statements::DUE,
-                &[&until, &after, &Bits(id), &row_limit(limit)],
+                &[&until, &after, &Id128(id), &row_limit(limit)],
             )
             .await?;
         rows.iter().map(read_write).collect()
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let sql = BACKLOG.replace(":earliest", "$1").replace(":latest", "$2");
-        let (earliest, latest) = (recently.start().as_millis(), recently.end().as_millis());
-        let (earliest, latest) = (integer(earliest)?, integer(latest)?);
+        let (earliest, latest) = (
+            recent_times.start().as_millis(),
+            recent_times.end().as_millis(),
+        );
+        let (earliest, latest) = (to_sql_integer(earliest)?, to_sql_integer(latest)?);
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
         let rows = self.pool.read(&sql, &[&earliest, &latest]).await?;
@@ -208,7 +211,7 @@ impl LockHistory for PostgresLockRepo {
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
         let sql = "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
                    WHERE lock = $1 AND principal = $2 AND idempotency_key = $3";
-        let lock = integer(scope.lock.get())?;
+        let lock = to_sql_integer(scope.lock.get())?;
         let key = scope.key.as_str();
         let rows = self
             .pool
@@ -224,8 +227,8 @@ impl LockHistory for PostgresLockRepo {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        let now = integer(now.as_millis())?;
-        let ended_before = integer(ended_before.as_millis())?;
+        let now = to_sql_integer(now.as_millis())?;
+        let ended_before = to_sql_integer(ended_before.as_millis())?;
         let rows = self
             .pool
             .change(statements::PURGE, &[&now, &ended_before, &row_limit(limit)])
@@ -236,7 +239,7 @@ impl LockHistory for PostgresLockRepo {
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
         let sql = "SELECT id, revision, shadow_version, state FROM locks WHERE id > $1 ORDER BY id LIMIT $2";
-        let after = after.map_or(Ok(0), |id| integer(id.get()))?;
+        let after = after.map_or(Ok(0), |id| to_sql_integer(id.get()))?;
         let rows = self.pool.read(sql, &[&after, &row_limit(limit)]).await?;
         let lock = |row: &Row| {
             let id = read_lock_id(row)?;
@@ -252,7 +255,10 @@ impl LockHistory for PostgresLockRepo {
 
 async fn load_batch(pool: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
     let found = async {
-        let ids: Result<Vec<i64>, _> = locks.iter().map(|lock| integer(lock.get())).collect();
+        let ids: Result<Vec<i64>, _> = locks
+            .iter()
+            .map(|lock| to_sql_integer(lock.get()))
+            .collect();
         let rows = pool.read(statements::LOAD, &[&ids?]).await?;
         let mut found: HashMap<i64, Vec<Row>> = HashMap::new();
         for row in rows {
@@ -263,7 +269,7 @@ async fn load_batch(pool: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
     let found: Result<_, RepoError> = found.await;
     let loaded = |lock: &LockId| {
         let found = found.as_ref().map_err(Clone::clone)?;
-        let rows = found.get(&integer(lock.get())?);
+        let rows = found.get(&to_sql_integer(lock.get())?);
         rows.map(|rows| snapshot(*lock, rows)).transpose()
     };
     locks.iter().map(loaded).collect()
@@ -271,7 +277,7 @@ async fn load_batch(pool: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
 
 /// `rows`: at least one row of [`statements::LOAD`].
 fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
-    let row = LockRow::read(lock, &rows[0], "fold")?;
+    let row = LockRow::read(lock, &rows[0], "lock_state")?;
     // A lock without live writes has one row without a write.
     let live = rows.iter().filter(|row| rows::has_write(row));
     let live: Result<Vec<Write>, _> = live.map(read_write).collect();

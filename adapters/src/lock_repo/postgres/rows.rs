@@ -1,4 +1,4 @@
-//! Reading of rows, and parameters of the statements.
+//! Conversions between domain values and PostgreSQL: statement parameters, and reading of columns.
 
 use std::sync::Arc;
 
@@ -10,38 +10,41 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::json;
-use crate::lock_repo::row_mapping::{self, Bits, WriteColumns, WrongType, integer, optional};
+use crate::lock_repo::row_mapping::{
+    self, Id128, WriteColumns, WrongType, to_optional_sql_integer, to_sql_integer,
+};
 
-/// Whether a row of [`LOAD`](super::statements::LOAD) has a write.
+/// Whether a row of [`LOAD`](super::statements::LOAD) has a write; also if its id has another type, so that `read_write` reports
+/// the corruption.
 pub(super) fn has_write(row: &Row) -> bool {
-    matches!(row.try_get::<_, Option<Bits>>("id"), Ok(Some(_)) | Err(_))
+    matches!(row.try_get::<_, Option<Id128>>("id"), Ok(Some(_)) | Err(_))
 }
 
-/// Events by column.
+/// The columns of many events, one vector each, as parameters for `unnest`.
 #[derive(Default)]
 pub(super) struct EventColumns {
     pub(super) versions: Vec<i64>,
-    pub(super) writes: Vec<Option<Bits>>,
+    pub(super) writes: Vec<Option<Id128>>,
     pub(super) types: Vec<&'static str>,
     pub(super) data: Vec<String>,
 }
 
 impl EventColumns {
     pub(super) fn push(&mut self, event: &RecordedEvent) -> Result<(), RepoError> {
-        self.versions.push(integer(event.version.0)?);
-        self.writes.push(event.write.map(|id| Bits(id.as_u128())));
+        self.versions.push(to_sql_integer(event.version.0)?);
+        self.writes.push(event.write.map(|id| Id128(id.as_u128())));
         self.types.push(event.event.name());
         self.data.push(json::text(&json::EventData(event)));
         Ok(())
     }
 }
 
-/// Saves by column.
+/// The columns of many saves, one vector each, as parameters for `unnest`.
 pub(super) struct SaveColumns {
     locks: Vec<i64>,
     revisions: Vec<i64>,
     shadow_versions: Vec<Option<i64>>,
-    folds: Vec<Option<String>>,
+    states: Vec<Option<String>>,
     event_locks: Vec<i64>,
     events: EventColumns,
     writes: Json,
@@ -54,7 +57,7 @@ impl SaveColumns {
             locks: Vec::with_capacity(saves.len()),
             revisions: Vec::with_capacity(saves.len()),
             shadow_versions: Vec::with_capacity(saves.len()),
-            folds: Vec::with_capacity(saves.len()),
+            states: Vec::with_capacity(saves.len()),
             event_locks: Vec::new(),
             events: EventColumns::default(),
             writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(WriteColumns::of))?,
@@ -66,20 +69,20 @@ impl SaveColumns {
             )?,
         };
         for save in saves {
-            // The statement joins rows by their lock.
+            // The statement finds the save of an event, write or record by its lock, so each must belong to the save's lock.
             debug_assert!(save.events.iter().all(|event| event.lock == save.lock));
             debug_assert!(save.writes.iter().all(|write| write.lock == save.lock));
             let mut records = save.idempotency.iter();
             debug_assert!(records.all(|record| record.scope.lock == save.lock));
-            let fold = save.folded.as_deref();
-            columns.locks.push(integer(save.lock.get())?);
-            columns.revisions.push(integer(save.revision.0)?);
-            let shadow_version = optional(save.shadow_version.map(|v| v.0))?;
+            columns.locks.push(to_sql_integer(save.lock.get())?);
+            columns.revisions.push(to_sql_integer(save.revision.0)?);
+            let shadow_version = to_optional_sql_integer(save.shadow_version.map(|v| v.0))?;
             columns.shadow_versions.push(shadow_version);
-            let fold = fold.map(|lock| json::text(&json::LockState(lock)));
-            columns.folds.push(fold);
+            let state = save.folded.as_deref();
+            let state = state.map(|lock| json::text(&json::LockState(lock)));
+            columns.states.push(state);
             for event in &save.events {
-                columns.event_locks.push(integer(event.lock.get())?);
+                columns.event_locks.push(to_sql_integer(event.lock.get())?);
                 columns.events.push(event)?;
             }
         }
@@ -92,7 +95,7 @@ impl SaveColumns {
             &self.locks,
             &self.revisions,
             &self.shadow_versions,
-            &self.folds,
+            &self.states,
             &self.event_locks,
             &self.events.versions,
             &self.events.writes,
@@ -112,7 +115,7 @@ struct RecordColumns<'a> {
     idempotency_key: &'a str,
     key_uuid: &'a str,
     key_index: Option<i64>,
-    write_id: Bits,
+    write_id: Id128,
     without_event: Option<i64>,
     answered_by: i64,
     until: i64,
@@ -121,15 +124,15 @@ struct RecordColumns<'a> {
 impl<'a> RecordColumns<'a> {
     fn of(record: &'a IdempotencyRecord) -> Result<Self, RepoError> {
         Ok(Self {
-            lock: integer(record.scope.lock.get())?,
+            lock: to_sql_integer(record.scope.lock.get())?,
             principal: &record.scope.principal,
             idempotency_key: record.scope.key.as_str(),
             key_uuid: record.slot.key.as_str(),
-            key_index: optional(record.slot.index.map(KeyIndex::get))?,
-            write_id: Bits(record.write.as_u128()),
-            without_event: optional(record.version_without_event.map(|v| v.0))?,
-            answered_by: integer(record.answer_deadline.as_millis())?,
-            until: integer(record.expires_at.as_millis())?,
+            key_index: to_optional_sql_integer(record.slot.index.map(KeyIndex::get))?,
+            write_id: Id128(record.write.as_u128()),
+            without_event: to_optional_sql_integer(record.version_without_event.map(|v| v.0))?,
+            answered_by: to_sql_integer(record.answer_deadline.as_millis())?,
+            until: to_sql_integer(record.expires_at.as_millis())?,
         })
     }
 }
@@ -139,7 +142,7 @@ impl<'a> RecordColumns<'a> {
 pub(super) struct Json(String);
 
 impl Json {
-    /// An array of rows.
+    /// The rows as a JSON array.
     fn of<T: Serialize>(
         rows: impl Iterator<Item = Result<T, RepoError>>,
     ) -> Result<Self, RepoError> {
@@ -167,7 +170,7 @@ impl ToSql for Json {
     to_sql_checked!();
 }
 
-impl ToSql for Bits {
+impl ToSql for Id128 {
     fn to_sql(
         &self,
         _: &Type,
@@ -184,7 +187,7 @@ impl ToSql for Bits {
     to_sql_checked!();
 }
 
-impl<'a> FromSql<'a> for Bits {
+impl<'a> FromSql<'a> for Id128 {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         Ok(Self(u128::from_be_bytes(raw.try_into()?)))
     }
@@ -195,7 +198,7 @@ impl<'a> FromSql<'a> for Bits {
 }
 
 /// In JSON, the text form of a UUID.
-impl Serialize for Bits {
+impl Serialize for Id128 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&WriteId::from_u128(self.0))
     }
@@ -210,9 +213,9 @@ impl row_mapping::Row for Row {
         self.try_get(column).map_err(|_| WrongType)
     }
 
-    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
-        let bits: Option<Bits> = self.try_get(column).map_err(|_| WrongType)?;
-        Ok(bits.map(|bits| bits.0))
+    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+        let id: Option<Id128> = self.try_get(column).map_err(|_| WrongType)?;
+        Ok(id.map(|id| id.0))
     }
 
     fn flag(&self, column: &'static str) -> Result<bool, WrongType> {

@@ -55,7 +55,7 @@ pub(super) const DUE: &str = concat!(
 
 /// Locks with their live writes: one row for each live write of a lock, or one without a write. A statement sees one revision.
 pub(super) const LOAD: &str = concat!(
-    "SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS fold, ",
+    "SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS lock_state, ",
     write_columns!("w."),
     "
 FROM locks l LEFT JOIN writes w

@@ -5,7 +5,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, named_params, params};
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::row_mapping::{self, Bits, integer, optional};
+use crate::lock_repo::row_mapping::{self, Id128, to_optional_sql_integer, to_sql_integer};
 
 /// Inserts a record, or replaces the one with the same scope.
 pub(super) fn upsert_record(
@@ -18,15 +18,15 @@ pub(super) fn upsert_record(
         "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
-        integer(scope.lock.get())?,
+        to_sql_integer(scope.lock.get())?,
         scope.principal,
         scope.key.as_str(),
         slot.key.as_str(),
-        optional(slot.index.map(KeyIndex::get))?,
-        Bits(record.write.as_u128()).bytes(),
-        optional(record.version_without_event.map(|v| v.0))?,
-        integer(record.answer_deadline.as_millis())?,
-        integer(record.expires_at.as_millis())?,
+        to_optional_sql_integer(slot.index.map(KeyIndex::get))?,
+        Id128(record.write.as_u128()).bytes(),
+        to_optional_sql_integer(record.version_without_event.map(|v| v.0))?,
+        to_sql_integer(record.answer_deadline.as_millis())?,
+        to_sql_integer(record.expires_at.as_millis())?,
     ])
     .map(drop)
     .map_err(unavailable)
@@ -41,7 +41,7 @@ pub(super) fn find_record(
         "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
          WHERE lock = :lock AND principal = :principal AND idempotency_key = :key",
         named_params! {
-            ":lock": integer(scope.lock.get())?,
+            ":lock": to_sql_integer(scope.lock.get())?,
             ":principal": scope.principal,
             ":key": scope.key.as_str(),
         },
@@ -64,14 +64,14 @@ pub(super) fn purge(
         "DELETE FROM kept_answers WHERE (lock, principal, idempotency_key) IN
          (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= ?1 LIMIT ?2)",
     )?
-    .execute(params![integer(now.as_millis())?, limit])
+    .execute(params![to_sql_integer(now.as_millis())?, limit])
     .map_err(unavailable)?;
     let writes = prepare(
         conn,
         "DELETE FROM writes WHERE id IN (SELECT id FROM writes
          WHERE ended_at < ?1 AND lease_until IS NULL AND attention IS NULL LIMIT ?2)",
     )?
-    .execute(params![integer(ended_before.as_millis())?, limit])
+    .execute(params![to_sql_integer(ended_before.as_millis())?, limit])
     .map_err(unavailable)?;
     Ok(records + writes)
 }

@@ -1,8 +1,8 @@
-//! The ids of a lock's live writes in the lock's row.
+//! The column `live` of `locks`: the ids of the lock's live writes.
 
 use keywright_domain::model::{Write, WriteId};
 
-const BYTES: usize = 16;
+const ID_BYTES: usize = 16;
 
 /// A list of ids, 16 bytes each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct LiveIds(Vec<u8>);
 impl LiveIds {
     /// `None`: the bytes are not a list of ids.
     pub(super) fn new(bytes: Vec<u8>) -> Option<Self> {
-        bytes.len().is_multiple_of(BYTES).then_some(Self(bytes))
+        bytes.len().is_multiple_of(ID_BYTES).then_some(Self(bytes))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -19,7 +19,7 @@ impl LiveIds {
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = WriteId> {
-        let (ids, _) = self.0.as_chunks::<BYTES>();
+        let (ids, _) = self.0.as_chunks::<ID_BYTES>();
         ids.iter()
             .map(|id| WriteId::from_u128(u128::from_be_bytes(*id)))
     }
@@ -29,7 +29,7 @@ impl LiveIds {
         let position = self.ids().position(|id| id == write.id);
         match (position, write.is_live()) {
             (None, true) => self.0.extend(write.id.as_u128().to_be_bytes()),
-            (Some(n), false) => drop(self.0.drain(n * BYTES..(n + 1) * BYTES)),
+            (Some(n), false) => drop(self.0.drain(n * ID_BYTES..(n + 1) * ID_BYTES)),
             _ => return false,
         }
         true

@@ -8,7 +8,7 @@ use super::live_write_ids::LiveIds;
 use super::statement::{all, prepare, row_limit, unavailable};
 use crate::json;
 use crate::lock_repo::lock_row::LockRow;
-use crate::lock_repo::row_mapping::{self, integer, optional};
+use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
 
 /// A lock's row and the ids of its live writes.
 pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, LiveIds)>, RepoError> {
@@ -17,7 +17,7 @@ pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, Liv
         "SELECT saves AS revision, shadow_version, state, live FROM locks WHERE id = ?1",
     )?;
     let row = statement
-        .query_row([integer(id.get())?], |row| {
+        .query_row([to_sql_integer(id.get())?], |row| {
             let read = LockRow::read(id, row, "state");
             Ok(read.and_then(|lock| Ok((lock, live(id, row, 3)?))))
         })
@@ -33,9 +33,10 @@ pub(super) fn live_at(
 ) -> Result<Option<LiveIds>, RepoError> {
     let mut statement = prepare(conn, "SELECT live FROM locks WHERE id = ?1 AND saves = ?2")?;
     let row = statement
-        .query_row([integer(id.get())?, integer(revision.0)?], |row| {
-            Ok(live(id, row, 0))
-        })
+        .query_row(
+            [to_sql_integer(id.get())?, to_sql_integer(revision.0)?],
+            |row| Ok(live(id, row, 0)),
+        )
         .optional();
     row.map_err(unavailable)?.transpose()
 }
@@ -55,7 +56,7 @@ pub(super) fn locks(
     after: Option<LockId>,
     limit: usize,
 ) -> Result<Vec<Lock>, RepoError> {
-    let after = after.map_or(Ok(0), |id| integer(id.get()))?;
+    let after = after.map_or(Ok(0), |id| to_sql_integer(id.get()))?;
     all(
         conn,
         "SELECT id, saves AS revision, shadow_version, state FROM locks WHERE id > :after ORDER BY id LIMIT :limit",
@@ -70,15 +71,15 @@ pub(super) fn locks(
 /// Inserts or replaces a lock's row, with the exception of its live writes.
 pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
     let state = json::text(&json::LockState(&row.lock));
-    let shadow_version = optional(row.shadow_version.map(|v| v.0))?;
+    let shadow_version = to_optional_sql_integer(row.shadow_version.map(|v| v.0))?;
     prepare(
         conn,
         "INSERT INTO locks (id, saves, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET saves = ?2, shadow_version = ?3, state = ?4",
     )?
     .execute(params![
-        integer(row.lock.id.get())?,
-        integer(row.revision.0)?,
+        to_sql_integer(row.lock.id.get())?,
+        to_sql_integer(row.revision.0)?,
         shadow_version,
         state
     ])
@@ -100,8 +101,8 @@ pub(super) fn update_lock(
          state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1",
     )?
     .execute(params![
-        integer(lock.get())?,
-        optional(shadow_version.map(|v| v.0))?,
+        to_sql_integer(lock.get())?,
+        to_optional_sql_integer(shadow_version.map(|v| v.0))?,
         folded.map(|lock| json::text(&json::LockState(lock))),
         live.map(LiveIds::bytes),
     ])
@@ -112,8 +113,8 @@ pub(super) fn update_lock(
 pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(), RepoError> {
     prepare(conn, "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
-            integer(event.lock.get())?,
-            integer(event.version.0)?,
+            to_sql_integer(event.lock.get())?,
+            to_sql_integer(event.version.0)?,
             event.write.map(|id| id.as_u128().to_be_bytes()),
             event.event.name(),
             json::text(&json::EventData(event))
@@ -132,7 +133,7 @@ pub(super) fn events(
         // No stream is that long.
         return Ok(Vec::new());
     };
-    let lock_id = integer(lock.get())?;
+    let lock_id = to_sql_integer(lock.get())?;
     all(
         conn,
         "SELECT version, write_id, type, data FROM events

@@ -168,9 +168,9 @@ impl LockRepo for SqliteLockRepo {
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.observe_leases().await?;
-        while let Some(overdue) = self.leases.next_overdue() {
+        while let Some(expired) = self.leases.next_expired() {
             let claimed = self
-                .write(move |transaction| take_over(transaction, overdue, worker, lease))
+                .write(move |transaction| take_over(transaction, expired, worker, lease))
                 .await?;
             if let Some((write, intent)) = claimed {
                 self.leases.claimed(intent);
@@ -211,11 +211,11 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
-    async fn backlog(&self, recently: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+    async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
         self.readers
-            .read(move |conn| write_rows::backlog(conn, recently, oldest))
+            .read(move |conn| write_rows::backlog(conn, recent_times, oldest))
             .await
     }
 
@@ -300,14 +300,14 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
 /// Takes over an expired intent. `None`: it is closed, or another process has taken it over.
 fn take_over(
     transaction: &Transaction<'_>,
-    overdue: OpenIntent,
+    expired: OpenIntent,
     worker: WorkerId,
     lease: Duration,
 ) -> Result<Option<(Write, OpenIntent)>, RepoError> {
-    let Some(mut write) = write_rows::write(transaction, overdue.write)? else {
+    let Some(mut write) = write_rows::write(transaction, expired.write)? else {
         return Ok(None);
     };
-    let unchanged = |i: &&Intent| (i.worker, i.epoch) == (overdue.worker, overdue.epoch);
+    let unchanged = |i: &&Intent| (i.worker, i.epoch) == (expired.worker, expired.epoch);
     let Some(intent) = write.intent().filter(unchanged) else {
         return Ok(None);
     };
@@ -323,7 +323,7 @@ fn take_over(
         worker,
         epoch,
         lease,
-        ..overdue
+        ..expired
     };
     Ok(Some((write, claimed)))
 }

@@ -4,7 +4,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
-use crate::lock_repo::row_mapping::{self, Bits, WrongType};
+use crate::lock_repo::row_mapping::{self, Id128, WrongType};
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
@@ -50,7 +50,7 @@ impl row_mapping::Row for Row<'_> {
         get(self, column)
     }
 
-    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
         let bytes: Option<[u8; 16]> = get(self, column)?;
         Ok(bytes.map(u128::from_be_bytes))
     }
@@ -64,7 +64,7 @@ fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, WrongType> 
     row.get(column).map_err(|_| WrongType)
 }
 
-impl Bits {
+impl Id128 {
     pub(super) const fn bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }

@@ -9,8 +9,10 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::leases::{MAX_WATCHED, OpenIntent};
-use crate::lock_repo::row_mapping::{self, Bits, WriteColumns, WrongType, integer, optional};
+use crate::lock_repo::leases::{MAX_OBSERVED, OpenIntent};
+use crate::lock_repo::row_mapping::{
+    self, Id128, WriteColumns, WrongType, to_optional_sql_integer, to_sql_integer,
+};
 
 /// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
 const WRITE_COLUMNS: [&str; 24] = [
@@ -60,7 +62,7 @@ impl row_mapping::Row for WriteRow<'_> {
         self.get(column)
     }
 
-    fn bits(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
+    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
         let bytes: Option<[u8; 16]> = self.get(column)?;
         Ok(bytes.map(u128::from_be_bytes))
     }
@@ -88,7 +90,7 @@ pub(super) fn due(
     limit: usize,
 ) -> Result<Vec<Write>, RepoError> {
     let (after, id) = match after {
-        Some(due) => (integer(due.at.as_millis())?, due.id.as_u128()),
+        Some(due) => (to_sql_integer(due.at.as_millis())?, due.id.as_u128()),
         None => (-1, 0),
     };
     all(
@@ -96,9 +98,9 @@ pub(super) fn due(
         "SELECT * FROM writes WHERE attention <= :until AND (attention, id) > (:after, :id)
          ORDER BY attention, id LIMIT :limit",
         named_params! {
-            ":until": integer(until.as_millis())?,
+            ":until": to_sql_integer(until.as_millis())?,
             ":after": after,
-            ":id": Bits(id).bytes(),
+            ":id": Id128(id).bytes(),
             ":limit": row_limit(limit),
         },
         |row| row_mapping::read_write(&WriteRow(row)),
@@ -110,7 +112,7 @@ pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoErr
     all(
         conn,
         "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
-        named_params! { ":limit": MAX_WATCHED },
+        named_params! { ":limit": MAX_OBSERVED },
         |row| row_mapping::read_open_intent(row),
     )
 }
@@ -151,10 +153,10 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         columns.late,
         columns.reason,
         columns.device_code,
-        columns.owner.map(Bits::bytes),
+        columns.owner.map(Id128::bytes),
         columns.epoch,
         columns.lease,
-        optional(lease_until)?,
+        to_optional_sql_integer(lease_until)?,
         columns.attention,
         columns.anomalies,
         columns.reported_index,
@@ -165,15 +167,15 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
 
 pub(super) fn backlog(
     conn: &Connection,
-    recently: RangeInclusive<Timestamp>,
+    recent_times: RangeInclusive<Timestamp>,
     oldest: Option<Duration>,
 ) -> Result<Backlog, RepoError> {
     let found = all(
         conn,
         row_mapping::BACKLOG,
         named_params! {
-            ":earliest": integer(recently.start().as_millis())?,
-            ":latest": integer(recently.end().as_millis())?,
+            ":earliest": to_sql_integer(recent_times.start().as_millis())?,
+            ":latest": to_sql_integer(recent_times.end().as_millis())?,
         },
         |row| row_mapping::read_backlog(row, oldest),
     );

@@ -1,21 +1,21 @@
-//! AWS IoT's limit of requests per second to the shadows of one thing, which is off by default.
+//! A limit on the requests per second for one thing, as AWS IoT has. Off unless `--requests-a-second` is set.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Counts requests by thing within the current second.
 #[derive(Default)]
-pub(crate) struct Throttle(Mutex<Counts>);
+pub(crate) struct RequestsPerSecond(Mutex<Counts>);
 
 #[derive(Default)]
 struct Counts {
     max_per_second: Option<u32>,
-    /// The epoch second that is counted.
+    /// The current second since the epoch, to which the counts belong.
     second: u64,
     by_thing: HashMap<String, u32>,
 }
 
-impl Throttle {
+impl RequestsPerSecond {
     /// Sets the limit of requests per second and thing. `None`: no limit.
     pub(crate) fn set(&self, max_per_second: Option<u32>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,7 +25,7 @@ impl Throttle {
         };
     }
 
-    /// Counts a request of the thing, and says whether it is within the limit. `now` is only called if there is one.
+    /// Counts a request of the thing and returns whether it is within the limit. `now` is not called if no limit is set.
     pub(crate) fn admits(&self, thing: &str, now: impl Fn() -> u64) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(max) = counts.max_per_second else {
