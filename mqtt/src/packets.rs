@@ -25,8 +25,8 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Unacknowledged publishes at QoS 1; AWS IoT allows 100.
 const MAX_IN_FLIGHT: u16 = 100;
 
-/// The size limit of received packets: the largest size that MQTT allows. In a persistent session the broker delivers a message
-/// again until it is acknowledged, so a rejected one would end every further connection. Brokers limit what they accept
+/// The size limit of received packets: the largest size that MQTT allows. A persistent session receives an
+/// unacknowledged message again after each connect, so a rejected one would end every further connection. Brokers limit what they accept
 /// (`message_size_limit` of mosquitto).
 const MAX_INCOMING_BYTES: usize = 256 * 1024 * 1024;
 

@@ -371,7 +371,7 @@ impl Shared {
                 kinds: published,
                 payload,
             };
-            // It fails if the last subscriber is gone.
+            // `send` fails only if there is no subscriber any more.
             let _ = self.announcements.send(Arc::new(announcement));
         }
         records.insert(key, record);

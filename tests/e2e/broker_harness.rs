@@ -39,7 +39,8 @@ pub(crate) fn as_strs(all: &[String]) -> Vec<&str> {
 }
 
 impl BrokerHarness {
-    /// Starts all; `sandbox` are arguments of the shadow service, `serve` those of the server.
+    /// Starts all processes, the server with [`SHORT_TIMEOUTS`]. `sandbox` are arguments of the shadow service, `serve` those of
+    /// the server.
     pub(crate) async fn start(sandbox: &[&str], serve: &[&str]) -> Self {
         Self::start_on(Mosquitto::start(), None, "sandbox", sandbox, serve).await
     }
@@ -175,7 +176,7 @@ impl BrokerHarness {
             let answer = self.write(LOCK, &format!("key-{n}"), n, 20).await;
             assert_eq!(answer.body["write"]["state"], "SUCCEEDED", "{answer:?}");
         }
-        // Repeated and late messages are still under way.
+        // Repeated and late messages may still arrive.
         tokio::time::sleep(Duration::from_millis(500)).await;
         eventually("the invariants hold", || async {
             let store = self.store().await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{FAST, Harness, LOCK, SHORT_TIMEOUTS, eventually};
+use crate::harness::{Harness, LOCK, SHORT_TIMEOUTS, VERY_SHORT_TIMEOUTS, eventually};
 
 async fn connect(harness: &Harness) -> TcpStream {
     TcpStream::connect(harness.program.address)
@@ -171,7 +171,7 @@ async fn a_panic_in_a_use_case_is_a_500_and_frees_its_permit() {
 #[tokio::test]
 async fn a_client_that_disconnects_at_any_step_leaves_a_consistent_store() {
     let mut arguments = vec!["--faults", "put@1-=delay:150ms", "--virtual-locks", "off"];
-    arguments.extend(FAST);
+    arguments.extend(VERY_SHORT_TIMEOUTS);
     let harness = Harness::new(&arguments);
     let body = |n: usize| format!("{{\"keyUuid\":\"k{n}\",\"keyIndexNumber\":2}}");
     let whole = |n: usize| format!("{}{}", head(&harness, body(n).len()), body(n));

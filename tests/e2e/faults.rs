@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{FAST, Harness, LOCK, eventually};
+use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
 
 fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--faults", faults];
-    all.extend(FAST);
+    all.extend(VERY_SHORT_TIMEOUTS);
     all.extend(more);
     all
 }

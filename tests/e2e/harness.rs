@@ -26,7 +26,7 @@ pub(crate) const LOCK: u64 = 123;
 pub(crate) const FOREIGN: u64 = 124;
 
 /// Short timeouts, for tests in which shadow calls fail.
-pub(crate) const FAST: [&str; 8] = [
+pub(crate) const VERY_SHORT_TIMEOUTS: [&str; 8] = [
     "--request",
     "1500ms",
     "--shadow-call",

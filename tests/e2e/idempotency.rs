@@ -3,7 +3,7 @@
 use keywright_tests::{Answer, Request};
 use serde_json::json;
 
-use crate::harness::{FAST, Harness, LOCK, eventually};
+use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
 
 fn write_with_key(harness: &Harness, idempotency_key: &str, key: &str) -> Request {
     let body = json!({ "keyUuid": key, "keyIndexNumber": 2 });
@@ -77,7 +77,7 @@ async fn an_answer_without_an_event_is_repeated() {
 /// Not for several replicas, because each counts its faults by itself.
 #[tokio::test]
 async fn a_502_runs_again_and_a_504_is_replaced_by_its_outcome() {
-    let mut arguments = FAST.to_vec();
+    let mut arguments = VERY_SHORT_TIMEOUTS.to_vec();
     // The first put adds the shadow's first entry; the second is refused; the answer to the fourth is lost.
     arguments.extend(["--virtual-locks", "off", "--faults"]);
     arguments.push("put@2=refuse,put@4=drop-answer,read@2-9=lose");
@@ -139,7 +139,7 @@ async fn one_of_many_concurrent_repeats_is_executed() {
 
 #[tokio::test]
 async fn expired_idempotency_records_and_writes_are_purged() {
-    let mut arguments = FAST.to_vec();
+    let mut arguments = VERY_SHORT_TIMEOUTS.to_vec();
     arguments.extend(["--keep-answers", "1s", "--keep-writes", "6s"]);
     arguments.extend(["--clear-within", "1s"]);
     let harness = Harness::new(&arguments);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{FAST, Harness, eventually};
+use crate::harness::{Harness, VERY_SHORT_TIMEOUTS, eventually};
 use crate::malformed_requests::raw;
 
 /// The samples in OpenMetrics format, by name and labels.
@@ -87,7 +87,7 @@ async fn requests_events_and_port_calls_are_counted() {
 
 #[tokio::test]
 async fn open_writes_and_failed_port_calls_are_counted() {
-    let mut arguments = FAST.to_vec();
+    let mut arguments = VERY_SHORT_TIMEOUTS.to_vec();
     arguments.extend(["--virtual-locks", "off", "--confirm-within", "1s"]);
     arguments.extend(["--faults", "put@2=drop-answer,put@3=refuse"]);
     let harness = Harness::new(&arguments);

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::broker_harness::{BrokerHarness, as_strs, tls_options};
-use crate::harness::{BINARY, FAST, LOCK, eventually};
+use crate::harness::{BINARY, LOCK, VERY_SHORT_TIMEOUTS, eventually};
 
 const FAST_LOCKS: [&str; 2] = ["--behaviour", "all:latency=10ms"];
 
@@ -40,7 +40,7 @@ async fn a_write_over_mutual_tls_is_confirmed() {
 async fn assert_unreachable(url: &str, options: &[String], expected: &str) {
     let folder = TempDir::new().expect("a folder");
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", url];
-    arguments.extend(FAST);
+    arguments.extend(VERY_SHORT_TIMEOUTS);
     arguments.extend(as_strs(options));
     let program = Program::start(BINARY, folder.path(), &arguments);
     let ready = program.request("GET", "/readyz").send().await;
@@ -88,7 +88,7 @@ async fn an_absent_broker_is_a_502_until_it_starts() {
     assert_unreachable(&url, &[], "Connection refused").await;
     let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
     let mut arguments = vec!["--shadow", "mqtt", "--mqtt-broker", &url];
-    arguments.extend(FAST);
+    arguments.extend(VERY_SHORT_TIMEOUTS);
     let program = Program::start(BINARY, folders[0].path(), &arguments);
     broker.restart();
     // The broker runs without a shadow service.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{FAST, Harness, LOCK, eventually};
+use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
 
 #[tokio::test]
 async fn a_write_to_an_offline_lock_is_confirmed_when_it_is_online() {
@@ -123,7 +123,7 @@ async fn a_report_after_expiry_is_recorded_as_late() {
 async fn a_report_before_the_commit_commits_and_settles_the_write() {
     // The server cannot read the shadow, so that only the lock's report proves that the update was applied.
     let mut arguments = vec!["--faults", "put@1=drop-answer,read@2-=lose"];
-    arguments.extend(FAST);
+    arguments.extend(VERY_SHORT_TIMEOUTS);
     let harness = Harness::new(&arguments);
     let answer = harness.write("k", Some(2)).await;
     assert_eq!(answer.status, 504, "{answer:?}");

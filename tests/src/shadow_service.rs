@@ -20,7 +20,7 @@ impl Shadows {
     /// Starts `command` (`shadow` or `sandbox`), and waits until the shadows are served.
     ///
     /// # Panics
-    /// It does not start.
+    /// The process does not start.
     pub fn start(binary: &str, command: &str, data: &Path, arguments: &[&str]) -> Self {
         let log = ProcessLog::new();
         let mut started = Command::new(binary);

@@ -10,8 +10,8 @@ use keywright_domain::model::{CredentialName, Identity, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, Secret};
 
 const PREFIX: &str = "kwk_";
-const RANDOM: usize = 40;
-const CHECKSUM: usize = 6;
+const RANDOM_CHARS: usize = 40;
+const CHECKSUM_CHARS: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing
@@ -26,10 +26,10 @@ impl ApiKey {
     pub fn generate() -> Self {
         // 248 is the largest multiple of 62 in a byte. With larger bytes, some characters would be more likely.
         let mut text = String::from(PREFIX);
-        while text.len() < PREFIX.len() + RANDOM {
-            let mut bytes = [0; RANDOM];
+        while text.len() < PREFIX.len() + RANDOM_CHARS {
+            let mut bytes = [0; RANDOM_CHARS];
             getrandom::fill(&mut bytes).expect("the system has a source of randomness");
-            let missing = PREFIX.len() + RANDOM - text.len();
+            let missing = PREFIX.len() + RANDOM_CHARS - text.len();
             let uniform = bytes.iter().filter(|byte| **byte < 248).take(missing);
             text.extend(uniform.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
         }
@@ -44,10 +44,10 @@ impl ApiKey {
     /// [`AuthError::Refused`]: one of them is wrong.
     pub fn parse(text: &str) -> Result<Self, AuthError> {
         let malformed = AuthError::Refused("API key: malformed");
-        if text.len() != PREFIX.len() + RANDOM + CHECKSUM || !text.is_ascii() {
+        if text.len() != PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS || !text.is_ascii() {
             return Err(malformed);
         }
-        let (key, sum) = text.split_at(PREFIX.len() + RANDOM);
+        let (key, sum) = text.split_at(PREFIX.len() + RANDOM_CHARS);
         let random = key.strip_prefix(PREFIX);
         if random.is_some_and(|k| k.bytes().all(|b| b.is_ascii_alphanumeric()))
             && sum == checksum(key)
@@ -63,7 +63,7 @@ impl ApiKey {
         self.0.expose()
     }
 
-    /// The record to store of the key.
+    /// The record of the key for the store.
     pub fn record(&self, identity: Identity, expires_at: Option<Timestamp>) -> ApiKeyRecord {
         let text = self.expose();
         ApiKeyRecord {
@@ -83,7 +83,7 @@ impl ApiKey {
 
 fn checksum(key: &str) -> String {
     let hash = digest(&SHA256, key.as_bytes());
-    let bytes = hash.as_ref().iter().take(CHECKSUM);
+    let bytes = hash.as_ref().iter().take(CHECKSUM_CHARS);
     bytes
         .map(|byte| char::from(ALPHABET[usize::from(byte % 62)]))
         .collect()

@@ -29,7 +29,7 @@ pub struct PublishedKeys {
     refreshes: Mutex<Refreshes>,
     /// Permits of requests that wait for the issuer because the key of their token is unknown.
     waiting: Semaphore,
-    /// Stores each new set.
+    /// Is called with each new key set.
     store: Box<dyn Fn(&Bytes) + Send + Sync>,
 }
 
@@ -37,12 +37,12 @@ pub struct PublishedKeys {
 struct Refreshes {
     last_request: Option<Instant>,
     last_answer: Option<Instant>,
-    /// The hash of the set that is in use.
+    /// The hash of the key set that is in use.
     current: Option<[u8; 32]>,
 }
 
 impl PublishedKeys {
-    /// Refreshes the keys of `verifier`, which may already have some, from `url`. `store` is called with each new set, so that a
+    /// Refreshes the keys of `verifier`, which may already have some, from `url`. `store` is called with each new key set, so that a
     /// later process can start with it while the issuer is down.
     pub fn new(
         url: JwksUrl,
@@ -58,10 +58,10 @@ impl PublishedKeys {
         }
     }
 
-    /// Requests the set from the issuer, and returns whether it has changed. Invalid keys in it are logged and skipped.
+    /// Fetches the key set from the issuer, and returns whether it has changed. Invalid keys in it are logged and skipped.
     ///
     /// # Errors
-    /// The issuer is unavailable, or the set has no valid key; the current keys are then kept.
+    /// The issuer is unavailable, or its key set has no valid key; the current keys are then kept.
     pub async fn refresh(&self) -> Result<bool, JwksUnavailable> {
         self.request(&mut *self.refreshes.lock().await).await
     }
@@ -82,7 +82,7 @@ impl PublishedKeys {
         Ok(true)
     }
 
-    /// Uses a set of keys that was published before.
+    /// Uses a key set that was published before.
     ///
     /// # Errors
     /// It is not a key set, or has no valid key.

@@ -94,7 +94,7 @@ impl DeviceReports for HttpReports {
         let delivery = self.deliveries.lock().await.recv().await;
         let (report, tx) = delivery.ok_or(ReportsClosed)?;
         let acknowledge: Acknowledge = Box::new(|| {
-            // It fails if the sender has disconnected.
+            // `send` fails only if the caller of `deliver` no longer waits.
             let _ = tx.send(());
         });
         Ok(ReportStreamItem::Report(report, acknowledge))

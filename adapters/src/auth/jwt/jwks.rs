@@ -16,7 +16,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The first byte of an uncompressed point (SEC 1, section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 
-/// Reads the keys of a set. Each must have `alg`, or be of a type that has only one algorithm.
+/// Reads the keys of a key set. Each must have `alg`, or be of a type that has only one algorithm.
 ///
 /// # Errors
 /// See [`InvalidKeys`]: one invalid key makes the set invalid.
@@ -42,7 +42,7 @@ pub struct PublishedJwks {
 /// skipped (RFC 7517, section 5). An RSA key without `alg` is for RS256, as in OpenID Connect.
 ///
 /// # Errors
-/// The text is not a set, or all of its keys are invalid.
+/// The text is not a key set, or all of its keys are invalid.
 pub fn read_published_jwks(text: &[u8]) -> Result<PublishedJwks, InvalidKeys> {
     let (mut keys, mut rejected) = (Vec::new(), Vec::new());
     // Finds keys that conflict with each other.

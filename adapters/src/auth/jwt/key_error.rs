@@ -61,7 +61,7 @@ pub enum InvalidKeys {
     #[error("there is no key to verify tokens with")]
     Empty,
     /// The text is not a JSON Web Key Set.
-    #[error("the file is not a JWKS: an object with a list `keys` is expected")]
+    #[error("the text is not a JWKS: an object with a list `keys` is expected")]
     NotAJwks,
     /// A key of the set is rejected.
     #[error("key {index} of the JWKS: {problem}")]

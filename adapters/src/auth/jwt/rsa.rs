@@ -10,10 +10,10 @@ use super::algorithm::Algorithm;
 use super::big_endian::{bit_length, is_odd, without_leading_zeros};
 use super::key_error::{InvalidKey, MAX_RSA_BITS, MIN_RSA_BITS};
 
-/// The maximum length of an exponent in bit_length, as the library has it.
+/// The maximum length of an exponent in bits that the library supports.
 const MAX_EXPONENT_BITS: usize = 33;
 
-/// Makes a key for an RSA `algorithm` of its big-endian modulus and exponent, with or without leading zero octets.
+/// Makes a key for an RSA `algorithm` from its big-endian modulus and exponent, with or without leading zero octets.
 pub(super) fn read(
     algorithm: Algorithm,
     modulus: &[u8],
