@@ -66,7 +66,7 @@ pub(crate) enum ShadowChoice {
     /// In AWS IoT, through the AWS SDK.
     #[cfg(feature = "aws")]
     Aws(Aws),
-    /// Behind an MQTT broker: that of AWS IoT Core, or any other with a shadow service.
+    /// On an MQTT broker: AWS IoT Core, or another one with a shadow service.
     #[cfg(feature = "mqtt")]
     Mqtt(Mqtt),
 }

@@ -26,7 +26,7 @@ enum ShadowKind {
     /// In AWS IoT, through its API. Credentials come from the standard chain of the AWS SDK.
     #[cfg(feature = "aws")]
     Aws,
-    /// Behind an MQTT broker, which is that of AWS IoT Core or has a `keywright shadow`.
+    /// On an MQTT broker: AWS IoT Core, or your own broker with `keywright shadow`.
     #[cfg(feature = "mqtt")]
     Mqtt,
 }
