@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
+use crate::harness::{Harness, LOCK, eventually};
 
 #[tokio::test]
 async fn a_write_to_an_offline_lock_is_confirmed_when_it_is_online() {
