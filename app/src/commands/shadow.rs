@@ -1,6 +1,7 @@
 //! `keywright shadow`: a shadow service for other programs, over REST and on a broker.
 
 use std::any::Any;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::output::print_line;
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::data_folder;
 use crate::bootstrap::shadow_access::open_shadows;
@@ -183,7 +183,8 @@ async fn serve_all(
         Some(start) => Some(start(&data, &service, broker)?),
         None => None,
     };
-    print_line!("{banner}\n  data    {}", data.display());
+    // A closed standard output does not end the service.
+    let _ = writeln!(std::io::stdout(), "{banner}\n  data    {}", data.display());
 
     let lost = async {
         match &mut mqtt_front {
