@@ -27,11 +27,11 @@
 #![warn(missing_docs)]
 
 mod batch;
-mod file_format;
 mod group_commit;
 mod open_error;
+mod store_file;
 
 pub use batch::drain_batch;
-pub use file_format::FileFormat;
 pub use group_commit::{CommitError, GroupCommit};
 pub use open_error::{FileError, OpenError};
+pub use store_file::FileFormat;
