@@ -265,7 +265,10 @@ impl ShadowService {
     pub async fn ended(&self) {
         #[cfg(feature = "durable")]
         if let Some(writer) = &self.writer {
-            return writer.ended().await;
+            let error = writer.ended().await;
+            // The process may end before the failed request has logged the reason.
+            error!(%error, "shadows cannot be stored");
+            return;
         }
         std::future::pending::<()>().await;
     }

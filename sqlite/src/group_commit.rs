@@ -1,5 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -49,6 +49,8 @@ struct FinishedJob {
 struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Why a commit failed, set before the queue is closed for it.
+    failure: Arc<OnceLock<String>>,
 }
 
 impl GroupCommit {
@@ -58,12 +60,15 @@ impl GroupCommit {
     /// The system cannot start a thread.
     pub fn start(name: &str, conn: Connection) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_CAPACITY);
+        let failure = Arc::new(OnceLock::new());
+        let set = failure.clone();
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run_jobs(conn, queue))?;
+            .spawn(move || run_jobs(conn, queue, &set))?;
         let writer = Writer {
             jobs: Some(jobs),
             thread: Some(thread),
+            failure,
         };
         Ok(Self {
             writer: Arc::new(writer),
@@ -87,11 +92,13 @@ impl GroupCommit {
         self.run_then(job, |_| ()).await
     }
 
-    /// Waits until the writer accepts no more jobs because a commit failed. The file then has to be opened again.
-    pub async fn ended(&self) {
+    /// Waits until the writer accepts no more jobs because a commit failed, and returns why. The file then has to be opened again.
+    pub async fn ended(&self) -> String {
         if let Some(jobs) = &self.writer.jobs {
             jobs.closed().await;
         }
+        let reason = self.writer.failure.get().cloned();
+        reason.unwrap_or_else(|| "the writer has ended".into())
     }
 
     /// As [`run`](Self::run); `then` receives the job's result on the writer thread, after the commit and before the caller does, in
@@ -157,9 +164,11 @@ impl Drop for Writer {
     }
 }
 
-fn run_jobs(mut conn: Connection, mut queue: mpsc::Receiver<Job>) {
+fn run_jobs(mut conn: Connection, mut queue: mpsc::Receiver<Job>, failure: &OnceLock<String>) {
     while let Some(batch) = drain_batch(&mut queue, MAX_BATCH) {
         if let Err(CommitError::Unknown(reason)) = commit_batch(&mut conn, batch) {
+            // Set first, so that the reason is there when the queue is closed.
+            let _ = failure.set(reason.clone());
             queue.close();
             let refused = CommitError::NotApplied(format!("an earlier commit failed: {reason}"));
             while let Some(job) = queue.blocking_recv() {

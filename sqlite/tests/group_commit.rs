@@ -53,7 +53,8 @@ async fn ends_after_a_failed_commit() {
     assert!(matches!(outcome, Err(CommitError::Unknown(_))));
     let next = count(&writer).await;
     assert!(matches!(next, Err(CommitError::NotApplied(_))));
-    writer.ended().await;
+    let reason = writer.ended().await;
+    assert!(!reason.is_empty());
 }
 
 #[tokio::test]

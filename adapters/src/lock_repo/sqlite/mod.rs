@@ -31,6 +31,7 @@ use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
 use other_processes::ProcessLock;
 use readers::Readers;
+use tracing::error;
 
 /// Stores locks, their events and their writes in a file. Clones share it. A save is durable before it is acknowledged (WAL,
 /// `synchronous=FULL`).
@@ -108,7 +109,10 @@ impl SqliteLockRepo {
             }
         };
         tokio::select! {
-            () = self.writer.ended() => {}
+            error = self.writer.ended() => {
+                // The process may end before the failed save has logged the reason.
+                error!(%error, "locks cannot be stored");
+            }
             () = corrupt => {}
         }
     }
