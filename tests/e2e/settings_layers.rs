@@ -229,6 +229,7 @@ fn invalid_settings_are_refused_with_their_source_and_allowed_values() {
             "reports-secret = \"f\"",
             ["--reports-secret", "--reports http"],
         ),
+        ("json = true", ["`json` is not a setting", "jwks"]),
         ("poll-every = \"1s\"", ["--poll-every", "--reports poll"]),
         (
             "reports = [\"poll\"]\npoll-every = \"0s\"",

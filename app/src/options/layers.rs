@@ -257,8 +257,11 @@ fn is_service_link(variable: &OsStr, value: &OsStr) -> bool {
 
 /// Checks that the setting exists and that the values are valid. `place`: where they are set.
 fn check(command: &Command, key: &str, values: &[String], place: &str) -> anyhow::Result<()> {
-    if find(command, key).is_none() {
-        let all: BTreeSet<&str> = known(command).filter_map(Arg::get_long).collect();
+    // Options that are hidden in the help say how a command prints, and `config` names the file: neither is a setting.
+    let is_setting = |arg: &&Arg| !arg.is_hide_set() && arg.get_long() != Some("config");
+    if find(command, key).is_none_or(Arg::is_hide_set) {
+        let settings = known(command).filter(is_setting);
+        let all: BTreeSet<&str> = settings.filter_map(Arg::get_long).collect();
         let all: Vec<&str> = all.into_iter().collect();
         bail!("{place} is not a setting; there are {}", all.join(", "));
     }
