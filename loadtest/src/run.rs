@@ -265,11 +265,11 @@ fn print_summary(run: &Summary) {
     let times = [
         ("accept", &run.accept),
         ("confirm", &run.confirm),
-        ("see it", &run.seen),
+        ("visible to the client", &run.seen),
     ];
     for (what, times) in times {
         println!(
-            "time to {what:<8} median {:>9}  p90 {:>9}  p99 {:>9}  p99.9 {:>9}  longest {:>9}",
+            "time to {what:<21} median {:>9}  p90 {:>9}  p99 {:>9}  p99.9 {:>9}  longest {:>9}",
             time(times.p50),
             time(times.p90),
             time(times.p99),

@@ -254,7 +254,7 @@ fn windows(faults: &[Fault]) -> Vec<(f64, f64)> {
 
 fn tables(page: &mut String, run: &Summary) {
     page.push_str(
-        "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm<th>see it</tr>",
+        "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm<th>visible to the client</tr>",
     );
     let rows: [(&str, Value); 5] = [
         ("median", |p| p.p50),
