@@ -1,50 +1,11 @@
 //! Malformed HTTP requests. Each gets an error of the common form, has no effect, and does not disturb other clients.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Harness, LOCK};
-
-/// Sends these bytes, and reads until the server closes the connection.
-pub(crate) async fn raw(harness: &Harness, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(harness.program.address)
-        .await
-        .expect("a connection");
-    // The server may close before all bytes are sent.
-    let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let reading = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(60), reading)
-        .await
-        .expect("the server closes the connection");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-/// Asserts that the answer is an error of the common form with a request id.
-fn assert_refused(what: &str, answer: &str, status: u16, message_part: &str) {
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("{what}: {answer}"));
-    assert!(
-        head.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{what}: {answer}"
-    );
-    assert!(
-        head.to_lowercase().contains("x-request-id: "),
-        "{what}: {answer}"
-    );
-    let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{what}: {answer}"));
-    assert_eq!(
-        (&body["success"], &body["code"]),
-        (&json!(false), &json!(status)),
-        "{what}"
-    );
-    let message = body["message"].as_str().expect("a message");
-    assert!(message.contains(message_part), "{what}: {message}");
-}
+use crate::raw_http::{BODY, REQUEST_LINE, assert_refused, chunked, raw};
 
 /// A complete write request with this request line, and with these headers instead of Host and Content-Length.
 fn request(harness: &Harness, line: &str, headers: &str, body: &str) -> Vec<u8> {
@@ -55,9 +16,6 @@ fn request(harness: &Harness, line: &str, headers: &str, body: &str) -> Vec<u8> 
     )
     .into_bytes()
 }
-
-const REQUEST_LINE: &str = "POST /locks/123/WriteKey HTTP/1.1";
-const BODY: &str = r#"{"keyUuid":"k"}"#;
 
 #[tokio::test]
 async fn rejects_a_missing_repeated_or_malformed_host() {
@@ -201,50 +159,6 @@ async fn rejects_an_ambiguous_body_framing() {
     .await;
     assert_refused(unknown, &answer, 501, "chunked");
     assert_eq!(harness.store().await.dump(), before);
-}
-
-fn chunked(body: &str) -> String {
-    format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
-}
-
-#[tokio::test]
-async fn rejects_an_ambiguous_framing_of_a_pipelined_request() {
-    let harness = Harness::silent();
-    // The second of two requests in one segment has both framings.
-    let token = &harness.program.token;
-    let first = format!("{REQUEST_LINE}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}");
-    let second = format!(
-        "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
-         Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        chunked(BODY)
-    );
-    let before = harness.store().await.dump();
-    let answers = raw(&harness, format!("{first}{second}").as_bytes()).await;
-    let (found, refused) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
-    assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
-    assert_refused("the second", refused, 400, "not with both");
-    assert_eq!(harness.store().await.dump(), before);
-}
-
-#[tokio::test]
-async fn a_body_is_never_read_as_a_header_of_the_next_request() {
-    let harness = Harness::silent();
-    let token = &harness.program.token;
-    let body = "{\nContent-Length: 1}";
-    // A proxy may send the requests of several clients on one connection.
-    let first = format!(
-        "{REQUEST_LINE}\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let second = format!(
-        "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
-         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
-        chunked(BODY)
-    );
-    let answers = raw(&harness, format!("{first}{second}").as_bytes()).await;
-    let (found, written) = answers.split_at(answers.rfind("HTTP/1.1 ").expect("an answer"));
-    assert!(found.starts_with("HTTP/1.1 401 "), "{answers}");
-    assert!(written.starts_with("HTTP/1.1 200 "), "{answers}");
 }
 
 #[tokio::test]
@@ -411,40 +325,6 @@ async fn answers_a_half_closed_client() {
 }
 
 #[tokio::test]
-async fn refuses_http_2_with_an_http_2_answer() {
-    let harness = Harness::silent();
-    let mut stream = TcpStream::connect(harness.program.address)
-        .await
-        .expect("a connection");
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    stream.write_all(preface).await.expect("sent");
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .await
-        .expect("the server closes the connection");
-    assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS");
-    assert_eq!(
-        (answer[12], &answer[22..26]),
-        (7, &b"\0\0\0\x0d"[..]),
-        "GOAWAY, HTTP_1_1_REQUIRED"
-    );
-    // The HTTP/2 client of Node.js understands the refusal.
-    let script = format!(
-        "const session = require('http2').connect('http://{}');
-         session.on('error', () => {{}});
-         session.on('goaway', (code, _, text) => {{ console.log(code, String(text)); process.exit(); }});
-         session.request({{':path': '/healthz'}}).on('error', () => {{}});",
-        harness.program.address
-    );
-    let node = std::process::Command::new("node")
-        .args(["-e", &script])
-        .output();
-    let printed = String::from_utf8(node.expect("Node.js runs").stdout).expect("text");
-    assert_eq!(printed, "13 HTTP/1.1 required\n");
-}
-
-#[tokio::test]
 async fn rejects_non_http_bytes() {
     let harness = Harness::silent();
     for bytes in [
@@ -536,143 +416,4 @@ async fn rejects_a_body_that_is_not_utf_8() {
         200,
         "others are served"
     );
-}
-
-/// Reads until the server closes the connection, for at most a minute.
-async fn read_until_closed(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let reading = stream.read_to_end(&mut answer);
-    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
-    read.expect("the server closes the connection")
-        .expect("an orderly close");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-#[tokio::test]
-async fn a_partial_head_after_a_pipelined_request_has_the_head_timeout() {
-    // The idle timeout is longer than the test waits.
-    let harness = Harness::new(&["--virtual-locks", "off", "--keep-alive", "10m"]);
-    let token = &harness.program.token;
-    let head = |framing: &str| {
-        format!(
-            "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\n{framing}\r\n\r\n"
-        )
-    };
-    let length = format!("Content-Length: {}", BODY.len());
-    let waiting = ["GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n"].map(|half| {
-        [
-            "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            format!("{}{BODY}", head(&length)),
-            format!("{}{}", head("Transfer-Encoding: chunked"), chunked(BODY)),
-        ]
-        .map(|whole| (whole, half))
-    });
-    let waiting = waiting.concat().into_iter().map(|(whole, half)| {
-        let address = harness.program.address;
-        tokio::spawn(async move {
-            let mut stream = TcpStream::connect(address).await.expect("a connection");
-            let sent = format!("{whole}{half}");
-            stream.write_all(sent.as_bytes()).await.expect("sent");
-            read_until_closed(&mut stream).await
-        })
-    });
-    for waiting in waiting.collect::<Vec<_>>() {
-        let answer = waiting.await.expect("no panic");
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
-    }
-}
-
-#[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
-    let harness = Harness::silent();
-    let token = &harness.program.token;
-    let head = |framing: &str| {
-        format!(
-            "{REQUEST_LINE}\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\n{framing}\r\n\r\n"
-        )
-    };
-    let length = format!("Content-Length: {}", BODY.len());
-    let last = "GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let all = [
-        "\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-        format!("{}{BODY}", head(&length)),
-        format!("{}{}", head("Transfer-Encoding: chunked"), chunked(BODY)),
-        "GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(),
-        last.to_owned(),
-    ]
-    .concat();
-    for piece in [all.len(), 700, 1] {
-        let mut stream = TcpStream::connect(harness.program.address)
-            .await
-            .expect("a connection");
-        stream.set_nodelay(true).expect("set");
-        for bytes in all.as_bytes().chunks(piece) {
-            stream.write_all(bytes).await.expect("sent");
-        }
-        let answers = read_until_closed(&mut stream).await;
-        let found: Vec<&str> = ["\"ok\"", "\"success\"", "\"ready\""]
-            .iter()
-            .flat_map(|body| answers.match_indices(body))
-            .map(|(_, body)| body)
-            .collect();
-        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 5, "{answers}");
-        assert_eq!(found.len(), 5, "{answers}");
-        assert!(answers.ends_with("{\"status\":\"ready\"}"), "{answers}");
-    }
-}
-
-#[tokio::test]
-async fn refuses_a_fragmented_http_2_preface_with_an_http_2_answer() {
-    let harness = Harness::silent();
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let mut refusals = Vec::new();
-    for first in [1, 2, 5, 13, 15] {
-        let mut stream = TcpStream::connect(harness.program.address)
-            .await
-            .expect("a connection");
-        stream.set_nodelay(true).expect("set");
-        stream.write_all(&preface[..first]).await.expect("sent");
-        // Three answers on other connections take longer than the server needs to read the first bytes.
-        for _ in 0..3 {
-            assert_eq!(harness.program.get("/healthz").send().await.status, 200);
-        }
-        stream.write_all(&preface[first..]).await.expect("sent");
-        let mut answer = Vec::new();
-        stream
-            .read_to_end(&mut answer)
-            .await
-            .expect("the server closes the connection");
-        assert_eq!(&answer[..9], b"\0\0\0\x04\0\0\0\0\0", "SETTINGS: {first}");
-        refusals.push(answer);
-    }
-    assert!(refusals.iter().all(|answer| *answer == refusals[0]));
-    // Methods that start like the preface are parsed as HTTP/1.1.
-    for method in ["POST", "PUT", "PROPFIND", "PRI", "P"] {
-        let mut stream = TcpStream::connect(harness.program.address)
-            .await
-            .expect("a connection");
-        stream.set_nodelay(true).expect("set");
-        let request = format!("{method} * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        for byte in request.as_bytes() {
-            stream.write_all(&[*byte]).await.expect("sent");
-        }
-        let answer = read_until_closed(&mut stream).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{method}: {answer}");
-    }
-    // A client that stops within the preface gets an answer in HTTP/1.1.
-    let answer = raw_and_shut_down(&harness, b"PRI * HT").await;
-    assert!(!answer.contains("HTTP/2"), "{answer}");
-}
-
-/// Sends these bytes, closes the sending side, and reads until the server closes the connection.
-async fn raw_and_shut_down(harness: &Harness, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(harness.program.address)
-        .await
-        .expect("a connection");
-    stream.write_all(bytes).await.expect("sent");
-    stream.shutdown().await.expect("shut down");
-    read_until_closed(&mut stream).await
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::{Harness, VERY_SHORT_TIMEOUTS, eventually};
-use crate::malformed_requests::raw;
+use crate::raw_http::raw;
 
 /// The samples in OpenMetrics format, by name and labels.
 async fn samples(harness: &Harness) -> BTreeMap<String, f64> {
