@@ -62,6 +62,8 @@ pub(super) enum ApiError {
     OtherCommand,
     /// The outcome of an earlier write of the lock has to be resolved first.
     AfterUndecided(UndecidedWrite),
+    /// The store or the verification of credentials failed. The message does not say that nothing was done: the
+    /// store may have applied a change that it did not confirm.
     Unavailable,
     /// The service does not accept work, for this reason.
     NotReady(&'static str),
@@ -199,7 +201,7 @@ impl ApiError {
             ),
             Self::Unavailable => fixed(
                 S::SERVICE_UNAVAILABLE,
-                "The service cannot do this at the moment; nothing was done, try again",
+                "The service cannot do this at the moment; try again, with the same Idempotency-Key if there was one",
             ),
             Self::NotReady(why) => fixed(S::SERVICE_UNAVAILABLE, why),
             Self::Undecided(_) => fixed(
