@@ -25,6 +25,8 @@ const MAX_INTENT_AGE: Duration = Duration::from_secs(13);
 async fn killed_replicas_lose_nothing() {
     let mut arguments = SHORT_TIMEOUTS.to_vec();
     arguments.extend(["--locks", "20"]);
+    // Half of the writes are slow, so that a killed replica leaves open intents.
+    arguments.extend(["--faults", "put~0.5=delay:400ms"]);
     let folder = TempDir::new().expect("a folder");
     let mut sandbox = arguments.clone();
     sandbox.extend(["--behaviour", "all:latency=0s"]);
