@@ -1,31 +1,73 @@
-//! Load balancers that keep idle connections, with the settings that docs/operating.md recommends. The idle
-//! timeouts are shorter: 3 s instead of 75 s in the server, 1 s instead of 60 s in the balancer.
+//! Load balancers that keep idle connections, with the settings that docs/operating.md recommends. Time is compressed
+//! sixtyfold: the idle timeouts are 1 s instead of 60 s in the balancer and 3 s instead of 75 s in the server, and one
+//! minute has as many reused and expired connections as an hour.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use keywright_tests::{ClientError, Connection, Proxy, Request, recipe, with_lines};
+use keywright_tests::{Answer, ClientError, Connection, Proxy, Request, recipe, with_lines};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::harness::{Harness, LOCK};
 use crate::replica_environment::nginx;
 
+/// One hour, compressed.
+const HOUR: Duration = Duration::from_secs(60);
+
+/// The idle timeout of the balancer, compressed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Concurrent clients, and the number of requests that each sends between two pauses.
-const CLIENTS: usize = 16;
-const BURST: usize = 6;
+const CLIENTS: usize = 8;
+const BURST: usize = 4;
 
-/// The balancer's idle timeout in milliseconds.
-const IDLE_TIMEOUT_MS: u64 = 1000;
+/// The pauses of a client in milliseconds, each up to 50 ms longer. Most are below the balancer's timeout; one is just
+/// above it, one between both timeouts, and one above the server's.
+const PAUSES_MS: [u64; 16] = [
+    100, 400, 800, 1050, 100, 400, 800, 100, 400, 1500, 800, 100, 400, 800, 100, 3100,
+];
 
-/// Pauses of each client in milliseconds, below the balancer's timeout.
-const SHORT_PAUSES_MS: [u64; 3] = [100, 400, 800];
+/// A client that reuses its connection unless it was idle for too long. It never retries.
+struct Client {
+    address: SocketAddr,
+    request: Request,
+    idle_timeout: Duration,
+    idle: Option<(Connection, Instant)>,
+}
 
-/// The last pause of a client is one of these: just above the balancer's timeout, between both timeouts, above the server's.
-const LONG_PAUSES_MS: [u64; 4] = [1050, 1500, 2500, 3100];
+impl Client {
+    async fn send(&mut self) -> Result<Answer, ClientError> {
+        let mut connection = match self.idle.take() {
+            Some((connection, since)) if since.elapsed() < self.idle_timeout => connection,
+            _ => Connection::open(self.address).await?,
+        };
+        let answer = connection.send(self.request.clone()).await?;
+        self.idle = Some((connection, Instant::now()));
+        Ok(answer)
+    }
 
-/// The number of requests of all clients together.
-const REQUESTS: usize = CLIENTS * BURST * (SHORT_PAUSES_MS.len() + 2);
+    /// Sends bursts of requests with pauses for an hour, the pauses from this one on. Returns the number of requests.
+    async fn run(mut self, first_pause: usize) -> usize {
+        let end = Instant::now() + HOUR;
+        let pauses = PAUSES_MS.iter().cycle().skip(first_pause);
+        let mut sent = 0;
+        for pause in pauses {
+            if Instant::now() >= end {
+                break;
+            }
+            for _ in 0..BURST {
+                let answer = self.send().await.expect("an answer");
+                assert_eq!(answer.status, 200, "request {sent}: {answer:?}");
+                sent += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(pause + fastrand::u64(0..50))).await;
+        }
+        sent
+    }
+}
 
 fn start() -> Harness {
     Harness::new(&["--virtual-locks", "off", "--keep-alive", "3s"])
@@ -39,132 +81,114 @@ fn request(harness: &Harness, address: SocketAddr) -> Request {
         .json(&body)
 }
 
-fn pauses(client: usize) -> Vec<Duration> {
-    let long = LONG_PAUSES_MS[client % LONG_PAUSES_MS.len()];
-    let jittered = |pause| Duration::from_millis(pause + fastrand::u64(0..50));
-    { SHORT_PAUSES_MS.into_iter().chain([long]) }
-        .map(jittered)
-        .collect()
-}
-
-/// The number of connections that the server has accepted, without the one that reads the metric.
+/// The number of connections that the server has accepted, with the one that reads the metric.
 async fn accepted(harness: &Harness) -> usize {
     let metrics = harness.program.get("/metrics").send().await.text;
     let name = "keywright_connections_total ";
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    let count: usize = line.and_then(|n| n.parse().ok()).expect("a number");
-    count - 1
+    line.and_then(|n| n.parse().ok()).expect("a number")
 }
 
-/// Runs clients that send bursts of requests with pauses, so that the balancer reuses some connections and finds others
-/// expired. Asserts that no request is lost and that few requests open a new connection to the server.
-async fn assert_reuse_without_lost_requests(harness: &Harness, balancer: SocketAddr) {
-    let before = accepted(harness).await + 1;
+/// Runs clients of this address for an hour. Asserts that no request is lost, that few requests open a new connection to
+/// the server, and that idle connections expire.
+async fn assert_reuse_without_lost_requests(
+    harness: &Harness,
+    address: SocketAddr,
+    client_idle_timeout: Duration,
+) {
+    let before = accepted(harness).await;
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|client| {
-            let request = request(harness, balancer);
-            tokio::spawn(async move {
-                // The client keeps its connection as well, because some balancers reuse connections only for such clients.
-                let mut connection = Connection::open(balancer).await.expect("a connection");
-                let mut statuses = Vec::new();
-                let mut pauses = pauses(client).into_iter();
-                loop {
-                    for _ in 0..BURST {
-                        let answer = connection.send(request.clone()).await.expect("an answer");
-                        statuses.push(answer.status);
-                    }
-                    let Some(pause) = pauses.next() else {
-                        return statuses;
-                    };
-                    tokio::time::sleep(pause).await;
-                }
-            })
+        .map(|number| {
+            let client = Client {
+                address,
+                request: request(harness, address),
+                idle_timeout: client_idle_timeout,
+                idle: None,
+            };
+            tokio::spawn(client.run(number * PAUSES_MS.len() / CLIENTS))
         })
         .collect();
     let mut sent = 0;
     for client in clients {
-        let statuses = client.await.expect("no panic");
-        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-        sent += statuses.len();
+        sent += client.await.expect("no request is lost");
     }
-    assert_eq!(sent, REQUESTS);
-    let opened = accepted(harness).await - before;
+    let opened = accepted(harness).await - before - 1;
     println!("{sent} requests over {opened} connections");
     assert!(
         opened * 4 <= sent,
         "{opened} connections for {sent} requests"
     );
+    assert!(opened > CLIENTS, "{opened} connections: none has expired");
 }
 
-#[tokio::test]
-async fn nginx_reuses_idle_connections_without_losing_a_request() {
-    let harness = start();
-    let nginx = nginx(&[harness.program.address], &format!("{IDLE_TIMEOUT_MS}ms"));
-    assert_reuse_without_lost_requests(&harness, nginx.address).await;
-    // Without requests, all idle connections of nginx expire.
-    let before = accepted(&harness).await + 1;
-    tokio::time::sleep(Duration::from_millis(2 * IDLE_TIMEOUT_MS)).await;
-    let answer = request(&harness, nginx.address).send().await;
+/// Asserts that the balancer keeps no connection that was idle for twice its timeout.
+async fn assert_all_idle_connections_expire(harness: &Harness, balancer: SocketAddr) {
+    let before = accepted(harness).await;
+    tokio::time::sleep(2 * IDLE_TIMEOUT).await;
+    let answer = request(harness, balancer).send().await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(accepted(&harness).await - before, 1);
+    assert_eq!(accepted(harness).await - before - 1, 1);
 }
 
 #[tokio::test]
-async fn haproxy_reuses_idle_connections_without_losing_a_request() {
+async fn an_hour_of_idle_and_reused_connections_behind_nginx_loses_no_request() {
+    let harness = start();
+    let nginx = nginx(&[harness.program.address], "1s");
+    assert_reuse_without_lost_requests(&harness, nginx.address, Duration::MAX).await;
+    assert_all_idle_connections_expire(&harness, nginx.address).await;
+}
+
+#[tokio::test]
+async fn an_hour_of_idle_and_reused_connections_behind_haproxy_loses_no_request() {
     let harness = start();
     let haproxy = haproxy(harness.program.address);
-    assert_reuse_without_lost_requests(&harness, haproxy.address).await;
+    assert_reuse_without_lost_requests(&harness, haproxy.address, Duration::MAX).await;
 }
 
-/// A simulated proxy that keeps one connection for each client, closes it after 1 s without a request, and never retries.
 #[tokio::test]
-async fn a_proxy_without_retries_reuses_idle_connections_without_losing_a_request() {
+async fn an_hour_of_idle_and_reused_connections_behind_envoy_loses_no_request() {
     let harness = start();
-    let before = accepted(&harness).await + 1;
-    let proxies: Vec<_> = (0..CLIENTS)
-        .map(|client| {
-            let address = harness.program.address;
-            let request = request(&harness, address);
-            tokio::spawn(async move {
-                let mut opened = 0;
-                let mut idle: Option<Connection> = None;
-                let mut pauses = pauses(client).into_iter();
-                loop {
-                    let mut connection = match idle.take() {
-                        Some(connection) => connection,
-                        None => {
-                            opened += 1;
-                            Connection::open(address).await?
-                        }
-                    };
-                    for _ in 0..BURST {
-                        let answer = connection.send(request.clone()).await?;
-                        assert_eq!(answer.status, 200, "{answer:?}");
-                    }
-                    let Some(pause) = pauses.next() else {
-                        return Ok::<usize, ClientError>(opened);
-                    };
-                    let since = Instant::now();
-                    tokio::time::sleep(pause).await;
-                    let is_kept = since.elapsed() < Duration::from_millis(IDLE_TIMEOUT_MS);
-                    idle = is_kept.then_some(connection);
-                }
-            })
-        })
-        .collect();
-    let mut opened = 0;
-    for proxy in proxies {
-        opened += proxy.await.expect("no panic").expect("no request is lost");
+    let envoy = envoy(harness.program.address);
+    assert_reuse_without_lost_requests(&harness, envoy.address, Duration::MAX).await;
+    assert_all_idle_connections_expire(&harness, envoy.address).await;
+}
+
+/// AWS ALB does not run here. A simulated proxy has its idle timeout and one connection for each client.
+#[tokio::test]
+async fn an_hour_of_idle_and_reused_connections_behind_a_proxy_without_retries_loses_no_request() {
+    let harness = start();
+    assert_reuse_without_lost_requests(&harness, harness.program.address, IDLE_TIMEOUT).await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_loses_a_server_answers_504_and_not_502() {
+    for balancer in [|server| nginx(&[server], "60s"), haproxy, envoy] {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let balancer = balancer(server.local_addr().expect("an address"));
+        let closing = tokio::spawn(answer_health_checks_only(server));
+        let request = Request::new(balancer.address, "POST", "/locks/1/WriteKey");
+        let answer = request.json(&json!({ "keyUuid": "k" })).send().await;
+        assert_eq!(answer.status, 504, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("x-request-id"), None);
+        let expected = json!({
+            "success": false, "error": "Gateway Timeout", "message": "The outcome is not known", "code": 504,
+        });
+        assert_eq!(answer.body, expected);
+        closing.abort();
     }
-    assert!(
-        opened >= 2 * CLIENTS,
-        "long pauses end connections: {opened}"
-    );
-    assert!(
-        opened * 4 <= REQUESTS,
-        "{opened} connections for {REQUESTS} requests"
-    );
-    assert_eq!(accepted(&harness).await - before, opened);
+}
+
+/// A server that closes the connection after each request, without an answer except to health checks.
+async fn answer_health_checks_only(server: TcpListener) {
+    while let Ok((mut connection, _)) = server.accept().await {
+        let mut request = vec![0; 4096];
+        let length = connection.read(&mut request).await.unwrap_or(0);
+        if request[..length].starts_with(b"GET /readyz ") {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = connection.write_all(answer).await;
+        }
+    }
 }
 
 /// Starts HAProxy as docs/operating.md recommends, with a shorter idle timeout.
@@ -174,7 +198,8 @@ fn haproxy(server: SocketAddr) -> Proxy {
         let error = folder.join("lost.http");
         std::fs::write(&error, &lost).expect("written");
         let purge = format!(
-            "  default-server check inter 2s fall 1 rise 1 pool-purge-delay {IDLE_TIMEOUT_MS}ms"
+            "  default-server check inter 2s fall 1 rise 1 pool-purge-delay {}ms",
+            IDLE_TIMEOUT.as_millis()
         );
         let recipe = with_lines(
             &recipe("### HAProxy"),
@@ -192,5 +217,44 @@ fn haproxy(server: SocketAddr) -> Proxy {
             ],
         );
         format!("{recipe}\nfrontend clients\n  bind {address}\n  default_backend keywright\n")
+    })
+}
+
+/// Starts Envoy as docs/operating.md recommends, with a shorter idle timeout.
+fn envoy(server: SocketAddr) -> Proxy {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../.venv/bin/envoy");
+    let arguments = ["--log-level", "error", "--use-dynamic-base-id", "-c"];
+    Proxy::start(program, &arguments, |address, _| {
+        let socket_address = |address: SocketAddr| {
+            format!(
+                "{{socket_address: {{address: {}, port_value: {}}}}}",
+                address.ip(),
+                address.port()
+            )
+        };
+        with_lines(
+            &recipe("### Envoy"),
+            &[
+                (
+                    "- address: {",
+                    &format!("  - address: {}", socket_address(address)),
+                ),
+                (
+                    "- endpoint: {address: {socket_address: {address: 10.0.0.1",
+                    &format!(
+                        "        - endpoint: {{address: {}}}",
+                        socket_address(server)
+                    ),
+                ),
+                (
+                    "- endpoint: {address: {socket_address: {address: 10.0.0.2",
+                    "",
+                ),
+                (
+                    "common_http_protocol_options: {idle_timeout: 60s}",
+                    "        common_http_protocol_options: {idle_timeout: 1s}",
+                ),
+            ],
+        )
     })
 }

@@ -17,7 +17,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts `program` on a free port. `settings(address, folder)` returns the text of the settings file. Its path is passed as
+    /// Starts `program`, a name or a path, on a free port. `settings(address, folder)` returns the text of the settings file. Its path is passed as
     /// the last argument.
     ///
     /// # Panics
@@ -33,7 +33,8 @@ impl Proxy {
             let address = listener.local_addr().expect("an address");
             drop(listener);
             let folder = TempDir::new().expect("a folder");
-            let path = folder.path().join("proxy.conf");
+            // Envoy takes the format of its settings from the file's extension; other proxies ignore it.
+            let path = folder.path().join("proxy.yaml");
             std::fs::write(&path, settings(address, folder.path())).expect("written");
             let mut proxy = Self {
                 address,
