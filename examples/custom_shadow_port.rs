@@ -1,7 +1,8 @@
 //! A `ShadowPort` of one's own: device shadows as JSON files in a folder, one file per thing.
 //!
-//! The adapter translates and decides nothing. The cases of the testkit at the end certify it. `cargo run --package keywright-examples
-//! --example custom_shadow_port` writes an entry and prints the file.
+//! The file format, the merge and the version check are here; the decisions of the write protocol are in the domain. The cases of
+//! the testkit at the end check the contract of the port. `cargo run --package keywright-examples --example custom_shadow_port`
+//! writes an entry and prints the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -55,7 +56,7 @@ impl FileShadows {
         expected: Option<ShadowVersion>,
     ) -> Result<ShadowVersion, ShadowError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing has been written yet, so the update certainly has no effect.
+        // The file of the shadow has not been replaced yet, so the update certainly has no effect.
         let not_applied = |error: io::Error| ShadowError::NotApplied {
             reason: FailureReason::Unavailable,
             detail: error.to_string(),
@@ -178,7 +179,7 @@ mod tests {
     shadow_port_cases!(fixture);
 
     #[test]
-    fn prints_the_shadow_of_a_door() {
+    fn the_example_runs() {
         main().expect("the example runs");
     }
 }

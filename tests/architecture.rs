@@ -11,6 +11,7 @@ use serde_json::Value;
 /// The packages of the workspace that each package may depend on. A package that is missing here is an error.
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keywright-domain", &[]),
+    ("keywright-client", &[]),
     ("keywright-mqtt", &[]),
     ("keywright-sqlite", &[]),
     ("keywright-shadow", &["keywright-mqtt", "keywright-sqlite"]),
@@ -32,18 +33,20 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
         "keywright",
         &[
             "keywright-adapters",
+            "keywright-client",
             "keywright-domain",
             "keywright-mqtt",
             "keywright-sandbox",
             "keywright-shadow",
         ],
     ),
-    ("keywright-loadtest", &[]),
+    ("keywright-loadtest", &["keywright-client"]),
     ("keywright-examples", &[]),
     (
         "keywright-benches",
         &[
             "keywright-adapters",
+            "keywright-client",
             "keywright-domain",
             "keywright-loadtest",
             "keywright-mqtt",
@@ -56,6 +59,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
         &[
             "keywright",
             "keywright-adapters",
+            "keywright-client",
             "keywright-domain",
             "keywright-loadtest",
             "keywright-mqtt",

@@ -14,8 +14,8 @@ use tokio::sync::broadcast;
 
 const LIMIT: Duration = Duration::from_secs(1);
 
-fn faults(plan: &str) -> Faults {
-    Faults::new(plan.parse().expect("a plan"))
+fn faults(plan: &str) -> FaultInjector {
+    FaultInjector::new(plan.parse().expect("a plan"))
 }
 
 fn token(n: u32) -> ClientToken {

@@ -1,6 +1,6 @@
-//! Admission of requests under load, in two steps: a permit among all requests in progress, before credentials are checked or
-//! the store is asked; then a permit in the quota of the organization and the user. Health checks and metrics are always
-//! admitted.
+//! Limits on requests. A request first needs one of the permits for all requests in progress, before its credentials are checked
+//! and the store is read; then a permit from the quota of its organization and its user. Failed credentials of an address and
+//! waits of half-closed clients are limited, too. Health checks and metrics are not limited.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,27 +12,29 @@ use keywright_domain::model::{Identity, Principal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 /// This many requests may wait for a permit even if none has become free recently.
-const MIN_WAITING: usize = 16;
+const MIN_WAITING_LIMIT: usize = 16;
 
 /// The number of seconds in which a full count of failures decays to zero.
 const FAILURE_WINDOW: f64 = 5.0;
 
-/// Maximum number of client addresses with a count of failures. Beyond it, addresses whose count has decayed to zero are removed.
+/// Maximum number of client addresses with a count of failures. When it is reached, addresses whose count has decayed to zero are
+/// removed; if none has, further addresses get no count, and their failures are answered 429.
 const MAX_SOURCES: usize = 4096;
 
-/// Maximum number of half-closed clients whose requests wait for their locks.
+/// Maximum number of half-closed clients that wait for their lock's result (`Prefer: wait`).
 const MAX_HALF_CLOSED_WAITS: u64 = 64;
 
-pub(crate) struct Admission {
+/// The limits of this module and what counts for them now.
+pub(crate) struct RequestAdmission {
     permits: Arc<Semaphore>,
     max_in_flight: usize,
     waiting: AtomicUsize,
-    drain_estimator: Arc<Mutex<DrainEstimator>>,
-    start_timeout: Duration,
-    quota: usize,
+    freed_permits: Arc<Mutex<FreedPermitCounter>>,
+    permit_timeout: Duration,
+    max_in_flight_each: usize,
     in_flight_by_identity: InFlightByIdentity,
     max_failures: f64,
     failures: Mutex<HashMap<IpAddr, Failures>>,
@@ -43,25 +45,25 @@ pub(crate) struct Admission {
 /// The number of requests in progress of each organization and user.
 type InFlightByIdentity = Arc<Mutex<HashMap<String, usize>>>;
 
-/// A leaky bucket: each failure adds one, and time drains it.
+/// A leaky bucket: each failure adds one, and time lowers it.
 struct Failures {
     level: f64,
     at: Instant,
 }
 
-/// A permit among all requests in progress, released on drop.
+/// One of the permits for all requests in progress, released on drop.
 pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
-    drain_estimator: Arc<Mutex<DrainEstimator>>,
+    freed_permits: Arc<Mutex<FreedPermitCounter>>,
 }
 
-/// Estimates how many permits become free within the time that a request may wait for one. That many requests may wait.
-struct DrainEstimator {
+/// Counts the permits that become free within the time that a request may wait for one. That many requests may wait.
+struct FreedPermitCounter {
     span: Duration,
     since: Instant,
     /// Permits that have become free in the current span.
     freed: usize,
-    /// Permits that became free in the span before. `None`: that is too long ago.
+    /// Permits that became free in the span before. `None`: nothing was measured in it.
     freed_before: Option<usize>,
 }
 
@@ -71,23 +73,25 @@ pub(crate) struct QuotaPermit {
     in_flight: InFlightByIdentity,
 }
 
-impl Admission {
-    pub(crate) fn new(bounds: &Bounds) -> Self {
+impl RequestAdmission {
+    pub(crate) fn new(client_limits: &ClientLimits) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(bounds.in_flight)),
-            max_in_flight: bounds.in_flight,
+            permits: Arc::new(Semaphore::new(client_limits.max_in_flight)),
+            max_in_flight: client_limits.max_in_flight,
             waiting: AtomicUsize::new(0),
-            drain_estimator: Arc::new(Mutex::new(DrainEstimator::new(bounds.start_time))),
-            start_timeout: bounds.start_time,
-            quota: bounds.share,
+            freed_permits: Arc::new(Mutex::new(FreedPermitCounter::new(
+                client_limits.permit_timeout,
+            ))),
+            permit_timeout: client_limits.permit_timeout,
+            max_in_flight_each: client_limits.max_in_flight_each,
             in_flight_by_identity: InFlightByIdentity::default(),
-            max_failures: f64::from(bounds.failures),
+            max_failures: f64::from(client_limits.max_failures),
             failures: Mutex::default(),
             half_closed_waits: watch::Sender::default(),
         }
     }
 
-    /// Waits for a permit. `None`: none becomes free within [`Bounds::start_time`], or more requests already wait than can
+    /// Waits for a permit. `None`: none becomes free within [`ClientLimits::permit_timeout`], or more requests already wait than can
     /// start in that time.
     pub(crate) async fn permit(&self) -> Option<Permit> {
         let permit = match self.permits.clone().try_acquire_owned() {
@@ -96,7 +100,7 @@ impl Admission {
         };
         Some(Permit {
             _permit: permit,
-            drain_estimator: self.drain_estimator.clone(),
+            freed_permits: self.freed_permits.clone(),
         })
     }
 
@@ -107,23 +111,28 @@ impl Admission {
     }
 
     fn max_waiting(&self) -> usize {
-        lock(&self.drain_estimator).max_waiting(self.max_in_flight)
+        lock_mutex(&self.freed_permits).max_waiting(self.max_in_flight)
     }
 
     async fn wait(&self) -> Option<OwnedSemaphorePermit> {
         let _waiting = WaitingGuard::new(&self.waiting, self.max_waiting())?;
         let permit = self.permits.clone().acquire_owned();
-        let waited = tokio::time::timeout(self.start_timeout, permit).await;
+        let waited = tokio::time::timeout(self.permit_timeout, permit).await;
         waited.ok()?.ok()
     }
 
-    /// `None`: an organization or user of these credentials has its quota of requests in progress.
+    /// Takes a permit from the quota of each identity of `principal`. `None`: one of them already has as many requests in
+    /// progress as its quota allows.
     pub(crate) fn quota_permit(&self, principal: &Principal) -> Option<QuotaPermit> {
         let mut identities: Vec<String> = principal.identities().map(Identity::to_string).collect();
         // A token and an API key of the same organization count once.
         identities.dedup();
-        let mut in_flight = lock(&self.in_flight_by_identity);
-        let is_exhausted = |name: &String| in_flight.get(name).is_some_and(|n| *n >= self.quota);
+        let mut in_flight = lock_mutex(&self.in_flight_by_identity);
+        let is_exhausted = |name: &String| {
+            in_flight
+                .get(name)
+                .is_some_and(|n| *n >= self.max_in_flight_each)
+        };
         if identities.iter().any(is_exhausted) {
             return None;
         }
@@ -136,9 +145,9 @@ impl Admission {
         })
     }
 
-    /// Registers that a client whose request waits for a lock has closed its sending side. Completes when
-    /// [`MAX_HALF_CLOSED_WAITS`] others have registered since, so that the wait ends: such a client may be gone, and has no
-    /// quota permit.
+    /// Registers a half-closed client that waits for its lock's result. Completes when [`MAX_HALF_CLOSED_WAITS`] more have
+    /// registered; the caller then ends the wait. The number is limited because such a client may be gone and no longer counts
+    /// for a quota.
     pub(crate) async fn end_of_half_closed_wait(&self) {
         let mut begun = self.half_closed_waits.subscribe();
         let mut own = 0;
@@ -147,14 +156,15 @@ impl Admission {
             own = *begun;
         });
         let last = own.saturating_add(MAX_HALF_CLOSED_WAITS);
-        // The sender lives as long as this borrow of it.
+        // Cannot fail: `self` owns the sender.
         let _ = begun.wait_for(|begun| *begun >= last).await;
     }
 
-    /// Counts a request with credentials that are not valid. Returns whether this address has sent too many recently, so that
-    /// the response is 429 instead of 401. Valid credentials from the address are still accepted.
+    /// Counts a request with credentials that are not valid. Returns whether the response is 429 instead of 401:
+    /// this address has sent too many recently, or is new while [`MAX_SOURCES`] others have a count. Valid credentials from the
+    /// address are still accepted.
     pub(crate) fn record_failed_credentials(&self, source: IpAddr) -> bool {
-        let (mut sources, now) = (lock(&self.failures), Instant::now());
+        let (mut sources, now) = (lock_mutex(&self.failures), Instant::now());
         if sources.len() >= MAX_SOURCES {
             sources.retain(|_, failures| self.level(failures, now) > 0.0);
         }
@@ -175,14 +185,14 @@ impl Admission {
     }
 
     fn level(&self, failures: &Failures, now: Instant) -> f64 {
-        let drained = (now - failures.at).as_secs_f64() * self.max_failures / FAILURE_WINDOW;
-        (failures.level - drained).max(0.0)
+        let decayed = (now - failures.at).as_secs_f64() * self.max_failures / FAILURE_WINDOW;
+        (failures.level - decayed).max(0.0)
     }
 }
 
 impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        let mut in_flight = lock(&self.in_flight);
+        let mut in_flight = lock_mutex(&self.in_flight);
         for name in &self.identities {
             if let Some(n) = in_flight.get_mut(name) {
                 *n -= 1;
@@ -212,7 +222,7 @@ impl Drop for WaitingGuard<'_> {
     }
 }
 
-impl DrainEstimator {
+impl FreedPermitCounter {
     fn new(span: Duration) -> Self {
         Self {
             span,
@@ -237,22 +247,22 @@ impl DrainEstimator {
         self.freed += 1;
     }
 
-    /// How many requests may wait. `default`: the estimate for the span before if nothing was measured.
+    /// How many requests may wait. `default` replaces the count of the span before if there is none.
     fn max_waiting(&mut self, default: usize) -> usize {
         self.roll();
         let before = self.freed_before.unwrap_or(default);
-        before.max(self.freed).max(MIN_WAITING)
+        before.max(self.freed).max(MIN_WAITING_LIMIT)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.drain_estimator).record_freed();
+        lock_mutex(&self.freed_permits).record_freed();
     }
 }
 
 /// Locks a mutex, also after a panic of another holder: each update of these counts is complete when a panic can occur.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_mutex<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -264,12 +274,12 @@ mod tests {
 
     use super::*;
 
-    fn admission() -> Admission {
-        Admission::new(&Bounds {
-            in_flight: 3,
-            share: 2,
-            failures: 50,
-            ..Bounds::default()
+    fn admission() -> RequestAdmission {
+        RequestAdmission::new(&ClientLimits {
+            max_in_flight: 3,
+            max_in_flight_each: 2,
+            max_failures: 50,
+            ..ClientLimits::default()
         })
     }
 
@@ -286,7 +296,7 @@ mod tests {
         }
         let start = Instant::now();
         assert!(admission.permit().await.is_none());
-        assert_eq!(start.elapsed(), Bounds::default().start_time);
+        assert_eq!(start.elapsed(), ClientLimits::default().permit_timeout);
         permits.pop();
         assert!(admission.permit().await.is_some());
     }
@@ -301,7 +311,7 @@ mod tests {
         assert!(!admission.is_overloaded(), "one more may wait");
         let start = Instant::now();
         let mut requests = tokio::task::JoinSet::new();
-        for _ in 0..MIN_WAITING + 5 {
+        for _ in 0..MIN_WAITING_LIMIT + 5 {
             let admission = admission.clone();
             requests.spawn(async move { (admission.permit().await.is_some(), start.elapsed()) });
         }
@@ -345,7 +355,7 @@ mod tests {
         ];
         assert!(of_acme.iter().all(Option::is_some), "each counts once");
         drop((held, of_acme, bob));
-        assert!(lock(&admission.in_flight_by_identity).is_empty());
+        assert!(lock_mutex(&admission.in_flight_by_identity).is_empty());
     }
 
     #[tokio::test]
@@ -392,7 +402,7 @@ mod tests {
         for n in 0..10_000_u32 {
             admission.record_failed_credentials(IpAddr::from(n.to_be_bytes()));
         }
-        assert!(lock(&admission.failures).len() <= MAX_SOURCES);
+        assert!(lock_mutex(&admission.failures).len() <= MAX_SOURCES);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!admission.record_failed_credentials(IpAddr::from([1, 2, 3, 4])));
     }

@@ -10,10 +10,10 @@ use keywright_domain::ports::{AuthPort, Clock, IdGenerator, Timer};
 use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::admission::Admission;
+use crate::admission::RequestAdmission;
+use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::metrics::Metrics;
-use crate::posted_reports::Ingest;
-use crate::settings::{Bounds, CorsOrigins};
+use crate::settings::{ClientLimits, CorsOrigins};
 
 pub(crate) struct App {
     pub(crate) writes: Arc<KeyWrites>,
@@ -25,17 +25,17 @@ pub(crate) struct App {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) ids: Arc<dyn IdGenerator>,
-    pub(crate) bounds: Bounds,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) cors: CorsOrigins,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) admission: Admission,
+    pub(crate) admission: RequestAdmission,
     pub(crate) work: Work,
     /// Whether each connection that the shadows need is up.
     pub(crate) connected: Vec<watch::Receiver<bool>>,
     /// Whether the store has answered its last probe.
     pub(crate) store_answers: watch::Receiver<bool>,
     /// Set if reports over HTTP are accepted.
-    pub(crate) ingest: Option<Ingest>,
+    pub(crate) device_reports: Option<DeviceReportEndpoint>,
 }
 
 impl App {
@@ -47,7 +47,11 @@ impl App {
     }
 
     /// The outcome of `work` before the deadline. `None`: the deadline has passed, and the work is dropped.
-    pub(crate) async fn by<T>(&self, deadline: Tick, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn finish_before<T>(
+        &self,
+        deadline: Tick,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         // The timer starts only if the work has to wait.
         let over = async { self.timer.sleep_until(deadline).await };
         tokio::select! {

@@ -1,7 +1,7 @@
 //! One client connection below the HTTP parser: its timeouts, framing that the parser does not report, and its close.
 //!
 //! hyper has one timer for a request head, which also runs while a connection is idle. Here an idle connection is kept for
-//! [`Bounds::keep_alive`], while the first byte and each head have [`Bounds::header_time`]. To tell the two apart, the parser
+//! [`ClientLimits::keep_alive`], while the first byte and each head have [`ClientLimits::head_timeout`]. To tell the two apart, the parser
 //! gets the bytes of one part of a request at a time, and bytes beyond it are held back. So a connection on which half of the
 //! next head has arrived does not count as idle.
 
@@ -26,19 +26,19 @@ use tokio::time::{Instant, Sleep};
 use tokio_io_timeout::TimeoutStream;
 use tracing::info;
 
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 /// How many bytes of an unread request body are discarded before the connection is closed, and for how long. Closing a socket
 /// with unread bytes resets it, and the client may lose the response.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// The byte stream of a client, with the timeouts of [`Bounds`].
+/// The byte stream of a client, with the timeouts of [`ClientLimits`].
 pub(crate) struct ClientStream {
     /// Has a timeout for clients that do not read their responses.
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     state: Arc<ConnectionState>,
-    header_time: Duration,
+    head_timeout: Duration,
     keep_alive: Duration,
     head_began: Instant,
     has_served: bool,
@@ -57,15 +57,19 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>, bounds: &Bounds) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        client_limits: &ClientLimits,
+    ) -> Self {
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(bounds.write_time));
+        stream.set_write_timeout(Some(client_limits.send_timeout));
         Self {
             head_began: state.accepted,
             stream: Box::pin(stream),
             state,
-            header_time: bounds.header_time,
-            keep_alive: bounds.keep_alive,
+            head_timeout: client_limits.head_timeout,
+            keep_alive: client_limits.keep_alive,
             has_served: false,
             is_write_blocked: false,
             has_ended: false,
@@ -87,7 +91,7 @@ impl ClientStream {
                 let timeout = self.idle_timeout();
                 self.state.idle_since().map(|since| since + timeout)
             }
-            Phase::Head => Some(self.head_began + self.header_time),
+            Phase::Head => Some(self.head_began + self.head_timeout),
             // Bodies and responses have timeouts of their own.
             Phase::Request | Phase::Answered | Phase::Closing | Phase::Closed => None,
         }
@@ -96,7 +100,7 @@ impl ClientStream {
     const fn idle_timeout(&self) -> Duration {
         match self.has_served {
             true => self.keep_alive,
-            false => self.header_time,
+            false => self.head_timeout,
         }
     }
 
@@ -350,7 +354,7 @@ mod tests {
 
     /// An idle connection and its client.
     async fn idle_connection(
-        bounds: &Bounds,
+        client_limits: &ClientLimits,
     ) -> (ClientStream, Arc<ConnectionState>, std::net::TcpStream) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
@@ -358,7 +362,7 @@ mod tests {
         let client = std::net::TcpStream::connect(address).expect("a connection");
         let (socket, _) = listener.accept().await.expect("accepted");
         let state = Arc::new(ConnectionState::new());
-        let mut stream = ClientStream::new(socket, state.clone(), bounds);
+        let mut stream = ClientStream::new(socket, state.clone(), client_limits);
         let mut byte = [0; 1];
         let read = poll_fn(|cx| {
             let mut buffer = ReadBuf::new(&mut byte);
@@ -370,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_evicted_connection_serves_a_request_that_the_runtime_has_not_noticed() {
-        let (mut stream, state, mut client) = idle_connection(&Bounds::default()).await;
+        let (mut stream, state, mut client) = idle_connection(&ClientLimits::default()).await;
         // The runtime has only this thread and has not noticed these bytes yet.
         io::Write::write_all(&mut client, b"GET").expect("sent");
         state.evict();
@@ -383,11 +387,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_arrives_just_before_the_idle_timeout_is_served() {
-        let bounds = Bounds {
-            header_time: Duration::from_millis(10),
-            ..Bounds::default()
+        let client_limits = ClientLimits {
+            head_timeout: Duration::from_millis(10),
+            ..ClientLimits::default()
         };
-        let (mut stream, state, mut client) = idle_connection(&bounds).await;
+        let (mut stream, state, mut client) = idle_connection(&client_limits).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         // The timeout has passed, and the runtime has not noticed these bytes before the stream is polled.
         io::Write::write_all(&mut client, b"GET").expect("sent");
@@ -399,7 +403,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_evicted_connection_without_a_request_is_closed() {
-        let (mut stream, state, _client) = idle_connection(&Bounds::default()).await;
+        let (mut stream, state, _client) = idle_connection(&ClientLimits::default()).await;
         let reading = tokio::spawn(async move { stream.read_u8().await.map_err(|e| e.kind()) });
         tokio::task::yield_now().await;
         // The task now waits for bytes. The eviction wakes it.

@@ -6,12 +6,12 @@ mod bootstrap;
 mod command_line;
 mod commands;
 mod connection;
+mod device_report_endpoint;
 mod error;
 mod http;
-mod logging;
+mod log_output;
 mod metrics;
 mod options;
-mod posted_reports;
 mod server;
 mod settings;
 mod signals;
@@ -38,7 +38,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     let Err(error) = command_line::run(wiring) else {
         return ExitCode::SUCCESS;
     };
-    logging::print_fatal(options::log::log_format(), &format!("{error:#}"));
+    log_output::print_fatal(options::log::log_format(), &format!("{error:#}"));
     match error.is::<UnusableSettings>() {
         true => ExitCode::from(INVALID_SETTINGS),
         false => ExitCode::FAILURE,

@@ -78,21 +78,21 @@ pub(crate) async fn run(
 }
 
 async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulShutdown) {
-    let bounds = app.bounds;
+    let client_limits = app.client_limits;
     let mut parser = http1::Builder::new();
     parser
         .timer(TokioTimer::new())
         // `ClientStream` has timeouts of its own, which distinguish an idle connection from a slow head.
         .header_read_timeout(None)
-        .max_buf_size(bounds.headers)
+        .max_buf_size(client_limits.max_head)
         .half_close(true)
         .keep_alive(true);
     let parser_errors = Arc::new(ParserErrorContext {
         ids: app.ids.clone(),
-        max_head: bounds.headers,
+        max_head: client_limits.max_head,
         metrics: Some(app.metrics.clone()),
     });
-    let mut connections = Connections::new(bounds.connections);
+    let mut connections = Connections::new(client_limits.max_connections);
     loop {
         let Some((stream, peer)) = accept(listener).await else {
             continue;
@@ -102,7 +102,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         };
         app.metrics.connected();
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), &bounds);
+        let stream = ClientStream::new(stream, state.clone(), &client_limits);
         let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {

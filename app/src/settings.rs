@@ -27,9 +27,9 @@ pub(crate) struct Settings {
     pub(crate) store: StoreChoice,
     pub(crate) log: LogFormat,
     pub(crate) log_level: tracing::Level,
-    /// Time limits and bounds of the write protocol.
+    /// Time limits and other limits of the write protocol.
     pub(crate) protocol: keywright_domain::Settings,
-    pub(crate) bounds: Bounds,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) cors: CorsOrigins,
     /// How long requests are still accepted after SIGTERM, while `/readyz` answers 503.
     pub(crate) drain_delay: Duration,
@@ -230,55 +230,55 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Limits on clients.
+/// Limits on connections and requests of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct ClientLimits {
     /// Bytes of a request's body.
-    pub(crate) body: usize,
+    pub(crate) max_body: usize,
     /// Bytes of a request's line and headers.
-    pub(crate) headers: usize,
+    pub(crate) max_head: usize,
     /// How long the first byte of a connection may take, and a request head from its first byte to its end.
-    pub(crate) header_time: Duration,
+    pub(crate) head_timeout: Duration,
     /// How long a connection without a request in progress is kept.
     pub(crate) keep_alive: Duration,
     /// How long a request's body may take.
-    pub(crate) body_time: Duration,
+    pub(crate) body_timeout: Duration,
     /// How long a client may take to read what it is sent.
-    pub(crate) write_time: Duration,
+    pub(crate) send_timeout: Duration,
     /// Connections at once. A further connection replaces the one that has been idle longest; if none is idle, it waits.
-    pub(crate) connections: usize,
+    pub(crate) max_connections: usize,
     /// Requests about locks in progress at once.
-    pub(crate) in_flight: usize,
+    pub(crate) max_in_flight: usize,
     /// How many of those may belong to one organization or user.
-    pub(crate) share: usize,
+    pub(crate) max_in_flight_each: usize,
     /// How many refused credentials from one address are answered 401 in a burst. Further ones are answered 429.
-    pub(crate) failures: u32,
-    /// How long a request waits for a permit out of `in_flight`.
-    pub(crate) start_time: Duration,
+    pub(crate) max_failures: u32,
+    /// How long a request waits for a permit out of `max_in_flight`.
+    pub(crate) permit_timeout: Duration,
 }
 
-impl Bounds {
-    /// The default of `share`: half of all requests in progress.
-    pub(crate) const fn default_share(in_flight: usize) -> usize {
+impl ClientLimits {
+    /// The default of `max_in_flight_each`: half of all requests in progress.
+    pub(crate) const fn default_max_in_flight_each(in_flight: usize) -> usize {
         in_flight.div_ceil(2)
     }
 }
 
-impl Default for Bounds {
+impl Default for ClientLimits {
     fn default() -> Self {
         let in_flight = 512;
         Self {
-            body: 4 * 1024,
-            headers: 16 * 1024,
-            header_time: Duration::from_secs(5),
+            max_body: 4 * 1024,
+            max_head: 16 * 1024,
+            head_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(75),
-            body_time: Duration::from_secs(5),
-            write_time: Duration::from_secs(10),
-            connections: 4096,
-            in_flight,
-            share: Self::default_share(in_flight),
-            failures: 200,
-            start_time: Duration::from_millis(100),
+            body_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_in_flight: in_flight,
+            max_in_flight_each: Self::default_max_in_flight_each(in_flight),
+            max_failures: 200,
+            permit_timeout: Duration::from_millis(100),
         }
     }
 }
@@ -328,7 +328,7 @@ pub(crate) struct SandboxSettings {
     /// Demo locks in addition to the first two.
     pub(crate) more_locks: u64,
     pub(crate) behaviours: Behaviours,
-    /// Faults that are injected between the service and its store and shadows.
+    /// FaultInjector that are injected between the service and its store and shadows.
     pub(crate) faults: FaultPlan,
 }
 

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
 use crate::http::{ParserErrorContext, ParserErrorStream};
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 256;
@@ -28,13 +28,13 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
 /// Answers `/healthz` with 200 and every other path with 503, one request for each connection. It never ends.
 pub(crate) async fn answer_health_checks(
     listener: &TcpListener,
-    bounds: &Bounds,
+    client_limits: &ClientLimits,
     ids: Arc<dyn IdGenerator>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let parser_errors = Arc::new(ParserErrorContext {
         ids: ids.clone(),
-        max_head: bounds.headers,
+        max_head: client_limits.max_head,
         metrics: None,
     });
     // The semaphore is never closed.
@@ -44,7 +44,7 @@ pub(crate) async fn answer_health_checks(
             continue;
         };
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), bounds);
+        let stream = ClientStream::new(stream, state.clone(), client_limits);
         let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
         let ids = ids.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
@@ -58,7 +58,7 @@ pub(crate) async fn answer_health_checks(
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
-            .max_buf_size(bounds.headers)
+            .max_buf_size(client_limits.max_head)
             .half_close(true)
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), answer);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use goose::GooseError;
 use thiserror::Error;
 
-use crate::http_client::ClientError;
+use keywright_client::ClientError;
 
 /// Why a process was not started.
 #[derive(Debug, Error)]

@@ -9,8 +9,8 @@ use hyper::Request;
 use hyper::header::LOCATION;
 use tokio::time::Instant;
 
-use crate::http_client::Client;
 use crate::persona_session::{Answer, ApiRequest, Caller, Credential};
+use keywright_client::Client;
 
 /// A client with one connection, and more connections for concurrent requests.
 pub struct HyperCaller {

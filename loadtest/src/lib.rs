@@ -8,7 +8,6 @@ pub mod closed_loop;
 pub mod error;
 pub mod fleet;
 mod format;
-pub mod http_client;
 pub mod hyper_caller;
 pub mod load_writes;
 pub mod local_service;

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::arrivals::arrivals;
-use crate::http_client::{Client, ClientError};
 use crate::population::FIRST_LOCK;
 use crate::statistics::AnswerCounts;
+use keywright_client::{Client, ClientError};
 
 /// A request that is sent later than this counts as late.
 const LATE: Duration = Duration::from_millis(10);

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rumqttc::{Publish, QoS};
 
-use crate::outbound::{NotQueued, OutboundQueue};
-use crate::{MAX_PACKET_OVERHEAD, MAX_PAYLOAD_BYTES};
+use crate::outbound::{NotQueued, OutboundSender};
+use crate::{MAX_PAYLOAD_BYTES, MAX_TOPIC_BYTES};
 
 /// A message was certainly not sent; the text says why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub struct NotSent(pub String);
 #[derive(Clone)]
 pub struct Connection {
     number: u64,
-    outbound: OutboundQueue,
+    outbound: OutboundSender,
 }
 
 /// Whether a session has a connection.
@@ -27,11 +27,11 @@ pub(crate) enum ConnectionState {
 }
 
 impl Connection {
-    pub(crate) const fn new(number: u64, outbound: OutboundQueue) -> Self {
+    pub(crate) const fn new(number: u64, outbound: OutboundSender) -> Self {
         Self { number, outbound }
     }
 
-    pub(crate) const fn outbound(&self) -> &OutboundQueue {
+    pub(crate) const fn outbound(&self) -> &OutboundSender {
         &self.outbound
     }
 
@@ -43,8 +43,8 @@ impl Connection {
     /// Publishes a message if the queue has room.
     ///
     /// # Errors
-    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], the connection has ended, or its queue is full. Without an error the message
-    /// may have been sent.
+    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], the topic is too long, the connection has ended, or its queue is full.
+    /// Without an error the message may have been sent.
     pub fn try_publish(&self, topic: &str, qos: QoS, payload: Vec<u8>) -> Result<(), NotSent> {
         check_size(topic, payload.len())?;
         let queued = self.outbound.try_publish(Publish::new(topic, qos, payload));
@@ -54,7 +54,7 @@ impl Connection {
     /// Publishes a message as soon as the queue has room.
     ///
     /// # Errors
-    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], or the connection has ended.
+    /// The payload is larger than [`MAX_PAYLOAD_BYTES`], the topic is too long, or the connection has ended.
     pub async fn publish(&self, topic: &str, qos: QoS, payload: Bytes) -> Result<(), NotSent> {
         check_size(topic, payload.len())?;
         let mut publish = Publish::new(topic, qos, Vec::new());
@@ -71,10 +71,16 @@ impl From<NotQueued> for NotSent {
 
 /// Rejects a packet that is too large: the codec's error would end the connection.
 fn check_size(topic: &str, payload: usize) -> Result<(), NotSent> {
-    if payload <= MAX_PAYLOAD_BYTES && topic.len() < MAX_PACKET_OVERHEAD / 2 {
-        return Ok(());
+    if payload > MAX_PAYLOAD_BYTES {
+        return Err(NotSent(format!(
+            "the payload has {payload} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
+        )));
     }
-    Err(NotSent(format!(
-        "a message of {payload} bytes is too large for MQTT"
-    )))
+    if topic.len() > MAX_TOPIC_BYTES {
+        return Err(NotSent(format!(
+            "the topic has {} bytes; at most {MAX_TOPIC_BYTES} are allowed",
+            topic.len()
+        )));
+    }
+    Ok(())
 }

@@ -62,3 +62,6 @@ pub const MAX_PAYLOAD_BYTES: usize = 128 * 1024;
 
 /// How many bytes a packet may have besides its payload: its topic and header.
 const MAX_PACKET_OVERHEAD: usize = 1024;
+
+/// The size limit of a topic, in bytes. The topics of AWS IoT have at most 256.
+const MAX_TOPIC_BYTES: usize = 512;

@@ -1,16 +1,16 @@
 use rumqttc::{Publish, QoS};
 
-use crate::outbound::OutboundQueue;
+use crate::outbound::OutboundSender;
 
 /// A received message.
 pub struct Message {
     publish: Publish,
-    outbound: OutboundQueue,
+    outbound: OutboundSender,
 }
 
 impl Message {
     /// `outbound` is the queue of the connection on which the message arrived.
-    pub(crate) const fn new(publish: Publish, outbound: OutboundQueue) -> Self {
+    pub(crate) const fn new(publish: Publish, outbound: OutboundSender) -> Self {
         Self { publish, outbound }
     }
 

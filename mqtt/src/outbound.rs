@@ -6,7 +6,7 @@ use rumqttc::{PubAck, Publish, Request};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Publishes that may be queued.
+/// The maximum number of queued PUBLISH packets.
 const MAX_QUEUED: usize = 256;
 
 enum Queued {
@@ -16,15 +16,15 @@ enum Queued {
     Acknowledge(u16),
 }
 
-/// The sending end. Publishes and acknowledgements keep their order.
+/// The sending end. Messages and acknowledgements are sent in the order in which they were queued.
 #[derive(Clone)]
-pub(crate) struct OutboundQueue {
+pub(crate) struct OutboundSender {
     queue: UnboundedSender<Queued>,
     room: Arc<Semaphore>,
 }
 
 /// The receiving end, held by the connection. After it is dropped, the queue accepts nothing.
-pub(crate) struct Outbound {
+pub(crate) struct OutboundReceiver {
     queue: UnboundedReceiver<Queued>,
     room: Arc<Semaphore>,
 }
@@ -38,22 +38,21 @@ pub(crate) enum NotQueued {
     ConnectionEnded,
 }
 
-/// Makes a queue.
-pub(crate) fn outbound() -> (OutboundQueue, Outbound) {
+pub(crate) fn outbound_queue() -> (OutboundSender, OutboundReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(MAX_QUEUED));
-    let sender = OutboundQueue {
+    let sender = OutboundSender {
         queue: sender,
         room: room.clone(),
     };
-    let receiver = Outbound {
+    let receiver = OutboundReceiver {
         queue: receiver,
         room,
     };
     (sender, receiver)
 }
 
-impl OutboundQueue {
+impl OutboundSender {
     /// Queues a publish, if there is room.
     pub(crate) fn try_publish(&self, publish: Publish) -> Result<(), NotQueued> {
         let permit = self.room.clone().try_acquire_owned().map_err(|e| match e {
@@ -82,7 +81,7 @@ impl OutboundQueue {
     }
 }
 
-impl Outbound {
+impl OutboundReceiver {
     /// Waits for the next request. Cancel-safe: no request is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Request> {
         self.queue.recv().await.map(request)
@@ -98,13 +97,14 @@ impl Outbound {
     }
 }
 
-impl Drop for Outbound {
+impl Drop for OutboundReceiver {
     fn drop(&mut self) {
         self.room.close();
     }
 }
 
-/// Releases the permit of a publish: from here on the limits of the connection apply to it.
+/// Turns a queued item into a request for rumqttc. A message leaves the queue here, and counts for the connection's limit of
+/// unacknowledged messages from now on.
 fn request(queued: Queued) -> Request {
     match queued {
         Queued::Publish(publish, permit) => {

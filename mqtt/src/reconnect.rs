@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState};
 use crate::connection_error::ConnectionError;
 use crate::message::{Handler, Message};
-use crate::outbound::{Outbound, outbound};
+use crate::outbound::{OutboundReceiver, outbound_queue};
 use crate::packets::{KEEP_ALIVE, PacketStream, Transfer};
 use crate::session_options::SessionOptions;
 
@@ -121,7 +121,7 @@ impl<H: Handler> Runner<H> {
             Ok(Err(error)) => return self.with_advice(&error),
             Err(_) => return ConnectionError::ConnectTimeout.into(),
         };
-        let (queue, requests) = outbound();
+        let (queue, requests) = outbound_queue();
         let connection = Connection::new(number, queue);
         let subscribed = self.subscribe(&connection, &mut stream);
         match tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await {
@@ -199,7 +199,7 @@ impl<H: Handler> Runner<H> {
         &mut self,
         connection: &Connection,
         mut stream: PacketStream,
-        mut requests: Outbound,
+        mut requests: OutboundReceiver,
     ) -> ConnectionError {
         let now = Instant::now();
         let (mut last_received, mut last_sent, mut last_ping) = (now, now, now);
@@ -252,7 +252,7 @@ impl<H: Handler> Runner<H> {
 fn send_all(
     stream: &mut PacketStream,
     first: Request,
-    requests: &mut Outbound,
+    requests: &mut OutboundReceiver,
 ) -> Result<(), ConnectionError> {
     stream.send(first)?;
     while stream.has_room()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::device_contract::LockMemory;
+use crate::lock_memory::LockMemory;
 use crate::lock_memory_file::{MemoryFile, MemoryFileError};
 use crate::shadow_link::Link;
 

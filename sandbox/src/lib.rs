@@ -23,6 +23,7 @@ mod behaviour;
 mod context;
 mod demo;
 mod device_contract;
+mod lock_memory;
 mod lock_memory_file;
 mod locks;
 mod shadow_link;
@@ -30,7 +31,8 @@ mod virtual_lock;
 
 pub use behaviour::{Behaviour, Card, InvalidBehaviour, Offline, ScriptedChange};
 pub use demo::{Demo, DemoLock};
-pub use device_contract::{Entry, LockMemory, Outcome, Task, parse_entries};
+pub use device_contract::{Entry, Outcome, parse_entries};
+pub use lock_memory::{LockMemory, Task};
 pub use lock_memory_file::{MemoryFileError, read_memories, read_memory};
 pub use locks::VirtualLocks;
 pub use shadow_link::Shadows;

@@ -6,7 +6,7 @@ use std::path::Path;
 use keywright_sqlite::{CommitError, FileFormat, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction, params};
 
-use crate::device_contract::LockMemory;
+use crate::lock_memory::LockMemory;
 
 const FORMAT: FileFormat = FileFormat {
     description: "the memory of virtual locks",

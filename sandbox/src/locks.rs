@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::behaviour::Behaviour;
 use crate::context::Context;
-use crate::device_contract::LockMemory;
+use crate::lock_memory::LockMemory;
 use crate::lock_memory_file::MemoryFile;
 use crate::shadow_link::{Deltas, Shadows, Signal};
 use crate::virtual_lock::VirtualLock;

@@ -7,7 +7,8 @@ use tracing::{info, warn};
 
 use crate::behaviour::{Behaviour, Card, Offline};
 use crate::context::Context;
-use crate::device_contract::{self, Entry, Outcome, Task};
+use crate::device_contract::{self, Entry, Outcome};
+use crate::lock_memory::Task;
 use crate::lock_memory_file::MemoryFileError;
 use crate::shadow_link::LinkError;
 

@@ -1,4 +1,5 @@
-//! Tests that recovery and maintenance still work after the wall clock is set forward or back.
+//! Tests that intents are recovered, that leases and ages stay correct after a wall clock is set forward or back, and that a step
+//! back is detected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -61,8 +62,8 @@ async fn status(program: &Program, path: &str) -> Value {
     answer.body
 }
 
-/// The lease of [`SHORT_TIMEOUTS`] is 8 s; the rest of the time that [`eventually`] waits is reserve for a busy machine. A server
-/// that waited for the wall clock would need an hour.
+/// Asserts that the undecided write is aborted and that the lock then accepts a write. The lease of [`SHORT_TIMEOUTS`] is 8 s, and
+/// [`eventually`] waits a minute; a server that measured the lease by a wall clock that was set back would need an hour.
 async fn assert_aborted_and_lock_usable(program: &Program, path: &str) {
     let state = eventually("the intent is resolved", || async {
         let state = status(program, path).await["state"].clone();
@@ -85,14 +86,14 @@ struct ServerWithOpenIntent<'a> {
     folder: TempDir,
     clock: FakeClock,
     /// The clock of the database, if there is one.
-    database: Option<&'a FakeClock>,
+    database_clock: Option<&'a FakeClock>,
     program: Program,
     /// The path of the status of the undecided write.
     path: String,
 }
 
 impl<'a> ServerWithOpenIntent<'a> {
-    async fn start(offset: i64, store: &[&str], database: Option<&'a FakeClock>) -> Self {
+    async fn start(offset: i64, store: &[&str], database_clock: Option<&'a FakeClock>) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = FakeClock::ahead_by(offset);
         let arguments = [store, &["--faults", LOSE_FIRST_WRITE]].concat();
@@ -101,7 +102,7 @@ impl<'a> ServerWithOpenIntent<'a> {
         Self {
             folder,
             clock,
-            database,
+            database_clock,
             program,
             path,
         }
@@ -109,8 +110,8 @@ impl<'a> ServerWithOpenIntent<'a> {
 
     fn set_clocks(&self, offset: i64) {
         self.clock.set(offset);
-        if let Some(database) = self.database {
-            database.set(offset);
+        if let Some(database_clock) = self.database_clock {
+            database_clock.set(offset);
         }
     }
 }
@@ -120,9 +121,9 @@ async fn kill_set_clocks_and_restart(
     offset_before: i64,
     offset_after: i64,
     store: &[&str],
-    database: Option<&FakeClock>,
+    database_clock: Option<&FakeClock>,
 ) {
-    let mut server = ServerWithOpenIntent::start(offset_before, store, database).await;
+    let mut server = ServerWithOpenIntent::start(offset_before, store, database_clock).await;
     server.program.kill_only();
     server.set_clocks(offset_after);
     let program = start_with_short_timeouts(&server.folder, &server.clock, store);
@@ -134,9 +135,9 @@ async fn set_clocks_while_running(
     offset_before: i64,
     offset_after: i64,
     store: &[&str],
-    database: Option<&FakeClock>,
+    database_clock: Option<&FakeClock>,
 ) {
-    let server = ServerWithOpenIntent::start(offset_before, store, database).await;
+    let server = ServerWithOpenIntent::start(offset_before, store, database_clock).await;
     server.set_clocks(offset_after);
     let program = &server.program;
     assert_aborted_and_lock_usable(program, &server.path).await;

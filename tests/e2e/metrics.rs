@@ -214,7 +214,7 @@ async fn no_answer_creates_a_time_series() {
     assert!(value_of(&after, "keywright_connections_total") > 500.0);
 }
 
-/// The Python library prometheus_client parses the OpenMetrics output and finds the same families and samples.
+/// The Python library prometheus_client parses the OpenMetrics output and finds as many families and samples as it contains.
 #[tokio::test]
 async fn prometheus_client_parses_the_openmetrics_format() {
     let harness = Harness::new(&[]);
@@ -231,14 +231,14 @@ async fn prometheus_client_parses_the_openmetrics_format() {
     assert!(output.status.success(), "{errors}");
     let printed = String::from_utf8_lossy(&output.stdout);
     let (families, found) = printed.trim().split_once(' ').expect("two numbers");
-    let helped = answer.text.matches("# HELP ").count();
-    assert_eq!(families.parse(), Ok(helped), "{printed}");
+    let family_count = answer.text.matches("# HELP ").count();
+    assert_eq!(families.parse(), Ok(family_count), "{printed}");
     assert_eq!(
         found.parse(),
         Ok(samples(&harness).await.len()),
         "{printed}"
     );
-    // The parser detects an error.
+    // Without `# EOF`, the parser fails.
     let mut python = Command::new(root.join("../.venv/bin/python"));
     python.arg(root.join("check_openmetrics.py"));
     let unfinished = answer.text.trim_end_matches("# EOF\n");

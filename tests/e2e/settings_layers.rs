@@ -273,8 +273,13 @@ fn invalid_settings_are_refused_with_their_source_and_allowed_values() {
         assert_eq!(code, Some(2), "{variable}: {error}");
         assert!(error.contains(part), "{variable}: {error}");
     }
-    // Kubernetes sets these variables for services named keywright and keywright-shadow.
-    let links = [
+}
+
+/// Kubernetes sets these variables for services named keywright and keywright-shadow.
+#[test]
+fn variables_of_kubernetes_services_are_ignored() {
+    let folder = folder("");
+    let service_links = [
         ("KEYWRIGHT_SERVICE_HOST", "10.0.0.1"),
         ("KEYWRIGHT_SERVICE_PORT", "80"),
         ("KEYWRIGHT_SERVICE_PORT_HTTP", "80"),
@@ -287,7 +292,7 @@ fn invalid_settings_are_refused_with_their_source_and_allowed_values() {
         ("KEYWRIGHT_SHADOW_PORT", "tcp://10.0.0.2:8080"),
         ("KEYWRIGHT_SHADOW_PORT_8080_TCP_ADDR", "10.0.0.2"),
     ];
-    let (code, _, error) = run(folder.path(), &links, &["check-config"]);
+    let (code, _, error) = run(folder.path(), &service_links, &["check-config"]);
     assert_eq!(code, Some(0), "{error}");
     for (variable, value) in [
         ("KEYWRIGHT_PORT", "8787"),
@@ -298,7 +303,12 @@ fn invalid_settings_are_refused_with_their_source_and_allowed_values() {
         assert_eq!(code, Some(2), "{variable}: {error}");
         assert!(error.contains(variable), "{error}");
     }
-    // The variables of sandbox.env are for clients and ignored by the server.
+}
+
+/// The variables of sandbox.env are for clients.
+#[test]
+fn client_variables_of_sandbox_env_are_ignored() {
+    let folder = folder("");
     let (code, ..) = run(
         folder.path(),
         &[("KEYWRIGHT_TOKEN", "x"), ("KEYWRIGHT_URL", "y")],
@@ -355,7 +365,7 @@ fn the_page_of_settings_is_up_to_date() {
 }
 
 #[test]
-fn help_names_every_setting_and_command() {
+fn help_names_commands_and_settings() {
     let folder = folder("");
     let (code, printed, _) = run(folder.path(), &[], &["--help"]);
     assert_eq!(code, Some(0));

@@ -1,11 +1,10 @@
-//! HTTP requests with JSON bodies for tests, over the client of the load test.
+//! HTTP requests with JSON bodies for tests.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use keywright_loadtest::http_client;
-pub use keywright_loadtest::http_client::ClientError;
+pub use keywright_client::ClientError;
 use serde_json::Value;
 
 /// An answer to a request.
@@ -39,8 +38,8 @@ impl Answer {
     }
 }
 
-impl From<http_client::Answer> for Answer {
-    fn from(answer: http_client::Answer) -> Self {
+impl From<keywright_client::Answer> for Answer {
+    fn from(answer: keywright_client::Answer) -> Self {
         let (head, body) = answer.into_parts();
         let headers = head.headers.iter().map(|(name, value)| {
             let value = value.to_str().unwrap_or_default();
@@ -134,7 +133,7 @@ impl Request {
 }
 
 /// A connection for several requests.
-pub struct Connection(http_client::Connection);
+pub struct Connection(keywright_client::Connection);
 
 impl Connection {
     /// Opens a connection.
@@ -142,7 +141,7 @@ impl Connection {
     /// # Errors
     /// The server does not accept it.
     pub async fn open(address: SocketAddr) -> Result<Self, ClientError> {
-        http_client::Connection::open(address).await.map(Self)
+        keywright_client::Connection::open(address).await.map(Self)
     }
 
     /// Sends a request and reads the answer.

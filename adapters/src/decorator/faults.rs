@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What is done to one call.
+/// What is done to one call. Reads and loads change nothing, so for them `DropAnswer`, `Withhold` and `Late` only fail. A save
+/// cannot be withheld; it is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The call passes.
@@ -20,7 +21,7 @@ pub enum Fault {
     DropAnswer,
     /// The request is lost, and the caller receives no answer.
     LoseRequest,
-    /// The request is held back until it is released, and the caller receives no answer.
+    /// The update is held back until `FaultyShadow::release`, and the caller receives no answer. It has no text form.
     Withhold,
     /// The request is made after this delay, and the caller receives no answer.
     Late(Duration),
@@ -31,7 +32,7 @@ pub enum Fault {
 pub enum Operation {
     /// An update of a shadow that puts an entry.
     Put,
-    /// Any update of a shadow. One that puts an entry follows the rules for [`Operation::Put`] first.
+    /// Any update of a shadow. One that puts an entry also counts as [`Operation::Put`], whose rules take precedence.
     Update,
     /// A read of a shadow.
     Read,
@@ -69,8 +70,8 @@ pub struct FaultPlan {
 
 /// The text of a [`FaultPlan`] has an invalid rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{rule}` is not a fault: {problem}")]
-pub struct InvalidFault {
+#[error("`{rule}` is not a valid rule of a fault plan: {problem}")]
+pub struct InvalidFaultRule {
     /// The rule as it was written.
     pub rule: String,
     /// What is wrong with it.
@@ -104,7 +105,7 @@ pub enum FaultProblem {
     /// The duration cannot be parsed.
     #[error("write times as in 200ms or 5s")]
     Duration,
-    /// The fault is unknown, or lacks or has a duration.
+    /// The fault is unknown, lacks its duration, or has one that it does not take.
     #[error("faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose and late:2s")]
     Fault,
 }
@@ -128,7 +129,8 @@ impl FaultPlan {
         self
     }
 
-    /// Adds a fault of each call of `operation` with a probability from 0 to 1. The same `seed` selects the same calls.
+    /// Adds a fault of each call of `operation` with a probability from 0 to 1. `seed` replaces the seed of the
+    /// whole plan; the same seed selects the same calls.
     #[must_use]
     pub fn at_random(mut self, operation: Operation, chance: f64, fault: Fault, seed: u64) -> Self {
         self.seed = seed;
@@ -142,12 +144,12 @@ impl FaultPlan {
 }
 
 impl FromStr for FaultPlan {
-    type Err = InvalidFault;
+    type Err = InvalidFaultRule;
 
-    fn from_str(text: &str) -> Result<Self, InvalidFault> {
+    fn from_str(text: &str) -> Result<Self, InvalidFaultRule> {
         let mut plan = Self::default();
         for rule in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
-            plan.add(rule).map_err(|problem| InvalidFault {
+            plan.add(rule).map_err(|problem| InvalidFaultRule {
                 rule: rule.to_owned(),
                 problem,
             })?;
@@ -228,9 +230,9 @@ fn parse_fault(text: &str) -> Result<Fault, FaultProblem> {
     })
 }
 
-/// A plan that decorators follow. Clones share it.
+/// Chooses the fault of each call by a plan. Clones share the plan and the counts of calls.
 #[derive(Clone)]
-pub struct Faults(Arc<Mutex<ActivePlan>>);
+pub struct FaultInjector(Arc<Mutex<ActivePlan>>);
 
 struct ActivePlan {
     plan: FaultPlan,
@@ -238,7 +240,7 @@ struct ActivePlan {
     random: fastrand::Rng,
 }
 
-impl Faults {
+impl FaultInjector {
     /// Follows a plan from its start.
     pub fn new(plan: FaultPlan) -> Self {
         Self(Arc::new(Mutex::new(ActivePlan::new(plan))))
@@ -249,7 +251,7 @@ impl Faults {
         *self.active() = ActivePlan::new(plan);
     }
 
-    /// The fault of a call that is each of these operations.
+    /// The fault of the next call, which counts as each of these operations.
     pub(super) fn next(&self, operations: &[Operation]) -> Fault {
         let mut active = self.active();
         let mut chosen = None;
@@ -265,7 +267,7 @@ impl Faults {
     }
 }
 
-impl Default for Faults {
+impl Default for FaultInjector {
     fn default() -> Self {
         Self::new(FaultPlan::default())
     }
@@ -298,7 +300,7 @@ mod tests {
     use super::*;
 
     fn chosen_faults(plan: &str, calls: usize) -> Vec<Fault> {
-        let faults = Faults::new(plan.parse().expect("a plan"));
+        let faults = FaultInjector::new(plan.parse().expect("a plan"));
         (0..calls)
             .map(|_| faults.next(&[Operation::Put, Operation::Update]))
             .collect()

@@ -7,18 +7,18 @@ use async_trait::async_trait;
 use keywright_domain::model::{LockId, LockSnapshot, Save, WorkerId, Write};
 use keywright_domain::ports::{LockRepo, RepoError};
 
-use super::faults::{Fault, Faults, Operation};
+use super::faults::{Fault, FaultInjector, Operation};
 
 /// A store whose loads and saves have the faults of a plan. Claims pass.
 #[derive(Clone)]
 pub struct FaultyLockRepo {
     inner: Arc<dyn LockRepo>,
-    faults: Faults,
+    faults: FaultInjector,
 }
 
 impl FaultyLockRepo {
     /// Injects these faults.
-    pub fn new(inner: Arc<dyn LockRepo>, faults: Faults) -> Self {
+    pub fn new(inner: Arc<dyn LockRepo>, faults: FaultInjector) -> Self {
         Self { inner, faults }
     }
 }

@@ -8,24 +8,24 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::{ShadowError, ShadowPort};
 
-use super::faults::{Fault, FaultPlan, Faults, Operation};
+use super::faults::{Fault, FaultInjector, FaultPlan, Operation};
 
 /// A shadow whose calls have the faults of a plan. Clones share the plan and the withheld updates.
 #[derive(Clone)]
 pub struct FaultyShadow {
     inner: Arc<dyn ShadowPort>,
-    faults: Faults,
+    faults: FaultInjector,
     withheld: Arc<Mutex<Vec<(ThingName, ShadowChange)>>>,
 }
 
 impl FaultyShadow {
     /// Passes all calls until a plan is set.
     pub fn new(inner: Arc<dyn ShadowPort>) -> Self {
-        Self::with(inner, Faults::default())
+        Self::with(inner, FaultInjector::default())
     }
 
     /// Injects these faults.
-    pub fn with(inner: Arc<dyn ShadowPort>, faults: Faults) -> Self {
+    pub fn with(inner: Arc<dyn ShadowPort>, faults: FaultInjector) -> Self {
         Self {
             inner,
             faults,

@@ -85,12 +85,14 @@ impl Serialize for HeldKeyJson<'_> {
 
 pub(super) fn read_held_key(
     data: &Object,
-    key: &'static str,
-    index: &'static str,
+    key_member: &'static str,
+    index_member: &'static str,
 ) -> Result<HeldKey, InvalidJson> {
     Ok(HeldKey {
-        key: required_text(data, key)?.parse()?,
-        index: optional_u64(data, index)?.map(KeyIndex::new).transpose()?,
+        key: required_text(data, key_member)?.parse()?,
+        index: optional_u64(data, index_member)?
+            .map(KeyIndex::new)
+            .transpose()?,
         user: optional_text(data, "userId")?.map(str::parse).transpose()?,
     })
 }

@@ -1,11 +1,11 @@
 //! Stores of locks: in memory, in a SQLite file, and in a PostgreSQL database.
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod leases;
 #[cfg(any(feature = "memory", feature = "postgres", feature = "sqlite"))]
 mod lock_row;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod observed_leases;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

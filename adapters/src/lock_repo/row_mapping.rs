@@ -11,8 +11,8 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::RepoError;
 
-use super::leases::OpenIntent;
 use super::lock_row::LockRow;
+use super::observed_leases::OpenIntent;
 use crate::json;
 
 /// A row of a driver. The error: the column has a value of another type.
@@ -26,13 +26,13 @@ pub(super) trait Row {
 pub(super) struct WrongType;
 
 /// Reads the columns of a row.
-struct Columns<'a, R> {
+struct ColumnReader<'a, R> {
     row: &'a R,
     table: &'static str,
     key: String,
 }
 
-impl<R: Row> Columns<'_, R> {
+impl<R: Row> ColumnReader<'_, R> {
     fn corrupt(&self, column: &'static str) -> RepoError {
         corrupt(self.table, column, self.key.clone())
     }
@@ -87,19 +87,20 @@ pub(super) fn to_optional_sql_integer(value: Option<u64>) -> Result<Option<i64>,
 }
 
 impl LockRow {
-    /// Reads the columns `revision` and `shadow_version`, and the lock's JSON in the column `state`.
+    /// Reads the columns `revision` and `shadow_version`, and the lock's JSON in the column `state_column`. Errors name the column
+    /// of the table, `state`.
     pub(super) fn read<R: Row>(
         id: LockId,
         row: &R,
-        state: &'static str,
+        state_column: &'static str,
     ) -> Result<Self, RepoError> {
-        let columns = Columns {
+        let columns = ColumnReader {
             row,
             table: "locks",
             key: id.to_string(),
         };
         let unreadable = || corrupt("locks", "state", id.to_string());
-        let text = columns.text(state).map_err(|_| unreadable())?;
+        let text = columns.text(state_column).map_err(|_| unreadable())?;
         let lock_state = serde_json::from_str(&text).map_err(|_| unreadable())?;
         Ok(Self {
             lock: json::read_lock_state(id, &lock_state).map_err(|_| unreadable())?,
@@ -111,7 +112,7 @@ impl LockRow {
 
 /// The column `id` of `locks`.
 pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
-    let columns = Columns {
+    let columns = ColumnReader {
         row,
         table: "locks",
         key: "a row without a readable id".into(),
@@ -121,7 +122,7 @@ pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
 
 /// The columns `version`, `write_id`, `type` and `data` of an event.
 pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent, RepoError> {
-    let mut columns = Columns {
+    let mut columns = ColumnReader {
         row,
         table: "events",
         key: lock.to_string(),
@@ -141,7 +142,7 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
 
 /// All columns of a write.
 pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
-    let mut columns = Columns {
+    let mut columns = ColumnReader {
         row,
         table: "writes",
         key: "a row without a readable id".into(),
@@ -183,7 +184,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
 }
 
 /// The names of the anomalies, separated by commas; NULL: there are none.
-fn read_anomalies<R: Row>(columns: &Columns<'_, R>) -> Result<Anomalies, RepoError> {
+fn read_anomalies<R: Row>(columns: &ColumnReader<'_, R>) -> Result<Anomalies, RepoError> {
     let names = columns.optional_text("anomalies")?;
     let names = names.iter().flat_map(|names| names.split(','));
     let anomalies: Result<Anomalies, ()> = names.map(str::parse).collect();
@@ -195,7 +196,7 @@ fn write_anomalies(anomalies: Anomalies) -> Option<String> {
     (!names.is_empty()).then(|| names.join(","))
 }
 
-fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError> {
+fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoError> {
     let ended = || columns.time("ended_at");
     let settled = || {
         let late = columns.row.flag("late");
@@ -225,7 +226,7 @@ fn read_state<R: Row>(columns: &Columns<'_, R>) -> Result<WriteState, RepoError>
     })
 }
 
-fn read_reason<R: Row>(columns: &Columns<'_, R>) -> Result<FailureReason, RepoError> {
+fn read_reason<R: Row>(columns: &ColumnReader<'_, R>) -> Result<FailureReason, RepoError> {
     match columns.optional_text("device_code")? {
         Some(code) => DeviceCode::new(&code)
             .map(FailureReason::DeviceError)
@@ -235,11 +236,13 @@ fn read_reason<R: Row>(columns: &Columns<'_, R>) -> Result<FailureReason, RepoEr
 }
 
 /// The columns `key_uuid`, `key_index`, `write_id`, `without_event`, `answered_by` and `until` of an idempotency record.
+/// `without_event` is the version of an answer without an event, `answered_by` the deadline of the answer, and `until` the end of
+/// the record.
 pub(super) fn read_idempotency_record<R: Row>(
     scope: &IdempotencyScope,
     row: &R,
 ) -> Result<IdempotencyRecord, RepoError> {
-    let columns = Columns {
+    let columns = ColumnReader {
         row,
         table: "kept_answers",
         key: format!("{}/{}", scope.lock, scope.principal),
@@ -258,19 +261,20 @@ pub(super) fn read_idempotency_record<R: Row>(
     })
 }
 
-/// Counts unfinished writes: one row with `intents`, `open` and `unconfirmed`.
+/// Counts unfinished writes: one row with `intents`, `open` and `unconfirmed`. A write in `SENT` counts as unconfirmed if it was
+/// requested outside `:earliest` to `:latest`.
 pub(super) const BACKLOG: &str = "
 SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
   count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
   count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN :earliest AND :latest) AS unconfirmed
 FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
 
-/// Reads the row of [`BACKLOG`]. `oldest_intent`: see [`ObservedLeases::oldest`](super::leases::ObservedLeases::oldest).
+/// Reads the row of [`BACKLOG`]. `oldest_intent`: see [`ObservedLeases::oldest`](super::observed_leases::ObservedLeases::oldest).
 pub(super) fn read_backlog<R: Row>(
     row: &R,
     oldest_intent: Option<Duration>,
 ) -> Result<Backlog, RepoError> {
-    let columns = Columns {
+    let columns = ColumnReader {
         row,
         table: "writes",
         key: "count of unfinished writes".into(),
@@ -286,7 +290,7 @@ pub(super) fn read_backlog<R: Row>(
 
 /// The columns `id`, `owner`, `epoch` and `lease` of a prepared write.
 pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError> {
-    let mut columns = Columns {
+    let mut columns = ColumnReader {
         row,
         table: "writes",
         key: "a row without a readable id".into(),
@@ -302,9 +306,9 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
 }
 
 /// A write as a row of `writes`, without the end of its lease, which the store computes. The fields have the names of the
-/// columns.
+/// columns: `owner` is the worker of the intent, `attention` the time of the next check.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
-pub(super) struct WriteColumns<'a> {
+pub(super) struct StoredWrite<'a> {
     pub(super) id: Id128,
     pub(super) lock: i64,
     pub(super) uuid: &'a str,
@@ -330,7 +334,7 @@ pub(super) struct WriteColumns<'a> {
     pub(super) reported_index: Option<i64>,
 }
 
-impl<'a> WriteColumns<'a> {
+impl<'a> StoredWrite<'a> {
     pub(super) fn of(write: &'a Write) -> Result<Self, RepoError> {
         let (requested, intent) = (write.requested, write.intent());
         let reason = match &write.state {
@@ -366,6 +370,6 @@ impl<'a> WriteColumns<'a> {
     }
 }
 
-/// The id of a write or a process as a value of a column.
+/// The id of a write or a worker as a value of a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Id128(pub(super) u128);

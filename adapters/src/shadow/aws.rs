@@ -23,7 +23,7 @@ use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use serde_json::Value;
 
 use super::throttle_backoff::ThrottleBackoff;
-use super::{document, outcome};
+use super::{document, status_code};
 use crate::time::SystemClock;
 
 /// The time for finding credentials. Those of a machine's role are requested over the network.
@@ -180,7 +180,7 @@ impl AwsShadow {
         let timeout = self.timeout / BACKOFF_FRACTION;
         match self.throttle_backoff.wait(timeout).await {
             true => Ok(()),
-            false => Err(outcome::throttled()),
+            false => Err(status_code::throttled()),
         }
     }
 
@@ -212,13 +212,13 @@ where
 {
     match error {
         SdkError::ConstructionFailure(_) => {
-            outcome::not_sent(FailureReason::Unavailable, root_cause(error))
+            status_code::not_sent(FailureReason::Unavailable, root_cause(error))
         }
         SdkError::DispatchFailure(failure) => {
             let why = root_cause(error);
             let connector = failure.as_connector_error();
             match connector.is_some_and(|e| never_connected(e)) {
-                true => outcome::not_sent(FailureReason::Unavailable, why),
+                true => status_code::not_sent(FailureReason::Unavailable, why),
                 // A pooled connection that breaks may have transmitted the request.
                 false => ShadowError::Unknown(why),
             }
@@ -227,8 +227,8 @@ where
             let (status, code) = (answer.raw().status().as_u16(), answer.err().code());
             let detail = format!("{status} {}", code.unwrap_or("without a code"));
             match code {
-                Some("ThrottlingException") => outcome::of_code(429, detail),
-                _ => outcome::of_code(status, detail),
+                Some("ThrottlingException") => status_code::of_code(429, detail),
+                _ => status_code::of_code(status, detail),
             }
         }
         _ => ShadowError::Unknown(root_cause(error)),
@@ -258,7 +258,7 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
 
 fn json(payload: Option<&Blob>) -> Result<Value, ShadowError> {
     let read = payload.and_then(|blob| serde_json::from_slice(blob.as_ref()).ok());
-    read.ok_or_else(outcome::unreadable)
+    read.ok_or_else(status_code::unreadable)
 }
 
 #[async_trait]
@@ -278,7 +278,7 @@ impl ShadowPort for AwsShadow {
             .payload(Blob::new(body));
         let answer = call.send().await.map_err(|e| self.error(thing, e))?;
         self.throttle_backoff.accepted();
-        document::version(&json(answer.payload())?).ok_or_else(outcome::unreadable)
+        document::version(&json(answer.payload())?).ok_or_else(status_code::unreadable)
     }
 
     async fn read(
@@ -295,7 +295,7 @@ impl ShadowPort for AwsShadow {
         match call.send().await {
             Ok(answer) => document::snapshot(&json(answer.payload())?)
                 .map(Some)
-                .ok_or_else(outcome::unreadable),
+                .ok_or_else(status_code::unreadable),
             Err(error)
                 if error
                     .raw_response()

@@ -10,7 +10,7 @@ use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use keywright_shadow::{Limits, Rejected, ServiceConfig, ShadowName, ShadowService};
 use serde_json::json;
 
-use super::{document, outcome};
+use super::{document, status_code};
 use crate::reports::InMemoryReports;
 use crate::time::SystemClock;
 
@@ -78,7 +78,7 @@ impl ShadowPort for InMemoryShadow {
         {
             Ok(answer) => document::snapshot(&answer.body())
                 .map(Some)
-                .ok_or_else(outcome::unreadable),
+                .ok_or_else(status_code::unreadable),
             Err(rejected) if rejected.code == 404 => Ok(None),
             Err(rejected) => Err(error(rejected)),
         }
@@ -86,7 +86,7 @@ impl ShadowPort for InMemoryShadow {
 }
 
 fn error(rejected: Rejected) -> ShadowError {
-    outcome::of_code(
+    status_code::of_code(
         rejected.code,
         format!("{} {}", rejected.code, rejected.message),
     )

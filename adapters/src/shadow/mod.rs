@@ -8,7 +8,7 @@ mod memory;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(any(feature = "aws", feature = "memory", feature = "mqtt"))]
-mod outcome;
+mod status_code;
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 mod throttle_backoff;
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::throttle_backoff::ThrottleBackoff;
-use super::{document, outcome};
+use super::{document, status_code};
 
 /// The thing whose shadow is requested to check whether a shadow service answers.
 const PROBE_THING: &str = "keywright-probe";
@@ -114,7 +114,7 @@ impl MqttShadow {
         let shard = &self.shards[shard_of(thing.as_str(), self.shards.len())];
         let start = Instant::now();
         if !shard.throttle_backoff.wait(self.timeout / 2).await {
-            return Err(outcome::throttled());
+            return Err(status_code::throttled());
         }
         let remaining = self.timeout.saturating_sub(start.elapsed());
         let (client, token) = (&shard.client, token.as_str());
@@ -134,9 +134,9 @@ impl MqttShadow {
 
 fn error(error: RequestError) -> ShadowError {
     match error {
-        RequestError::NotSent(why) => outcome::not_sent(FailureReason::Unavailable, why),
+        RequestError::NotSent(why) => status_code::not_sent(FailureReason::Unavailable, why),
         RequestError::Rejected { code, message } => {
-            outcome::of_code(code, format!("{code} {message}"))
+            status_code::of_code(code, format!("{code} {message}"))
         }
         RequestError::Unknown(why) => ShadowError::Unknown(why),
     }
@@ -152,7 +152,7 @@ impl ShadowPort for MqttShadow {
         let body = document::update_body(&change);
         let answer = self.request(Operation::Update, thing, &change.token, body);
         let answer = answer.await?.map_err(error)?;
-        document::version(&answer).ok_or_else(outcome::unreadable)
+        document::version(&answer).ok_or_else(status_code::unreadable)
     }
 
     async fn read(
@@ -164,7 +164,7 @@ impl ShadowPort for MqttShadow {
         match self.request(Operation::Get, thing, &token, body).await? {
             Ok(answer) => document::snapshot(&answer)
                 .map(Some)
-                .ok_or_else(outcome::unreadable),
+                .ok_or_else(status_code::unreadable),
             Err(RequestError::Rejected { code: 404, .. }) => Ok(None),
             Err(other) => Err(error(other)),
         }

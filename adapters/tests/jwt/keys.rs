@@ -49,7 +49,7 @@ fn rejects_weak_keys() {
     for public in [include_str!("fixtures/rsa-1024.pem"), jwks] {
         assert_eq!(
             secret(Algorithm::Hs256, public),
-            Some(InvalidKey::PublicSecret)
+            Some(InvalidKey::PublicKeyAsSecret)
         );
     }
     let rsa = include_bytes!("fixtures/rsa-1024.pem");

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::api_key_store::ApiKeyStore;
 #[cfg(feature = "jwks-url")]
-use super::published_key_cache;
+use super::published_keys;
 use crate::settings::{KeyFile, Settings, TokenKeys, Tokens};
 
 /// How often files of keys and the store of API keys are checked for changes.
@@ -132,7 +132,8 @@ impl IssuerTokens {
             #[cfg(feature = "jwks-url")]
             TokenKeys::Published(from) => {
                 let settings = jwt_settings(tokens);
-                let (verifier, keys) = published_key_cache::open(from, settings, data).await?;
+                let (verifier, keys) =
+                    published_keys::open_published_keys(from, settings, data).await?;
                 (verifier, FollowedKeys::Published(keys, from.every))
             }
         };
@@ -156,7 +157,7 @@ pub(super) fn check_tokens(tokens: &Tokens) -> anyhow::Result<()> {
     match &tokens.keys {
         TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
         #[cfg(feature = "jwks-url")]
-        TokenKeys::Published(from) => drop(published_key_cache::url(from)?),
+        TokenKeys::Published(from) => drop(published_keys::client_url(from)?),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The data folder.
+//! Creates and checks the data folder.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,7 +8,8 @@ use anyhow::Context;
 
 use crate::error::UnusableSettings;
 
-/// Creates the folder if it is missing. Only its owner can read it, because its files name keys and people.
+/// Creates the folder and its missing parents, readable only by their owner, because its files name keys and people and
+/// contain secrets. The mode of an existing folder is not changed.
 ///
 /// # Errors
 /// It cannot be created; the text names it.
@@ -20,7 +21,7 @@ pub(crate) fn create(data: &Path) -> anyhow::Result<()> {
 /// Checks that files can be created in the folder, or, if it is missing, that the folder can be created. Nothing is left behind.
 ///
 /// # Errors
-/// They cannot; the text names the folder.
+/// A file or the folder cannot be created; the text names the folder.
 pub(super) fn check(data: &Path) -> Result<(), UnusableSettings> {
     let existing = data.ancestors().find(|folder| folder.exists());
     let existing = existing.unwrap_or_else(|| Path::new("."));

@@ -14,5 +14,5 @@ pub(crate) mod wiring;
 
 mod auth_stack;
 #[cfg(feature = "jwks-url")]
-mod published_key_cache;
+mod published_keys;
 mod single_server;

@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::clock::epoch_seconds;
+use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::error::UnusableSettings;
-use crate::posted_reports::Ingest;
 #[cfg(feature = "aws")]
 use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
@@ -49,7 +49,7 @@ pub(super) struct ShadowAccess {
     /// Whether each connection that is needed is up.
     pub(super) connected: Vec<watch::Receiver<bool>>,
     /// Set if reports over HTTP are accepted.
-    pub(super) ingest: Option<Ingest>,
+    pub(super) device_reports: Option<DeviceReportEndpoint>,
     /// The shadow service, if it is in this process.
     pub(super) service: Option<ShadowService>,
     /// Watches a part of `connected`. Must be polled as long as the shadows are used.
@@ -93,7 +93,7 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
         Broker::new(mqtt.url.clone(), &mqtt.files)?;
     }
     if let Some(secret) = &settings.reports.http {
-        Ingest::read(secret, HttpReports::new())?;
+        DeviceReportEndpoint::read(secret, HttpReports::new())?;
     }
     Ok(())
 }
@@ -185,9 +185,9 @@ pub(super) async fn connect(settings: &Settings) -> anyhow::Result<ShadowAccess>
         access.reports.push(Arc::new(reports));
     }
     if let Some(secret) = &settings.reports.http {
-        let ingest = Ingest::read(secret, HttpReports::new())?;
-        access.reports.push(ingest.reports.clone());
-        access.ingest = Some(ingest);
+        let device_reports = DeviceReportEndpoint::read(secret, HttpReports::new())?;
+        access.reports.push(device_reports.reports.clone());
+        access.device_reports = Some(device_reports);
     }
     if let Some(every) = settings.reports.poll {
         access.reports.push(Arc::new(PollingReports::new(every)));
@@ -238,7 +238,7 @@ impl ShadowAccess {
             reports: Vec::new(),
             omitted_reports: None,
             connected: Vec::new(),
-            ingest: None,
+            device_reports: None,
             service: None,
             watch: None,
         }

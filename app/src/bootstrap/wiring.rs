@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keywright_adapters::decorator::{CallLog, Observed, Observers, Timeout, WriteBroadcast};
+use keywright_adapters::decorator::{Observed, Observers, Timeout, WriteBroadcast, WriteLog};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
 use keywright_domain::{KeyWrites, Ports};
@@ -20,7 +20,7 @@ use super::open_stores::Stores;
 use super::sandbox;
 use super::single_server::FolderLock;
 use super::{auth_stack, data_folder, shadow_access};
-use crate::admission::Admission;
+use crate::admission::RequestAdmission;
 use crate::app::{App, Work};
 use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
@@ -106,7 +106,7 @@ pub(crate) async fn wire(
         None => None,
     };
     #[cfg(feature = "sandbox")]
-    let demo_tokens = demo.as_ref().map(|demo| demo.tokens.clone());
+    let demo_tokens = demo.as_ref().map(|demo| demo.verifier.clone());
     #[cfg(not(feature = "sandbox"))]
     let demo_tokens = None;
     let auth_stack = auth_stack::open(settings, &clock, stores.api_keys, demo_tokens).await?;
@@ -121,7 +121,7 @@ pub(crate) async fn wire(
     let metrics = Arc::new(Metrics::new());
     let observers: Observers = Arc::new([
         Arc::new(WriteBroadcast::new(saved.clone())),
-        Arc::new(CallLog::default()),
+        Arc::new(WriteLog::default()),
         metrics.clone(),
     ]);
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout));
@@ -183,14 +183,14 @@ pub(crate) async fn wire(
         clock,
         timer,
         ids,
-        bounds: settings.bounds,
+        client_limits: settings.client_limits,
         cors: settings.cors.clone(),
         metrics,
-        admission: Admission::new(&settings.bounds),
+        admission: RequestAdmission::new(&settings.client_limits),
         work: Work::new(),
         connected: access.connected,
         store_answers,
-        ingest: access.ingest,
+        device_reports: access.device_reports,
     };
     Ok(RunningService {
         app: Arc::new(app),

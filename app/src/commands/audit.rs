@@ -18,7 +18,7 @@ use tracing::{error, info};
 use super::output::print_line;
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::audit::{AuditAccess, open_for_audit};
-use crate::logging::COMMAND;
+use crate::log_output::COMMAND;
 use crate::settings::{Settings, ShadowChoice};
 
 /// Locks a second with shadows in AWS. AWS IoT accepts 400 requests a second from an account in a small region, and an audit of a
@@ -81,7 +81,7 @@ struct Tally {
 /// # Errors
 /// A difference is left, or a lock could not be audited.
 pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> anyhow::Result<()> {
-    let _logging = crate::logging::start_for_command(settings.log);
+    let _logging = crate::log_output::start_for_command(settings.log);
     block_on_all_cores(audit_all(settings, options, json))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{ErrorKind, Write};
 
-use crate::logging;
+use crate::log_output;
 use crate::options::log::log_format;
 
 /// Like `println!`, but ends the program if the line cannot be written; see [`write_line`].
@@ -23,7 +23,7 @@ pub(crate) fn write_line(line: fmt::Arguments<'_>) {
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    logging::print_fatal(
+    log_output::print_fatal(
         log_format(),
         &format!("standard output cannot be written: {error}"),
     );

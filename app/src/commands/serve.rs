@@ -11,14 +11,14 @@ use crate::bootstrap::settings_checks;
 use crate::bootstrap::wiring::{Wiring, wire};
 use crate::settings::Settings;
 use crate::signals::{Signals, Stop};
-use crate::{logging, server, startup_health};
+use crate::{log_output, server, startup_health};
 
 /// Serves HTTP until a signal stops it.
 ///
 /// # Errors
 /// A setting or a file cannot be used, the address is taken, or a part of the service has failed.
 pub(crate) fn run(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
-    let _logging = logging::start(settings.log, settings.log_level);
+    let _logging = log_output::start(settings.log, settings.log_level);
     block_on_all_cores(serve(settings, wiring))
 }
 
@@ -32,7 +32,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut service = tokio::select! {
         service = wire(settings, wiring, &url) => service?,
-        () = startup_health::answer_health_checks(&listener, &settings.bounds, Arc::new(SystemIds)) => return Ok(()),
+        () = startup_health::answer_health_checks(&listener, &settings.client_limits, Arc::new(SystemIds)) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
     #[cfg(feature = "sandbox")]

@@ -18,7 +18,7 @@ use super::runtime::block_on_all_cores;
 use crate::bootstrap::data_folder;
 use crate::bootstrap::shadow_access::open_shadows;
 use crate::error::UnusableSettings;
-use crate::logging;
+use crate::log_output;
 use crate::options::log::LogArgs;
 use crate::options::values::address;
 use crate::signals::Signals;
@@ -125,7 +125,7 @@ pub(super) fn serve(
     data: PathBuf,
     locks: Option<StartUser>,
 ) -> anyhow::Result<()> {
-    let _logging = logging::start(fronts.log.log, fronts.log.log_level);
+    let _logging = log_output::start(fronts.log.log, fronts.log.log_level);
     data_folder::create(&data)?;
     block_on_all_cores(serve_all(fronts, data, locks))
 }

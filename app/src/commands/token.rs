@@ -11,7 +11,7 @@ use keywright_sandbox::Demo;
 use serde_json::json;
 
 use super::output::print_result;
-use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY, TokenKey};
+use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY_FILE, TokenKey};
 use crate::options::store_location::StoreLocation;
 use crate::options::values::TimeSpan;
 
@@ -38,7 +38,7 @@ pub(crate) struct TokenCommand {
 /// # Errors
 /// The sandbox has not run in the data folder, or its key cannot be read.
 pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
-    let path = command.location.data()?.join(TOKEN_KEY);
+    let path = command.location.data()?.join(TOKEN_KEY_FILE);
     ensure!(
         path.is_file(),
         "there is no {}: tokens are made only for a sandbox that has run in this folder",
@@ -49,11 +49,11 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
         organization: command.organization.as_ref().map(OrganizationId::as_str),
     };
     let now = SystemClock.now().as_secs();
-    let (issued_at, expires_in) = match command.expired {
+    let (issued_at, valid_for) = match command.expired {
         false => (now, command.expires_in.0),
         true => (now.saturating_sub(2 * HOUR.as_secs()), HOUR),
     };
-    let token = TokenKey::open(&path)?.sign(bearer, issued_at, expires_in)?;
+    let token = TokenKey::open(&path)?.sign(bearer, issued_at, valid_for)?;
     print_result(command.location.json, &json!({ "token": token }), || {
         token.clone()
     });

@@ -6,14 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::handshake;
+use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, Uri};
-use hyper_util::rt::TokioIo;
+use keywright_client::{Answer, Connection};
 use keywright_domain::model::LockId;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use super::output::print_result;
 use super::runtime::block_on;
@@ -75,73 +73,49 @@ fn url(text: &str) -> Result<Uri, String> {
         .map_err(|e| format!("{e} (--url or KEYWRIGHT_URL)"))
 }
 
-/// The values of the headers with credentials.
-struct Credentials {
-    bearer: Option<HeaderValue>,
-    api_key: Option<HeaderValue>,
-}
-
-impl Credentials {
-    /// # Errors
-    /// No credential is given, or one contains a character that no credential has; the text does not contain the credential.
-    fn of(command: &WriteCommand) -> anyhow::Result<Self> {
-        let token = trimmed(&command.token, "the token (--token or KEYWRIGHT_TOKEN)")?;
-        let api_key = trimmed(
-            &command.api_key,
-            "the API key (--api-key or KEYWRIGHT_API_KEY)",
-        )?;
-        ensure!(
-            token.is_some() || api_key.is_some(),
-            "give --token or --api-key; those of the sandbox are in its sandbox.env: \
-             set -a; . keywright-data/sandbox.env; set +a"
-        );
-        let bearer = token.map(|token| sensitive(&format!("Bearer {token}")));
-        Ok(Self {
-            bearer: bearer.transpose()?,
-            api_key: api_key.map(sensitive).transpose()?,
-        })
-    }
-}
-
-/// A credential without white space around it. An empty one counts as none.
-fn trimmed<'a>(given: &'a Option<String>, name: &str) -> anyhow::Result<Option<&'a str>> {
-    let text = given.as_deref().map(str::trim);
-    let text = text.filter(|text| !text.is_empty());
-    let is_sendable = text.is_none_or(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+/// The value of a header with this credential after `prefix`. White space around the credential is ignored, and an empty one counts
+/// as none.
+///
+/// # Errors
+/// It contains a character that no credential has; the text has its `name` but not the credential.
+fn credential(
+    given: Option<&str>,
+    prefix: &str,
+    name: &str,
+) -> anyhow::Result<Option<HeaderValue>> {
+    let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     ensure!(
-        is_sendable,
+        text.bytes().all(|byte| byte.is_ascii_graphic()),
         "{name} contains a space, a line end or another character that no credential has"
     );
-    Ok(text)
-}
-
-fn sensitive(text: &str) -> anyhow::Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text)?;
+    let mut value = HeaderValue::from_str(&format!("{prefix}{text}"))?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok(Some(value))
 }
 
 /// # Errors
 /// The server cannot be reached or refuses the write, or, with `--wait`, the lock has not confirmed it.
 pub(crate) fn run(command: WriteCommand) -> anyhow::Result<()> {
-    let credentials = Credentials::of(&command)?;
-    let Answer {
-        status,
-        location,
-        body,
-    } = block_on(send(&command, credentials))?;
-    let is_accepted = status < 300;
+    let answer = block_on(send(&command))?;
+    let status = answer.status();
+    let is_accepted = status.is_success();
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let location = answer.headers().get(LOCATION);
+    let location = location.and_then(|path| path.to_str().ok());
     if is_accepted || command.json {
         print_result(command.json, &body, || text(&body));
     }
-    if let (false, Some(location)) = (command.json, &location) {
+    if let (false, Some(location)) = (command.json, location) {
         eprintln!("its status is at {location}");
     }
     if !is_accepted {
         let message = body["message"].as_str();
         let reason = body["reason"].as_str().map(|reason| format!(" ({reason})"));
         bail!(
-            "{status}: {}{}",
+            "{}: {}{}",
+            status.as_u16(),
             message.unwrap_or("the server gave no reason"),
             reason.unwrap_or_default()
         );
@@ -170,22 +144,22 @@ fn text(body: &Value) -> String {
     }
 }
 
-struct Answer {
-    status: u16,
-    /// The path at which the status of the write can be read.
-    location: Option<String>,
-    body: Value,
-}
-
-async fn send(command: &WriteCommand, credentials: Credentials) -> anyhow::Result<Answer> {
+async fn send(command: &WriteCommand) -> anyhow::Result<Answer> {
+    let name = "the token (--token or KEYWRIGHT_TOKEN)";
+    let bearer = credential(command.token.as_deref(), "Bearer ", name)?;
+    let name = "the API key (--api-key or KEYWRIGHT_API_KEY)";
+    let api_key = credential(command.api_key.as_deref(), "", name)?;
+    ensure!(
+        bearer.is_some() || api_key.is_some(),
+        "give --token or --api-key; those of the sandbox are in its sandbox.env: \
+         set -a; . keywright-data/sandbox.env; set +a"
+    );
     let host = command.url.host().context("the URL has no host")?;
     ensure!(
         command.url.scheme_str() == Some("http"),
         "this command speaks only http://; for https:// use curl"
     );
-    let port = command.url.port_u16().unwrap_or(80);
-    // An IPv6 address has brackets only in a URL.
-    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address = format!("{host}:{}", command.url.port_u16().unwrap_or(80));
     let prefix = command.url.path().trim_end_matches('/');
     let mut body = json!({ "keyUuid": command.key });
     if let Some(index) = command.index {
@@ -194,12 +168,12 @@ async fn send(command: &WriteCommand, credentials: Credentials) -> anyhow::Resul
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("{}/locks/{}/WriteKey", prefix, command.lock))
-        .header(HOST, format!("{host}:{port}"))
+        .header(HOST, &address)
         .header(CONTENT_TYPE, "application/json");
-    if let Some(bearer) = credentials.bearer {
+    if let Some(bearer) = bearer {
         request = request.header(AUTHORIZATION, bearer);
     }
-    if let Some(key) = credentials.api_key {
+    if let Some(key) = api_key {
         request = request.header("X-API-Key", key);
     }
     if command.wait {
@@ -207,22 +181,13 @@ async fn send(command: &WriteCommand, credentials: Credentials) -> anyhow::Resul
     }
     let request = request.body(Full::new(Bytes::from(body.to_string())))?;
     let answering = async {
-        let stream = TcpStream::connect((address, port)).await.map_err(|e| {
+        let mut connection = Connection::open(address).await.map_err(|e| {
             anyhow!(
                 "no server answers at {}: {e}; is the server running?",
                 command.url
             )
         })?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let location = head.headers.get(LOCATION).and_then(|l| l.to_str().ok());
-        anyhow::Ok(Answer {
-            status: head.status.as_u16(),
-            location: location.map(str::to_owned),
-            body: serde_json::from_slice(&body).unwrap_or_default(),
-        })
+        anyhow::Ok(connection.send(request).await?)
     };
     let timeout = Duration::from_secs(if command.wait { MAX_WAIT } else { 0 }) + ANSWER_TIMEOUT;
     tokio::time::timeout(timeout, answering)

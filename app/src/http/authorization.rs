@@ -5,7 +5,7 @@ use keywright_domain::model::{LockId, Principal};
 use keywright_domain::ports::{AuthError, Credentials, Secret};
 
 use super::api_error::ApiError;
-use super::parameters;
+use super::request_parameters;
 use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
 
@@ -36,7 +36,7 @@ pub(super) async fn authorize(
         return Err(shed(app));
     };
     let principal = principal(app, headers).await?;
-    let lock = parameters::lock_id(lock)?;
+    let lock = request_parameters::lock_id(lock)?;
     let Some(quota) = app.admission.quota_permit(&principal) else {
         app.metrics.shed("in_flight_each");
         return Err(ApiError::QuotaExceeded);

@@ -15,7 +15,7 @@ pub(super) async fn run_until<T>(
     deadline: Tick,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    app.by(deadline, work).await.unwrap_or_else(|| {
+    app.finish_before(deadline, work).await.unwrap_or_else(|| {
         error!("the deadline of the request has passed");
         Err(ApiError::Unavailable)
     })

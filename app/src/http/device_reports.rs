@@ -15,7 +15,7 @@ use super::api_error::ApiError;
 use super::request_body;
 use super::response::{self, HttpResponse};
 use crate::app::App;
-use crate::posted_reports::Ingest;
+use crate::device_report_endpoint::DeviceReportEndpoint;
 
 /// Maximum size of a message in bytes: AWS IoT's limit of a payload. Two shadow documents of 8 KiB with their metadata fit.
 pub(super) const MAX_BYTES: usize = 128 * 1024;
@@ -32,11 +32,11 @@ pub(super) async fn deliver(
     app: &App,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
-    let Some(ingest) = &app.ingest else {
+    let Some(endpoint) = &app.device_reports else {
         return Err(ApiError::NotFound);
     };
     let is_confirmation = is_confirmation(request.headers());
-    if !is_confirmation && !is_trusted(ingest, request.headers()) {
+    if !is_confirmation && !is_trusted(endpoint, request.headers()) {
         info!(
             "a report was refused: its Authorization does not have the secret of --reports-secret"
         );
@@ -47,9 +47,9 @@ pub(super) async fn deliver(
     }
     let body = request_body::read(app, request.into_body(), MAX_BYTES).await?;
     if is_confirmation {
-        return log_confirmation(ingest, &body);
+        return log_confirmation(endpoint, &body);
     }
-    match timeout(SETTLE_TIMEOUT, ingest.reports.deliver(&body)).await {
+    match timeout(SETTLE_TIMEOUT, endpoint.reports.deliver(&body)).await {
         Ok(Ok(())) => Ok(response::ok(&json!({ "success": true }))),
         Ok(Err(DeliveryError::Malformed(why))) => {
             info!(why, "a report was refused");
@@ -61,14 +61,14 @@ pub(super) async fn deliver(
     }
 }
 
-fn is_trusted(ingest: &Ingest, headers: &HeaderMap) -> bool {
+fn is_trusted(endpoint: &DeviceReportEndpoint, headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;
     };
     let secret = value.to_str().ok().and_then(|value| value.split_once(' '));
     secret.is_some_and(|(scheme, secret)| {
-        scheme.eq_ignore_ascii_case("bearer") && ingest.knows(secret.trim())
+        scheme.eq_ignore_ascii_case("bearer") && endpoint.accepts_secret(secret.trim())
     })
 }
 
@@ -80,7 +80,10 @@ fn is_confirmation(headers: &HeaderMap) -> bool {
 
 /// AWS verifies that the owner of the rule also owns this URL: it sends a confirmation URL for the owner to open. The message
 /// does not have our secret, so the URL is only logged for the operator, and not requested.
-fn log_confirmation(ingest: &Ingest, body: &Bytes) -> Result<HttpResponse, ApiError> {
+fn log_confirmation(
+    endpoint: &DeviceReportEndpoint,
+    body: &Bytes,
+) -> Result<HttpResponse, ApiError> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let url = body["enableUrl"]
         .as_str()
@@ -89,7 +92,7 @@ fn log_confirmation(ingest: &Ingest, body: &Bytes) -> Result<HttpResponse, ApiEr
         ApiError::BadRequest("this is not a confirmation message of AWS IoT".into())
     })?;
     // The limit keeps a client from filling the log. AWS repeats the message.
-    if !ingest.may_confirm() {
+    if !endpoint.may_log_confirmation() {
         return Err(ApiError::Unavailable);
     }
     info!(

@@ -10,13 +10,16 @@ use super::api_error::{self, ApiError};
 use super::operations::{self, Operation};
 use super::response_body::{Details, EventPage, Outcome, Success, WriteStatus, Writes};
 use super::schemas;
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 /// The document, with `host` as the server. `takes_reports`: `POST /device-reports` is served.
-pub(super) fn document(host: &str, bounds: &Bounds, takes_reports: bool) -> Value {
+pub(super) fn document(host: &str, client_limits: &ClientLimits, takes_reports: bool) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let reports = takes_reports.then(operations::device_reports_operation);
-    for operation in operations::operations(bounds).into_iter().chain(reports) {
+    for operation in operations::operations(client_limits)
+        .into_iter()
+        .chain(reports)
+    {
         let described = describe(&operation);
         let path = paths.entry(operation.path).or_default();
         path.insert(operation.method.to_owned(), described);

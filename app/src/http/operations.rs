@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api_error::{ApiError, UndecidedWrite};
 use super::device_reports;
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 /// A method of a path.
 pub(super) struct Operation {
@@ -61,7 +61,7 @@ fn common_errors() -> Vec<ApiError> {
         ApiError::NotFound,
         ApiError::Internal,
         ApiError::Unavailable,
-        ApiError::HeadTooLarge(Bounds::default().headers),
+        ApiError::HeadTooLarge(ClientLimits::default().max_head),
     ]
 }
 
@@ -79,7 +79,7 @@ fn undecided_errors() -> [ApiError; 2] {
     ]
 }
 
-pub(super) fn operations(bounds: &Bounds) -> Vec<Operation> {
+pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
     let read = |path, id, summary, description, parameters, schema| Operation {
         tag: "Keys",
         method: "get",
@@ -100,7 +100,7 @@ pub(super) fn operations(bounds: &Bounds) -> Vec<Operation> {
     write_errors.extend([
         ApiError::BodyTooSlow,
         ApiError::NotProvisioned,
-        ApiError::BodyTooLarge(bounds.body),
+        ApiError::BodyTooLarge(client_limits.max_body),
         ApiError::NotJson,
         ApiError::IndexBeyondCapacity(100),
         ApiError::TooManyOpenWrites,
@@ -145,7 +145,7 @@ pub(super) fn operations(bounds: &Bounds) -> Vec<Operation> {
             "type": "object", "required": ["status"], "description": "The state of the service.",
             "properties": { "status": { "type": "string", "description": "The state, as one word." } },
         } } }),
-        errors: vec![ApiError::HeadTooLarge(bounds.headers)],
+        errors: vec![ApiError::HeadTooLarge(client_limits.max_head)],
         ..read(path, id, summary, description, Vec::new(), "")
     };
     let mut ready = service(
@@ -294,7 +294,7 @@ pub(super) fn device_reports_operation() -> Operation {
             ApiError::BodyTooSlow,
             ApiError::EncodedBody,
             ApiError::BodyTooLarge(device_reports::MAX_BYTES),
-            ApiError::HeadTooLarge(Bounds::default().headers),
+            ApiError::HeadTooLarge(ClientLimits::default().max_head),
             ApiError::Unavailable,
         ],
         security: Some(json!([{ "ReportsSecret": [] }])),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::api_error::ApiError;
 use super::authorization::authorize;
-use super::parameters;
+use super::request_parameters;
 use super::response::{self, HttpResponse};
 use super::response_body::{Details, EventPage, WriteStatus, Writes};
 use crate::app::App;
@@ -54,7 +54,7 @@ pub(super) async fn events(
     request: &Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
     let authorized = authorize(app, request.headers(), lock).await?;
-    let page = match parameters::query(request.uri().query(), "page") {
+    let page = match request_parameters::query(request.uri().query(), "page") {
         None => None,
         Some(page) => match page.parse::<u64>() {
             Ok(page) if page > 0 => Some(page),
@@ -86,7 +86,7 @@ pub(super) async fn writes(
     request: &Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
     let authorized = authorize(app, request.headers(), lock).await?;
-    if parameters::query(request.uri().query(), "state") != Some("open") {
+    if request_parameters::query(request.uri().query(), "state") != Some("open") {
         let text = "The query must be ?state=open, which lists the open writes of the lock";
         return Err(ApiError::BadRequest(text.into()));
     }
@@ -106,7 +106,7 @@ pub(super) async fn write(
     request: &Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
     let authorized = authorize(app, request.headers(), lock).await?;
-    let write = parameters::write_id(write)?;
+    let write = request_parameters::write_id(write)?;
     let write = app
         .writes
         .read_write(authorized.lock, write, &authorized.principal)

@@ -22,7 +22,7 @@ use super::authorization::{self, AuthorizedRequest, authorize};
 use super::deadline::run_until;
 use super::response::{self, HttpResponse, write_location};
 use super::response_body::{Success, WriteStatus};
-use super::{parameters, request_body};
+use super::{request_body, request_parameters};
 use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
 use crate::connection::ConnectionState;
@@ -44,7 +44,7 @@ pub(super) async fn write_key(
     let (head, body) = request.into_parts();
     if app.admission.is_overloaded() {
         // The body is read nevertheless, so that the connection can serve the next request.
-        let _ = request_body::read(app, body, app.bounds.body).await;
+        let _ = request_body::read(app, body, app.client_limits.max_body).await;
         return Err(authorization::shed(app));
     }
     // The body is read before the permit is taken, so that a slow client holds none. Its errors are reported after those of the
@@ -56,9 +56,9 @@ pub(super) async fn write_key(
         permit,
         quota,
     } = run_until(app, deadline, authorize(app, &head.headers, lock)).await?;
-    let wait = parameters::wait(&head.headers);
+    let wait = request_parameters::wait(&head.headers);
     let options = RequestOptions {
-        idempotency_key: parameters::idempotency_key(&head.headers)?,
+        idempotency_key: request_parameters::idempotency_key(&head.headers)?,
         deadline: Some(deadline),
     };
     let command = WriteKey { lock, slot: slot? };
@@ -112,7 +112,7 @@ pub(super) async fn withdraw(
         permit,
         quota: _quota,
     } = run_until(app, deadline, authorize(app, request.headers(), lock)).await?;
-    let write = parameters::write_id(write)?;
+    let write = request_parameters::write_id(write)?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let by = principal.to_string();
     let withdrawing = async move {

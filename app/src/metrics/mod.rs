@@ -20,7 +20,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
 use self::text_format::to_text_format;
-use crate::logging;
+use crate::log_output;
 
 type Label = (&'static str, &'static str);
 
@@ -285,7 +285,7 @@ impl Metrics {
 
     /// All metrics in one of the formats that Prometheus reads.
     pub(crate) fn text(&self, format: MetricsFormat) -> String {
-        raise(&self.dropped_log_lines, logging::dropped_lines());
+        raise(&self.dropped_log_lines, log_output::dropped_lines());
         let oldest = *lock(&self.oldest);
         let age = oldest.map(|oldest| oldest.age + oldest.counted_at.elapsed());
         self.oldest_intent

@@ -1,4 +1,4 @@
-//! Options of time limits and bounds. Their defaults are those of the domain and of [`Bounds`].
+//! Options of time limits and other limits. Their defaults are those of the domain and of [`ClientLimits`].
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use keywright_domain::policy::Limits;
 
 use super::values::{TimeSpan, positive};
-use crate::settings::Bounds;
+use crate::settings::ClientLimits;
 
 fn protocol() -> keywright_domain::Settings {
     keywright_domain::Settings::default()
@@ -17,8 +17,8 @@ fn limits() -> Limits {
     Limits::default()
 }
 
-fn bounds() -> Bounds {
-    Bounds::default()
+fn client_limits() -> ClientLimits {
+    ClientLimits::default()
 }
 
 #[derive(Args)]
@@ -64,10 +64,10 @@ pub(super) struct LimitArgs {
     max_open_writes: usize,
     /// How many connections are open at once. A further connection replaces the one that has been idle longest; if none is
     /// idle, it waits.
-    #[arg(long, value_name = "N", default_value_t = bounds().connections, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = client_limits().max_connections, value_parser = positive)]
     max_connections: usize,
     /// How long an idle connection is kept. A load balancer in front of the server must close its idle connections sooner.
-    #[arg(long, value_name = "TIME", default_value_t = bounds().keep_alive.into())]
+    #[arg(long, value_name = "TIME", default_value_t = client_limits().keep_alive.into())]
     keep_alive: TimeSpan,
     /// How long requests are still accepted after SIGTERM, while GET /readyz answers 503 so that load balancers send new
     /// requests elsewhere. SIGINT (Ctrl-C) does not wait.
@@ -76,7 +76,7 @@ pub(super) struct LimitArgs {
     #[arg(
         long,
         value_name = "N",
-        default_value_t = bounds().in_flight,
+        default_value_t = client_limits().max_in_flight,
         value_parser = positive,
         help = max_in_flight_help()
     )]
@@ -87,12 +87,12 @@ pub(super) struct LimitArgs {
     max_in_flight_each: Option<usize>,
     /// How many requests with refused credentials one address may send within five seconds. Further ones are answered 429.
     /// Requests with valid credentials are not affected.
-    #[arg(long, value_name = "N", default_value_t = bounds().failures)]
+    #[arg(long, value_name = "N", default_value_t = client_limits().max_failures)]
     max_failures: u32,
 }
 
 fn max_in_flight_help() -> String {
-    let wait = TimeSpan(bounds().start_time);
+    let wait = TimeSpan(client_limits().permit_timeout);
     format!(
         "How many requests about locks are in progress at once. A further request waits for {wait}; if none of these has ended \
          then, it is answered 503"
@@ -126,17 +126,18 @@ impl LimitArgs {
 
     /// # Errors
     /// A limit is zero; the text names it.
-    pub(super) fn bounds(&self) -> anyhow::Result<Bounds> {
+    pub(super) fn client_limits(&self) -> anyhow::Result<ClientLimits> {
         let keep_alive = self.keep_alive.0;
         ensure!(!keep_alive.is_zero(), "--keep-alive must be more than zero");
         let share = self.max_in_flight_each;
-        Ok(Bounds {
-            connections: self.max_connections,
+        Ok(ClientLimits {
+            max_connections: self.max_connections,
             keep_alive,
-            in_flight: self.max_in_flight,
-            failures: self.max_failures,
-            share: share.unwrap_or(Bounds::default_share(self.max_in_flight)),
-            ..bounds()
+            max_in_flight: self.max_in_flight,
+            max_failures: self.max_failures,
+            max_in_flight_each: share
+                .unwrap_or(ClientLimits::default_max_in_flight_each(self.max_in_flight)),
+            ..client_limits()
         })
     }
 
@@ -165,6 +166,6 @@ mod tests {
         let matches = LimitArgs::augment_args(Command::new("serve")).get_matches_from(["serve"]);
         let args = LimitArgs::from_arg_matches(&matches).expect("all options have defaults");
         assert_eq!(args.protocol().expect("valid settings"), protocol());
-        assert_eq!(args.bounds().expect("valid bounds"), bounds());
+        assert_eq!(args.client_limits().expect("valid limits"), client_limits());
     }
 }

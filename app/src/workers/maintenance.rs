@@ -112,7 +112,10 @@ impl MaintenanceScheduler {
     async fn start_pass(&self, all: bool) -> Result<JoinSet<Vec<Write>>, RepoError> {
         let (mut tasks, mut seen, mut after) = (JoinSet::new(), HashSet::new(), None);
         loop {
-            let mut page = self.writes.due(all, after, PAGE).await?;
+            let mut page = match all {
+                true => self.writes.scheduled_writes(after, PAGE).await?,
+                false => self.writes.due_writes(after, PAGE).await?,
+            };
             let is_last = page.len() < PAGE;
             after = page.last().and_then(DueCursor::of);
             // A write that was maintained during this pass may be on a later page again.

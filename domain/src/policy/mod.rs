@@ -4,15 +4,15 @@ mod admission;
 mod audit;
 mod idempotency;
 mod limits;
+mod report_decision;
 mod save_draft;
-mod settlement;
 mod transitions;
 
 pub use admission::{Permitted, Rejection, WriteDecision, WriteKey, authorize, decide_write};
 pub use audit::{Finding, audit};
 pub use idempotency::{IdempotencyDecision, decide_idempotency, record_without_event};
 pub use limits::Limits;
-pub use settlement::{IgnoreReason, ReportDecision, ReportedResult, decide_report};
+pub use report_decision::{IgnoreReason, ReportDecision, ReportedResult, decide_report};
 pub use transitions::{
     NewWrite, Termination, abort, clear_results, commit, is_scheduled_too_late, prepare,
     schedule_check_at, schedule_next_check, stop_checking, terminate,

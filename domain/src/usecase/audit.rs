@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::key_writes::{ClientTokens, KeyWrites};
-use super::reconcile::ReconcileError;
+use super::reconcile_shadow::ReconcileError;
 use crate::model::{LockId, LockSnapshot, ShadowChange, ShadowSnapshot, ThingName, Write, WriteId};
 use crate::policy::{self, Finding};
 use crate::ports::{RepoError, ShadowError};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::audit::AuditReport;
 use super::deadline::bounded;
 use super::key_writes::KeyWrites;
-use super::reconcile::Reconciled;
+use super::reconcile_shadow::Reconciled;
 use super::terminate::TerminateError;
 use crate::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
 use crate::policy::Termination;
@@ -36,7 +36,7 @@ pub enum MaintenanceOutcome {
 
 impl KeyWrites {
     /// Maintains at most `limit` writes that are due, one after another. Run it every second, and continue from `next` while
-    /// the last round returns one. To maintain several locks at once, list the writes with [`KeyWrites::due`] and run
+    /// the last round returns one. To maintain several locks at once, list the writes with [`KeyWrites::due_writes`] and run
     /// [`KeyWrites::maintain_write`] for each.
     ///
     /// # Errors
@@ -46,7 +46,8 @@ impl KeyWrites {
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<MaintenanceRound, RepoError> {
-        self.run_round(false, after, limit).await
+        let due = self.due_writes(after, limit).await?;
+        Ok(self.maintain_each(&due, limit).await)
     }
 
     /// As [`KeyWrites::maintain`], for every write that has a next check, due or not. Run it at start-up, and whenever reports
@@ -59,23 +60,32 @@ impl KeyWrites {
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<MaintenanceRound, RepoError> {
-        self.run_round(true, after, limit).await
+        let scheduled = self.scheduled_writes(after, limit).await?;
+        Ok(self.maintain_each(&scheduled, limit).await)
     }
 
-    /// At most `limit` writes that are due; with `all`, also those whose next check is later.
+    /// At most `limit` writes that have a next check, whenever it is.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn due(
+    pub async fn scheduled_writes(
         &self,
-        all: bool,
+        after: Option<DueCursor>,
+        limit: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        self.ports.history.due(Timestamp::MAX, after, limit).await
+    }
+
+    /// At most `limit` writes whose next check is due.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn due_writes(
+        &self,
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let history = &self.ports.history;
-        if all {
-            return history.due(Timestamp::MAX, after, limit).await;
-        }
         let now = self.ports.clock.now();
         let mut due = history.due(now, after, limit).await?;
         let room = limit - due.len();
@@ -131,23 +141,18 @@ impl KeyWrites {
         self.ports.history.backlog(recent_times).await
     }
 
-    async fn run_round(
-        &self,
-        all: bool,
-        after: Option<DueCursor>,
-        limit: usize,
-    ) -> Result<MaintenanceRound, RepoError> {
-        let due = self.due(all, after, limit).await?;
+    /// `writes` is a page of at most `limit`.
+    async fn maintain_each(&self, writes: &[Write], limit: usize) -> MaintenanceRound {
         let mut round = MaintenanceRound::default();
-        for write in &due {
+        for write in writes {
             round.checked += 1;
             let outcome = self.maintain_write(write).await;
             round.failed += usize::from(outcome == MaintenanceOutcome::Failed);
         }
-        if due.len() == limit {
-            round.next = due.last().and_then(DueCursor::of);
+        if writes.len() == limit {
+            round.next = writes.last().and_then(DueCursor::of);
         }
-        Ok(round)
+        round
     }
 
     /// `None`: the store or the shadow failed.

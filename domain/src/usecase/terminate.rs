@@ -1,7 +1,7 @@
 //! The end of an open write whose lock has reported no result: expiry and withdrawal.
 
 use super::key_writes::{ClientTokens, KeyWrites};
-use super::reconcile::ReconcileError;
+use super::reconcile_shadow::ReconcileError;
 use super::shadow_calls::reason_of;
 use crate::model::{FailureReason, ShadowChange, ShadowVersion, Write, WriteId};
 use crate::policy::{self, Termination};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use keywright_adapters::decorator::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
+use keywright_adapters::decorator::{FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow};
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document};
 use keywright_adapters::time::TokioTimer;
@@ -161,7 +161,7 @@ pub(crate) struct World {
     random: fastrand::Rng,
     store: Arc<InMemoryLockRepo>,
     service: ShadowService,
-    faults: Faults,
+    faults: FaultInjector,
     fault_plan: FaultPlan,
     ports: Ports,
     replicas: Vec<Replica>,
@@ -179,7 +179,7 @@ fn shadow_name() -> ShadowName {
     ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into())
 }
 
-/// Faults of the shadow and the store. A tenth of the worlds have none; in the others each kind has its own random probability.
+/// FaultInjector of the shadow and the store. A tenth of the worlds have none; in the others each kind has its own random probability.
 fn random_faults(random: &mut fastrand::Rng) -> FaultPlan {
     let mut rules = Vec::new();
     if random.u8(0..10) > 0 {
@@ -212,7 +212,7 @@ impl World {
         let events = LOCKS.map(|lock| created(lock_id(lock)));
         store.import(events.to_vec()).await.expect("imported");
         let fault_plan = random_faults(&mut random);
-        let faults = Faults::new(fault_plan.clone());
+        let faults = FaultInjector::new(fault_plan.clone());
         let shadow = Arc::new(InMemoryShadow::new(service.clone(), shadow_name()));
         let shadow = BrokenShadow {
             inner: Arc::new(FaultyShadow::with(shadow, faults.clone())),

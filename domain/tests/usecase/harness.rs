@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::decorator::{
-    Fault, FaultPlan, Faults, FaultyLockRepo, FaultyShadow, Operation,
+    Fault, FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow, Operation,
 };
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document};
@@ -28,8 +28,8 @@ pub(crate) struct Harness {
     pub(crate) store: Arc<InMemoryLockRepo>,
     pub(crate) service: ShadowService,
     pub(crate) faults: FaultyShadow,
-    /// Faults between the use cases and the store.
-    pub(crate) store_faults: Faults,
+    /// FaultInjector between the use cases and the store.
+    pub(crate) store_faults: FaultInjector,
     pub(crate) clock: ManualClock,
     pub(crate) ports: Ports,
     pub(crate) writes: Arc<KeyWrites>,
@@ -48,7 +48,7 @@ impl Harness {
         let faults = FaultyShadow::new(Arc::new(shadow));
         let timer = Arc::new(TokioTimer::default());
         let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
-        let store_faults = Faults::default();
+        let store_faults = FaultInjector::default();
         let ports = Ports {
             locks: Arc::new(FaultyLockRepo::new(store.clone(), store_faults.clone())),
             history: store.clone(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Harness, succeeded};
 
-/// Faults during one act.
+/// FaultInjector during one act.
 #[derive(Clone, Debug)]
 struct ActFaults {
     updates: Vec<Fault>,

@@ -133,11 +133,11 @@ async fn serve(
     tasks.spawn(probe::check_access(broker.clone()));
     let publisher = Publisher::new(connection, options.disorder.clone());
     let publish = async {
-        let unpublished = publisher.catch_up(service, announcements).await?;
+        let deltas_to_repeat = publisher.catch_up(service, announcements).await?;
         // Only now: the deltas of later changes are published once, with their client tokens.
         up.send_replace(true);
         publisher
-            .run(service, announcements, finished, unpublished)
+            .run(service, announcements, finished, deltas_to_repeat)
             .await
     };
     tokio::select! {

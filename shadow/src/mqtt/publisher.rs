@@ -16,31 +16,34 @@ use crate::message::{Announcement, MessageKind};
 use crate::name::ShadowKey;
 use crate::service::ShadowService;
 
-/// A request that was done and is not acknowledged yet.
+/// A request that has been carried out and is not acknowledged yet.
 pub(super) struct FinishedRequest {
     pub(super) request: Message,
     /// The message for the requester alone. Messages for all subscribers are announcements.
     pub(super) answer: Option<Answer>,
 }
 
-/// A message to be published.
+/// The answer to a request, published for its requester alone.
 pub(super) struct Answer {
     pub(super) topic: String,
     pub(super) body: Value,
 }
 
-/// Publishes on one connection.
+/// Publishes announcements and answers on one connection, and acknowledges requests.
 pub(super) struct Publisher {
     connection: Connection,
     disorder: Option<Disorder>,
 }
 
 /// The shadows whose delta is to be published again.
-pub(super) type Unpublished = Vec<ShadowKey>;
+pub(super) type DeltasToRepeat = Vec<ShadowKey>;
 
-/// After the publisher lagged behind the service, announcements are lost, and every delta has to be published again.
-fn after_lag(service: &ShadowService, count: u64) -> Unpublished {
-    error!(count, "changes of shadows were not published in time");
+/// Announcements are lost when the publisher lags behind the service. Then every delta is published again.
+fn after_lag(service: &ShadowService, count: u64) -> DeltasToRepeat {
+    error!(
+        count,
+        "announcements were lost because the publisher lagged behind; all deltas are published again"
+    );
     service.shadows_with_delta()
 }
 
@@ -52,11 +55,12 @@ impl Publisher {
         }
     }
 
-    /// Publishes what was announced while there was no connection, and returns the shadows whose delta is to be published again.
+    /// Publishes the messages other than deltas that were announced while there was no connection (at most as many as the
+    /// channel holds), and returns the shadows whose delta is to be published again.
     ///
-    /// These are all that have one: the last deltas on the lost connection may not have arrived, and locks that stayed connected do not
-    /// ask. Deltas that were announced without a connection are dropped, because an entry that was removed since must not come
-    /// back.
+    /// All shadows with a delta are returned: the last deltas on the lost connection may not have arrived, and devices that stayed
+    /// connected do not request them. Deltas that were announced without a connection are not published, because they may
+    /// contain attributes that have been removed since.
     ///
     /// # Errors
     /// The connection is over.
@@ -64,43 +68,44 @@ impl Publisher {
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
-    ) -> Result<Unpublished, NotSent> {
+    ) -> Result<DeltasToRepeat, NotSent> {
         for _ in 0..announcements.len() {
             if let Ok(announcement) = announcements.try_recv() {
                 let except_deltas = |kind| kind != MessageKind::UpdateDelta;
-                self.announce_some(&announcement, except_deltas).await?;
+                self.publish_messages_of(&announcement, except_deltas)
+                    .await?;
             }
         }
         Ok(service.shadows_with_delta())
     }
 
-    /// Publishes until the connection is over, which is the error.
+    /// Publishes until the connection ends (an error) or the service ends (`Ok`).
     ///
-    /// The messages of a change are published before its request is acknowledged, so that a service which ends in between receives
-    /// the request again. A worker announces a change before it sends the finished request, so publishing all queued
+    /// The messages of a change are published before its request is acknowledged: if the process ends in between, the broker
+    /// delivers the request again. A worker announces a change before it sends the finished request, so publishing all queued
     /// announcements first keeps that order.
     pub(super) async fn run(
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
         mut finished: mpsc::Receiver<FinishedRequest>,
-        mut unpublished: Unpublished,
+        mut deltas_to_repeat: DeltasToRepeat,
     ) -> Result<(), NotSent> {
         loop {
             tokio::select! {
                 announcement = announcements.recv() => match announcement {
-                    Ok(announcement) => self.announce(&announcement).await?,
-                    Err(RecvError::Lagged(count)) => unpublished = after_lag(service, count),
+                    Ok(announcement) => self.publish_announcement(&announcement).await?,
+                    Err(RecvError::Lagged(count)) => deltas_to_repeat = after_lag(service, count),
                     Err(RecvError::Closed) => return Ok(()),
                 },
                 Some(finished) = finished.recv() => {
-                    self.finish(service, announcements, &mut unpublished, finished).await?;
+                    self.finish(service, announcements, &mut deltas_to_repeat, finished).await?;
                 }
-                () = std::future::ready(()), if !unpublished.is_empty() => {
-                    let next = unpublished.pop();
+                () = std::future::ready(()), if !deltas_to_repeat.is_empty() => {
+                    let next = deltas_to_repeat.pop();
                     let delta = next.and_then(|key| service.delta_announcement(&key));
                     if let Some(delta) = delta {
-                        self.announce(&delta).await?;
+                        self.publish_announcement(&delta).await?;
                     }
                 }
             }
@@ -112,14 +117,14 @@ impl Publisher {
         &self,
         service: &ShadowService,
         announcements: &mut Receiver<Arc<Announcement>>,
-        unpublished: &mut Unpublished,
+        deltas_to_repeat: &mut DeltasToRepeat,
         finished: FinishedRequest,
     ) -> Result<(), NotSent> {
         // Only those that are queued now: later ones do not belong to this request.
         for _ in 0..announcements.len() {
             match announcements.try_recv() {
-                Ok(announcement) => self.announce(&announcement).await?,
-                Err(TryRecvError::Lagged(count)) => *unpublished = after_lag(service, count),
+                Ok(announcement) => self.publish_announcement(&announcement).await?,
+                Err(TryRecvError::Lagged(count)) => *deltas_to_repeat = after_lag(service, count),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
@@ -130,11 +135,11 @@ impl Publisher {
         Ok(())
     }
 
-    async fn announce(&self, announcement: &Announcement) -> Result<(), NotSent> {
-        self.announce_some(announcement, |_| true).await
+    async fn publish_announcement(&self, announcement: &Announcement) -> Result<(), NotSent> {
+        self.publish_messages_of(announcement, |_| true).await
     }
 
-    async fn announce_some(
+    async fn publish_messages_of(
         &self,
         announcement: &Announcement,
         wanted: fn(MessageKind) -> bool,
@@ -156,7 +161,7 @@ impl Publisher {
             let bytes = payload.len();
             warn!(
                 topic,
-                bytes, "a message is too large for MQTT and is not published"
+                bytes, "a message is larger than the payload limit and is not published"
             );
             return Ok(());
         }

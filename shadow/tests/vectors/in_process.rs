@@ -4,14 +4,14 @@ use std::sync::Arc;
 use keywright_shadow::{Accepted, ServiceConfig, ShadowService};
 use serde_json::{Value, json};
 
-use crate::cases::{self, Answer, Channel, Outcome};
+use crate::vectors::{self, Answer, Channel, Outcome};
 
 async fn run_group(confidence: &str, expected_count: usize) {
-    let vectors = cases::vectors(confidence, Channel::InProcess);
+    let vectors = vectors::vectors(confidence, Channel::InProcess);
     assert_eq!(vectors.len(), expected_count, "the number of vectors");
     for vector in &vectors {
         run(vector).await;
-        run(&cases::varied(vector)).await;
+        run(&vectors::varied(vector)).await;
     }
     println!(
         "{} vectors of {confidence} confidence, each twice: the second time with other names, keys, tokens and times",
@@ -35,10 +35,10 @@ async fn low_confidence() {
 }
 
 async fn run(vector: &Value) {
-    let now = cases::now(vector);
+    let now = vectors::now(vector);
     let config = ServiceConfig {
         clock: Arc::new(move || now),
-        limits: cases::limits(vector),
+        limits: vectors::limits(vector),
     };
     run_on(&ShadowService::in_memory(config.clone()), vector).await;
     // SQLite in memory; `durable.rs` tests files.
@@ -47,8 +47,8 @@ async fn run(vector: &Value) {
 }
 
 async fn run_on(service: &ShadowService, vector: &Value) {
-    let (thing, shadow) = (cases::thing(vector), cases::shadow_name(vector));
-    if let Some(record) = cases::initial_record(vector) {
+    let (thing, shadow) = (vectors::thing(vector), vectors::shadow_name(vector));
+    if let Some(record) = vectors::initial_record(vector) {
         service
             .put_record(thing, &shadow, record)
             .await
@@ -56,7 +56,7 @@ async fn run_on(service: &ShadowService, vector: &Value) {
     }
     let before = service.document(thing, &shadow);
     let mut announcements = service.subscribe_all();
-    let body = cases::body(vector);
+    let body = vectors::body(vector);
     let body_of = |accepted: Accepted| accepted.body();
     let answer = match vector["op"].as_str().expect("an operation") {
         "update" => service
@@ -73,7 +73,7 @@ async fn run_on(service: &ShadowService, vector: &Value) {
             .map(body_of),
         "list" => {
             let results = service.named_shadows(thing);
-            Ok(json!({ "results": results, "timestamp": cases::now(vector) }))
+            Ok(json!({ "results": results, "timestamp": vectors::now(vector) }))
         }
         other => panic!("unknown operation {other}"),
     };
@@ -92,5 +92,5 @@ async fn run_on(service: &ShadowService, vector: &Value) {
         before,
         after: service.document(thing, &shadow),
     };
-    cases::check(vector, &outcome, Channel::InProcess);
+    vectors::check(vector, &outcome, Channel::InProcess);
 }

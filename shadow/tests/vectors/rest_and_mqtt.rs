@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::cases::{self, Answer, Channel, Outcome};
+use crate::vectors::{self, Answer, Channel, Outcome};
 
 /// A service with both frontends, and a client of each.
 struct Frontends {
@@ -99,9 +99,9 @@ impl Frontends {
     }
 
     async fn run(&mut self, vector: &Value, channel: Channel) {
-        self.now.store(cases::now(vector), Ordering::SeqCst);
-        let (thing, shadow) = (cases::thing(vector), cases::shadow_name(vector));
-        if let Some(record) = cases::initial_record(vector) {
+        self.now.store(vectors::now(vector), Ordering::SeqCst);
+        let (thing, shadow) = (vectors::thing(vector), vectors::shadow_name(vector));
+        if let Some(record) = vectors::initial_record(vector) {
             self.service
                 .put_record(thing, &shadow, record)
                 .await
@@ -112,15 +112,18 @@ impl Frontends {
             Channel::Rest => Some(self.over_rest(vector).await),
             _ => {
                 let operation = vector["op"].as_str().expect("an operation");
-                self.publish(&Topic::text(thing, &shadow, operation), cases::body(vector))
-                    .await;
+                self.publish(
+                    &Topic::text(thing, &shadow, operation),
+                    vectors::body(vector),
+                )
+                .await;
                 None
             }
         };
         let published = self.receive_until_sentinel(thing, &shadow).await;
         let answer = rest.unwrap_or_else(|| over_mqtt(vector, &published));
         let after = self.service.document(thing, &shadow);
-        cases::check(
+        vectors::check(
             vector,
             &Outcome {
                 answer,
@@ -175,9 +178,9 @@ impl Frontends {
     }
 
     async fn over_rest(&mut self, vector: &Value) -> Answer {
-        let thing = utf8_percent_encode(cases::thing(vector), NON_ALPHANUMERIC);
+        let thing = utf8_percent_encode(vectors::thing(vector), NON_ALPHANUMERIC);
         let mut path = format!("/things/{thing}/shadow");
-        if let ShadowName::Named(name) = cases::shadow_name(vector) {
+        if let ShadowName::Named(name) = vectors::shadow_name(vector) {
             path.push_str(&format!(
                 "?name={}",
                 utf8_percent_encode(&name, NON_ALPHANUMERIC)
@@ -198,7 +201,7 @@ impl Frontends {
             .uri(path)
             .header("Host", "localhost");
         let request = request
-            .body(Full::from(cases::body(vector)))
+            .body(Full::from(vectors::body(vector)))
             .expect("a request");
         self.http.ready().await.expect("connected");
         let response = self.http.send_request(request).await.expect("an answer");
@@ -238,19 +241,19 @@ fn over_mqtt(vector: &Value, published: &[(String, Value)]) -> Answer {
 
 async fn run_all(channel: Channel, expected: usize) {
     let all = ["high", "medium", "low"]
-        .map(|confidence| cases::vectors(confidence, channel))
+        .map(|confidence| vectors::vectors(confidence, channel))
         .concat();
     assert_eq!(all.len(), expected, "the number of vectors");
     let mut by_limits: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
     for (n, vector) in all.iter().enumerate() {
-        let vector = cases::on_thing(vector, n);
+        let vector = vectors::on_thing(vector, n);
         by_limits
-            .entry(cases::limits(&vector).max_levels)
+            .entry(vectors::limits(&vector).max_levels)
             .or_default()
             .push(vector);
     }
     for vectors in by_limits.values() {
-        let mut frontends = Frontends::start(cases::limits(&vectors[0])).await;
+        let mut frontends = Frontends::start(vectors::limits(&vectors[0])).await;
         for vector in vectors {
             frontends.run(vector, channel).await;
         }

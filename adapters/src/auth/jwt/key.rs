@@ -43,14 +43,14 @@ impl VerificationKey {
     /// A secret that issuer and verifier share.
     ///
     /// # Errors
-    /// The secret is short or well known, or the algorithm is not HMAC.
+    /// The secret is short, well known or a repeated short text, or looks like a public key; or the algorithm is not HMAC.
     pub fn secret(
         id: Option<String>,
         algorithm: Algorithm,
         secret: &Secret,
     ) -> Result<Self, InvalidKey> {
         if algorithm.family() != Family::Secret {
-            return Err(InvalidKey::Pem(algorithm));
+            return Err(InvalidKey::NotHmac(algorithm));
         }
         Self::secret_bytes(id, algorithm, secret.expose().as_bytes())
     }
@@ -79,7 +79,7 @@ impl VerificationKey {
     /// A key for ES256: an uncompressed point of the curve P-256.
     ///
     /// # Errors
-    /// [`InvalidKey::Point`].
+    /// The bytes are not an uncompressed point of P-256 ([`InvalidKey::Point`]).
     pub fn es256_point(id: Option<String>, point: &[u8]) -> Result<Self, InvalidKey> {
         let algorithm = Algorithm::Es256;
         Self::point(id, algorithm, point).map_err(|_| InvalidKey::Point(algorithm))
@@ -132,8 +132,8 @@ impl VerificationKey {
     pub(super) fn has_signed(&self, token: &ParsedToken<'_>) -> bool {
         match &*self.key {
             Key::Secret(key) => {
-                let signing = self.algorithm.hmac();
-                let is_valid = verify(token.signature, token.signed, key, signing);
+                let hmac = self.algorithm.hmac();
+                let is_valid = verify(token.signature, token.signed, key, hmac);
                 is_valid.unwrap_or(false)
             }
             Key::Public(key) => key.verify_sig(token.signed, &token.signature_bytes).is_ok(),
@@ -142,14 +142,14 @@ impl VerificationKey {
 }
 
 fn checked_secret(algorithm: Algorithm, secret: &[u8]) -> Result<DecodingKey, InvalidKey> {
-    let is_like = |known: &str| secret.starts_with(known.as_bytes());
-    if WELL_KNOWN.into_iter().any(is_like) || is_repeated(secret) {
+    let starts_with_known = |known: &str| secret.starts_with(known.as_bytes());
+    if WELL_KNOWN.into_iter().any(starts_with_known) || is_repeated(secret) {
         return Err(InvalidKey::WellKnownSecret);
     }
     // Public keys are known to attackers. As a shared secret, one would let anybody sign tokens.
     let text = secret.trim_ascii_start();
     if text.starts_with(b"-----BEGIN") || text.starts_with(b"{") {
-        return Err(InvalidKey::PublicSecret);
+        return Err(InvalidKey::PublicKeyAsSecret);
     }
     let min_bytes = algorithm.min_secret_bytes();
     if secret.len() < min_bytes {

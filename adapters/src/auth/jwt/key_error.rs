@@ -27,7 +27,7 @@ pub enum InvalidKey {
     WellKnownSecret,
     /// A secret is the text of a public key.
     #[error("the shared secret looks like the file of a public key; set the algorithm of that key")]
-    PublicSecret,
+    PublicKeyAsSecret,
     /// An RSA key is short enough to be broken.
     #[error("an RSA key must have at least {MIN_RSA_BITS} bits")]
     ShortRsa,
@@ -46,6 +46,9 @@ pub enum InvalidKey {
     /// It is not a public key for the algorithm.
     #[error("the key is not a public key for {0}")]
     Key(Algorithm),
+    /// The algorithm does not use a shared secret.
+    #[error("{0} does not use a shared secret")]
+    NotHmac(Algorithm),
     /// The text is not a public key for the algorithm in PEM.
     #[error("the key is not a public key for {0} in PEM")]
     Pem(Algorithm),

@@ -3,7 +3,7 @@
 
 mod algorithm;
 mod big_endian;
-mod claims;
+mod claim_checks;
 mod compact;
 mod jwks;
 mod key;
@@ -15,7 +15,7 @@ mod token_error;
 mod verifier;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use claims::{JwtSettings, VerifiedClaims};
+pub use claim_checks::{JwtSettings, VerifiedClaims};
 pub use jwks::{PublishedJwks, read_jwks, read_published_jwks};
 pub use key::VerificationKey;
 pub use key_error::{InvalidKey, InvalidKeys, JwkProblem};

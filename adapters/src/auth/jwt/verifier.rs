@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use keywright_domain::model::Timestamp;
 use quick_cache::sync::Cache;
 
-use super::claims::{self, JwtSettings, VerifiedClaims};
+use super::claim_checks::{self, JwtSettings, VerifiedClaims};
 use super::compact::ParsedToken;
 use super::key::VerificationKey;
 use super::key_error::InvalidKeys;
@@ -118,6 +118,6 @@ impl JwtVerifier {
         if !of_algorithm.any(|key| key.has_signed(&parsed)) {
             return Err(TokenError::InvalidSignature);
         }
-        claims::read(&parsed.claims, &self.settings, now.as_secs())
+        claim_checks::read(&parsed.claims, &self.settings, now.as_secs())
     }
 }

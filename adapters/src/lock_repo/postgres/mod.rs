@@ -22,8 +22,8 @@ use keywright_domain::model::{
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
 
-use super::leases::{MAX_OBSERVED, ObservedLeases, OpenIntent};
 use super::lock_row::LockRow;
+use super::observed_leases::{MAX_OBSERVED, ObservedLeases, OpenIntent};
 use super::row_mapping::{
     BACKLOG, Id128, read_backlog, read_event, read_idempotency_record, read_lock_id,
     read_open_intent, read_write, to_sql_integer,

@@ -11,7 +11,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    self, Id128, WriteColumns, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, Id128, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write; also if its id has another type, so that `read_write` reports
@@ -60,7 +60,7 @@ impl SaveColumns {
             states: Vec::with_capacity(saves.len()),
             event_locks: Vec::new(),
             events: EventColumns::default(),
-            writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(WriteColumns::of))?,
+            writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(StoredWrite::of))?,
             records: Json::of(
                 saves
                     .iter()

@@ -25,8 +25,8 @@ use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Tim
 use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
-use super::leases::{ObservedLeases, OpenIntent};
 use super::lock_row::LockRow;
+use super::observed_leases::{ObservedLeases, OpenIntent};
 use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
 use other_processes::ProcessLock;
@@ -48,8 +48,9 @@ pub struct SqliteLockRepo {
 
 impl SqliteLockRepo {
     /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in
-    /// the background, and [`ended`](Self::ended) returns if the check fails. `timer` measures leases. Leases that an earlier
-    /// process left in the file have expired if no other process has it open; otherwise they start at the first claim.
+    /// the background, and [`ended`](Self::ended) returns if it finds damage. `timer` measures leases. Leases in the file
+    /// count as expired if no other process has the file open. Otherwise each starts when this process first reads it, in
+    /// `claim` or `backlog`.
     ///
     /// # Errors
     /// The file is corrupt, belongs to another program, has a newer schema or is in use. The text names the file.
@@ -64,7 +65,7 @@ impl SqliteLockRepo {
             .map_err(|e| refuse(e.into()))?;
         let check = format.is_large(path).then(|| IntegrityCheck::start(path));
         let check = check.transpose()?.map(Arc::new);
-        // Before anything is saved.
+        // `acquire` requires that nothing has been saved yet.
         let open_intents = || write_rows::open_intents(&conn);
         let (process_lock, abandoned) = ProcessLock::acquire(path, open_intents);
         let leases = ObservedLeases::new(timer);
@@ -88,9 +89,9 @@ impl SqliteLockRepo {
     /// The settings `journal_mode` and `synchronous` (2: FULL) of the writer's connection.
     ///
     /// # Errors
-    /// [`RepoError::Unavailable`].
+    /// [`RepoError::Unavailable`]: the store cannot be used.
     pub async fn durability(&self) -> Result<(String, i64), RepoError> {
-        self.write(|transaction| {
+        self.in_transaction(|transaction| {
             let mode = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0));
             let synchronous = transaction.pragma_query_value(None, "synchronous", |row| row.get(0));
             mode.and_then(|mode| Ok((mode, synchronous?)))
@@ -99,8 +100,8 @@ impl SqliteLockRepo {
         .await
     }
 
-    /// Waits until the store can no longer be used: a commit failed, so that the content of the file is known only after it is
-    /// opened again, or the file is damaged.
+    /// Waits until the store can no longer be used: a commit failed, so the content of the file is unknown until the file
+    /// is opened again, or the file is damaged.
     pub async fn ended(&self) {
         let corrupt = async {
             match &self.check {
@@ -117,11 +118,12 @@ impl SqliteLockRepo {
         }
     }
 
-    /// [`LockHistory::import`] for more events than fit in memory. An event with the version
+    /// Imports events as [`LockHistory::import`] does, from an iterator, so that they need not fit in memory. An event with the version
     /// [`NEXT_VERSION`](super::NEXT_VERSION) takes the next version of its lock. Reads continue meanwhile; saves wait.
     ///
     /// # Errors
-    /// The first error of `events`, or of the import. Nothing is imported then.
+    /// The first error of `events`, or of the import. Nothing is imported then, except that after [`RepoError::Unknown`] all
+    /// events may have been.
     pub async fn import_all<E>(
         &self,
         events: impl Iterator<Item = Result<RecordedEvent, E>> + Send + 'static,
@@ -142,7 +144,7 @@ impl SqliteLockRepo {
         Ok(())
     }
 
-    async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    async fn in_transaction<T, E, F>(&self, job: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<RepoError> + Send + 'static,
@@ -166,7 +168,7 @@ impl LockRepo for SqliteLockRepo {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        self.write(move |transaction| apply(transaction, save))
+        self.in_transaction(move |transaction| apply(transaction, save))
             .await
     }
 
@@ -174,7 +176,7 @@ impl LockRepo for SqliteLockRepo {
         self.observe_leases().await?;
         while let Some(expired) = self.leases.next_expired() {
             let claimed = self
-                .write(move |transaction| take_over(transaction, expired, worker, lease))
+                .in_transaction(move |transaction| take_over(transaction, expired, worker, lease))
                 .await?;
             if let Some((write, intent)) = claimed {
                 self.leases.claimed(intent);
@@ -239,7 +241,7 @@ impl LockHistory for SqliteLockRepo {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        self.write(move |transaction| {
+        self.in_transaction(move |transaction| {
             idempotency_rows::purge(transaction, now, ended_before, limit)
         })
         .await
@@ -332,7 +334,7 @@ fn take_over(
     Ok(Some((write, claimed)))
 }
 
-/// Imports events. Successive events of one lock read and write its row only once.
+/// Imports events. For a run of events of one lock, the lock's row is read and written once.
 fn import<E: From<ImportError>>(
     transaction: &Transaction<'_>,
     events: impl Iterator<Item = Result<RecordedEvent, E>>,

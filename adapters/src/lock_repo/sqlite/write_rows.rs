@@ -9,9 +9,9 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::leases::{MAX_OBSERVED, OpenIntent};
+use crate::lock_repo::observed_leases::{MAX_OBSERVED, OpenIntent};
 use crate::lock_repo::row_mapping::{
-    self, Id128, WriteColumns, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, Id128, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
@@ -120,7 +120,7 @@ pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoErr
 /// Inserts or replaces a write. `lease_until` marks it as prepared and orders the open intents; it is not compared with any
 /// clock. It grows with each take-over, so that an intent which cannot be resolved is ordered after the others.
 pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoError> {
-    let columns = WriteColumns::of(write)?;
+    let columns = StoredWrite::of(write)?;
     let lease_until = write.intent().map(|intent| {
         let epochs = u32::try_from(intent.epoch.0).unwrap_or(u32::MAX);
         let leases = intent.lease.saturating_mul(epochs);

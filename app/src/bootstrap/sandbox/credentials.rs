@@ -1,4 +1,4 @@
-//! The credentials of the sandbox. They stay the same as long as the data folder is kept.
+//! The credentials of the sandbox. They are kept in the data folder, and replaced when they are no longer valid.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::bootstrap::api_key_store::ApiKeyStore;
 
 /// The file of the private key that signs the sandbox's tokens, in the data folder.
-pub(crate) const TOKEN_KEY: &str = "token-key.pk8";
+pub(crate) const TOKEN_KEY_FILE: &str = "token-key.pk8";
 
 /// `iss` and `aud` of the sandbox's tokens.
 const ISSUER: &str = "https://sandbox.keywright.invalid";
@@ -38,7 +38,7 @@ pub(crate) struct Bearer<'a> {
     pub(crate) organization: Option<&'a str>,
 }
 
-/// The content of `sandbox.env`. Both values are secrets.
+/// The credentials in `sandbox.env`, which also contains the URL. Both are secrets.
 pub(crate) struct DemoCredentials {
     pub(crate) token: String,
     pub(crate) api_key: String,
@@ -79,19 +79,19 @@ impl TokenKey {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A token that is valid from `now`, in seconds since the Unix epoch, for this time.
+    /// A token that is valid for `valid_for` from `issued_at`, in seconds since the Unix epoch.
     ///
     /// # Errors
     /// It could not be signed.
     pub(crate) fn sign(
         &self,
         bearer: Bearer<'_>,
-        now: u64,
+        issued_at: u64,
         valid_for: Duration,
     ) -> anyhow::Result<String> {
         let mut claims = json!({
             "iss": ISSUER, "aud": AUDIENCE, "sub": bearer.user,
-            "iat": now, "exp": now + valid_for.as_secs(),
+            "iat": issued_at, "exp": issued_at + valid_for.as_secs(),
         });
         if let Some(organization) = bearer.organization {
             claims[ORGANIZATION_CLAIM] = json!(organization);
@@ -103,12 +103,13 @@ impl TokenKey {
 }
 
 /// The credentials of the sandbox, and the verifier of its tokens.
-pub(crate) struct OpenedCredentials {
+pub(crate) struct SandboxCredentials {
     pub(crate) demo: DemoCredentials,
-    pub(crate) tokens: Arc<JwtVerifier>,
+    pub(crate) verifier: Arc<JwtVerifier>,
 }
 
-/// Keeps the credentials of an earlier run that are still valid, and makes new ones for the others.
+/// Keeps each credential of an earlier run that is still valid, and replaces the others. A new API key ends all earlier API keys
+/// of the demo organization.
 ///
 /// # Errors
 /// A file or the store of API keys cannot be used.
@@ -117,21 +118,21 @@ pub(crate) async fn open_credentials(
     url: &str,
     clock: &dyn Clock,
     stored: &ApiKeyStore,
-) -> anyhow::Result<OpenedCredentials> {
+) -> anyhow::Result<SandboxCredentials> {
     let env_path = data.join("sandbox.env");
-    let token_key = TokenKey::open(&data.join(TOKEN_KEY))?;
+    let token_key = TokenKey::open(&data.join(TOKEN_KEY_FILE))?;
     let settings = JwtSettings {
         issuer: ISSUER.into(),
         audience: AUDIENCE.into(),
         organization_claim: ORGANIZATION_CLAIM.into(),
     };
-    let point = VerificationKey::es256_point(None, &token_key.public_point())?;
-    let tokens = JwtVerifier::new(vec![point], settings)?;
+    let public_key = VerificationKey::es256_point(None, &token_key.public_point())?;
+    let verifier = JwtVerifier::new(vec![public_key], settings)?;
     let mut records = stored.read().await?;
     let api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
 
-    let is_valid = |token: &String| tokens.verify(token.as_bytes(), now).is_ok();
+    let is_valid = |token: &String| verifier.verify(token.as_bytes(), now).is_ok();
     let token = match kept.as_ref().map(|k| k.token.clone()).filter(is_valid) {
         Some(token) => token,
         None => {
@@ -147,12 +148,12 @@ pub(crate) async fn open_credentials(
         Some(key) => key,
         None => {
             let key = ApiKey::generate();
-            let demo = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
-            let is_demo = |record: &&mut ApiKeyRecord| record.identity == demo;
+            let demo_identity = Identity::Organization(OrganizationId::new(Demo::ORGANIZATION)?);
+            let is_demo = |record: &&mut ApiKeyRecord| record.identity == demo_identity;
             for old in records.iter_mut().filter(is_demo) {
                 old.expires_at = Some(old.expires_at.map_or(now, |end| end.min(now)));
             }
-            records.push(key.record(demo, None));
+            records.push(key.record(demo_identity, None));
             stored.write(&records).await?;
             key.expose().to_owned()
         }
@@ -160,9 +161,9 @@ pub(crate) async fn open_credentials(
     let demo = DemoCredentials { token, api_key };
     write_env(&env_path, url, &demo)
         .with_context(|| format!("cannot write {}", env_path.display()))?;
-    Ok(OpenedCredentials {
+    Ok(SandboxCredentials {
         demo,
-        tokens: Arc::new(tokens),
+        verifier: Arc::new(verifier),
     })
 }
 

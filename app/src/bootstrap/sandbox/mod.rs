@@ -6,7 +6,7 @@ pub(crate) mod credentials;
 use std::path::Path;
 use std::sync::Arc;
 
-use keywright_adapters::decorator::{FaultPlan, Faults, FaultyLockRepo, FaultyShadow};
+use keywright_adapters::decorator::{FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow};
 use keywright_adapters::json;
 use keywright_domain::model::{LockId, LockVersion};
 use keywright_domain::ports::{Clock, LockRepo, ShadowPort};
@@ -54,7 +54,7 @@ pub(super) fn with_faults(
     if sandbox.faults == FaultPlan::default() {
         return (locks, shadow);
     }
-    let faults = Faults::new(sandbox.faults.clone());
+    let faults = FaultInjector::new(sandbox.faults.clone());
     (
         Arc::new(FaultyLockRepo::new(locks, faults.clone())),
         Arc::new(FaultyShadow::with(shadow, faults)),

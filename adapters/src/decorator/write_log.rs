@@ -1,4 +1,4 @@
-//! Logs the calls of ports, without keys and credentials.
+//! Logs the steps of writes and the failures of calls, without keys and credentials.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,12 @@ const MAX_IN_PROGRESS: usize = 64 * 1024;
 
 /// Logs each step in the life of a write at level `info`, failures as warnings, and other calls of shadows at level `debug`.
 #[derive(Default)]
-pub struct CallLog {
+pub struct WriteLog {
     /// Writes whose step `IN_PROGRESS` has been logged.
     in_progress: Mutex<HashSet<WriteId>>,
 }
 
-impl Observer for CallLog {
+impl Observer for WriteLog {
     fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         match (*call, *outcome) {
@@ -98,7 +98,7 @@ impl Observer for CallLog {
     }
 }
 
-impl CallLog {
+impl WriteLog {
     /// Logs one line for each event of the write, or one for a step without an event. Other saves of a write (its result was
     /// cleared, its shadow was checked) are no steps.
     fn log_step(&self, write: &Write, events: &[AppliedEvent]) {

@@ -10,6 +10,7 @@ pub(super) fn of_code(code: u16, detail: String) -> ShadowError {
         401 | 403 => FailureReason::NotAuthorized,
         413 => FailureReason::ShadowTooLarge,
         429 => FailureReason::Throttled,
+        // The service answered, but no reason fits, and clients can only try again. The log has the detail.
         400 | 404 | 405 | 415 => FailureReason::Unavailable,
         _ => return ShadowError::Unknown(detail),
     };
@@ -22,7 +23,7 @@ pub(super) fn not_sent(reason: FailureReason, detail: String) -> ShadowError {
     ShadowError::NotApplied { reason, detail }
 }
 
-/// The error of a request that was held back because the service has throttled others.
+/// The error of a request that is not sent because the service has throttled earlier ones.
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 pub(super) fn throttled() -> ShadowError {
     not_sent(
@@ -31,7 +32,7 @@ pub(super) fn throttled() -> ShadowError {
     )
 }
 
-/// The error of an answer that is not a shadow document.
+/// The error of an answer that is not a shadow document with a version.
 pub(super) fn unreadable() -> ShadowError {
-    ShadowError::Unknown("an answer without a version".into())
+    ShadowError::Unknown("the answer is not a shadow document with a version".into())
 }

@@ -1,4 +1,4 @@
-//! Reports of locks that clients deliver over HTTP.
+//! What `POST /device-reports` needs: the secret of its clients and the receiver of the reports.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ const CONFIRMATION_PAUSE: Duration = Duration::from_secs(5);
 /// The shortest secret that is accepted: 128 bits in hexadecimal.
 const MIN_SECRET_LENGTH: usize = 32;
 
-/// The reports of `POST /device-reports`, and the secret that clients must send.
-pub(crate) struct Ingest {
+/// The receiver of the reports at `POST /device-reports`, and the secret that its clients must send.
+pub(crate) struct DeviceReportEndpoint {
     pub(crate) reports: Arc<HttpReports>,
     secret: Digest,
     confirmed_at: Mutex<Option<Instant>>,
 }
 
-impl Ingest {
+impl DeviceReportEndpoint {
     /// Reads the secret from a file.
     ///
     /// # Errors
@@ -48,20 +48,20 @@ impl Ingest {
     }
 
     /// Whether another confirmation of AWS may be logged now.
-    pub(crate) fn may_confirm(&self) -> bool {
+    pub(crate) fn may_log_confirmation(&self) -> bool {
         let mut last = self
             .confirmed_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let may_confirm = last.is_none_or(|at| at.elapsed() >= CONFIRMATION_PAUSE);
-        if may_confirm {
+        let is_due = last.is_none_or(|at| at.elapsed() >= CONFIRMATION_PAUSE);
+        if is_due {
             *last = Some(Instant::now());
         }
-        may_confirm
+        is_due
     }
 
     /// Whether this is the secret. The comparison takes constant time.
-    pub(crate) fn knows(&self, secret: &str) -> bool {
+    pub(crate) fn accepts_secret(&self, secret: &str) -> bool {
         let offered = digest(&SHA256, secret.as_bytes());
         verify_slices_are_equal(self.secret.as_ref(), offered.as_ref()).is_ok()
     }

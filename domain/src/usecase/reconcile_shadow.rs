@@ -1,7 +1,7 @@
 //! Reading of a write's shadow, and settling, restoring or clearing what it shows.
 
 use super::key_writes::{ClientTokens, KeyWrites};
-use super::settle::SettleError;
+use super::settle_report::SettleError;
 use crate::model::{
     DeviceOutcome, DeviceReport, DeviceResult, LockSnapshot, ShadowChange, ShadowEntry,
     ShadowSnapshot, ShadowVersion, ThingName, Write, WriteId,

@@ -9,33 +9,43 @@ use keywright_adapters::auth::{self, JwtSettings, JwtVerifier, PublishedKeys, wr
 
 use crate::settings::JwksUrl;
 
-/// Fetches the keys of a URL. If it does not answer, the copy of the last key set is used; without a copy, tokens have to wait.
+/// Fetches the key set from a URL. If that fails, the copy of the last key set is used; without a usable copy, tokens cannot be
+/// verified until a later fetch succeeds.
 ///
 /// # Errors
 /// The URL or its file of certificate authorities cannot be used; the text names it.
-pub(super) async fn open(
-    from: &JwksUrl,
+pub(super) async fn open_published_keys(
+    setting: &JwksUrl,
     settings: JwtSettings,
     data: &Path,
 ) -> anyhow::Result<(Arc<JwtVerifier>, Arc<PublishedKeys>)> {
     let verifier = Arc::new(JwtVerifier::without_keys(settings));
-    let copy = KeySetCopy::of(&from.url, data);
+    let copy = KeySetCopy::of(&setting.url, data);
     let last = copy.read();
     let keep = move |set: &_| copy.write(set);
-    let keys = Arc::new(PublishedKeys::new(url(from)?, verifier.clone(), keep));
+    let keys = Arc::new(PublishedKeys::new(
+        client_url(setting)?,
+        verifier.clone(),
+        keep,
+    ));
     if let Err(error) = keys.refresh().await {
-        match last.is_some_and(|set| keys.load(&set).is_ok()) {
-            true => tracing::error!(%error, "the token keys of the last fetch are used"),
-            false => tracing::error!(%error, "tokens wait for their keys"),
-        }
+        let message = match last.is_some_and(|set| keys.load(&set).is_ok()) {
+            true => "the token keys of the last fetch are used",
+            false => {
+                "no token keys are available: tokens cannot be verified until the issuer answers"
+            }
+        };
+        tracing::error!(%error, "{message}");
     }
     Ok((verifier, keys))
 }
 
+/// The URL with its HTTP client.
+///
 /// # Errors
 /// The URL or its file of certificate authorities cannot be used; the text names it.
-pub(super) fn url(from: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
-    Ok(auth::JwksUrl::new(&from.url, from.ca.as_deref())?)
+pub(super) fn client_url(setting: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
+    Ok(auth::JwksUrl::new(&setting.url, setting.ca.as_deref())?)
 }
 
 /// The copy of the last key set of a URL, in the data folder.

@@ -1,4 +1,16 @@
-//! HTTP/1.1 clients for load tests, benches and end-to-end tests: one connection, and a client that reconnects.
+//! An HTTP/1.1 client of small answers, for `keywright write`, load tests, benches and end-to-end tests: [`Connection`] is one
+//! connection, and [`Client`] opens another one when the server has closed it. Both need the runtime of tokio.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut connection = keywright_client::Connection::open("127.0.0.1:8787").await?;
+//! let request = hyper::Request::get("/healthz").header("Host", "127.0.0.1:8787");
+//! let answer = connection.send(request.body(Default::default())?).await?;
+//! assert_eq!(answer.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
+#![warn(missing_docs)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +21,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// The longest time that a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,8 +35,8 @@ pub enum ClientError {
     /// No connection could be opened; the request was not sent.
     #[error("cannot connect to {address}: {source}")]
     Connect {
-        /// The address of the server.
-        address: SocketAddr,
+        /// The address of the server, as it was given.
+        address: String,
         /// The error of the operating system.
         source: std::io::Error,
     },
@@ -40,12 +52,16 @@ pub enum ClientError {
 pub struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
-    /// Opens a connection.
+    /// Opens a connection to an address, or to a host and port such as `localhost:8787`.
     ///
     /// # Errors
-    /// The server does not accept it.
-    pub async fn open(address: SocketAddr) -> Result<Self, ClientError> {
-        let connect = |source| ClientError::Connect { address, source };
+    /// The host is unknown, or the server does not accept the connection.
+    pub async fn open(address: impl ToSocketAddrs + ToString) -> Result<Self, ClientError> {
+        let name = address.to_string();
+        let connect = |source| ClientError::Connect {
+            address: name.clone(),
+            source,
+        };
         let stream = TcpStream::connect(address).await.map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;

@@ -1,4 +1,4 @@
-//! Reads the cases, and compares outcomes with what they expect.
+//! Reads the vectors, and compares outcomes with those that the vectors expect.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use keywright_shadow::{Limits, Record, ShadowName};
 use serde_json::{Value, json};
 
 /// The known behaviour of AWS IoT.
-const AWS_VECTORS: &str = include_str!("shadow-vectors.jsonl");
+const AWS_VECTORS: &str = include_str!("aws-iot-vectors.jsonl");
 
 /// Further behaviour that Keywright relies on.
-const OUR_VECTORS: &str = include_str!("our-vectors.jsonl");
+const KEYWRIGHT_VECTORS: &str = include_str!("keywright-vectors.jsonl");
 
-/// How a case is run.
+/// How a vector is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
     InProcess,
@@ -21,7 +21,7 @@ pub(crate) enum Channel {
     Mqtt,
 }
 
-/// The result of running a case.
+/// The result of running a vector.
 pub(crate) struct Outcome {
     pub(crate) answer: Answer,
     /// Topic suffixes and bodies.
@@ -37,11 +37,12 @@ pub(crate) enum Answer {
     Rejected(Value, Option<String>),
 }
 
-/// The cases of a confidence group that can be run over a channel.
+/// The vectors with this `confidence` (how certain it is that AWS IoT behaves so: high, medium or low) that can be run over a
+/// channel.
 pub(crate) fn vectors(confidence: &str, channel: Channel) -> Vec<Value> {
     let all = AWS_VECTORS
         .lines()
-        .chain(OUR_VECTORS.lines())
+        .chain(KEYWRIGHT_VECTORS.lines())
         .map(|line| serde_json::from_str::<Value>(line).expect("a vector"));
     let fits = |vector: &Value| match vector["channel"].as_str() {
         Some("rest") => channel != Channel::Mqtt,
@@ -52,7 +53,7 @@ pub(crate) fn vectors(confidence: &str, channel: Channel) -> Vec<Value> {
         .collect()
 }
 
-/// The same case with another thing, shadow name, attribute keys, times and client token, to detect hard-coded answers.
+/// The same vector with another thing, shadow name, attribute keys, times and client token, to detect hard-coded answers.
 pub(crate) fn varied(vector: &Value) -> Value {
     let token = vector["payload"]["clientToken"]
         .as_str()
@@ -62,6 +63,7 @@ pub(crate) fn varied(vector: &Value) -> Value {
         .replace("lock-1", "Door:7_b")
         .replace("\"shadow\":\"keys\"", "\"shadow\":\"k:2_\"")
         .replace("~keys", "~k:2_")
+        // An error text names the attribute `foo`, which `with_other_keys` renames to `gpp`.
         .replace("node: 'foo'", "node: 'gpp'")
         .replace("17000", "18110")
         .replace("16999", "18109");
@@ -143,7 +145,7 @@ pub(crate) fn now(vector: &Value) -> u64 {
     vector["now"].as_u64().expect("a time")
 }
 
-/// The request body of a case.
+/// The request body of a vector.
 pub(crate) fn body(vector: &Value) -> String {
     match (&vector["payload_raw"], &vector["payload"]) {
         (Value::String(raw), _) | (_, Value::String(raw)) => raw.clone(),
@@ -162,10 +164,11 @@ pub(crate) fn limits(vector: &Value) -> Limits {
 
 /// The record before the request.
 pub(crate) fn initial_record(vector: &Value) -> Option<Record> {
-    initial(&vector["initial"], now(vector) - 100)
+    // Leaves of the initial document are 100 s old, unless the vector gives their metadata.
+    record(&vector["initial"], now(vector) - 100)
 }
 
-fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
+fn record(initial: &Value, leaf_time: u64) -> Option<Record> {
     let version = initial.get("version")?.as_u64()?;
     if let Some(deleted_at) = initial["deleted_at"].as_u64() {
         return Some(Record::Tombstone {
@@ -176,7 +179,7 @@ fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
     let section = |name: &str| {
         let state: Object = initial[name].as_object().cloned().unwrap_or_default();
         let metadata = match &initial["metadata"][name] {
-            Value::Null => times(&Value::Object(state.clone()), leaf_time),
+            Value::Null => metadata_at(&Value::Object(state.clone()), leaf_time),
             given => given.clone(),
         };
         let metadata = serde_json::from_value(metadata).expect("metadata");
@@ -189,21 +192,21 @@ fn initial(initial: &Value, leaf_time: u64) -> Option<Record> {
     })))
 }
 
-fn times(value: &Value, at: u64) -> Value {
+fn metadata_at(value: &Value, at: u64) -> Value {
     match value {
         Value::Object(o) => o
             .iter()
-            .map(|(k, v)| (k.clone(), times(v, at)))
+            .map(|(k, v)| (k.clone(), metadata_at(v, at)))
             .collect::<Object>()
             .into(),
-        Value::Array(a) => a.iter().map(|v| times(v, at)).collect(),
+        Value::Array(a) => a.iter().map(|v| metadata_at(v, at)).collect(),
         _ => json!({ "timestamp": at }),
     }
 }
 
 pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
     let (id, expect) = (&vector["id"], &vector["expect"]);
-    let of = |suffix: &str| {
+    let published_body = |suffix: &str| {
         let found = outcome.published.iter().find(|(s, _)| s == suffix);
         found.map(|(_, body)| body.clone())
     };
@@ -239,11 +242,15 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
     }
     for (member, suffix) in [("delta", "update/delta"), ("documents", "update/documents")] {
         if let Some(wanted) = expect.get(member) {
-            assert_eq!(of(suffix).unwrap_or(Value::Null), *wanted, "{id}: {member}");
+            assert_eq!(
+                published_body(suffix).unwrap_or(Value::Null),
+                *wanted,
+                "{id}: {member}"
+            );
         }
     }
     if let Some(wanted) = expect["topics"].as_array() {
-        // Only over MQTT is the answer to the requester alone a message.
+        // An answer to the requester alone is a message only over MQTT.
         let requester_only =
             |topic: &&str| topic.ends_with("rejected") || topic.starts_with("get/");
         let wanted = wanted.iter().filter_map(Value::as_str);
@@ -274,21 +281,21 @@ pub(crate) fn check(vector: &Value, outcome: &Outcome, channel: Channel) {
             .stored_body();
         let mut found = after["state"].clone();
         found["version"] = after["version"].clone();
-        let without_times: Object = stored
+        let without_metadata: Object = stored
             .as_object()
             .expect("an object")
             .iter()
             .filter(|(k, _)| *k != "metadata")
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
-        assert_eq!(found, Value::Object(without_times), "{id}: stored");
+        assert_eq!(found, Value::Object(without_metadata), "{id}: stored");
         if let Some(metadata) = stored.get("metadata") {
             assert_eq!(after["metadata"], *metadata, "{id}: stored metadata");
         }
     }
 }
 
-/// The same case for another thing, so that cases can share a service.
+/// The same vector for another thing, so that vectors can share a service.
 pub(crate) fn on_thing(vector: &Value, n: usize) -> Value {
     let text = vector
         .to_string()
