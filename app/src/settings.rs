@@ -328,7 +328,7 @@ pub(crate) struct SandboxSettings {
     /// Demo locks in addition to the first two.
     pub(crate) more_locks: u64,
     pub(crate) behaviours: Behaviours,
-    /// FaultInjector that are injected between the service and its store and shadows.
+    /// Faults that are injected between the service and its store and shadows.
     pub(crate) faults: FaultPlan,
 }
 

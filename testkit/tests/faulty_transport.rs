@@ -31,11 +31,11 @@ impl Device for Locks {
     }
 }
 
-/// FaultInjector of the in-memory adapter. There a late answer is lost, and answers cannot be reordered.
-struct FaultInjector(FaultyShadow);
+/// Faults of the in-memory adapter. There a late answer is lost, and answers cannot be reordered.
+struct Faults(FaultyShadow);
 
 #[async_trait]
-impl Transport for FaultInjector {
+impl Transport for Faults {
     async fn set(&self, fault: TransportFault) {
         let all = |fault| FaultPlan::default().at_random(Operation::Update, 1.0, fault, 1);
         self.0.set(match fault {
@@ -52,18 +52,14 @@ impl Transport for FaultInjector {
     }
 }
 
-type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<FaultInjector>);
+type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Faults>);
 
 async fn fixture() -> Fresh {
     let shadow = InMemoryShadow::of_this_process();
     let faulty = FaultyShadow::new(Arc::new(shadow.clone()));
     let port: Arc<dyn ShadowPort> = Arc::new(faulty.clone());
     let port = Arc::new(Timeout::<dyn ShadowPort>::new(port, ANSWER_TIMEOUT));
-    (
-        port,
-        Arc::new(Locks(shadow)),
-        Arc::new(FaultInjector(faulty)),
-    )
+    (port, Arc::new(Locks(shadow)), Arc::new(Faults(faulty)))
 }
 
 faulty_transport_cases!(fixture);
@@ -77,8 +73,8 @@ struct Broken {
     disconnected: AtomicBool,
 }
 
-/// FaultInjector of which the broken adapter is notified, too.
-struct SharedFaults(FaultInjector, Arc<Mutex<TransportFault>>);
+/// Faults of which the broken adapter is notified, too.
+struct SharedFaults(Faults, Arc<Mutex<TransportFault>>);
 
 #[async_trait]
 impl Transport for SharedFaults {
@@ -144,7 +140,7 @@ async fn each_broken_adapter_fails_its_own_case_and_no_other() {
         for case in FAULTY_TRANSPORT_CASES {
             let (inner, device, faults) = fixture().await;
             let fault = Arc::new(Mutex::new(TransportFault::None));
-            let transport = SharedFaults(FaultInjector(faults.0.clone()), fault.clone());
+            let transport = SharedFaults(Faults(faults.0.clone()), fault.clone());
             let port = Broken {
                 case: broken,
                 inner,

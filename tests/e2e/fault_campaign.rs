@@ -25,7 +25,7 @@ use crate::harness::BINARY;
 
 const LOCKS: RangeInclusive<u64> = 1001..=1020;
 const CLIENTS: usize = 3;
-/// FaultInjector before the deployment recovers.
+/// Faults before the deployment recovers.
 const CYCLES: usize = 25;
 
 /// A lease of one second, and the timeouts that must fit into it.

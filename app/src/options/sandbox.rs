@@ -25,9 +25,9 @@ pub(super) struct SandboxArgs {
     /// offline@10s-20s or latency=2s@10s-20s.
     #[arg(long, value_name = "LOCK:LIST", value_parser = behaviour)]
     behaviour: Vec<BehaviourOption>,
-    /// FaultInjector to inject, by the number of the call or at random: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,seed=7.
+    /// Faults to inject, by the number of the call or at random: put@1=refuse,read@2-=lose,update~0.1=delay:200ms,seed=7.
     /// Calls to shadows are put (an update with a key), update (any update) and read; calls to the store are save and load.
-    /// FaultInjector are delay:TIME, not-sent, refuse, drop-answer (executed, but the answer is lost), lose (not executed, and no
+    /// Faults are delay:TIME, not-sent, refuse, drop-answer (executed, but the answer is lost), lose (not executed, and no
     /// answer), late:TIME (executed after this time, and no answer) and pass.
     #[arg(long, value_name = "PLAN")]
     faults: Option<FaultPlan>,

@@ -179,7 +179,7 @@ fn shadow_name() -> ShadowName {
     ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into())
 }
 
-/// FaultInjector of the shadow and the store. A tenth of the worlds have none; in the others each kind has its own random probability.
+/// Faults of the shadow and the store. A tenth of the worlds have none; in the others each kind has its own random probability.
 fn random_faults(random: &mut fastrand::Rng) -> FaultPlan {
     let mut rules = Vec::new();
     if random.u8(0..10) > 0 {

@@ -28,7 +28,7 @@ pub(crate) struct Harness {
     pub(crate) store: Arc<InMemoryLockRepo>,
     pub(crate) service: ShadowService,
     pub(crate) faults: FaultyShadow,
-    /// FaultInjector between the use cases and the store.
+    /// Faults between the use cases and the store.
     pub(crate) store_faults: FaultInjector,
     pub(crate) clock: ManualClock,
     pub(crate) ports: Ports,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Harness, succeeded};
 
-/// FaultInjector during one act.
+/// Faults during one act.
 #[derive(Clone, Debug)]
 struct ActFaults {
     updates: Vec<Fault>,
