@@ -43,7 +43,7 @@ fn rejects_weak_keys() {
     }
     assert_eq!(
         secret(Algorithm::Es256, text),
-        Some(InvalidKey::Pem(Algorithm::Es256))
+        Some(InvalidKey::NotHmac(Algorithm::Es256))
     );
     let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AAAA","y":"BBBB"}]}"#;
     for public in [include_str!("fixtures/rsa-1024.pem"), jwks] {
