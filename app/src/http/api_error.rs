@@ -18,56 +18,84 @@ use utoipa::ToSchema;
 
 use super::response::{HttpResponse, json, to_json, write_location};
 
-/// Why the response to a request is an error.
-#[derive(Debug)]
+/// Why the response to a request is an error, and the message for the client. The messages of 401, 403, 404 and 502 are the
+/// vendor's, verbatim.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// The request is invalid. The message says what to change.
+    #[error("{0}")]
     BadRequest(Cow<'static, str>),
     /// The request is not valid HTTP or its end is not known. The connection is closed.
+    #[error("{0}")]
     Malformed(Cow<'static, str>),
-    /// The request line and headers exceed this number of bytes.
+    #[error("The request line and headers must have at most {0} bytes and 100 headers")]
     HeadTooLarge(usize),
+    #[error("Authentication required. Please provide a valid API token")]
     Unauthorized,
+    #[error("You don't have permission to access this resource")]
     Forbidden,
+    #[error("The requested resource was not found")]
     NotFound,
     /// The path has only these methods.
+    #[error("This path allows {0}")]
     MethodNotAllowed(&'static str),
+    #[error("The body did not arrive in time; send it without pauses")]
     BodyTooSlow,
-    /// The body has a transfer coding other than `chunked`.
+    #[error("The only transfer coding that is supported is chunked")]
     UnknownTransferCoding,
-    /// The body is compressed.
+    #[error("The body must not be compressed; send it without Content-Encoding")]
     EncodedBody,
-    /// The lock has no thing yet.
+    #[error("The lock is not bound to a thing yet; provision it first")]
     NotProvisioned,
-    /// The write to withdraw has already ended, in this state.
+    /// The write to withdraw has ended in this state.
+    #[error("The write has already ended: it is {0}")]
     AlreadyEnded(&'static str),
-    /// The body exceeds this number of bytes.
+    #[error("The body must have at most {0} bytes")]
     BodyTooLarge(usize),
+    #[error("The body must be JSON; send it with Content-Type: application/json")]
     NotJson,
-    /// The key index is not below this capacity of the lock.
+    #[error("keyIndexNumber must be below {0}, the number of the lock's key slots")]
     IndexBeyondCapacity(u64),
+    #[error("The lock has too many open writes; wait until it has settled some, or withdraw some")]
     TooManyOpenWrites,
     /// Too many requests of one organization or user are in progress.
+    #[error(
+        "Too many of your requests are in progress; nothing was done, try again when some have been answered"
+    )]
     QuotaExceeded,
     /// Too many requests from one address had credentials that are not valid.
+    #[error("Too many requests with invalid credentials; check them before you try again")]
     TooManyFailures,
+    #[error(
+        "An internal error occurred; the operator finds it in the log by the id in X-Request-Id"
+    )]
     Internal,
-    /// The shadow update failed.
+    #[error("Failed to update device shadow")]
     NotUpdated(FailureReason),
     /// Too many requests are in progress, at the service or for the lock.
+    #[error("Other requests are in progress; nothing was done, try again")]
     Busy,
-    /// An earlier request with the same idempotency key is in progress.
+    #[error(
+        "An earlier request with this Idempotency-Key is in progress; try again when it has been answered"
+    )]
     StillRunning,
-    /// An earlier request with the same idempotency key had another command.
+    #[error("This Idempotency-Key was used for another command; use a new key for each command")]
     OtherCommand,
-    /// The outcome of an earlier write of the lock has to be resolved first.
+    #[error(
+        "The outcome of an earlier write of the lock is not known yet; nothing was done, try again when it is"
+    )]
     AfterUndecided(UndecidedWrite),
     /// The store or the verification of credentials failed. The message does not say that nothing was done: the
     /// store may have applied a change that it did not confirm.
+    #[error(
+        "The service cannot do this at the moment; try again, with the same Idempotency-Key if there was one"
+    )]
     Unavailable,
     /// The service does not accept work, for this reason.
+    #[error("{0}")]
     NotReady(&'static str),
     /// The outcome is not known at the deadline of the request.
+    #[error("The device shadow did not answer in time; the outcome is not known yet")]
     Undecided(UndecidedWrite),
 }
 
@@ -104,110 +132,31 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 const RETRY_AFTER_LOCK: Duration = Duration::from_secs(30);
 
 impl ApiError {
-    /// The messages of 401, 403, 404 and 502 are the vendor's, verbatim.
-    fn status_and_message(&self) -> (StatusCode, Cow<'static, str>) {
-        use StatusCode as S;
-        let fixed = |status, text| (status, Cow::Borrowed(text));
+    const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(text) | Self::Malformed(text) => (S::BAD_REQUEST, text.clone()),
-            Self::HeadTooLarge(max) => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                format!(
-                    "The request line and headers must have at most {max} bytes and 100 headers"
-                )
-                .into(),
-            ),
-            Self::Unauthorized => fixed(
-                S::UNAUTHORIZED,
-                "Authentication required. Please provide a valid API token",
-            ),
-            Self::Forbidden => fixed(
-                S::FORBIDDEN,
-                "You don't have permission to access this resource",
-            ),
-            Self::NotFound => fixed(S::NOT_FOUND, "The requested resource was not found"),
-            Self::MethodNotAllowed(allowed) => (
-                S::METHOD_NOT_ALLOWED,
-                format!("This path allows {allowed}").into(),
-            ),
-            Self::BodyTooSlow => fixed(
-                S::REQUEST_TIMEOUT,
-                "The body did not arrive in time; send it without pauses",
-            ),
-            Self::NotProvisioned => fixed(
-                S::CONFLICT,
-                "The lock is not bound to a thing yet; provision it first",
-            ),
-            Self::AlreadyEnded(state) => (
-                S::CONFLICT,
-                format!("The write has already ended: it is {state}").into(),
-            ),
-            Self::StillRunning => fixed(
-                S::CONFLICT,
-                "An earlier request with this Idempotency-Key is in progress; try again when it has been answered",
-            ),
-            Self::OtherCommand => fixed(
-                S::UNPROCESSABLE_ENTITY,
-                "This Idempotency-Key was used for another command; use a new key for each command",
-            ),
-            Self::BodyTooLarge(max) => (
-                S::PAYLOAD_TOO_LARGE,
-                format!("The body must have at most {max} bytes").into(),
-            ),
-            Self::UnknownTransferCoding => fixed(
-                S::NOT_IMPLEMENTED,
-                "The only transfer coding that is supported is chunked",
-            ),
-            Self::EncodedBody => fixed(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "The body must not be compressed; send it without Content-Encoding",
-            ),
-            Self::NotJson => fixed(
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "The body must be JSON; send it with Content-Type: application/json",
-            ),
-            Self::IndexBeyondCapacity(capacity) => (
-                S::UNPROCESSABLE_ENTITY,
-                format!(
-                    "keyIndexNumber must be below {capacity}, the number of the lock's key slots"
-                )
-                .into(),
-            ),
-            Self::TooManyOpenWrites => fixed(
-                S::TOO_MANY_REQUESTS,
-                "The lock has too many open writes; wait until it has settled some, or withdraw some",
-            ),
-            Self::QuotaExceeded => fixed(
-                S::TOO_MANY_REQUESTS,
-                "Too many of your requests are in progress; nothing was done, try again when some have been answered",
-            ),
-            Self::TooManyFailures => fixed(
-                S::TOO_MANY_REQUESTS,
-                "Too many requests with invalid credentials; check them before you try again",
-            ),
-            Self::Internal => fixed(
-                S::INTERNAL_SERVER_ERROR,
-                "An internal error occurred; the operator finds it in the log by the id in X-Request-Id",
-            ),
-            Self::NotUpdated(_) => fixed(S::BAD_GATEWAY, "Failed to update device shadow"),
-            Self::Busy => fixed(
-                S::SERVICE_UNAVAILABLE,
-                "Other requests are in progress; nothing was done, try again",
-            ),
-            Self::AfterUndecided(_) => fixed(
-                S::SERVICE_UNAVAILABLE,
-                "The outcome of an earlier write of the lock is not known yet; nothing was done, try again \
-                 when it is",
-            ),
-            Self::Unavailable => fixed(
-                S::SERVICE_UNAVAILABLE,
-                "The service cannot do this at the moment; try again, with the same Idempotency-Key if there was one",
-            ),
-            Self::NotReady(why) => fixed(S::SERVICE_UNAVAILABLE, why),
-            Self::Undecided(_) => fixed(
-                S::GATEWAY_TIMEOUT,
-                "The device shadow did not answer in time; the outcome is not known yet",
-            ),
+            Self::BadRequest(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NotProvisioned | Self::AlreadyEnded(_) | Self::StillRunning => {
+                StatusCode::CONFLICT
+            }
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::EncodedBody | Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::OtherCommand | Self::IndexBeyondCapacity(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyOpenWrites | Self::QuotaExceeded | Self::TooManyFailures => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::NotUpdated(_) => StatusCode::BAD_GATEWAY,
+            Self::Busy | Self::AfterUndecided(_) | Self::Unavailable | Self::NotReady(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Undecided(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -224,50 +173,42 @@ impl ApiError {
         }
     }
 
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
-        let seconds = |span: Duration| HeaderValue::from(span.as_secs());
-        Some(match self {
-            Self::Unauthorized => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::MethodNotAllowed(allowed) => (ALLOW, HeaderValue::from_static(allowed)),
-            Self::TooManyOpenWrites => (RETRY_AFTER, seconds(RETRY_AFTER_LOCK)),
-            Self::QuotaExceeded | Self::TooManyFailures => (RETRY_AFTER, seconds(RETRY_SOON)),
-            Self::StillRunning | Self::Busy | Self::Unavailable | Self::NotReady(_) => {
-                (RETRY_AFTER, seconds(RETRY_SOON))
-            }
-            Self::Undecided(write) | Self::AfterUndecided(write) => {
-                (RETRY_AFTER, seconds(write.lease))
-            }
-            Self::EncodedBody => (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    /// The headers of the response, besides those of every response.
+    pub(super) fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let retry_after = |span: Duration| (RETRY_AFTER, HeaderValue::from(span.as_secs()));
+        match self {
+            Self::Unauthorized => vec![(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
+            Self::MethodNotAllowed(allowed) => vec![(ALLOW, HeaderValue::from_static(allowed))],
+            Self::TooManyOpenWrites => vec![retry_after(RETRY_AFTER_LOCK)],
+            Self::QuotaExceeded
+            | Self::TooManyFailures
+            | Self::StillRunning
+            | Self::Busy
+            | Self::Unavailable
+            | Self::NotReady(_) => vec![retry_after(RETRY_SOON)],
+            Self::Undecided(undecided) | Self::AfterUndecided(undecided) => vec![
+                retry_after(undecided.lease),
+                (LOCATION, write_location(undecided.lock, undecided.write)),
+            ],
+            Self::EncodedBody => vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))],
             // The rest of the body is not read.
             Self::BodyTooSlow
             | Self::BodyTooLarge(_)
             | Self::Malformed(_)
-            | Self::UnknownTransferCoding => (CONNECTION, HeaderValue::from_static("close")),
-            _ => return None,
-        })
-    }
-
-    /// The headers of the response, besides those of every response.
-    pub(super) fn header_names(&self) -> Vec<String> {
-        let undecided = matches!(self, Self::Undecided(_) | Self::AfterUndecided(_));
-        let location = undecided.then_some(LOCATION);
-        let names = self
-            .header()
-            .map(|(name, _)| name)
-            .into_iter()
-            .chain(location);
-        names.map(|name| name.to_string()).collect()
+            | Self::UnknownTransferCoding => vec![(CONNECTION, HeaderValue::from_static("close"))],
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn status_and_body(&self) -> (StatusCode, Vec<u8>) {
-        let (status, message) = self.status_and_message();
+        let status = self.status();
         let body = Body {
             success: false,
             error: match self {
                 Self::NotUpdated(_) => "Error",
                 _ => status.canonical_reason().unwrap_or("Error"),
             },
-            message: &message,
+            message: &self.to_string(),
             code: status.as_u16(),
             reason: self.reason(),
         };
@@ -277,11 +218,7 @@ impl ApiError {
     pub(super) fn into_response(self) -> HttpResponse {
         let (status, body) = self.status_and_body();
         let mut response = json(status, body);
-        response.headers_mut().extend(self.header());
-        if let Self::Undecided(undecided) | Self::AfterUndecided(undecided) = self {
-            let location = write_location(undecided.lock, undecided.write);
-            response.headers_mut().insert(LOCATION, location);
-        }
+        response.headers_mut().extend(self.headers());
         response
     }
 }

@@ -185,9 +185,9 @@ fn errors(errors: &[ApiError]) -> BTreeMap<String, Value> {
                     } },
                 })
             });
-        for name in error.header_names() {
-            let text = header_description(&name);
-            response["headers"][name] =
+        for (name, _) in error.headers() {
+            let text = header_description(name.as_str());
+            response["headers"][name.as_str()] =
                 json!({ "description": text, "schema": { "type": "string" } });
         }
         let examples = &mut response["content"]["application/json"]["examples"];
