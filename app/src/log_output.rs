@@ -4,7 +4,7 @@
 //! while it is full. Lines for a file are written directly.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fmt::{self, Debug};
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::panic;
@@ -12,8 +12,8 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -21,7 +21,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, layer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -120,11 +120,7 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
 pub(crate) fn print_fatal(format: LogFormat, message: &str) {
     let text = match format {
         LogFormat::Text => format!("keywright: {message}"),
-        LogFormat::Json => {
-            let mut line = Line::new("ERROR");
-            line.add("message", message.into());
-            line.text()
-        }
+        LogFormat::Json => json_line("ERROR", Some(message.into()), Map::new()),
     };
     let (sender, printed) = mpsc::channel();
     thread::spawn(move || {
@@ -147,71 +143,44 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = Line::new(event.metadata().level().as_str());
-        event.record(&mut line);
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        let mut fields: Map<_, _> = serde_json::from_str(&text).map_err(|_| fmt::Error)?;
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
-            let fields = extensions.get::<FormattedFields<JsonFields>>();
-            let fields = fields.and_then(|text| serde_json::from_str::<Map<_, _>>(text).ok());
-            for (name, value) in fields.into_iter().flatten() {
-                line.add(&name, value);
+            let of_span = extensions.get::<FormattedFields<JsonFields>>();
+            let of_span = of_span.and_then(|text| serde_json::from_str::<Map<_, _>>(text).ok());
+            for (name, value) in of_span.into_iter().flatten() {
+                fields.entry(name).or_insert(value);
             }
         }
-        writeln!(writer, "{}", line.text())
+        // A line has each name once.
+        fields.retain(|name, _| name != "timestamp" && name != "level");
+        let (level, message) = (event.metadata().level(), fields.remove("message"));
+        writeln!(writer, "{}", json_line(level.as_str(), message, fields))
     }
 }
 
-/// The members of a line, in order. The first value of a name counts.
-struct Line(Vec<(String, Value)>);
-
-impl Line {
-    fn new(level: &str) -> Self {
-        let mut timestamp = String::new();
-        // Writing to a string cannot fail.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-        Self(vec![
-            ("timestamp".into(), timestamp.into()),
-            ("level".into(), level.into()),
-        ])
-    }
-
-    fn add(&mut self, name: &str, value: Value) {
-        if self.0.iter().all(|(known, _)| known != name) {
-            self.0.push((name.to_owned(), value));
-        }
-    }
-
-    fn text(&self) -> String {
-        let members = self.0.iter().map(|(name, value)| {
-            let name = Value::from(name.as_str());
-            format!("{name}:{value}")
-        });
-        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
-    }
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Value>,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
 }
 
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.add(field.name(), format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field.name(), value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field.name(), value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field.name(), value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field.name(), value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field.name(), value.into());
-    }
+fn json_line(level: &str, message: Option<Value>, fields: Map<String, Value>) -> String {
+    let mut timestamp = String::new();
+    // Writing to a string cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let line = Line {
+        timestamp,
+        level,
+        message,
+        fields,
+    };
+    // All keys are text, so this cannot fail either.
+    serde_json::to_string(&line).unwrap_or_default()
 }
