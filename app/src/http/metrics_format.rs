@@ -3,21 +3,18 @@
 use std::cmp::Ordering;
 
 use hyper::StatusCode;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, VARY};
 
 use super::response::{self, HttpResponse};
 use crate::metrics::MetricsFormat;
 
 pub(super) fn response(text: String, format: MetricsFormat) -> HttpResponse {
-    let mut response = response::json(StatusCode::OK, text.into_bytes());
-    let content_type = HeaderValue::from_static(match format {
+    let content_type = match format {
         MetricsFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         MetricsFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
-    });
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.append(VARY, HeaderValue::from_static("Accept"));
-    response
+    };
+    let headers = [(CONTENT_TYPE, content_type), (VARY, "Accept")];
+    response::new(StatusCode::OK, text, headers)
 }
 
 /// OpenMetrics if the client names it and does not prefer the text format, as Prometheus does. Otherwise the text format, which
@@ -87,6 +84,8 @@ impl<'a> MediaRange<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -1,20 +1,28 @@
-//! HTTP responses: with a JSON body, or without a body.
+//! HTTP responses, most of them with a JSON body.
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use keywright_domain::model::{LockId, WriteId};
 use serde::Serialize;
 
 pub(crate) type HttpResponse = Response<Full<Bytes>>;
 
-pub(super) fn json(status: StatusCode, body: Vec<u8>) -> HttpResponse {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn new<const N: usize>(
+    status: StatusCode,
+    body: impl Into<Bytes>,
+    headers: [(HeaderName, &'static str); N],
+) -> HttpResponse {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
     response
+}
+
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> HttpResponse {
+    new(status, body, [(CONTENT_TYPE, "application/json")])
 }
 
 /// Serializes the body of a response. This cannot fail: the types of these bodies have only text as keys.
@@ -28,12 +36,7 @@ pub(super) fn ok(body: &impl Serialize) -> HttpResponse {
 
 /// The 204 to `OPTIONS` of a path with these methods.
 pub(super) fn options(methods: &'static str) -> HttpResponse {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(methods));
-    response
+    new(StatusCode::NO_CONTENT, Bytes::new(), [(ALLOW, methods)])
 }
 
 /// The path of a write's status, for the header `Location`.
