@@ -65,10 +65,7 @@ async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError
 }
 
 fn credentials(headers: &HeaderMap) -> Result<Credentials, AuthError> {
-    let bearer = match single_value(headers, &AUTHORIZATION)? {
-        Some(value) => Some(bearer_token(value)?),
-        None => None,
-    };
+    let bearer = bearer_token(headers)?;
     let api_key = single_value(headers, &HeaderName::from_static("x-api-key"))?;
     let api_key = api_key.map(Secret::new);
     Ok(Credentials { bearer, api_key })
@@ -91,10 +88,17 @@ fn single_value<'a>(
     }
 }
 
-fn bearer_token(value: &str) -> Result<Secret, AuthError> {
+/// The token of `Authorization: Bearer TOKEN`.
+///
+/// # Errors
+/// The header has another scheme or was sent twice.
+pub(super) fn bearer_token(headers: &HeaderMap) -> Result<Option<Secret>, AuthError> {
+    let Some(value) = single_value(headers, &AUTHORIZATION)? else {
+        return Ok(None);
+    };
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(AuthError::Refused("Authorization is not Bearer"));
     }
-    Ok(Secret::new(token.trim()))
+    Ok(Some(Secret::new(token.trim())))
 }

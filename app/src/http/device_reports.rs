@@ -5,13 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::HeaderMap;
 use keywright_adapters::reports::DeliveryError;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::info;
 
 use super::api_error::ApiError;
+use super::authorization::bearer_token;
 use super::request_body;
 use super::response::{self, HttpResponse};
 use crate::app::App;
@@ -62,14 +63,8 @@ pub(super) async fn deliver(
 }
 
 fn is_trusted(endpoint: &DeviceReportEndpoint, headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    let secret = value.to_str().ok().and_then(|value| value.split_once(' '));
-    secret.is_some_and(|(scheme, secret)| {
-        scheme.eq_ignore_ascii_case("bearer") && endpoint.accepts_secret(secret.trim())
-    })
+    let secret = bearer_token(headers).ok().flatten();
+    secret.is_some_and(|secret| endpoint.accepts_secret(secret.expose()))
 }
 
 fn is_confirmation(headers: &HeaderMap) -> bool {
