@@ -24,6 +24,8 @@ use crate::log_output;
 
 type Label = (&'static str, &'static str);
 
+type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
+
 /// The labels of an answered request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
@@ -41,42 +43,82 @@ const LONG: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0, 21600.0, 172_800.0,
 ];
 
-fn short() -> Histogram {
-    Histogram::new(SHORT)
-}
-
-/// Creates and registers a metric.
-fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+fn counted<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
 }
 
-/// All metrics. docs/operating.md describes each of them.
-pub(crate) struct Metrics {
-    registry: Registry,
-    requests: Family<Answered, Counter>,
-    accepted: Histogram,
-    confirmed: Histogram,
-    events: Family<[Label; 1], Counter>,
-    late: Counter,
-    reports: Family<[Label; 1], Counter>,
-    calls: Family<[Label; 3], Counter>,
-    call_seconds: Family<[Label; 2], Histogram, fn() -> Histogram>,
-    findings: Family<[Label; 1], Counter>,
-    anomalies: Family<[Label; 1], Counter>,
-    open_intents: Gauge,
-    oldest_intent: Gauge<f64, AtomicU64>,
-    /// The age of the oldest intent when the backlog was last counted.
-    oldest: Mutex<Option<OldestIntent>>,
-    contradictions: Counter,
-    open_writes: Gauge,
-    unconfirmed: Gauge,
-    shed: Family<[Label; 1], Counter>,
-    unanswered: Counter,
-    connections: Counter,
-    dropped_log_lines: Counter,
-    omitted_reports: Counter,
+fn seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
+}
+
+/// Defines [`Metrics`] by one line for each metric: its field, its type, and the call that registers it.
+macro_rules! metrics {
+    ($($field:ident: $type:ty = $register:ident($($argument:expr),*);)*) => {
+        /// All metrics. docs/operating.md describes each of them.
+        pub(crate) struct Metrics {
+            registry: Registry,
+            /// The age of the oldest intent when the backlog was last counted.
+            oldest: Mutex<Option<OldestIntent>>,
+            $($field: $type,)*
+        }
+
+        impl Metrics {
+            fn register() -> Self {
+                let mut registry = Registry::with_prefix("keywright");
+                Self {
+                    $($field: $register(&mut registry, $($argument),*),)*
+                    oldest: Mutex::default(),
+                    registry,
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    accepted: Histogram = seconds("accept", "Time from a write request to its 200", Histogram::new(SHORT));
+    confirmed: Histogram = seconds(
+        "confirm", "Time from the 200 to the lock's result, success or failure", Histogram::new(LONG)
+    );
+    call_seconds: Family<[Label; 2], Histogram, fn() -> Histogram> = seconds(
+        "port_call", "Duration of calls to shadows and to the store of locks",
+        Family::new_with_constructor(|| Histogram::new(SHORT))
+    );
+    oldest_intent: Gauge<f64, AtomicU64> = seconds(
+        "oldest_intent_age", "Age of the oldest open intent, since this server first saw it", Gauge::default()
+    );
+    requests: Family<Answered, Counter> = counted("http_requests", "Answered requests");
+    events: Counters<1> = counted("events", "Recorded events");
+    late: Counter = counted("late_reports", "Results for writes that had ended in another way");
+    reports: Counters<1> = counted("reports", "Results that locks reported, by outcome");
+    calls: Counters<3> = counted("port_calls", "Calls to shadows and to the store of locks");
+    findings: Counters<1> = counted("audit_findings", "Differences between shadows and writes");
+    anomalies: Counters<1> = counted(
+        "report_anomalies", "Answers of locks that break the device contract, each kind once for each write"
+    );
+    open_intents: Gauge = counted("open_intents", "Writes whose outcome is unknown, in the whole store");
+    contradictions: Counter = counted(
+        "contradictions",
+        "Results of locks for writes that were not sent to them, or that contradict their first answer"
+    );
+    open_writes: Gauge = counted("open_writes", "Writes that locks have not settled, in the whole store");
+    unconfirmed: Gauge = counted(
+        "unconfirmed_writes", "Open writes that were sent longer than --confirm-within ago, in the whole store"
+    );
+    shed: Counters<1> = counted("shed_requests", "Requests that were rejected by a limit");
+    unanswered: Counter = counted(
+        "unanswered_requests", "Requests whose connection ended before their answer"
+    );
+    connections: Counter = counted("connections", "Connections of clients that were accepted");
+    dropped_log_lines: Counter = counted(
+        "dropped_log_lines", "Log lines that were dropped because their reader was slow"
+    );
+    omitted_reports: Counter = counted(
+        "omitted_reports", "Reports over MQTT that were omitted because too many waited to be settled"
+    );
 }
 
 /// An age at a point of the monotonic clock.
@@ -139,111 +181,7 @@ const REPORT_OUTCOMES: [&str; 6] = [
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("keywright");
-        let mut seconds = |name: &str, help: &str, histogram: Histogram| {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-            histogram
-        };
-        let accepted = seconds("accept", "Time from a write request to its 200", short());
-        let confirmed = seconds(
-            "confirm",
-            "Time from the 200 to the lock's result, success or failure",
-            Histogram::new(LONG),
-        );
-        let call_seconds = Family::new_with_constructor(short as fn() -> Histogram);
-        registry.register_with_unit(
-            "port_call",
-            "Duration of calls to shadows and to the store of locks",
-            Unit::Seconds,
-            call_seconds.clone(),
-        );
-        let oldest_intent = Gauge::<f64, AtomicU64>::default();
-        registry.register_with_unit(
-            "oldest_intent_age",
-            "Age of the oldest open intent, since this server first saw it",
-            Unit::Seconds,
-            oldest_intent.clone(),
-        );
-        let metrics = Self {
-            requests: register(&mut registry, "http_requests", "Answered requests"),
-            accepted,
-            confirmed,
-            events: register(&mut registry, "events", "Recorded events"),
-            late: register(
-                &mut registry,
-                "late_reports",
-                "Results for writes that had ended in another way",
-            ),
-            reports: register(
-                &mut registry,
-                "reports",
-                "Results that locks reported, by outcome",
-            ),
-            calls: register(
-                &mut registry,
-                "port_calls",
-                "Calls to shadows and to the store of locks",
-            ),
-            call_seconds,
-            findings: register(
-                &mut registry,
-                "audit_findings",
-                "Differences between shadows and writes",
-            ),
-            anomalies: register(
-                &mut registry,
-                "report_anomalies",
-                "Answers of locks that break the device contract, each kind once for each write",
-            ),
-            open_intents: register(
-                &mut registry,
-                "open_intents",
-                "Writes whose outcome is unknown, in the whole store",
-            ),
-            oldest_intent,
-            oldest: Mutex::default(),
-            contradictions: register(
-                &mut registry,
-                "contradictions",
-                "Results of locks for writes that were not sent to them, or that contradict their first answer",
-            ),
-            open_writes: register(
-                &mut registry,
-                "open_writes",
-                "Writes that locks have not settled, in the whole store",
-            ),
-            unconfirmed: register(
-                &mut registry,
-                "unconfirmed_writes",
-                "Open writes that were sent longer than --confirm-within ago, in the whole store",
-            ),
-            shed: register(
-                &mut registry,
-                "shed_requests",
-                "Requests that were rejected by a limit",
-            ),
-            unanswered: register(
-                &mut registry,
-                "unanswered_requests",
-                "Requests whose connection ended before their answer",
-            ),
-            connections: register(
-                &mut registry,
-                "connections",
-                "Connections of clients that were accepted",
-            ),
-            dropped_log_lines: register(
-                &mut registry,
-                "dropped_log_lines",
-                "Log lines that were dropped because their reader was slow",
-            ),
-            omitted_reports: register(
-                &mut registry,
-                "omitted_reports",
-                "Reports over MQTT that were omitted because too many waited to be settled",
-            ),
-            registry,
-        };
+        let metrics = Self::register();
         metrics.create_known_series();
         metrics
     }
