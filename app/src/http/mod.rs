@@ -139,7 +139,8 @@ async fn dispatch(
     request: Request<Incoming>,
     deadline: Tick,
 ) -> Result<HttpResponse, ApiError> {
-    match route? {
+    let route = route?;
+    match route {
         Route::Health => Ok(health()),
         Route::Options(methods) => Ok(response::options(methods)),
         Route::Ready => read_handlers::ready(app),
@@ -155,22 +156,12 @@ async fn dispatch(
         Route::WriteKey(lock) => {
             write_handlers::write_key(app, connection, lock, request, deadline).await
         }
-        Route::Details(lock) => {
-            run_until(app, deadline, read_handlers::details(app, lock, &request)).await
-        }
-        Route::Events(lock) => {
-            run_until(app, deadline, read_handlers::events(app, lock, &request)).await
-        }
-        Route::Writes(lock) => {
-            run_until(app, deadline, read_handlers::writes(app, lock, &request)).await
-        }
-        Route::Write(lock, write) => {
-            run_until(
-                app,
-                deadline,
-                read_handlers::write(app, lock, write, &request),
-            )
-            .await
+        Route::Details(lock)
+        | Route::Events(lock)
+        | Route::Writes(lock)
+        | Route::Write(lock, _) => {
+            let reading = read_handlers::read(app, route, lock, &request);
+            run_until(app, deadline, reading).await
         }
         Route::Withdraw(lock, write) => {
             write_handlers::withdraw(app, lock, write, &request, deadline).await

@@ -2,6 +2,7 @@
 
 use hyper::Request;
 use hyper::body::Incoming;
+use keywright_domain::model::{LockSnapshot, Write};
 use serde_json::json;
 
 use super::api_error::ApiError;
@@ -9,6 +10,7 @@ use super::authorization::authorize;
 use super::request_parameters;
 use super::response::{self, HttpResponse};
 use super::response_body::{Details, EventPage, WriteStatus, Writes};
+use super::route::Route;
 use crate::app::App;
 
 /// `GET /readyz`: 200 if the store answers, the connections that the shadows need are up, tokens can be verified, and the
@@ -33,88 +35,55 @@ pub(super) fn ready(app: &App) -> Result<HttpResponse, ApiError> {
     }
 }
 
-/// `GET /locks/{id}/details`.
-pub(super) async fn details(
+/// Answers a `GET` about a lock: its details, its events, its open writes, or one of its writes.
+pub(super) async fn read(
     app: &App,
+    route: Route<'_>,
     lock: &str,
     request: &Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
     let authorized = authorize(app, request.headers(), lock).await?;
-    let snapshot = app
-        .writes
-        .read_lock(authorized.lock, &authorized.principal)
-        .await?;
-    Ok(response::ok(&Details::of(&snapshot.lock)))
-}
-
-/// `GET /locks/{id}/events?page=N`.
-pub(super) async fn events(
-    app: &App,
-    lock: &str,
-    request: &Request<Incoming>,
-) -> Result<HttpResponse, ApiError> {
-    let authorized = authorize(app, request.headers(), lock).await?;
-    let page = match request_parameters::query(request.uri().query(), "page") {
-        None => None,
-        Some(page) => match page.parse::<u64>() {
-            Ok(page) if page > 0 => Some(page),
-            _ => {
-                return Err(ApiError::BadRequest(
-                    "page must be an integer of at least 1".into(),
-                ));
+    let (lock, principal, writes) = (authorized.lock, &authorized.principal, &app.writes);
+    let query = |name| request_parameters::query(request.uri().query(), name);
+    match route {
+        Route::Details(_) => {
+            let snapshot = writes.read_lock(lock, principal).await?;
+            Ok(response::ok(&Details::of(&snapshot.lock)))
+        }
+        Route::Events(_) => {
+            let page = match query("page").map(str::parse::<u64>) {
+                None => None,
+                Some(Ok(page)) if page > 0 => Some(page),
+                Some(_) => {
+                    let text = "page must be an integer of at least 1";
+                    return Err(ApiError::BadRequest(text.into()));
+                }
+            };
+            let first = |read: &LockSnapshot| EventPage::first_version(page, &read.lock);
+            let limit = usize::try_from(EventPage::SIZE).unwrap_or(usize::MAX);
+            let (snapshot, events) = writes.read_events(lock, principal, first, limit).await?;
+            Ok(response::ok(&EventPage::new(page, &snapshot.lock, &events)))
+        }
+        Route::Writes(_) => {
+            if query("state") != Some("open") {
+                let text = "The query must be ?state=open, which lists the open writes of the lock";
+                return Err(ApiError::BadRequest(text.into()));
             }
-        },
-    };
-    let limit = usize::try_from(EventPage::SIZE).unwrap_or(usize::MAX);
-    let (snapshot, events) = app
-        .writes
-        .read_events(
-            authorized.lock,
-            &authorized.principal,
-            |snapshot| EventPage::first_version(EventPage::number(page, &snapshot.lock)),
-            limit,
-        )
-        .await?;
-    let page = EventPage::number(page, &snapshot.lock);
-    Ok(response::ok(&EventPage::new(&snapshot.lock, page, &events)))
-}
-
-/// `GET /locks/{id}/writes?state=open`: the writes that have not ended, oldest first.
-pub(super) async fn writes(
-    app: &App,
-    lock: &str,
-    request: &Request<Incoming>,
-) -> Result<HttpResponse, ApiError> {
-    let authorized = authorize(app, request.headers(), lock).await?;
-    if request_parameters::query(request.uri().query(), "state") != Some("open") {
-        let text = "The query must be ?state=open, which lists the open writes of the lock";
-        return Err(ApiError::BadRequest(text.into()));
+            let snapshot = writes.read_lock(lock, principal).await?;
+            let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
+            Ok(response::ok(&Writes { writes }))
+        }
+        Route::Write(_, id) => {
+            let id = request_parameters::write_id(id)?;
+            let write = writes.read_write(lock, id, principal).await?;
+            Ok(response::ok(&status(app, &write)))
+        }
+        // `dispatch` passes no other route.
+        _ => Err(ApiError::NotFound),
     }
-    let snapshot = app
-        .writes
-        .read_lock(authorized.lock, &authorized.principal)
-        .await?;
-    let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
-    Ok(response::ok(&Writes { writes }))
 }
 
-/// `GET /locks/{id}/writes/{writeId}`.
-pub(super) async fn write(
-    app: &App,
-    lock: &str,
-    write: &str,
-    request: &Request<Incoming>,
-) -> Result<HttpResponse, ApiError> {
-    let authorized = authorize(app, request.headers(), lock).await?;
-    let write = request_parameters::write_id(write)?;
-    let write = app
-        .writes
-        .read_write(authorized.lock, write, &authorized.principal)
-        .await?;
-    Ok(response::ok(&status(app, &write)))
-}
-
-fn status(app: &App, write: &keywright_domain::model::Write) -> WriteStatus {
+fn status(app: &App, write: &Write) -> WriteStatus {
     let confirm_within = app.writes.settings().limits.confirm_within;
     let unconfirmed = write.is_unconfirmed(app.clock.now(), confirm_within);
     WriteStatus::of(write, unconfirmed)

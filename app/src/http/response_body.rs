@@ -282,22 +282,23 @@ impl<'a> EventPage<'a> {
     pub(super) const SIZE: u64 = 10;
 
     /// The requested page, or the last one if no page was requested.
-    pub(super) fn number(requested: Option<u64>, lock: &Lock) -> u64 {
+    fn number(requested: Option<u64>, lock: &Lock) -> u64 {
         requested.unwrap_or_else(|| lock.version.0.div_ceil(Self::SIZE))
     }
 
-    /// The version of the first event of a page.
-    pub(super) fn first_version(page: u64) -> LockVersion {
-        LockVersion((page - 1).saturating_mul(Self::SIZE).saturating_add(1))
+    /// The version of the first event of the requested page.
+    pub(super) fn first_version(requested: Option<u64>, lock: &Lock) -> LockVersion {
+        let before = (Self::number(requested, lock) - 1).saturating_mul(Self::SIZE);
+        LockVersion(before.saturating_add(1))
     }
 
-    pub(super) fn new(lock: &Lock, page: u64, events: &'a [RecordedEvent]) -> Self {
+    pub(super) fn new(requested: Option<u64>, lock: &Lock, events: &'a [RecordedEvent]) -> Self {
         // Events that were recorded after the lock was read are left out, as `total_events` does not count them.
         let events = events.iter().filter(|e| e.version <= lock.version);
         Self {
             aggregate_id: lock.id.to_string(),
             total_events: lock.version.0,
-            page,
+            page: Self::number(requested, lock),
             page_size: Self::SIZE,
             total_pages: lock.version.0.div_ceil(Self::SIZE),
             events: events

@@ -11,6 +11,7 @@ use super::api_error::ApiError;
 pub(super) const OTHER: &str = "other";
 
 /// A request by its method and path. Ids are not parsed here, because credentials are checked before them.
+#[derive(Clone, Copy)]
 pub(super) enum Route<'a> {
     Health,
     Ready,
