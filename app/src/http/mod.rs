@@ -73,7 +73,7 @@ pub(crate) async fn handle(
         _ => None,
     };
     let deadline = app.deadline();
-    let log = RequestLog {
+    let mut log = RequestLog {
         metrics: &app.metrics,
         span: span.clone(),
         method,
@@ -82,7 +82,7 @@ pub(crate) async fn handle(
         client,
         start,
         is_quiet: matches!(route, Ok(Route::Health | Route::Ready | Route::Metrics)),
-        is_answered: false,
+        status: None,
     };
     let route = request_head::check(&request, hides_length).and(route);
     let mut response = dispatch(app, connection, route, request, deadline)
@@ -104,7 +104,8 @@ pub(crate) async fn handle(
     }
     // While the service stops: a balancer that reuses the connection would soon find it closed.
     let closes = app.work.is_stopping() || has_body && !reads_body;
-    log.answered(status.as_u16());
+    log.status = Some(status.as_u16());
+    drop(log);
     request_id::set(&mut response, &id);
     let headers = response.headers_mut();
     cors.apply(headers, methods);
