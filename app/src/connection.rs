@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 pub(crate) use state::ConnectionState;
 use state::Phase;
@@ -33,6 +33,9 @@ use crate::settings::ClientLimits;
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// Returns the response that the client gets in place of these bytes of the parser. `None`: it gets the bytes.
+pub(crate) type Rewrite = Arc<dyn Fn(&[u8]) -> Option<Bytes> + Send + Sync>;
+
 /// The byte stream of a client, with the timeouts of [`ClientLimits`].
 pub(crate) struct ClientStream {
     /// Has a timeout for clients that do not read their responses.
@@ -42,6 +45,9 @@ pub(crate) struct ClientStream {
     keep_alive: Duration,
     head_began: Instant,
     has_served: bool,
+    rewrite: Rewrite,
+    /// The rest of a response that is being written in place of the parser's.
+    replacement: Option<Bytes>,
     /// The last write was pending.
     is_write_blocked: bool,
     /// Reads return the end of the stream from now on.
@@ -61,6 +67,7 @@ impl ClientStream {
         stream: TcpStream,
         state: Arc<ConnectionState>,
         client_limits: &ClientLimits,
+        rewrite: Rewrite,
     ) -> Self {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(client_limits.send_timeout));
@@ -71,6 +78,8 @@ impl ClientStream {
             head_timeout: client_limits.head_timeout,
             keep_alive: client_limits.keep_alive,
             has_served: false,
+            rewrite,
+            replacement: None,
             is_write_blocked: false,
             has_ended: false,
             may_be_http2: true,
@@ -299,9 +308,28 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.is_write_blocked = written.is_pending();
-        written
+        let this = &mut *self;
+        if this.replacement.is_none()
+            && let Some(response) = (this.rewrite)(bytes)
+        {
+            this.state.leave_body_unread();
+            this.replacement = Some(response);
+        }
+        let Some(left) = &mut this.replacement else {
+            let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+            this.is_write_blocked = written.is_pending();
+            return written;
+        };
+        while !left.is_empty() {
+            let written = Pin::new(&mut this.stream).poll_write(cx, left);
+            this.is_write_blocked = written.is_pending();
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => left.advance(written),
+            }
+        }
+        this.replacement = None;
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -362,7 +390,8 @@ mod tests {
         let client = std::net::TcpStream::connect(address).expect("a connection");
         let (socket, _) = listener.accept().await.expect("accepted");
         let state = Arc::new(ConnectionState::new());
-        let mut stream = ClientStream::new(socket, state.clone(), client_limits);
+        let mut stream =
+            ClientStream::new(socket, state.clone(), client_limits, Arc::new(|_| None));
         let mut byte = [0; 1];
         let read = poll_fn(|cx| {
             let mut buffer = ReadBuf::new(&mut byte);

@@ -17,7 +17,6 @@ use tracing::{debug, info, warn};
 use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::http::{ParserErrorContext, ParserErrorStream};
 use crate::settings::Settings;
 use crate::signals::Stop;
 
@@ -87,11 +86,11 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         .max_buf_size(client_limits.max_head)
         .half_close(true)
         .keep_alive(true);
-    let parser_errors = Arc::new(ParserErrorContext {
-        ids: app.ids.clone(),
-        max_head: client_limits.max_head,
-        metrics: Some(app.metrics.clone()),
-    });
+    let rewrite = http::rewrite_parser_errors(
+        app.ids.clone(),
+        client_limits.max_head,
+        Some(app.metrics.clone()),
+    );
     let mut connections = Connections::new(client_limits.max_connections);
     loop {
         let Some((stream, peer)) = accept(listener).await else {
@@ -102,8 +101,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         };
         app.metrics.connected();
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), &client_limits);
-        let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
+        let stream = ClientStream::new(stream, state.clone(), &client_limits, rewrite.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
             let (app, connection) = (app.clone(), connection.clone());

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::http::{ParserErrorContext, ParserErrorStream};
 use crate::settings::ClientLimits;
 
 /// Connections at once.
@@ -32,11 +31,7 @@ pub(crate) async fn answer_health_checks(
     ids: Arc<dyn IdGenerator>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let parser_errors = Arc::new(ParserErrorContext {
-        ids: ids.clone(),
-        max_head: client_limits.max_head,
-        metrics: None,
-    });
+    let rewrite = http::rewrite_parser_errors(ids.clone(), client_limits.max_head, None);
     // The semaphore is never closed.
     while let Ok(permit) = permits.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
@@ -44,8 +39,7 @@ pub(crate) async fn answer_health_checks(
             continue;
         };
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), client_limits);
-        let stream = ParserErrorStream::new(stream, parser_errors.clone(), state.clone());
+        let stream = ClientStream::new(stream, state.clone(), client_limits, rewrite.clone());
         let ids = ids.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
             let _ = state.begin_request(&request);

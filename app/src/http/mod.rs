@@ -39,7 +39,7 @@ use crate::connection::ConnectionState;
 use api_error::ApiError;
 use cors::Cors;
 use deadline::run_until;
-pub(crate) use parser_errors::{ParserErrorContext, ParserErrorStream};
+pub(crate) use parser_errors::rewrite_parser_errors;
 use request_log::RequestLog;
 use response::HttpResponse;
 use route::Route;
