@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::OpenApi;
 
 use super::api_error::{self, ApiError};
 use super::operations::{self, Operation};
-use super::response_body::{Details, EventPage, Outcome, Success, WriteStatus, Writes};
+use super::response_body::{Details, EventPage, Outcome, Success, Writes};
 use super::schemas;
 use crate::settings::ClientLimits;
 
@@ -82,42 +81,26 @@ fn security_schemes(takes_reports: bool) -> Value {
     schemes
 }
 
-/// Adds the schema of a type and those that it refers to.
-fn add_schemas<T: ToSchema>(all: &mut BTreeMap<String, Value>) {
-    let mut parts: Vec<(String, RefOr<Schema>)> = vec![(T::name().into_owned(), T::schema())];
-    T::schemas(&mut parts);
-    all.extend(parts.into_iter().map(|(name, schema)| {
-        let schema = serde_json::to_value(schema).unwrap_or_default();
-        (name, schema)
-    }));
-}
+/// The types of response bodies. The derive adds the types of their members.
+#[derive(OpenApi)]
+#[openapi(components(schemas(Success<'_>, Outcome, Writes, Details, EventPage<'_>, api_error::Body<'_>)))]
+struct ResponseBodies;
 
-fn schemas() -> BTreeMap<String, Value> {
-    let mut all = BTreeMap::new();
-    add_schemas::<Success<'_>>(&mut all);
-    add_schemas::<Outcome>(&mut all);
-    add_schemas::<WriteStatus>(&mut all);
-    add_schemas::<Writes>(&mut all);
-    add_schemas::<Details>(&mut all);
-    add_schemas::<EventPage<'_>>(&mut all);
-    add_schemas::<api_error::Body<'static>>(&mut all);
-    all.values_mut().for_each(remove_null);
-    all.extend(schemas::components());
-    all
-}
-
-/// Removes `null` from the types of members: the derived schemas allow it, but members without a value are left out.
-fn remove_null(schema: &mut Value) {
-    let Some(members) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
-        return;
-    };
-    for (_, member) in members {
-        if let Some([kind, null]) = member["type"].as_array().map(Vec::as_slice)
-            && null == "null"
-        {
-            member["type"] = kind.clone();
+fn schemas() -> Value {
+    let bodies = ResponseBodies::openapi().components.unwrap_or_default();
+    let mut all = serde_json::to_value(bodies.schemas).unwrap_or_default();
+    let schemas = all.as_object_mut().into_iter().flat_map(Map::values_mut);
+    let members = schemas.filter_map(|schema| schema.get_mut("properties")?.as_object_mut());
+    for member in members.flat_map(Map::values_mut) {
+        // The derived schemas allow `null`, but members without a value are left out.
+        if member["type"][1] == "null" {
+            member["type"] = member["type"][0].take();
         }
     }
+    for (name, schema) in schemas::components().as_object().into_iter().flatten() {
+        all[name] = schema.clone();
+    }
+    all
 }
 
 const REQUEST_ID_DESCRIPTION: &str =

@@ -47,7 +47,8 @@ pub(super) struct Success<'a> {
 /// The write at the end of the wait that the client asked for.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Outcome {
-    #[schema(schema_with = schemas::uuid)]
+    /// The id of the write.
+    #[schema(format = "uuid")]
     id: String,
     #[schema(schema_with = schemas::write_state)]
     state: &'static str,
@@ -83,7 +84,8 @@ fn reason(write: &Write) -> Option<&FailureReason> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WriteStatus {
-    #[schema(schema_with = schemas::uuid)]
+    /// The id of the write.
+    #[schema(format = "uuid")]
     id: String,
     /// The id of the lock.
     lock_id: u64,
