@@ -72,7 +72,7 @@ impl ClientStream {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(client_limits.send_timeout));
         Self {
-            head_began: state.accepted,
+            head_began: Instant::now(),
             stream: Box::pin(stream),
             state,
             head_timeout: client_limits.head_timeout,
@@ -96,10 +96,7 @@ impl ClientStream {
             self.state.become_idle();
         }
         match self.state.phase() {
-            Phase::Idle => {
-                let timeout = self.idle_timeout();
-                self.state.idle_since().map(|since| since + timeout)
-            }
+            Phase::Idle(since) => Some(since + self.idle_timeout()),
             Phase::Head => Some(self.head_began + self.head_timeout),
             // Bodies and responses have timeouts of their own.
             Phase::Request | Phase::Answered | Phase::Closing | Phase::Closed => None,
@@ -134,7 +131,7 @@ impl ClientStream {
     fn record_arrival(&mut self) -> bool {
         match self.state.phase() {
             // Other tasks change the phase only from `Idle` to `Closing`.
-            Phase::Idle | Phase::Closing => self.state.set_phase(Phase::Head),
+            Phase::Idle(_) | Phase::Closing => self.state.set_phase(Phase::Head),
             // The parser discards the rest of a body that no handler has read.
             Phase::Answered if self.state.parts().is_in_body() => return true,
             Phase::Answered => {
@@ -176,7 +173,7 @@ impl ClientStream {
 
     /// Closes a connection in the phase `Closing`, unless bytes have arrived on it.
     fn close_if_idle(&mut self, cx: &Context<'_>) {
-        if self.state.phase() == Phase::Idle {
+        if self.state.idle_since().is_some() {
             self.state.set_waker(cx.waker());
         }
         if self.state.phase() != Phase::Closing {

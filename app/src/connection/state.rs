@@ -1,24 +1,22 @@
 //! The state of a client connection that its stream, its request handlers and the accept loop share.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Body;
 use hyper::header::CONTENT_LENGTH;
-use tokio::sync::Notify;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::request_parts::RequestParts;
 
 /// The phase of a connection in its exchange of requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum Phase {
-    /// No byte of the next request has arrived.
-    Idle,
+    /// No byte of the next request has arrived since this moment.
+    Idle(Instant),
     /// The head of a request is arriving.
     Head,
     /// A handler works on a request.
@@ -31,30 +29,13 @@ pub(super) enum Phase {
     Closed,
 }
 
-impl Phase {
-    const fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Idle,
-            1 => Self::Head,
-            2 => Self::Request,
-            3 => Self::Answered,
-            4 => Self::Closing,
-            _ => Self::Closed,
-        }
-    }
-}
-
 pub(crate) struct ConnectionState {
-    pub(super) accepted: Instant,
-    phase: AtomicU8,
-    /// Milliseconds from `accepted` until the connection became idle.
-    idle_since: AtomicU64,
+    phase: Mutex<Phase>,
     parts: Mutex<RequestParts>,
     /// Wakes the task of the idle connection.
     waker: Mutex<Option<Waker>>,
     /// The client has closed its sending side while a handler works on its request.
-    is_half_closed: AtomicBool,
-    half_close: Notify,
+    half_close: SetOnce<()>,
     /// A response was returned without reading its request to the end.
     unread_body: AtomicBool,
 }
@@ -62,13 +43,10 @@ pub(crate) struct ConnectionState {
 impl ConnectionState {
     pub(crate) fn new() -> Self {
         Self {
-            accepted: Instant::now(),
-            phase: AtomicU8::new(Phase::Idle as u8),
-            idle_since: AtomicU64::new(0),
+            phase: Mutex::new(Phase::Idle(Instant::now())),
             parts: Mutex::default(),
             waker: Mutex::default(),
-            is_half_closed: AtomicBool::new(false),
-            half_close: Notify::new(),
+            half_close: SetOnce::new(),
             unread_body: AtomicBool::new(false),
         }
     }
@@ -102,41 +80,32 @@ impl ConnectionState {
     /// Completes when the client has closed its sending side. It may still wait for the response, or be gone: TCP does not
     /// distinguish the two until a response is sent.
     pub(crate) async fn half_closed(&self) {
-        let closed = self.half_close.notified();
-        if !self.is_half_closed.load(Ordering::Acquire) {
-            closed.await;
-        }
+        self.half_close.wait().await;
     }
 
     pub(super) fn record_half_close(&self) {
-        if !self.is_half_closed.swap(true, Ordering::AcqRel) {
-            self.half_close.notify_one();
-        }
+        // It may be recorded already.
+        let _ = self.half_close.set(());
     }
 
     /// When the connection became idle. `None`: it is not idle.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let idle = self.phase() == Phase::Idle;
-        let since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
-        idle.then(|| self.accepted + since)
+        match self.phase() {
+            Phase::Idle(since) => Some(since),
+            _ => None,
+        }
     }
 
     /// Asks the task of an idle connection to close it. The task first checks whether bytes of a request have arrived, which the
     /// runtime may not have noticed yet. Does nothing if the connection is not idle.
     pub(crate) fn evict(&self) {
-        if self.compare_and_set(Phase::Idle, Phase::Closing)
-            && let Some(task) = lock(&self.waker).take()
-        {
-            task.wake();
+        let mut phase = lock(&self.phase);
+        if matches!(*phase, Phase::Idle(_)) {
+            *phase = Phase::Closing;
+            if let Some(task) = lock(&self.waker).take() {
+                task.wake();
+            }
         }
-    }
-
-    fn compare_and_set(&self, from: Phase, to: Phase) -> bool {
-        let (from, to) = (from as u8, to as u8);
-        let changed = self
-            .phase
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        changed.is_ok()
     }
 
     /// Registers the task that [`Self::evict`] wakes.
@@ -155,18 +124,15 @@ impl ConnectionState {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        Phase::from_number(self.phase.load(Ordering::Acquire))
+        *lock(&self.phase)
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+        *lock(&self.phase) = phase;
     }
 
     pub(super) fn become_idle(&self) {
-        let since = self.accepted.elapsed().as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX);
-        self.idle_since.store(since, Ordering::Relaxed);
-        self.set_phase(Phase::Idle);
+        self.set_phase(Phase::Idle(Instant::now()));
     }
 }
 
