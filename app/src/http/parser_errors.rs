@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use keywright_domain::ports::IdGenerator;
 use tracing::info;
 
@@ -54,20 +53,12 @@ fn replacement(
     }
     info!(id, status = status.as_u16(), "a request could not be read");
     let date = headers.iter().find(|header| header.starts_with("date:"));
-    let mut response = status_line(status);
-    if let Some(header) = date {
-        response.push_str(header);
-        response.push_str("\r\n");
-    }
-    response.push_str(&format!(
-        "content-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n",
+    let date = date.map(|header| format!("{header}\r\n"));
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{}content-type: application/json\r\nx-request-id: {id}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        date.unwrap_or_default(),
         body.len()
-    ));
-    Some([response.into_bytes(), body].concat().into())
-}
-
-fn status_line(status: StatusCode) -> String {
-    let reason = status.canonical_reason().unwrap_or_default();
-    format!("HTTP/1.1 {} {reason}\r\n", status.as_str())
+    );
+    Some([head.into_bytes(), body].concat().into())
 }
