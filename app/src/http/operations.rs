@@ -49,9 +49,9 @@ fn write_parameter() -> Value {
     })
 }
 
-/// The errors of every request about a lock.
-fn common_errors() -> Vec<ApiError> {
-    vec![
+/// The errors of every request about a lock, and these.
+fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
+    let mut all = vec![
         ApiError::BadRequest("A numeric lock id is expected in the path".into()),
         ApiError::Unauthorized,
         ApiError::TooManyFailures,
@@ -62,21 +62,9 @@ fn common_errors() -> Vec<ApiError> {
         ApiError::Internal,
         ApiError::Unavailable,
         ApiError::HeadTooLarge(ClientLimits::default().max_head),
-    ]
-}
-
-/// The errors while an outcome is not known: of the request itself, and of later requests for the lock.
-fn undecided_errors() -> [ApiError; 2] {
-    let lock = LockId::new(123).unwrap_or_else(|_| unreachable!("123 is a lock id"));
-    let undecided = UndecidedWrite {
-        lock,
-        write: WriteId::from_u128(0),
-        lease: Duration::from_secs(15),
-    };
-    [
-        ApiError::Undecided(undecided),
-        ApiError::AfterUndecided(undecided),
-    ]
+    ];
+    all.extend(more);
+    all
 }
 
 pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
@@ -92,28 +80,15 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
         result: "Done.",
         content: json_content(schema),
         headers: Vec::new(),
-        errors: common_errors(),
+        errors: errors([]),
         security: None,
     };
     let location = ("Location", "The path of the write's status.");
-    let mut write_errors = common_errors();
-    write_errors.extend([
-        ApiError::BodyTooSlow,
-        ApiError::NotProvisioned,
-        ApiError::BodyTooLarge(client_limits.max_body),
-        ApiError::NotJson,
-        ApiError::IndexBeyondCapacity(100),
-        ApiError::TooManyOpenWrites,
-        ApiError::NotUpdated(FailureReason::Throttled),
-    ]);
-    write_errors.extend([ApiError::StillRunning, ApiError::OtherCommand]);
-    write_errors.extend(undecided_errors());
-    let mut withdraw_errors = common_errors();
-    withdraw_errors.extend([
-        ApiError::AlreadyEnded("SUCCEEDED"),
-        ApiError::NotUpdated(FailureReason::Throttled),
-    ]);
-    withdraw_errors.extend(undecided_errors());
+    let undecided = UndecidedWrite {
+        lock: LockId::new(123).unwrap_or_else(|_| unreachable!("123 is a lock id")),
+        write: WriteId::from_u128(0),
+        lease: Duration::from_secs(15),
+    };
     // Optional headers have no `example`, because the reference page would send it by default.
     let prefer = json!({
         "name": "Prefer", "in": "header", "required": false,
@@ -148,27 +123,7 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
         errors: vec![ApiError::HeadTooLarge(client_limits.max_head)],
         ..read(path, id, summary, description, Vec::new(), "")
     };
-    let mut ready = service(
-        "/readyz",
-        "getReadiness",
-        "Check whether the service accepts work",
-        "The service accepts work while its store answers and, if shadows are behind a broker, the broker is connected.",
-        "The service accepts work.",
-    );
-    ready
-        .errors
-        .push(ApiError::NotReady("The store of locks does not answer"));
     let text = json!({ "schema": { "type": "string", "description": "One sample in each line." } });
-    let metrics = Operation {
-        content: json!({ "text/plain": text, "application/openmetrics-text": text }),
-        ..service(
-            "/metrics",
-            "getMetrics",
-            "Read the metrics",
-            "Counts and latencies for Prometheus, in its text format or, if the client accepts it, in OpenMetrics.",
-            "The metrics.",
-        )
-    };
     vec![
         Operation {
             method: "post",
@@ -181,7 +136,19 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
                 location,
                 ("Preference-Applied", "The preference that was applied."),
             ],
-            errors: write_errors,
+            errors: errors([
+                ApiError::BodyTooSlow,
+                ApiError::NotProvisioned,
+                ApiError::BodyTooLarge(client_limits.max_body),
+                ApiError::NotJson,
+                ApiError::IndexBeyondCapacity(100),
+                ApiError::TooManyOpenWrites,
+                ApiError::NotUpdated(FailureReason::Throttled),
+                ApiError::StillRunning,
+                ApiError::OtherCommand,
+                ApiError::Undecided(undecided),
+                ApiError::AfterUndecided(undecided),
+            ]),
             ..read(
                 "/locks/{id}/WriteKey",
                 "writeKey",
@@ -217,7 +184,12 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
         Operation {
             method: "delete",
             result: "The write is withdrawn.",
-            errors: withdraw_errors,
+            errors: errors([
+                ApiError::AlreadyEnded("SUCCEEDED"),
+                ApiError::NotUpdated(FailureReason::Throttled),
+                ApiError::Undecided(undecided),
+                ApiError::AfterUndecided(undecided),
+            ]),
             ..read(
                 "/locks/{id}/writes/{writeId}",
                 "withdrawWrite",
@@ -259,8 +231,29 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
             "It also responds while the store or the broker is unavailable.",
             "The process runs.",
         ),
-        ready,
-        metrics,
+        Operation {
+            errors: vec![
+                ApiError::HeadTooLarge(client_limits.max_head),
+                ApiError::NotReady("The store of locks does not answer"),
+            ],
+            ..service(
+                "/readyz",
+                "getReadiness",
+                "Check whether the service accepts work",
+                "The service accepts work while its store answers and, if shadows are behind a broker, the broker is connected.",
+                "The service accepts work.",
+            )
+        },
+        Operation {
+            content: json!({ "text/plain": text, "application/openmetrics-text": text }),
+            ..service(
+                "/metrics",
+                "getMetrics",
+                "Read the metrics",
+                "Counts and latencies for Prometheus, in its text format or, if the client accepts it, in OpenMetrics.",
+                "The metrics.",
+            )
+        },
     ]
 }
 

@@ -3,8 +3,8 @@
 use keywright_adapters::json::EventData;
 use keywright_domain::WriteReceipt;
 use keywright_domain::model::{
-    Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Timestamp,
-    Write, WriteState,
+    Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Write,
+    WriteState,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -309,7 +309,7 @@ impl<'a> EventPage<'a> {
                     aggregate_id: lock.id.to_string(),
                     version: recorded.version.0,
                     r#type: recorded.event.name(),
-                    timestamp: Timestamp::to_string(&recorded.time),
+                    timestamp: recorded.time.to_string(),
                     org_id: org_id(lock),
                     event: Event::of(recorded),
                 })
