@@ -170,15 +170,6 @@ const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     ("other", &[404, 405, 431]),
 ];
 
-const REPORT_OUTCOMES: [&str; 6] = [
-    "recorded",
-    "repeated",
-    "contradiction",
-    "wrong_thing",
-    "early",
-    "unreadable",
-];
-
 impl Metrics {
     pub(crate) fn new() -> Self {
         let metrics = Self::register();
@@ -193,22 +184,13 @@ impl Metrics {
                 drop(self.requests.get_or_create(&Answered { route, status }));
             }
         }
-        for event in LockEvent::names_of_writes() {
-            drop(self.events.get_or_create(&[("event", event)]));
-        }
-        for outcome in REPORT_OUTCOMES {
-            drop(self.reports.get_or_create(&[("outcome", outcome)]));
-        }
-        for name in Finding::NAMES {
-            drop(self.findings.get_or_create(&[("finding", name)]));
-        }
-        for anomaly in Anomaly::ALL {
-            let label = ("anomaly", anomaly.name());
-            drop(self.anomalies.get_or_create(&[label]));
-        }
-        for why in ["in_flight", "in_flight_each", "failed_credentials"] {
-            drop(self.shed.get_or_create(&[("why", why)]));
-        }
+        create(&self.events, "event", LockEvent::names_of_writes());
+        let outcomes = "recorded repeated contradiction wrong_thing early unreadable";
+        create(&self.reports, "outcome", outcomes.split(' '));
+        create(&self.findings, "finding", Finding::NAMES);
+        create(&self.anomalies, "anomaly", Anomaly::ALL.map(Anomaly::name));
+        let limits = ["in_flight", "in_flight_each", "failed_credentials"];
+        create(&self.shed, "why", limits);
         for known in PortCall::KNOWN {
             for call in known.calls {
                 let (port, call) = (("port", known.port), ("call", *call));
@@ -299,6 +281,17 @@ impl Metrics {
 
     pub(crate) fn shed(&self, why: &'static str) {
         self.shed.get_or_create(&[("why", why)]).inc();
+    }
+}
+
+/// Creates the series of these values of a label.
+fn create(
+    counters: &Counters<1>,
+    label: &'static str,
+    values: impl IntoIterator<Item = &'static str>,
+) {
+    for value in values {
+        drop(counters.get_or_create(&[(label, value)]));
     }
 }
 
