@@ -1,7 +1,5 @@
 //! The OpenAPI 3.1 document: made from the types of response bodies, the operations, and the messages of errors.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
@@ -13,15 +11,11 @@ use crate::settings::ClientLimits;
 
 /// The document, with `host` as the server. `takes_reports`: `POST /device-reports` is served.
 pub(super) fn document(host: &str, client_limits: &ClientLimits, takes_reports: bool) -> Value {
-    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    let mut paths = json!({});
     let reports = takes_reports.then(operations::device_reports_operation);
-    for operation in operations::operations(client_limits)
-        .into_iter()
-        .chain(reports)
-    {
-        let described = describe(&operation);
-        let path = paths.entry(operation.path).or_default();
-        path.insert(operation.method.to_owned(), described);
+    let operations = operations::operations(client_limits);
+    for operation in operations.into_iter().chain(reports) {
+        paths[operation.path][operation.method] = describe(&operation);
     }
     json!({
         "openapi": "3.1.0",
@@ -106,6 +100,10 @@ fn schemas() -> Value {
 const REQUEST_ID_DESCRIPTION: &str =
     "The id of this request in the log. It is the client's own if the client sent a valid one.";
 
+fn header(description: &str) -> Value {
+    json!({ "description": description, "schema": { "type": "string" } })
+}
+
 /// The description of a header of an error.
 fn header_description(name: &str) -> &'static str {
     match name {
@@ -119,21 +117,14 @@ fn header_description(name: &str) -> &'static str {
 }
 
 fn describe(operation: &Operation) -> Value {
-    let id_header = ("X-Request-Id", REQUEST_ID_DESCRIPTION);
-    let headers: Map<String, Value> = std::iter::once(&id_header)
-        .chain(&operation.headers)
-        .map(|(name, text)| {
-            let header = json!({ "description": text, "schema": { "type": "string" } });
-            ((*name).to_owned(), header)
-        })
-        .collect();
+    let mut headers = json!({ "X-Request-Id": header(REQUEST_ID_DESCRIPTION) });
+    for (name, text) in &operation.headers {
+        headers[*name] = header(text);
+    }
     let mut responses = errors(&operation.errors);
-    responses.insert(
-        "200".to_owned(),
-        json!({
-            "description": operation.result, "headers": headers, "content": operation.content,
-        }),
-    );
+    responses["200"] = json!({
+        "description": operation.result, "headers": headers, "content": operation.content,
+    });
     let mut described = json!({
         "operationId": operation.id, "summary": operation.summary, "tags": [operation.tag],
         "description": operation.description, "responses": responses,
@@ -151,32 +142,28 @@ fn describe(operation: &Operation) -> Value {
 }
 
 /// The responses by status, each with its bodies as examples.
-fn errors(errors: &[ApiError]) -> BTreeMap<String, Value> {
-    let mut responses: BTreeMap<String, Value> = BTreeMap::new();
+fn errors(errors: &[ApiError]) -> Value {
+    let mut responses = json!({});
     for error in errors {
         let (status, body) = error.status_and_body();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let message = body["message"].as_str().unwrap_or_default().to_owned();
-        let response = responses
-            .entry(status.as_u16().to_string())
-            .or_insert_with(|| {
-                json!({
-                    "description": status.canonical_reason().unwrap_or_default(),
-                    "headers": { "x-request-id": { "description": REQUEST_ID_DESCRIPTION, "schema": { "type": "string" } } },
-                    "content": { "application/json": {
-                        "schema": { "$ref": "#/components/schemas/Error" }, "examples": {}
-                    } },
-                })
+        let response = &mut responses[status.as_str()];
+        if response.is_null() {
+            *response = json!({
+                "description": status.canonical_reason().unwrap_or_default(),
+                "headers": { "x-request-id": header(REQUEST_ID_DESCRIPTION) },
+                "content": { "application/json": {
+                    "schema": { "$ref": "#/components/schemas/Error" }, "examples": {}
+                } },
             });
+        }
         for (name, _) in error.headers() {
-            let text = header_description(name.as_str());
-            response["headers"][name.as_str()] =
-                json!({ "description": text, "schema": { "type": "string" } });
+            response["headers"][name.as_str()] = header(header_description(name.as_str()));
         }
         let examples = &mut response["content"]["application/json"]["examples"];
         let count = examples.as_object().map_or(0, Map::len);
-        examples[format!("{}-{}", status.as_u16(), count + 1)] =
-            json!({ "summary": message, "value": body });
+        examples[format!("{}-{}", status.as_str(), count + 1)] =
+            json!({ "summary": body["message"], "value": body });
     }
     responses
 }
