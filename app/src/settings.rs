@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "sandbox")]
 use anyhow::bail;
-use keywright_adapters::auth::Algorithm;
+use keywright_adapters::auth::{Algorithm, JwtSettings};
 #[cfg(feature = "sandbox")]
 use keywright_adapters::decorator::FaultPlan;
 #[cfg(feature = "postgres")]
@@ -178,9 +178,7 @@ impl Settings {
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
     pub(crate) keys: TokenKeys,
-    pub(crate) issuer: String,
-    pub(crate) audience: String,
-    pub(crate) organization_claim: String,
+    pub(crate) jwt: JwtSettings,
 }
 
 /// Where the keys that verify tokens come from.

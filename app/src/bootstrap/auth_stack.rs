@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use keywright_adapters::auth::{
-    self, Algorithm, ApiKeyRecord, ApiKeys, CredentialAuth, JwtSettings, JwtVerifier, LastUsed,
-    VerificationKey, read_jwks,
+    self, Algorithm, ApiKeyRecord, ApiKeys, CredentialAuth, JwtVerifier, LastUsed, VerificationKey,
+    read_jwks,
 };
 use keywright_domain::ports::{Clock, Secret};
 use tokio::task::JoinSet;
@@ -24,129 +24,51 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// How often the times are saved at which API keys were last used. A crash loses at most this much; each save syncs a file.
 const SAVE_LAST_USED_EVERY: Duration = Duration::from_secs(5);
 
-/// The adapter that authenticates requests, with what keeps its keys up to date.
-pub(super) struct AuthStack {
-    pub(super) auth: Arc<CredentialAuth>,
-    api_keys: ApiKeyStore,
-    /// The API keys that `auth` has.
-    records: Vec<ApiKeyRecord>,
-    issuer: Option<IssuerTokens>,
-}
-
-/// The verifier of the tokens of an issuer, and where its keys come from.
-struct IssuerTokens {
-    verifier: Arc<JwtVerifier>,
-    keys: FollowedKeys,
-}
-
-enum FollowedKeys {
-    /// A file, as it was when it was read.
-    File(KeyFile, FileStamp),
-    /// A URL, fetched at this interval.
-    #[cfg(feature = "jwks-url")]
-    Published(Arc<auth::PublishedKeys>, Duration),
-}
-
-/// Reads the keys. `demo_tokens`: the verifier of the sandbox's tokens. The sandbox accepts no others.
+/// Reads the keys, and adds the tasks to `workers` that follow changes of keys and that save when API keys were last used.
+/// `demo_tokens`: the verifier of the sandbox's tokens. The sandbox accepts no others.
+///
+/// Returns the adapter that authenticates requests, and the verifier of the issuer's tokens.
 ///
 /// # Errors
 /// A file, a URL or the store cannot be used; the text names it.
-pub(super) async fn open(
+pub(super) async fn start(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
-    api_keys: ApiKeyStore,
+    store: ApiKeyStore,
     demo_tokens: Option<Arc<JwtVerifier>>,
-) -> anyhow::Result<AuthStack> {
+    workers: &mut JoinSet<()>,
+) -> anyhow::Result<(Arc<CredentialAuth>, Option<Arc<JwtVerifier>>)> {
     let (mut tokens, mut issuer) = (demo_tokens.map(auth::Tokens::Known), None);
     if let Some(accepted) = &settings.tokens {
-        let opened = IssuerTokens::open(accepted, &settings.data).await?;
-        tokens = Some(opened.tokens());
-        issuer = Some(opened);
-    }
-    let records = api_keys.read().await?;
-    let auth = CredentialAuth::new(tokens, Some(ApiKeys::new(records.clone())), clock.clone());
-    Ok(AuthStack {
-        auth: Arc::new(auth),
-        api_keys,
-        records,
-        issuer,
-    })
-}
-
-impl AuthStack {
-    /// Starts the tasks that follow changes of keys, and that save when API keys were last used.
-    pub(super) fn follow(self, workers: &mut JoinSet<()>) {
-        let (store, auth) = (self.api_keys, self.auth);
-        workers.spawn(save_last_used(store.clone(), auth.clone()));
-        workers.spawn(follow_api_keys(store, self.records, auth));
-        let Some(IssuerTokens { verifier, keys }) = self.issuer else {
-            return;
-        };
-        match keys {
-            FollowedKeys::File(file, stamp) => {
-                let path = file.path().to_owned();
-                workers.spawn(follow("the keys of tokens", path, stamp, move || {
-                    Ok(verifier.replace_keys(read_token_keys(&file)?)?)
-                }));
-            }
-            #[cfg(feature = "jwks-url")]
-            FollowedKeys::Published(published, every) => {
-                workers.spawn(async move { published.follow(every).await });
-            }
-        }
-    }
-
-    /// The verifier of the issuer's tokens.
-    pub(super) fn issuer_tokens(&self) -> Option<Arc<JwtVerifier>> {
-        Some(self.issuer.as_ref()?.verifier.clone())
-    }
-}
-
-impl IssuerTokens {
-    /// A URL that does not answer does not prevent the start: the last key set that was fetched from it is used, or tokens have
-    /// to wait.
-    ///
-    /// # Errors
-    /// A file or the URL cannot be used; the text names it.
-    #[cfg_attr(
-        not(feature = "jwks-url"),
-        expect(clippy::unused_async, reason = "only a URL is waited for")
-    )]
-    async fn open(
-        tokens: &Tokens,
-        #[cfg_attr(
-            not(feature = "jwks-url"),
-            expect(
-                unused_variables,
-                reason = "only keys of a URL are copied to the data folder"
-            )
-        )]
-        data: &Path,
-    ) -> anyhow::Result<Self> {
-        let (verifier, keys) = match &tokens.keys {
+        let verifier = match &accepted.keys {
             TokenKeys::File(file) => {
-                let stamp = FileStamp::of(file.path());
-                let verifier = Arc::new(verifier_of_file(tokens, file)?);
-                (verifier, FollowedKeys::File(file.clone(), stamp))
+                let (file, stamp) = (file.clone(), FileStamp::of(file.path()));
+                let verifier = Arc::new(verifier_of_file(accepted, &file)?);
+                tokens = Some(auth::Tokens::Known(verifier.clone()));
+                let (path, followed) = (file.path().to_owned(), verifier.clone());
+                workers.spawn(follow("the keys of tokens", path, stamp, move || {
+                    Ok(followed.replace_keys(read_token_keys(&file)?)?)
+                }));
+                verifier
             }
             #[cfg(feature = "jwks-url")]
             TokenKeys::Published(from) => {
-                let settings = jwt_settings(tokens);
-                let (verifier, keys) =
-                    published_keys::open_published_keys(from, settings, data).await?;
-                (verifier, FollowedKeys::Published(keys, from.every))
+                let (jwt, every) = (accepted.jwt.clone(), from.every);
+                let opened = published_keys::open_published_keys(from, jwt, &settings.data);
+                let (verifier, keys) = opened.await?;
+                tokens = Some(auth::Tokens::Published(keys.clone()));
+                workers.spawn(async move { keys.follow(every).await });
+                verifier
             }
         };
-        Ok(Self { verifier, keys })
+        issuer = Some(verifier);
     }
-
-    fn tokens(&self) -> auth::Tokens {
-        match &self.keys {
-            FollowedKeys::File(..) => auth::Tokens::Known(self.verifier.clone()),
-            #[cfg(feature = "jwks-url")]
-            FollowedKeys::Published(keys, ..) => auth::Tokens::Published(keys.clone()),
-        }
-    }
+    let records = store.read().await?;
+    let api_keys = ApiKeys::new(records.clone());
+    let auth = Arc::new(CredentialAuth::new(tokens, Some(api_keys), clock.clone()));
+    workers.spawn(save_last_used(store.clone(), auth.clone()));
+    workers.spawn(follow_api_keys(store, records, auth.clone()));
+    Ok((auth, issuer))
 }
 
 /// Checks that the keys of tokens can be used. A URL is not fetched.
@@ -162,16 +84,8 @@ pub(super) fn check_tokens(tokens: &Tokens) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn jwt_settings(tokens: &Tokens) -> JwtSettings {
-    JwtSettings {
-        issuer: tokens.issuer.clone(),
-        audience: tokens.audience.clone(),
-        organization_claim: tokens.organization_claim.clone(),
-    }
-}
-
 fn verifier_of_file(tokens: &Tokens, file: &KeyFile) -> anyhow::Result<JwtVerifier> {
-    let verifier = JwtVerifier::new(read_token_keys(file)?, jwt_settings(tokens));
+    let verifier = JwtVerifier::new(read_token_keys(file)?, tokens.jwt.clone());
     verifier.with_context(|| unusable(file))
 }
 

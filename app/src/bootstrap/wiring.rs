@@ -109,7 +109,9 @@ pub(crate) async fn wire(
     let demo_tokens = demo.as_ref().map(|demo| demo.verifier.clone());
     #[cfg(not(feature = "sandbox"))]
     let demo_tokens = None;
-    let auth_stack = auth_stack::open(settings, &clock, stores.api_keys, demo_tokens).await?;
+    let mut workers = JoinSet::new();
+    let auth = auth_stack::start(settings, &clock, stores.api_keys, demo_tokens, &mut workers);
+    let (auth, tokens) = auth.await?;
 
     let saved = broadcast::channel(SAVED_CAPACITY).0;
     let (locks, shadow) = ((wiring.around_locks)(store.repo()), access.shadow);
@@ -139,7 +141,6 @@ pub(crate) async fn wire(
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
-    let (auth, tokens) = (auth_stack.auth.clone(), auth_stack.issuer_tokens());
     let banner = banner(settings, url, &stores.place);
     #[cfg(feature = "sandbox")]
     let banner = match (&settings.sandbox, &demo) {
@@ -148,7 +149,7 @@ pub(crate) async fn wire(
         }
         _ => banner,
     };
-    let mut workers = workers::start(&writes, access.reports, &metrics);
+    workers::start(&writes, access.reports, &metrics, &mut workers);
     if let Some(every) = settings.audit_every {
         let (writes, metrics) = (writes.clone(), metrics.clone());
         let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);
@@ -156,7 +157,6 @@ pub(crate) async fn wire(
     }
     let (store_health, store_answers) = watch::channel(true);
     workers.spawn(workers::store_health::watch_store(history, store_health));
-    auth_stack.follow(&mut workers);
     if let Some(omitted) = access.omitted_reports {
         workers.spawn(workers::count_omitted_reports(omitted, metrics.clone()));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use keywright_adapters::auth::Algorithm;
+use keywright_adapters::auth::{Algorithm, JwtSettings};
 
 use super::values::{TimeSpan, algorithm, claim};
 use crate::settings::{KeyFile, TokenKeys, Tokens};
@@ -61,12 +61,12 @@ impl CredentialArgs {
         let (Some(issuer), Some(audience)) = (self.token_issuer, self.token_audience) else {
             bail!("--jwks and --token-key need both --token-issuer and --token-audience")
         };
-        Ok(Some(Tokens {
-            keys,
+        let jwt = JwtSettings {
             issuer,
             audience,
             organization_claim: self.token_organization_claim,
-        }))
+        };
+        Ok(Some(Tokens { keys, jwt }))
     }
 
     #[cfg(feature = "jwks-url")]

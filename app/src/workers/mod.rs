@@ -33,17 +33,17 @@ const PURGE_PAUSE: Duration = Duration::from_millis(100);
 /// How often the backlog is counted.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts the tasks. None of them ends by itself; dropping the set ends them.
+/// Adds the tasks to `workers`. None of them ends by itself; dropping the set ends them.
 pub(crate) fn start(
     writes: &Arc<KeyWrites>,
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
-) -> JoinSet<()> {
+    workers: &mut JoinSet<()>,
+) {
     let scheduler = Arc::new(MaintenanceScheduler::new(writes.clone(), metrics.clone()));
     let reconcile = Arc::new(Notify::new());
     // Reports may have been missed before the start.
     reconcile.notify_one();
-    let mut workers = JoinSet::new();
     for reports in reports {
         let (writes, metrics) = (writes.clone(), metrics.clone());
         workers.spawn(settle_reports(reports, writes, reconcile.clone(), metrics));
@@ -55,7 +55,6 @@ pub(crate) fn start(
     for _ in 0..RECOVERIES {
         workers.spawn(recover(writes.clone()));
     }
-    workers
 }
 
 /// Recovers intents whose leases have ended (step 8), at start-up and every second.
