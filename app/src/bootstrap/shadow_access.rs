@@ -1,7 +1,6 @@
 //! The adapters for shadows and reports that the settings choose.
 
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 
 #[cfg(feature = "mqtt")]
@@ -19,6 +18,7 @@ use keywright_mqtt::Broker;
 use keywright_shadow::mqtt::ClientLimits;
 use keywright_shadow::{Limits, OpenError, ServiceConfig, ShadowName, ShadowService};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 #[cfg(feature = "mqtt")]
 use tokio::time::Instant;
 
@@ -52,11 +52,7 @@ pub(super) struct ShadowAccess {
     pub(super) device_reports: Option<DeviceReportEndpoint>,
     /// The shadow service, if it is in this process.
     pub(super) service: Option<ShadowService>,
-    /// Watches a part of `connected`. Must be polled as long as the shadows are used.
-    pub(super) watch: Option<ShadowWatch>,
 }
-
-pub(crate) type ShadowWatch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How many probes in a row may stay without an answer. One answer may get lost.
 #[cfg(feature = "mqtt")]
@@ -128,11 +124,18 @@ fn aws_settings(settings: &Settings, aws: &Aws) -> AwsSettings {
     }
 }
 
-/// Connects to the shadows, and subscribes to the reports.
+/// Connects to the shadows, and subscribes to the reports. Adds a task to `tasks` that must run as long as the shadows are used.
 ///
 /// # Errors
 /// A file or AWS cannot be used. A broker that cannot be reached is no error: the connection is tried again.
-pub(super) async fn connect(settings: &Settings) -> anyhow::Result<ShadowAccess> {
+pub(super) async fn connect(
+    settings: &Settings,
+    #[cfg_attr(
+        not(feature = "mqtt"),
+        expect(unused_variables, reason = "only shadows on a broker need a task")
+    )]
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<ShadowAccess> {
     let mut access = match &settings.shadow {
         ShadowChoice::InProcess { kept } => {
             let service = match kept {
@@ -172,7 +175,7 @@ pub(super) async fn connect(settings: &Settings) -> anyhow::Result<ShadowAccess>
             let mut access = ShadowAccess::over(shadow.clone());
             access.connected = shadow.up();
             access.connected.push(answered);
-            access.watch = Some(Box::pin(watch_answers(shadow, tx, mqtt.url.to_string())));
+            tasks.spawn(watch_answers(shadow, tx, mqtt.url.to_string()));
             access
         }
     };
@@ -240,7 +243,6 @@ impl ShadowAccess {
             connected: Vec::new(),
             device_reports: None,
             service: None,
-            watch: None,
         }
     }
 }

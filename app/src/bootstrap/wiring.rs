@@ -89,8 +89,9 @@ pub(crate) async fn wire(
     let folder = is_folder_used(settings)
         .then(|| FolderLock::take(data))
         .transpose()?;
+    let mut workers = JoinSet::new();
     // Subscribes to reports before the first lock can send one.
-    let access = shadow_access::connect(settings).await?;
+    let access = shadow_access::connect(settings, &mut workers).await?;
 
     let timeout = settings.protocol.request_timeout;
     let stores = Stores::open(&settings.store, data, timeout).await?;
@@ -109,7 +110,6 @@ pub(crate) async fn wire(
     let demo_tokens = demo.as_ref().map(|demo| demo.verifier.clone());
     #[cfg(not(feature = "sandbox"))]
     let demo_tokens = None;
-    let mut workers = JoinSet::new();
     let auth = auth_stack::start(settings, &clock, stores.api_keys, demo_tokens, &mut workers);
     let (auth, tokens) = auth.await?;
 
@@ -159,9 +159,6 @@ pub(crate) async fn wire(
     workers.spawn(workers::store_health::watch_store(history, store_health));
     if let Some(omitted) = access.omitted_reports {
         workers.spawn(workers::count_omitted_reports(omitted, metrics.clone()));
-    }
-    if let Some(watch) = access.watch {
-        workers.spawn(watch);
     }
     #[cfg(feature = "sandbox")]
     let virtual_locks = match (&settings.sandbox, &access.service) {

@@ -17,7 +17,7 @@ use tracing::{error, info};
 
 use super::output::print_line;
 use super::runtime::block_on_all_cores;
-use crate::bootstrap::audit::{AuditAccess, open_for_audit};
+use crate::bootstrap::audit::open_for_audit;
 use crate::log_output::COMMAND;
 use crate::settings::{Settings, ShadowChoice};
 
@@ -86,24 +86,16 @@ pub(crate) fn run(settings: &Settings, options: AuditOptions, json: bool) -> any
 }
 
 async fn audit_all(settings: &Settings, options: AuditOptions, json: bool) -> anyhow::Result<()> {
-    let AuditAccess {
-        writes,
-        locks,
-        history,
-        shadow_watch,
-    } = open_for_audit(settings).await?;
-    if let Some(watch) = shadow_watch {
-        tokio::spawn(watch);
-    }
+    let (writes, ports) = open_for_audit(settings).await?;
     for lock in &options.lock {
-        let known = locks.load(*lock).await?;
+        let known = ports.locks.load(*lock).await?;
         known.with_context(|| format!("there is no lock {lock}"))?;
     }
     let rate = options.rate.or_else(|| default_rate(settings));
     let (start, mut reported_at) = (Instant::now(), Instant::now());
     let (at_once, mut rate_limiter) = (at_once(rate), RateLimiter::new(rate));
     let (mut tally, mut audits) = (Tally::default(), JoinSet::new());
-    let mut chosen = Locks::new(history, options.lock, options.organization);
+    let mut chosen = Locks::new(ports.history, options.lock, options.organization);
     while let Some(lock) = chosen.next().await? {
         while audits.len() >= at_once {
             count_and_print(&mut tally, audits.join_next().await, json);
