@@ -1,13 +1,13 @@
 //! The state that all requests share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use keywright_adapters::auth::JwtVerifier;
 use keywright_domain::KeyWrites;
 use keywright_domain::model::{Tick, Write};
 use keywright_domain::ports::{AuthPort, Clock, IdGenerator, Timer};
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::RequestAdmission;
@@ -45,57 +45,22 @@ impl App {
             .tick()
             .after(self.writes.settings().request_timeout)
     }
-
-    /// The outcome of `work` before the deadline. `None`: the deadline has passed, and the work is dropped.
-    pub(crate) async fn finish_before<T>(
-        &self,
-        deadline: Tick,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
-        // The timer starts only if the work has to wait.
-        let over = async { self.timer.sleep_until(deadline).await };
-        tokio::select! {
-            biased;
-            outcome = work => Some(outcome),
-            () = over => None,
-        }
-    }
 }
 
-/// The writes and withdrawals in progress, and whether the service is stopping.
+/// The writes and withdrawals in progress, and how far the service has stopped.
+#[derive(Default)]
 pub(crate) struct Work {
     /// Tasks of writes and withdrawals. They continue when their clients disconnect, and a shutdown waits for them.
     pub(crate) tasks: TaskTracker,
-    stopping: AtomicBool,
-    draining: AtomicBool,
+    /// Cancelled when the service is not ready any more, so that load balancers send new requests elsewhere. Requests are still
+    /// accepted.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when the service is closed for new work, which ends all waiting for locks.
+    pub(crate) draining: CancellationToken,
 }
 
 impl Work {
-    pub(crate) fn new() -> Self {
-        Self {
-            tasks: TaskTracker::new(),
-            stopping: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-        }
-    }
-
-    /// Makes the service not ready, so that load balancers send new requests elsewhere. Requests are still accepted.
-    pub(crate) fn announce_stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Closes the service for new work, and ends all waiting for locks.
-    pub(crate) fn drain(&self) {
-        self.announce_stop();
-        self.draining.store(true, Ordering::Relaxed);
-        self.tasks.close();
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.stopping.is_cancelled()
     }
 }

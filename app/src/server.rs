@@ -51,7 +51,7 @@ pub(crate) async fn run(
             stop = stop => stop,
             () = &mut accepting => return,
         };
-        app.work.announce_stop();
+        app.work.stopping.cancel();
         if stop == Stop::AfterDrainDelay && !settings.drain_delay.is_zero() {
             info!(delay = ?settings.drain_delay, "stopping: not ready any more; requests are served during the drain delay");
             tokio::select! {
@@ -61,7 +61,8 @@ pub(crate) async fn run(
         }
     }
     drop(listener);
-    app.work.drain();
+    app.work.draining.cancel();
+    app.work.tasks.close();
     info!("stopping: finishing what is in progress");
     let finish = async {
         graceful.shutdown().await;

@@ -184,7 +184,7 @@ pub(crate) async fn wire(
         cors: settings.cors.clone(),
         metrics,
         admission: RequestAdmission::new(&settings.client_limits),
-        work: Work::new(),
+        work: Work::default(),
         connected: access.connected,
         store_answers,
         device_reports: access.device_reports,

@@ -15,8 +15,14 @@ pub(super) async fn run_until<T>(
     deadline: Tick,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    app.finish_before(deadline, work).await.unwrap_or_else(|| {
-        error!("the deadline of the request has passed");
-        Err(ApiError::Unavailable)
-    })
+    // The timer starts only if the work has to wait.
+    let over = async { app.timer.sleep_until(deadline).await };
+    tokio::select! {
+        biased;
+        outcome = work => outcome,
+        () = over => {
+            error!("the deadline of the request has passed");
+            Err(ApiError::Unavailable)
+        }
+    }
 }

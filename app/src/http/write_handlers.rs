@@ -29,9 +29,6 @@ use crate::connection::ConnectionState;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How often a request that waits for a lock checks whether the service is draining.
-const DRAIN_POLL: Duration = Duration::from_millis(200);
-
 /// `POST /locks/{id}/WriteKey`.
 pub(super) async fn write_key(
     app: &Arc<App>,
@@ -76,15 +73,9 @@ pub(super) async fn write_key(
     let outcome = match wait {
         // Boxed: most requests do not wait, and their futures stay small.
         Some(timeout) => {
-            let wait = SettlementWait {
-                app,
-                connection,
-                principal: &principal,
-                lock,
-                write: receipt.write,
-                timeout,
-            };
-            Box::pin(wait.run(quota)).await
+            let ids = (lock, receipt.write);
+            let waiting = wait_for_settlement(app, connection, &principal, ids, timeout, quota);
+            Box::pin(waiting).await
         }
         None => None,
     };
@@ -163,57 +154,49 @@ fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ApiError> {
     })
 }
 
-/// The wait of a request with `Prefer: wait` after its write is recorded.
-struct SettlementWait<'a> {
-    app: &'a App,
-    connection: &'a ConnectionState,
-    principal: &'a Principal,
-    lock: LockId,
-    write: WriteId,
+/// The wait of a request with `Prefer: wait` after its write is recorded. Returns the write when it has ended, or as it is at the
+/// timeout or when the service drains. `None`: the store failed.
+///
+/// A client that has closed its sending side may be gone. Its quota is released then, and its wait ends early when many
+/// others are like it.
+async fn wait_for_settlement(
+    app: &App,
+    connection: &ConnectionState,
+    principal: &Principal,
+    (lock, write): (LockId, WriteId),
     timeout: Duration,
+    quota: QuotaPermit,
+) -> Option<Write> {
+    let until = app.timer.tick().after(timeout);
+    let saved = || saved(app, write);
+    let settled = app
+        .writes
+        .wait_for_write(lock, write, principal, until, saved);
+    let read = || app.writes.read_write(lock, write, principal);
+    let too_many_half_closed = async {
+        connection.half_closed().await;
+        drop(quota);
+        app.admission.end_of_half_closed_wait().await;
+    };
+    let outcome = tokio::select! {
+        biased;
+        outcome = settled => outcome,
+        () = app.work.draining.cancelled() => read().await,
+        () = too_many_half_closed => read().await,
+    };
+    outcome.ok()
 }
 
-impl SettlementWait<'_> {
-    /// Returns the write when it has ended, or as it is at the timeout or when the service drains. `None`: the store failed.
-    ///
-    /// A client that has closed its sending side may be gone. Its quota is released then, and its wait ends early when many
-    /// others are like it.
-    async fn run(self, quota: QuotaPermit) -> Option<Write> {
-        let (app, writes) = (self.app, &self.app.writes);
-        let until = app.timer.tick().after(self.timeout);
-        let settled = writes.wait_for_write(self.lock, self.write, self.principal, until, || {
-            self.saved()
-        });
-        let draining = async {
-            while !app.work.is_draining() {
-                tokio::time::sleep(DRAIN_POLL).await;
-            }
-        };
-        let too_many_half_closed = async {
-            self.connection.half_closed().await;
-            drop(quota);
-            app.admission.end_of_half_closed_wait().await;
-        };
-        let write = tokio::select! {
-            biased;
-            write = settled => write,
-            () = draining => writes.read_write(self.lock, self.write, self.principal).await,
-            () = too_many_half_closed => writes.read_write(self.lock, self.write, self.principal).await,
-        };
-        write.ok()
-    }
-
-    /// Completes when this process saves the write after the call, which subscribes at once.
-    fn saved(&self) -> impl Future<Output = ()> + use<> {
-        let (mut saved, id) = (self.app.saved.subscribe(), self.write);
-        async move {
-            loop {
-                match saved.recv().await {
-                    Ok(write) if write.id != id => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => return,
-                    // The sender lives as long as the app.
-                    Err(RecvError::Closed) => std::future::pending().await,
-                }
+/// Completes when this process saves the write after the call, which subscribes at once.
+fn saved(app: &App, id: WriteId) -> impl Future<Output = ()> + use<> {
+    let mut saved = app.saved.subscribe();
+    async move {
+        loop {
+            match saved.recv().await {
+                Ok(write) if write.id != id => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => return,
+                // The sender lives as long as the app.
+                Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
