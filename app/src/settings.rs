@@ -17,6 +17,9 @@ use keywright_mqtt::{BrokerUrl, TlsFiles};
 #[cfg(feature = "sandbox")]
 use keywright_sandbox::{Behaviour, Demo};
 
+#[cfg(feature = "aws")]
+use crate::options::aws::Aws;
+
 /// All settings of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -87,14 +90,6 @@ impl fmt::Display for ShadowChoice {
             Self::Mqtt(mqtt) => write!(f, "behind {}", mqtt.url),
         }
     }
-}
-
-/// How AWS is reached. What is `None` comes from the standard chain of the AWS SDK.
-#[cfg(feature = "aws")]
-#[derive(Clone, Debug)]
-pub(crate) struct Aws {
-    pub(crate) endpoint: Option<String>,
-    pub(crate) region: Option<String>,
 }
 
 /// How a broker is reached.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 #[cfg(feature = "postgres")]
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
-use keywright_domain::model::{LockId, LockSnapshot, RecordedEvent};
-use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
+use keywright_domain::model::RecordedEvent;
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo};
 
 #[derive(Clone)]
 pub(crate) enum LockStore {
@@ -33,12 +33,6 @@ impl LockStore {
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => Arc::new(store.clone()),
         }
-    }
-
-    /// # Errors
-    /// See [`LockRepo::load`].
-    pub(crate) async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        self.repo().load(lock).await
     }
 
     /// Imports all events, or none. SQLite and PostgreSQL read them as they are needed; memory collects them first.

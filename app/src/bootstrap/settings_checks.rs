@@ -16,11 +16,3 @@ pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
     shadow_access::check(settings).map_err(UnusableSettings::new)?;
     data_folder::check(&settings.data)
 }
-
-/// Checks what depends on the environment of this machine. A server finds the same when it connects.
-///
-/// # Errors
-/// Something is missing; the text names it.
-pub(crate) async fn check_environment(settings: &Settings) -> anyhow::Result<()> {
-    Ok(shadow_access::check_environment(settings).await?)
-}

@@ -26,7 +26,7 @@ use super::clock::epoch_seconds;
 use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::error::UnusableSettings;
 #[cfg(feature = "aws")]
-use crate::settings::Aws;
+use crate::options::aws::Aws;
 #[cfg(feature = "mqtt")]
 use crate::settings::Mqtt;
 use crate::settings::{Settings, ShadowChoice};
@@ -94,17 +94,18 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that the region of AWS is known. The AWS SDK may ask the metadata service of the machine for it.
+/// Checks what depends on the environment of this machine: that the region of AWS is known. The AWS SDK may ask the metadata
+/// service of the machine for it.
 ///
 /// # Errors
 /// It is not known.
-pub(super) async fn check_environment(
+pub(crate) async fn check_environment(
     #[cfg_attr(
         not(feature = "aws"),
         expect(unused_variables, reason = "only the AWS SDK reads the environment")
     )]
     settings: &Settings,
-) -> Result<(), UnusableSettings> {
+) -> anyhow::Result<()> {
     #[cfg(feature = "aws")]
     if let ShadowChoice::Aws(aws) = &settings.shadow {
         let aws = aws_settings(settings, aws);

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::output::print_line;
 use super::runtime::block_on;
 use crate::bootstrap::settings_checks;
+use crate::bootstrap::shadow_access::check_environment;
 use crate::options::layers::{Layers, Setting, Source};
 use crate::settings::Settings;
 
@@ -14,7 +15,7 @@ use crate::settings::Settings;
 /// A setting or a file cannot be used; the text names it.
 pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> anyhow::Result<()> {
     settings_checks::check(settings)?;
-    block_on(settings_checks::check_environment(settings))?;
+    block_on(check_environment(settings))?;
     match json {
         true => print_line!("{}", as_json(&layers.settings)),
         false => print_table(&layers.settings, settings),

@@ -127,7 +127,7 @@ async fn add(add: Add) -> anyhow::Result<()> {
         events.push(recorded(2, LockEvent::OrganizationSet { organization }));
     }
     ensure!(
-        store.load(lock).await?.is_none(),
+        store.repo().load(lock).await?.is_none(),
         "lock {lock} exists already; `keywright lock show {lock}` shows it"
     );
     store.history().import(events).await?;
@@ -182,7 +182,7 @@ fn summary(lock: &Lock) -> Value {
 
 async fn show(location: StoreLocation, id: LockId) -> anyhow::Result<()> {
     let store = open_existing(&location).await?;
-    let snapshot = store.load(id).await?;
+    let snapshot = store.repo().load(id).await?;
     let snapshot = snapshot.with_context(|| format!("there is no lock {id} in this store"))?;
     let writes = snapshot.unfinished.iter().map(|write| {
         json!({

@@ -1,5 +1,7 @@
 //! Options that several commands share, and the layers of settings below the command line.
 
+#[cfg(feature = "aws")]
+pub(crate) mod aws;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod serve;

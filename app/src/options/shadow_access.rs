@@ -8,11 +8,11 @@ use clap::{Args, ValueEnum};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::{BrokerUrl, TlsFiles};
 
+#[cfg(feature = "aws")]
+use super::aws::Aws;
 #[cfg(feature = "mqtt")]
 use super::values::Switch;
 use super::values::{TimeSpan, help_with_default, shadow_name};
-#[cfg(feature = "aws")]
-use crate::settings::Aws;
 #[cfg(feature = "mqtt")]
 use crate::settings::Mqtt;
 use crate::settings::{Reports, ShadowChoice};
@@ -81,22 +81,10 @@ pub(super) struct ShadowArgs {
     poll_every: Option<TimeSpan>,
     #[cfg(feature = "aws")]
     #[command(flatten)]
-    aws: AwsArgs,
+    aws: Aws,
     #[cfg(feature = "mqtt")]
     #[command(flatten)]
     mqtt: MqttArgs,
-}
-
-#[cfg(feature = "aws")]
-#[derive(Args)]
-struct AwsArgs {
-    /// The data endpoint of AWS IoT (of your account: https://…-ats.iot.REGION.amazonaws.com), or of a compatible service
-    /// [default: as the AWS SDK finds it].
-    #[arg(long, value_name = "URL", value_parser = http_url)]
-    aws_endpoint: Option<String>,
-    /// The AWS region [default: as the AWS SDK finds it].
-    #[arg(long, value_name = "NAME")]
-    aws_region: Option<String>,
 }
 
 /// The default client id.
@@ -203,7 +191,11 @@ impl ShadowArgs {
             self.mqtt.choose(is_wanted)?
         };
         #[cfg(feature = "aws")]
-        let aws = self.aws.choose(shadow_kind == ShadowKind::Aws)?;
+        if shadow_kind != ShadowKind::Aws
+            && (self.aws.endpoint.is_some() || self.aws.region.is_some())
+        {
+            bail!("--aws-endpoint and --aws-region need --shadow aws");
+        }
         let reports = Reports {
             in_process: by(ReportKind::Memory),
             #[cfg(feature = "mqtt")]
@@ -215,7 +207,7 @@ impl ShadowArgs {
             ShadowKind::Memory => ShadowChoice::InProcess { kept: true },
             ShadowKind::Volatile => ShadowChoice::InProcess { kept: false },
             #[cfg(feature = "aws")]
-            ShadowKind::Aws => ShadowChoice::Aws(aws),
+            ShadowKind::Aws => ShadowChoice::Aws(self.aws),
             #[cfg(feature = "mqtt")]
             ShadowKind::Mqtt => match mqtt {
                 Some(mqtt) => ShadowChoice::Mqtt(mqtt),
@@ -231,19 +223,6 @@ const SHADOW_SERVICE: &str = keywright_shadow::mqtt::MqttFrontend::CLIENT_ID;
 
 #[cfg(feature = "mqtt")]
 const NO_BROKER: &str = "--shadow mqtt and --reports mqtt need --mqtt-broker";
-
-#[cfg(feature = "aws")]
-impl AwsArgs {
-    fn choose(self, is_wanted: bool) -> anyhow::Result<Aws> {
-        if !is_wanted && (self.aws_endpoint.is_some() || self.aws_region.is_some()) {
-            bail!("--aws-endpoint and --aws-region need --shadow aws");
-        }
-        Ok(Aws {
-            endpoint: self.aws_endpoint,
-            region: self.aws_region,
-        })
-    }
-}
 
 #[cfg(feature = "mqtt")]
 impl MqttArgs {
@@ -282,17 +261,6 @@ impl MqttArgs {
             shards: self.mqtt_shards.unwrap_or(SHARDS),
             aws_limits: limits.unwrap_or(aws),
         }))
-    }
-}
-
-#[cfg(feature = "aws")]
-fn http_url(text: &str) -> Result<String, &'static str> {
-    let host = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    match host {
-        Some(host) if !host.is_empty() => Ok(text.to_owned()),
-        _ => Err("write it as https://HOST"),
     }
 }
 

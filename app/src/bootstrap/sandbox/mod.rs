@@ -29,10 +29,10 @@ pub(super) async fn import_locks(
     sandbox: &SandboxSettings,
     clock: &dyn Clock,
 ) -> anyhow::Result<()> {
-    let now = clock.now().to_string();
+    let (repo, now) = (store.repo(), clock.now().to_string());
     let mut events = Vec::new();
     for lock in sandbox.demo().locks() {
-        if store.load(LockId::new(lock.id)?).await?.is_some() {
+        if repo.load(LockId::new(lock.id)?).await?.is_some() {
             continue;
         }
         for ((name, data), version) in lock.events(&now).iter().zip(1..) {
