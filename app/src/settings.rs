@@ -1,12 +1,14 @@
 //! The settings of the service, after their values have been checked against each other.
 
+#[cfg(feature = "sandbox")]
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[cfg(feature = "sandbox")]
-use anyhow::bail;
+use anyhow::ensure;
 use keywright_adapters::auth::{Algorithm, JwtSettings};
 #[cfg(feature = "sandbox")]
 use keywright_adapters::decorator::FaultPlan;
@@ -334,22 +336,14 @@ impl SandboxSettings {
     }
 }
 
-/// One value of `--behaviour`: how one virtual lock behaves, or all of them.
+/// One value of `--behaviour`: a lock, or `None` for all locks, and how it behaves.
 #[cfg(feature = "sandbox")]
-#[derive(Clone, Debug)]
-pub(crate) struct BehaviourOption {
-    /// The id of a lock. `None`: all locks.
-    pub(crate) lock: Option<u64>,
-    pub(crate) behaviour: Behaviour,
-}
+pub(crate) type BehaviourOption = (Option<u64>, Behaviour);
 
-/// How virtual locks behave.
+/// How virtual locks behave: single ones, and with the key `None` all others.
 #[cfg(feature = "sandbox")]
 #[derive(Clone, Debug)]
-pub(crate) struct Behaviours {
-    default: Behaviour,
-    single: Vec<(u64, Behaviour)>,
-}
+pub(crate) struct Behaviours(HashMap<Option<u64>, Behaviour>);
 
 #[cfg(feature = "sandbox")]
 impl Behaviours {
@@ -358,29 +352,19 @@ impl Behaviours {
     /// # Errors
     /// An option names a lock that does not exist.
     pub(crate) fn new(options: Vec<BehaviourOption>, demo: Demo) -> anyhow::Result<Self> {
-        let (mut default, mut single) = (Behaviour::default(), Vec::new());
-        for BehaviourOption { lock, behaviour } in options {
-            match lock {
-                None => default = behaviour,
-                Some(lock) if demo.locks().any(|known| known.id == lock) => {
-                    single.push((lock, behaviour));
-                }
-                Some(lock) => {
-                    bail!("--behaviour names lock {lock}, which is not in the sandbox; see --locks")
-                }
-            }
+        let named = options.iter().filter_map(|(lock, _)| *lock);
+        for lock in named {
+            ensure!(
+                demo.locks().any(|known| known.id == lock),
+                "--behaviour names lock {lock}, which is not in the sandbox; see --locks"
+            );
         }
-        Ok(Self { default, single })
+        let default = [(None, Behaviour::default())];
+        Ok(Self(default.into_iter().chain(options).collect()))
     }
 
-    /// The behaviour of a lock.
-    pub(crate) fn of(&self, lock: u64) -> &Behaviour {
-        let own = self.single.iter().rfind(|(id, _)| *id == lock);
-        own.map_or(&self.default, |(_, behaviour)| behaviour)
-    }
-
-    /// The behaviour of locks that no option names.
-    pub(crate) const fn of_others(&self) -> &Behaviour {
-        &self.default
+    /// The behaviour of a lock. `None`: of locks that no option names.
+    pub(crate) fn of(&self, lock: Option<u64>) -> &Behaviour {
+        self.0.get(&lock).unwrap_or(&self.0[&None])
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn behaviour(text: &str) -> Result<BehaviourOption, String> {
         return Err("LIST is empty; an example is 123:offline=5s".into());
     }
     let behaviour = list.parse().map_err(|e| format!("{e}"))?;
-    Ok(BehaviourOption { lock, behaviour })
+    Ok((lock, behaviour))
 }
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -71,11 +71,11 @@ pub(crate) fn start_virtual_locks(
     demo: Demo,
     behaviours: &Behaviours,
 ) -> anyhow::Result<VirtualLocks> {
-    let others = Some(behaviours.of_others().clone());
+    let others = Some(behaviours.of(None).clone());
     let file = data.join(VIRTUAL_LOCKS);
     let mut locks = VirtualLocks::open(&file, shadows, epoch_seconds(), others)?;
     for lock in demo.locks() {
-        locks.add(&lock.thing, behaviours.of(lock.id).clone());
+        locks.add(&lock.thing, behaviours.of(Some(lock.id)).clone());
     }
     Ok(locks)
 }
