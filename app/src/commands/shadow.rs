@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{anyhow, bail};
 use clap::Args;
-use keywright_mqtt::{Broker, BrokerUrl, InvalidBroker, TlsFiles};
+use keywright_mqtt::{Broker, BrokerUrl, TlsFiles};
 use keywright_shadow::mqtt::{Disorder, MqttFrontend, Options, parse_disorder};
 use keywright_shadow::{ShadowService, rest};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::runtime::block_on_all_cores;
@@ -79,8 +79,8 @@ pub(super) struct FrontArgs {
     broker_password_file: Option<PathBuf>,
     /// Disturb messages on the broker, to test locks and backends: shuffle=20,repeat=0.3,lose=0.1,seed=7 delays each message
     /// by up to 20 ms, repeats 30 %, and loses 10 % of the answers.
-    #[arg(long, value_name = "LIST", value_parser = disorder, requires = "broker")]
-    disorder: Option<DisorderArgs>,
+    #[arg(long, value_name = "LIST", value_parser = parse_disorder, requires = "broker")]
+    disorder: Option<Disorder>,
     /// The highest number of requests a second for one thing; further ones are refused with 429. AWS IoT accepts 20
     /// [default: no limit].
     #[arg(long, value_name = "N")]
@@ -99,20 +99,10 @@ fn refusal(text: &str) -> Result<u16, &'static str> {
     status.ok_or("it is 400, 401, 403, 404, 405, 409, 413, 415, 429, 500 or 503")
 }
 
-#[derive(Clone)]
-struct DisorderArgs(Disorder);
-
-fn disorder(text: &str) -> Result<DisorderArgs, String> {
-    parse_disorder(text)
-        .map(DisorderArgs)
-        .map_err(|e| e.to_string())
-}
-
 /// # Errors
 /// The options are invalid, or the service fails.
 pub(crate) fn run(command: ShadowCommand) -> anyhow::Result<()> {
-    command.fronts.check()?;
-    serve(command.fronts, command.data, None)
+    block_on_all_cores(serve(command.fronts, &command.data, None))
 }
 
 /// Starts a user of the shadows in this process, which ends when the returned value is dropped.
@@ -120,24 +110,19 @@ pub(super) type StartUser =
     Box<dyn FnOnce(&Path, &ShadowService, Option<Broker>) -> anyhow::Result<Box<dyn Any>>>;
 
 /// Serves shadows until a signal comes. `locks` starts virtual locks on them.
-pub(super) fn serve(
+///
+/// # Errors
+/// The options are invalid, or the service fails.
+pub(super) async fn serve(
     fronts: FrontArgs,
-    data: PathBuf,
+    data: &Path,
     locks: Option<StartUser>,
 ) -> anyhow::Result<()> {
-    let _logging = log_output::start(fronts.log.log, fronts.log.log_level);
-    data_folder::create(&data)?;
-    block_on_all_cores(serve_all(fronts, data, locks))
-}
-
-async fn serve_all(
-    fronts: FrontArgs,
-    data: PathBuf,
-    locks: Option<StartUser>,
-) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
     let broker = fronts.broker()?;
-    let service = open_shadows(&data).await?;
+    let _logging = log_output::start(fronts.log.log, fronts.log.log_level);
+    data_folder::create(data)?;
+    let mut signals = Signals::new()?;
+    let service = open_shadows(data).await?;
     service.limit_requests(fronts.requests_a_second);
     service.refuse_all(fronts.refuse_all);
     let mut banner = String::from(match locks {
@@ -145,7 +130,7 @@ async fn serve_all(
         None => "Keywright's shadows are served",
     });
 
-    let (stop, stopped) = oneshot::channel::<()>();
+    let stop = CancellationToken::new();
     let mut http = None;
     if let Some(address) = fronts.rest {
         let listener = TcpListener::bind(address).await;
@@ -155,34 +140,27 @@ async fn serve_all(
         let listener = listener
             .map_err(|e| anyhow!("cannot listen on {address}: {e}; choose another with --rest"))?;
         banner += &format!("\n  REST    http://{}", listener.local_addr()?);
-        let stopped = async { drop(stopped.await) };
-        http = Some(tokio::spawn(rest::serve(
-            listener,
-            service.clone(),
-            stopped,
-        )));
+        let stopped = stop.clone().cancelled_owned();
+        let served = rest::serve(listener, service.clone(), stopped);
+        http = Some(tokio::spawn(served));
     }
     let mut mqtt_front = None;
     if let (Some(broker), Some(url)) = (&broker, &fronts.broker) {
-        let disturbed = fronts.disorder.is_some();
-        let options = Options {
-            disorder: fronts.disorder.map(|DisorderArgs(disorder)| disorder),
-        };
+        let disorder = fronts.disorder.clone();
+        let options = Options { disorder };
         let mut front = MqttFrontend::start(service.clone(), broker.clone(), options);
         tokio::select! {
             up = front.wait_until_up() => up?,
             _ = signals.next() => return Ok(()),
         }
         banner += &format!("\n  broker  {url}");
-        if disturbed {
+        if fronts.disorder.is_some() {
             banner += ", with messages disturbed as --disorder says";
         }
         mqtt_front = Some(front);
     }
-    let _locks = match locks {
-        Some(start) => Some(start(&data, &service, broker)?),
-        None => None,
-    };
+    let locks = locks.map(|start| start(data, &service, broker));
+    let _locks = locks.transpose()?;
     // A closed standard output does not end the service.
     let _ = writeln!(std::io::stdout(), "{banner}\n  data    {}", data.display());
 
@@ -199,7 +177,7 @@ async fn serve_all(
         }
         why = lost => bail!(why),
     }
-    drop(stop);
+    stop.cancel();
     if let Some(http) = http {
         let _ = http.await;
     }
@@ -208,21 +186,15 @@ async fn serve_all(
 }
 
 impl FrontArgs {
+    /// The broker, if one is chosen.
+    ///
     /// # Errors
     /// No front is chosen, or the files for the broker cannot be used.
-    pub(super) fn check(&self) -> Result<(), UnusableSettings> {
-        let check = || {
-            ensure!(
-                self.rest.is_some() || self.broker.is_some(),
-                "say where to serve: --rest ADDR, --broker URL, or both"
-            );
-            self.broker()?;
-            anyhow::Ok(())
-        };
-        check().map_err(UnusableSettings::new)
-    }
-
-    fn broker(&self) -> Result<Option<Broker>, InvalidBroker> {
+    fn broker(&self) -> Result<Option<Broker>, UnusableSettings> {
+        if self.rest.is_none() && self.broker.is_none() {
+            let text = "say where to serve: --rest ADDR, --broker URL, or both";
+            return Err(UnusableSettings::new(text));
+        }
         let files = TlsFiles {
             ca: self.broker_ca.clone(),
             certificate: self.broker_certificate.clone(),
@@ -233,6 +205,6 @@ impl FrontArgs {
                 .zip(self.broker_password_file.clone()),
         };
         let broker = self.broker.clone().map(|url| Broker::new(url, &files));
-        broker.transpose()
+        broker.transpose().map_err(UnusableSettings::new)
     }
 }
