@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::lock_store::LockStore;
 use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
-use super::sandbox;
+use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::FolderLock;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::admission::RequestAdmission;
@@ -100,14 +100,13 @@ pub(crate) async fn wire(
     let demo = match &settings.sandbox {
         Some(sandbox) => {
             sandbox::import_locks(&store, sandbox, &*clock).await?;
-            let credentials =
-                sandbox::credentials::open_credentials(data, url, &*clock, &stores.api_keys);
-            Some(credentials.await?)
+            let opened = open_credentials(data, url, &*clock, &stores.api_keys);
+            Some(opened.await?)
         }
         None => None,
     };
     #[cfg(feature = "sandbox")]
-    let demo_tokens = demo.as_ref().map(|demo| demo.verifier.clone());
+    let demo_tokens = demo.as_ref().map(|(_, verifier)| verifier.clone());
     #[cfg(not(feature = "sandbox"))]
     let demo_tokens = None;
     let auth = auth_stack::start(settings, &clock, stores.api_keys, demo_tokens, &mut workers);
@@ -144,8 +143,8 @@ pub(crate) async fn wire(
     let banner = banner(settings, url, &stores.place);
     #[cfg(feature = "sandbox")]
     let banner = match (&settings.sandbox, &demo) {
-        (Some(sandbox), Some(demo)) => {
-            sandbox::banner(settings, sandbox, url, &demo.demo, &stores.place)
+        (Some(sandbox), Some((credentials, _))) => {
+            sandbox::banner(settings, sandbox, url, credentials, &stores.place)
         }
         _ => banner,
     };

@@ -11,7 +11,7 @@ use keywright_sandbox::Demo;
 use serde_json::json;
 
 use super::output::print_result;
-use crate::bootstrap::sandbox::credentials::{Bearer, TOKEN_KEY_FILE, TokenKey};
+use crate::bootstrap::sandbox::credentials::{TOKEN_KEY_FILE, TokenKey};
 use crate::options::store_location::StoreLocation;
 use crate::options::values::TimeSpan;
 
@@ -44,16 +44,14 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<()> {
         "there is no {}: tokens are made only for a sandbox that has run in this folder",
         path.display()
     );
-    let bearer = Bearer {
-        user: command.user.as_str(),
-        organization: command.organization.as_ref().map(OrganizationId::as_str),
-    };
+    let organization = command.organization.as_ref().map(OrganizationId::as_str);
     let now = SystemClock.now().as_secs();
     let (issued_at, valid_for) = match command.expired {
         false => (now, command.expires_in.0),
         true => (now.saturating_sub(2 * HOUR.as_secs()), HOUR),
     };
-    let token = TokenKey::open(&path)?.sign(bearer, issued_at, valid_for)?;
+    let key = TokenKey::open(&path)?;
+    let token = key.sign(command.user.as_str(), organization, issued_at, valid_for)?;
     print_result(command.location.json, &json!({ "token": token }), || {
         token.clone()
     });

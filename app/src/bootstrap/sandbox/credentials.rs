@@ -31,13 +31,6 @@ const ORGANIZATION_CLAIM: &str = "org";
 /// How long the demo user's token is valid.
 const TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The holder of a token.
-pub(crate) struct Bearer<'a> {
-    pub(crate) user: &'a str,
-    /// Set for a service of an organization.
-    pub(crate) organization: Option<&'a str>,
-}
-
 /// The credentials in `sandbox.env`, which also contains the URL. Both are secrets.
 pub(crate) struct DemoCredentials {
     pub(crate) token: String,
@@ -79,21 +72,23 @@ impl TokenKey {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A token that is valid for `valid_for` from `issued_at`, in seconds since the Unix epoch.
+    /// A token of a user, or of a service of an organization. It is valid for `valid_for` from `issued_at`, in seconds since the Unix
+    /// epoch.
     ///
     /// # Errors
     /// It could not be signed.
     pub(crate) fn sign(
         &self,
-        bearer: Bearer<'_>,
+        user: &str,
+        organization: Option<&str>,
         issued_at: u64,
         valid_for: Duration,
     ) -> anyhow::Result<String> {
         let mut claims = json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": bearer.user,
+            "iss": ISSUER, "aud": AUDIENCE, "sub": user,
             "iat": issued_at, "exp": issued_at + valid_for.as_secs(),
         });
-        if let Some(organization) = bearer.organization {
+        if let Some(organization) = organization {
             claims[ORGANIZATION_CLAIM] = json!(organization);
         }
         let key = EncodingKey::from_ec_der(&self.private);
@@ -102,14 +97,8 @@ impl TokenKey {
     }
 }
 
-/// The credentials of the sandbox, and the verifier of its tokens.
-pub(crate) struct SandboxCredentials {
-    pub(crate) demo: DemoCredentials,
-    pub(crate) verifier: Arc<JwtVerifier>,
-}
-
-/// Keeps each credential of an earlier run that is still valid, and replaces the others. A new API key ends all earlier API keys
-/// of the demo organization.
+/// The credentials of the sandbox, and the verifier of its tokens. Keeps each credential of an earlier run that is still valid, and
+/// replaces the others. A new API key ends all earlier API keys of the demo organization.
 ///
 /// # Errors
 /// A file or the store of API keys cannot be used.
@@ -118,7 +107,7 @@ pub(crate) async fn open_credentials(
     url: &str,
     clock: &dyn Clock,
     stored: &ApiKeyStore,
-) -> anyhow::Result<SandboxCredentials> {
+) -> anyhow::Result<(DemoCredentials, Arc<JwtVerifier>)> {
     let env_path = data.join("sandbox.env");
     let token_key = TokenKey::open(&data.join(TOKEN_KEY_FILE))?;
     let settings = JwtSettings {
@@ -135,13 +124,7 @@ pub(crate) async fn open_credentials(
     let is_valid = |token: &String| verifier.verify(token.as_bytes(), now).is_ok();
     let token = match kept.as_ref().map(|k| k.token.clone()).filter(is_valid) {
         Some(token) => token,
-        None => {
-            let bearer = Bearer {
-                user: Demo::USER,
-                organization: None,
-            };
-            token_key.sign(bearer, now.as_secs(), TOKEN_TIME)?
-        }
+        None => token_key.sign(Demo::USER, None, now.as_secs(), TOKEN_TIME)?,
     };
     let is_valid = |key: &String| api_keys.verify(&Secret::new(&**key), now).is_ok();
     let api_key = match kept.map(|k| k.api_key).filter(is_valid) {
@@ -161,10 +144,7 @@ pub(crate) async fn open_credentials(
     let demo = DemoCredentials { token, api_key };
     write_env(&env_path, url, &demo)
         .with_context(|| format!("cannot write {}", env_path.display()))?;
-    Ok(SandboxCredentials {
-        demo,
-        verifier: Arc::new(verifier),
-    })
+    Ok((demo, Arc::new(verifier)))
 }
 
 /// The credentials of an earlier run, valid or not.
