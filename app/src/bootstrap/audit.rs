@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use keywright_adapters::decorator::Timeout;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{LockHistory, LockRepo};
 use keywright_domain::{KeyWrites, Ports};
 use tokio::task::JoinSet;
 
-use super::open_stores::{self, Stores};
+use super::open_stores::open_existing;
 use super::shadow_access;
 use crate::error::UnusableSettings;
 use crate::settings::Settings;
@@ -23,13 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// There is no store, or the store or the shadows cannot be used.
 pub(crate) async fn open_for_audit(settings: &Settings) -> anyhow::Result<(Arc<KeyWrites>, Ports)> {
-    ensure!(
-        open_stores::exists(&settings.store, &settings.data),
-        "there are no locks in {}; name the server's folder with --data",
-        settings.data.display()
-    );
     let settings = settings.beside_a_server();
     shadow_access::check(&settings).map_err(UnusableSettings::new)?;
+    let store = open_existing(&settings.store, &settings.data).await?;
     let mut tasks = JoinSet::new();
     let access = shadow_access::connect(&settings, &mut tasks).await?;
     let connected = async {
@@ -42,11 +38,9 @@ pub(crate) async fn open_for_audit(settings: &Settings) -> anyhow::Result<(Arc<K
     connected.context("the broker cannot be reached, or no shadow service answers there")?;
     tasks.detach_all();
     let timeout = settings.protocol.request_timeout;
-    let stores = Stores::open_now(&settings.store, &settings.data).await?;
-    let (locks, history) = (stores.locks.repo(), stores.locks.history());
     let ports = Ports {
-        locks: Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout)),
-        history: Arc::new(Timeout::<dyn LockHistory>::new(history, timeout)),
+        locks: Arc::new(Timeout::<dyn LockRepo>::new(store.repo(), timeout)),
+        history: Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout)),
         shadow: access.shadow,
         clock: Arc::new(SystemClock),
         timer: Arc::new(TokioTimer::default()),

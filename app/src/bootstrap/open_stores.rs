@@ -71,11 +71,12 @@ impl Stores {
         }
     }
 
-    /// Opens the stores for a command that may run beside a server. It does not wait for a database.
+    /// Opens the stores for a command that may run beside a server. It does not wait for a database. Stores in files are created if
+    /// they are missing.
     ///
     /// # Errors
     /// They cannot be used.
-    pub(super) async fn open_now(choice: &StoreChoice, data: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open_now(choice: &StoreChoice, data: &Path) -> anyhow::Result<Self> {
         match choice {
             StoreChoice::File => {
                 data_folder::create(data)?;
@@ -123,38 +124,17 @@ impl Stores {
     }
 }
 
-/// Whether the store exists already. A database is not asked.
-pub(super) fn exists(choice: &StoreChoice, data: &Path) -> bool {
-    match choice {
-        StoreChoice::File => data.join(LOCKS).is_file(),
-        StoreChoice::Memory => true,
-        #[cfg(feature = "postgres")]
-        StoreChoice::Postgres(_) => true,
-    }
-}
-
-/// Opens the store of locks for a command. A store in files is created if it is missing.
-///
-/// # Errors
-/// It cannot be used.
-pub(crate) async fn open_locks(choice: &StoreChoice, data: &Path) -> anyhow::Result<LockStore> {
-    Ok(Stores::open_now(choice, data).await?.locks)
-}
-
-/// Opens the store of locks for a command that only reads.
+/// Opens the store of locks for a command that adds none.
 ///
 /// # Errors
 /// It does not exist, or it cannot be used.
-pub(crate) async fn open_existing_locks(
-    choice: &StoreChoice,
-    data: &Path,
-) -> anyhow::Result<LockStore> {
+pub(crate) async fn open_existing(choice: &StoreChoice, data: &Path) -> anyhow::Result<LockStore> {
     ensure!(
-        exists(choice, data),
+        !matches!(choice, StoreChoice::File) || data.join(LOCKS).is_file(),
         "there are no locks in {}; name the server's folder with --data, or add a lock",
         data.display()
     );
-    open_locks(choice, data).await
+    Ok(Stores::open_now(choice, data).await?.locks)
 }
 
 /// Opens the store of API keys for a command.

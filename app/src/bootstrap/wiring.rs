@@ -1,5 +1,6 @@
 //! The running service: which adapter implements which port, and what runs beside the requests.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use keywright_adapters::decorator::{Observed, Observers, Timeout, WriteBroadcast, WriteLog};
@@ -18,7 +19,7 @@ use super::lock_store::LockStore;
 use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
 use super::sandbox::{self, credentials::open_credentials};
-use super::single_server::FolderLock;
+use super::single_server::lock_folder;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::admission::RequestAdmission;
 use crate::app::{App, Work};
@@ -51,7 +52,7 @@ pub(crate) struct RunningService {
     store: LockStore,
     /// The shadow service, if it is in this process.
     shadow_service: Option<ShadowService>,
-    _folder: Option<FolderLock>,
+    _folder: Option<File>,
     #[cfg(feature = "sandbox")]
     _virtual_locks: Option<VirtualLocks>,
 }
@@ -87,7 +88,7 @@ pub(crate) async fn wire(
     data_folder::create(data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let folder = is_folder_used(settings)
-        .then(|| FolderLock::take(data))
+        .then(|| lock_folder(data))
         .transpose()?;
     let mut workers = JoinSet::new();
     // Subscribes to reports before the first lock can send one.

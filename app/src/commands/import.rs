@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::output::print_result;
-use crate::bootstrap::open_stores::open_locks;
+use crate::bootstrap::open_stores::Stores;
 use crate::options::store_location::StoreLocation;
 
 /// Why nothing was imported.
@@ -64,10 +64,11 @@ pub(super) async fn import(location: StoreLocation, file: PathBuf) -> anyhow::Re
             .for_each(|failure| eprintln!("keywright: {failure}"));
         return Err(last.into());
     }
-    let store = open_locks(&location.store()?, &location.data()?).await?;
+    let stores = Stores::open_now(&location.store()?, &location.data()?).await?;
     let lines = input.lines("imported")?;
     let lines_read = lines.lines_read.clone();
-    store
+    stores
+        .locks
         .import_all(lines)
         .await
         .map_err(|failure| match failure {

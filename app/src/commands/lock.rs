@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use super::import::import;
 use super::output::{print_line, print_result};
 use super::runtime::block_on;
-use crate::bootstrap::lock_store::LockStore;
-use crate::bootstrap::open_stores::{open_existing_locks, open_locks};
+use crate::bootstrap::open_stores::{Stores, open_existing};
 use crate::options::store_location::StoreLocation;
 
 #[derive(Args)]
@@ -99,13 +98,10 @@ pub(crate) fn run(command: LockCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn open_existing(location: &StoreLocation) -> anyhow::Result<LockStore> {
-    open_existing_locks(&location.store()?, &location.data()?).await
-}
-
 async fn add(add: Add) -> anyhow::Result<()> {
     let location = &add.location;
-    let store = open_locks(&location.store()?, &location.data()?).await?;
+    let stores = Stores::open_now(&location.store()?, &location.data()?).await?;
+    let store = stores.locks;
     let (lock, uuid, time) = (add.id, add.uuid, SystemClock.now());
     let recorded = |version, event| RecordedEvent {
         lock,
@@ -138,7 +134,7 @@ async fn add(add: Add) -> anyhow::Result<()> {
 }
 
 async fn list(location: StoreLocation, after: Option<LockId>, limit: usize) -> anyhow::Result<()> {
-    let store = open_existing(&location).await?;
+    let store = open_existing(&location.store()?, &location.data()?).await?;
     let locks = store.history().locks(after, limit).await?;
     if location.json {
         locks
@@ -181,7 +177,7 @@ fn summary(lock: &Lock) -> Value {
 }
 
 async fn show(location: StoreLocation, id: LockId) -> anyhow::Result<()> {
-    let store = open_existing(&location).await?;
+    let store = open_existing(&location.store()?, &location.data()?).await?;
     let snapshot = store.repo().load(id).await?;
     let snapshot = snapshot.with_context(|| format!("there is no lock {id} in this store"))?;
     let writes = snapshot.unfinished.iter().map(|write| {
