@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::anyhow;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bootstrap::wiring::Wiring;
 use crate::commands::api_key::ApiKeyCommand;
@@ -22,10 +21,10 @@ use crate::commands::{api_key, audit, check_config, lock, serve, settings, write
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
-use crate::options::layers::Layers;
+use crate::options::layers;
 use crate::options::log::log_format;
 use crate::options::serve::ServeArgs;
-use crate::settings::{LogFormat, Settings};
+use crate::settings::LogFormat;
 
 /// Writes keys to smart locks over HTTP, and follows each write until its lock has confirmed it.
 ///
@@ -91,104 +90,55 @@ struct AuditArgs {
 /// The command line or the settings cannot be used ([`UnusableSettings`]), or the command fails.
 pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match parse(&arguments)?.command {
-        None | Some(Command::Serve(_)) => {
-            serve::run(&ServerCommand::read(&arguments, "serve")?.settings, wiring)
+    let program = CommandLine::command();
+    let server = ServeArgs::augment_args(clap::Command::new("keywright")).no_binary_name(true);
+    let parsed = program.clone().try_get_matches_from(&arguments);
+    let (mut matches, mut all) = (parsed.or_else(refuse)?, Vec::new());
+    let command = matches.subcommand_name();
+    if matches!(command, None | Some("serve" | "check-config" | "audit")) {
+        let read = layers::read(program, &server, &matches, arguments);
+        (matches, all) = read.map_err(UnusableSettings::new)?;
+    }
+    let checked = |args: ServeArgs| args.settings().map_err(UnusableSettings::new);
+    let CommandLine { command, serve } = CommandLine::from_arg_matches(&matches)?;
+    match command.unwrap_or(Command::Serve(serve)) {
+        Command::Serve(args) => serve::run(&checked(args)?, wiring),
+        Command::CheckConfig(args) => {
+            let json = args.json;
+            check_config::run(&checked(args)?, &all, json)
         }
-        Some(Command::CheckConfig(_)) => {
-            let server = ServerCommand::read(&arguments, "check-config")?;
-            check_config::run(&server.settings, &server.layers, server.json)
+        Command::Audit(AuditArgs { options, serve }) => {
+            let json = serve.json;
+            audit::run(&checked(serve)?, options, json)
         }
-        Some(Command::Audit(AuditArgs { options, .. })) => {
-            // The options of the audit itself are no settings: they are not read from variables or the settings file.
-            let own = AuditOptions::augment_args(clap::Command::new("audit"));
-            let server = ServerCommand::read(&without_options(&arguments, &own), "audit")?;
-            audit::run(&server.settings, options, server.json)
-        }
-        Some(Command::Lock(command)) => lock::run(command),
-        Some(Command::ApiKey(command)) => api_key::run(command),
+        Command::Lock(command) => lock::run(command),
+        Command::ApiKey(command) => api_key::run(command),
         #[cfg(feature = "sandbox")]
-        Some(Command::Token(command)) => token::run(command),
-        Some(Command::Write(command)) => write::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Write(command) => write::run(command),
         #[cfg(feature = "sandbox")]
-        Some(Command::HeldKeys(command)) => held_keys::run(command),
+        Command::HeldKeys(command) => held_keys::run(command),
         #[cfg(feature = "mqtt")]
-        Some(Command::Shadow(command)) => crate::commands::shadow::run(command),
+        Command::Shadow(command) => crate::commands::shadow::run(command),
         #[cfg(all(feature = "mqtt", feature = "sandbox"))]
-        Some(Command::Sandbox(command)) => crate::commands::sandbox::run(command),
-        Some(Command::Completions { shell }) => {
+        Command::Sandbox(command) => crate::commands::sandbox::run(command),
+        Command::Completions { shell } => {
             let (mut command, mut stdout) = (CommandLine::command(), std::io::stdout());
             clap_complete::generate(shell, &mut command, "keywright", &mut stdout);
             Ok(())
         }
-        Some(Command::Settings) => {
-            settings::run(&ServeArgs::augment_args(clap::Command::new("keywright")));
+        Command::Settings => {
+            settings::run(&server);
             Ok(())
         }
     }
 }
 
-fn parse(arguments: &[OsString]) -> Result<CommandLine, UnusableSettings> {
-    CommandLine::try_parse_from(arguments).or_else(|error| match log_format() {
+/// Prints help, the version or an error and ends the program, or returns the error for a log in JSON.
+fn refuse(error: clap::Error) -> Result<ArgMatches, UnusableSettings> {
+    match log_format() {
         // A program that reads JSON lines cannot read clap's colours and its text of several lines.
         LogFormat::Json if error.use_stderr() => Err(UnusableSettings::new(error)),
         _ => error.exit(),
-    })
-}
-
-/// A command with the settings of the server, out of all layers.
-struct ServerCommand {
-    settings: Settings,
-    layers: Layers,
-    json: bool,
-}
-
-impl ServerCommand {
-    /// # Errors
-    /// A setting is unknown or invalid, or contradicts another; the text names it and the place where it is set.
-    fn read(arguments: &[OsString], command: &str) -> Result<Self, UnusableSettings> {
-        Self::try_read(arguments, command).map_err(UnusableSettings::new)
     }
-
-    fn try_read(arguments: &[OsString], command: &str) -> anyhow::Result<Self> {
-        let options = arguments
-            .iter()
-            .skip(1)
-            .skip_while(|argument| **argument == *command);
-        let options: Vec<OsString> = options.cloned().collect();
-        let command = ServeArgs::augment_args(clap::Command::new("keywright")).no_binary_name(true);
-        let layers = Layers::read(&command, &options)?;
-        let parsed = command.try_get_matches_from(layers.arguments());
-        let args = parsed.and_then(|matches| ServeArgs::from_arg_matches(&matches));
-        let args = args.map_err(|e| anyhow!("{e}"))?;
-        Ok(Self {
-            json: args.json,
-            settings: args.settings()?,
-            layers,
-        })
-    }
-}
-
-/// The arguments without the options of `command`.
-fn without_options(arguments: &[OsString], command: &clap::Command) -> Vec<OsString> {
-    let (mut others, mut rest) = (Vec::new(), arguments.iter());
-    while let Some(argument) = rest.next() {
-        let text = argument.to_string_lossy();
-        let (name, has_value) = match text.split_once('=') {
-            Some((name, _)) => (name, true),
-            None => (&*text, false),
-        };
-        let is_named = |option: &&clap::Arg| {
-            let long = option.get_long();
-            long.is_some() && name.strip_prefix("--") == long
-        };
-        match command.get_arguments().find(is_named) {
-            None => others.push(argument.clone()),
-            Some(option) if option.get_action().takes_values() && !has_value => {
-                rest.next();
-            }
-            Some(_) => {}
-        }
-    }
-    others
 }

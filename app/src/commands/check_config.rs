@@ -6,19 +6,19 @@ use super::output::print_line;
 use super::runtime::block_on;
 use crate::bootstrap::settings_checks;
 use crate::bootstrap::shadow_access::check_environment;
-use crate::options::layers::{Layers, Setting, Source};
+use crate::options::layers::{Setting, Source};
 use crate::settings::Settings;
 
-/// Checks the settings and the files that they name, and prints each setting with the place where it is set.
+/// Checks the settings and the files that they name, and prints each of `all` with the place where it is set.
 ///
 /// # Errors
 /// A setting or a file cannot be used; the text names it.
-pub(crate) fn run(settings: &Settings, layers: &Layers, json: bool) -> anyhow::Result<()> {
+pub(crate) fn run(settings: &Settings, all: &[Setting], json: bool) -> anyhow::Result<()> {
     settings_checks::check(settings)?;
     block_on(check_environment(settings))?;
     match json {
-        true => print_line!("{}", as_json(&layers.settings)),
-        false => print_table(&layers.settings, settings),
+        true => print_line!("{}", as_json(all)),
+        false => print_table(all, settings),
     }
     Ok(())
 }

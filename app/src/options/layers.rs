@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
 /// The settings file that is read if none is named.
@@ -52,102 +52,86 @@ pub(crate) struct Setting {
     pub(crate) source: Source,
 }
 
-/// A value of a layer below the command line.
-#[derive(Debug)]
-struct LowerValue {
-    values: Vec<String>,
-    source: Source,
+/// Parses a command line that has the same effect as all layers together. `program` has parsed the `arguments` of the real one as
+/// `matches`; the options of `server` are the settings. Returns also each setting with the layer that sets it.
+///
+/// # Errors
+/// A key or variable is unknown, or its value is invalid; the text says which one, where it is set, and what is valid.
+pub(crate) fn read(
+    program: Command,
+    server: &Command,
+    matches: &ArgMatches,
+    mut arguments: Vec<OsString>,
+) -> anyhow::Result<(ArgMatches, Vec<Setting>)> {
+    let line = options(matches);
+    let mut lower = lower_layers(server, line.get_one::<PathBuf>("config").cloned())?;
+    for arg in known(server) {
+        if line.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+            lower.remove(&key(arg));
+        }
+    }
+    for (key, (values, _)) in &lower {
+        let options = values.iter().map(|value| format!("--{key}={value}"));
+        arguments.extend(options.map(OsString::from));
+    }
+    let matches = program.try_get_matches_from(arguments);
+    let matches = matches.map_err(|e| anyhow!("{e}"))?;
+    let all = options(&matches);
+    let setting = |arg: &Arg| {
+        let (id, key) = (arg.get_id().as_str(), key(arg));
+        let values = all.get_raw(id).into_iter().flatten();
+        let source = match (lower.get(&key), all.value_source(id)) {
+            (Some((_, source)), _) => source.clone(),
+            (None, Some(ValueSource::CommandLine)) => Source::CommandLine,
+            _ => Source::Default,
+        };
+        Setting {
+            key,
+            values: values.map(|v| v.to_string_lossy().into_owned()).collect(),
+            source,
+        }
+    };
+    let settings = known(server).map(setting).collect();
+    Ok((matches, settings))
 }
 
-/// All layers of a command.
-#[derive(Debug)]
-pub(crate) struct Layers {
-    command_line: Vec<OsString>,
-    lower: BTreeMap<String, LowerValue>,
-    pub(crate) settings: Vec<Setting>,
+/// The options of the command that a command line names, or of the default command.
+fn options(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, options)| options)
 }
 
-impl Layers {
-    /// # Errors
-    /// A key or variable is unknown, or its value is invalid; the text says which one, where it is set, and what is valid.
-    pub(crate) fn read(command: &Command, command_line: &[OsString]) -> anyhow::Result<Self> {
-        let matches = command.clone().try_get_matches_from(command_line);
-        let matches = matches.unwrap_or_else(|error| error.exit());
-        let on_command_line = |key: &str| {
-            let arg = find(command, key);
-            let source = arg.and_then(|arg| matches.value_source(arg.get_id().as_str()));
-            source == Some(ValueSource::CommandLine)
+/// The values of the layers below the command line.
+fn lower_layers(
+    server: &Command,
+    file: Option<PathBuf>,
+) -> anyhow::Result<BTreeMap<String, (Vec<String>, Source)>> {
+    let mut lower = BTreeMap::new();
+    if let Some((path, table)) = read_file(file)? {
+        for (key, value) in table {
+            let place = format!("{}: `{key}`", path.display());
+            let values = texts(&value).ok_or_else(|| {
+                anyhow!("{place} must be a text, a number, true, false, or a list of those")
+            })?;
+            check(server, &key, &values, &place)?;
+            lower.insert(key, (values, Source::File(path.clone())));
+        }
+    }
+    for (name, value) in std::env::vars_os() {
+        let Some(key) = key_of(&name).filter(|_| !is_service_link(&name, &value)) else {
+            continue;
         };
-        let mut lower = BTreeMap::new();
-        let named = matches.get_one::<PathBuf>("config").cloned();
-        if let Some((path, table)) = read_file(named)? {
-            for (key, value) in table {
-                let place = format!("{}: `{key}`", path.display());
-                let values = texts(&value).ok_or_else(|| {
-                    anyhow!("{place} must be a text, a number, true, false, or a list of those")
-                })?;
-                check(command, &key, &values, &place)?;
-                let source = Source::File(path.clone());
-                lower.insert(key, LowerValue { values, source });
-            }
-        }
-        for (name, value) in std::env::vars_os() {
-            let Some(key) = key_of(&name).filter(|_| !is_service_link(&name, &value)) else {
-                continue;
-            };
-            let name = name.to_string_lossy().into_owned();
-            let value = variable_text(&name, value)?;
-            let repeats = find(command, &key)
-                .is_some_and(|arg| matches!(arg.get_action(), ArgAction::Append));
-            let values = match repeats {
-                true => value.split(';').map(|v| v.trim().to_owned()).collect(),
-                false => vec![value],
-            };
-            check(command, &key, &values, &name)?;
-            let source = Source::Variable(name);
-            lower.insert(key, LowerValue { values, source });
-        }
-        lower.retain(|key, _| !on_command_line(key));
-        let layers = Self {
-            command_line: command_line.to_vec(),
-            lower,
-            settings: Vec::new(),
+        let name = name.to_string_lossy().into_owned();
+        let value = variable_text(&name, value)?;
+        let repeats =
+            find(server, &key).is_some_and(|arg| matches!(arg.get_action(), ArgAction::Append));
+        let values = match repeats {
+            true => value.split(';').map(|v| v.trim().to_owned()).collect(),
+            false => vec![value],
         };
-        layers.with_settings(command)
+        check(server, &key, &values, &name)?;
+        lower.insert(key, (values, Source::Variable(name)));
     }
-
-    /// A command line that has the same effect as all layers together.
-    pub(crate) fn arguments(&self) -> Vec<OsString> {
-        let mut all = self.command_line.clone();
-        for (key, LowerValue { values, .. }) in &self.lower {
-            let options = values.iter().map(|value| format!("--{key}={value}"));
-            all.extend(options.map(OsString::from));
-        }
-        all
-    }
-
-    fn with_settings(mut self, command: &Command) -> anyhow::Result<Self> {
-        let matches = command.clone().try_get_matches_from(self.arguments());
-        let matches = matches.map_err(|e| anyhow!("{e}"))?;
-        for arg in known(command) {
-            let (id, key) = (arg.get_id().as_str(), key(arg));
-            let raw = matches.get_raw(id).into_iter().flatten();
-            let values = raw
-                .map(|value| value.to_string_lossy().into_owned())
-                .collect();
-            let source = match (self.lower.get(&key), matches.value_source(id)) {
-                (Some(lower), _) => lower.source.clone(),
-                (None, Some(ValueSource::CommandLine)) => Source::CommandLine,
-                _ => Source::Default,
-            };
-            self.settings.push(Setting {
-                key,
-                values,
-                source,
-            });
-        }
-        Ok(self)
-    }
+    Ok(lower)
 }
 
 /// The value of one setting in an environment variable or the settings file, for commands that read few settings.
