@@ -91,6 +91,7 @@ struct AuditArgs {
 pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let program = CommandLine::command();
+    // Only these options are settings: those of the audit itself are not read from variables or the settings file.
     let server = ServeArgs::augment_args(clap::Command::new("keywright")).no_binary_name(true);
     let parsed = program.clone().try_get_matches_from(&arguments);
     let (mut matches, mut all) = (parsed.or_else(refuse)?, Vec::new());
