@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tempfile::TempDir;
@@ -16,10 +15,7 @@ use crate::fleet::Fleet;
 use crate::population::{
     FIRST_LOCK, HeldKeys, Keywright, Population, Size, forged, sandbox_variable,
 };
-use crate::server::Server;
-
-/// The longest time until a helper process listens.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::server::{Server, wait_until};
 
 /// Credentials for the AWS SDK. The sandbox does not check signatures.
 const UNCHECKED_CREDENTIALS: [(&str, &str); 2] = [
@@ -106,18 +102,18 @@ impl LocalService {
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
         let store = match (spawn.store, &spawn.postgres) {
+            (Store::Memory, _) => "memory",
+            (Store::Sqlite, _) => "sqlite",
+            (Store::Postgres, Some(url)) => url,
             (Store::Postgres, None) => {
-                return Err(Error::Options(
-                    "--store postgres needs --postgres URL".into(),
-                ));
+                let text = "--store postgres needs --postgres URL";
+                return Err(Error::Options(text.into()));
             }
-            (Store::Postgres, Some(url)) => Some(url.as_str()),
-            _ => None,
         };
         let keywright = Keywright {
             binary: &binary,
             data: &data,
-            store,
+            store: Some(store),
         };
         if spawn.store != Store::Memory {
             keywright.add_locks(size).map_err(|why| match spawn.store {
@@ -129,62 +125,39 @@ impl LocalService {
         }
         let fleet = spawn.fleet.arguments(size.locks);
         let locks = size.locks.to_string();
-        let mut arguments: Vec<String> = ["--locks", &locks].map(str::to_owned).into();
+        let sandbox = |front: &str| {
+            let mut command = Command::new(&binary);
+            command.args(["sandbox", "--locks", &locks, "--log-level", "error"]);
+            command.args(front.split(' ')).args(&fleet);
+            command.arg("--data").arg(folder.path().join(SANDBOX));
+            ChildProcess::start(&mut command)
+        };
         let mut helpers = Vec::new();
-        match spawn.shadow {
-            Shadow::Volatile => arguments.extend(["--shadow", "volatile"].map(str::to_owned)),
-            Shadow::Memory => {}
+        let shadow = match spawn.shadow {
+            Shadow::Volatile => "--shadow volatile".to_owned(),
+            Shadow::Memory => "--shadow memory".to_owned(),
             Shadow::Rest => {
                 let address = free_address()?;
-                let more = ["--rest", &address.to_string()];
-                helpers.push(sandbox(&binary, folder.path(), &more, &locks, &fleet)?);
+                helpers.push(sandbox(&format!("--rest {address}"))?);
                 wait_for(address, "keywright sandbox")?;
-                let endpoint = format!("http://{address}");
-                let more = [
-                    "--shadow",
-                    "aws",
-                    "--aws-endpoint",
-                    &endpoint,
-                    "--aws-region",
-                    "eu-west-1",
-                ];
-                arguments.extend(more.map(str::to_owned));
-                arguments.extend(["--reports", "poll", "--poll-every", "1s"].map(str::to_owned));
+                format!(
+                    "--shadow aws --aws-endpoint http://{address} --aws-region eu-west-1 --reports poll --poll-every 1s"
+                )
             }
             Shadow::Mqtt => {
                 let address = free_address()?;
                 helpers.push(mosquitto(folder.path(), address)?);
                 wait_for(address, "mosquitto")?;
-                let url = format!("mqtt://{address}");
-                helpers.push(sandbox(
-                    &binary,
-                    folder.path(),
-                    &["--broker", &url],
-                    &locks,
-                    &fleet,
-                )?);
-                arguments.extend(["--shadow", "mqtt", "--mqtt-broker", &url].map(str::to_owned));
+                helpers.push(sandbox(&format!("--broker mqtt://{address}"))?);
+                format!("--shadow mqtt --mqtt-broker mqtt://{address}")
             }
-        }
-        if matches!(spawn.shadow, Shadow::Volatile | Shadow::Memory) {
-            arguments.extend(fleet);
-        }
-        let store_argument = match spawn.store {
-            Store::Memory => Some("memory"),
-            Store::Sqlite => None,
-            Store::Postgres => store,
         };
-        arguments.extend(
-            store_argument
-                .iter()
-                .flat_map(|store| ["--store".to_owned(), (*store).to_owned()]),
-        );
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let variables: &[_] = match spawn.shadow {
-            Shadow::Rest => &UNCHECKED_CREDENTIALS,
-            _ => &[],
-        };
-        let server = Server::start_with(&binary, &data, None, &arguments, variables)?;
+        let mut arguments = vec!["--locks", &locks, "--store", store];
+        arguments.extend(shadow.split(' '));
+        if helpers.is_empty() {
+            arguments.extend(fleet.iter().map(String::as_str));
+        }
+        let server = Server::start(&binary, &data, None, &arguments, &UNCHECKED_CREDENTIALS)?;
         server.wait_for("/readyz", "Accept: */*", &[200])?;
         let population = match spawn.store {
             Store::Memory => sandbox_population(&keywright, size)?,
@@ -248,22 +221,6 @@ fn sandbox_population(keywright: &Keywright<'_>, size: Size) -> Result<Populatio
     })
 }
 
-fn sandbox(
-    binary: &Path,
-    folder: &Path,
-    connection: &[&str],
-    locks: &str,
-    fleet: &[String],
-) -> Result<ChildProcess, Error> {
-    let mut command = Command::new(binary);
-    command.arg("sandbox").args(connection);
-    command
-        .args(["--locks", locks, "--log-level", "error"])
-        .args(fleet);
-    command.arg("--data").arg(folder.join(SANDBOX));
-    Ok(ChildProcess::start(&mut command)?)
-}
-
 fn mosquitto(folder: &Path, address: SocketAddr) -> Result<ChildProcess, Error> {
     let path = folder.join("mosquitto.conf");
     let mut file = std::fs::File::create(&path)?;
@@ -287,14 +244,6 @@ fn free_address() -> Result<SocketAddr, Error> {
 }
 
 fn wait_for(address: SocketAddr, what: &str) -> Result<(), Error> {
-    let pause = Duration::from_millis(50);
-    for _ in 0..LISTEN_TIMEOUT.as_millis() / pause.as_millis() {
-        if TcpStream::connect(address).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(pause);
-    }
-    Err(Error::Service(format!(
-        "{what} does not listen at {address}"
-    )))
+    let failure = format_args!("{what} does not listen at {address}");
+    wait_until(failure, || TcpStream::connect(address).is_ok())
 }

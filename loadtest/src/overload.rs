@@ -146,7 +146,7 @@ async fn measure(overload: &Overload) -> Result<Run, Error> {
     // This one client stands for many, so that it may use all permits.
     arguments.extend(["--max-in-flight-each", "512"]);
     let cores = overload.server_cores.as_deref();
-    let server = Server::start(&overload.binary, data.path(), cores, &arguments)?;
+    let server = Server::start(&overload.binary, data.path(), cores, &arguments, &[])?;
     let token = sandbox_variable(data.path(), "KEYWRIGHT_TOKEN")?;
     let (factory, next) = (
         load_writes::writes(&token, LOCKS),

@@ -132,7 +132,7 @@ pub struct Keywright<'a> {
     pub binary: &'a Path,
     /// The data folder.
     pub data: &'a Path,
-    /// The database URL, if the locks are in PostgreSQL.
+    /// The value of --store, if it is not the default.
     pub store: Option<&'a str>,
 }
 

@@ -1,5 +1,6 @@
 //! A server that is started for a load test or a bench.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use crate::child_process::ChildProcess;
 use crate::error::{Error, StartError};
+use crate::process_usage::ProcessUsage;
 
-/// The longest time that [`Server::wait_for`] waits, and the pause between its requests.
+/// The longest time that [`wait_until`] waits, and the pause between its checks.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -21,24 +23,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free loopback port, on these CPU cores if some are named, and waits until it listens.
+    /// Starts a server on a free loopback port, on these CPU cores if some are named and with these environment variables, and waits
+    /// until it listens.
     ///
     /// # Errors
     /// It does not start; standard error has the reason.
     pub fn start(
-        binary: &Path,
-        data: &Path,
-        cores: Option<&str>,
-        arguments: &[&str],
-    ) -> Result<Self, StartError> {
-        Self::start_with(binary, data, cores, arguments, &[])
-    }
-
-    /// As [`Server::start`], with these environment variables.
-    ///
-    /// # Errors
-    /// As [`Server::start`].
-    pub fn start_with(
         binary: &Path,
         data: &Path,
         cores: Option<&str>,
@@ -75,16 +65,9 @@ impl Server {
     /// # Errors
     /// It has another status, or no answer, for ten seconds.
     pub fn wait_for(&self, path: &str, header: &str, statuses: &[u16]) -> Result<(), Error> {
-        for _ in 0..TIMEOUT.as_millis() / PAUSE.as_millis() {
-            let status = self.status(path, header);
-            if status.is_ok_and(|status| statuses.contains(&status)) {
-                return Ok(());
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Err(Error::Service(format!(
-            "{path} does not answer {statuses:?} within {TIMEOUT:?}"
-        )))
+        let failure = format_args!("{path} does not answer {statuses:?} within {TIMEOUT:?}");
+        let is_expected = |status| statuses.contains(&status);
+        wait_until(failure, || self.status(path, header).is_ok_and(is_expected))
     }
 
     // Blocking, because callers wait before a runtime measures anything.
@@ -109,21 +92,24 @@ impl Server {
         self.process.id()
     }
 
-    /// The CPU time that the process has used, in seconds.
+    /// CPU time and memory of the process.
     ///
     /// # Errors
     /// The process has ended.
-    pub fn cpu_seconds(&self) -> Result<f64, Error> {
-        self.process.usage().map(|usage| usage.cpu_seconds)
+    pub fn usage(&self) -> Result<ProcessUsage, Error> {
+        self.process.usage()
     }
+}
 
-    /// The resident memory of the process, in bytes.
-    ///
-    /// # Errors
-    /// The process has ended.
-    pub fn resident_bytes(&self) -> Result<u64, Error> {
-        self.process.usage().map(|usage| usage.resident_bytes)
+/// Waits until `is_done` returns true, for ten seconds at most. `failure` is the text of the error after that.
+pub(crate) fn wait_until(failure: impl Display, is_done: impl Fn() -> bool) -> Result<(), Error> {
+    for _ in 0..TIMEOUT.as_millis() / PAUSE.as_millis() {
+        if is_done() {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
     }
+    Err(Error::Service(failure.to_string()))
 }
 
 /// The first address that a program has printed as a URL at the end of a line.

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::concurrent::{RUNS, now};
-use crate::programs::{Programs, SERVER_CORE};
+use crate::programs::Programs;
 use crate::resident_memory::authorization;
 use crate::table::{Row, Target, median};
 use crate::whole_server::{Figures, measure, token};
@@ -71,13 +71,12 @@ fn folder_with_locks(programs: &Programs, locks: u64) -> TempDir {
 }
 
 fn start(programs: &Programs, data: &Path) -> Server {
-    let arguments = ["--virtual-locks", "off", "--shadow", "volatile"];
-    Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
+    programs.start(data, &["--virtual-locks", "off", "--shadow", "volatile"])
 }
 
 /// Waits until the server has finished its work at start-up.
 fn wait_until_idle(server: &Server) {
-    let used = || server.cpu_seconds().expect("it is running");
+    let used = || server.usage().expect("it is running").cpu_seconds;
     let mut before = used();
     loop {
         std::thread::sleep(Duration::from_millis(500));

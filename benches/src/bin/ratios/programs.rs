@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use keywright_loadtest::server::Server;
+
 /// The CPU core of servers.
 pub(crate) const SERVER_CORE: Option<&str> = Some("0");
 
@@ -22,6 +24,12 @@ impl Programs {
 
     pub(crate) fn keywright(&self) -> PathBuf {
         self.folder.join("keywright")
+    }
+
+    /// Starts a server on the core of servers.
+    pub(crate) fn start(&self, data: &Path, arguments: &[&str]) -> Server {
+        let started = Server::start(&self.keywright(), data, SERVER_CORE, arguments, &[]);
+        started.expect("it starts")
     }
 
     pub(crate) fn bare_hyper(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::programs::{Programs, SERVER_CORE};
+use crate::programs::Programs;
 use crate::table::{Row, Target};
 
 const CONNECTIONS: usize = 1000;
@@ -17,14 +17,10 @@ const LOCKS: u64 = 200_000;
 
 /// Resident memory in KiB.
 fn resident(server: &Server) -> f64 {
-    let bytes = server.resident_bytes().expect("it is running");
+    let bytes = server.usage().expect("it is running").resident_bytes;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let kib = bytes as f64 / 1024.0;
     kib
-}
-
-fn start(programs: &Programs, data: &Path, arguments: &[&str]) -> Server {
-    Server::start(&programs.keywright(), data, SERVER_CORE, arguments).expect("it starts")
 }
 
 fn in_memory(programs: &Programs, locks: u64) -> f64 {
@@ -38,7 +34,7 @@ fn in_memory(programs: &Programs, locks: u64) -> f64 {
         "off",
     ];
     let all = [&arguments[..], &["--locks", &locks]].concat();
-    let server = start(programs, data.path(), &all);
+    let server = programs.start(data.path(), &all);
     std::thread::sleep(Duration::from_secs(1));
     resident(&server)
 }
@@ -52,7 +48,7 @@ pub(crate) fn authorization(data: &Path) -> String {
 /// The resident memory of an idle server in MiB, and of an idle connection after one answer in KiB.
 async fn connection(programs: &Programs) -> (f64, f64) {
     let data = TempDir::new().expect("a folder");
-    let server = start(programs, data.path(), &["--virtual-locks", "off"]);
+    let server = programs.start(data.path(), &["--virtual-locks", "off"]);
     std::thread::sleep(Duration::from_secs(1));
     let idle = resident(&server);
     let request = format!(

@@ -49,9 +49,10 @@ pub(crate) async fn measure(server: &Server, factory: &RequestFactory) -> Figure
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
     load_writes::closed(server.address, factory, &next, CONNECTIONS, warm_up).await;
-    let before = server.cpu_seconds().expect("it is running");
+    let cpu_seconds = || server.usage().expect("it is running").cpu_seconds;
+    let before = cpu_seconds();
     let result = load_writes::closed(server.address, factory, &next, CONNECTIONS, SPAN).await;
-    let used = server.cpu_seconds().expect("it is running") - before;
+    let used = cpu_seconds() - before;
     let answers = &result.answers;
     let statuses: Vec<&u16> = answers.statuses.keys().collect();
     assert_eq!(statuses, [&200], "{:?}", answers.statuses);
@@ -68,7 +69,7 @@ fn start(programs: &Programs, data: &Path, store: &str) -> Server {
     let locks = LOCKS.to_string();
     let mut arguments = vec!["--locks", &locks, "--virtual-locks", "off"];
     arguments.extend(["--store", store, "--shadow", "volatile"]);
-    Server::start(&programs.keywright(), data, SERVER_CORE, &arguments).expect("it starts")
+    programs.start(data, &arguments)
 }
 
 pub(crate) fn token(data: &Path) -> String {
