@@ -10,7 +10,7 @@ use goose::prelude::*;
 use tokio::time::Instant;
 
 use crate::hyper_caller::HyperCaller;
-use crate::persona_session::{Answer, ApiRequest, Caller, Credential, Session};
+use crate::persona_session::{Answer, ApiRequest, Caller, Session};
 use crate::personas::Persona;
 use crate::population::Population;
 use crate::recorder::Recorder;
@@ -34,17 +34,11 @@ impl GooseCaller<'_> {
             _ => GooseMethod::Post,
         };
         let mut builder = self.user.get_request_builder(&method, &request.path)?;
-        builder = match &request.credential {
-            Credential::Token(token) => builder.header("Authorization", format!("Bearer {token}")),
-            Credential::ApiKey(key) => builder.header("X-API-Key", key),
-        };
-        if let Some(key) = &request.idempotency_key {
-            builder = builder.header("Idempotency-Key", key);
+        for (name, value) in request.headers() {
+            builder = builder.header(name, value);
         }
         if let Some(body) = &request.body {
-            builder = builder
-                .header("Content-Type", "application/json")
-                .body(body.clone());
+            builder = builder.body(body.clone());
         }
         let goose_request = GooseRequest::builder()
             .name(request.name)
@@ -98,7 +92,7 @@ pub async fn closed_loop(
     attack = *attack.set_default(GooseDefault::NoTelnet, true)?;
     attack = *attack.set_default(GooseDefault::NoPrintMetrics, true)?;
     attack = *attack.set_default(GooseDefault::Quiet, 2_usize)?;
-    for (persona, weight) in Persona::ALL {
+    for (persona, name, weight) in Persona::ALL {
         let (population, recorder) = (population.clone(), recorder.clone());
         let run: TransactionFunction = Arc::new(move |user| {
             let (population, recorder) = (population.clone(), recorder.clone());
@@ -115,10 +109,10 @@ pub async fn closed_loop(
                 Ok(())
             })
         });
-        let scenario = Scenario::new(persona.name())
+        let scenario = Scenario::new(name)
             .set_weight(usize::from(weight))?
             .set_wait_time(PAUSE.0, PAUSE.1)?
-            .register_transaction(Transaction::new(run).set_name(persona.name()));
+            .register_transaction(Transaction::new(run).set_name(name));
         attack = attack.register_scenario(scenario);
     }
     attack.execute().await.map(drop)

@@ -9,7 +9,7 @@ use hyper::Request;
 use hyper::header::LOCATION;
 use tokio::time::Instant;
 
-use crate::persona_session::{Answer, ApiRequest, Caller, Credential};
+use crate::persona_session::{Answer, ApiRequest, Caller};
 use keywright_client::Client;
 
 /// A client with one connection, and more connections for concurrent requests.
@@ -34,15 +34,8 @@ impl HyperCaller {
             .method(request.endpoint.method)
             .uri(&request.path)
             .header("Host", self.address.to_string());
-        builder = match &request.credential {
-            Credential::Token(token) => builder.header("Authorization", format!("Bearer {token}")),
-            Credential::ApiKey(key) => builder.header("X-API-Key", key),
-        };
-        if let Some(key) = &request.idempotency_key {
-            builder = builder.header("Idempotency-Key", key);
-        }
-        if request.body.is_some() {
-            builder = builder.header("Content-Type", "application/json");
+        for (name, value) in request.headers() {
+            builder = builder.header(name, value);
         }
         let body = request.body.clone().unwrap_or_default();
         builder.body(Full::from(body)).expect("a valid request")

@@ -198,7 +198,7 @@ async fn read_page(
             route: "/locks/{id}/events",
         },
         path: format!("/locks/{lock}/events?page={page}"),
-        credential: Credential::ApiKey(population.api_key_of(offset).to_owned()),
+        credential: Credential::api_key(population.api_key_of(offset)),
         idempotency_key: None,
         body: None,
         expected: &[200],

@@ -1,6 +1,8 @@
 //! Requests of a persona: sending them with a client, and recording the answers.
 
+use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,11 +11,14 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::population::Population;
-use crate::recorder::{Accepted, Answered, Endpoint, Recorder};
+use crate::recorder::{Accepted, Endpoint, Recorder};
 
 /// The interval at which the status of a write is polled, and the longest time until it must be settled.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The number of key indexes of a virtual lock.
+const KEY_CAPACITY: u64 = 100;
 
 const WRITE_KEY: Endpoint = Endpoint {
     method: "POST",
@@ -25,13 +30,20 @@ const READ_WRITE: Endpoint = Endpoint {
     route: "/locks/{id}/writes/{writeId}",
 };
 
-/// A credential.
+/// A credential: the name and the value of its header.
 #[derive(Clone, Debug)]
-pub enum Credential {
+pub struct Credential(&'static str, String);
+
+impl Credential {
     /// A token.
-    Token(String),
+    pub fn token(token: &str) -> Self {
+        Self("Authorization", format!("Bearer {token}"))
+    }
+
     /// An API key.
-    ApiKey(String),
+    pub fn api_key(key: &str) -> Self {
+        Self("X-API-Key", key.to_owned())
+    }
 }
 
 /// A request to the API.
@@ -51,6 +63,20 @@ pub struct ApiRequest {
     pub body: Option<String>,
     /// The allowed statuses.
     pub expected: &'static [u16],
+}
+
+impl ApiRequest {
+    /// The headers, except those of the connection.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let Credential(name, credential) = &self.credential;
+        let key = self.idempotency_key.as_deref();
+        let key = key.map(|key| ("Idempotency-Key", key));
+        let json = ("Content-Type", "application/json");
+        let content = self.body.as_ref().map(|_| json);
+        iter::once((*name, credential.as_str()))
+            .chain(key)
+            .chain(content)
+    }
 }
 
 /// An answer.
@@ -117,13 +143,10 @@ impl Session<'_> {
     }
 
     fn record(&self, request: &ApiRequest, answer: Option<&Answer>, took: Duration) {
-        self.recorder.answered(Answered {
-            name: request.name,
-            endpoint: request.endpoint,
-            status: answer.map(|answer| answer.status),
-            expected: request.expected,
-            took,
-        });
+        let (name, endpoint) = (request.name, request.endpoint);
+        let status = answer.map(|answer| answer.status);
+        self.recorder
+            .answered(name, endpoint, request.expected, status, took);
     }
 
     /// Writes a key and records the latency. Returns the write if it was accepted.
@@ -239,13 +262,12 @@ fn settled_after(status: &Value) -> Option<Duration> {
     Some(settled.duration_since(requested).unwrap_or_default())
 }
 
-/// A request to write a key.
-pub fn write_key(
-    population: &Population,
-    offset: u64,
-    (key, index): (String, u64),
-    credential: &Credential,
-) -> KeyWrite {
+/// A request to write a new key to a lock, at a random index, so that few writes supersede each other.
+pub fn write_key(population: &Population, offset: u64, credential: &Credential) -> KeyWrite {
+    static KEYS: AtomicU64 = AtomicU64::new(0);
+    let n = KEYS.fetch_add(1, Ordering::Relaxed);
+    let key = format!("load-{:08x}-{n}", fastrand::u32(..));
+    let index = fastrand::u64(0..KEY_CAPACITY);
     let request = ApiRequest {
         name: "write a key",
         endpoint: WRITE_KEY,
@@ -310,8 +332,8 @@ mod tests {
             recorder: &recorder,
             intended_at: Instant::now().checked_sub(late),
         };
-        let credential = Credential::ApiKey("key".into());
-        let write = || write_key(&population, 0, ("k".into(), 1), &credential);
+        let credential = Credential::api_key("key");
+        let write = || write_key(&population, 0, &credential);
         let sent = session.write(&write()).await.expect("accepted");
         assert_eq!(sent.write.version, Some(7));
         session.intended_at = Instant::now().checked_sub(late);

@@ -105,21 +105,6 @@ pub struct Progress {
 /// The number of unexpected answers that are listed.
 pub const MAX_LISTED: usize = 20;
 
-/// The answer to a request, or a broken connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Answered {
-    /// The name of the request in reports.
-    pub name: &'static str,
-    /// Method and route.
-    pub endpoint: Endpoint,
-    /// `None` if the connection broke before the answer was complete.
-    pub status: Option<u16>,
-    /// The allowed statuses, in addition to 429, 502, 503 and 504.
-    pub expected: &'static [u16],
-    /// From sending it to its complete answer.
-    pub took: Duration,
-}
-
 /// Collects the records of a run.
 pub struct Recorder {
     start: Instant,
@@ -141,15 +126,17 @@ impl Recorder {
         self.start
     }
 
-    /// Records an answer or a broken connection.
-    pub fn answered(&self, answered: Answered) {
-        let Answered {
-            name,
-            endpoint,
-            status,
-            expected,
-            took,
-        } = answered;
+    /// Records the answer to a request, named as in reports, or a broken connection: the status is `None` if the connection broke
+    /// before the answer was complete. `expected` are the allowed statuses, in addition to 429, 502, 503 and 504; `took` is the time
+    /// from sending the request to its complete answer.
+    pub fn answered(
+        &self,
+        name: &'static str,
+        endpoint: Endpoint,
+        expected: &'static [u16],
+        status: Option<u16>,
+        took: Duration,
+    ) {
         let is_expected = status.is_some_and(|status| expected.contains(&status));
         let is_intended_refusal = is_expected && status != Some(200);
         let mut record = self.record();
@@ -282,13 +269,8 @@ mod tests {
             route: "/locks/{id}/writes/{writeId}",
         };
         let answered = |endpoint, status, expected, millis| {
-            recorder.answered(Answered {
-                name: "a request",
-                endpoint,
-                status,
-                expected,
-                took: Duration::from_millis(millis),
-            });
+            let took = Duration::from_millis(millis);
+            recorder.answered("a request", endpoint, expected, status, took);
         };
         answered(write, Some(200), &[200], 10);
         answered(write, Some(404), &[404], 20);

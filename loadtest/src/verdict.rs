@@ -1,6 +1,7 @@
 //! Limits for the results of a run, and the comparison with earlier runs.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -164,6 +165,8 @@ fn times_of<'a>(run: &'a Summary, kind: &str) -> &'a Percentiles {
 /// The checks of every run.
 fn always(run: &Summary) -> Vec<Finding> {
     let aborted = run.given_up.as_deref();
+    let never = |what, n| count(what, n, "none", n == 0);
+    let at_least_one = |what, n| count(what, n, "at least 1", n > 0);
     let mut findings = vec![
         Finding {
             what: "the service answers after the load".into(),
@@ -191,22 +194,12 @@ fn always(run: &Summary) -> Vec<Finding> {
     findings
 }
 
-/// A count of checks, which must not be zero.
-fn at_least_one(what: &str, count: usize) -> Finding {
+fn count(what: &str, count: impl Display, limit: &str, holds: bool) -> Finding {
     Finding {
         what: what.into(),
         measured: count.to_string(),
-        limit: "at least 1".into(),
-        holds: count > 0,
-    }
-}
-
-fn never(what: &str, count: u64) -> Finding {
-    Finding {
-        what: what.into(),
-        measured: count.to_string(),
-        limit: "none".into(),
-        holds: count == 0,
+        limit: limit.into(),
+        holds,
     }
 }
 

@@ -1,17 +1,10 @@
-use super::keys::{any_key_index, new_key};
 use crate::persona_session::{ApiRequest, Credential, Session, write_key};
 
 pub(super) async fn run(session: &mut Session<'_>) {
     let population = session.population;
     let offset = population.any_lock();
-    let credential = Credential::Token(population.token_of(offset).to_owned());
-    let valid = write_key(
-        population,
-        offset,
-        (new_key(), any_key_index()),
-        &credential,
-    )
-    .request;
+    let credential = Credential::token(population.token_of(offset));
+    let valid = write_key(population, offset, &credential).request;
     let not_json = ApiRequest {
         name: "a body that is not JSON",
         body: Some("{\"keyUuid\":".into()),
@@ -41,21 +34,21 @@ pub(super) async fn run(session: &mut Session<'_>) {
     };
     let forged = ApiRequest {
         name: "a forged token",
-        credential: Credential::Token(population.forged_token.clone()),
+        credential: Credential::token(&population.forged_token),
         expected: &[401],
         ..valid.clone()
     };
     let mut invalid = vec![not_json, no_lock, no_number, too_large, forged];
-    invalid.extend(population.expired_token.clone().map(|token| ApiRequest {
+    invalid.extend(population.expired_token.as_deref().map(|token| ApiRequest {
         name: "an expired token",
-        credential: Credential::Token(token),
+        credential: Credential::token(token),
         expected: &[401],
         ..valid.clone()
     }));
     if population.tokens.len() > 1 {
         invalid.push(ApiRequest {
             name: "a foreign lock",
-            credential: Credential::Token(population.token_of(offset + 1).to_owned()),
+            credential: Credential::token(population.token_of(offset + 1)),
             expected: &[403],
             ..valid
         });

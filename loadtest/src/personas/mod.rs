@@ -1,7 +1,6 @@
 //! Personas: typical clients of the service.
 
 mod careless_client;
-mod keys;
 mod property_manager;
 mod resident;
 mod retrying_integration;
@@ -22,28 +21,18 @@ pub enum Persona {
 }
 
 impl Persona {
-    /// All personas, with their shares in percent.
-    pub const ALL: [(Self, u16); 4] = [
-        (Self::PropertyManager, 10),
-        (Self::Resident, 60),
-        (Self::RetryingIntegration, 20),
-        (Self::CarelessClient, 10),
+    /// All personas, with their names in reports and their shares in percent.
+    pub const ALL: [(Self, &str, u16); 4] = [
+        (Self::PropertyManager, "property manager", 10),
+        (Self::Resident, "resident", 60),
+        (Self::RetryingIntegration, "retrying integration", 20),
+        (Self::CarelessClient, "careless client", 10),
     ];
-
-    /// The name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PropertyManager => "property manager",
-            Self::Resident => "resident",
-            Self::RetryingIntegration => "retrying integration",
-            Self::CarelessClient => "careless client",
-        }
-    }
 
     /// A random persona, by the shares.
     pub fn any() -> Self {
         let mut drawn = fastrand::u16(0..100);
-        for (persona, share) in Self::ALL {
+        for (persona, _, share) in Self::ALL {
             if drawn < share {
                 return persona;
             }

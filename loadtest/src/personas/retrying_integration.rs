@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::keys::{any_key_index, new_key};
 use crate::persona_session::{ApiRequest, Credential, Session, write_key};
 
 /// The maximum number of attempts.
@@ -10,13 +9,8 @@ const MAX_ATTEMPTS: u32 = 8;
 
 pub(super) async fn run(session: &mut Session<'_>) {
     let offset = session.population.any_lock();
-    let credential = Credential::ApiKey(session.population.api_key_of(offset).to_owned());
-    let mut write = write_key(
-        session.population,
-        offset,
-        (new_key(), any_key_index()),
-        &credential,
-    );
+    let credential = Credential::api_key(session.population.api_key_of(offset));
+    let mut write = write_key(session.population, offset, &credential);
     write.request.idempotency_key = Some(format!("retry-{}", write.key));
     // 409: the first attempt is still in progress.
     write.request.expected = &[200, 409];
