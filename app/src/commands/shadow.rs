@@ -46,36 +46,16 @@ pub(super) struct FrontArgs {
     #[arg(long, value_name = "FILE", requires = "broker")]
     broker_ca: Option<PathBuf>,
     /// The file with the client certificate for the broker, in PEM.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "broker_key",
-        requires = "broker"
-    )]
+    #[arg(long, value_name = "FILE", requires_all = ["broker_key", "broker"])]
     broker_certificate: Option<PathBuf>,
     /// The file with the private key of the client certificate, in PEM.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "broker_certificate",
-        requires = "broker"
-    )]
+    #[arg(long, value_name = "FILE", requires_all = ["broker_certificate", "broker"])]
     broker_key: Option<PathBuf>,
     /// The user name at the broker.
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "broker_password_file",
-        requires = "broker"
-    )]
+    #[arg(long, value_name = "NAME", requires_all = ["broker_password_file", "broker"])]
     broker_user: Option<String>,
     /// The file with the password of that user.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "broker_user",
-        requires = "broker"
-    )]
+    #[arg(long, value_name = "FILE", requires_all = ["broker_user", "broker"])]
     broker_password_file: Option<PathBuf>,
     /// Disturb messages on the broker, to test locks and backends: shuffle=20,repeat=0.3,lose=0.1,seed=7 delays each message
     /// by up to 20 ms, repeats 30 %, and loses 10 % of the answers.
