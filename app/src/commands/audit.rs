@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use keywright_domain::model::{LockId, OrganizationId};
 use keywright_domain::ports::{LockHistory, RepoError};
@@ -204,12 +204,7 @@ impl Locks {
 }
 
 fn report_progress(tally: &Tally, took: Duration) {
-    let Tally {
-        locks,
-        findings,
-        failed,
-        ..
-    } = tally;
+    let (locks, findings, failed) = (tally.locks, tally.findings, tally.failed);
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     info!(target: COMMAND, locks, findings, failed, duration_ms, "audit in progress");
 }
@@ -258,12 +253,8 @@ fn count_and_print(
 }
 
 fn conclude(tally: &Tally, took: Duration, json: bool) -> anyhow::Result<()> {
-    let Tally {
-        locks,
-        findings,
-        repaired,
-        failed,
-    } = tally;
+    let (locks, findings) = (tally.locks, tally.findings);
+    let (repaired, failed) = (tally.repaired, tally.failed);
     if json {
         let summary =
             json!({ "locks": locks, "findings": findings, "repaired": repaired, "failed": failed });
@@ -274,9 +265,7 @@ fn conclude(tally: &Tally, took: Duration, json: bool) -> anyhow::Result<()> {
             "{locks} locks audited in {seconds:.1} s: {findings} findings, {repaired} repaired"
         );
     }
-    if *failed > 0 {
-        bail!("{failed} locks could not be audited");
-    }
+    ensure!(failed == 0, "{failed} locks could not be audited");
     ensure!(
         findings <= repaired,
         "shadows and writes differ; `keywright audit --repair` repairs them"
