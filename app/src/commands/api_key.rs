@@ -106,22 +106,29 @@ impl Keys {
             .collect()
     }
 
-    fn add(&mut self, identity: Identity, expires_in: Option<TimeSpan>) -> NewKey {
+    /// Makes a key, saves all keys, and prints the new one.
+    async fn issue(
+        &mut self,
+        identity: Identity,
+        expires_in: Option<TimeSpan>,
+        as_json: bool,
+    ) -> anyhow::Result<()> {
         let key = ApiKey::generate();
         let record = key.record(identity, expires_in.map(|span| self.now.after(span.0)));
-        self.records.push(record.clone());
-        NewKey { key, record }
+        let mut value = entry(&record);
+        value["apiKey"] = json!(key.expose());
+        self.records.push(record);
+        self.save().await?;
+        print_result(as_json, &value, || key.expose().to_owned());
+        if !as_json {
+            eprintln!("This is the only time that the whole key is shown.");
+        }
+        Ok(())
     }
 
     async fn save(&self) -> anyhow::Result<()> {
         self.store.write(&self.records).await
     }
-}
-
-/// A key that was just made.
-struct NewKey {
-    key: ApiKey,
-    record: ApiKeyRecord,
 }
 
 /// # Errors
@@ -145,9 +152,7 @@ async fn run_task(command: ApiKeyCommand) -> anyhow::Result<()> {
                     live.shown
                 );
             }
-            let issued = keys.add(identity, expires_in);
-            keys.save().await?;
-            show(&location, &issued);
+            keys.issue(identity, expires_in, location.json).await?;
         }
         ApiKeyTask::Rotate {
             holder,
@@ -167,9 +172,7 @@ async fn run_task(command: ApiKeyCommand) -> anyhow::Result<()> {
             for record in &mut live {
                 record.expires_at = Some(record.expires_at.map_or(end, |at| at.min(end)));
             }
-            let issued = keys.add(identity, expires_in);
-            keys.save().await?;
-            show(&location, &issued);
+            keys.issue(identity, expires_in, location.json).await?;
         }
         ApiKeyTask::Revoke { holder, location } => {
             let (mut keys, identity) = (Keys::open(&location).await?, holder.identity());
@@ -200,23 +203,10 @@ fn name(identity: &Identity) -> String {
     }
 }
 
-fn show(location: &StoreLocation, new: &NewKey) {
-    let mut value = entry(&new.record, None);
-    value["apiKey"] = json!(new.key.expose());
-    print_result(location.json, &value, || new.key.expose().to_owned());
-    if !location.json {
-        eprintln!("This is the only time that the whole key is shown.");
-    }
-}
-
-/// `now`: adds whether the key is valid then.
-fn entry(record: &ApiKeyRecord, now: Option<Timestamp>) -> Value {
+fn entry(record: &ApiKeyRecord) -> Value {
     let mut value = json!({ "shown": record.shown, "holder": name(&record.identity) });
     if let Some(end) = record.expires_at {
         value["expiresAt"] = json!(end.to_string());
-    }
-    if let Some(now) = now {
-        value["live"] = json!(record.expires_at.is_none_or(|end| now < end));
     }
     value
 }
@@ -225,7 +215,8 @@ fn list(location: &StoreLocation, keys: &Keys, last_used: &LastUsed) {
     let last_used = |record: &ApiKeyRecord| last_used.get(&record.sha256).map(Timestamp::to_string);
     if location.json {
         for record in &keys.records {
-            let mut entry = entry(record, Some(keys.now));
+            let mut entry = entry(record);
+            entry["live"] = json!(record.expires_at.is_none_or(|end| keys.now < end));
             if let Some(at) = last_used(record) {
                 entry["lastUsedAt"] = json!(at);
             }
