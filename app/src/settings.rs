@@ -320,20 +320,10 @@ fn is_loopback(origin: &str) -> bool {
 pub(crate) struct SandboxSettings {
     /// Whether virtual locks execute the writes.
     pub(crate) virtual_locks: bool,
-    /// Demo locks in addition to the first two.
-    pub(crate) more_locks: u64,
+    pub(crate) demo: Demo,
     pub(crate) behaviours: Behaviours,
     /// Faults that are injected between the service and its store and shadows.
     pub(crate) faults: FaultPlan,
-}
-
-#[cfg(feature = "sandbox")]
-impl SandboxSettings {
-    pub(crate) const fn demo(&self) -> Demo {
-        Demo {
-            more_locks: self.more_locks,
-        }
-    }
 }
 
 /// One value of `--behaviour`: a lock, or `None` for all locks, and how it behaves.

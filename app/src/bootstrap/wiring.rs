@@ -165,7 +165,7 @@ pub(crate) async fn wire(
         (Some(sandbox), Some(service)) if sandbox.virtual_locks => {
             let name = ShadowName::Named(settings.shadow_name.clone());
             let shadows = Shadows::InProcess(service.clone(), name);
-            let (demo, behaviours) = (sandbox.demo(), &sandbox.behaviours);
+            let (demo, behaviours) = (sandbox.demo, &sandbox.behaviours);
             Some(sandbox::start_virtual_locks(
                 data, shadows, demo, behaviours,
             )?)

@@ -55,11 +55,13 @@ impl SandboxArgs {
                 "--behaviour is for virtual locks on shadows in this process; for shadows elsewhere run `keywright sandbox`"
             );
         }
-        let more_locks = self.locks.unwrap_or_default();
+        let demo = Demo {
+            more_locks: self.locks.unwrap_or_default(),
+        };
         Ok(Some(SandboxSettings {
             virtual_locks: in_process && self.virtual_locks.is_none_or(Switch::is_on),
-            more_locks,
-            behaviours: Behaviours::new(self.behaviour, Demo { more_locks })?,
+            demo,
+            behaviours: Behaviours::new(self.behaviour, demo)?,
             faults: self.faults.unwrap_or_default(),
         }))
     }

@@ -31,7 +31,7 @@ pub(super) async fn import_locks(
 ) -> anyhow::Result<()> {
     let (repo, now) = (store.repo(), clock.now().to_string());
     let mut events = Vec::new();
-    for lock in sandbox.demo().locks() {
+    for lock in sandbox.demo.locks() {
         if repo.load(LockId::new(lock.id)?).await?.is_some() {
             continue;
         }
@@ -92,7 +92,7 @@ pub(super) fn banner(
     let (shadows, reports) = (&settings.shadow, &settings.reports);
     let DemoCredentials { token, api_key } = credentials;
     let in_process = matches!(shadows, ShadowChoice::InProcess { .. });
-    let locks = match sandbox.more_locks {
+    let locks = match sandbox.demo.more_locks {
         _ if in_process && !sandbox.virtual_locks => {
             "virtual locks are off: a write stays SENT".to_owned()
         }
