@@ -19,17 +19,13 @@ pub(crate) struct LogArgs {
 /// The format of lines on standard error before all settings are read, or when some of them are invalid.
 pub(crate) fn log_format() -> LogFormat {
     let arguments: Vec<String> = std::env::args().collect();
-    let separate = arguments.iter().zip(arguments.iter().skip(1));
-    let mut separate = separate
-        .filter(|(option, _)| *option == "--log")
-        .map(|(_, value)| value.as_str());
-    let mut joined = arguments
+    let separate = arguments.windows(2).filter(|pair| pair[0] == "--log");
+    let separate = separate.map(|pair| pair[1].as_str());
+    let joined = arguments
         .iter()
         .filter_map(|argument| argument.strip_prefix("--log="));
-    let named = joined.next_back().or_else(|| separate.next_back());
-    let named = named
-        .map(str::to_owned)
-        .or_else(|| layers::lower_value("log").ok().flatten());
+    let named = separate.chain(joined).last().map(str::to_owned);
+    let named = named.or_else(|| layers::lower_value("log").ok().flatten());
     match named.as_deref() {
         Some("json") => LogFormat::Json,
         _ => LogFormat::Text,
