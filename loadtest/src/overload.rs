@@ -61,15 +61,6 @@ pub(crate) struct Overload {
     runs: u16,
 }
 
-/// The measurements of one server.
-struct Run {
-    /// The closed loop with few connections.
-    closed: LoadResult,
-    /// At the peak rate.
-    peak: LoadResult,
-    twice: LoadResult,
-}
-
 /// Runs the command. Returns whether the goodput is high enough and all answers are 200 or 503.
 ///
 /// # Errors
@@ -82,11 +73,7 @@ pub(crate) async fn run(overload: &Overload) -> Result<bool, Error> {
         "run   closed loop 200/s   open loop, peak 200/s   at twice: sent/s   200/s   503/s   others   ratio   p99 of 200"
     );
     for n in 1..=overload.runs {
-        let Run {
-            closed,
-            peak,
-            twice,
-        } = measure(overload).await?;
+        let (closed, peak, twice) = measure(overload).await?;
         let (answers, ratio) = (&twice.answers, twice.goodput() / peak.goodput());
         println!(
             "{n:>3}   {:>17.0}   {:>21.0}   {:>17.0}   {:>5.0}   {:>5.0}   {:>6}   {ratio:>5.2}   {:>8.0?}",
@@ -139,7 +126,8 @@ fn check_statuses(result: &LoadResult) -> Result<bool, Error> {
     Ok(clean)
 }
 
-async fn measure(overload: &Overload) -> Result<Run, Error> {
+/// Measures one server: in a closed loop with few connections, at its peak rate, and at twice that rate.
+async fn measure(overload: &Overload) -> Result<(LoadResult, LoadResult, LoadResult), Error> {
     let data = TempDir::new()?;
     let locks = LOCKS.to_string();
     let mut arguments = vec!["--locks", &locks, "--virtual-locks", "off"];
@@ -198,9 +186,5 @@ async fn measure(overload: &Overload) -> Result<Run, Error> {
             spans.push(clients.open(&factory, &next, rate, overload.span).await);
         }
     }
-    Ok(Run {
-        closed,
-        peak: LoadResult::merge(peak),
-        twice: LoadResult::merge(twice),
-    })
+    Ok((closed, LoadResult::merge(peak), LoadResult::merge(twice)))
 }

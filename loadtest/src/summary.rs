@@ -293,8 +293,6 @@ impl Summary {
             EndpointFigures::of(*endpoint, figures, per_second)
         };
         Self {
-            passed: false,
-            verdict: Vec::new(),
             setting,
             seconds: span.as_secs_f64(),
             writes_per_second: ratio(accepted, seconds),
@@ -303,7 +301,6 @@ impl Summary {
             confirm: Percentiles::of(confirm),
             seen: Percentiles::of(&record.seen),
             endpoints: record.endpoints.iter().map(by_endpoint).collect(),
-            server_usage: None,
             unconfirmed_share: ratio(record.unconfirmed, settled + record.unconfirmed),
             late_share: ratio(record.late, settled),
             refused_by_locks_share: ratio(record.failed, settled),
@@ -318,11 +315,11 @@ impl Summary {
             slots_checked: checked.slots,
             missing: checked.missing_count,
             missing_shown: checked.missing.clone(),
-            no_permit: 0,
             moments: record.seconds.iter().map(Moment::of).collect(),
             accept_buckets: accept.buckets(),
             confirm_buckets: confirm.buckets(),
             statuses,
+            ..Self::default()
         }
     }
 }

@@ -55,9 +55,9 @@ impl TryFrom<String> for Time {
 }
 
 /// The name of a value in a summary, and a function that reads it.
-type Value<T> = (&'static str, fn(&T) -> f64);
+pub(crate) type Value<T> = (&'static str, fn(&T) -> f64);
 
-const PERCENTILES: [Value<Percentiles>; 5] = [
+pub(crate) const PERCENTILES: [Value<Percentiles>; 5] = [
     ("median", |times| times.p50),
     ("p90", |times| times.p90),
     ("p99", |times| times.p99),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::format::{escape, percent, time};
 use crate::summary::{EndpointFigures, Fault, Finding, Moment, Percentiles, Summary, UsageSample};
+use crate::verdict::PERCENTILES;
 
 mod chart;
 
@@ -11,8 +12,6 @@ use chart::{Axis, Line};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
-
-type Value = fn(&Percentiles) -> f64;
 
 /// The report as HTML.
 pub fn html(run: &Summary) -> String {
@@ -256,14 +255,7 @@ fn tables(page: &mut String, run: &Summary) {
     page.push_str(
         "<section class=\"two\"><div><h2>Percentiles</h2><table><tr><th><th>accept<th>confirm<th>visible to the client</tr>",
     );
-    let rows: [(&str, Value); 5] = [
-        ("median", |p| p.p50),
-        ("p90", |p| p.p90),
-        ("p99", |p| p.p99),
-        ("p99.9", |p| p.p999),
-        ("longest", |p| p.max),
-    ];
-    for (name, of) in rows {
+    for (name, of) in PERCENTILES {
         let _ = write!(
             page,
             "<tr><td>{name}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr>",
