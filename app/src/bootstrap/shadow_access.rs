@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::clock::epoch_seconds;
 use crate::device_report_endpoint::DeviceReportEndpoint;
+#[cfg(feature = "aws")]
 use crate::error::UnusableSettings;
 #[cfg(feature = "aws")]
 use crate::options::aws::Aws;
