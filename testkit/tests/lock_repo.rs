@@ -244,7 +244,7 @@ impl LockHistory for Broken {
         if let Some(found) = &mut found
             && self.is("write_keeps_its_anomalies")
         {
-            found.anomalies = Anomalies::NONE;
+            found.anomalies = Anomalies::new();
         }
         Ok(found)
     }

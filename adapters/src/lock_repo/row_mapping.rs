@@ -191,8 +191,8 @@ fn read_anomalies<R: Row>(columns: &ColumnReader<'_, R>) -> Result<Anomalies, Re
     anomalies.map_err(|()| columns.corrupt("anomalies"))
 }
 
-fn write_anomalies(anomalies: Anomalies) -> Option<String> {
-    let names: Vec<&str> = anomalies.iter().map(Anomaly::name).collect();
+fn write_anomalies(anomalies: &Anomalies) -> Option<String> {
+    let names: Vec<&str> = anomalies.iter().copied().map(Anomaly::name).collect();
     (!names.is_empty()).then(|| names.join(","))
 }
 
@@ -364,7 +364,7 @@ impl<'a> StoredWrite<'a> {
             epoch: to_optional_sql_integer(intent.map(|i| i.epoch.0))?,
             lease: to_optional_sql_integer(lease)?,
             attention: to_optional_sql_integer(write.next_check_at.map(Timestamp::as_millis))?,
-            anomalies: write_anomalies(write.anomalies),
+            anomalies: write_anomalies(&write.anomalies),
             reported_index: to_optional_sql_integer(write.reported_index.map(KeyIndex::get))?,
         })
     }

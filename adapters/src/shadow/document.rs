@@ -219,7 +219,7 @@ mod tests {
             expires_at,
             requested: None,
             state: WriteState::Sent,
-            anomalies: Anomalies::NONE,
+            anomalies: Anomalies::new(),
             reported_index: None,
             next_check_at: None,
         }

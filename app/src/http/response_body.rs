@@ -144,7 +144,7 @@ impl WriteStatus {
             retry: reason.map(|r| r.retry().as_str()),
             unconfirmed,
             late: write.is_late(),
-            anomalies: write.anomalies.iter().map(Anomaly::name).collect(),
+            anomalies: write.anomalies.iter().copied().map(Anomaly::name).collect(),
             reported_key_index_number: write.reported_index.map(KeyIndex::get),
             requested_at: write.prepared_at.to_string(),
             settled_at: write.ended_at().map(|at| at.to_string()),

@@ -1,5 +1,6 @@
 //! Violations of the device contract in a lock's results.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 /// A violation of the device contract in the results of one write. The write's state is decided nevertheless, and the anomaly
@@ -55,58 +56,5 @@ impl FromStr for Anomaly {
     }
 }
 
-/// A set of anomalies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Anomalies(u8);
-
-impl Anomalies {
-    /// No anomaly.
-    pub const NONE: Self = Self(0);
-
-    const fn bit(anomaly: Anomaly) -> u8 {
-        1 << anomaly as u8
-    }
-
-    /// Whether the set is empty.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether the set contains `anomaly`.
-    pub const fn contains(self, anomaly: Anomaly) -> bool {
-        self.0 & Self::bit(anomaly) != 0
-    }
-
-    /// Adds `anomaly`.
-    pub const fn insert(&mut self, anomaly: Anomaly) {
-        self.0 |= Self::bit(anomaly);
-    }
-
-    /// The anomalies of either set.
-    #[must_use]
-    pub const fn union(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
-    /// The anomalies of this set that are not in `others`.
-    #[must_use]
-    pub const fn without(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-
-    /// The anomalies, in the order of [`Anomaly::ALL`].
-    pub fn iter(self) -> impl Iterator<Item = Anomaly> {
-        let all = Anomaly::ALL.into_iter();
-        all.filter(move |anomaly| self.contains(*anomaly))
-    }
-}
-
-impl FromIterator<Anomaly> for Anomalies {
-    fn from_iter<T: IntoIterator<Item = Anomaly>>(anomalies: T) -> Self {
-        let mut set = Self::NONE;
-        anomalies
-            .into_iter()
-            .for_each(|anomaly| set.insert(anomaly));
-        set
-    }
-}
+/// A set of anomalies, in the order of [`Anomaly::ALL`].
+pub type Anomalies = BTreeSet<Anomaly>;

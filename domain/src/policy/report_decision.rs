@@ -106,33 +106,31 @@ const fn index_of(slot: ReportedSlot) -> Option<KeyIndex> {
 
 /// The anomalies of a result that the write does not have yet.
 fn new_anomalies(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
-    let mut found = Anomalies::NONE;
-    match reported.outcome {
-        DeviceOutcome::InProgress => return found,
-        DeviceOutcome::Unreadable => found.insert(Anomaly::UnreadableResult),
-        DeviceOutcome::Succeeded { slot } => {
-            let requested = write.slot.index;
-            match slot {
-                ReportedSlot::Missing => found.insert(Anomaly::MissingSlot),
-                ReportedSlot::Unreadable => found.insert(Anomaly::UnreadableSlot),
-                ReportedSlot::Index(index)
-                    if requested.is_some_and(|requested| requested != *index) =>
-                {
-                    found.insert(Anomaly::OtherSlot);
-                }
-                ReportedSlot::Index(_) => {}
+    let of_outcome = match reported.outcome {
+        DeviceOutcome::InProgress => return Anomalies::new(),
+        DeviceOutcome::Unreadable => Some(Anomaly::UnreadableResult),
+        DeviceOutcome::Failed(_) => None,
+        DeviceOutcome::Succeeded { slot } => match slot {
+            ReportedSlot::Missing => Some(Anomaly::MissingSlot),
+            ReportedSlot::Unreadable => Some(Anomaly::UnreadableSlot),
+            ReportedSlot::Index(index) => {
+                let is_other = write
+                    .slot
+                    .index
+                    .is_some_and(|requested| requested != *index);
+                is_other.then_some(Anomaly::OtherSlot)
             }
-        }
-        DeviceOutcome::Failed(_) => {}
-    }
-    if contradicts(write, reported.outcome) {
-        found.insert(Anomaly::ContradictingResult);
-    }
+        },
+    };
+    let contradicts = contradicts(write, reported.outcome);
     let is_final = *reported.outcome != DeviceOutcome::Unreadable;
-    if reported.entry_remains && is_final {
-        found.insert(Anomaly::EntryLeft);
-    }
-    found.without(write.anomalies)
+    let found = [
+        of_outcome,
+        contradicts.then_some(Anomaly::ContradictingResult),
+        (reported.entry_remains && is_final).then_some(Anomaly::EntryLeft),
+    ];
+    let found = found.into_iter().flatten();
+    found.filter(|a| !write.anomalies.contains(a)).collect()
 }
 
 /// Whether the lock has reported another final result before.
@@ -176,7 +174,7 @@ fn record_repeated(
     let again = now.after(limits.clear_within);
     let after = Write {
         next_check_at: write.next_check_at.or(Some(again)),
-        anomalies: write.anomalies.union(new_anomalies),
+        anomalies: &write.anomalies | &new_anomalies,
         reported_index: write
             .reported_index
             .or_else(|| reported_index(write, reported.outcome)),
@@ -219,7 +217,7 @@ fn record_without_outcome(
         return ReportDecision::Ignore(IgnoreReason::Repeated);
     }
     let after = Write {
-        anomalies: write.anomalies.union(new_anomalies),
+        anomalies: &write.anomalies | &new_anomalies,
         ..after
     };
     record(snapshot, after, new_anomalies, reported, now)
@@ -257,11 +255,11 @@ fn settle(
     };
     draft.append(write.id, event);
     let new_anomalies = new_anomalies(write, reported);
-    draft.add_anomalies(write.id, new_anomalies);
+    draft.add_anomalies(write.id, &new_anomalies);
     let after = Write {
         state,
         next_check_at: Some(now.after(limits.clear_within)),
-        anomalies: write.anomalies.union(new_anomalies),
+        anomalies: &write.anomalies | &new_anomalies,
         reported_index: reported_index(write, reported.outcome),
         ..current
     };
@@ -279,7 +277,7 @@ fn record(
     now: Timestamp,
 ) -> ReportDecision {
     let mut draft = SaveDraft::new(snapshot, now);
-    draft.add_anomalies(after.id, new_anomalies);
+    draft.add_anomalies(after.id, &new_anomalies);
     draft.put(after.clone());
     let version = likely_version(snapshot, reported);
     ReportDecision::Record(Box::new(after), draft.save(version))

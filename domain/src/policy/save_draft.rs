@@ -55,8 +55,8 @@ impl<'a> SaveDraft<'a> {
         version
     }
 
-    pub(super) fn add_anomalies(&mut self, write: WriteId, anomalies: Anomalies) {
-        let new_anomalies = anomalies.iter().map(|anomaly| (write, anomaly));
+    pub(super) fn add_anomalies(&mut self, write: WriteId, anomalies: &Anomalies) {
+        let new_anomalies = anomalies.iter().map(|anomaly| (write, *anomaly));
         self.save.new_anomalies.extend(new_anomalies);
     }
 

@@ -50,7 +50,7 @@ pub fn prepare(
         expires_at: now.after(limits.time_to_live),
         requested: None,
         state: WriteState::Prepared(new.intent),
-        anomalies: Anomalies::NONE,
+        anomalies: Anomalies::new(),
         reported_index: None,
         next_check_at: None,
     };

@@ -43,7 +43,7 @@ async fn report_result(harness: &Harness, id: WriteId, result: Value) -> Settlem
 
 async fn anomalies(harness: &Harness, id: WriteId) -> Vec<Anomaly> {
     let write = harness.stored(id).await.expect("a stored write");
-    write.anomalies.iter().collect()
+    write.anomalies.into_iter().collect()
 }
 
 async fn soon(harness: &Harness) {

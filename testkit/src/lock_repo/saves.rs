@@ -95,15 +95,14 @@ pub async fn write_keeps_its_anomalies(store: &StoreFixture) {
     let ReportDecision::Record(after, save) = decision else {
         panic!("the contradiction is new")
     };
-    let found: Vec<Anomaly> = after.anomalies.iter().collect();
     let expected = [
         Anomaly::ContradictingResult,
         Anomaly::OtherSlot,
         Anomaly::EntryLeft,
     ];
     assert_eq!(
-        (found, after.reported_index),
-        (expected.into(), Some(other))
+        (&after.anomalies, after.reported_index),
+        (&expected.into(), Some(other))
     );
     store.locks.save(save).await.expect("the report is saved");
     assert_eq!(store.history.write(after.id).await, Ok(Some(*after)));
