@@ -3,8 +3,8 @@
 use super::limits::Limits;
 use super::save_draft::SaveDraft;
 use crate::model::{
-    Anomalies, Anomaly, DeviceOutcome, FailureReason, KeyIndex, KeySlot, LockEvent, LockSnapshot,
-    ReportedSlot, Save, Settled, ShadowVersion, ThingName, Timestamp, Write, WriteState,
+    Anomalies, Anomaly, DeviceOutcome, KeyIndex, KeySlot, LockEvent, LockSnapshot, ReportedSlot,
+    Save, Settled, ShadowVersion, ThingName, Timestamp, Write, WriteState,
 };
 
 /// The decision on one result of a report.
@@ -71,29 +71,7 @@ pub fn decide_report(
         | WriteState::InProgress
         | WriteState::Expired { .. }
         | WriteState::Superseded { .. }
-        | WriteState::Withdrawn { .. } => match outcome_of(write, reported.outcome) {
-            Some(outcome) => settle(snapshot, write, outcome, reported, limits, now),
-            None => record_without_outcome(snapshot, write, reported, limits, now),
-        },
-    }
-}
-
-/// The final outcome of a write.
-enum Outcome {
-    /// The lock holds the key in this slot.
-    Confirmed(KeySlot),
-    Failed(FailureReason),
-}
-
-/// `None`: the result has no final outcome.
-fn outcome_of(write: &Write, outcome: &DeviceOutcome) -> Option<Outcome> {
-    match outcome {
-        DeviceOutcome::InProgress | DeviceOutcome::Unreadable => None,
-        DeviceOutcome::Succeeded { slot } => Some(Outcome::Confirmed(KeySlot {
-            key: write.slot.key.clone(),
-            index: index_of(*slot).or(write.slot.index),
-        })),
-        DeviceOutcome::Failed(reason) => Some(Outcome::Failed(reason.clone())),
+        | WriteState::Withdrawn { .. } => settle(snapshot, write, reported, limits, now),
     }
 }
 
@@ -114,10 +92,7 @@ fn new_anomalies(write: &Write, reported: &ReportedResult<'_>) -> Anomalies {
             ReportedSlot::Missing => Some(Anomaly::MissingSlot),
             ReportedSlot::Unreadable => Some(Anomaly::UnreadableSlot),
             ReportedSlot::Index(index) => {
-                let is_other = write
-                    .slot
-                    .index
-                    .is_some_and(|requested| requested != *index);
+                let is_other = write.slot.index.is_some_and(|asked| asked != *index);
                 is_other.then_some(Anomaly::OtherSlot)
             }
         },
@@ -174,13 +149,13 @@ fn record_repeated(
     let again = now.after(limits.clear_within);
     let after = Write {
         next_check_at: write.next_check_at.or(Some(again)),
-        anomalies: &write.anomalies | &new_anomalies,
         reported_index: write
             .reported_index
             .or_else(|| reported_index(write, reported.outcome)),
         ..write.clone()
     };
-    record(snapshot, after, new_anomalies, reported, now)
+    let draft = SaveDraft::new(snapshot, now);
+    record(snapshot, draft, after, &new_anomalies, reported)
 }
 
 /// Decides on a result without a final outcome: the lock is executing the write, or the result is unreadable.
@@ -194,97 +169,85 @@ fn record_without_outcome(
     let new_anomalies = new_anomalies(write, reported);
     let unreadable = *reported.outcome == DeviceOutcome::Unreadable;
     let soon = now.after(limits.clear_within);
-    let after = match &write.state {
+    let mut after = write.clone();
+    match &write.state {
         // The result is still on the shadow after the commit.
         WriteState::Prepared(_) => return ReportDecision::Ignore(IgnoreReason::Early),
         // The next check clears the unreadable result.
-        WriteState::Sent | WriteState::InProgress if unreadable => Write {
-            next_check_at: Some(write.next_check_at.map_or(soon, |at| at.min(soon))),
-            ..write.clone()
-        },
+        WriteState::Sent | WriteState::InProgress if unreadable => {
+            after.next_check_at = Some(write.next_check_at.map_or(soon, |at| at.min(soon)));
+        }
         WriteState::InProgress => return ReportDecision::Ignore(IgnoreReason::Repeated),
-        WriteState::Sent => Write {
-            state: WriteState::InProgress,
-            ..write.clone()
-        },
+        WriteState::Sent => after.state = WriteState::InProgress,
         // The write has ended. If no check is scheduled, nothing else would clear the result.
-        _ => Write {
-            next_check_at: write.next_check_at.or(Some(soon)),
-            ..write.clone()
-        },
-    };
+        _ => after.next_check_at = write.next_check_at.or(Some(soon)),
+    }
     if after == *write && new_anomalies.is_empty() {
         return ReportDecision::Ignore(IgnoreReason::Repeated);
     }
-    let after = Write {
-        anomalies: &write.anomalies | &new_anomalies,
-        ..after
-    };
-    record(snapshot, after, new_anomalies, reported, now)
+    let draft = SaveDraft::new(snapshot, now);
+    record(snapshot, draft, after, &new_anomalies, reported)
 }
 
 /// Records the first final result of a write.
 fn settle(
     snapshot: &LockSnapshot,
     write: &Write,
-    outcome: Outcome,
     reported: &ReportedResult<'_>,
     limits: &Limits,
     now: Timestamp,
 ) -> ReportDecision {
-    let mut draft = SaveDraft::new(snapshot, now);
-    let (current, late) = match &write.state {
-        WriteState::Prepared(_) => (draft.request(write, limits), false),
-        WriteState::Sent | WriteState::InProgress => (write.clone(), false),
-        _ => (write.clone(), true),
-    };
+    let late = write.intent().is_none() && !write.is_open();
     let settled = Settled { at: now, late };
-    let (state, event) = match outcome {
-        Outcome::Confirmed(slot) => (
-            WriteState::Succeeded(settled),
-            LockEvent::KeyWriteConfirmed { slot, late },
-        ),
-        Outcome::Failed(reason) => {
+    let (state, event) = match reported.outcome {
+        DeviceOutcome::InProgress | DeviceOutcome::Unreadable => {
+            return record_without_outcome(snapshot, write, reported, limits, now);
+        }
+        DeviceOutcome::Succeeded { slot } => {
+            let slot = KeySlot {
+                key: write.slot.key.clone(),
+                index: index_of(*slot).or(write.slot.index),
+            };
+            let event = LockEvent::KeyWriteConfirmed { slot, late };
+            (WriteState::Succeeded(settled), event)
+        }
+        DeviceOutcome::Failed(reason) => {
             let event = LockEvent::KeyWriteFailed {
                 slot: write.slot.clone(),
                 reason: reason.clone(),
                 late,
             };
-            (WriteState::Failed(reason, settled), event)
+            (WriteState::Failed(reason.clone(), settled), event)
         }
     };
+    let mut draft = SaveDraft::new(snapshot, now);
+    let current = match write.intent() {
+        Some(_) => draft.request(write, limits),
+        None => write.clone(),
+    };
     draft.append(write.id, event);
-    let new_anomalies = new_anomalies(write, reported);
-    draft.add_anomalies(write.id, &new_anomalies);
     let after = Write {
         state,
         next_check_at: Some(now.after(limits.clear_within)),
-        anomalies: &write.anomalies | &new_anomalies,
         reported_index: reported_index(write, reported.outcome),
         ..current
     };
-    draft.put(after.clone());
-    let version = likely_version(snapshot, reported);
-    ReportDecision::Record(Box::new(after), draft.save(version))
+    let new_anomalies = new_anomalies(write, reported);
+    record(snapshot, draft, after, &new_anomalies, reported)
 }
 
-/// Records a change of a write that appends no event.
+/// Records what a result has changed of a write.
 fn record(
     snapshot: &LockSnapshot,
-    after: Write,
-    new_anomalies: Anomalies,
+    mut draft: SaveDraft<'_>,
+    mut after: Write,
+    new_anomalies: &Anomalies,
     reported: &ReportedResult<'_>,
-    now: Timestamp,
 ) -> ReportDecision {
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.add_anomalies(after.id, &new_anomalies);
+    after.anomalies.extend(new_anomalies);
+    draft.add_anomalies(after.id, new_anomalies);
     draft.put(after.clone());
-    let version = likely_version(snapshot, reported);
+    // Reports can overtake each other, so the higher version is the likelier one. A wrong version costs only a conflict.
+    let version = reported.shadow_version.max(snapshot.shadow_version);
     ReportDecision::Record(Box::new(after), draft.save(version))
-}
-
-/// The likely current version of the shadow. Reports can overtake each other, so the higher version is the likelier one. A wrong
-/// version costs only a conflict.
-fn likely_version(snapshot: &LockSnapshot, reported: &ReportedResult<'_>) -> Option<ShadowVersion> {
-    reported.shadow_version.max(snapshot.shadow_version)
 }
