@@ -7,7 +7,7 @@ use super::audit::AuditReport;
 use super::deadline::bounded;
 use super::key_writes::KeyWrites;
 use super::reconcile_shadow::Reconciled;
-use super::terminate::TerminateError;
+use super::withdraw::WithdrawError;
 use crate::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
 use crate::policy::Termination;
 use crate::ports::RepoError;
@@ -165,7 +165,7 @@ impl KeyWrites {
             return self.reconcile(write).await.ok();
         } else {
             match self.terminate(write, Termination::Expired).await {
-                Ok(_) | Err(TerminateError::AlreadyEnded(_)) => {}
+                Ok(_) | Err(WithdrawError::AlreadyEnded(_)) => {}
                 Err(_) => return None,
             }
         }

@@ -3,32 +3,20 @@
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::reconcile_shadow::ReconcileError;
 use super::shadow_calls::reason_of;
-use crate::model::{FailureReason, ShadowChange, ShadowVersion, Write, WriteId};
+use super::withdraw::WithdrawError;
+use crate::model::{ShadowChange, ShadowVersion, Write, WriteId};
 use crate::policy::{self, Termination};
 use crate::ports::{RepoError, ShadowError};
-
-/// Why a write was not ended.
-pub(super) enum TerminateError {
-    /// Other writes of the lock are in progress.
-    Busy,
-    NotFound,
-    /// Whether the shadow has the write is not known yet.
-    Prepared,
-    AlreadyEnded(Box<Write>),
-    /// The shadow refused the update.
-    NotUpdated(FailureReason),
-    Store(RepoError),
-}
 
 impl KeyWrites {
     /// Ends an open write. It reads the shadow first: a result there settles the write instead. Otherwise it removes the entry
     /// on the version that it read, so that a result which arrives meanwhile is not lost, and records the end only after the
-    /// shadow has accepted the removal. The caller bounds the time.
+    /// shadow has accepted the removal. The caller bounds the time. The error is neither `Rejected` nor `Undecided`.
     pub(super) async fn terminate(
         &self,
         write: &Write,
         termination: Termination,
-    ) -> Result<Write, TerminateError> {
+    ) -> Result<Write, WithdrawError> {
         let (timer, deadline) = (
             &*self.ports.timer,
             self.deadline(self.settings.queue_timeout),
@@ -37,7 +25,7 @@ impl KeyWrites {
             .lock_queues
             .acquire(write.lock, timer, deadline)
             .await
-            .ok_or(TerminateError::Busy)?;
+            .ok_or(WithdrawError::Busy)?;
         let mut tokens = self.tokens();
         let mut pause = self.settings.first_backoff;
         // Once the entry may have been removed, the only good answer is a recorded end.
@@ -54,11 +42,9 @@ impl KeyWrites {
                     may_be_removed = true;
                 }
                 Err(AttemptError::Failed(_)) if may_be_removed => {}
-                Err(AttemptError::Failed(ReconcileError::Store(error))) => {
-                    return Err(TerminateError::Store(error));
-                }
+                Err(AttemptError::Failed(ReconcileError::Store(error))) => return Err(error.into()),
                 Err(AttemptError::Failed(ReconcileError::Shadow(error))) => {
-                    return Err(TerminateError::NotUpdated(reason_of(error)));
+                    return Err(WithdrawError::NotUpdated(reason_of(error)));
                 }
             }
             self.sleep(self.jittered(pause)).await;
@@ -105,12 +91,12 @@ impl KeyWrites {
         open.next_check_at.is_some_and(|at| at <= soon)
     }
 
-    async fn why_not_open(&self, id: WriteId) -> Result<TerminateError, RepoError> {
+    async fn why_not_open(&self, id: WriteId) -> Result<WithdrawError, RepoError> {
         Ok(match self.ports.history.write(id).await? {
-            None => TerminateError::NotFound,
-            Some(write) if write.intent().is_some() => TerminateError::Prepared,
-            Some(write) if write.is_open() => TerminateError::Busy,
-            Some(write) => TerminateError::AlreadyEnded(Box::new(write)),
+            None => WithdrawError::NotFound,
+            Some(write) if write.intent().is_some() => WithdrawError::Prepared,
+            Some(write) if write.is_open() => WithdrawError::Busy,
+            Some(write) => WithdrawError::AlreadyEnded(Box::new(write)),
         })
     }
 
@@ -154,7 +140,7 @@ fn ignore_stale(error: RepoError) -> Result<(), RepoError> {
 
 /// Why one attempt did not end the write.
 enum AttemptError {
-    NotOpen(TerminateError),
+    NotOpen(WithdrawError),
     /// The entry was removed from the shadow, and the end could not be recorded.
     RemovedOnly,
     Failed(ReconcileError),

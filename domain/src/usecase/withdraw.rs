@@ -5,7 +5,6 @@ use std::pin::pin;
 use super::deadline::bounded;
 use super::key_writes::KeyWrites;
 use super::read::ReadError;
-use super::terminate::TerminateError;
 use crate::model::{FailureReason, LockId, Principal, Tick, Write, WriteId, WriteState};
 use crate::policy::{Rejection, Termination};
 use crate::ports::RepoError;
@@ -49,19 +48,6 @@ impl From<ReadError> for WithdrawError {
     }
 }
 
-impl From<TerminateError> for WithdrawError {
-    fn from(error: TerminateError) -> Self {
-        match error {
-            TerminateError::Busy => Self::Busy,
-            TerminateError::NotFound => Self::NotFound,
-            TerminateError::Prepared => Self::Prepared,
-            TerminateError::AlreadyEnded(write) => Self::AlreadyEnded(write),
-            TerminateError::NotUpdated(reason) => Self::NotUpdated(reason),
-            TerminateError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
 impl KeyWrites {
     /// Withdraws an open write of the lock: removes its entry from the shadow, then records WITHDRAWN. A write that was withdrawn
     /// before is returned as it is. A lock that is executing the write may still finish it; its report is then recorded as late.
@@ -85,16 +71,13 @@ impl KeyWrites {
         let no_answer = || ReadError::Store(RepoError::Unavailable("no answer in time".into()));
         let found = found.unwrap_or_else(|| Err(no_answer()))?;
         let terminating = self.terminate(&found, Termination::Withdrawn);
-        let Some(ended) = bounded(timer, deadline, pin!(terminating)).await else {
-            return Err(WithdrawError::Undecided);
-        };
-        match ended {
-            Err(TerminateError::AlreadyEnded(write))
+        match bounded(timer, deadline, pin!(terminating)).await {
+            Some(Err(WithdrawError::AlreadyEnded(write)))
                 if matches!(write.state, WriteState::Withdrawn { .. }) =>
             {
                 Ok(*write)
             }
-            ended => Ok(ended?),
+            ended => ended.unwrap_or(Err(WithdrawError::Undecided)),
         }
     }
 }
