@@ -15,5 +15,5 @@ pub use limits::Limits;
 pub use report_decision::{IgnoreReason, ReportDecision, ReportedResult, decide_report};
 pub use transitions::{
     NewWrite, Termination, abort, clear_results, commit, is_scheduled_too_late, prepare,
-    schedule_check_at, schedule_next_check, stop_checking, terminate,
+    schedule_check, schedule_next_check, terminate,
 };

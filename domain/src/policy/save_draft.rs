@@ -33,6 +33,13 @@ impl<'a> SaveDraft<'a> {
         }
     }
 
+    /// A save that only stores this write as it is afterwards.
+    pub(super) fn of_write(snapshot: &'a LockSnapshot, write: Write, now: Timestamp) -> Self {
+        let mut draft = Self::new(snapshot, now);
+        draft.put(write);
+        draft
+    }
+
     /// Appends an event and returns its version.
     pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
         let known = &self.snapshot.lock;

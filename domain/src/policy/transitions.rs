@@ -54,8 +54,7 @@ pub fn prepare(
         reported_index: None,
         next_check_at: None,
     };
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.put(write.clone());
+    let draft = SaveDraft::of_write(snapshot, write.clone(), now);
     (write, draft.save(None))
 }
 
@@ -85,16 +84,12 @@ pub fn abort(
     shadow_version: Option<ShadowVersion>,
     now: Timestamp,
 ) -> Save {
-    let state = WriteState::Aborted {
+    let mut aborted = prepared.clone();
+    aborted.state = WriteState::Aborted {
         at: now,
         reason: reason.clone(),
     };
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.put(Write {
-        state,
-        ..prepared.clone()
-    });
-    draft.save(shadow_version)
+    SaveDraft::of_write(snapshot, aborted, now).save(shadow_version)
 }
 
 /// Records that an update has cleared the results of these writes from the shadow, which has version `shadow_version` now.
@@ -131,12 +126,8 @@ pub fn schedule_next_check(
     } else {
         sent.after(age * 2)
     };
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.put(Write {
-        next_check_at: Some(next.min(open.expires_at)),
-        ..open.clone()
-    });
-    draft.save(Some(shadow_version))
+    let next = next.min(open.expires_at);
+    schedule_check(snapshot, open, Some(next), Some(shadow_version), now)
 }
 
 /// Whether the next check of the write is later than any rule schedules it at `now`. A clock that was ahead has scheduled it then.
@@ -152,43 +143,23 @@ pub fn is_scheduled_too_late(write: &Write, limits: &Limits, now: Timestamp) -> 
         .is_some_and(|at| at > now.after(longest))
 }
 
-/// Schedules the next check of a write for `at`, before its shadow is updated. So maintenance repairs an update that is cut short,
-/// and every save that was decided before this one becomes stale.
-pub fn schedule_check_at(
+/// Schedules the next check of a write for `at`; `None`: its final check is done. If it is called before the shadow of the write is
+/// updated, maintenance repairs an update that is cut short, and every save that was decided before this one becomes stale.
+pub fn schedule_check(
     snapshot: &LockSnapshot,
-    open: &Write,
-    at: Timestamp,
-    now: Timestamp,
-) -> Save {
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.put(Write {
-        next_check_at: Some(at),
-        ..open.clone()
-    });
-    draft.save(None)
-}
-
-/// Records that the final check of an ended write is done.
-pub fn stop_checking(
-    snapshot: &LockSnapshot,
-    ended: &Write,
+    write: &Write,
+    at: Option<Timestamp>,
     shadow_version: Option<ShadowVersion>,
     now: Timestamp,
 ) -> Save {
-    let mut draft = SaveDraft::new(snapshot, now);
-    draft.put(Write {
-        next_check_at: None,
-        ..ended.clone()
-    });
-    draft.save(shadow_version)
+    let mut after = write.clone();
+    after.next_check_at = at;
+    SaveDraft::of_write(snapshot, after, now).save(shadow_version)
 }
 
 fn put_cleared(draft: &mut SaveDraft<'_>, snapshot: &LockSnapshot, cleared: &[WriteId]) {
-    for write in snapshot
-        .uncleared
-        .iter()
-        .filter(|w| cleared.contains(&w.id))
-    {
+    let uncleared = snapshot.uncleared.iter();
+    for write in uncleared.filter(|w| cleared.contains(&w.id)) {
         draft.put(Write {
             next_check_at: None,
             ..write.clone()

@@ -100,7 +100,7 @@ impl KeyWrites {
         // stale; if it is this one, the entry is not restored.
         let now = self.ports.clock.now();
         let soon = now.after(self.settings.request_timeout);
-        let save = policy::schedule_check_at(snapshot, open, soon, now);
+        let save = policy::schedule_check(snapshot, open, Some(soon), None, now);
         self.ports.locks.save(save).await?;
         if snapshot.prepared().is_some() {
             return Ok(false);
@@ -154,13 +154,11 @@ impl KeyWrites {
         if ended.is_settled_by_lock() || ended.next_check_at.is_none() {
             return Ok(());
         }
-        let save = match early {
-            true => {
-                let later = now.after(limits.confirm_within);
-                policy::schedule_check_at(&snapshot, &ended, later, now)
-            }
-            false => policy::stop_checking(&snapshot, &ended, version, now),
+        let (next, version) = match early {
+            true => (Some(now.after(limits.confirm_within)), None),
+            false => (None, version),
         };
+        let save = policy::schedule_check(&snapshot, &ended, next, version, now);
         Ok(self.ports.locks.save(save).await?)
     }
 

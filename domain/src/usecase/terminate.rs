@@ -69,7 +69,7 @@ impl KeyWrites {
         if termination == Termination::Withdrawn && !self.is_checked_soon(&open) {
             let now = self.ports.clock.now();
             let soon = now.after(self.settings.request_timeout);
-            let save = policy::schedule_check_at(&snapshot, &open, soon, now);
+            let save = policy::schedule_check(&snapshot, &open, Some(soon), None, now);
             self.ports.locks.save(save).await.or_else(ignore_stale)?;
             return Ok(None);
         }
