@@ -9,7 +9,7 @@ use super::deadline::bounded;
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::shadow_calls::reason_of;
 use crate::model::{
-    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent, LockId,
+    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent,
     LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowVersion, ThingName, Tick, Write,
     WriteId,
 };
@@ -65,7 +65,7 @@ pub enum WriteError {
     OtherCommand,
     /// The store failed before anything was prepared. Nothing happened.
     #[error(transparent)]
-    Store(RepoError),
+    Store(#[from] RepoError),
 }
 
 /// How often a waiting request reads from the store whether the lock's prepared write is resolved.
@@ -99,7 +99,7 @@ impl KeyWrites {
         let busy = || WriteError::Busy { undecided: None };
         let timer = &*self.ports.timer;
         let lookup = async {
-            let first = self.load(command.lock).await?;
+            let first = self.ports.locks.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
             policy::authorize(first.as_ref(), principal)?;
             Ok::<_, WriteError>((self.earlier_answer(&request).await?, first))
@@ -138,14 +138,10 @@ impl KeyWrites {
             return Ok(None);
         };
         let history = &self.ports.history;
-        let record = history.idempotency_record(scope).await;
-        let Some(record) = record.map_err(WriteError::Store)? else {
+        let Some(record) = history.idempotency_record(scope).await? else {
             return Ok(None);
         };
-        let write = history
-            .write(record.write)
-            .await
-            .map_err(WriteError::Store)?;
+        let write = history.write(record.write).await?;
         let now = self.ports.clock.now();
         let (slot, timeout) = (&request.command.slot, self.settings.request_timeout);
         let decision = policy::decide_idempotency(&record, write.as_ref(), slot, timeout, now);
@@ -176,11 +172,6 @@ impl KeyWrites {
             answer_deadline: now.after(request.deadline.0.saturating_sub(tick.0)),
             expires_at: now.after(self.settings.limits.idempotency_retention),
         })
-    }
-
-    async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, WriteError> {
-        let loaded = self.ports.locks.load(lock).await;
-        loaded.map_err(WriteError::Store)
     }
 
     fn decide(
@@ -253,7 +244,7 @@ impl KeyWrites {
             if self.ports.timer.tick() >= request.queue_deadline {
                 return Err(WriteError::Busy { undecided });
             }
-            known = self.load(request.command.lock).await?;
+            known = self.ports.locks.load(request.command.lock).await?;
             if let Some(earlier) = self.earlier_answer(request).await? {
                 return Ok(Prepared::Answered(earlier));
             }
@@ -271,7 +262,7 @@ impl KeyWrites {
             Ok(()) => Ok(true),
             // If the save was made all the same, the next read finds the record.
             Err(RepoError::Stale | RepoError::Unknown(_)) => Ok(false),
-            Err(error) => Err(WriteError::Store(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -308,11 +299,11 @@ impl KeyWrites {
             // An intent that becomes visible only later has sent nothing: the recoverer aborts it.
             Err(RepoError::Unknown(_)) => {
                 self.sleep(self.jittered(PREPARED_POLL)).await;
-                let known = self.load(request.command.lock).await?;
+                let known = self.ports.locks.load(request.command.lock).await?;
                 let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
                 Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))
             }
-            Err(error) => Err(WriteError::Store(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
