@@ -101,7 +101,7 @@ impl KeyWrites {
         let lookup = async {
             let first = self.ports.locks.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
-            policy::authorize(first.as_ref(), principal)?;
+            let first = policy::authorize(first, principal)?;
             Ok::<_, WriteError>((self.earlier_answer(&request).await?, first))
         };
         let found = bounded(timer, request.queue_deadline, pin!(lookup)).await;
@@ -109,8 +109,10 @@ impl KeyWrites {
         if let Some(earlier) = earlier {
             return Ok(earlier);
         }
-        match self.decide(&request, first.as_ref())? {
-            Decided::AlreadyOpen(receipt) if request.scope.is_none() => return Ok(receipt),
+        match self.decide(&request, &first)? {
+            WriteDecision::AlreadyOpen(same) if request.scope.is_none() => {
+                return Ok(receipt_without_event(same, first.lock.version));
+            }
             _ => {}
         }
         let queue = &self.lock_queues;
@@ -146,11 +148,9 @@ impl KeyWrites {
         let (slot, timeout) = (&request.command.slot, self.settings.request_timeout);
         let decision = policy::decide_idempotency(&record, write.as_ref(), slot, timeout, now);
         match (decision, write) {
-            (IdempotencyDecision::Answered(id, Some(version)), _) => Ok(Some(WriteReceipt {
-                write: id,
-                version,
-                event: None,
-            })),
+            (IdempotencyDecision::Answered(id, Some(version)), _) => {
+                Ok(Some(receipt_without_event(id, version)))
+            }
             (IdempotencyDecision::Answered(id, None), Some(write)) => {
                 answer(id, Some(WriteOutcome::Requested(Box::new(write)))).map(Some)
             }
@@ -177,38 +177,26 @@ impl KeyWrites {
     fn decide(
         &self,
         request: &Request<'_>,
-        known: Option<&LockSnapshot>,
-    ) -> Result<Decided, WriteError> {
+        known: &LockSnapshot,
+    ) -> Result<WriteDecision, Rejection> {
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
         let (command, principal) = (request.command, request.principal);
-        let decision = policy::decide_write(known, command, principal, limits, now)?;
-        Ok(match decision {
-            WriteDecision::Write(permitted) => Decided::Write(permitted),
-            WriteDecision::AlreadyOpen(write) => Decided::AlreadyOpen(WriteReceipt {
-                write,
-                version: known.map_or(LockVersion(0), |k| k.lock.version),
-                event: None,
-            }),
-        })
+        policy::decide_write(Some(known), command, principal, limits, now)
     }
 
     /// Steps 1 and 2. The snapshot that was loaded before the queue is used until a save finds it stale.
     async fn prepare(
         &self,
         request: &Request<'_>,
-        first: Option<LockSnapshot>,
+        mut snapshot: LockSnapshot,
     ) -> Result<Prepared, WriteError> {
         let id = WriteId::from_u128(self.ports.ids.next_id());
         let mut tokens = ClientTokens::new(id, Epoch(1));
-        let mut known = first;
         loop {
-            let decided = self.decide(request, known.as_ref())?;
-            let Some(snapshot) = known else {
-                return Err(WriteError::Rejected(Rejection::LockNotFound));
-            };
             let undecided = snapshot.prepared().map(|w| w.id);
-            match decided {
-                Decided::AlreadyOpen(receipt) => {
+            match self.decide(request, &snapshot)? {
+                WriteDecision::AlreadyOpen(same) => {
+                    let receipt = receipt_without_event(same, snapshot.lock.version);
                     let Some(record) = self.new_record(request, receipt.write) else {
                         return Ok(Prepared::Answered(receipt));
                     };
@@ -220,10 +208,10 @@ impl KeyWrites {
                         return Ok(Prepared::Answered(receipt));
                     }
                 }
-                Decided::Write(_) if undecided.is_some() => {
+                WriteDecision::Write(_) if undecided.is_some() => {
                     self.sleep(self.jittered(PREPARED_POLL)).await;
                 }
-                Decided::Write(permitted) => {
+                WriteDecision::Write(permitted) => {
                     let version = match snapshot.shadow_version {
                         Some(version) => version,
                         None => self.first_version(&permitted.thing, &mut tokens).await?,
@@ -244,7 +232,8 @@ impl KeyWrites {
             if self.ports.timer.tick() >= request.queue_deadline {
                 return Err(WriteError::Busy { undecided });
             }
-            known = self.ports.locks.load(request.command.lock).await?;
+            let known = self.ports.locks.load(request.command.lock).await?;
+            snapshot = known.ok_or(Rejection::LockNotFound)?;
             if let Some(earlier) = self.earlier_answer(request).await? {
                 return Ok(Prepared::Answered(earlier));
             }
@@ -330,17 +319,20 @@ struct Request<'a> {
     queue_deadline: Tick,
 }
 
-/// The decision of the admission rules, with the answer if nothing has to be written.
-enum Decided {
-    Write(Permitted),
-    AlreadyOpen(WriteReceipt),
-}
-
 /// The result of steps 1 and 2.
 enum Prepared {
     /// The intent is saved, and the shadow has this version.
     Write(Box<PreparedWrite>, ShadowVersion),
     Answered(WriteReceipt),
+}
+
+/// The answer if the same write is open already, and nothing was recorded.
+fn receipt_without_event(write: WriteId, version: LockVersion) -> WriteReceipt {
+    WriteReceipt {
+        write,
+        version,
+        event: None,
+    }
 }
 
 /// The answer of the request for write `id`. `None`: its outcome was not known at the deadline.
