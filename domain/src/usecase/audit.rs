@@ -66,23 +66,18 @@ impl KeyWrites {
             };
             let others = self.other_writes(shadow.as_ref(), &snapshot).await?;
             let findings = policy::audit(shadow.as_ref(), &snapshot, &others);
-            if findings.is_empty() {
-                return Ok(AuditReport {
-                    findings,
-                    repaired: true,
-                });
-            }
             // A difference that only an operation in progress explains is gone at the second reading.
             let seen = Some((shadow.as_ref().map(|s| s.version), findings.clone()));
-            if seen != before {
+            let is_consistent = findings.is_empty();
+            if !is_consistent && seen != before {
                 before = seen;
                 self.sleep(RECHECK_DELAY).await;
                 continue;
             }
-            if !repair {
+            if is_consistent || !repair {
                 return Ok(AuditReport {
                     findings,
-                    repaired: false,
+                    repaired: is_consistent,
                 });
             }
             match self.repair(&thing, shadow, &findings, &mut tokens).await {
