@@ -10,6 +10,7 @@ use keywright_domain::model::{
     Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
 use keywright_domain::ports::RepoError;
+use uuid::Uuid;
 
 use super::lock_row::LockRow;
 use super::observed_leases::OpenIntent;
@@ -19,7 +20,7 @@ use crate::json;
 pub(super) trait Row {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType>;
     fn text(&self, column: &'static str) -> Result<Option<String>, WrongType>;
-    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType>;
+    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType>;
     fn flag(&self, column: &'static str) -> Result<bool, WrongType>;
 }
 
@@ -52,9 +53,10 @@ impl<R: Row> ColumnReader<'_, R> {
         self.required(column).map(Timestamp::from_millis)
     }
 
-    fn id128(&self, column: &'static str) -> Result<u128, RepoError> {
-        let id = self.row.id128(column).ok().flatten();
-        id.ok_or_else(|| self.corrupt(column))
+    fn uuid(&self, column: &'static str) -> Result<u128, RepoError> {
+        let id = self.row.uuid(column).ok().flatten();
+        id.map(|id| id.as_u128())
+            .ok_or_else(|| self.corrupt(column))
     }
 
     fn optional_text(&self, column: &'static str) -> Result<Option<String>, RepoError> {
@@ -130,11 +132,12 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
     let version = LockVersion(columns.required("version")?);
     columns.key = format!("{lock}/{version}");
     let write = row
-        .id128("write_id")
+        .uuid("write_id")
         .map_err(|_| columns.corrupt("write_id"))?;
     let (name, data) = (columns.text("type")?, columns.text("data")?);
     let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
-    json::read_event(&name, version, write.map(WriteId::from_u128), &data)
+    let write = write.map(|id| WriteId::from_u128(id.as_u128()));
+    json::read_event(&name, version, write, &data)
         .ok()
         .filter(|event| event.lock == lock)
         .ok_or_else(|| columns.corrupt("data"))
@@ -147,7 +150,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
         table: "writes",
         key: "a row without a readable id".into(),
     };
-    let id = WriteId::from_u128(columns.id128("id")?);
+    let id = WriteId::from_u128(columns.uuid("id")?);
     columns.key = id.to_string();
     let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
     let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
@@ -207,7 +210,7 @@ fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoE
     };
     Ok(match columns.text("state")?.as_str() {
         "PREPARED" => WriteState::Prepared(Intent {
-            worker: WorkerId(columns.id128("owner")?),
+            worker: WorkerId(columns.uuid("owner")?),
             epoch: Epoch(columns.required("epoch")?),
             lease: Duration::from_millis(columns.required("lease")?),
         }),
@@ -254,7 +257,7 @@ pub(super) fn read_idempotency_record<R: Row>(
             key: columns.parse("key_uuid")?,
             index: index.map_err(|_| columns.corrupt("key_index"))?,
         },
-        write: WriteId::from_u128(columns.id128("write_id")?),
+        write: WriteId::from_u128(columns.uuid("write_id")?),
         version_without_event: columns.number("without_event")?.map(LockVersion),
         answer_deadline: columns.time("answered_by")?,
         expires_at: columns.time("until")?,
@@ -295,11 +298,11 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
         table: "writes",
         key: "a row without a readable id".into(),
     };
-    let write = WriteId::from_u128(columns.id128("id")?);
+    let write = WriteId::from_u128(columns.uuid("id")?);
     columns.key = write.to_string();
     Ok(OpenIntent {
         write,
-        worker: WorkerId(columns.id128("owner")?),
+        worker: WorkerId(columns.uuid("owner")?),
         epoch: Epoch(columns.required("epoch")?),
         lease: Duration::from_millis(columns.required("lease")?),
     })
@@ -309,7 +312,7 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
 /// columns: `owner` is the worker of the intent, `attention` the time of the next check.
 #[cfg_attr(feature = "postgres", derive(serde::Serialize))]
 pub(super) struct StoredWrite<'a> {
-    pub(super) id: Id128,
+    pub(super) id: Uuid,
     pub(super) lock: i64,
     pub(super) uuid: &'a str,
     pub(super) thing: &'a str,
@@ -326,7 +329,7 @@ pub(super) struct StoredWrite<'a> {
     pub(super) late: bool,
     pub(super) reason: Option<&'static str>,
     pub(super) device_code: Option<&'a str>,
-    pub(super) owner: Option<Id128>,
+    pub(super) owner: Option<Uuid>,
     pub(super) epoch: Option<i64>,
     pub(super) lease: Option<i64>,
     pub(super) attention: Option<i64>,
@@ -343,7 +346,7 @@ impl<'a> StoredWrite<'a> {
         };
         let lease = intent.map(|i| u64::try_from(i.lease.as_millis()).unwrap_or(u64::MAX));
         Ok(Self {
-            id: Id128(write.id.as_u128()),
+            id: Uuid::from_u128(write.id.as_u128()),
             lock: to_sql_integer(write.lock.get())?,
             uuid: write.uuid.as_str(),
             thing: write.thing.as_str(),
@@ -360,7 +363,7 @@ impl<'a> StoredWrite<'a> {
             late: write.is_late(),
             reason: reason.map(FailureReason::name),
             device_code: reason.and_then(|r| r.device_code()).map(DeviceCode::as_str),
-            owner: intent.map(|i| Id128(i.worker.0)),
+            owner: intent.map(|i| Uuid::from_u128(i.worker.0)),
             epoch: to_optional_sql_integer(intent.map(|i| i.epoch.0))?,
             lease: to_optional_sql_integer(lease)?,
             attention: to_optional_sql_integer(write.next_check_at.map(Timestamp::as_millis))?,
@@ -369,7 +372,3 @@ impl<'a> StoredWrite<'a> {
         })
     }
 }
-
-/// The id of a write or a worker as a value of a column.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Id128(pub(super) u128);

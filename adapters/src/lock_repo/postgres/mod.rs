@@ -21,12 +21,13 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::lock_row::LockRow;
 use super::observed_leases::{MAX_OBSERVED, ObservedLeases, OpenIntent};
 use super::row_mapping::{
-    BACKLOG, Id128, read_backlog, read_event, read_idempotency_record, read_lock_id,
-    read_open_intent, read_write, to_sql_integer,
+    BACKLOG, read_backlog, read_event, read_idempotency_record, read_lock_id, read_open_intent,
+    read_write, to_sql_integer,
 };
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
@@ -114,10 +115,13 @@ impl LockRepo for PostgresLockRepo {
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let (new_worker, millis) = (Id128(worker.0), to_sql_integer(millis)?);
+        let (new_worker, millis) = (Uuid::from_u128(worker.0), to_sql_integer(millis)?);
         self.observe_leases().await?;
         while let Some(expired) = self.leases.next_expired() {
-            let (write, old_worker) = (Id128(expired.write.as_u128()), Id128(expired.worker.0));
+            let (write, old_worker) = (
+                Uuid::from_u128(expired.write.as_u128()),
+                Uuid::from_u128(expired.worker.0),
+            );
             let epoch = to_sql_integer(expired.epoch.0)?;
             let claimed = self
                 .pool
@@ -145,7 +149,7 @@ impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let found = self
             .pool
-            .read(statements::WRITE, &[&Id128(id.as_u128())])
+            .read(statements::WRITE, &[&Uuid::from_u128(id.as_u128())])
             .await?;
         found.first().map(read_write).transpose()
     }
@@ -185,7 +189,7 @@ impl LockHistory for PostgresLockRepo {
             .pool
             .read(
                 statements::DUE,
-                &[&until, &after, &Id128(id), &row_limit(limit)],
+                &[&until, &after, &Uuid::from_u128(id), &row_limit(limit)],
             )
             .await?;
         rows.iter().map(read_write).collect()

@@ -2,29 +2,30 @@
 
 use std::sync::Arc;
 
-use keywright_domain::model::{IdempotencyRecord, KeyIndex, RecordedEvent, Save, WriteId};
+use keywright_domain::model::{IdempotencyRecord, KeyIndex, RecordedEvent, Save};
 use keywright_domain::ports::RepoError;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use uuid::Uuid;
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    self, Id128, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write; also if its id has another type, so that `read_write` reports
 /// the corruption.
 pub(super) fn has_write(row: &Row) -> bool {
-    matches!(row.try_get::<_, Option<Id128>>("id"), Ok(Some(_)) | Err(_))
+    matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(Some(_)) | Err(_))
 }
 
 /// The columns of many events, one vector each, as parameters for `unnest`.
 #[derive(Default)]
 pub(super) struct EventColumns {
     pub(super) versions: Vec<i64>,
-    pub(super) writes: Vec<Option<Id128>>,
+    pub(super) writes: Vec<Option<Uuid>>,
     pub(super) types: Vec<&'static str>,
     pub(super) data: Vec<String>,
 }
@@ -32,7 +33,8 @@ pub(super) struct EventColumns {
 impl EventColumns {
     pub(super) fn push(&mut self, event: &RecordedEvent) -> Result<(), RepoError> {
         self.versions.push(to_sql_integer(event.version.0)?);
-        self.writes.push(event.write.map(|id| Id128(id.as_u128())));
+        self.writes
+            .push(event.write.map(|id| Uuid::from_u128(id.as_u128())));
         self.types.push(event.event.name());
         self.data.push(json::text(&json::EventData(event)));
         Ok(())
@@ -115,7 +117,7 @@ struct RecordColumns<'a> {
     idempotency_key: &'a str,
     key_uuid: &'a str,
     key_index: Option<i64>,
-    write_id: Id128,
+    write_id: Uuid,
     without_event: Option<i64>,
     answered_by: i64,
     until: i64,
@@ -129,7 +131,7 @@ impl<'a> RecordColumns<'a> {
             idempotency_key: record.scope.key.as_str(),
             key_uuid: record.slot.key.as_str(),
             key_index: to_optional_sql_integer(record.slot.index.map(KeyIndex::get))?,
-            write_id: Id128(record.write.as_u128()),
+            write_id: Uuid::from_u128(record.write.as_u128()),
             without_event: to_optional_sql_integer(record.version_without_event.map(|v| v.0))?,
             answered_by: to_sql_integer(record.answer_deadline.as_millis())?,
             until: to_sql_integer(record.expires_at.as_millis())?,
@@ -170,40 +172,6 @@ impl ToSql for Json {
     to_sql_checked!();
 }
 
-impl ToSql for Id128 {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(&self.0.to_be_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        *kind == Type::UUID
-    }
-
-    to_sql_checked!();
-}
-
-impl<'a> FromSql<'a> for Id128 {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(u128::from_be_bytes(raw.try_into()?)))
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        *kind == Type::UUID
-    }
-}
-
-/// In JSON, the text form of a UUID.
-impl Serialize for Id128 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&WriteId::from_u128(self.0))
-    }
-}
-
 impl row_mapping::Row for Row {
     fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
         self.try_get(column).map_err(|_| WrongType)
@@ -213,9 +181,8 @@ impl row_mapping::Row for Row {
         self.try_get(column).map_err(|_| WrongType)
     }
 
-    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
-        let id: Option<Id128> = self.try_get(column).map_err(|_| WrongType)?;
-        Ok(id.map(|id| id.0))
+    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
+        self.try_get(column).map_err(|_| WrongType)
     }
 
     fn flag(&self, column: &'static str) -> Result<bool, WrongType> {

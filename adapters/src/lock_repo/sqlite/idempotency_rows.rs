@@ -3,9 +3,10 @@
 use keywright_domain::model::{IdempotencyRecord, IdempotencyScope, KeyIndex, Timestamp};
 use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, named_params, params};
+use uuid::Uuid;
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::row_mapping::{self, Id128, to_optional_sql_integer, to_sql_integer};
+use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
 
 /// Inserts a record, or replaces the one with the same scope.
 pub(super) fn upsert_record(
@@ -23,7 +24,7 @@ pub(super) fn upsert_record(
         scope.key.as_str(),
         slot.key.as_str(),
         to_optional_sql_integer(slot.index.map(KeyIndex::get))?,
-        Id128(record.write.as_u128()).bytes(),
+        Uuid::from_u128(record.write.as_u128()),
         to_optional_sql_integer(record.version_without_event.map(|v| v.0))?,
         to_sql_integer(record.answer_deadline.as_millis())?,
         to_sql_integer(record.expires_at.as_millis())?,

@@ -3,6 +3,7 @@
 use keywright_domain::model::{Lock, LockId, LockVersion, RecordedEvent, Revision, ShadowVersion};
 use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use uuid::Uuid;
 
 use super::live_write_ids::LiveIds;
 use super::statement::{all, prepare, row_limit, unavailable};
@@ -115,7 +116,7 @@ pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(
         .execute(params![
             to_sql_integer(event.lock.get())?,
             to_sql_integer(event.version.0)?,
-            event.write.map(|id| id.as_u128().to_be_bytes()),
+            event.write.map(|id| Uuid::from_u128(id.as_u128())),
             event.event.name(),
             json::text(&json::EventData(event))
         ])

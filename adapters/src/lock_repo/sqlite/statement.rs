@@ -3,8 +3,9 @@
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use uuid::Uuid;
 
-use crate::lock_repo::row_mapping::{self, Id128, WrongType};
+use crate::lock_repo::row_mapping::{self, WrongType};
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
@@ -50,9 +51,8 @@ impl row_mapping::Row for Row<'_> {
         get(self, column)
     }
 
-    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
-        let bytes: Option<[u8; 16]> = get(self, column)?;
-        Ok(bytes.map(u128::from_be_bytes))
+    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
+        get(self, column)
     }
 
     fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
@@ -62,10 +62,4 @@ impl row_mapping::Row for Row<'_> {
 
 fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, WrongType> {
     row.get(column).map_err(|_| WrongType)
-}
-
-impl Id128 {
-    pub(super) const fn bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
 }

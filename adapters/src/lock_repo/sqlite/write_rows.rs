@@ -7,11 +7,12 @@ use keywright_domain::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
+use uuid::Uuid;
 
 use super::statement::{all, prepare, row_limit, unavailable};
 use crate::lock_repo::observed_leases::{MAX_OBSERVED, OpenIntent};
 use crate::lock_repo::row_mapping::{
-    self, Id128, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
@@ -62,9 +63,8 @@ impl row_mapping::Row for WriteRow<'_> {
         self.get(column)
     }
 
-    fn id128(&self, column: &'static str) -> Result<Option<u128>, WrongType> {
-        let bytes: Option<[u8; 16]> = self.get(column)?;
-        Ok(bytes.map(u128::from_be_bytes))
+    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
+        self.get(column)
     }
 
     fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
@@ -73,11 +73,10 @@ impl row_mapping::Row for WriteRow<'_> {
 }
 
 pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, RepoError> {
-    let id = id.as_u128().to_be_bytes();
     let found = all(
         conn,
         "SELECT * FROM writes WHERE id = :id",
-        named_params! { ":id": id },
+        named_params! { ":id": Uuid::from_u128(id.as_u128()) },
         |row| row_mapping::read_write(&WriteRow(row)),
     );
     found.map(|mut found| found.pop())
@@ -100,7 +99,7 @@ pub(super) fn due(
         named_params! {
             ":until": to_sql_integer(until.as_millis())?,
             ":after": after,
-            ":id": Id128(id).bytes(),
+            ":id": Uuid::from_u128(id),
             ":limit": row_limit(limit),
         },
         |row| row_mapping::read_write(&WriteRow(row)),
@@ -136,7 +135,7 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
          attention = ?22, anomalies = ?23, reported_index = ?24",
     )?
     .execute(params![
-        columns.id.bytes(),
+        columns.id,
         columns.lock,
         columns.uuid,
         columns.thing,
@@ -153,7 +152,7 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         columns.late,
         columns.reason,
         columns.device_code,
-        columns.owner.map(Id128::bytes),
+        columns.owner,
         columns.epoch,
         columns.lease,
         to_optional_sql_integer(lease_until)?,
