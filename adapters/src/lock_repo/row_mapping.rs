@@ -16,12 +16,20 @@ use super::lock_row::LockRow;
 use super::observed_leases::OpenIntent;
 use crate::json;
 
-/// A row of a driver. The error: the column has a value of another type.
-pub(super) trait Row {
-    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType>;
-    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType>;
-    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType>;
-    fn flag(&self, column: &'static str) -> Result<bool, WrongType>;
+/// A row of a driver, with columns of type `T`. The error: the column has a value of another type.
+pub(super) trait Column<T> {
+    fn column(&self, name: &'static str) -> Result<T, WrongType>;
+}
+
+/// A row of a driver.
+pub(super) trait Row:
+    Column<Option<i64>> + Column<Option<String>> + Column<Option<Uuid>> + Column<bool>
+{
+}
+
+impl<R> Row for R where
+    R: Column<Option<i64>> + Column<Option<String>> + Column<Option<Uuid>> + Column<bool>
+{
 }
 
 pub(super) struct WrongType;
@@ -33,14 +41,24 @@ struct ColumnReader<'a, R> {
     key: String,
 }
 
-impl<R: Row> ColumnReader<'_, R> {
+impl<'a, R: Row> ColumnReader<'a, R> {
+    fn new(row: &'a R, table: &'static str, key: String) -> Self {
+        Self { row, table, key }
+    }
+
     fn corrupt(&self, column: &'static str) -> RepoError {
         corrupt(self.table, column, self.key.clone())
     }
 
+    fn get<T>(&self, column: &'static str) -> Result<T, RepoError>
+    where
+        R: Column<T>,
+    {
+        self.row.column(column).map_err(|_| self.corrupt(column))
+    }
+
     fn number(&self, column: &'static str) -> Result<Option<u64>, RepoError> {
-        let number = self.row.integer(column);
-        let number = number.map_err(|_| self.corrupt(column))?;
+        let number: Option<i64> = self.get(column)?;
         let unsigned = number.map(u64::try_from).transpose();
         unsigned.map_err(|_| self.corrupt(column))
     }
@@ -53,18 +71,19 @@ impl<R: Row> ColumnReader<'_, R> {
         self.required(column).map(Timestamp::from_millis)
     }
 
-    fn uuid(&self, column: &'static str) -> Result<u128, RepoError> {
-        let id = self.row.uuid(column).ok().flatten();
+    fn id(&self, column: &'static str) -> Result<u128, RepoError> {
+        let id: Option<Uuid> = self.get(column)?;
         id.map(|id| id.as_u128())
             .ok_or_else(|| self.corrupt(column))
     }
 
-    fn optional_text(&self, column: &'static str) -> Result<Option<String>, RepoError> {
-        self.row.text(column).map_err(|_| self.corrupt(column))
+    fn key_index(&self, column: &'static str) -> Result<Option<KeyIndex>, RepoError> {
+        let index = self.number(column)?.map(KeyIndex::new).transpose();
+        index.map_err(|_| self.corrupt(column))
     }
 
     fn text(&self, column: &'static str) -> Result<String, RepoError> {
-        let text = self.optional_text(column)?;
+        let text: Option<String> = self.get(column)?;
         text.ok_or_else(|| self.corrupt(column))
     }
 
@@ -96,11 +115,7 @@ impl LockRow {
         row: &R,
         state_column: &'static str,
     ) -> Result<Self, RepoError> {
-        let columns = ColumnReader {
-            row,
-            table: "locks",
-            key: id.to_string(),
-        };
+        let columns = ColumnReader::new(row, "locks", id.to_string());
         let unreadable = || corrupt("locks", "state", id.to_string());
         let text = columns.text(state_column).map_err(|_| unreadable())?;
         let lock_state = serde_json::from_str(&text).map_err(|_| unreadable())?;
@@ -114,26 +129,16 @@ impl LockRow {
 
 /// The column `id` of `locks`.
 pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
-    let columns = ColumnReader {
-        row,
-        table: "locks",
-        key: "a row without a readable id".into(),
-    };
+    let columns = ColumnReader::new(row, "locks", "a row without a readable id".into());
     LockId::new(columns.required("id")?).map_err(|_| columns.corrupt("id"))
 }
 
 /// The columns `version`, `write_id`, `type` and `data` of an event.
 pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent, RepoError> {
-    let mut columns = ColumnReader {
-        row,
-        table: "events",
-        key: lock.to_string(),
-    };
+    let mut columns = ColumnReader::new(row, "events", lock.to_string());
     let version = LockVersion(columns.required("version")?);
     columns.key = format!("{lock}/{version}");
-    let write = row
-        .uuid("write_id")
-        .map_err(|_| columns.corrupt("write_id"))?;
+    let write: Option<Uuid> = columns.get("write_id")?;
     let (name, data) = (columns.text("type")?, columns.text("data")?);
     let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
     let write = write.map(|id| WriteId::from_u128(id.as_u128()));
@@ -145,15 +150,10 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
 
 /// All columns of a write.
 pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
-    let mut columns = ColumnReader {
-        row,
-        table: "writes",
-        key: "a row without a readable id".into(),
-    };
-    let id = WriteId::from_u128(columns.uuid("id")?);
+    let mut columns = ColumnReader::new(row, "writes", "a row without a readable id".into());
+    let id = WriteId::from_u128(columns.id("id")?);
     columns.key = id.to_string();
     let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
-    let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
     let requested = match columns.number("requested_version")? {
         Some(version) => Some(Requested {
             version: LockVersion(version),
@@ -168,7 +168,7 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
         thing: columns.parse("thing")?,
         slot: KeySlot {
             key: columns.parse("key_uuid")?,
-            index: index.map_err(|_| columns.corrupt("key_index"))?,
+            index: columns.key_index("key_index")?,
         },
         seq: Sequence(columns.required("seq")?),
         requested_by: columns.text("requested_by")?,
@@ -177,18 +177,14 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
         requested,
         state: read_state(&columns)?,
         anomalies: read_anomalies(&columns)?,
-        reported_index: columns
-            .number("reported_index")?
-            .map(KeyIndex::new)
-            .transpose()
-            .map_err(|_| columns.corrupt("reported_index"))?,
+        reported_index: columns.key_index("reported_index")?,
         next_check_at: columns.number("attention")?.map(Timestamp::from_millis),
     })
 }
 
 /// The names of the anomalies, separated by commas; NULL: there are none.
 fn read_anomalies<R: Row>(columns: &ColumnReader<'_, R>) -> Result<Anomalies, RepoError> {
-    let names = columns.optional_text("anomalies")?;
+    let names: Option<String> = columns.get("anomalies")?;
     let names = names.iter().flat_map(|names| names.split(','));
     let anomalies: Result<Anomalies, ()> = names.map(str::parse).collect();
     anomalies.map_err(|()| columns.corrupt("anomalies"))
@@ -202,15 +198,14 @@ fn write_anomalies(anomalies: &Anomalies) -> Option<String> {
 fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoError> {
     let ended = || columns.time("ended_at");
     let settled = || {
-        let late = columns.row.flag("late");
         Ok(Settled {
             at: ended()?,
-            late: late.map_err(|_| columns.corrupt("late"))?,
+            late: columns.get("late")?,
         })
     };
     Ok(match columns.text("state")?.as_str() {
         "PREPARED" => WriteState::Prepared(Intent {
-            worker: WorkerId(columns.uuid("owner")?),
+            worker: WorkerId(columns.id("owner")?),
             epoch: Epoch(columns.required("epoch")?),
             lease: Duration::from_millis(columns.required("lease")?),
         }),
@@ -230,10 +225,8 @@ fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoE
 }
 
 fn read_reason<R: Row>(columns: &ColumnReader<'_, R>) -> Result<FailureReason, RepoError> {
-    match columns.optional_text("device_code")? {
-        Some(code) => DeviceCode::new(&code)
-            .map(FailureReason::DeviceError)
-            .map_err(|_| columns.corrupt("device_code")),
+    match columns.get::<Option<String>>("device_code")? {
+        Some(_) => columns.parse("device_code").map(FailureReason::DeviceError),
         None => columns.parse("reason"),
     }
 }
@@ -245,19 +238,18 @@ pub(super) fn read_idempotency_record<R: Row>(
     scope: &IdempotencyScope,
     row: &R,
 ) -> Result<IdempotencyRecord, RepoError> {
-    let columns = ColumnReader {
+    let columns = ColumnReader::new(
         row,
-        table: "kept_answers",
-        key: format!("{}/{}", scope.lock, scope.principal),
-    };
-    let index = columns.number("key_index")?.map(KeyIndex::new).transpose();
+        "kept_answers",
+        format!("{}/{}", scope.lock, scope.principal),
+    );
     Ok(IdempotencyRecord {
         scope: scope.clone(),
         slot: KeySlot {
             key: columns.parse("key_uuid")?,
-            index: index.map_err(|_| columns.corrupt("key_index"))?,
+            index: columns.key_index("key_index")?,
         },
-        write: WriteId::from_u128(columns.uuid("write_id")?),
+        write: WriteId::from_u128(columns.id("write_id")?),
         version_without_event: columns.number("without_event")?.map(LockVersion),
         answer_deadline: columns.time("answered_by")?,
         expires_at: columns.time("until")?,
@@ -277,11 +269,7 @@ pub(super) fn read_backlog<R: Row>(
     row: &R,
     oldest_intent: Option<Duration>,
 ) -> Result<Backlog, RepoError> {
-    let columns = ColumnReader {
-        row,
-        table: "writes",
-        key: "count of unfinished writes".into(),
-    };
+    let columns = ColumnReader::new(row, "writes", "count of unfinished writes".into());
     let intents = columns.required("intents")?;
     Ok(Backlog {
         intents,
@@ -293,16 +281,12 @@ pub(super) fn read_backlog<R: Row>(
 
 /// The columns `id`, `owner`, `epoch` and `lease` of a prepared write.
 pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError> {
-    let mut columns = ColumnReader {
-        row,
-        table: "writes",
-        key: "a row without a readable id".into(),
-    };
-    let write = WriteId::from_u128(columns.uuid("id")?);
+    let mut columns = ColumnReader::new(row, "writes", "a row without a readable id".into());
+    let write = WriteId::from_u128(columns.id("id")?);
     columns.key = write.to_string();
     Ok(OpenIntent {
         write,
-        worker: WorkerId(columns.uuid("owner")?),
+        worker: WorkerId(columns.id("owner")?),
         epoch: Epoch(columns.required("epoch")?),
         lease: Duration::from_millis(columns.required("lease")?),
     })

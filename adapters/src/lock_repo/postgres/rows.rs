@@ -7,12 +7,12 @@ use keywright_domain::ports::RepoError;
 use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    self, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    Column, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write; also if its id has another type, so that `read_write` reports
@@ -172,20 +172,8 @@ impl ToSql for Json {
     to_sql_checked!();
 }
 
-impl row_mapping::Row for Row {
-    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
-        self.try_get(column).map_err(|_| WrongType)
-    }
-
-    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
-        self.try_get(column).map_err(|_| WrongType)
-    }
-
-    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
-        self.try_get(column).map_err(|_| WrongType)
-    }
-
-    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
-        self.try_get(column).map_err(|_| WrongType)
+impl<T: for<'a> FromSql<'a>> Column<T> for Row {
+    fn column(&self, name: &'static str) -> Result<T, WrongType> {
+        self.try_get(name).map_err(|_| WrongType)
     }
 }

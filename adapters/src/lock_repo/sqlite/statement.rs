@@ -3,9 +3,8 @@
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Row, ToSql};
-use uuid::Uuid;
 
-use crate::lock_repo::row_mapping::{self, WrongType};
+use crate::lock_repo::row_mapping::{Column, WrongType};
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
@@ -42,24 +41,8 @@ pub(super) fn row_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-impl row_mapping::Row for Row<'_> {
-    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
-        get(self, column)
+impl<T: FromSql> Column<T> for Row<'_> {
+    fn column(&self, name: &'static str) -> Result<T, WrongType> {
+        self.get(name).map_err(|_| WrongType)
     }
-
-    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
-        get(self, column)
-    }
-
-    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
-        get(self, column)
-    }
-
-    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
-        get(self, column)
-    }
-}
-
-fn get<T: FromSql>(row: &Row<'_>, column: &'static str) -> Result<T, WrongType> {
-    row.get(column).map_err(|_| WrongType)
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::statement::{all, prepare, row_limit, unavailable};
 use crate::lock_repo::observed_leases::{MAX_OBSERVED, OpenIntent};
 use crate::lock_repo::row_mapping::{
-    self, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, Column, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
 /// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
@@ -46,29 +46,11 @@ const WRITE_COLUMNS: [&str; 24] = [
 /// A row with all columns of `writes`.
 struct WriteRow<'a>(&'a Row<'a>);
 
-impl WriteRow<'_> {
-    fn get<T: FromSql>(&self, column: &'static str) -> Result<T, WrongType> {
-        let index = WRITE_COLUMNS.iter().position(|known| *known == column);
+impl<T: FromSql> Column<T> for WriteRow<'_> {
+    fn column(&self, name: &'static str) -> Result<T, WrongType> {
+        let index = WRITE_COLUMNS.iter().position(|known| *known == name);
         let value = self.0.get(index.ok_or(WrongType)?);
         value.map_err(|_| WrongType)
-    }
-}
-
-impl row_mapping::Row for WriteRow<'_> {
-    fn integer(&self, column: &'static str) -> Result<Option<i64>, WrongType> {
-        self.get(column)
-    }
-
-    fn text(&self, column: &'static str) -> Result<Option<String>, WrongType> {
-        self.get(column)
-    }
-
-    fn uuid(&self, column: &'static str) -> Result<Option<Uuid>, WrongType> {
-        self.get(column)
-    }
-
-    fn flag(&self, column: &'static str) -> Result<bool, WrongType> {
-        self.get(column)
     }
 }
 
