@@ -294,7 +294,7 @@ pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError>
 
 /// A write as a row of `writes`, without the end of its lease, which the store computes. The fields have the names of the
 /// columns: `owner` is the worker of the intent, `attention` the time of the next check.
-#[cfg_attr(feature = "postgres", derive(serde::Serialize))]
+#[cfg_attr(feature = "postgres", derive(Debug, serde::Serialize))]
 pub(super) struct StoredWrite<'a> {
     pub(super) id: Uuid,
     pub(super) lock: i64,

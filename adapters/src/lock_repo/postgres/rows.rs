@@ -6,8 +6,7 @@ use keywright_domain::model::{IdempotencyRecord, KeyIndex, RecordedEvent, Save};
 use keywright_domain::ports::RepoError;
 use serde::Serialize;
 use tokio_postgres::Row;
-use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{FromSql, Json, ToSql};
 use uuid::Uuid;
 
 use crate::json;
@@ -42,19 +41,22 @@ impl EventColumns {
 }
 
 /// The columns of many saves, one vector each, as parameters for `unnest`.
-pub(super) struct SaveColumns {
+pub(super) struct SaveColumns<'a> {
     locks: Vec<i64>,
     revisions: Vec<i64>,
     shadow_versions: Vec<Option<i64>>,
     states: Vec<Option<String>>,
     event_locks: Vec<i64>,
     events: EventColumns,
-    writes: Json,
-    records: Json,
+    writes: Json<Vec<StoredWrite<'a>>>,
+    records: Json<Vec<RecordColumns<'a>>>,
 }
 
-impl SaveColumns {
-    pub(super) fn of(saves: &[Arc<Save>]) -> Result<Self, RepoError> {
+impl<'a> SaveColumns<'a> {
+    pub(super) fn of(saves: &'a [Arc<Save>]) -> Result<Self, RepoError> {
+        let writes = saves.iter().flat_map(|s| &s.writes).map(StoredWrite::of);
+        let records = saves.iter().flat_map(|s| &s.idempotency);
+        let records = records.map(|record| RecordColumns::of(record));
         let mut columns = Self {
             locks: Vec::with_capacity(saves.len()),
             revisions: Vec::with_capacity(saves.len()),
@@ -62,13 +64,8 @@ impl SaveColumns {
             states: Vec::with_capacity(saves.len()),
             event_locks: Vec::new(),
             events: EventColumns::default(),
-            writes: Json::of(saves.iter().flat_map(|s| &s.writes).map(StoredWrite::of))?,
-            records: Json::of(
-                saves
-                    .iter()
-                    .flat_map(|s| &s.idempotency)
-                    .map(|record| RecordColumns::of(record)),
-            )?,
+            writes: Json(writes.collect::<Result<_, _>>()?),
+            records: Json(records.collect::<Result<_, _>>()?),
         };
         for save in saves {
             // The statement finds the save of an event, write or record by its lock, so each must belong to the save's lock.
@@ -110,7 +107,7 @@ impl SaveColumns {
 }
 
 /// An idempotency record as a row of `kept_answers`. The fields have the names of the columns.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct RecordColumns<'a> {
     lock: i64,
     principal: &'a str,
@@ -137,39 +134,6 @@ impl<'a> RecordColumns<'a> {
             until: to_sql_integer(record.expires_at.as_millis())?,
         })
     }
-}
-
-/// A parameter of type `json`.
-#[derive(Debug)]
-pub(super) struct Json(String);
-
-impl Json {
-    /// The rows as a JSON array.
-    fn of<T: Serialize>(
-        rows: impl Iterator<Item = Result<T, RepoError>>,
-    ) -> Result<Self, RepoError> {
-        let rows: Vec<T> = rows.collect::<Result<_, _>>()?;
-        let text = serde_json::to_string(&rows);
-        text.map(Self)
-            .map_err(|e| RepoError::Unavailable(e.to_string()))
-    }
-}
-
-impl ToSql for Json {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(kind: &Type) -> bool {
-        *kind == Type::JSON
-    }
-
-    to_sql_checked!();
 }
 
 impl<T: for<'a> FromSql<'a>> Column<T> for Row {
