@@ -148,6 +148,34 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
         .ok_or_else(|| columns.corrupt("data"))
 }
 
+/// The columns of `writes`, in their order.
+pub(super) const WRITE_COLUMNS: [&str; 24] = [
+    "id",
+    "lock",
+    "uuid",
+    "thing",
+    "key_uuid",
+    "key_index",
+    "seq",
+    "requested_by",
+    "prepared_at",
+    "expires_at",
+    "requested_version",
+    "requested_at",
+    "state",
+    "ended_at",
+    "late",
+    "reason",
+    "device_code",
+    "owner",
+    "epoch",
+    "lease",
+    "lease_until",
+    "attention",
+    "anomalies",
+    "reported_index",
+];
+
 /// All columns of a write.
 pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
     let mut columns = ColumnReader::new(row, "writes", "a row without a readable id".into());

@@ -126,7 +126,7 @@ impl LockRepo for PostgresLockRepo {
             let claimed = self
                 .pool
                 .change(
-                    statements::CLAIM,
+                    &statements::CLAIM,
                     &[&new_worker, &millis, &write, &old_worker, &epoch],
                 )
                 .await?;
@@ -149,7 +149,7 @@ impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
         let found = self
             .pool
-            .read(statements::WRITE, &[&Uuid::from_u128(id.as_u128())])
+            .read(&statements::WRITE, &[&Uuid::from_u128(id.as_u128())])
             .await?;
         found.first().map(read_write).transpose()
     }
@@ -188,7 +188,7 @@ impl LockHistory for PostgresLockRepo {
         let rows = self
             .pool
             .read(
-                statements::DUE,
+                &statements::DUE,
                 &[&until, &after, &Uuid::from_u128(id), &row_limit(limit)],
             )
             .await?;
@@ -263,7 +263,7 @@ async fn load_batch(pool: PostgresPool, locks: Vec<LockId>) -> Vec<Loaded> {
             .iter()
             .map(|lock| to_sql_integer(lock.get()))
             .collect();
-        let rows = pool.read(statements::LOAD, &[&ids?]).await?;
+        let rows = pool.read(&statements::LOAD, &[&ids?]).await?;
         let mut found: HashMap<i64, Vec<Row>> = HashMap::new();
         for row in rows {
             found.entry(row.get("of_lock")).or_default().push(row);
@@ -289,7 +289,7 @@ fn snapshot(lock: LockId, rows: &[Row]) -> Result<LockSnapshot, RepoError> {
 }
 
 async fn save_alone(pool: &PostgresPool, save: Arc<Save>) -> Result<(), RepoError> {
-    let saved = saved_locks(pool, statements::SAVE, &[save]).await;
+    let saved = saved_locks(pool, &statements::SAVE, &[save]).await;
     if saved.map_err(|failed| failed.error)?.is_empty() {
         return Err(RepoError::Stale);
     }
@@ -297,7 +297,7 @@ async fn save_alone(pool: &PostgresPool, save: Arc<Save>) -> Result<(), RepoErro
 }
 
 async fn save_batch(pool: PostgresPool, saves: Vec<Arc<Save>>) -> Vec<BatchedSave> {
-    let saved = saved_locks(&pool, statements::SAVE_BATCH, &saves).await;
+    let saved = saved_locks(&pool, &statements::SAVE_BATCH, &saves).await;
     let result = |save: &Arc<Save>| match &saved {
         Ok(saved) => saved.contains(&save.lock.get()).then_some(Ok(())),
         Err(failed) if failed.is_caused_by_values => None,

@@ -1,81 +1,55 @@
 //! The SQL statements.
 
+use std::sync::LazyLock;
+
+use crate::lock_repo::row_mapping::WRITE_COLUMNS;
+
 /// The time by the database's clock, in milliseconds since the epoch.
-macro_rules! now {
-    () => {
-        "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-    };
-}
+const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// The columns of a write, each with a prefix. They are listed because a newer version of this program may add columns while
 /// this one runs, and a prepared statement with `*` would then fail.
-macro_rules! write_columns {
-    ($prefix:literal) => {
-        write_columns!(
-            $prefix,
-            "lock",
-            "uuid",
-            "thing",
-            "key_uuid",
-            "key_index",
-            "seq",
-            "requested_by",
-            "prepared_at",
-            "expires_at",
-            "requested_version",
-            "requested_at",
-            "state",
-            "ended_at",
-            "late",
-            "reason",
-            "device_code",
-            "owner",
-            "epoch",
-            "lease",
-            "lease_until",
-            "attention",
-            "anomalies",
-            "reported_index"
-        )
-    };
-    ($prefix:literal, $($column:literal),+) => {
-        concat!($prefix, "id" $(, ", ", $prefix, $column)+)
-    };
+fn write_columns(prefix: &str) -> String {
+    let columns = WRITE_COLUMNS.map(|column| format!("{prefix}{column}"));
+    columns.join(", ")
 }
 
 /// A write by its id.
-pub(super) const WRITE: &str = concat!("SELECT ", write_columns!(""), " FROM writes WHERE id = $1");
+pub(super) static WRITE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM writes WHERE id = $1", write_columns("")));
 
 /// A page of the due writes.
-pub(super) const DUE: &str = concat!(
-    "SELECT ",
-    write_columns!(""),
-    " FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4"
-);
+pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM writes WHERE attention <= $1 AND (attention, id) > ($2, $3) ORDER BY attention, id LIMIT $4",
+        write_columns("")
+    )
+});
 
 /// Locks with their live writes: one row for each live write of a lock, or one without a write. A statement sees one revision.
-pub(super) const LOAD: &str = concat!(
-    "SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS lock_state, ",
-    write_columns!("w."),
-    "
+pub(super) static LOAD: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+SELECT l.id AS of_lock, l.revision, l.shadow_version, l.state AS lock_state, {}
 FROM locks l LEFT JOIN writes w
   ON w.lock = l.id AND (w.lease_until IS NOT NULL OR w.attention IS NOT NULL)
   AND w.state IN ('PREPARED', 'SENT', 'IN_PROGRESS', 'SUCCEEDED', 'FAILED')
-WHERE l.id = ANY ($1) ORDER BY l.id, w.seq"
-);
+WHERE l.id = ANY ($1) ORDER BY l.id, w.seq",
+        write_columns("w.")
+    )
+});
 
 /// Saves of one lock each. A save whose lock has another revision changes nothing. Returns the locks whose saves were applied.
-macro_rules! save {
-    ($locked:literal) => {
-        concat!(
-            "
+fn save(locked: &str) -> String {
+    let columns = write_columns("");
+    let values = write_columns("w.").replace("w.lease_until", &format!("{NOW} + w.lease"));
+    format!(
+        "
 WITH asked AS (
   SELECT l.id, s.shadow_version, s.state
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS s (lock, revision, shadow_version, state)
   JOIN locks l ON l.id = s.lock AND l.revision = s.revision
-  FOR UPDATE OF l ",
-            $locked,
-            "
+  FOR UPDATE OF l {locked}
 ), moved AS (
   UPDATE locks SET revision = revision + 1, shadow_version = coalesce(asked.shadow_version, locks.shadow_version),
     state = coalesce(asked.state, locks.state)
@@ -86,14 +60,8 @@ WITH asked AS (
   FROM unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::text[]) AS e (lock, version, write_id, type, data)
   JOIN moved ON moved.id = e.lock
 ), put AS (
-  INSERT INTO writes (",
-            write_columns!(""),
-            ")
-  SELECT w.id, w.lock, w.uuid, w.thing, w.key_uuid, w.key_index, w.seq, w.requested_by, w.prepared_at, w.expires_at,
-    w.requested_version, w.requested_at, w.state, w.ended_at, w.late, w.reason, w.device_code, w.owner, w.epoch,
-    w.lease, ",
-            now!(),
-            " + w.lease, w.attention, w.anomalies, w.reported_index
+  INSERT INTO writes ({columns})
+  SELECT {values}
   FROM json_populate_recordset(NULL::writes, $10) AS w JOIN moved ON moved.id = w.lock
   ON CONFLICT (id) DO UPDATE SET
     requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
@@ -112,16 +80,15 @@ WITH asked AS (
     without_event = excluded.without_event, answered_by = excluded.answered_by, until = excluded.until
 )
 SELECT id FROM moved"
-        )
-    };
+    )
 }
 
 /// One save. It waits until no other transaction holds the lock's row, and then reads the row's new content.
-pub(super) const SAVE: &str = save!("");
+pub(super) static SAVE: LazyLock<String> = LazyLock::new(|| save(""));
 
 /// Saves of several locks. Locks whose rows another transaction holds are skipped, so that the other saves do not wait, and no
 /// two statements wait for each other.
-pub(super) const SAVE_BATCH: &str = save!("SKIP LOCKED");
+pub(super) static SAVE_BATCH: LazyLock<String> = LazyLock::new(|| save("SKIP LOCKED"));
 
 /// Deletes at most `$3` idempotency records and at most `$3` writes, and skips rows that another replica holds. A record that is
 /// replaced at the same time has a new expiry and is not deleted.
@@ -148,21 +115,20 @@ pub(super) const OPEN_INTENTS: &str =
 /// Takes over an intent, unless another transaction holds its rows or another process has taken it over. It locks both rows and
 /// waits for neither, because a save locks the lock's row first. `lease_until` is for replicas of earlier versions, which
 /// compare it with the database's clock.
-pub(super) const CLAIM: &str = concat!(
-    "
+pub(super) static CLAIM: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
 WITH overdue AS (
   SELECT w.id FROM writes w JOIN locks l ON l.id = w.lock
   WHERE w.id = $3 AND w.owner = $4 AND w.epoch = $5 AND w.lease_until IS NOT NULL
   FOR UPDATE OF l, w SKIP LOCKED
 ), taken AS (
-  UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = ",
-    now!(),
-    " + $2
-  FROM overdue WHERE writes.id = overdue.id RETURNING ",
-    write_columns!("writes."),
-    "
+  UPDATE writes SET owner = $1, epoch = epoch + 1, lease = $2, lease_until = {NOW} + $2
+  FROM overdue WHERE writes.id = overdue.id RETURNING {}
 ), moved AS (
   UPDATE locks SET revision = revision + 1 FROM taken WHERE locks.id = taken.lock
 )
-SELECT * FROM taken"
-);
+SELECT * FROM taken",
+        write_columns("writes.")
+    )
+});

@@ -12,38 +12,10 @@ use uuid::Uuid;
 use super::statement::{all, prepare, row_limit, unavailable};
 use crate::lock_repo::observed_leases::{MAX_OBSERVED, OpenIntent};
 use crate::lock_repo::row_mapping::{
-    self, Column, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, Column, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
-/// The columns of a write in their order. SQLite's own lookup by name takes longer than reading all columns.
-const WRITE_COLUMNS: [&str; 24] = [
-    "id",
-    "lock",
-    "uuid",
-    "thing",
-    "key_uuid",
-    "key_index",
-    "seq",
-    "requested_by",
-    "prepared_at",
-    "expires_at",
-    "requested_version",
-    "requested_at",
-    "state",
-    "ended_at",
-    "late",
-    "reason",
-    "device_code",
-    "owner",
-    "epoch",
-    "lease",
-    "lease_until",
-    "attention",
-    "anomalies",
-    "reported_index",
-];
-
-/// A row with all columns of `writes`.
+/// A row with all columns of `writes`. SQLite's own lookup by name takes longer than reading all columns.
 struct WriteRow<'a>(&'a Row<'a>);
 
 impl<T: FromSql> Column<T> for WriteRow<'_> {
