@@ -25,8 +25,10 @@ impl PostgresError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::ReadOnly)
     }
+}
 
-    pub(super) fn of(error: tokio_postgres::Error) -> Self {
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
         if is_read_only(&error) {
             return Self::ReadOnly;
         }
@@ -37,10 +39,12 @@ impl PostgresError {
             _ => Self::Unreachable(describe(&error)),
         }
     }
+}
 
-    pub(super) fn of_pool(error: PoolError) -> Self {
+impl From<PoolError> for PostgresError {
+    fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(error) => Self::of(error),
+            PoolError::Backend(error) => error.into(),
             other => Self::Unreachable(other.to_string()),
         }
     }

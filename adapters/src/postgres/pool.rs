@@ -39,7 +39,7 @@ impl PostgresPool {
             session_check::refuse_shared_sessions(settings.config(), settings.tls()?).await?;
             let mut connection = pool.connection().await?;
             check_durability(connection.client()).await?;
-            Ok(connection)
+            Ok::<_, PostgresError>(connection)
         });
         let timed_out = |_| PostgresError::Unreachable("no answer in time".into());
         let mut connection = checked.await.map_err(timed_out)??;
@@ -50,7 +50,7 @@ impl PostgresPool {
 
     /// Takes a connection out of the pool.
     pub(crate) async fn connection(&self) -> Result<PooledConnection, PostgresError> {
-        let client = self.pool.get().await.map_err(PostgresError::of_pool)?;
+        let client = self.pool.get().await?;
         Ok(PooledConnection(Some(client)))
     }
 
@@ -167,9 +167,8 @@ impl Drop for PooledConnection {
 /// Refuses a database that acknowledges commits before they are durable: a 200 promises that the event is durable.
 async fn check_durability(client: &tokio_postgres::Client) -> Result<(), PostgresError> {
     let show = async |setting: &str| {
-        let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
-        row.map(|row| row.get::<_, String>(0))
-            .map_err(PostgresError::of)
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await?;
+        Ok::<String, PostgresError>(row.get(0))
     };
     let commit = show("synchronous_commit").await?;
     if !matches!(commit.as_str(), "on" | "remote_apply") {

@@ -96,14 +96,11 @@ ALTER TABLE writes ADD COLUMN reported_index bigint;
 /// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to
 /// another program or a newer version.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
-    let transaction = client.transaction().await.map_err(PostgresError::of)?;
+    let transaction = client.transaction().await?;
     // A migration, and waiting for that of another process, may take long.
     let setup =
         format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
-    transaction
-        .batch_execute(&setup)
-        .await
-        .map_err(PostgresError::of)?;
+    transaction.batch_execute(&setup).await?;
     let applied = applied_version(&transaction).await?;
     let newest = MIGRATIONS.len();
     let known = usize::try_from(applied).ok();
@@ -114,16 +111,12 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
     };
     for (migration, version) in missing.iter().zip(applied + 1..) {
         tracing::info!(version, "migrating the schema of the database");
-        transaction
-            .batch_execute(migration)
-            .await
-            .map_err(PostgresError::of)?;
+        transaction.batch_execute(migration).await?;
         transaction
             .execute("INSERT INTO keywright_schema VALUES ($1)", &[&version])
-            .await
-            .map_err(PostgresError::of)?;
+            .await?;
     }
-    transaction.commit().await.map_err(PostgresError::of)
+    Ok(transaction.commit().await?)
 }
 
 /// The version of the schema; 0: Keywright has no tables yet.
@@ -134,12 +127,11 @@ async fn applied_version(transaction: &Transaction<'_>) -> Result<i32, PostgresE
              coalesce(to_regclass('locks'), to_regclass('events'), to_regclass('writes'), to_regclass('api_keys'))::text AS other",
             &[],
         )
-        .await
-        .map_err(PostgresError::of)?;
+        .await?;
     if row.get("ours") {
         let newest = "SELECT coalesce(max(version), 0) FROM keywright_schema";
         let newest = transaction.query_one(newest, &[]).await;
-        return Ok(newest.map_err(PostgresError::of)?.get(0));
+        return Ok(newest?.get(0));
     }
     if let Some(table) = row.get::<_, Option<String>>("other") {
         return Err(PostgresError::Unfit(format!(
@@ -148,7 +140,6 @@ async fn applied_version(transaction: &Transaction<'_>) -> Result<i32, PostgresE
     }
     transaction
         .batch_execute("CREATE TABLE keywright_schema (version int PRIMARY KEY)")
-        .await
-        .map_err(PostgresError::of)?;
+        .await?;
     Ok(0)
 }

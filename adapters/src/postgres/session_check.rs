@@ -50,8 +50,7 @@ where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
 {
-    let connected = config.connect(tls).await;
-    let (client, connection) = connected.map_err(PostgresError::of)?;
+    let (client, connection) = config.connect(tls).await?;
     // It ends with its client. Its errors are also those of the client's statements.
     tokio::spawn(async { drop(connection.await) });
     Ok(client)
@@ -68,9 +67,10 @@ async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresErr
         value(first, &set).await?;
         let has_mark = async |client| {
             let sql = format!("SELECT current_setting('{PARAMETER}', true)");
-            Ok(value(client, &sql).await?.as_ref() == Some(&mark))
+            let read = value(client, &sql).await;
+            read.map(|read| read.as_ref() == Some(&mark))
         };
-        let seen_by_other: bool = has_mark(second).await?;
+        let seen_by_other = has_mark(second).await?;
         // Twice: if two sessions are assigned in turn, one of two reads is in the right one.
         if seen_by_other || !has_mark(first).await? || !has_mark(first).await? {
             return Ok(true);
@@ -81,7 +81,7 @@ async fn are_shared(first: &Client, second: &Client) -> Result<bool, PostgresErr
 
 /// The value of a query in the simple protocol, which prepares no statement.
 async fn value(client: &Client, sql: &str) -> Result<Option<String>, PostgresError> {
-    let answer = client.simple_query(sql).await.map_err(PostgresError::of)?;
+    let answer = client.simple_query(sql).await?;
     let mut rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
