@@ -6,6 +6,8 @@
 
 pub mod auth;
 pub mod decorator;
+#[cfg(any(feature = "jwks-url", feature = "postgres"))]
+mod error_text;
 pub mod json;
 pub mod lock_repo;
 #[cfg(feature = "postgres")]

@@ -14,6 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use super::jwt::InvalidKeys;
+use crate::error_text::text_with_sources;
 use crate::tls::{self, InvalidCaFile};
 
 /// The timeout of a whole fetch. A client whose token has an unknown key waits this long at most.
@@ -176,13 +177,6 @@ fn parse(url: &str) -> Result<Uri, UrlProblem> {
     Ok(parsed)
 }
 
-/// A problem with the text of the error and of all its sources.
 fn http_problem(error: &dyn Error) -> FetchProblem {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    FetchProblem::Http(text)
+    FetchProblem::Http(text_with_sources(error))
 }

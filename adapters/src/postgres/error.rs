@@ -6,6 +6,8 @@ use deadpool_postgres::PoolError;
 use keywright_domain::ports::RepoError;
 use tokio_postgres::error::SqlState;
 
+use crate::error_text::text_with_sources;
+
 /// Why a database cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PostgresError {
@@ -35,8 +37,8 @@ impl From<tokio_postgres::Error> for PostgresError {
         // Insufficient resources, operator intervention, system error, connection exception.
         let is_transient = |code: &SqlState| matches!(&code.code()[..2], "53" | "57" | "58" | "08");
         match error.as_db_error() {
-            Some(answer) if !is_transient(answer.code()) => Self::Unfit(describe(&error)),
-            _ => Self::Unreachable(describe(&error)),
+            Some(answer) if !is_transient(answer.code()) => Self::Unfit(text_with_sources(&error)),
+            _ => Self::Unreachable(text_with_sources(&error)),
         }
     }
 }
@@ -56,7 +58,7 @@ fn is_read_only(error: &tokio_postgres::Error) -> bool {
     let kind = source.map(std::io::Error::kind);
     let refused_by_library = error.as_db_error().is_none()
         && kind == Some(std::io::ErrorKind::PermissionDenied)
-        && describe(error).contains("does not allow writes");
+        && text_with_sources(error).contains("does not allow writes");
     refused_by_library || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
@@ -108,8 +110,10 @@ pub(crate) fn failed(error: &tokio_postgres::Error, lost: fn(String) -> RepoErro
         _ => false,
     };
     match error.as_db_error() {
-        Some(answer) if !is_shutting_down(answer.code()) => RepoError::Unavailable(describe(error)),
-        _ => lost(describe(error)),
+        Some(answer) if !is_shutting_down(answer.code()) => {
+            RepoError::Unavailable(text_with_sources(error))
+        }
+        _ => lost(text_with_sources(error)),
     }
 }
 
@@ -122,18 +126,4 @@ pub(super) fn leaves_sessions_unusable(error: &tokio_postgres::Error) -> bool {
         SqlState::DUPLICATE_PSTATEMENT,
     ];
     error.code().is_some_and(|code| codes.contains(code))
-}
-
-/// The text of an error with its sources, which the library's own text lacks.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }

@@ -9,6 +9,6 @@ mod settings;
 
 pub use crate::tls::InvalidCaFile;
 pub use error::PostgresError;
-pub(crate) use error::{QueryError, describe, failed};
+pub(crate) use error::{QueryError, failed};
 pub use pool::PostgresPool;
 pub use settings::{InvalidPostgresUrl, PostgresSettings};

@@ -7,9 +7,10 @@ use keywright_domain::ports::RepoError;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::error::{PostgresError, QueryError, describe, leaves_sessions_unusable};
+use super::error::{PostgresError, QueryError, leaves_sessions_unusable};
 use super::settings::{PostgresSettings, SILENCE_TIMEOUT};
 use super::{schema, session_check};
+use crate::error_text::text_with_sources;
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
@@ -100,7 +101,7 @@ impl PostgresPool {
             let prepared = client.prepare_cached(sql).await;
             let statement = prepared.map_err(|e| {
                 self.close_idle_if_unusable(&e);
-                RepoError::Unavailable(describe(&e))
+                RepoError::Unavailable(text_with_sources(&e))
             })?;
             is_sent = true;
             let rows = client.query(&statement, parameters).await;
@@ -130,7 +131,7 @@ impl PostgresPool {
         let is_unusable = leaves_sessions_unusable(error);
         if is_unusable {
             tracing::warn!(
-                error = describe(error),
+                error = text_with_sources(error),
                 "connections to the database are closed: their sessions cannot be used any more"
             );
             self.pool.retain(|_, _| false);

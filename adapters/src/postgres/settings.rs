@@ -10,7 +10,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{PostgresError, describe};
+use super::error::PostgresError;
+use crate::error_text::text_with_sources;
 use crate::tls::{self, InvalidCaFile};
 
 /// The time for making a connection.
@@ -52,7 +53,7 @@ impl PostgresSettings {
     /// See [`InvalidPostgresUrl`].
     pub fn new(url: &str) -> Result<Self, InvalidPostgresUrl> {
         let parsed: Result<Config, _> = url.parse();
-        let mut config = parsed.map_err(|e| InvalidPostgresUrl::Syntax(describe(&e)))?;
+        let mut config = parsed.map_err(|e| InvalidPostgresUrl::Syntax(text_with_sources(&e)))?;
         if config.get_password().is_some() {
             return Err(InvalidPostgresUrl::Password);
         }

@@ -7,10 +7,11 @@ use keywright_domain::ports::{ImportError, RepoError};
 use tokio_postgres::Transaction;
 
 use super::rows::EventColumns;
+use crate::error_text::text_with_sources;
 use crate::json;
 use crate::lock_repo::lock_row::LockRow;
 use crate::lock_repo::row_mapping::{read_lock_id, to_optional_sql_integer, to_sql_integer};
-use crate::postgres::{PostgresPool, describe, failed};
+use crate::postgres::{PostgresPool, failed};
 
 /// The advisory lock of an import: imports of the same lock must not run at the same time.
 const IMPORT_LOCK: i64 = 0x4b57_696d; // "KWim"
@@ -57,7 +58,7 @@ where
 }
 
 fn not_applied(error: tokio_postgres::Error) -> ImportError {
-    ImportError::Store(RepoError::Unavailable(describe(&error)))
+    ImportError::Store(RepoError::Unavailable(text_with_sources(&error)))
 }
 
 async fn import_batch(
