@@ -1,37 +1,19 @@
 //! TLS client configuration with certificate checks.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 /// A file of trusted certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidCaFile {
-    /// It cannot be read, or is not PEM.
-    #[error("{} cannot be used: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: pem::Error,
-    },
-    /// A certificate in it is invalid.
-    #[error("{} cannot be used: {error}", path.display())]
-    InvalidCertificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: rustls::Error,
-    },
-    /// It has no certificate.
-    #[error("{} cannot be used: it has no certificate in PEM", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+#[error("{} cannot be used: {problem}", path.display())]
+pub struct InvalidCaFile {
+    path: PathBuf,
+    problem: String,
 }
 
 /// Trusts the certificate authorities in the PEM file `ca`, or those of the system.
@@ -53,22 +35,17 @@ pub(crate) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, InvalidCa
 }
 
 fn read_roots(path: &Path) -> Result<RootCertStore, InvalidCaFile> {
-    let unreadable = |error| InvalidCaFile::Unreadable {
+    let invalid = |problem: &dyn Display| InvalidCaFile {
         path: path.to_owned(),
-        error,
+        problem: problem.to_string(),
     };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        let added = roots.add(certificate.map_err(unreadable)?);
-        added.map_err(|error| InvalidCaFile::InvalidCertificate {
-            path: path.to_owned(),
-            error,
-        })?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| invalid(&e))? {
+        let added = roots.add(certificate.map_err(|e| invalid(&e))?);
+        added.map_err(|e| invalid(&e))?;
     }
     match roots.is_empty() {
-        true => Err(InvalidCaFile::Empty {
-            path: path.to_owned(),
-        }),
+        true => Err(invalid(&"it has no certificate in PEM")),
         false => Ok(roots),
     }
 }
