@@ -2,20 +2,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rumqttc::{Publish, QoS};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::{Semaphore, TryAcquireError};
 
-use crate::outbound::{NotQueued, OutboundSender};
+use crate::outbound::{OutboundReceiver, Queued};
 use crate::{MAX_PAYLOAD_BYTES, MAX_TOPIC_BYTES};
+
+/// The maximum number of queued PUBLISH packets.
+const MAX_QUEUED: usize = 256;
 
 /// A message was certainly not sent; the text says why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not sent: {0}")]
 pub struct NotSent(pub String);
 
-/// A connection with all its subscriptions. Messages that are published after it has ended are not sent.
+/// A connection with all its subscriptions. Messages that are published after it has ended are not sent. Messages and
+/// acknowledgements are sent in the order in which they were queued.
 #[derive(Clone)]
 pub struct Connection {
     number: u64,
-    outbound: OutboundSender,
+    queue: UnboundedSender<Queued>,
+    room: Arc<Semaphore>,
 }
 
 /// Whether a session has a connection.
@@ -27,12 +34,17 @@ pub(crate) enum ConnectionState {
 }
 
 impl Connection {
-    pub(crate) const fn new(number: u64, outbound: OutboundSender) -> Self {
-        Self { number, outbound }
-    }
-
-    pub(crate) const fn outbound(&self) -> &OutboundSender {
-        &self.outbound
+    /// A connection, and the receiving end of its queue. The queue is dropped with the connection, so that nothing is sent late.
+    pub(crate) fn new(number: u64) -> (Self, OutboundReceiver) {
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(MAX_QUEUED));
+        let receiver = OutboundReceiver::new(receiver, room.clone());
+        let connection = Self {
+            number,
+            queue,
+            room,
+        };
+        (connection, receiver)
     }
 
     /// The number of the connection within its session, counted from 1.
@@ -47,8 +59,14 @@ impl Connection {
     /// Without an error the message may have been sent.
     pub fn try_publish(&self, topic: &str, qos: QoS, payload: Vec<u8>) -> Result<(), NotSent> {
         check_size(topic, payload.len())?;
-        let queued = self.outbound.try_publish(Publish::new(topic, qos, payload));
-        queued.map_err(NotSent::from)
+        let permit = self.room.clone().try_acquire_owned();
+        let permit = permit.map_err(|error| match error {
+            TryAcquireError::NoPermits => {
+                NotSent("the queue of messages to the broker is full".into())
+            }
+            TryAcquireError::Closed => ended(),
+        })?;
+        self.put(Queued::Publish(Publish::new(topic, qos, payload), permit))
     }
 
     /// Publishes a message as soon as the queue has room.
@@ -59,14 +77,22 @@ impl Connection {
         check_size(topic, payload.len())?;
         let mut publish = Publish::new(topic, qos, Vec::new());
         publish.payload = payload;
-        Ok(self.outbound.publish(publish).await?)
+        let permit = self.room.clone().acquire_owned().await;
+        self.put(Queued::Publish(publish, permit.map_err(|_| ended())?))
+    }
+
+    /// Queues an acknowledgement, or drops it if the connection has ended.
+    pub(crate) fn acknowledge(&self, packet_id: u16) {
+        let _ = self.put(Queued::Acknowledge(packet_id));
+    }
+
+    fn put(&self, queued: Queued) -> Result<(), NotSent> {
+        self.queue.send(queued).map_err(|_| ended())
     }
 }
 
-impl From<NotQueued> for NotSent {
-    fn from(error: NotQueued) -> Self {
-        Self(error.to_string())
-    }
+fn ended() -> NotSent {
+    NotSent("the connection to the broker has ended".into())
 }
 
 /// Rejects a packet that is too large: the codec's error would end the connection.

@@ -1,17 +1,20 @@
 use rumqttc::{Publish, QoS};
 
-use crate::outbound::OutboundSender;
+use crate::connection::Connection;
 
 /// A received message.
 pub struct Message {
     publish: Publish,
-    outbound: OutboundSender,
+    connection: Connection,
 }
 
 impl Message {
-    /// `outbound` is the queue of the connection on which the message arrived.
-    pub(crate) const fn new(publish: Publish, outbound: OutboundSender) -> Self {
-        Self { publish, outbound }
+    /// `connection` is that on which the message arrived.
+    pub(crate) const fn new(publish: Publish, connection: Connection) -> Self {
+        Self {
+            publish,
+            connection,
+        }
     }
 
     /// The topic to which the message was published.
@@ -39,7 +42,7 @@ impl Message {
     /// QoS 0, or if that connection has ended; a persistent session then receives the message again.
     pub fn acknowledge(self) {
         if self.at_least_once() {
-            self.outbound.acknowledge(self.publish.pkid);
+            self.connection.acknowledge(self.publish.pkid);
         }
     }
 }

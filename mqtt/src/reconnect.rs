@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState};
 use crate::connection_error::ConnectionError;
 use crate::message::{Handler, Message};
-use crate::outbound::{OutboundReceiver, outbound_queue};
+use crate::outbound::OutboundReceiver;
 use crate::packets::{KEEP_ALIVE, PacketStream, Transfer};
 use crate::session_options::SessionOptions;
 
@@ -121,8 +121,7 @@ impl<H: Handler> Runner<H> {
             Ok(Err(error)) => return self.with_advice(&error),
             Err(_) => return ConnectionError::ConnectTimeout.into(),
         };
-        let (queue, requests) = outbound_queue();
-        let connection = Connection::new(number, queue);
+        let (connection, requests) = Connection::new(number);
         let subscribed = self.subscribe(&connection, &mut stream);
         match tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await {
             Ok(Ok(())) => {}
@@ -189,9 +188,8 @@ impl<H: Handler> Runner<H> {
     }
 
     fn deliver(&mut self, connection: &Connection, publish: Publish) {
-        let outbound = connection.outbound().clone();
-        self.handler
-            .message_received(Message::new(publish, outbound));
+        let message = Message::new(publish, connection.clone());
+        self.handler.message_received(message);
     }
 
     /// Sends and receives until the connection ends; returns why.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::connection::{Connection, ConnectionState, NotSent};
@@ -14,15 +14,8 @@ use crate::session_options::SessionOptions;
 #[derive(Clone)]
 pub struct Session {
     state: watch::Receiver<ConnectionState>,
-    _task: Arc<AbortOnDrop>,
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// Aborted with the last clone.
+    _task: Arc<JoinSet<()>>,
 }
 
 impl Session {
@@ -31,10 +24,11 @@ impl Session {
         let down = ConnectionState::Down("not connected yet".into());
         let (tx, state) = watch::channel(down);
         let runner = Runner::new(broker, options, handler, tx);
-        let task = tokio::spawn(runner.run());
+        let mut task = JoinSet::new();
+        task.spawn(runner.run());
         Self {
             state,
-            _task: Arc::new(AbortOnDrop(task.abort_handle())),
+            _task: Arc::new(task),
         }
     }
 
