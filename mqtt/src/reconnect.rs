@@ -42,10 +42,10 @@ const STABLE_LIFETIME: Duration = Duration::from_secs(10);
 const SHORT_LIFETIME: Duration = Duration::from_secs(5);
 
 pub(crate) struct Runner<H> {
-    broker: Broker,
-    options: SessionOptions,
-    handler: H,
-    state: watch::Sender<ConnectionState>,
+    pub(crate) broker: Broker,
+    pub(crate) options: SessionOptions,
+    pub(crate) handler: H,
+    pub(crate) state: watch::Sender<ConnectionState>,
 }
 
 /// How a connection ended.
@@ -65,20 +65,6 @@ impl From<ConnectionError> for Ended {
 }
 
 impl<H: Handler> Runner<H> {
-    pub(crate) const fn new(
-        broker: Broker,
-        options: SessionOptions,
-        handler: H,
-        state: watch::Sender<ConnectionState>,
-    ) -> Self {
-        Self {
-            broker,
-            options,
-            handler,
-            state,
-        }
-    }
-
     pub(crate) async fn run(mut self) {
         let (broker, id) = (self.broker.url.to_string(), self.options.client_id.clone());
         let (mut pause_bound, mut last_logged) = (MIN_PAUSE_BOUND, String::new());

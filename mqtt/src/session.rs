@@ -23,7 +23,12 @@ impl Session {
     pub fn start(broker: Broker, options: SessionOptions, handler: impl Handler) -> Self {
         let down = ConnectionState::Down("not connected yet".into());
         let (tx, state) = watch::channel(down);
-        let runner = Runner::new(broker, options, handler, tx);
+        let runner = Runner {
+            broker,
+            options,
+            handler,
+            state: tx,
+        };
         let mut task = JoinSet::new();
         task.spawn(runner.run());
         Self {
