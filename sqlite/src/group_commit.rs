@@ -1,11 +1,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::drain_batch;
+use crate::join_on_drop::JoinOnDrop;
 
 /// How many jobs may be queued. Callers beyond that wait until there is room.
 const QUEUE_CAPACITY: usize = 1024;
@@ -19,7 +19,10 @@ const MAX_BATCH: usize = 96;
 /// the writer has done the queued jobs and has closed the connection.
 #[derive(Clone)]
 pub struct GroupCommit {
-    writer: Arc<Writer>,
+    jobs: mpsc::Sender<Job>,
+    _thread: Arc<JoinOnDrop>,
+    /// Why a commit failed, set before the queue is closed for it.
+    failure: Arc<OnceLock<String>>,
 }
 
 /// Why a job has no outcome.
@@ -46,32 +49,21 @@ struct FinishedJob {
     report: Report,
 }
 
-struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-    /// Why a commit failed, set before the queue is closed for it.
-    failure: Arc<OnceLock<String>>,
-}
-
 impl GroupCommit {
     /// Starts the writer thread under this name. The caller has configured the connection (WAL, `synchronous`).
     ///
     /// # Errors
     /// The system cannot start a thread.
     pub fn start(name: &str, conn: Connection) -> std::io::Result<Self> {
+        let mut thread = JoinOnDrop::default();
         let (jobs, queue) = mpsc::channel(QUEUE_CAPACITY);
         let failure = Arc::new(OnceLock::new());
         let set = failure.clone();
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run_jobs(conn, queue, &set))?;
-        let writer = Writer {
-            jobs: Some(jobs),
-            thread: Some(thread),
-            failure,
-        };
+        thread.spawn(name, move || run_jobs(conn, queue, &set))?;
         Ok(Self {
-            writer: Arc::new(writer),
+            jobs,
+            _thread: Arc::new(thread),
+            failure,
         })
     }
 
@@ -94,10 +86,8 @@ impl GroupCommit {
 
     /// Waits until the writer accepts no more jobs because a commit failed, and returns why. The file then has to be opened again.
     pub async fn ended(&self) -> String {
-        if let Some(jobs) = &self.writer.jobs {
-            jobs.closed().await;
-        }
-        let reason = self.writer.failure.get().cloned();
+        self.jobs.closed().await;
+        let reason = self.failure.get().cloned();
         reason.unwrap_or_else(|| "the writer has ended".into())
     }
 
@@ -113,7 +103,6 @@ impl GroupCommit {
         F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
         G: FnOnce(&T) + Send + 'static,
     {
-        let closed = || CommitError::NotApplied("the writer has ended".into());
         let (tx, rx) = oneshot::channel();
         let job: Job = Box::new(move |transaction| {
             // The receiver is gone if the future was dropped.
@@ -144,23 +133,10 @@ impl GroupCommit {
                 }),
             })
         });
-        let jobs = self.writer.jobs.as_ref().ok_or_else(closed)?;
-        jobs.send(job).await.map_err(|_| closed())?;
+        let ended = |_| CommitError::NotApplied("the writer has ended".into());
+        self.jobs.send(job).await.map_err(ended)?;
         rx.await
             .unwrap_or_else(|_| Err(CommitError::Unknown("the writer was lost".into())))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // Closing the queue ends the thread after the queued jobs.
-        self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // If the thread panicked, the panic was printed there.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -28,10 +28,12 @@
 
 mod batch;
 mod group_commit;
+mod join_on_drop;
 mod open_error;
 mod store_file;
 
 pub use batch::drain_batch;
 pub use group_commit::{CommitError, GroupCommit};
+pub use join_on_drop::JoinOnDrop;
 pub use open_error::{FileError, OpenError};
 pub use store_file::FileFormat;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use keywright_sqlite::JoinOnDrop;
 use rusqlite::Connection;
 
 /// The size of the write-ahead log, in bytes, at which the writer itself makes a checkpoint.
@@ -26,8 +26,8 @@ const VACUUM_PAGES: u32 = 256;
 /// Makes checkpoints from a connection of its own, because a commit that makes one takes many times as long. Dropping it ends the
 /// thread.
 pub(super) struct Checkpoints {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _end: Sender<()>,
+    _thread: JoinOnDrop,
 }
 
 impl Checkpoints {
@@ -36,21 +36,20 @@ impl Checkpoints {
         let mut name = path.as_os_str().to_owned();
         name.push("-wal");
         let wal = PathBuf::from(name);
+        let mut thread = JoinOnDrop::default();
         let (end, ended) = channel::<()>();
-        let thread = thread::Builder::new()
-            .name("locks-checkpoint".into())
-            .spawn(move || {
-                // If the file is busy, the next round makes up for it.
-                let _ = conn.busy_timeout(Duration::ZERO);
-                while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                    if checkpoint(&conn).unwrap_or(false) {
-                        let _ = free_space(&conn, &wal);
-                    }
+        thread.spawn("locks-checkpoint", move || {
+            // If the file is busy, the next round makes up for it.
+            let _ = conn.busy_timeout(Duration::ZERO);
+            while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                if checkpoint(&conn).unwrap_or(false) {
+                    let _ = free_space(&conn, &wal);
                 }
-            })?;
+            }
+        })?;
         Ok(Self {
-            end: Some(end),
-            thread: Some(thread),
+            _end: end,
+            _thread: thread,
         })
     }
 }
@@ -81,14 +80,4 @@ fn free_space(conn: &Connection, wal: &Path) -> rusqlite::Result<()> {
         while pages.next()?.is_some() {}
     }
     Ok(())
-}
-
-impl Drop for Checkpoints {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread is already printed.
-            let _ = thread.join();
-        }
-    }
 }

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use keywright_domain::ports::RepoError;
-use keywright_sqlite::{OpenError, drain_batch};
+use keywright_sqlite::{JoinOnDrop, OpenError, drain_batch};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,33 +31,25 @@ type Job = Box<dyn FnOnce(Result<&Connection, RepoError>) + Send>;
 /// queued. Dropping the last clone waits until the connections are closed.
 #[derive(Clone)]
 pub(super) struct Readers {
-    threads: Arc<Threads>,
-}
-
-struct Threads {
-    jobs: Option<mpsc::Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
+    jobs: mpsc::Sender<Job>,
+    _threads: Arc<JoinOnDrop>,
 }
 
 impl Readers {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut threads = JoinOnDrop::default();
         let (jobs, queue) = mpsc::channel(MAX_QUEUED);
-        let mut threads = Threads {
-            jobs: Some(jobs),
-            threads: Vec::new(),
-        };
         let queue = Arc::new(Mutex::new(queue));
         let processors = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..processors.clamp(MIN_THREADS, MAX_THREADS) {
             let (conn, queue) = (FORMAT.open_reader(path)?, queue.clone());
-            let started = thread::Builder::new()
-                .name("locks-read".into())
-                .spawn(move || read_all(&conn, &queue));
-            let thread = started.map_err(|e| FORMAT.open_error(path, e))?;
-            threads.threads.push(thread);
+            threads
+                .spawn("locks-read", move || read_all(&conn, &queue))
+                .map_err(|e| FORMAT.open_error(path, e))?;
         }
         Ok(Self {
-            threads: Arc::new(threads),
+            jobs,
+            _threads: Arc::new(threads),
         })
     }
 
@@ -74,26 +66,10 @@ impl Readers {
                 let _ = tx.send(conn.and_then(query));
             }
         });
-        let jobs = self.threads.jobs.as_ref();
-        let jobs = jobs.ok_or_else(|| unavailable("the store is closed"))?;
-        let queued = jobs.send(job).await;
+        let queued = self.jobs.send(job).await;
         queued.map_err(|_| unavailable("the store is closed"))?;
         rx.await
             .unwrap_or_else(|_| Err(unavailable("the read has panicked")))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Without a sender, the threads end after the queued reads.
-        self.jobs = None;
-        let this = thread::current().id();
-        for thread in self.threads.drain(..) {
-            if thread.thread().id() != this {
-                // A panic of the thread is already printed.
-                let _ = thread.join();
-            }
-        }
     }
 }
 
