@@ -15,7 +15,7 @@ use super::schema::FORMAT;
 pub(super) struct IntegrityCheck {
     corrupt: watch::Receiver<bool>,
     interrupt: InterruptHandle,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl IntegrityCheck {
@@ -52,19 +52,14 @@ impl IntegrityCheck {
         Ok(Self {
             corrupt,
             interrupt,
-            thread: Some(thread),
+            thread,
         })
     }
 
     /// Waits until the check finds that the file is damaged.
     pub(super) async fn corrupt(&self) {
-        if self
-            .corrupt
-            .clone()
-            .wait_for(|corrupt| *corrupt)
-            .await
-            .is_err()
-        {
+        let mut corrupt = self.corrupt.clone();
+        if corrupt.wait_for(|corrupt| *corrupt).await.is_err() {
             // The check has ended without a finding.
             std::future::pending::<()>().await;
         }
@@ -73,15 +68,10 @@ impl IntegrityCheck {
 
 impl Drop for IntegrityCheck {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
         // An interrupt before the check starts has no effect.
-        while !thread.is_finished() {
+        while !self.thread.is_finished() {
             self.interrupt.interrupt();
             thread::sleep(Duration::from_millis(1));
         }
-        // A panic of the thread is already printed.
-        let _ = thread.join();
     }
 }
