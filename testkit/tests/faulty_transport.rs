@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_adapters::decorator::{Fault, FaultPlan, FaultyShadow, Operation, Timeout};
+use keywright_adapters::decorator::{Fault, FaultPlan, FaultyShadow, Operation};
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_domain::model::*;
 use keywright_domain::ports::*;
@@ -57,9 +57,11 @@ type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Faults>);
 async fn fixture() -> Fresh {
     let shadow = InMemoryShadow::of_this_process();
     let faulty = FaultyShadow::new(Arc::new(shadow.clone()));
-    let port: Arc<dyn ShadowPort> = Arc::new(faulty.clone());
-    let port = Arc::new(Timeout::<dyn ShadowPort>::new(port, ANSWER_TIMEOUT));
-    (port, Arc::new(Locks(shadow)), Arc::new(Faults(faulty)))
+    (
+        Arc::new(faulty.clone()),
+        Arc::new(Locks(shadow)),
+        Arc::new(Faults(faulty)),
+    )
 }
 
 faulty_transport_cases!(fixture);

@@ -1,4 +1,4 @@
-//! Bounds the time of each call of a port.
+//! Bounds the time of each call of a store.
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{
-    Backlog, ClientToken, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId,
-    LockSnapshot, LockVersion, RecordedEvent, Save, ShadowChange, ShadowSnapshot, ShadowVersion,
-    ThingName, Timestamp, WorkerId, Write, WriteId,
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
+    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
 };
-use keywright_domain::ports::{
-    ImportError, LockHistory, LockRepo, RepoError, ShadowError, ShadowPort,
-};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
-/// Drops a call that takes too long. The outcome of a call that may have an effect is then *unknown*.
+/// Drops a call of a store that takes too long. The domain itself bounds the calls of shadows. The outcome of a call that may have an effect is then *unknown*.
 #[derive(Clone)]
 pub struct Timeout<P: ?Sized> {
     inner: Arc<P>,
@@ -37,27 +34,6 @@ impl<P: ?Sized> Timeout<P> {
             Ok(result) => result,
             Err(_) => Err(timed_out(format!("no answer within {:?}", self.limit))),
         }
-    }
-}
-
-#[async_trait]
-impl ShadowPort for Timeout<dyn ShadowPort> {
-    async fn update(
-        &self,
-        thing: &ThingName,
-        change: ShadowChange,
-    ) -> Result<ShadowVersion, ShadowError> {
-        self.within(self.inner.update(thing, change), ShadowError::Unknown)
-            .await
-    }
-
-    async fn read(
-        &self,
-        thing: &ThingName,
-        token: ClientToken,
-    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        self.within(self.inner.read(thing, token), ShadowError::Unknown)
-            .await
     }
 }
 
