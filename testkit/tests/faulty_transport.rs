@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_adapters::decorator::{Fault, FaultPlan, FaultyShadow, Operation};
+use keywright_adapters::decorator::FaultyShadow;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_domain::model::*;
 use keywright_domain::ports::*;
@@ -37,14 +37,17 @@ struct Faults(FaultyShadow);
 #[async_trait]
 impl Transport for Faults {
     async fn set(&self, fault: TransportFault) {
-        let all = |fault| FaultPlan::default().at_random(Operation::Update, 1.0, fault, 1);
-        self.0.set(match fault {
-            TransportFault::AnswersLost | TransportFault::Disconnect => all(Fault::DropAnswer),
-            TransportFault::AnswersLate(span) if span > ANSWER_TIMEOUT => all(Fault::DropAnswer),
-            TransportFault::AnswersLate(span) => all(Fault::Delay(span)),
-            TransportFault::Throttled => all(Fault::Refuse),
-            TransportFault::None | TransportFault::AnswersReordered => FaultPlan::default(),
-        });
+        let plan = match fault {
+            TransportFault::AnswersLate(span) if span <= ANSWER_TIMEOUT => {
+                format!("update~1=delay:{}ms", span.as_millis())
+            }
+            TransportFault::AnswersLost
+            | TransportFault::AnswersLate(_)
+            | TransportFault::Disconnect => "update~1=drop-answer".into(),
+            TransportFault::Throttled => "update~1=refuse".into(),
+            TransportFault::None | TransportFault::AnswersReordered => String::new(),
+        };
+        self.0.set(plan.parse().expect("a plan"));
     }
 
     async fn pause(&self, span: Duration) {

@@ -128,19 +128,6 @@ impl FaultPlan {
         self.rules.extend(rules);
         self
     }
-
-    /// Adds a fault of each call of `operation` with a probability from 0 to 1. `seed` replaces the seed of the
-    /// whole plan; the same seed selects the same calls.
-    #[must_use]
-    pub fn at_random(mut self, operation: Operation, chance: f64, fault: Fault, seed: u64) -> Self {
-        self.seed = seed;
-        self.rules.push(Rule {
-            operation,
-            selection: Selection::Chance(chance),
-            fault,
-        });
-        self
-    }
 }
 
 impl FromStr for FaultPlan {
@@ -251,8 +238,18 @@ impl FaultInjector {
         *self.active() = ActivePlan::new(plan);
     }
 
-    /// The fault of the next call, which counts as each of these operations.
-    pub(super) fn next(&self, operations: &[Operation]) -> Fault {
+    /// The fault of the next call, which counts as each of these operations. A delay ends before this returns.
+    pub(super) async fn next(&self, operations: &[Operation]) -> Fault {
+        match self.choose(operations) {
+            Fault::Delay(span) => {
+                tokio::time::sleep(span).await;
+                Fault::Pass
+            }
+            fault => fault,
+        }
+    }
+
+    fn choose(&self, operations: &[Operation]) -> Fault {
         let mut active = self.active();
         let mut chosen = None;
         for operation in operations {
@@ -302,7 +299,7 @@ mod tests {
     fn chosen_faults(plan: &str, calls: usize) -> Vec<Fault> {
         let faults = FaultInjector::new(plan.parse().expect("a plan"));
         (0..calls)
-            .map(|_| faults.next(&[Operation::Put, Operation::Update]))
+            .map(|_| faults.choose(&[Operation::Put, Operation::Update]))
             .collect()
     }
 

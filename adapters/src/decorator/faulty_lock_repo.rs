@@ -30,24 +30,16 @@ fn unavailable() -> RepoError {
 #[async_trait]
 impl LockRepo for FaultyLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        match self.faults.next(&[Operation::Load]) {
-            Fault::Pass => self.inner.load(lock).await,
-            Fault::Delay(span) => {
-                tokio::time::sleep(span).await;
-                self.inner.load(lock).await
-            }
+        match self.faults.next(&[Operation::Load]).await {
+            Fault::Pass | Fault::Delay(_) => self.inner.load(lock).await,
             _ => Err(unavailable()),
         }
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
         let lost = || Err(RepoError::Unknown("injected: the answer is lost".into()));
-        match self.faults.next(&[Operation::Save]) {
-            Fault::Pass => self.inner.save(save).await,
-            Fault::Delay(span) => {
-                tokio::time::sleep(span).await;
-                self.inner.save(save).await
-            }
+        match self.faults.next(&[Operation::Save]).await {
+            Fault::Pass | Fault::Delay(_) => self.inner.save(save).await,
             Fault::NotSent | Fault::Refuse => Err(unavailable()),
             Fault::DropAnswer => {
                 self.inner.save(save).await?;

@@ -78,16 +78,12 @@ impl ShadowPort for FaultyShadow {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let fault = match change.put {
-            Some(_) => self.faults.next(&[Operation::Put, Operation::Update]),
-            None => self.faults.next(&[Operation::Update]),
+        let operations = match change.put {
+            Some(_) => &[Operation::Put, Operation::Update][..],
+            None => &[Operation::Update],
         };
-        match fault {
-            Fault::Pass => self.inner.update(thing, change).await,
-            Fault::Delay(span) => {
-                tokio::time::sleep(span).await;
-                self.inner.update(thing, change).await
-            }
+        match self.faults.next(operations).await {
+            Fault::Pass | Fault::Delay(_) => self.inner.update(thing, change).await,
             Fault::DropAnswer => {
                 self.inner.update(thing, change).await?;
                 Err(lost())
@@ -123,12 +119,8 @@ impl ShadowPort for FaultyShadow {
         thing: &ThingName,
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        match self.faults.next(&[Operation::Read]) {
-            Fault::Pass => self.inner.read(thing, token).await,
-            Fault::Delay(span) => {
-                tokio::time::sleep(span).await;
-                self.inner.read(thing, token).await
-            }
+        match self.faults.next(&[Operation::Read]).await {
+            Fault::Pass | Fault::Delay(_) => self.inner.read(thing, token).await,
             Fault::NotSent => Err(not_sent()),
             Fault::Refuse => Err(refused()),
             Fault::DropAnswer | Fault::LoseRequest | Fault::Withhold | Fault::Late(_) => {
