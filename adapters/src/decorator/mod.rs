@@ -19,10 +19,7 @@ pub use faulty_lock_repo::FaultyLockRepo;
 #[cfg(feature = "faults")]
 pub use faulty_shadow::FaultyShadow;
 pub use observed_ports::Observed;
-pub use observer::{
-    AppliedEvent, AppliedResult, AppliedSave, CallOutcome, KnownCalls, Observer, Observers,
-    PortCall,
-};
+pub use observer::{CallOutcome, KnownCalls, Observer, Observers, PortCall};
 pub use timeout::Timeout;
 pub use write_broadcast::WriteBroadcast;
 pub use write_log::WriteLog;

@@ -15,7 +15,7 @@ use keywright_domain::ports::{
 };
 use tokio::time::Instant;
 
-use super::observer::{AppliedSave, CallOutcome, Observers, PortCall};
+use super::observer::{CallOutcome, Observers, PortCall};
 
 /// Calls a port and notifies observers of each call. A call whose future is dropped counts as abandoned.
 #[derive(Clone)]
@@ -133,8 +133,16 @@ impl LockRepo for Observed<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let with_writes = self.observers.iter().any(|o| o.needs_writes());
-        let applied = AppliedSave::of(&save, with_writes);
+        let applied = Save {
+            lock: save.lock,
+            revision: save.revision,
+            events: save.events.clone(),
+            folded: None,
+            writes: save.writes.clone(),
+            shadow_version: save.shadow_version,
+            idempotency: None,
+            new_anomalies: save.new_anomalies.clone(),
+        };
         let call = self.start(PortCall::Save { lock: save.lock });
         let result = self.inner.save(save).await;
         call.end_store(&result);

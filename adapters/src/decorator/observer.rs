@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_domain::model::{
-    Anomaly, ClientToken, LockEvent, LockId, LockVersion, RecordedEvent, Save, ShadowVersion,
-    ThingName, Write, WriteId,
-};
+use keywright_domain::model::{ClientToken, LockId, Save, ShadowVersion, ThingName, Write};
 use keywright_domain::ports::{RepoError, ShadowError};
 
 /// Is notified of the calls of ports. Methods run on the caller's task, so they must not block.
@@ -14,11 +11,8 @@ pub trait Observer: Send + Sync {
     /// A call has ended, or its caller no longer waits for it. `took` is the time since its start.
     fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration);
 
-    /// Whether this observer reads [`AppliedSave::writes`] of the next save. Writes are copied only if an observer does.
-    fn needs_writes(&self) -> bool;
-
-    /// The store has applied a save.
-    fn saved(&self, save: &AppliedSave);
+    /// The store has applied a save. `folded` and `idempotency` are left out, because they are not copied for observers.
+    fn saved(&self, save: &Save);
 }
 
 /// Observers in the order in which they are notified.
@@ -166,83 +160,6 @@ impl CallOutcome<'_> {
             Self::StoreFailed(RepoError::Unavailable(_)) => "unavailable",
             Self::StoreFailed(RepoError::Corrupt { .. }) => "corrupt",
             Self::Abandoned => "given_up",
-        }
-    }
-}
-
-/// A save that the store has applied.
-#[derive(Clone, Debug)]
-pub struct AppliedSave {
-    /// The lock.
-    pub lock: LockId,
-    /// The events that it recorded.
-    pub events: Vec<AppliedEvent>,
-    /// The anomalies that it found.
-    pub new_anomalies: Vec<(WriteId, Anomaly)>,
-    /// The writes as they are now; empty if no observer needs them.
-    pub writes: Vec<Write>,
-}
-
-/// One event that a save recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AppliedEvent {
-    /// Its type; see [`LockEvent::name`].
-    pub name: &'static str,
-    /// Its version.
-    pub version: LockVersion,
-    /// The write that it belongs to.
-    pub write: Option<WriteId>,
-    /// The lock's result, if the event records one.
-    pub result: Option<AppliedResult>,
-}
-
-/// The lock's result for a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AppliedResult {
-    /// It arrived after the write had expired, or had been superseded or withdrawn.
-    pub late: bool,
-    /// The time since the event of the write's request, if there is one.
-    pub took: Option<Duration>,
-}
-
-impl AppliedSave {
-    /// The observers' view of a save, which is taken before the save is handed to the store.
-    pub(super) fn of(save: &Save, with_writes: bool) -> Self {
-        let events = save.events.iter();
-        Self {
-            lock: save.lock,
-            events: events.map(|e| AppliedEvent::of(e, &save.writes)).collect(),
-            new_anomalies: save.new_anomalies.clone(),
-            writes: if with_writes {
-                save.writes.clone()
-            } else {
-                Vec::new()
-            },
-        }
-    }
-}
-
-impl AppliedEvent {
-    fn of(recorded: &RecordedEvent, writes: &[Write]) -> Self {
-        let late = match &recorded.event {
-            LockEvent::KeyWriteConfirmed { late, .. } | LockEvent::KeyWriteFailed { late, .. } => {
-                Some(*late)
-            }
-            _ => None,
-        };
-        let result = late.map(|late| {
-            let write = writes.iter().find(|w| Some(w.id) == recorded.write);
-            let requested = write.and_then(|w| w.requested);
-            AppliedResult {
-                late,
-                took: requested.map(|r| recorded.time.since(r.time)),
-            }
-        });
-        Self {
-            name: recorded.event.name(),
-            version: recorded.version,
-            write: recorded.write,
-            result,
         }
     }
 }

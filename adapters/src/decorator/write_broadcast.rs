@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_domain::model::Write;
+use keywright_domain::model::{Save, Write};
 use tokio::sync::broadcast;
 
-use super::observer::{AppliedSave, CallOutcome, Observer, PortCall};
+use super::observer::{CallOutcome, Observer, PortCall};
 
 /// Sends each write that is saved in this process to the receivers of a channel. Saves of other processes are not sent, so a
 /// receiver that must not miss any also reads the store.
@@ -16,21 +16,13 @@ impl WriteBroadcast {
     pub const fn new(sender: broadcast::Sender<Arc<Write>>) -> Self {
         Self(sender)
     }
-
-    fn has_receivers(&self) -> bool {
-        self.0.receiver_count() > 0
-    }
 }
 
 impl Observer for WriteBroadcast {
     fn call_ended(&self, _: &PortCall<'_>, _: &CallOutcome<'_>, _: Duration) {}
 
-    fn needs_writes(&self) -> bool {
-        self.has_receivers()
-    }
-
-    fn saved(&self, save: &AppliedSave) {
-        if self.has_receivers() {
+    fn saved(&self, save: &Save) {
+        if self.0.receiver_count() > 0 {
             for write in &save.writes {
                 // `send` fails only if there is no receiver any more.
                 let _ = self.0.send(Arc::new(write.clone()));

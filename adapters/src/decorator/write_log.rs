@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::model::{KeyIndex, Write, WriteId, WriteState};
+use keywright_domain::model::{KeyIndex, RecordedEvent, Save, Settled, Write, WriteId, WriteState};
 use keywright_domain::ports::{RepoError, ShadowError};
-use tracing::{Level, debug, enabled, info, warn};
+use tracing::{debug, info, warn};
 
-use super::observer::{AppliedEvent, AppliedSave, CallOutcome, Observer, PortCall};
+use super::observer::{CallOutcome, Observer, PortCall};
 
 /// How many writes in progress are remembered. Above it, a step may be logged twice.
 const MAX_IN_PROGRESS: usize = 64 * 1024;
@@ -82,11 +82,7 @@ impl Observer for WriteLog {
         }
     }
 
-    fn needs_writes(&self) -> bool {
-        enabled!(Level::INFO)
-    }
-
-    fn saved(&self, save: &AppliedSave) {
+    fn saved(&self, save: &Save) {
         for write in &save.writes {
             self.log_step(write, &save.events);
         }
@@ -101,24 +97,22 @@ impl Observer for WriteLog {
 impl WriteLog {
     /// Logs one line for each event of the write, or one for a step without an event. Other saves of a write (its result was
     /// cleared, its shadow was checked) are no steps.
-    fn log_step(&self, write: &Write, events: &[AppliedEvent]) {
+    fn log_step(&self, write: &Write, events: &[RecordedEvent]) {
         let (lock, id, step) = (write.lock, write.id, write.state.name());
         let index = write.slot.index.map(KeyIndex::get);
         let mut own = events.iter().filter(|e| e.write == Some(id)).peekable();
         let has_event = own.peek().is_some();
-        for applied in own {
-            let (event, version) = (applied.name, applied.version.0);
-            match (&write.state, applied.result) {
+        for recorded in own {
+            let (event, version) = (recorded.event.name(), recorded.version.0);
+            match &write.state {
                 // A report that arrived early settles the write in the save that records its request.
                 _ if event == "KeyWriteRequested" => {
                     info!(%lock, write = %id, version, event, "SENT");
                 }
-                (WriteState::Failed(reason, _), Some(result)) => {
-                    let late = result.late;
+                WriteState::Failed(reason, Settled { late, .. }) => {
                     info!(%lock, write = %id, version, event, %reason, late, "{step}");
                 }
-                (_, Some(result)) => {
-                    let late = result.late;
+                WriteState::Succeeded(Settled { late, .. }) => {
                     info!(%lock, write = %id, version, event, late, "{step}");
                 }
                 _ => info!(%lock, write = %id, version, event, "{step}"),

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_adapters::decorator::{AppliedSave, CallOutcome, Observer, PortCall};
-use keywright_domain::model::{Anomaly, Backlog, LockEvent};
+use keywright_adapters::decorator::{CallOutcome, Observer, PortCall};
+use keywright_domain::model::{Anomaly, Backlog, LockEvent, Save};
 use keywright_domain::policy::{Finding, IgnoreReason};
 use keywright_domain::{AuditReport, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -314,16 +314,17 @@ impl Observer for Metrics {
             .observe(took.as_secs_f64());
     }
 
-    fn needs_writes(&self) -> bool {
-        false
-    }
-
-    fn saved(&self, save: &AppliedSave) {
-        for event in &save.events {
-            self.events.get_or_create(&[("event", event.name)]).inc();
-            if let Some(result) = event.result {
-                self.late.inc_by(u64::from(result.late));
-                if let Some(took) = result.took {
+    fn saved(&self, save: &Save) {
+        for recorded in &save.events {
+            let label = ("event", recorded.event.name());
+            self.events.get_or_create(&[label]).inc();
+            if let LockEvent::KeyWriteConfirmed { late, .. }
+            | LockEvent::KeyWriteFailed { late, .. } = recorded.event
+            {
+                self.late.inc_by(u64::from(late));
+                let settled = save.writes.iter().find(|w| Some(w.id) == recorded.write);
+                if let Some(requested) = settled.and_then(|w| w.requested) {
+                    let took = recorded.time.since(requested.time);
                     self.confirmed.observe(took.as_secs_f64());
                 }
             }
