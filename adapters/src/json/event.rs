@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, HeldKeyJson, InvalidJson, Object, ObjectWriter, optional_text, optional_u64,
+    AsText, HeldKeyJson, InvalidJson, Object, ObjectWriter, optional, optional_text, optional_u64,
     read_held_key, read_keys, required_text,
 };
 
@@ -159,27 +159,20 @@ fn has_write_id(event: &LockEvent) -> bool {
 
 fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {
     Ok(NewLock {
-        serial_number: optional_text(data, "serialNumber")?
-            .map(str::parse)
-            .transpose()?,
+        serial_number: optional(data, "serialNumber")?,
         keys: read_keys(data, |key| read_held_key(key, "uuid", "indexNumber"))?,
-        owner: optional_text(data, "ownerId")?
-            .map(str::parse)
-            .transpose()?,
-        thing: optional_text(data, "thingName")?
-            .map(str::parse)
-            .transpose()?,
+        owner: optional(data, "ownerId")?,
+        thing: optional(data, "thingName")?,
         thing_arn: optional_text(data, "thingArn")?.map(str::to_owned),
         key_capacity: optional_u64(data, "keyCapacity")?,
     })
 }
 
 fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
+    let index = optional_u64(data, "keyIndexNumber")?.map(KeyIndex::new);
     Ok(KeySlot {
         key: required_text(data, "keyUuid")?.parse()?,
-        index: optional_u64(data, "keyIndexNumber")?
-            .map(KeyIndex::new)
-            .transpose()?,
+        index: index.transpose()?,
     })
 }
 

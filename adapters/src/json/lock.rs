@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, InvalidJson, Object, ObjectWriter, optional_text, optional_u64, read_held_key,
-    read_keys, required_text,
+    AsText, InvalidJson, Object, ObjectWriter, optional, optional_u64, read_held_key, read_keys,
+    required_text,
 };
 
 /// Serializes a lock without its id, which is the key of its row.
@@ -70,18 +70,10 @@ pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
     Ok(Lock {
         id,
         uuid: required_text(state, "uuid")?.parse()?,
-        serial_number: optional_text(state, "serialNumber")?
-            .map(str::parse)
-            .transpose()?,
-        owner: optional_text(state, "ownerId")?
-            .map(str::parse)
-            .transpose()?,
-        organization: optional_text(state, "organizationId")?
-            .map(str::parse)
-            .transpose()?,
-        thing: optional_text(state, "thingName")?
-            .map(str::parse)
-            .transpose()?,
+        serial_number: optional(state, "serialNumber")?,
+        owner: optional(state, "ownerId")?,
+        organization: optional(state, "organizationId")?,
+        thing: optional(state, "thingName")?,
         key_capacity: optional_u64(state, "keyCapacity")?,
         keys: read_keys(state, read_lock_key)?,
         unsettled: read_unsettled(state)?,

@@ -1,6 +1,7 @@
 //! Writes JSON objects member by member, and reads members by type.
 
 use std::fmt::Display;
+use std::str::FromStr;
 
 use keywright_domain::model::{HeldKey, InvalidValue, KeyIndex};
 use serde::ser::SerializeMap;
@@ -88,12 +89,11 @@ pub(super) fn read_held_key(
     key_member: &'static str,
     index_member: &'static str,
 ) -> Result<HeldKey, InvalidJson> {
+    let index = optional_u64(data, index_member)?.map(KeyIndex::new);
     Ok(HeldKey {
         key: required_text(data, key_member)?.parse()?,
-        index: optional_u64(data, index_member)?
-            .map(KeyIndex::new)
-            .transpose()?,
-        user: optional_text(data, "userId")?.map(str::parse).transpose()?,
+        index: index.transpose()?,
+        user: optional(data, "userId")?,
     })
 }
 
@@ -139,6 +139,15 @@ pub(super) fn optional_text<'a>(
             expected: "a string",
         }),
     }
+}
+
+/// The value of a member that is a text.
+pub(super) fn optional<T: FromStr<Err = InvalidValue>>(
+    data: &Object,
+    member: &'static str,
+) -> Result<Option<T>, InvalidJson> {
+    let text = optional_text(data, member)?;
+    Ok(text.map(str::parse).transpose()?)
 }
 
 pub(super) fn optional_u64(
