@@ -1,12 +1,10 @@
 //! Contract test cases for [`ShadowPort`] over a faulty transport: answers are lost, delayed, duplicated or reordered, the shadow
 //! service throttles, or the connection breaks.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use keywright_domain::model::{
     FailureReason, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName, WriteId,
 };
@@ -129,15 +127,12 @@ pub async fn reordered_answers_reach_their_requests(faulty: &FaultyShadows<'_>) 
     }
     faulty.transport.set(TransportFault::AnswersReordered).await;
     for round in 0..3 {
-        type Updated = (ShadowVersion, Result<ShadowVersion, ShadowError>);
-        let updates = things.iter().zip(0_u32..).map(|(thing, n)| {
+        let updates = things.iter().zip(0_u32..).map(async |(thing, n)| {
             let expected = ShadowVersion(u64::from(n) + 1 + u64::from(round));
             let change = ShadowChange::fence(expected, token(100 * (round + 1) + n));
-            let port = faulty.port;
-            Box::pin(async move { (expected, port.update(thing, change).await) })
-                as Boxed<'_, Updated>
+            (expected, faulty.port.update(thing, change).await)
         });
-        for (expected, answer) in join_all(updates.collect()).await {
+        for (expected, answer) in join_all(updates).await {
             assert_eq!(answer, Ok(expected.next()));
         }
     }
@@ -174,29 +169,6 @@ pub async fn broken_connection_is_unknown_and_reestablished(faulty: &FaultyShado
         .update(&door(), ShadowChange::fence(found.version, token(2)))
         .await;
     assert_eq!(fenced, Ok(found.version.next()));
-}
-
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Runs the futures concurrently and returns their outputs in order.
-async fn join_all<T>(mut futures: Vec<Boxed<'_, T>>) -> Vec<T> {
-    let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none()
-                && let Poll::Ready(ready) = future.as_mut().poll(cx)
-            {
-                *output = Some(ready);
-            }
-        }
-        if outputs.iter().all(Option::is_some) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
 }
 
 /// Generates a test for each case of the contract of `ShadowPort` over a faulty transport, on tokio's multi-threaded runtime.
