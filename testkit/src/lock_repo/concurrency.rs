@@ -1,10 +1,9 @@
 //! Cases for concurrent saves and claims.
 
-use std::future::Future;
-
 use keywright_domain::model::{FailureReason, Lock, ShadowVersion, WorkerId, WriteId};
 use keywright_domain::policy::{self, Limits};
 use keywright_domain::ports::RepoError;
+use tokio::task::JoinSet;
 
 use super::fixture::StoreFixture;
 use crate::samples::{LEASE, NOW, prepared, slot};
@@ -12,27 +11,20 @@ use crate::samples::{LEASE, NOW, prepared, slot};
 /// The number of concurrent tasks.
 const TASKS: u128 = 64;
 
-/// Runs one task for each number concurrently and returns their outputs in the order of the numbers.
-async fn run_concurrently<T, F>(
-    numbers: impl Iterator<Item = u128>,
-    task: impl Fn(u128) -> F,
-) -> Vec<T>
+/// Runs a task for each of [`TASKS`] numbers concurrently and returns their outputs in any order.
+async fn run_concurrently<T, F>(task: impl Fn(u128) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let tasks: Vec<_> = numbers.map(|n| tokio::spawn(task(n))).collect();
-    let mut outputs = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        outputs.push(task.await.expect("the task does not panic"));
-    }
-    outputs
+    let tasks: JoinSet<T> = (0..TASKS).map(task).collect();
+    tasks.join_all().await
 }
 
 /// Of concurrent saves that name the same revision, exactly one is applied.
 pub async fn exactly_one_of_concurrent_saves_is_applied(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
-    let saved = run_concurrently(0..TASKS, |n| {
+    let saved = run_concurrently(|n| {
         let (_, save) = prepared(&snapshot, 100 + n, slot("key", None));
         let locks = store.locks.clone();
         async move { locks.save(save).await }
@@ -50,7 +42,7 @@ pub async fn exactly_one_of_concurrent_saves_is_applied(store: &StoreFixture) {
 pub async fn concurrent_writes_of_one_lock_lose_nothing(store: &StoreFixture) {
     store.with_lock(1).await;
     store.send(1, 1).await;
-    run_concurrently(0..TASKS, |n| {
+    run_concurrently(|n| {
         let store = store.clone();
         async move { store.write_among_others(100 + n).await }
     })
@@ -73,7 +65,7 @@ pub async fn concurrent_writes_of_many_locks_do_not_conflict(store: &StoreFixtur
     for n in 0..TASKS {
         store.with_lock(1 + n as u64).await;
     }
-    run_concurrently(0..TASKS, |n| {
+    run_concurrently(|n| {
         let store = store.clone();
         async move { store.send(1 + n as u64, 100 + n).await }
     })
@@ -91,7 +83,7 @@ pub async fn concurrent_claims_take_different_writes(store: &StoreFixture) {
         store.prepare(1 + n as u64, 100 + n).await;
     }
     store.end_leases().await;
-    let claimed = run_concurrently(0..TASKS, |n| {
+    let claimed = run_concurrently(|n| {
         let locks = store.locks.clone();
         async move { locks.claim(WorkerId(1000 + n), LEASE).await }
     });
