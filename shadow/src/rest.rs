@@ -112,88 +112,34 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// The resource of a request.
-#[derive(Debug, PartialEq)]
-enum Target {
-    Shadow(String, ShadowName),
-    /// The named shadows of a thing.
-    List {
-        thing: String,
-        /// Only names after this one.
-        after: Option<String>,
-        page_size: usize,
-    },
-}
-
 async fn answer(service: &ShadowService, request: Request<Incoming>) -> Result<Value, Rejected> {
-    let target = target(request.uri().path(), request.uri().query())?;
-    let method = request.method().clone();
-    match target {
-        Target::Shadow(thing, shadow) => match method {
-            Method::GET => service.get(&thing, &shadow, b"").await.map(|a| a.body()),
-            Method::DELETE => service.delete(&thing, &shadow, b"").await.map(|a| a.body()),
-            Method::POST => {
-                let body = read_body(request).await?;
-                service
-                    .update(&thing, &shadow, &body)
-                    .await
-                    .map(|a| a.body())
-            }
-            _ => Err(method_not_allowed()),
-        },
-        Target::List {
-            thing,
-            after,
-            page_size,
-        } if method == Method::GET => {
-            check_thing_name(&thing).map_err(|e| invalid(e.to_string()))?;
-            let names = service.named_shadows(&thing);
-            let rest = names
-                .iter()
-                .filter(|name| after.as_ref().is_none_or(|a| *name > a));
-            let results: Vec<&String> = rest.clone().take(page_size).collect();
-            let mut body = json!({ "results": results, "timestamp": service.now() });
-            if rest.count() > page_size
-                && let Some(last) = results.last()
-            {
-                body["nextToken"] = json!(last);
-            }
-            Ok(body)
-        }
-        Target::List { .. } => Err(method_not_allowed()),
-    }
-}
-
-fn method_not_allowed() -> Rejected {
-    Rejected::new(
-        405,
-        "The specified method is not allowed against this resource",
-        None,
-    )
-}
-
-fn invalid(reason: impl Into<String>) -> Rejected {
-    Rejected::new(400, reason, None)
-}
-
-/// Clients percent-encode names: boto3 writes `:` as `%3A`.
-fn target(path: &str, query: Option<&str>) -> Result<Target, Rejected> {
+    let (uri, method) = (request.uri().clone(), request.method().clone());
+    // Clients percent-encode names: boto3 writes `:` as `%3A`.
     let decode = |part: &str| {
         let decoded = percent_decode_str(part).decode_utf8();
-        decoded
-            .map(String::from)
-            .map_err(|_| invalid("Invalid URL"))
+        let decoded = decoded.map(String::from);
+        decoded.map_err(|_| invalid("Invalid URL"))
     };
-    let query = query.unwrap_or_default().as_bytes();
+    let query = uri.query().unwrap_or_default().as_bytes();
     let parameter = |name: &str| {
         let found = form_urlencoded::parse(query).find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned())
     };
-    let parts: Vec<&str> = path.split('/').collect();
+    let parts: Vec<&str> = uri.path().split('/').collect();
     match parts[..] {
         ["", "things", thing, "shadow"] => {
             let shadow = parameter("name").map_or(ShadowName::Classic, ShadowName::Named);
-            Ok(Target::Shadow(decode(thing)?, shadow))
+            let thing = decode(thing)?;
+            let answered = match method {
+                Method::GET => service.get(&thing, &shadow, b"").await,
+                Method::DELETE => service.delete(&thing, &shadow, b"").await,
+                Method::POST => {
+                    let body = read_body(request).await?;
+                    service.update(&thing, &shadow, &body).await
+                }
+                _ => Err(method_not_allowed()),
+            };
+            answered.map(|answer| answer.body())
         }
         [
             "",
@@ -206,21 +152,50 @@ fn target(path: &str, query: Option<&str>) -> Result<Target, Rejected> {
             let page_size = match parameter("pageSize") {
                 None => DEFAULT_PAGE_SIZE,
                 Some(size) => {
-                    let size = size
-                        .parse()
-                        .ok()
-                        .filter(|n| (1..=MAX_PAGE_SIZE).contains(n));
+                    let size = size.parse().ok();
+                    let size = size.filter(|n| (1..=MAX_PAGE_SIZE).contains(n));
                     size.ok_or_else(|| invalid("pageSize must be a number from 1 to 100"))?
                 }
             };
-            Ok(Target::List {
-                thing: decode(thing)?,
-                after: parameter("nextToken"),
-                page_size,
-            })
+            let thing = decode(thing)?;
+            if method != Method::GET {
+                return Err(method_not_allowed());
+            }
+            list(service, &thing, parameter("nextToken"), page_size)
         }
         _ => Err(Rejected::new(404, "No such resource", None)),
     }
+}
+
+/// A page of the names of a thing's named shadows, those after `after`.
+fn list(
+    service: &ShadowService,
+    thing: &str,
+    after: Option<String>,
+    page_size: usize,
+) -> Result<Value, Rejected> {
+    check_thing_name(thing).map_err(|e| invalid(e.to_string()))?;
+    let mut names = service.named_shadows(thing);
+    names.retain(|name| after.as_ref().is_none_or(|after| name > after));
+    let has_more = names.len() > page_size;
+    names.truncate(page_size);
+    let mut body = json!({ "results": names, "timestamp": service.now() });
+    if has_more && let Some(last) = names.last() {
+        body["nextToken"] = json!(last);
+    }
+    Ok(body)
+}
+
+fn method_not_allowed() -> Rejected {
+    Rejected::new(
+        405,
+        "The specified method is not allowed against this resource",
+        None,
+    )
+}
+
+fn invalid(reason: impl Into<String>) -> Rejected {
+    Rejected::new(400, reason, None)
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<Bytes, Rejected> {
