@@ -36,12 +36,7 @@ impl Context {
         }
     }
 
-    /// A copy of a lock's memory; empty for a lock that never wrote a key.
-    pub(crate) fn memory(&self, thing: &str) -> LockMemory {
-        self.memories().get(thing).cloned().unwrap_or_default()
-    }
-
-    /// Calls `read` with a lock's memory.
+    /// Calls `read` with a lock's memory, which is empty for a lock that never wrote a key.
     pub(crate) fn with_memory<T>(&self, thing: &str, read: impl FnOnce(&LockMemory) -> T) -> T {
         match self.memories().get(thing) {
             Some(memory) => read(memory),

@@ -23,6 +23,7 @@ mod behaviour;
 mod context;
 mod demo;
 mod device_contract;
+mod lock_error;
 mod lock_memory;
 mod lock_memory_file;
 mod locks;

@@ -57,7 +57,7 @@ impl VirtualLocks {
 
     /// What the lock of a thing has in its memory.
     pub fn memory(&self, thing: &str) -> LockMemory {
-        self.context.memory(thing)
+        self.context.with_memory(thing, LockMemory::clone)
     }
 }
 

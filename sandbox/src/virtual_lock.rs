@@ -8,24 +8,14 @@ use tracing::{info, warn};
 use crate::behaviour::{Behaviour, Card, Offline};
 use crate::context::Context;
 use crate::device_contract::{self, Entry, Outcome};
-use crate::lock_memory::Task;
-use crate::lock_memory_file::MemoryFileError;
-use crate::shadow_link::LinkError;
+use crate::lock_error::LockError;
+use crate::lock_memory::{LockMemory, Task};
 
 /// How long a lock waits after the shadow service or the memory file failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How many executed writes a silent lock remembers.
 const MAX_UNREPORTED: usize = 64;
-
-/// A virtual lock failed to read or update its shadow, or to save its memory.
-#[derive(Debug, thiserror::Error)]
-enum LockError {
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Memory(#[from] MemoryFileError),
-}
 
 pub(crate) struct VirtualLock {
     thing: String,
@@ -166,7 +156,7 @@ impl VirtualLock {
 
     /// Saves the outcome before it is reported, so that a lock that stops in between does not execute the write again.
     async fn settle(&self, entry: &Entry, behaviour: &Behaviour) -> Result<Outcome, LockError> {
-        let mut memory = self.context.memory(&self.thing);
+        let mut memory = self.context.with_memory(&self.thing, LockMemory::clone);
         let outcome = memory.settle(entry, behaviour);
         let (write, held) = (&entry.id, memory.keys.len());
         self.context.save(&self.thing, memory).await?;
@@ -186,6 +176,6 @@ impl VirtualLock {
 
     async fn report(&self, body: &Value) -> Result<(), LockError> {
         self.wait_until_online().await;
-        Ok(self.context.link.update(&self.thing, body).await?)
+        self.context.link.update(&self.thing, body).await
     }
 }

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "mqtt")]
 mod broker;
-mod error;
 mod wake_signal;
 
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-pub(crate) use error::LinkError;
+use crate::lock_error::LockError;
 pub(crate) use wake_signal::Signal;
 
 /// Where the shadows of virtual locks are: the service or the broker, and the name of the shadow.
@@ -83,7 +82,7 @@ impl Deltas {
 
 impl Link {
     /// Reads `desired` of a lock's shadow; empty if there is no shadow.
-    pub(crate) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, LinkError> {
+    pub(crate) async fn desired(&self, thing: &str) -> Result<Map<String, Value>, LockError> {
         match self {
             Self::InProcess(service, shadow) => {
                 let document = service.document(thing, shadow);
@@ -97,7 +96,7 @@ impl Link {
     }
 
     /// Updates a lock's shadow.
-    pub(crate) async fn update(&self, thing: &str, body: &Value) -> Result<(), LinkError> {
+    pub(crate) async fn update(&self, thing: &str, body: &Value) -> Result<(), LockError> {
         match self {
             Self::InProcess(service, shadow) => {
                 let body = body.to_string();
