@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use hex::FromHex;
 use keywright_domain::model::{Identity, InvalidValue, OrganizationId, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -106,7 +107,7 @@ pub fn read_last_used(path: &Path) -> Result<LastUsed, ApiKeyFileError> {
             let member = "time";
             let at = at.parse();
             let at = at.map_err(|error| InvalidEntry::Time { member, error })?;
-            Ok((from_hex(&hash).ok_or(InvalidEntry::Hash)?, at))
+            Ok((read_hash(&hash)?, at))
         })
     });
     used.map_err(at(path))
@@ -117,7 +118,9 @@ pub fn read_last_used(path: &Path) -> Result<LastUsed, ApiKeyFileError> {
 /// # Errors
 /// See [`ApiKeyFileProblem`].
 pub fn write_last_used(path: &Path, used: &LastUsed) -> Result<(), ApiKeyFileError> {
-    let used = used.iter().map(|(hash, at)| (to_hex(hash), at.to_string()));
+    let used = used
+        .iter()
+        .map(|(hash, at)| (hex::encode(hash), at.to_string()));
     let used: BTreeMap<String, String> = used.collect();
     write_json(path, &used).map_err(at(path))
 }
@@ -162,7 +165,7 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
     };
     Ok(Entry {
         shown: record.shown.clone(),
-        sha256: to_hex(&record.sha256),
+        sha256: hex::encode(record.sha256),
         every_organization: organization.is_none(),
         organization,
         expires_at: record.expires_at.map(|at| at.to_string()),
@@ -186,24 +189,12 @@ fn record(entry: Entry) -> Result<ApiKeyRecord, InvalidEntry> {
         .map_err(|error| InvalidEntry::Time { member, error })?;
     Ok(ApiKeyRecord {
         shown: entry.shown,
-        sha256: from_hex(&entry.sha256).ok_or(InvalidEntry::Hash)?,
+        sha256: read_hash(&entry.sha256)?,
         identity,
         expires_at,
     })
 }
 
-fn to_hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(bytes)
+fn read_hash(text: &str) -> Result<[u8; 32], InvalidEntry> {
+    <[u8; 32]>::from_hex(text).map_err(|_| InvalidEntry::Hash)
 }
