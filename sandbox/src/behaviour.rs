@@ -133,28 +133,12 @@ impl ScriptedChange {
 #[error("`{part}` is not a valid behaviour: {reason}")]
 pub struct InvalidBehaviour {
     part: String,
-    reason: Reason,
+    reason: &'static str,
 }
 
-/// What is wrong with a part of the text, or how to write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Reason {
-    #[error("write times as in 200ms or 5s")]
-    Duration,
-    #[error("write it as a number")]
-    Number,
-    #[error(
-        "use latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D or card=never; with a \
-         time window write offline@10s-20s, or another property as latency=2s@10s-20s"
-    )]
-    UnknownProperty,
-    #[error("write the time window as in 10s-20s")]
-    Window,
-    #[error("the time window ends before it starts")]
-    EmptyWindow,
-    #[error("write it as offline@10s-20s")]
-    OfflineWithWindow,
-}
+/// How to write a property.
+const PROPERTIES: &str = "use latency=D, offline=D, offline=always, capacity=N, fail=REASON, twice, silent, card=D or card=never; with a \
+    time window write offline@10s-20s, or another property as latency=2s@10s-20s";
 
 impl FromStr for Behaviour {
     type Err = InvalidBehaviour;
@@ -184,35 +168,37 @@ impl FromStr for Behaviour {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, Reason> {
-    humantime::parse_duration(text).map_err(|_| Reason::Duration)
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "write times as in 200ms or 5s")
 }
 
-fn parse_property(part: &str) -> Result<Property, Reason> {
+fn parse_property(part: &str) -> Result<Property, &'static str> {
     let (name, value) = part.split_once('=').unwrap_or((part, ""));
     Ok(match (name, value) {
         ("latency", _) => Property::Latency(parse_duration(value)?),
         ("offline", "always") => Property::Offline(Offline::Always),
         ("offline", _) => Property::Offline(Offline::For(parse_duration(value)?)),
-        ("capacity", _) => Property::Capacity(value.parse().map_err(|_| Reason::Number)?),
+        ("capacity", _) => Property::Capacity(value.parse().map_err(|_| "write it as a number")?),
         ("fail", reason) if !reason.is_empty() => Property::Fail(reason.to_owned()),
         ("twice", "") => Property::Twice,
         ("silent", "") => Property::Silent,
         ("card", "never") => Property::Card(Card::Never),
         ("card", _) => Property::Card(Card::After(parse_duration(value)?)),
-        _ => return Err(Reason::UnknownProperty),
+        _ => return Err(PROPERTIES),
     })
 }
 
-fn parse_change(property: &str, window: &str) -> Result<ScriptedChange, Reason> {
-    let (from, until) = window.split_once('-').ok_or(Reason::Window)?;
+fn parse_change(property: &str, window: &str) -> Result<ScriptedChange, &'static str> {
+    let (from, until) = window
+        .split_once('-')
+        .ok_or("write the time window as in 10s-20s")?;
     let (from, until) = (parse_duration(from)?, parse_duration(until)?);
     if from >= until {
-        return Err(Reason::EmptyWindow);
+        return Err("the time window ends before it starts");
     }
     let property = match property {
         "offline" => Property::Offline(Offline::Always),
-        _ if property.starts_with("offline=") => return Err(Reason::OfflineWithWindow),
+        _ if property.starts_with("offline=") => return Err("write it as offline@10s-20s"),
         _ => parse_property(property)?,
     };
     Ok(ScriptedChange {

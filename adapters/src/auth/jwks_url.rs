@@ -35,7 +35,7 @@ pub enum InvalidJwksUrl {
         /// The URL as it was given.
         url: String,
         /// What is wrong with it.
-        problem: UrlProblem,
+        problem: &'static str,
     },
     /// The URL has a user name or a password. The text does not contain the URL, because errors are logged.
     #[error(
@@ -45,20 +45,6 @@ pub enum InvalidJwksUrl {
     /// The file of trusted authorities cannot be used.
     #[error(transparent)]
     Ca(#[from] InvalidCaFile),
-}
-
-/// What is wrong with a URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlProblem {
-    /// It cannot be parsed.
-    #[error("it is not a URL")]
-    Syntax,
-    /// It has no host.
-    #[error("it has no host")]
-    NoHost,
-    /// Over plain HTTP, an attacker on the network could replace the keys. It is accepted on the loopback interface only.
-    #[error("it must begin with https://")]
-    Scheme,
 }
 
 /// The keys could not be fetched, or cannot be used.
@@ -165,14 +151,15 @@ fn has_credentials(url: &str) -> bool {
     authority.is_some_and(|authority| authority.contains('@'))
 }
 
-fn parse(url: &str) -> Result<Uri, UrlProblem> {
-    let parsed: Uri = url.parse().map_err(|_| UrlProblem::Syntax)?;
-    let host = parsed.host().ok_or(UrlProblem::NoHost)?;
+fn parse(url: &str) -> Result<Uri, &'static str> {
+    let parsed: Uri = url.parse().map_err(|_| "it is not a URL")?;
+    let host = parsed.host().ok_or("it has no host")?;
     let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     match parsed.scheme_str() {
         Some("https") => {}
         Some("http") if is_local => {}
-        _ => return Err(UrlProblem::Scheme),
+        // Over plain HTTP, an attacker on the network could replace the keys. It is accepted on the loopback interface only.
+        _ => return Err("it must begin with https://"),
     }
     Ok(parsed)
 }

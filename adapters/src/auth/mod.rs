@@ -31,7 +31,7 @@ pub use api_key_file::{
 #[cfg(feature = "auth")]
 pub use credentials::{CredentialAuth, Tokens};
 #[cfg(feature = "jwks-url")]
-pub use jwks_url::{FetchProblem, InvalidJwksUrl, JwksUnavailable, JwksUrl, UrlProblem};
+pub use jwks_url::{FetchProblem, InvalidJwksUrl, JwksUnavailable, JwksUrl};
 #[cfg(feature = "auth")]
 pub use jwt::{
     Algorithm, InvalidKey, InvalidKeys, JwkProblem, JwtSettings, JwtVerifier, PublishedJwks,

@@ -75,39 +75,7 @@ pub struct InvalidFaultRule {
     /// The rule as it was written.
     pub rule: String,
     /// What is wrong with it.
-    pub problem: FaultProblem,
-}
-
-/// What is wrong with a rule of a [`FaultPlan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FaultProblem {
-    /// It has no `=`.
-    #[error("write it as calls=fault, such as put@1=refuse")]
-    Form,
-    /// The seed is not a number.
-    #[error("the seed must be a whole number")]
-    Seed,
-    /// It does not select calls.
-    #[error("name the calls, as in put@1, put@2-4, put@2- or put~0.1")]
-    Selection,
-    /// The operation is unknown.
-    #[error("operations are put, update, read, save and load")]
-    Operation,
-    /// The probability is not a number from 0 to 1.
-    #[error("a chance must be a number from 0 to 1")]
-    Chance,
-    /// The number of a call is not a positive number.
-    #[error("calls are counted from 1")]
-    CallNumber,
-    /// The range of calls is empty.
-    #[error("the first call must not come after the last one")]
-    EmptyRange,
-    /// The duration cannot be parsed.
-    #[error("write times as in 200ms or 5s")]
-    Duration,
-    /// The fault is unknown, lacks its duration, or has one that it does not take.
-    #[error("faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose and late:2s")]
-    Fault,
+    pub problem: &'static str,
 }
 
 impl FaultPlan {
@@ -146,10 +114,14 @@ impl FromStr for FaultPlan {
 }
 
 impl FaultPlan {
-    fn add(&mut self, rule: &str) -> Result<(), FaultProblem> {
-        let (calls, fault) = rule.split_once('=').ok_or(FaultProblem::Form)?;
+    fn add(&mut self, rule: &str) -> Result<(), &'static str> {
+        let (calls, fault) = rule
+            .split_once('=')
+            .ok_or("write it as calls=fault, such as put@1=refuse")?;
         if calls == "seed" {
-            self.seed = fault.parse().map_err(|_| FaultProblem::Seed)?;
+            self.seed = fault
+                .parse()
+                .map_err(|_| "the seed must be a whole number")?;
             return Ok(());
         }
         let (operation, selection) = parse_calls(calls)?;
@@ -162,8 +134,10 @@ impl FaultPlan {
     }
 }
 
-fn parse_calls(text: &str) -> Result<(Operation, Selection), FaultProblem> {
-    let at = text.find(['@', '~']).ok_or(FaultProblem::Selection)?;
+fn parse_calls(text: &str) -> Result<(Operation, Selection), &'static str> {
+    let at = text
+        .find(['@', '~'])
+        .ok_or("name the calls, as in put@1, put@2-4, put@2- or put~0.1")?;
     let (operation, selection) = text.split_at(at);
     let operation = match operation {
         "put" => Operation::Put,
@@ -171,19 +145,19 @@ fn parse_calls(text: &str) -> Result<(Operation, Selection), FaultProblem> {
         "read" => Operation::Read,
         "save" => Operation::Save,
         "load" => Operation::Load,
-        _ => return Err(FaultProblem::Operation),
+        _ => return Err("operations are put, update, read, save and load"),
     };
     if let Some(chance) = selection.strip_prefix('~') {
         let chance = chance.parse().ok().filter(|c| (0.0..=1.0).contains(c));
         return Ok((
             operation,
-            Selection::Chance(chance.ok_or(FaultProblem::Chance)?),
+            Selection::Chance(chance.ok_or("a chance must be a number from 0 to 1")?),
         ));
     }
     let calls = &selection[1..];
     let number = |text: &str| {
         let number = text.parse().ok().filter(|n: &u64| *n > 0);
-        number.ok_or(FaultProblem::CallNumber)
+        number.ok_or("calls are counted from 1")
     };
     let (first, last) = match calls.split_once('-') {
         None => (number(calls)?, number(calls)?),
@@ -191,12 +165,16 @@ fn parse_calls(text: &str) -> Result<(Operation, Selection), FaultProblem> {
         Some((first, last)) => (number(first)?, number(last)?),
     };
     if first > last {
-        return Err(FaultProblem::EmptyRange);
+        return Err("the first call must not come after the last one");
     }
     Ok((operation, Selection::Calls(first, last)))
 }
 
-fn parse_fault(text: &str) -> Result<Fault, FaultProblem> {
+/// How to write a fault.
+const FAULTS: &str =
+    "faults are pass, delay:200ms, not-sent, refuse, drop-answer, lose and late:2s";
+
+fn parse_fault(text: &str) -> Result<Fault, &'static str> {
     let (name, span) = match text.split_once(':') {
         Some((name, span)) => (name, Some(span)),
         None => (text, None),
@@ -204,7 +182,7 @@ fn parse_fault(text: &str) -> Result<Fault, FaultProblem> {
     let span = span
         .map(humantime::parse_duration)
         .transpose()
-        .map_err(|_| FaultProblem::Duration)?;
+        .map_err(|_| "write times as in 200ms or 5s")?;
     Ok(match (name, span) {
         ("pass", None) => Fault::Pass,
         ("not-sent", None) => Fault::NotSent,
@@ -213,7 +191,7 @@ fn parse_fault(text: &str) -> Result<Fault, FaultProblem> {
         ("lose", None) => Fault::LoseRequest,
         ("delay", Some(span)) => Fault::Delay(span),
         ("late", Some(span)) => Fault::Late(span),
-        _ => return Err(FaultProblem::Fault),
+        _ => return Err(FAULTS),
     })
 }
 
