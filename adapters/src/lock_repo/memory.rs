@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{
-    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId, LockSnapshot,
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
     LockVersion, RecordedEvent, Requested, Save, Tick, Timestamp, WorkerId, Write, WriteId,
     WriteState,
 };
@@ -109,12 +109,7 @@ impl LockRepo for InMemoryLockRepo {
             return Ok(None);
         };
         if let Some(intent) = claimed.intent() {
-            let epoch = intent.epoch.next();
-            claimed.state = WriteState::Prepared(Intent {
-                worker,
-                epoch,
-                lease,
-            });
+            claimed.state = WriteState::Prepared(intent.taken_over(worker, lease));
         }
         store.put(claimed.clone(), now);
         if let Some(stored) = store.locks.get_mut(&claimed.lock) {

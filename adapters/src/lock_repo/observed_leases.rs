@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::model::{Epoch, Tick, WorkerId, WriteId};
+use keywright_domain::model::{Intent, Tick, WriteId};
 use keywright_domain::ports::Timer;
 
 /// The maximum number of open intents that are observed at the same time.
@@ -17,15 +17,6 @@ pub(super) const MAX_OBSERVED: i64 = 10_000;
 
 /// The minimum time between two reads of the store, so that several recoverers share one.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(250);
-
-/// An intent as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OpenIntent {
-    pub(super) write: WriteId,
-    pub(super) worker: WorkerId,
-    pub(super) epoch: Epoch,
-    pub(super) lease: Duration,
-}
 
 /// The open intents of a store, as this process has read them. Clones share them.
 #[derive(Clone)]
@@ -41,7 +32,7 @@ struct Observations {
 }
 
 struct ObservedIntent {
-    intent: OpenIntent,
+    intent: Intent,
     lease_ends: Tick,
     /// When an intent of the write was first read, of any worker.
     open_since: Tick,
@@ -64,16 +55,16 @@ impl ObservedLeases {
 
     /// Adds intents whose workers have certainly ended. Their leases have expired.
     #[cfg(feature = "sqlite")]
-    pub(super) fn add_expired(&self, intents: Vec<OpenIntent>) {
+    pub(super) fn add_expired(&self, intents: Vec<(WriteId, Intent)>) {
         let now = self.timer.tick();
-        let expired = intents.into_iter().map(|intent| {
+        let expired = intents.into_iter().map(|(write, intent)| {
             let observed = ObservedIntent {
                 intent,
                 lease_ends: now,
                 open_since: now,
                 tried: false,
             };
-            (intent.write, observed)
+            (write, observed)
         });
         self.observations().intents.extend(expired);
     }
@@ -92,13 +83,13 @@ impl ObservedLeases {
     }
 
     /// Replaces the intents by those that were read. A lease starts anew if the worker or the epoch has changed.
-    pub(super) fn observe(&self, open: Vec<OpenIntent>) {
+    pub(super) fn observe(&self, open: Vec<(WriteId, Intent)>) {
         // Taken after the read, so that no lease starts before its intent was saved.
         let now = self.timer.tick();
         let mut observations = self.observations();
         let mut known = std::mem::take(&mut observations.intents);
-        let observed = open.into_iter().map(|intent| {
-            let before = known.remove(&intent.write);
+        let observed = open.into_iter().map(|(write, intent)| {
+            let before = known.remove(&write);
             let open_since = before.as_ref().map_or(now, |known| known.open_since);
             let unchanged = before.filter(|known| known.intent == intent);
             let observed = ObservedIntent {
@@ -107,28 +98,28 @@ impl ObservedLeases {
                 open_since,
                 tried: false,
             };
-            (intent.write, observed)
+            (write, observed)
         });
         observations.intents = observed.collect();
     }
 
     /// The intent whose lease expired first, among those that this process has not tried to claim since the last read.
-    pub(super) fn next_expired(&self) -> Option<OpenIntent> {
+    pub(super) fn next_expired(&self) -> Option<(WriteId, Intent)> {
         let now = self.timer.tick();
         let mut observations = self.observations();
         let expired = observations
             .intents
-            .values_mut()
-            .filter(|known| !known.tried && known.lease_ends <= now);
-        let first = expired.min_by_key(|known| (known.lease_ends, known.intent.write))?;
+            .iter_mut()
+            .filter(|(_, known)| !known.tried && known.lease_ends <= now);
+        let (id, first) = expired.min_by_key(|(id, known)| (known.lease_ends, **id))?;
         first.tried = true;
-        Some(first.intent)
+        Some((*id, first.intent))
     }
 
     /// This process has claimed the intent. Its new lease starts.
-    pub(super) fn claimed(&self, intent: OpenIntent) {
+    pub(super) fn claimed(&self, write: WriteId, intent: Intent) {
         let now = self.timer.tick();
-        if let Some(known) = self.observations().intents.get_mut(&intent.write) {
+        if let Some(known) = self.observations().intents.get_mut(&write) {
             known.intent = intent;
             known.lease_ends = now.after(intent.lease);
         }

@@ -13,7 +13,6 @@ use keywright_domain::ports::RepoError;
 use uuid::Uuid;
 
 use super::lock_row::LockRow;
-use super::observed_leases::OpenIntent;
 use crate::json;
 
 /// A row of a driver, with columns of type `T`. The error: the column has a value of another type.
@@ -232,11 +231,7 @@ fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoE
         })
     };
     Ok(match columns.text("state")?.as_str() {
-        "PREPARED" => WriteState::Prepared(Intent {
-            worker: WorkerId(columns.id("owner")?),
-            epoch: Epoch(columns.required("epoch")?),
-            lease: Duration::from_millis(columns.required("lease")?),
-        }),
+        "PREPARED" => WriteState::Prepared(read_intent(columns)?),
         "SENT" => WriteState::Sent,
         "IN_PROGRESS" => WriteState::InProgress,
         "SUCCEEDED" => WriteState::Succeeded(settled()?),
@@ -308,12 +303,15 @@ pub(super) fn read_backlog<R: Row>(
 }
 
 /// The columns `id`, `owner`, `epoch` and `lease` of a prepared write.
-pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<OpenIntent, RepoError> {
+pub(super) fn read_open_intent<R: Row>(row: &R) -> Result<(WriteId, Intent), RepoError> {
     let mut columns = ColumnReader::new(row, "writes", "a row without a readable id".into());
     let write = WriteId::from_u128(columns.id("id")?);
     columns.key = write.to_string();
-    Ok(OpenIntent {
-        write,
+    Ok((write, read_intent(&columns)?))
+}
+
+fn read_intent<R: Row>(columns: &ColumnReader<'_, R>) -> Result<Intent, RepoError> {
+    Ok(Intent {
         worker: WorkerId(columns.id("owner")?),
         epoch: Epoch(columns.required("epoch")?),
         lease: Duration::from_millis(columns.required("lease")?),

@@ -22,6 +22,19 @@ pub struct Intent {
     pub lease: Duration,
 }
 
+impl Intent {
+    /// The intent after a take-over by `worker`.
+    #[must_use]
+    pub const fn taken_over(self, worker: WorkerId, lease: Duration) -> Self {
+        let epoch = self.epoch.next();
+        Self {
+            worker,
+            epoch,
+            lease,
+        }
+    }
+}
+
 /// The state of a write, with the data that exists only in this state. docs/protocol.md shows the transitions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum WriteState {

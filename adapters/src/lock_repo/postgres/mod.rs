@@ -24,7 +24,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::lock_row::LockRow;
-use super::observed_leases::{MAX_OBSERVED, ObservedLeases, OpenIntent};
+use super::observed_leases::{MAX_OBSERVED, ObservedLeases};
 use super::row_mapping::{
     BACKLOG, read_backlog, read_event, read_idempotency_record, read_lock_id, read_open_intent,
     read_write, to_sql_integer,
@@ -117,26 +117,17 @@ impl LockRepo for PostgresLockRepo {
         let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let (new_worker, millis) = (Uuid::from_u128(worker.0), to_sql_integer(millis)?);
         self.observe_leases().await?;
-        while let Some(expired) = self.leases.next_expired() {
-            let (write, old_worker) = (
-                Uuid::from_u128(expired.write.as_u128()),
-                Uuid::from_u128(expired.worker.0),
-            );
+        while let Some((id, expired)) = self.leases.next_expired() {
+            let write = Uuid::from_u128(id.as_u128());
+            let old_worker = Uuid::from_u128(expired.worker.0);
             let epoch = to_sql_integer(expired.epoch.0)?;
-            let claimed = self
-                .pool
-                .change(
-                    &statements::CLAIM,
-                    &[&new_worker, &millis, &write, &old_worker, &epoch],
-                )
-                .await?;
-            if let Some(row) = claimed.first() {
-                self.leases.claimed(OpenIntent {
-                    worker,
-                    epoch: expired.epoch.next(),
-                    lease,
-                    ..expired
-                });
+            let claimed = self.pool.change(
+                &statements::CLAIM,
+                &[&new_worker, &millis, &write, &old_worker, &epoch],
+            );
+            if let Some(row) = claimed.await?.first() {
+                let intent = expired.taken_over(worker, lease);
+                self.leases.claimed(id, intent);
                 return read_write(row).map(Some);
             }
         }

@@ -26,7 +26,7 @@ use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
 use rusqlite::{Connection, Transaction};
 
 use super::lock_row::LockRow;
-use super::observed_leases::{ObservedLeases, OpenIntent};
+use super::observed_leases::ObservedLeases;
 use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
 use other_processes::ProcessLock;
@@ -174,13 +174,13 @@ impl LockRepo for SqliteLockRepo {
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.observe_leases().await?;
-        while let Some(expired) = self.leases.next_expired() {
-            let claimed = self
-                .in_transaction(move |transaction| take_over(transaction, expired, worker, lease))
-                .await?;
-            if let Some((write, intent)) = claimed {
-                self.leases.claimed(intent);
-                return Ok(Some(write));
+        while let Some((id, expired)) = self.leases.next_expired() {
+            let intent = expired.taken_over(worker, lease);
+            let claimed = self.in_transaction(move |t| take_over(t, id, expired, intent));
+            let claimed = claimed.await?;
+            if claimed.is_some() {
+                self.leases.claimed(id, intent);
+                return Ok(claimed);
             }
         }
         Ok(None)
@@ -306,32 +306,19 @@ fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
 /// Takes over an expired intent. `None`: it is closed, or another process has taken it over.
 fn take_over(
     transaction: &Transaction<'_>,
-    expired: OpenIntent,
-    worker: WorkerId,
-    lease: Duration,
-) -> Result<Option<(Write, OpenIntent)>, RepoError> {
-    let Some(mut write) = write_rows::write(transaction, expired.write)? else {
+    id: WriteId,
+    expired: Intent,
+    intent: Intent,
+) -> Result<Option<Write>, RepoError> {
+    let unchanged = |i: &Intent| (i.worker, i.epoch) == (expired.worker, expired.epoch);
+    let found = write_rows::write(transaction, id)?;
+    let Some(mut write) = found.filter(|w| w.intent().is_some_and(unchanged)) else {
         return Ok(None);
     };
-    let unchanged = |i: &&Intent| (i.worker, i.epoch) == (expired.worker, expired.epoch);
-    let Some(intent) = write.intent().filter(unchanged) else {
-        return Ok(None);
-    };
-    let epoch = intent.epoch.next();
-    write.state = WriteState::Prepared(Intent {
-        worker,
-        epoch,
-        lease,
-    });
+    write.state = WriteState::Prepared(intent);
     write_rows::put_write(transaction, &write)?;
     lock_rows::update_lock(transaction, write.lock, None, None, None)?;
-    let claimed = OpenIntent {
-        worker,
-        epoch,
-        lease,
-        ..expired
-    };
-    Ok(Some((write, claimed)))
+    Ok(Some(write))
 }
 
 /// Imports events. For a run of events of one lock, the lock's row is read and written once.

@@ -3,14 +3,14 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use keywright_domain::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
+use keywright_domain::model::{Backlog, DueCursor, Intent, Timestamp, Write, WriteId};
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
 use super::statement::{all, prepare, row_limit, unavailable};
-use crate::lock_repo::observed_leases::{MAX_OBSERVED, OpenIntent};
+use crate::lock_repo::observed_leases::MAX_OBSERVED;
 use crate::lock_repo::row_mapping::{
     self, Column, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer, to_sql_integer,
 };
@@ -61,7 +61,7 @@ pub(super) fn due(
 }
 
 /// The open intents, those with the fewest take-overs first.
-pub(super) fn open_intents(conn: &Connection) -> Result<Vec<OpenIntent>, RepoError> {
+pub(super) fn open_intents(conn: &Connection) -> Result<Vec<(WriteId, Intent)>, RepoError> {
     all(
         conn,
         "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
