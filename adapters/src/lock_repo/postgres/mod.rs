@@ -86,10 +86,8 @@ impl PostgresLockRepo {
 
     async fn observe_leases(&self) -> Result<(), RepoError> {
         if self.leases.should_read() {
-            let rows = self
-                .pool
-                .read(statements::OPEN_INTENTS, &[&MAX_OBSERVED])
-                .await?;
+            let sql = statements::OPEN_INTENTS;
+            let rows = self.pool.read(sql, &[&MAX_OBSERVED]).await?;
             let open: Result<_, _> = rows.iter().map(read_open_intent).collect();
             self.leases.observe(open?);
         }
@@ -121,11 +119,11 @@ impl LockRepo for PostgresLockRepo {
             let write = Uuid::from_u128(id.as_u128());
             let old_worker = Uuid::from_u128(expired.worker.0);
             let epoch = to_sql_integer(expired.epoch.0)?;
-            let claimed = self.pool.change(
-                &statements::CLAIM,
-                &[&new_worker, &millis, &write, &old_worker, &epoch],
-            );
-            if let Some(row) = claimed.await?.first() {
+            let (pool, sql) = (&self.pool, &statements::CLAIM);
+            let claimed = pool
+                .change(sql, &[&new_worker, &millis, &write, &old_worker, &epoch])
+                .await?;
+            if let Some(row) = claimed.first() {
                 let intent = expired.taken_over(worker, lease);
                 self.leases.claimed(id, intent);
                 return read_write(row).map(Some);
@@ -138,10 +136,8 @@ impl LockRepo for PostgresLockRepo {
 #[async_trait]
 impl LockHistory for PostgresLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        let found = self
-            .pool
-            .read(&statements::WRITE, &[&Uuid::from_u128(id.as_u128())])
-            .await?;
+        let id = Uuid::from_u128(id.as_u128());
+        let found = self.pool.read(&statements::WRITE, &[&id]).await?;
         found.first().map(read_write).transpose()
     }
 
@@ -157,11 +153,8 @@ impl LockHistory for PostgresLockRepo {
         };
         let sql = "SELECT version, write_id, type, data FROM events
                    WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
-        let id = to_sql_integer(lock.get())?;
-        let rows = self
-            .pool
-            .read(sql, &[&id, &first, &row_limit(limit)])
-            .await?;
+        let (id, limit) = (to_sql_integer(lock.get())?, row_limit(limit));
+        let rows = self.pool.read(sql, &[&id, &first, &limit]).await?;
         rows.iter().map(|row| read_event(lock, row)).collect()
     }
 
@@ -176,23 +169,15 @@ impl LockHistory for PostgresLockRepo {
             Some(due) => (to_sql_integer(due.at.as_millis())?, due.id.as_u128()),
             None => (-1, 0),
         };
-        let rows = self
-            .pool
-            .read(
-                &statements::DUE,
-                &[&until, &after, &Uuid::from_u128(id), &row_limit(limit)],
-            )
-            .await?;
+        let (id, limit, sql) = (Uuid::from_u128(id), row_limit(limit), &statements::DUE);
+        let rows = self.pool.read(sql, &[&until, &after, &id, &limit]).await?;
         rows.iter().map(read_write).collect()
     }
 
     async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         let sql = BACKLOG.replace(":earliest", "$1").replace(":latest", "$2");
-        let (earliest, latest) = (
-            recent_times.start().as_millis(),
-            recent_times.end().as_millis(),
-        );
-        let (earliest, latest) = (to_sql_integer(earliest)?, to_sql_integer(latest)?);
+        let earliest = to_sql_integer(recent_times.start().as_millis())?;
+        let latest = to_sql_integer(recent_times.end().as_millis())?;
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
         let rows = self.pool.read(&sql, &[&earliest, &latest]).await?;
@@ -207,11 +192,8 @@ impl LockHistory for PostgresLockRepo {
         let sql = "SELECT key_uuid, key_index, write_id, without_event, answered_by, until FROM kept_answers
                    WHERE lock = $1 AND principal = $2 AND idempotency_key = $3";
         let lock = to_sql_integer(scope.lock.get())?;
-        let key = scope.key.as_str();
-        let rows = self
-            .pool
-            .read(sql, &[&lock, &scope.principal, &key])
-            .await?;
+        let (principal, key) = (&scope.principal, scope.key.as_str());
+        let rows = self.pool.read(sql, &[&lock, &principal, &key]).await?;
         let record = rows.first().map(|row| read_idempotency_record(scope, row));
         record.transpose()
     }
@@ -223,11 +205,9 @@ impl LockHistory for PostgresLockRepo {
         limit: usize,
     ) -> Result<usize, RepoError> {
         let now = to_sql_integer(now.as_millis())?;
-        let ended_before = to_sql_integer(ended_before.as_millis())?;
-        let rows = self
-            .pool
-            .change(statements::PURGE, &[&now, &ended_before, &row_limit(limit)])
-            .await?;
+        let ended = to_sql_integer(ended_before.as_millis())?;
+        let (sql, limit) = (statements::PURGE, row_limit(limit));
+        let rows = self.pool.change(sql, &[&now, &ended, &limit]).await?;
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0));
         Ok(usize::try_from(count).unwrap_or_default())
     }
