@@ -83,10 +83,10 @@ impl ShadowService {
             .spawn(move || drop(tx.send(store::open(&file))))
             .map_err(io_error)?;
         let opened = rx.await.map_err(std::io::Error::other);
-        let opened = opened.map_err(io_error).flatten()?;
-        let writer = GroupCommit::start("shadows", opened.conn).map_err(io_error)?;
+        let (conn, records) = opened.map_err(io_error).flatten()?;
+        let writer = GroupCommit::start("shadows", conn).map_err(io_error)?;
         Ok(Self {
-            shared: Arc::new(Shared::new(opened.records.into_iter().collect())),
+            shared: Arc::new(Shared::new(records)),
             config,
             writer: Some(writer),
         })

@@ -1,5 +1,6 @@
 //! The SQLite file of a durable service.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,17 +32,11 @@ const SCHEMA: &str = "CREATE TABLE shadows (
     CHECK ((deleted_at IS NULL) <> (document IS NULL))
 ) STRICT, WITHOUT ROWID";
 
-/// A file that was opened, with all its records.
-pub(crate) struct OpenStore {
-    pub(crate) conn: Connection,
-    pub(crate) records: Vec<(ShadowKey, Record)>,
-}
-
-/// Opens the file, which is locked while its connection is open. A missing file is created.
-pub(crate) fn open(path: &Path) -> Result<OpenStore, OpenError> {
+/// Opens the file, which is locked while its connection is open, and reads all its records. A missing file is created.
+pub(crate) fn open(path: &Path) -> Result<(Connection, HashMap<ShadowKey, Record>), OpenError> {
     let conn = FORMAT.open(path)?;
     let records = read_all(&conn).map_err(|e| FORMAT.open_error(path, e))?;
-    Ok(OpenStore { conn, records })
+    Ok((conn, records))
 }
 
 /// Reads one record.
@@ -84,7 +79,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn read_all(conn: &Connection) -> rusqlite::Result<Vec<(ShadowKey, Record)>> {
+fn read_all(conn: &Connection) -> rusqlite::Result<HashMap<ShadowKey, Record>> {
     conn.prepare("SELECT thing, shadow, version, deleted_at, document FROM shadows")?
         .query_map([], |row| {
             let name: String = row.get(1)?;

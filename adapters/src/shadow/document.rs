@@ -16,19 +16,12 @@ pub fn update_body(change: &ShadowChange) -> Value {
 
 /// The body of an update request, as a JSON object.
 pub(crate) fn update_object(change: &ShadowChange) -> Map<String, Value> {
-    let mut entries: Map<String, Value> = Map::new();
-    entries.extend(change.remove.iter().map(|id| (id.to_string(), Value::Null)));
-    entries.extend(
-        change
-            .put
-            .iter()
-            .map(|entry| (entry.id.to_string(), entry_body(entry))),
-    );
-    let results: Map<String, Value> = change
-        .clear_results
-        .iter()
-        .map(|id| (id.to_string(), Value::Null))
-        .collect();
+    let null = |id: &WriteId| (id.to_string(), Value::Null);
+    let mut entries: Map<String, Value> = change.remove.iter().map(null).collect();
+    if let Some(entry) = &change.put {
+        entries.insert(entry.id.to_string(), entry_body(entry));
+    }
+    let results: Map<String, Value> = change.clear_results.iter().map(null).collect();
 
     let mut reported = Map::new();
     if !results.is_empty() {
