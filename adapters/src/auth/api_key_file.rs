@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use hex::FromHex;
-use keywright_domain::model::{Identity, InvalidValue, OrganizationId, Timestamp};
+use keywright_domain::model::{Identity, InvalidValue, OrganizationId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -35,33 +35,11 @@ pub enum ApiKeyFileProblem {
         /// Its position, counted from 0.
         index: usize,
         /// What is wrong with it.
-        problem: InvalidEntry,
+        problem: String,
     },
     /// A key of a user cannot be stored.
     #[error("API keys are issued to organizations")]
     User,
-}
-
-/// What is wrong with an entry of a file of API keys.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidEntry {
-    /// The hash cannot be read.
-    #[error("`sha256` must be 64 hexadecimal digits")]
-    Hash,
-    /// The id of the organization is invalid.
-    #[error("`organization`: {0}")]
-    Organization(InvalidValue),
-    /// The holder is missing or ambiguous.
-    #[error("`organization` or `everyOrganization` must name the holder of the key")]
-    Holder,
-    /// A time is invalid.
-    #[error("`{member}`: {error}")]
-    Time {
-        /// The member.
-        member: &'static str,
-        /// What is wrong with it.
-        error: InvalidValue,
-    },
 }
 
 /// An entry of the file. Exactly one of `organization` and `everyOrganization` names the holder.
@@ -104,9 +82,7 @@ pub fn write_api_keys(path: &Path, records: &[ApiKeyRecord]) -> Result<(), ApiKe
 pub fn read_last_used(path: &Path) -> Result<LastUsed, ApiKeyFileError> {
     let used = read_json::<BTreeMap<String, String>>(path).and_then(|used| {
         numbered(used, |(hash, at)| {
-            let member = "time";
-            let at = at.parse();
-            let at = at.map_err(|error| InvalidEntry::Time { member, error })?;
+            let at = at.parse().map_err(|e| format!("`time`: {e}"))?;
             Ok((read_hash(&hash)?, at))
         })
     });
@@ -148,7 +124,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ApiKeyFileProbl
 /// Reads all entries. The error has the index of the first invalid one.
 fn numbered<E, T, C: FromIterator<T>>(
     entries: impl IntoIterator<Item = E>,
-    read: impl Fn(E) -> Result<T, InvalidEntry>,
+    read: impl Fn(E) -> Result<T, String>,
 ) -> Result<C, ApiKeyFileProblem> {
     let entries = entries.into_iter().enumerate();
     let read = entries.map(|(index, entry)| {
@@ -172,29 +148,27 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
     })
 }
 
-fn record(entry: Entry) -> Result<ApiKeyRecord, InvalidEntry> {
+/// What is wrong with an entry that names no holder or two.
+const HOLDER: &str = "`organization` or `everyOrganization` must name the holder of the key";
+
+fn record(entry: Entry) -> Result<ApiKeyRecord, String> {
     let identity = match (entry.organization, entry.every_organization) {
         (Some(organization), false) => {
             let organization = OrganizationId::new(&organization);
-            Identity::Organization(organization.map_err(InvalidEntry::Organization)?)
+            Identity::Organization(organization.map_err(|e| format!("`organization`: {e}"))?)
         }
         (None, true) => Identity::EveryOrganization,
-        _ => return Err(InvalidEntry::Holder),
+        _ => return Err(HOLDER.into()),
     };
-    let member = "expiresAt";
-    let expires_at: Option<Timestamp> = entry
-        .expires_at
-        .map(|at| at.parse())
-        .transpose()
-        .map_err(|error| InvalidEntry::Time { member, error })?;
+    let expires_at = entry.expires_at.map(|at| at.parse()).transpose();
     Ok(ApiKeyRecord {
         shown: entry.shown,
         sha256: read_hash(&entry.sha256)?,
         identity,
-        expires_at,
+        expires_at: expires_at.map_err(|e: InvalidValue| format!("`expiresAt`: {e}"))?,
     })
 }
 
-fn read_hash(text: &str) -> Result<[u8; 32], InvalidEntry> {
-    <[u8; 32]>::from_hex(text).map_err(|_| InvalidEntry::Hash)
+fn read_hash(text: &str) -> Result<[u8; 32], String> {
+    <[u8; 32]>::from_hex(text).map_err(|_| "`sha256` must be 64 hexadecimal digits".into())
 }
