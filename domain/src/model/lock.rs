@@ -105,6 +105,10 @@ impl Lock {
                 found: first.version,
             });
         }
+        let keys = new.keys.iter().map(|held| LockKey {
+            held: held.clone(),
+            requested: None,
+        });
         Ok(Self {
             id: first.lock,
             uuid: first.uuid.clone(),
@@ -113,15 +117,7 @@ impl Lock {
             organization: None,
             thing: new.thing.clone(),
             key_capacity: new.key_capacity,
-            keys: new
-                .keys
-                .iter()
-                .cloned()
-                .map(|held| LockKey {
-                    held,
-                    requested: None,
-                })
-                .collect(),
+            keys: keys.collect(),
             unsettled: Vec::new(),
             version: first.version,
             time: first.time,

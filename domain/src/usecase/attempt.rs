@@ -123,24 +123,11 @@ impl Attempt {
                 self.reason = FailureReason::OutcomeUnknown;
                 self.read()
             }
-            (
-                Phase::Reading,
-                Observation::ShadowRead {
-                    version,
-                    present: true,
-                },
-            ) => self.end(Step::Commit(version)),
-            (
-                Phase::Reading,
-                Observation::ShadowRead {
-                    version,
-                    present: false,
-                },
-            )
-            | (Phase::Creating, Observation::Accepted(version)) => {
-                self.phase = Phase::Checking(version);
-                Step::CheckOwnership
-            }
+            (Phase::Reading, Observation::ShadowRead { version, present }) => match present {
+                true => self.end(Step::Commit(version)),
+                false => self.check(version),
+            },
+            (Phase::Creating, Observation::Accepted(version)) => self.check(version),
             (Phase::Reading, Observation::ShadowMissing) => {
                 self.phase = Phase::Creating;
                 Step::Create
@@ -186,6 +173,11 @@ impl Attempt {
     fn read(&mut self) -> Step {
         self.phase = Phase::Reading;
         Step::Read
+    }
+
+    fn check(&mut self, version: ShadowVersion) -> Step {
+        self.phase = Phase::Checking(version);
+        Step::CheckOwnership
     }
 
     fn end(&mut self, last: Step) -> Step {
