@@ -45,9 +45,7 @@ impl Rejected {
     /// The body of a `rejected` message over MQTT.
     pub fn body(&self) -> Value {
         let mut body = json!({ "code": self.code, "message": self.message });
-        if let Some(token) = &self.client_token {
-            body["clientToken"] = json!(token);
-        }
+        put_token(&mut body, self.client_token.as_deref());
         body
     }
 
