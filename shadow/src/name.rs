@@ -66,12 +66,8 @@ impl fmt::Display for ShadowKey {
 }
 
 fn check_shadow_name(name: &str) -> Result<(), InvalidName> {
-    match is_name(name, MAX_SHADOW_NAME) {
-        true => Ok(()),
-        false => Err(InvalidName(
-            "a shadow name must be 1 to 64 characters of a-z, A-Z, 0-9, :, _ or -",
-        )),
-    }
+    let rule = "a shadow name must be 1 to 64 characters of a-z, A-Z, 0-9, :, _ or -";
+    check(name, MAX_SHADOW_NAME, rule)
 }
 
 /// Checks the name of a thing.
@@ -79,17 +75,14 @@ fn check_shadow_name(name: &str) -> Result<(), InvalidName> {
 /// # Errors
 /// The name is not 1 to 128 of the characters `a-z A-Z 0-9 : _ -`.
 pub fn check_thing_name(thing: &str) -> Result<(), InvalidName> {
-    match is_name(thing, MAX_THING_NAME) {
-        true => Ok(()),
-        false => Err(InvalidName(
-            "a thing name must be 1 to 128 characters of a-z, A-Z, 0-9, :, _ or -",
-        )),
-    }
+    let rule = "a thing name must be 1 to 128 characters of a-z, A-Z, 0-9, :, _ or -";
+    check(thing, MAX_THING_NAME, rule)
 }
 
-fn is_name(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'_' | b'-'))
+fn check(name: &str, max: usize, rule: &'static str) -> Result<(), InvalidName> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'_' | b'-');
+    match (1..=max).contains(&name.len()) && name.bytes().all(allowed) {
+        true => Ok(()),
+        false => Err(InvalidName(rule)),
+    }
 }
