@@ -52,7 +52,7 @@ impl Latencies {
     }
 }
 
-/// AnswerCounts to requests.
+/// Answers to requests.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerCounts {
     /// The number of answers by status.
