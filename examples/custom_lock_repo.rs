@@ -294,7 +294,8 @@ mod tests {
     async fn fixture() -> StoreFixture {
         let timer = ManualTimer::default();
         let repo = MapLockRepo::new(Arc::new(timer.clone()));
-        StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
+        // A store that is durable has `StoreFixture::new` with a function that opens it again.
+        StoreFixture::volatile(Arc::new(repo), move |span| timer.advance(span))
     }
 
     lock_repo_cases!(fixture);

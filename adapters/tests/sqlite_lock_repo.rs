@@ -14,7 +14,7 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
-use keywright_testkit::lock_repo::StoreFixture;
+use keywright_testkit::lock_repo::{Ending, StoreFixture};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::{ManualTimer, lock_repo_cases};
 use rusqlite::Connection;
@@ -23,15 +23,37 @@ use tempfile::TempDir;
 async fn fixture() -> StoreFixture {
     let folder = TempDir::new().expect("a folder");
     let (timer, path) = (ManualTimer::default(), file(&folder));
-    let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
-    let store = StoreFixture::new(Arc::new(repo), move |span| {
+    let open = |path: &Path, timer: &ManualTimer| {
+        let repo = SqliteLockRepo::open(path, Arc::new(timer.clone()));
+        Arc::new(repo.expect("a store"))
+    };
+    let (repo, copies) = (open(&path, &timer), TempDir::new().expect("a folder"));
+    let (original, of_leases) = (path.clone(), timer.clone());
+    let reopen = move |ending| {
+        let path = match ending {
+            Ending::Clean => original.clone(),
+            Ending::Crash => copy_as_after_a_crash(&original, copies.path()),
+        };
+        std::future::ready(open(&path, &of_leases))
+    };
+    let advance = move |span| {
         let _keeps_the_folder = &folder;
         timer.advance(span);
-    });
-    store.with_wall_clock(move |millis| {
+    };
+    StoreFixture::new(repo, advance, reopen).with_wall_clock(move |millis| {
         move_stored_leases(&path, millis);
         Box::pin(std::future::ready(()))
     })
+}
+
+/// Copies the files of a store that is open, and returns the path of the copy. The write-ahead log is copied first: if a checkpoint
+/// copies pages into the file meanwhile, the log still has them.
+fn copy_as_after_a_crash(path: &Path, folder: &Path) -> PathBuf {
+    let copy = folder.join("locks.sqlite");
+    let log = |path: &Path| path.with_extension("sqlite-wal");
+    std::fs::copy(log(path), log(&copy)).expect("copied");
+    std::fs::copy(path, &copy).expect("copied");
+    copy
 }
 
 /// Moves the stored ends of leases, as if the wall clock had been set.

@@ -14,7 +14,7 @@
 //! async fn fixture() -> StoreFixture {
 //!     let timer = ManualTimer::default();
 //!     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
-//!     StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
+//!     StoreFixture::volatile(Arc::new(repo), move |span| timer.advance(span))
 //! }
 //!
 //! lock_repo_cases!(fixture);

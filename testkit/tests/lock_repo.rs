@@ -14,13 +14,13 @@ use keywright_domain::model::{
     WorkerId, Write, WriteState, *,
 };
 use keywright_domain::ports::*;
-use keywright_testkit::lock_repo::{IDLE_CLAIMER, StoreFixture};
+use keywright_testkit::lock_repo::{Ending, IDLE_CLAIMER, StoreFixture};
 use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
 
 async fn fixture() -> StoreFixture {
     let timer = ManualTimer::default();
     let repo = InMemoryLockRepo::new(Arc::new(timer.clone()));
-    StoreFixture::new(Arc::new(repo), move |span| timer.advance(span))
+    StoreFixture::volatile(Arc::new(repo), move |span| timer.advance(span))
 }
 
 lock_repo_cases!(fixture);
@@ -37,6 +37,18 @@ struct Broken {
     claimed: Mutex<Option<Write>>,
     /// The idempotency records of stale saves.
     stale_records: Mutex<HashMap<IdempotencyScope, IdempotencyRecord>>,
+    /// The idempotency records by their keys, without the principals.
+    records_by_key: Mutex<HashMap<(LockId, IdempotencyKey), IdempotencyRecord>>,
+    /// The state of a lock before its last commit.
+    before_commit: Mutex<HashMap<LockId, LockSnapshot>>,
+    /// The revision of a lock before its last import.
+    before_import: Mutex<HashMap<LockId, Revision>>,
+    /// A write that was claimed and is returned by the next claim.
+    held_claim: Mutex<Option<Write>>,
+    /// How the process has ended.
+    ended: Mutex<Option<Ending>>,
+    has_forgotten_version: AtomicBool,
+    has_purged: AtomicBool,
     claims: AtomicUsize,
     in_progress: AtomicUsize,
     /// Whether the wall clock was set forward.
@@ -60,6 +72,13 @@ impl Broken {
             sent: Mutex::default(),
             claimed: Mutex::default(),
             stale_records: Mutex::default(),
+            records_by_key: Mutex::default(),
+            before_commit: Mutex::default(),
+            before_import: Mutex::default(),
+            held_claim: Mutex::default(),
+            ended: Mutex::default(),
+            has_forgotten_version: AtomicBool::new(false),
+            has_purged: AtomicBool::new(false),
             claims: AtomicUsize::new(0),
             in_progress: AtomicUsize::new(0),
             set_forward: AtomicBool::new(false),
@@ -69,6 +88,10 @@ impl Broken {
 
     fn is(&self, case: &str) -> bool {
         self.case == case
+    }
+
+    fn has_ended(&self, ending: Ending) -> bool {
+        *self.ended.lock().expect("no panic") == Some(ending)
     }
 
     /// Whether the check of the revision and the save are not atomic.
@@ -96,8 +119,25 @@ impl LockRepo for Broken {
             if self.is("imported_lock_is_the_fold_of_its_events") && found.lock.version.0 == 1 {
                 found.lock.serial_number = None;
             }
-            if self.is("commit_appends_its_event") {
+            let forgets = self.is("save_without_shadow_version_keeps_the_known_one")
+                && self.has_forgotten_version.load(Ordering::SeqCst);
+            let is_imported = self
+                .before_import
+                .lock()
+                .expect("no panic")
+                .contains_key(&lock);
+            if forgets || self.is("import_keeps_what_is_known") && is_imported {
                 found.shadow_version = None;
+            }
+            if self.has_ended(Ending::Crash) {
+                let before = self.before_commit.lock().expect("no panic");
+                if let (true, Some(before)) = (self.is("save_survives_a_crash"), before.get(&lock))
+                {
+                    return Ok(Some(before.clone()));
+                }
+                if self.is("import_survives_a_crash") && found.unfinished.is_empty() {
+                    return Ok(None);
+                }
             }
             if self.is("saved_write_is_read_back") {
                 for write in &mut found.unfinished {
@@ -160,6 +200,22 @@ impl LockRepo for Broken {
             save.folded = Some(Box::new(lock));
         }
         let known = self.inner.load(save.lock).await?.expect("a lock");
+        let before_import = self
+            .before_import
+            .lock()
+            .expect("no panic")
+            .get(&save.lock)
+            .copied();
+        if self.is("import_makes_earlier_saves_stale") && before_import == Some(save.revision) {
+            save.revision = known.revision;
+        }
+        if save.writes.is_empty() && save.events.is_empty() && save.idempotency.is_none() {
+            self.has_forgotten_version.store(true, Ordering::SeqCst);
+        }
+        if !save.events.is_empty() {
+            let mut before = self.before_commit.lock().expect("no panic");
+            before.insert(save.lock, known.clone());
+        }
         let racy = self.is_racy(&save, &known) && known.revision == save.revision;
         if racy {
             short_pause().await;
@@ -179,9 +235,15 @@ impl LockRepo for Broken {
             folded.serial_number = known.lock.serial_number;
         }
         let is_stale = known.revision != save.revision;
-        if let Some(record) = save.idempotency.as_ref().filter(|_| is_stale) {
-            let mut stale = self.stale_records.lock().expect("no panic");
-            stale.insert(record.scope.clone(), (**record).clone());
+        if let Some(record) = &save.idempotency {
+            let (scope, record) = (record.scope.clone(), (**record).clone());
+            if is_stale {
+                let mut stale = self.stale_records.lock().expect("no panic");
+                stale.insert(scope, record);
+            } else {
+                let mut records = self.records_by_key.lock().expect("no panic");
+                records.insert((scope.lock, scope.key), record);
+            }
         }
         let sent = save.writes.iter().find(|w| w.is_open()).cloned();
         self.inner.save(save).await?;
@@ -213,7 +275,20 @@ impl LockRepo for Broken {
         {
             self.timer.advance(lease);
         }
+        if self.is("intent_is_claimed_after_a_crash") && self.has_ended(Ending::Crash) {
+            return Ok(None);
+        }
+        let held = self.held_claim.lock().expect("no panic").take();
+        if held.is_some() {
+            return Ok(held);
+        }
         let mut claimed = self.inner.claim(worker, lease).await?;
+        if self.is("longest_overdue_intent_is_claimed_first")
+            && claimed.is_some()
+            && let Some(second) = self.inner.claim(worker, lease).await?
+        {
+            *self.held_claim.lock().expect("no panic") = claimed.replace(second);
+        }
         let again = |w: &Write| w.intent().is_some_and(|i| i.epoch > Epoch(2));
         if self.is("claimed_intent_is_claimed_again_after_its_lease")
             && claimed.as_ref().is_some_and(again)
@@ -240,13 +315,43 @@ impl LockRepo for Broken {
 #[async_trait]
 impl LockHistory for Broken {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        let mut found = self.inner.write(id).await?;
-        if let Some(found) = &mut found
-            && self.is("write_keeps_its_anomalies")
-        {
-            found.anomalies = Anomalies::new();
+        let Some(mut found) = self.inner.write(id).await? else {
+            return Ok(None);
+        };
+        match self.case {
+            "write_keeps_its_anomalies" => found.anomalies = Anomalies::new(),
+            "every_state_is_read_back" => {
+                if let WriteState::Withdrawn { at } = found.state {
+                    found.state = WriteState::Expired { at };
+                }
+            }
+            "every_reason_is_read_back" => {
+                if let WriteState::Aborted { reason, .. } = &mut found.state
+                    && *reason == FailureReason::ShadowConflict
+                {
+                    *reason = FailureReason::Throttled;
+                }
+            }
+            "times_are_read_back_to_the_millisecond" => {
+                let seconds = found.prepared_at.as_secs();
+                found.prepared_at = Timestamp::from_millis(1000 * seconds);
+            }
+            "longest_texts_are_read_back" => found.requested_by.truncate(64),
+            "largest_numbers_are_read_back" => {
+                let is_small = |index: &KeyIndex| index.get() < 1 << 31;
+                found.slot.index = found.slot.index.filter(is_small);
+            }
+            "clean_end_loses_nothing"
+                if self.has_ended(Ending::Clean) && found.ended_at().is_some() =>
+            {
+                return Ok(None);
+            }
+            "purge_keeps_prepared_writes" if self.has_purged.load(Ordering::SeqCst) => {
+                return Ok((found.intent().is_none()).then_some(found));
+            }
+            _ => {}
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     async fn events(
@@ -256,7 +361,22 @@ impl LockHistory for Broken {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         let more = usize::from(self.is("event_page_starts_at_version_and_respects_limit"));
-        self.inner.events(lock, first, limit + more).await
+        let mut events = self.inner.events(lock, first, limit + more).await?;
+        for found in &mut events {
+            match &mut found.event {
+                LockEvent::KeyAdded(held) if self.is("events_of_every_type_are_read_back") => {
+                    held.user = None;
+                }
+                LockEvent::KeyWriteRequested(_)
+                    if self.is("commit_appends_its_event")
+                        && (lock.get(), found.version) == (1, LockVersion(2)) =>
+                {
+                    found.time = samples::millis_after(found.time, 1);
+                }
+                _ => {}
+            }
+        }
+        Ok(events)
     }
 
     async fn due(
@@ -290,6 +410,10 @@ impl LockHistory for Broken {
         {
             record.version_without_event = None;
         }
+        if self.is("idempotency_records_of_principals_are_apart") && record.is_none() {
+            let records = self.records_by_key.lock().expect("no panic");
+            record = records.get(&(scope.lock, scope.key.clone())).cloned();
+        }
         if self.is("stale_save_stores_no_idempotency_record") && record.is_none() {
             let stale = self.stale_records.lock().expect("no panic");
             record = stale.get(scope).cloned();
@@ -303,6 +427,8 @@ impl LockHistory for Broken {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
+        self.has_purged.store(true, Ordering::SeqCst);
+        self.records_by_key.lock().expect("no panic").clear();
         let more = usize::from(self.is("purge_deletes_only_what_has_expired"));
         self.inner.purge(now, ended_before, limit + more).await
     }
@@ -313,6 +439,12 @@ impl LockHistory for Broken {
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        for event in events.iter().filter(|event| event.version > LockVersion(1)) {
+            if let Some(known) = self.inner.load(event.lock).await? {
+                let mut before = self.before_import.lock().expect("no panic");
+                before.insert(event.lock, known.revision);
+            }
+        }
         if !self.is("import_is_atomic") {
             return self.inner.import(events).await;
         }
@@ -338,13 +470,17 @@ async fn each_broken_store_fails_its_own_case_and_no_other() {
             }
             let repo = Arc::new(Broken::new(broken));
             let timer = repo.timer.clone();
-            let clock = repo.clone();
-            let store = StoreFixture::new(repo, move |span| timer.advance(span));
-            let store = store.with_wall_clock(move |millis| {
+            let (clock, reopened) = (repo.clone(), repo.clone());
+            let advance = move |span| timer.advance(span);
+            let store = StoreFixture::new(repo, advance, move |ending| {
+                *reopened.ended.lock().expect("no panic") = Some(ending);
+                std::future::ready(reopened.clone())
+            });
+            let mut store = store.with_wall_clock(move |millis| {
                 clock.set_forward.store(millis > 0, Ordering::SeqCst);
                 Box::pin(std::future::ready(()))
             });
-            let outcome = tokio::spawn(async move { run_lock_repo_case(case, &store).await });
+            let outcome = tokio::spawn(async move { run_lock_repo_case(case, &mut store).await });
             assert_eq!(
                 outcome.await.is_err(),
                 broken == case,

@@ -84,13 +84,19 @@ async fn open_with(url: &str, timer: ManualTimer) -> Result<PostgresLockRepo, Po
 async fn fixture() -> StoreFixture {
     let database = Arc::new(Fresh::shared().await);
     let (repo, timer) = (Arc::new(database.open().await), database.timer.clone());
+    let reopened = database.clone();
+    let reopen = move |_| {
+        let database = reopened.clone();
+        async move { Arc::new(database.open().await) }
+    };
     let set_wall_clock = move |millis: i64| -> ClockFuture {
         let database = database.clone();
         let moved = format!("UPDATE writes SET lease_until = lease_until - ({millis})");
         let moving = tokio::task::spawn_blocking(move || database.psql(&moved));
         Box::pin(async move { drop(moving.await.expect("moved")) })
     };
-    StoreFixture::new(repo, move |span| timer.advance(span)).with_wall_clock(set_wall_clock)
+    let advance = move |span| timer.advance(span);
+    StoreFixture::new(repo, advance, reopen).with_wall_clock(set_wall_clock)
 }
 
 lock_repo_cases!(fixture);

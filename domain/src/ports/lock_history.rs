@@ -28,8 +28,27 @@ pub enum ImportError {
 
 /// Further reads of the store behind [`super::LockRepo`], the import of events, and the deletion of old records.
 ///
-/// - A read MUST see every save that was answered before the read started.
-/// - A read MUST NOT change anything, and can be repeated at any time.
+/// A read sees every save that was answered before the read started. It changes nothing and can be repeated at any time.
+///
+/// # Contract
+///
+/// Each promise has the test case of its name in `keywright-testkit`. The numbers continue those of [`super::LockRepo`].
+///
+/// 29. `imported_lock_is_the_fold_of_its_events`: an imported lock MUST be the fold of its events.
+/// 30. `events_of_every_type_are_read_back`: events MUST be read back with all their members, whatever their type.
+/// 31. `import_is_atomic`: all events of an import MUST be appended, or none.
+/// 32. `import_survives_a_crash`: an import MUST be durable before it is answered.
+/// 33. `import_makes_earlier_saves_stale`: an import MUST increment the revision of each lock.
+/// 34. `import_keeps_what_is_known`: an import MUST keep the writes and the shadow's version of a known lock.
+/// 35. `due_writes_are_ordered`: [`LockHistory::due`] MUST list exactly the writes with a next check in its range, in their order.
+/// 36. `event_page_starts_at_version_and_respects_limit`: a page of events MUST begin at the requested version and end at the limit.
+/// 37. `locks_are_listed_in_pages`: a page of locks MUST begin after the given id, be ordered by ids, and end at the limit.
+/// 38. `idempotency_record_is_read_back`: a save MUST store its idempotency record in place of an earlier one of the same scope.
+/// 39. `idempotency_records_of_principals_are_apart`: a record MUST be found only by the lock, principal and key of its scope.
+/// 40. `stale_save_stores_no_idempotency_record`: a save that is not applied MUST NOT store its record.
+/// 41. `backlog_counts_unfinished_writes`: the age of the oldest intent MUST be measured by a monotonic clock; it may be 250 ms behind.
+/// 42. `purge_deletes_only_what_has_expired`: a purge MUST NOT delete open writes, writes with a next check, or events.
+/// 43. `purge_keeps_prepared_writes`: a purge MUST NOT delete prepared writes, however old they are.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
     /// Reads one write in any state. `None`: it does not exist or was purged.
@@ -63,7 +82,6 @@ pub trait LockHistory: Send + Sync {
     ) -> Result<Vec<Write>, RepoError>;
 
     /// Counts the unfinished writes of all locks. Writes that are SENT and were sent outside of `recent_times` count as unconfirmed.
-    /// The age of the oldest intent MUST be measured by a monotonic clock, and may be 250 ms behind.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`].
@@ -81,7 +99,7 @@ pub trait LockHistory: Send + Sync {
     /// Deletes at most `limit` idempotency records that had expired at `now`, and at most `limit` writes that ended before
     /// `ended_before` and have no next check. Returns how many of both were deleted.
     ///
-    /// It MUST NOT delete prepared or open writes, nor any event. It can be repeated at any time.
+    /// It can be repeated at any time.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
@@ -101,8 +119,7 @@ pub trait LockHistory: Send + Sync {
     /// Appends events of any number of locks. The events of each lock are in the order of their versions; they continue its stream
     /// or create the lock.
     ///
-    /// The import MUST be atomic and durable: all events are appended or none. It MUST increment the revision of each lock, so that
-    /// saves which were decided before become stale. An import that is repeated fails with [`ImportError::NotAStream`].
+    /// Saves that were decided before become stale. An import that is repeated fails with [`ImportError::NotAStream`].
     ///
     /// # Errors
     /// See [`ImportError`].

@@ -1,16 +1,19 @@
 //! The store under test, with the steps that the cases have in common.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use keywright_domain::model::{
-    DeviceCode, DeviceOutcome, FailureReason, LockSnapshot, LockVersion, RecordedEvent,
-    ShadowVersion, Timestamp, WorkerId, Write, WriteId,
+    Backlog, DeviceCode, DeviceOutcome, DueCursor, FailureReason, IdempotencyRecord,
+    IdempotencyScope, Lock, LockId, LockSnapshot, LockVersion, RecordedEvent, Save, ShadowVersion,
+    Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
-use keywright_domain::ports::{LockHistory, LockRepo};
+use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
 use crate::samples::{LEASE, NOW, created, lock_id, prepared, slot, thing};
 
@@ -22,6 +25,38 @@ pub type SetWallClock = Arc<dyn Fn(i64) -> ClockFuture + Send + Sync>;
 
 /// Completes when the clock shows the new time.
 pub type ClockFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How a process with a store ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The process closes the store. The case has dropped the store before.
+    Clean,
+    /// The process is killed: the store gets no chance to save anything. The case has not dropped the store yet, so a test may open
+    /// a copy of its files.
+    Crash,
+}
+
+/// Opens the store again after a process has ended.
+pub type Reopen =
+    Arc<dyn Fn(Ending) -> Pin<Box<dyn Future<Output = OpenStore> + Send>> + Send + Sync>;
+
+/// The two ports of one store.
+#[derive(Clone)]
+pub struct OpenStore {
+    /// The store as a `LockRepo`.
+    pub locks: Arc<dyn LockRepo>,
+    /// The same store as a `LockHistory`.
+    pub history: Arc<dyn LockHistory>,
+}
+
+impl<R: LockRepo + LockHistory + 'static> From<Arc<R>> for OpenStore {
+    fn from(repo: Arc<R>) -> Self {
+        Self {
+            locks: repo.clone(),
+            history: repo,
+        }
+    }
+}
 
 /// A worker id for calls of `claim` that take nothing over; they only make the store notice open intents.
 pub const IDLE_CLAIMER: WorkerId = WorkerId(99);
@@ -37,24 +72,52 @@ pub struct StoreFixture {
     pub advance_time: AdvanceTime,
     /// Sets the wall clock of the store, if it has one. Shifting the times that it has stored has the same effect.
     pub set_wall_clock: SetWallClock,
+    /// Opens the store again.
+    pub reopen: Reopen,
 }
 
 impl StoreFixture {
-    /// A store whose monotonic clock is advanced by `advance_time`, and that has no wall clock.
-    pub fn new<R>(repo: Arc<R>, advance_time: impl Fn(Duration) + Send + Sync + 'static) -> Self
+    /// A store whose monotonic clock is advanced by `advance_time`, and that has no wall clock. `reopen` opens it again after its
+    /// process has ended; with [`Ending::Crash`] the earlier store still exists.
+    pub fn new<R, F>(
+        repo: Arc<R>,
+        advance_time: impl Fn(Duration) + Send + Sync + 'static,
+        reopen: impl Fn(Ending) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         R: LockRepo + LockHistory + 'static,
+        F: Future<Output = Arc<R>> + Send + 'static,
     {
         let advance_time = move |span| -> ClockFuture {
             advance_time(span);
             Box::pin(std::future::ready(()))
         };
+        let OpenStore { locks, history } = repo.into();
         Self {
-            locks: repo.clone(),
-            history: repo,
+            locks,
+            history,
             advance_time: Arc::new(advance_time),
             set_wall_clock: Arc::new(|_| Box::pin(std::future::ready(()))),
+            reopen: Arc::new(move |ending| {
+                let reopening = reopen(ending);
+                Box::pin(async move { reopening.await.into() })
+            }),
         }
+    }
+
+    /// A store that keeps nothing beyond its process, so that it has nothing to open again. The cases of durability prove nothing
+    /// about it.
+    pub fn volatile<R>(
+        repo: Arc<R>,
+        advance_time: impl Fn(Duration) + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: LockRepo + LockHistory + 'static,
+    {
+        let same = repo.clone();
+        Self::new(repo, advance_time, move |_| {
+            std::future::ready(same.clone())
+        })
     }
 
     /// The same store with a wall clock, which `set` sets forward by so many milliseconds, or back if they are negative.
@@ -65,6 +128,25 @@ impl StoreFixture {
     ) -> Self {
         self.set_wall_clock = Arc::new(set);
         self
+    }
+
+    /// Ends the process of the store, and opens the store again.
+    pub(super) async fn end_process(&mut self, ending: Ending) {
+        if ending == Ending::Clean {
+            let closed = Arc::new(ClosedStore);
+            (self.locks, self.history) = (closed.clone(), closed);
+        }
+        let OpenStore { locks, history } = (self.reopen)(ending).await;
+        (self.locks, self.history) = (locks, history);
+    }
+
+    /// Saves a write as it is.
+    pub(super) async fn put(&self, write: &Write) {
+        let save = Save {
+            writes: vec![write.clone()],
+            ..empty_save(&self.load(write.lock.get()).await)
+        };
+        self.locks.save(save).await.expect("the write is saved");
     }
 
     /// Lets the store read all open intents, and lets their leases end.
@@ -147,5 +229,89 @@ impl StoreFixture {
         let due = self.history.due(until, None, limit).await;
         let due = due.expect("the store answers").into_iter();
         due.map(|write| write.id).collect()
+    }
+}
+
+/// A save that changes only the revision.
+pub(super) fn empty_save(snapshot: &LockSnapshot) -> Save {
+    Save {
+        lock: snapshot.lock.id,
+        revision: snapshot.revision,
+        events: Vec::new(),
+        folded: None,
+        writes: Vec::new(),
+        shadow_version: None,
+        idempotency: None,
+        new_anomalies: Vec::new(),
+    }
+}
+
+/// Stands for a store that is closed. No case calls it.
+struct ClosedStore;
+
+fn closed() -> RepoError {
+    RepoError::Unavailable("the store is closed".into())
+}
+
+#[async_trait]
+impl LockRepo for ClosedStore {
+    async fn load(&self, _: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        Err(closed())
+    }
+
+    async fn save(&self, _: Save) -> Result<(), RepoError> {
+        Err(closed())
+    }
+
+    async fn claim(&self, _: WorkerId, _: Duration) -> Result<Option<Write>, RepoError> {
+        Err(closed())
+    }
+}
+
+#[async_trait]
+impl LockHistory for ClosedStore {
+    async fn write(&self, _: WriteId) -> Result<Option<Write>, RepoError> {
+        Err(closed())
+    }
+
+    async fn events(
+        &self,
+        _: LockId,
+        _: LockVersion,
+        _: usize,
+    ) -> Result<Vec<RecordedEvent>, RepoError> {
+        Err(closed())
+    }
+
+    async fn due(
+        &self,
+        _: Timestamp,
+        _: Option<DueCursor>,
+        _: usize,
+    ) -> Result<Vec<Write>, RepoError> {
+        Err(closed())
+    }
+
+    async fn backlog(&self, _: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
+        Err(closed())
+    }
+
+    async fn idempotency_record(
+        &self,
+        _: &IdempotencyScope,
+    ) -> Result<Option<IdempotencyRecord>, RepoError> {
+        Err(closed())
+    }
+
+    async fn purge(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<usize, RepoError> {
+        Err(closed())
+    }
+
+    async fn locks(&self, _: Option<LockId>, _: usize) -> Result<Vec<Lock>, RepoError> {
+        Err(closed())
+    }
+
+    async fn import(&self, _: Vec<RecordedEvent>) -> Result<(), ImportError> {
+        Err(closed().into())
     }
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use keywright_domain::model::{
-    Backlog, DueCursor, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Lock, LockVersion,
-    Timestamp, WriteId,
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Identity, Lock, LockVersion,
+    Principal, Timestamp, WriteId,
 };
 use keywright_domain::policy::{self, Limits};
 use keywright_domain::ports::RepoError;
 
 use super::fixture::StoreFixture;
-use crate::samples::{LEASE, NOW, created, lock_id, prepared, principal, slot};
+use crate::samples::{LEASE, NOW, created, lock_id, prepared, scope, slot};
 
 /// Due writes are ordered by the time of their check, in pages of the requested size. Others are not listed.
 pub async fn due_writes_are_ordered(store: &StoreFixture) {
@@ -60,11 +60,6 @@ pub async fn locks_are_listed_in_pages(store: &StoreFixture) {
     assert_eq!(Ok(&first[0]), expected.as_ref());
 }
 
-fn scope(key: &str) -> IdempotencyScope {
-    let key = IdempotencyKey::new(key).expect("an Idempotency-Key");
-    IdempotencyScope::new(lock_id(1), &principal(), key)
-}
-
 fn record(
     scope: &IdempotencyScope,
     write: u128,
@@ -101,6 +96,34 @@ pub async fn idempotency_record_is_read_back(store: &StoreFixture) {
     store.locks.save(save).await.expect("the record is saved");
     assert_eq!(stored(&quoted).await, Some(second));
     assert!(store.load(1).await.revision > snapshot.revision);
+}
+
+/// The idempotency records of two principals, and of two locks, are apart although their keys are the same.
+pub async fn idempotency_records_of_principals_are_apart(store: &StoreFixture) {
+    let first = scope("key");
+    let other = Principal::of(Identity::EveryOrganization);
+    let scopes = [
+        first.clone(),
+        IdempotencyScope::new(lock_id(1), &other, first.key.clone()),
+        IdempotencyScope {
+            lock: lock_id(2),
+            ..first
+        },
+    ];
+    for lock in [1, 2] {
+        store.with_lock(lock).await;
+    }
+    for (scope, write) in scopes.iter().zip(10..) {
+        let found = store.history.idempotency_record(scope).await;
+        assert_eq!(found, Ok(None), "{scope:?}");
+        let snapshot = store.load(scope.lock.get()).await;
+        let save = policy::record_without_event(&snapshot, record(scope, write, None), NOW);
+        store.locks.save(save).await.expect("the record is saved");
+    }
+    for (scope, write) in scopes.iter().zip(10..) {
+        let found = store.history.idempotency_record(scope).await;
+        assert_eq!(found, Ok(Some(record(scope, write, None))));
+    }
 }
 
 /// A stale save stores no idempotency record.
@@ -184,4 +207,14 @@ pub async fn purge_deletes_only_what_has_expired(store: &StoreFixture) {
         assert_eq!(store.history.write(id).await, Ok(Some(left)));
     }
     assert_eq!(store.events(1).await.len(), 2);
+}
+
+/// A purge deletes no prepared write, however old it is.
+pub async fn purge_keeps_prepared_writes(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let prepared = store.prepare(1, 10).await;
+    let later = NOW.after(1000 * LEASE);
+    assert_eq!(store.history.purge(later, later, 9).await, Ok(0));
+    assert_eq!(store.stored(10).await.as_ref(), Some(&prepared));
+    assert!(store.load(1).await.unfinished(prepared.id).is_some());
 }

@@ -1,6 +1,8 @@
 //! Cases for claims and leases.
 
-use keywright_domain::model::{Epoch, FailureReason, WorkerId, Write};
+use std::time::Duration;
+
+use keywright_domain::model::{Epoch, FailureReason, WorkerId, Write, WriteId};
 use keywright_domain::policy;
 use keywright_domain::ports::RepoError;
 
@@ -87,4 +89,24 @@ pub async fn closed_intent_is_never_claimed(store: &StoreFixture) {
     store.abort(1, &aborted).await;
     store.end_leases().await;
     assert_eq!(store.locks.claim(WorkerId(8), LEASE).await, Ok(None));
+}
+
+/// Of several intents whose leases have ended, the longest overdue is claimed first.
+pub async fn longest_overdue_intent_is_claimed_first(store: &StoreFixture) {
+    // Neither the ids of the locks nor those of the writes are in the order of the leases.
+    let intents = [(2, 11), (3, 12), (1, 10)];
+    for (lock, write) in intents {
+        store.with_lock(lock).await;
+        store.prepare(lock, write).await;
+        // A store may use what it read up to 250 ms ago.
+        (store.advance_time)(Duration::from_secs(1)).await;
+        let claimed = store.locks.claim(IDLE_CLAIMER, LEASE).await;
+        assert_eq!(claimed, Ok(None), "no lease has ended");
+    }
+    (store.advance_time)(LEASE).await;
+    for (_, write) in intents {
+        let claimed = store.locks.claim(WorkerId(8), LEASE).await;
+        let claimed = claimed.expect("the store answers").map(|write| write.id);
+        assert_eq!(claimed, Some(WriteId::from_u128(write)));
+    }
 }

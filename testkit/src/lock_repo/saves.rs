@@ -1,14 +1,14 @@
 //! Cases for imports, saves and loads.
 
 use keywright_domain::model::{
-    Anomaly, DeviceOutcome, KeyIndex, Lock, LockEvent, LockVersion, ReportedSlot, ShadowVersion,
-    WriteId,
+    Anomaly, DeviceOutcome, KeyIndex, Lock, LockEvent, LockSnapshot, LockVersion, RecordedEvent,
+    ReportedSlot, ShadowVersion, WriteId,
 };
 use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{ImportError, RepoError};
 
-use super::fixture::StoreFixture;
-use crate::samples::{NOW, created, lock_id, prepared, slot, thing};
+use super::fixture::{StoreFixture, empty_save};
+use crate::samples::{NOW, SHADOW_VERSION, created, lock_id, owner, prepared, slot, thing};
 
 /// A lock that was never imported loads as `None`. It has no events and no writes.
 pub async fn unknown_lock_loads_as_none(store: &StoreFixture) {
@@ -38,6 +38,41 @@ pub async fn import_is_atomic(store: &StoreFixture) {
         let loaded = store.locks.load(lock_id(lock)).await;
         assert_eq!(loaded, Ok(None), "lock {lock} was imported");
     }
+}
+
+/// An import for a known lock makes saves stale that were decided before.
+pub async fn import_makes_earlier_saves_stale(store: &StoreFixture) {
+    let old = store.with_lock(1).await;
+    store.import_owner(&old).await;
+    let (_, save) = prepared(&old, 10, slot("key", None));
+    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+}
+
+/// An import for a known lock appends its events, and keeps the shadow's version and the unfinished writes.
+pub async fn import_keeps_what_is_known(store: &StoreFixture) {
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    let before = store.load(1).await;
+    store.import_owner(&before).await;
+    let after = store.load(1).await;
+    assert!(after.unfinished(sent.id).is_some());
+    assert_eq!(after.shadow_version, before.shadow_version);
+    assert_eq!(Ok(after.lock), Lock::fold(&store.events(1).await));
+}
+
+/// A save without a shadow version keeps the one that is known.
+pub async fn save_without_shadow_version_keeps_the_known_one(store: &StoreFixture) {
+    store.with_lock(1).await;
+    store.send(1, 10).await;
+    let before = store.load(1).await;
+    assert_eq!(before.shadow_version, Some(SHADOW_VERSION));
+    let unchanged = empty_save(&before);
+    store
+        .locks
+        .save(unchanged)
+        .await
+        .expect("the save is applied");
+    assert_eq!(store.load(1).await.shadow_version, Some(SHADOW_VERSION));
 }
 
 /// A saved write is read back with every member, with its lock and from the history.
@@ -142,4 +177,17 @@ pub async fn abort_appends_no_event(store: &StoreFixture) {
     assert_eq!((after.lock, after.unfinished.len()), (before.lock, 0));
     assert!(after.revision > prepared.revision);
     assert_eq!(store.events(1).await.len(), 1);
+}
+
+impl StoreFixture {
+    /// Imports a change of the owner.
+    async fn import_owner(&self, known: &LockSnapshot) {
+        let event = RecordedEvent {
+            version: known.lock.version.next(),
+            event: LockEvent::OwnerSet { user: owner() },
+            ..created(known.lock.id)
+        };
+        let imported = self.history.import(vec![event]).await;
+        imported.expect("the event is imported");
+    }
 }
