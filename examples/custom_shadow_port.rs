@@ -168,6 +168,11 @@ mod tests {
             let accepted = self.0.apply(thing, &body["state"], None);
             accepted.expect("a report is accepted");
         }
+
+        async fn state(&self, thing: &ThingName) -> String {
+            let stored = self.0.load(thing).expect("the file is read");
+            stored.expect("the shadow exists")["state"].to_string()
+        }
     }
 
     async fn fixture() -> (Arc<FileShadows>, Box<Locks>) {

@@ -31,13 +31,25 @@ pub enum TransportFault {
     Throttled,
     /// The connection breaks after a request was applied and before its answer arrives.
     Disconnect,
+    /// Requests are applied; their answers end in the middle, and the connection with them.
+    AnswersTorn,
+    /// Requests are applied, and the shadow service answers 500.
+    ServerError,
+    /// The shadow service refuses requests because the port is not permitted to make them (403).
+    Forbidden,
+    /// Connections are refused, and open ones are closed.
+    ConnectionRefused,
 }
 
 /// The transport between a port and the shadow service, with faults that a test controls.
 #[async_trait]
 pub trait Transport: Send + Sync {
+    /// Whether this kind of transport can have the fault. Of the others, the cases prove nothing.
+    fn can_have(&self, fault: TransportFault) -> bool;
     /// Replaces the current fault. It applies to every request from now on.
     async fn set(&self, fault: TransportFault);
+    /// Replaces the current fault. It applies to the next request only.
+    async fn set_for_next_request(&self, fault: TransportFault);
     /// Waits for `span` of the time by which the port under test measures its timeouts.
     async fn pause(&self, span: Duration);
 }
@@ -61,6 +73,48 @@ impl<'a> FaultyShadows<'a> {
         }
     }
 
+    /// Whether the transport can have the fault. If not, this is printed.
+    fn can_have(&self, fault: TransportFault) -> bool {
+        let can_have = self.transport.can_have(fault);
+        if !can_have {
+            println!("this case proves nothing: the transport cannot have the fault {fault:?}");
+        }
+        can_have
+    }
+
+    /// Makes an update under a fault, which ends afterwards. Returns the version before the update, and the answer.
+    async fn update_under(
+        &self,
+        fault: TransportFault,
+    ) -> (ShadowVersion, Result<ShadowVersion, ShadowError>) {
+        let version = self.shadows().create(&door()).await;
+        self.transport.set(fault).await;
+        let answer = self.port.update(&door(), put(1, version, 1)).await;
+        self.transport.set(TransportFault::None).await;
+        (version, answer)
+    }
+
+    /// Asserts that an update under this fault is applied and that its outcome is unknown.
+    async fn assert_applied_and_unknown(&self, fault: TransportFault) {
+        let (version, answer) = self.update_under(fault).await;
+        assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+        let found = self.read_again().await;
+        let entries = vec![WriteId::from_u128(1)];
+        assert_eq!((found.version, found.entries), (version.next(), entries));
+    }
+
+    /// Asserts that an update under this fault is refused for this reason and not applied.
+    async fn assert_refused(&self, fault: TransportFault, expected: FailureReason) {
+        match self.update_under(fault).await {
+            (version, Err(ShadowError::Refused { reason, .. })) => {
+                assert_eq!(reason, expected);
+                let found = self.read_again().await;
+                assert_eq!((found.version, found.entries), (version, vec![]));
+            }
+            (_, other) => panic!("the update must be refused: {other:?}"),
+        }
+    }
+
     /// Reads the shadow, and repeats the read while the port reestablishes its connection.
     async fn read_again(&self) -> ShadowSnapshot {
         for _ in 0..100 {
@@ -76,16 +130,44 @@ impl<'a> FaultyShadows<'a> {
 
 /// A lost answer is unknown, because the port cannot know whether the update was applied.
 pub async fn lost_answer_is_unknown(faulty: &FaultyShadows<'_>) {
+    faulty
+        .assert_applied_and_unknown(TransportFault::AnswersLost)
+        .await;
+}
+
+/// An update whose answer is lost is not sent again: neither one at an expected version, whose copy would be a conflict, nor one at
+/// any version, whose copy would be applied.
+pub async fn lost_update_is_not_sent_again(faulty: &FaultyShadows<'_>) {
     let version = faulty.shadows().create(&door()).await;
-    faulty.transport.set(TransportFault::AnswersLost).await;
-    let answer = faulty.port.update(&door(), put(1, version, 1)).await;
-    assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
-    faulty.transport.set(TransportFault::None).await;
-    let found = faulty.read_again().await;
-    assert_eq!(
-        (found.version, found.entries),
-        (version.next(), vec![WriteId::from_u128(1)])
-    );
+    let changes = [put(1, version, 1), ShadowChange::create(token(2))];
+    for (change, version) in changes
+        .into_iter()
+        .zip([version.next(), version.next().next()])
+    {
+        let lost = TransportFault::AnswersLost;
+        faulty.transport.set_for_next_request(lost).await;
+        let answer = faulty.port.update(&door(), change).await;
+        assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+        assert_eq!(faulty.read_again().await.version, version);
+    }
+}
+
+/// An update that is answered by a 500 is unknown, because it may have been applied.
+pub async fn server_error_is_unknown(faulty: &FaultyShadows<'_>) {
+    if faulty.can_have(TransportFault::ServerError) {
+        faulty
+            .assert_applied_and_unknown(TransportFault::ServerError)
+            .await;
+    }
+}
+
+/// An update whose answer ends in the middle is unknown.
+pub async fn torn_answer_is_unknown(faulty: &FaultyShadows<'_>) {
+    if faulty.can_have(TransportFault::AnswersTorn) {
+        faulty
+            .assert_applied_and_unknown(TransportFault::AnswersTorn)
+            .await;
+    }
 }
 
 /// An answer that arrives after its timeout, while another request waits, is not taken as the answer to that request.
@@ -127,10 +209,11 @@ pub async fn reordered_answers_reach_their_requests(faulty: &FaultyShadows<'_>) 
     }
     faulty.transport.set(TransportFault::AnswersReordered).await;
     for round in 0..3 {
-        let updates = things.iter().zip(0_u32..).map(async |(thing, n)| {
+        let updates = things.iter().zip(0_u32..).map(|(thing, n)| {
             let expected = ShadowVersion(u64::from(n) + 1 + u64::from(round));
             let change = ShadowChange::fence(expected, token(100 * (round + 1) + n));
-            (expected, faulty.port.update(thing, change).await)
+            let port = faulty.port;
+            async move { (expected, port.update(thing, change).await) }
         });
         for (expected, answer) in join_all(updates).await {
             assert_eq!(answer, Ok(expected.next()));
@@ -141,29 +224,64 @@ pub async fn reordered_answers_reach_their_requests(faulty: &FaultyShadows<'_>) 
 
 /// An update that the shadow service throttles is refused and not applied.
 pub async fn throttled_update_is_refused(faulty: &FaultyShadows<'_>) {
-    let version = faulty.shadows().create(&door()).await;
-    faulty.transport.set(TransportFault::Throttled).await;
-    match faulty.port.update(&door(), put(1, version, 1)).await {
-        Err(ShadowError::Refused { reason, .. }) => assert_eq!(reason, FailureReason::Throttled),
-        other => panic!("the update must be refused: {other:?}"),
+    faulty
+        .assert_refused(TransportFault::Throttled, FailureReason::Throttled)
+        .await;
+}
+
+/// An update that the port is not permitted to make is refused and not applied.
+pub async fn forbidden_update_is_refused(faulty: &FaultyShadows<'_>) {
+    if faulty.can_have(TransportFault::Forbidden) {
+        faulty
+            .assert_refused(TransportFault::Forbidden, FailureReason::NotAuthorized)
+            .await;
     }
-    faulty.transport.set(TransportFault::None).await;
+}
+
+/// An update without a connection is neither a conflict nor refused, because no shadow service has answered.
+pub async fn update_without_a_connection_is_not_applied(faulty: &FaultyShadows<'_>) {
+    if !faulty.can_have(TransportFault::ConnectionRefused) {
+        return;
+    }
+    let (version, answer) = faulty.update_under(TransportFault::ConnectionRefused).await;
+    assert!(
+        matches!(
+            answer,
+            Err(ShadowError::NotApplied { .. } | ShadowError::Unknown(_))
+        ),
+        "{answer:?}"
+    );
     let found = faulty.read_again().await;
     assert_eq!((found.version, found.entries), (version, vec![]));
 }
 
+/// A read that fails is an error, and not a shadow that does not exist.
+pub async fn failed_read_is_an_error(faulty: &FaultyShadows<'_>) {
+    faulty.shadows().create(&door()).await;
+    for fault in [
+        TransportFault::Forbidden,
+        TransportFault::Throttled,
+        TransportFault::ServerError,
+        TransportFault::AnswersTorn,
+        TransportFault::Disconnect,
+        TransportFault::AnswersLost,
+    ] {
+        if faulty.can_have(fault) {
+            faulty.transport.set(fault).await;
+            let found = faulty.port.read(&door(), token(91)).await;
+            assert!(found.is_err(), "{fault:?}: {found:?}");
+            faulty.transport.set(TransportFault::None).await;
+            faulty.read_again().await;
+        }
+    }
+}
+
 /// An update during which the connection breaks is unknown, and the port reestablishes the connection by itself.
 pub async fn broken_connection_is_unknown_and_reestablished(faulty: &FaultyShadows<'_>) {
-    let version = faulty.shadows().create(&door()).await;
-    faulty.transport.set(TransportFault::Disconnect).await;
-    let answer = faulty.port.update(&door(), put(1, version, 1)).await;
-    assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
-    faulty.transport.set(TransportFault::None).await;
+    faulty
+        .assert_applied_and_unknown(TransportFault::Disconnect)
+        .await;
     let found = faulty.read_again().await;
-    assert_eq!(
-        (found.version, found.entries),
-        (version.next(), vec![WriteId::from_u128(1)])
-    );
     let fenced = faulty
         .port
         .update(&door(), ShadowChange::fence(found.version, token(2)))
@@ -180,8 +298,16 @@ macro_rules! faulty_transport_cases {
     ($fixture:path) => {
         $crate::faulty_transport_cases! { $fixture:
             lost_answer_is_unknown,
-            late_answer_is_not_taken_for_another_request, reordered_answers_reach_their_requests,
-            throttled_update_is_refused, broken_connection_is_unknown_and_reestablished
+            lost_update_is_not_sent_again,
+            server_error_is_unknown,
+            torn_answer_is_unknown,
+            broken_connection_is_unknown_and_reestablished,
+            late_answer_is_not_taken_for_another_request,
+            reordered_answers_reach_their_requests,
+            throttled_update_is_refused,
+            forbidden_update_is_refused,
+            update_without_a_connection_is_not_applied,
+            failed_read_is_an_error
         }
     };
     ($fixture:path: $($case:ident),+) => {

@@ -1,7 +1,8 @@
 //! Contract tests for adapters of the domain's ports, and clocks, timers and ids that tests control.
 //!
 //! Each case of a contract is an async function that panics if the adapter violates the contract. The macros
-//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`] and [`auth_port_cases!`] generate one test per case.
+//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`], [`auth_port_cases!`], [`device_reports_cases!`] and
+//! [`time_and_ids_cases!`] generate one test per case.
 //! For each case, the tests of this crate have a deliberately broken adapter that fails this case and no other.
 //!
 //! ```
@@ -23,6 +24,7 @@
 #![warn(missing_docs)]
 
 pub mod auth_port;
+pub mod device_reports;
 pub mod faulty_transport;
 #[cfg(feature = "issuer")]
 pub mod issuer;
@@ -34,5 +36,6 @@ pub mod samples;
 pub mod shadow_port;
 #[cfg(feature = "tcp-proxy")]
 pub mod tcp_proxy;
+pub mod time_and_ids;
 
 pub use manual_time::{ManualClock, ManualTimer, SequentialIds};

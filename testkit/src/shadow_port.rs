@@ -6,14 +6,18 @@ use keywright_domain::model::{
     ShadowChange, ShadowEntry, ShadowSnapshot, ShadowVersion, ThingName, WriteId,
 };
 use keywright_domain::ports::{ShadowError, ShadowPort};
+use serde_json::{Value, json};
 
-use crate::samples::{NOW, lock_id, thing};
+use crate::samples::{NOW, lock_id, millis_after, thing};
 
 /// Updates shadows as a lock does.
 #[async_trait]
 pub trait Device: Send + Sync {
     /// Sends this JSON document as an update of the thing's shadow, and returns after the shadow service has accepted it.
     async fn report(&self, thing: &ThingName, document: &str);
+
+    /// The `state` of the thing's shadow as JSON, with `desired` and `reported`, as the lock reads it.
+    async fn state(&self, thing: &ThingName) -> String;
 }
 
 /// A port under test over a shadow service without any shadow.
@@ -114,6 +118,26 @@ pub async fn put_entries_are_read_back(shadows: &ShadowFixture<'_>) {
     );
 }
 
+/// An entry has exactly the members of the device contract, with `expiresAt` in whole seconds.
+pub async fn entry_has_the_members_of_the_device_contract(shadows: &ShadowFixture<'_>) {
+    let version = shadows.create(&door()).await;
+    let mut change = put(1, version, 1);
+    let expires_at = millis_after(NOW, 999);
+    change.put = change.put.map(|entry| ShadowEntry {
+        expires_at,
+        ..entry
+    });
+    let put_entry = shadows.port.update(&door(), change).await;
+    put_entry.expect("the entry is put");
+    let state = shadows.device.state(&door()).await;
+    let state: Value = serde_json::from_str(&state).expect("the state is JSON");
+    let entry = &state["desired"]["writeKey"][WriteId::from_u128(1).to_string()];
+    let expected = json!({
+        "keyUuid": "a \"key\"", "keyIndexNumber": 2, "seq": 3, "expiresAt": NOW.as_secs(),
+    });
+    assert_eq!(*entry, expected);
+}
+
 /// An update that expects another version is a conflict and changes nothing.
 pub async fn other_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
     let version = shadows.with_entry(1).await;
@@ -123,6 +147,23 @@ pub async fn other_version_is_a_conflict(shadows: &ShadowFixture<'_>) {
         assert_eq!(answer, Err(ShadowError::Conflict));
     }
     assert_eq!(shadows.read(&door()).await, before);
+}
+
+/// Of concurrent updates that expect the same version, exactly one is applied. The others are conflicts.
+pub async fn exactly_one_of_concurrent_updates_is_applied(shadows: &ShadowFixture<'_>) {
+    const UPDATES: u32 = 16;
+    let version = shadows.create(&door()).await;
+    let updates = (0..UPDATES).map(|n| {
+        let change = put(100 + u128::from(n), version, 10 + n);
+        async move { shadows.port.update(&door(), change).await }
+    });
+    let answers = futures_util::future::join_all(updates).await;
+    let (applied, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(applied, [Ok(version.next())], "{others:?}");
+    let is_conflict = |answer: &Result<_, _>| *answer == Err(ShadowError::Conflict);
+    assert!(others.iter().all(is_conflict), "{others:?}");
+    let found = shadows.read(&door()).await;
+    assert_eq!((found.version, found.entries.len()), (version.next(), 1));
 }
 
 /// A fence increments the version by one and changes nothing else.
@@ -192,6 +233,58 @@ pub async fn results_are_read_with_all_members(shadows: &ShadowFixture<'_>) {
     assert_eq!(of(two), Some(DeviceOutcome::Failed(FailureReason::NoSpace)));
 }
 
+/// A result that has no known format is read as unreadable, and the others are read as they are. Entries and results whose names
+/// are no write ids are left out.
+pub async fn unreadable_results_do_not_fail_the_read(shadows: &ShadowFixture<'_>) {
+    shadows.with_entry(1).await;
+    let [one, two, three] = [1, 2, 3].map(WriteId::from_u128);
+    let document = format!(
+        r#"{{"state":{{"desired":{{"writeKey":{{"foreign":{{"a":1}}}}}},"reported":{{"writeKeyResult":{{
+            "{one}":{{"status":"SUCCEEDED"}},"{two}":7,"{three}":{{"status":"DONE"}},"foreign":{{"status":"FAILED"}}}}}}}}}}"#
+    );
+    shadows.device.report(&door(), &document).await;
+    let found = shadows.read(&door()).await;
+    let mut results: Vec<_> = found
+        .results
+        .into_iter()
+        .map(|result| (result.write, result.outcome))
+        .collect();
+    results.sort_by_key(|(write, _)| write.as_u128());
+    let succeeded = DeviceOutcome::Succeeded {
+        slot: ReportedSlot::Missing,
+    };
+    let expected = [
+        (one, succeeded),
+        (two, DeviceOutcome::Unreadable),
+        (three, DeviceOutcome::Unreadable),
+    ];
+    assert_eq!(results, expected);
+    assert_eq!(found.entries, [one]);
+}
+
+/// One update that puts an entry also clears the named results.
+pub async fn put_clears_the_named_results(shadows: &ShadowFixture<'_>) {
+    shadows.with_entry(1).await;
+    let one = WriteId::from_u128(1);
+    let document = format!(
+        r#"{{"state":{{"desired":{{"writeKey":{{"{one}":null}}}},
+            "reported":{{"writeKeyResult":{{"{one}":{{"status":"SUCCEEDED"}}}}}}}}}}"#
+    );
+    shadows.device.report(&door(), &document).await;
+    let version = shadows.read(&door()).await.version;
+    let change = ShadowChange {
+        clear_results: vec![one],
+        ..put(2, version, 5)
+    };
+    let updated = shadows.port.update(&door(), change).await;
+    assert_eq!(updated, Ok(version.next()));
+    let found = shadows.read(&door()).await;
+    assert_eq!(
+        (found.entries, found.results),
+        (vec![WriteId::from_u128(2)], vec![])
+    );
+}
+
 /// An update without an expected version clears the named results. Other results and all entries stay.
 pub async fn clear_takes_only_the_named_results(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
@@ -252,10 +345,20 @@ pub async fn too_large_update_is_refused(shadows: &ShadowFixture<'_>) {
 macro_rules! shadow_port_cases {
     ($fixture:path) => {
         $crate::shadow_port_cases! { $fixture:
-            missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
-            other_version_is_a_conflict, fence_changes_only_the_version,
-            remove_takes_only_the_named_entries, results_are_read_with_all_members,
-            clear_takes_only_the_named_results, shadows_of_things_are_independent, too_large_update_is_refused
+            missing_shadow_reads_as_none,
+            create_makes_an_empty_shadow,
+            put_entries_are_read_back,
+            entry_has_the_members_of_the_device_contract,
+            other_version_is_a_conflict,
+            exactly_one_of_concurrent_updates_is_applied,
+            fence_changes_only_the_version,
+            remove_takes_only_the_named_entries,
+            results_are_read_with_all_members,
+            unreadable_results_do_not_fail_the_read,
+            put_clears_the_named_results,
+            clear_takes_only_the_named_results,
+            shadows_of_things_are_independent,
+            too_large_update_is_refused
         }
     };
     ($fixture:path: $($case:ident),+) => {

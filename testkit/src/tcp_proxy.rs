@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 /// What the proxy does with the bytes of one read.
@@ -25,6 +27,10 @@ pub enum Forwarding {
     Stall,
     /// Close the connection.
     Disconnect,
+    /// Forward the first half of them, and close the connection.
+    Tear,
+    /// Drop them, and send this text to the client.
+    Answer(&'static str),
 }
 
 /// The direction of bytes.
@@ -40,6 +46,8 @@ pub enum Direction {
 pub struct TcpProxy {
     /// The address on which it listens.
     pub address: SocketAddr,
+    /// Whether connections are refused and open ones are closed.
+    refuses: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -59,19 +67,42 @@ impl TcpProxy {
         choose: impl Fn() -> SocketAddr + Send + Sync + 'static,
         rule: impl Fn(Direction, &[u8]) -> Forwarding + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (mut tasks, rule) = (JoinSet::new(), Arc::new(rule) as Rule);
+        let (refuses, mut refused) = watch::channel(false);
         tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(forward_connection(client, choose(), rule.clone()));
-                while connections.try_join_next().is_some() {}
+            loop {
+                let mut connections = JoinSet::new();
+                let accepting = async {
+                    while let Ok((client, _)) = listener.accept().await {
+                        connections.spawn(forward_connection(client, choose(), rule.clone()));
+                        while connections.try_join_next().is_some() {}
+                    }
+                };
+                tokio::select! {
+                    () = accepting => return,
+                    _ = refused.wait_for(|refused| *refused) => {}
+                }
+                drop((listener, connections));
+                if refused.wait_for(|refused| !*refused).await.is_err() {
+                    return;
+                }
+                listener = TcpListener::bind(address).await.expect("the same port");
             }
         });
         Self {
             address,
+            refuses,
             _tasks: tasks,
+        }
+    }
+
+    /// Returns a function that makes the proxy refuse connections and close the open ones, or accept connections again.
+    pub fn refusal(&self) -> impl Fn(bool) + Send + Sync + use<> {
+        let refuses = self.refuses.clone();
+        move |refused| {
+            refuses.send_replace(refused);
         }
     }
 }
@@ -87,17 +118,19 @@ async fn forward_connection(client: TcpStream, server: SocketAddr, rule: Rule) {
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let (to_client, to_server) = (Mutex::new(to_client), Mutex::new(to_server));
     tokio::select! {
-        () = forward(Direction::ToServer, from_client, to_server, &rule) => {}
-        () = forward(Direction::ToClient, from_server, to_client, &rule) => {}
+        () = forward(Direction::ToServer, from_client, &to_server, &to_client, &rule) => {}
+        () = forward(Direction::ToClient, from_server, &to_client, &to_client, &rule) => {}
     }
 }
 
 /// Forwards bytes in one direction until one side closes the connection, or the rule does.
 async fn forward(
     direction: Direction,
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
+    mut from: OwnedReadHalf,
+    to: &Mutex<OwnedWriteHalf>,
+    to_client: &Mutex<OwnedWriteHalf>,
     rule: &Rule,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -109,8 +142,24 @@ async fn forward(
             Forwarding::Drop => continue,
             Forwarding::Stall => std::future::pending().await,
             Forwarding::Disconnect => return,
+            Forwarding::Tear => {
+                let _ = to.lock().await.write_all(&bytes[..count / 2]).await;
+                return;
+            }
+            Forwarding::Answer(text) => {
+                if to_client
+                    .lock()
+                    .await
+                    .write_all(text.as_bytes())
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                continue;
+            }
         }
-        if to.write_all(bytes).await.is_err() {
+        if to.lock().await.write_all(bytes).await.is_err() {
             return;
         }
     }

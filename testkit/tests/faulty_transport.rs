@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keywright_adapters::decorator::FaultyShadow;
 use keywright_adapters::shadow::InMemoryShadow;
 use keywright_domain::model::*;
 use keywright_domain::ports::*;
@@ -29,25 +28,121 @@ impl Device for Locks {
             .await;
         accepted.expect("a report");
     }
+
+    async fn state(&self, thing: &ThingName) -> String {
+        let name = ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into());
+        let found = self.0.service().get(thing.as_str(), &name, b"").await;
+        found.expect("a shadow").body()["state"].to_string()
+    }
 }
 
-/// Faults of the in-memory adapter. There a late answer is lost, and answers cannot be reordered.
-struct Faults(FaultyShadow);
+/// The in-memory adapter behind a transport with faults. There answers cannot be reordered.
+#[derive(Clone)]
+struct Wire {
+    shadow: InMemoryShadow,
+    fault: Arc<Mutex<CurrentFault>>,
+}
+
+struct CurrentFault {
+    fault: TransportFault,
+    is_for_one_request: bool,
+}
+
+impl Wire {
+    /// The fault of the next request.
+    fn next_fault(&self) -> TransportFault {
+        let mut current = self.fault.lock().expect("no panic");
+        let fault = current.fault;
+        if current.is_for_one_request {
+            current.fault = TransportFault::None;
+        }
+        fault
+    }
+
+    fn current_fault(&self) -> (TransportFault, bool) {
+        let current = self.fault.lock().expect("no panic");
+        (current.fault, current.is_for_one_request)
+    }
+
+    fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
+        *self.fault.lock().expect("no panic") = CurrentFault {
+            fault,
+            is_for_one_request,
+        };
+    }
+
+    async fn within_timeout<T>(
+        &self,
+        request: impl Future<Output = Result<T, ShadowError>>,
+    ) -> Result<T, ShadowError> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.with_fault(request)).await;
+        answer.unwrap_or_else(|_| Err(ShadowError::Unknown("there is no answer".into())))
+    }
+
+    async fn with_fault<T>(
+        &self,
+        request: impl Future<Output = Result<T, ShadowError>>,
+    ) -> Result<T, ShadowError> {
+        let refused = |reason| {
+            let detail = "refused by the test".to_owned();
+            Err(ShadowError::Refused { reason, detail })
+        };
+        let fault = self.next_fault();
+        match fault {
+            TransportFault::Throttled => return refused(FailureReason::Throttled),
+            TransportFault::Forbidden => return refused(FailureReason::NotAuthorized),
+            TransportFault::ConnectionRefused => {
+                return Err(ShadowError::NotApplied {
+                    reason: FailureReason::Unavailable,
+                    detail: "there is no connection".to_owned(),
+                });
+            }
+            _ => {}
+        }
+        let answer = request.await;
+        match fault {
+            TransportFault::None | TransportFault::AnswersReordered => answer,
+            TransportFault::AnswersLate(span) => {
+                tokio::time::sleep(span).await;
+                answer
+            }
+            TransportFault::AnswersLost => std::future::pending().await,
+            fault => Err(ShadowError::Unknown(format!("{fault:?}"))),
+        }
+    }
+}
 
 #[async_trait]
-impl Transport for Faults {
+impl ShadowPort for Wire {
+    async fn update(
+        &self,
+        thing: &ThingName,
+        change: ShadowChange,
+    ) -> Result<ShadowVersion, ShadowError> {
+        self.within_timeout(self.shadow.update(thing, change)).await
+    }
+
+    async fn read(
+        &self,
+        thing: &ThingName,
+        token: ClientToken,
+    ) -> Result<Option<ShadowSnapshot>, ShadowError> {
+        self.within_timeout(self.shadow.read(thing, token)).await
+    }
+}
+
+#[async_trait]
+impl Transport for Wire {
+    fn can_have(&self, fault: TransportFault) -> bool {
+        fault != TransportFault::AnswersReordered
+    }
+
     async fn set(&self, fault: TransportFault) {
-        let plan = match fault {
-            TransportFault::AnswersLate(span) if span <= ANSWER_TIMEOUT => {
-                format!("update~1=delay:{}ms", span.as_millis())
-            }
-            TransportFault::AnswersLost
-            | TransportFault::AnswersLate(_)
-            | TransportFault::Disconnect => "update~1=drop-answer".into(),
-            TransportFault::Throttled => "update~1=refuse".into(),
-            TransportFault::None | TransportFault::AnswersReordered => String::new(),
-        };
-        self.0.set(plan.parse().expect("a plan"));
+        self.replace_fault(fault, false);
+    }
+
+    async fn set_for_next_request(&self, fault: TransportFault) {
+        self.replace_fault(fault, true);
     }
 
     async fn pause(&self, span: Duration) {
@@ -55,16 +150,18 @@ impl Transport for Faults {
     }
 }
 
-type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Faults>);
+type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Wire>);
 
 async fn fixture() -> Fresh {
-    let shadow = InMemoryShadow::of_this_process();
-    let faulty = FaultyShadow::new(Arc::new(shadow.clone()));
-    (
-        Arc::new(faulty.clone()),
-        Arc::new(Locks(shadow)),
-        Arc::new(Faults(faulty)),
-    )
+    let wire = Wire {
+        shadow: InMemoryShadow::of_this_process(),
+        fault: Arc::new(Mutex::new(CurrentFault {
+            fault: TransportFault::None,
+            is_for_one_request: false,
+        })),
+    };
+    let (port, locks) = (Arc::new(wire.clone()), Locks(wire.shadow.clone()));
+    (port, Arc::new(locks), Arc::new(wire))
 }
 
 faulty_transport_cases!(fixture);
@@ -73,24 +170,9 @@ faulty_transport_cases!(fixture);
 struct Broken {
     case: &'static str,
     inner: Arc<dyn ShadowPort>,
-    fault: Arc<Mutex<TransportFault>>,
+    wire: Arc<Wire>,
     last_version: Mutex<Option<ShadowVersion>>,
     disconnected: AtomicBool,
-}
-
-/// Faults of which the broken adapter is notified, too.
-struct SharedFaults(Faults, Arc<Mutex<TransportFault>>);
-
-#[async_trait]
-impl Transport for SharedFaults {
-    async fn set(&self, fault: TransportFault) {
-        *self.1.lock().expect("no panic") = fault;
-        self.0.set(fault).await;
-    }
-
-    async fn pause(&self, span: Duration) {
-        self.0.pause(span).await;
-    }
 }
 
 #[async_trait]
@@ -101,11 +183,32 @@ impl ShadowPort for Broken {
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
         let expected = change.expected;
+        let (fault, is_for_one_request) = self.wire.current_fault();
+        let copy = change.clone();
         let answer = self.inner.update(thing, change).await;
-        let fault = *self.fault.lock().expect("no panic");
         match (self.case, fault) {
-            ("lost_answer_is_unknown", TransportFault::AnswersLost) => {
+            ("lost_answer_is_unknown", TransportFault::AnswersLost) if !is_for_one_request => {
                 answer.map_err(|_| ShadowError::Conflict)
+            }
+            // The conflict of the copy is taken for the success of the first request.
+            ("lost_update_is_not_sent_again", TransportFault::AnswersLost)
+                if is_for_one_request =>
+            {
+                match self.inner.update(thing, copy).await {
+                    Err(ShadowError::Conflict) => {
+                        expected.map(|v| v.next()).ok_or(ShadowError::Conflict)
+                    }
+                    answer => answer,
+                }
+            }
+            ("server_error_is_unknown", TransportFault::ServerError) => {
+                answer.map_err(|error| ShadowError::Refused {
+                    reason: FailureReason::Unavailable,
+                    detail: error.to_string(),
+                })
+            }
+            ("torn_answer_is_unknown", TransportFault::AnswersTorn) => {
+                expected.map(|v| v.next()).ok_or(ShadowError::Conflict)
             }
             // This is the answer to the request before.
             ("late_answer_is_not_taken_for_another_request", TransportFault::AnswersLate(_)) => {
@@ -116,8 +219,12 @@ impl ShadowPort for Broken {
                 let other = std::mem::replace(&mut *last, answer.clone().ok());
                 other.map_or(answer, Ok)
             }
-            ("throttled_update_is_refused", TransportFault::Throttled) => {
+            ("throttled_update_is_refused", TransportFault::Throttled)
+            | ("update_without_a_connection_is_not_applied", TransportFault::ConnectionRefused) => {
                 answer.map_err(|_| ShadowError::Conflict)
+            }
+            ("forbidden_update_is_refused", TransportFault::Forbidden) => {
+                answer.map_err(|error| ShadowError::Unknown(error.to_string()))
             }
             ("broken_connection_is_unknown_and_reestablished", TransportFault::Disconnect) => {
                 self.disconnected.store(true, Ordering::Relaxed);
@@ -135,7 +242,11 @@ impl ShadowPort for Broken {
         if self.disconnected.load(Ordering::Relaxed) {
             return Err(ShadowError::Unknown("the port never reconnects".into()));
         }
-        self.inner.read(thing, token).await
+        let found = self.inner.read(thing, token).await;
+        match (self.case, found) {
+            ("failed_read_is_an_error", Err(_)) => Ok(None),
+            (_, found) => found,
+        }
     }
 }
 
@@ -143,13 +254,11 @@ impl ShadowPort for Broken {
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
     for broken in FAULTY_TRANSPORT_CASES {
         for case in FAULTY_TRANSPORT_CASES {
-            let (inner, device, faults) = fixture().await;
-            let fault = Arc::new(Mutex::new(TransportFault::None));
-            let transport = SharedFaults(Faults(faults.0.clone()), fault.clone());
+            let (inner, device, wire) = fixture().await;
             let port = Broken {
                 case: broken,
                 inner,
-                fault,
+                wire: wire.clone(),
                 last_version: Mutex::default(),
                 disconnected: AtomicBool::new(false),
             };
@@ -157,7 +266,7 @@ async fn each_broken_adapter_fails_its_own_case_and_no_other() {
                 let faulty = FaultyShadows {
                     port: &port,
                     device: &*device,
-                    transport: &transport,
+                    transport: &*wire,
                 };
                 run_faulty_transport_case(case, &faulty).await;
             });

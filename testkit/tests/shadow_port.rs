@@ -21,6 +21,12 @@ impl Device for Locks {
             .await
             .expect("a report");
     }
+
+    async fn state(&self, thing: &ThingName) -> String {
+        let name = ShadowName::Named("keys".into());
+        let found = self.0.get(thing.as_str(), &name, b"").await;
+        found.expect("a shadow").body()["state"].to_string()
+    }
 }
 
 async fn fixture() -> (Arc<InMemoryShadow>, Arc<Locks>) {
@@ -102,8 +108,30 @@ impl ShadowPort for Broken {
         if is("put_entries_are_read_back") {
             change.put = change.put.filter(|entry| entry.index.is_some());
         }
-        if is("other_version_is_a_conflict") {
+        // The ids of concurrent writes begin at 100.
+        let is_concurrent = change
+            .put
+            .as_ref()
+            .is_some_and(|put| put.id.as_u128() >= 100);
+        if is("other_version_is_a_conflict") && !is_concurrent {
             change.expected = None;
+        }
+        if is("exactly_one_of_concurrent_updates_is_applied") && is_concurrent {
+            let found = self.inner.read(thing, change.token.clone()).await?;
+            let is_expected = found.is_some_and(|found| Some(found.version) == change.expected);
+            tokio::task::yield_now().await;
+            if !is_expected {
+                return Err(ShadowError::Conflict);
+            }
+            change.expected = None;
+        }
+        if is("put_clears_the_named_results") && change.put.is_some() {
+            change.clear_results.clear();
+        }
+        if is("entry_has_the_members_of_the_device_contract")
+            && let Some(put) = &mut change.put
+        {
+            put.seq = Sequence(0);
         }
         if is("remove_takes_only_the_named_entries") && !change.remove.is_empty() {
             change.remove.clear();
@@ -138,6 +166,14 @@ impl ShadowPort for Broken {
         if let Some(found) = &mut found {
             if is("create_makes_an_empty_shadow") && found.version.0 == 1 {
                 found.entries.push(WriteId::from_u128(9));
+            }
+            if is("unreadable_results_do_not_fail_the_read")
+                && found
+                    .results
+                    .iter()
+                    .any(|r| r.outcome == DeviceOutcome::Unreadable)
+            {
+                return Err(ShadowError::Unknown("a malformed result".into()));
             }
             if is("results_are_read_with_all_members") {
                 for result in &mut found.results {

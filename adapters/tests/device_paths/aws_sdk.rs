@@ -1,6 +1,6 @@
 //! The AWS SDK with our REST service.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -14,8 +14,7 @@ use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::proxy::{self, Answers};
-use crate::{Connected, FaultyTransport, Locks, NAME, service};
+use crate::{Connected, CurrentFault, FaultyTransport, Locks, NAME, proxy, service};
 
 pub(crate) fn sdk_config() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -42,9 +41,9 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
-    let fault = Arc::new(Mutex::new(TransportFault::None));
-    let proxy = proxy::start(server, fault.clone(), Answers::Http).await;
-    let address = proxy.address;
+    let fault = CurrentFault::none();
+    let proxy = proxy::http(server, fault.clone()).await;
+    let (address, refuse_connections) = (proxy.address, Box::new(proxy.refusal()));
     let mut tasks = JoinSet::new();
     tasks.spawn(rest::serve(
         listener,
@@ -58,6 +57,9 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
+        // An HTTP connection answers one request at a time.
+        cannot_have: &[TransportFault::AnswersReordered],
+        refuse_connections,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
 }

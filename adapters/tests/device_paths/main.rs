@@ -5,6 +5,7 @@ mod moto;
 mod mqtt;
 mod outcomes;
 mod proxy;
+mod report_contract;
 mod reports;
 
 use std::ops::Deref;
@@ -40,6 +41,12 @@ impl Device for Locks {
             .await;
         accepted.expect("a report");
     }
+
+    async fn state(&self, thing: &ThingName) -> String {
+        let name = ShadowName::Named(NAME.into());
+        let found = self.0.get(thing.as_str(), &name, b"").await;
+        found.expect("a shadow").body()["state"].to_string()
+    }
 }
 
 /// A port with the servers that it needs.
@@ -66,19 +73,63 @@ impl<T> Deref for Connected<T> {
 }
 
 /// The current fault between a port and the service, for the proxy and the frontends.
-type SharedFault = Arc<Mutex<TransportFault>>;
+type SharedFault = Arc<Mutex<CurrentFault>>;
+
+struct CurrentFault {
+    fault: TransportFault,
+    is_for_one_request: bool,
+}
+
+impl CurrentFault {
+    fn none() -> SharedFault {
+        Arc::new(Mutex::new(Self {
+            fault: TransportFault::None,
+            is_for_one_request: false,
+        }))
+    }
+
+    /// The fault of the next request.
+    fn next(&mut self) -> TransportFault {
+        let fault = self.fault;
+        if self.is_for_one_request {
+            self.fault = TransportFault::None;
+        }
+        fault
+    }
+}
 
 struct FaultyTransport {
     fault: SharedFault,
     service: ShadowService,
+    /// Faults that this transport cannot have.
+    cannot_have: &'static [TransportFault],
+    refuse_connections: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+impl FaultyTransport {
+    fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
+        *self.fault.lock().expect("no panic") = CurrentFault {
+            fault,
+            is_for_one_request,
+        };
+        let throttled = fault == TransportFault::Throttled;
+        self.service.limit_requests(throttled.then_some(0));
+        (self.refuse_connections)(fault == TransportFault::ConnectionRefused);
+    }
 }
 
 #[async_trait]
 impl Transport for FaultyTransport {
+    fn can_have(&self, fault: TransportFault) -> bool {
+        !self.cannot_have.contains(&fault)
+    }
+
     async fn set(&self, fault: TransportFault) {
-        *self.fault.lock().expect("no panic") = fault;
-        let throttled = fault == TransportFault::Throttled;
-        self.service.limit_requests(throttled.then_some(0));
+        self.replace_fault(fault, false);
+    }
+
+    async fn set_for_next_request(&self, fault: TransportFault) {
+        self.replace_fault(fault, true);
     }
 
     async fn pause(&self, span: Duration) {

@@ -104,6 +104,14 @@ impl Device for Moto {
         let path = format!("/things/{}/shadow?name={NAME}", thing.as_str());
         self.post(&path, "iotdata", document).await;
     }
+
+    async fn state(&self, thing: &ThingName) -> String {
+        let path = format!("/things/{}/shadow?name={NAME}", thing.as_str());
+        let (status, body) = self.request("GET", &path, "iotdata", "").await;
+        assert_eq!(status, 200, "{body}");
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        body["state"].to_string()
+    }
 }
 
 async fn fixture() -> (Connected<()>, Arc<Moto>) {

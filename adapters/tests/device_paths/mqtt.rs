@@ -1,6 +1,6 @@
 //! MQTT over mosquitto with our shadow service.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::shadow::MqttShadow;
@@ -11,19 +11,17 @@ use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 
-use crate::proxy::{self, Answers};
-use crate::{Connected, FaultyTransport, Locks, NAME, SharedFault, service};
+use crate::{Connected, CurrentFault, FaultyTransport, Locks, NAME, SharedFault, proxy, service};
 
 type Port = Connected<(MqttFrontend, Mosquitto, TcpProxy)>;
 
 /// The fault of the service's answers. Disordered ones are delayed by up to 50 ms.
 fn disorder(fault: SharedFault) -> Disorder {
     Arc::new(move |topic, _| {
-        let fault = *fault.lock().expect("no panic");
         if !topic.ends_with("/accepted") {
             return Delivery::NORMAL;
         }
-        match fault {
+        match fault.lock().expect("no panic").next() {
             TransportFault::AnswersLost => Delivery {
                 copies: 0,
                 ..Delivery::NORMAL
@@ -33,16 +31,14 @@ fn disorder(fault: SharedFault) -> Disorder {
                 copies: 2,
                 delay: Duration::from_millis(fastrand::u64(0..50)),
             },
-            TransportFault::None | TransportFault::Throttled | TransportFault::Disconnect => {
-                Delivery::NORMAL
-            }
+            _ => Delivery::NORMAL,
         }
     })
 }
 
 async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let (broker, service) = (Mosquitto::start(), service());
-    let fault = Arc::new(Mutex::new(TransportFault::None));
+    let fault = CurrentFault::none();
     let at = |port: u16| {
         let url = format!("mqtt://127.0.0.1:{port}")
             .parse()
@@ -50,7 +46,8 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
         Broker::new(url, &TlsFiles::default()).expect("a broker")
     };
     let server = ([127, 0, 0, 1], broker.port()).into();
-    let proxy = proxy::start(server, fault.clone(), Answers::Mqtt).await;
+    let proxy = proxy::mqtt(server, fault.clone()).await;
+    let refuse_connections = Box::new(proxy.refusal());
     let options = Options {
         disorder: Some(disorder(fault.clone())),
     };
@@ -70,6 +67,9 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
+        // The service makes no such answers; `outcomes.rs` tests their codes.
+        cannot_have: &[TransportFault::ServerError, TransportFault::Forbidden],
+        refuse_connections,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
 }

@@ -1,34 +1,54 @@
-//! Injects the current fault into TCP connections. Over MQTT, where the frontend disturbs single answers, it only cuts the
+//! Injects the current fault into TCP connections. Over MQTT, where the frontend disturbs single answers, it only cuts or tears the
 //! connection when an answer arrives.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use keywright_testkit::faulty_transport::TransportFault;
 use keywright_testkit::tcp_proxy::{Direction, Forwarding, TcpProxy};
 
 use crate::SharedFault;
 
-/// Which bytes of the server are answers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answers {
-    /// All of them.
-    Http,
-    /// Those with a topic of answers.
-    Mqtt,
+const SERVER_ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}";
+const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\n{}";
+
+/// Forwards connections over HTTP to `server`, and injects the current fault.
+pub(crate) async fn http(server: SocketAddr, fault: SharedFault) -> TcpProxy {
+    // The fault of the request whose answer comes next: the port makes one request at a time while there is a fault.
+    let of_request = Mutex::new(TransportFault::None);
+    TcpProxy::start(server, move |direction, bytes| {
+        let mut of_request = of_request.lock().expect("no panic");
+        if direction == Direction::ToServer {
+            if bytes.starts_with(b"POST ") || bytes.starts_with(b"GET ") {
+                *of_request = fault.lock().expect("no panic").next();
+            }
+            return match *of_request {
+                TransportFault::Forbidden => Forwarding::Answer(FORBIDDEN),
+                _ => Forwarding::Pass,
+            };
+        }
+        match *of_request {
+            TransportFault::Disconnect => Forwarding::Disconnect,
+            TransportFault::AnswersLost => Forwarding::Drop,
+            TransportFault::AnswersLate(span) => Forwarding::Delay(span),
+            TransportFault::AnswersTorn => Forwarding::Tear,
+            TransportFault::ServerError => Forwarding::Answer(SERVER_ERROR),
+            _ => Forwarding::Pass,
+        }
+    })
+    .await
 }
 
-/// Forwards connections to `server`, and injects the current fault into its answers.
-pub(crate) async fn start(server: SocketAddr, fault: SharedFault, answers: Answers) -> TcpProxy {
+/// Forwards connections over MQTT to `server`, and breaks them when an answer arrives and that is the current fault.
+pub(crate) async fn mqtt(server: SocketAddr, fault: SharedFault) -> TcpProxy {
     TcpProxy::start(server, move |direction, bytes| {
-        if direction == Direction::ToServer {
+        let is_answer = bytes.windows(9).any(|w| w == b"/accepted");
+        if direction == Direction::ToServer || !is_answer {
             return Forwarding::Pass;
         }
-        let is_http = answers == Answers::Http;
-        let is_answer = is_http || bytes.windows(9).any(|w| w == b"/accepted");
-        match *fault.lock().expect("no panic") {
-            TransportFault::Disconnect if is_answer => Forwarding::Disconnect,
-            TransportFault::AnswersLost if is_http => Forwarding::Drop,
-            TransportFault::AnswersLate(span) if is_http => Forwarding::Delay(span),
+        match fault.lock().expect("no panic").fault {
+            TransportFault::Disconnect => Forwarding::Disconnect,
+            TransportFault::AnswersTorn => Forwarding::Tear,
             _ => Forwarding::Pass,
         }
     })

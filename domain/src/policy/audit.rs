@@ -43,7 +43,7 @@ impl Finding {
 
 /// Compares a shadow with the writes of its lock. `shadow` is `None` if it does not exist.
 ///
-/// The lock MUST be loaded **after** the shadow was read. An entry is always younger than its intent, so a write that the later
+/// The lock must be loaded **after** the shadow was read. An entry is always younger than its intent, so a write that the later
 /// load does not have as unfinished had ended by then. `others` are the writes that the shadow names and that are not
 /// unfinished in `snapshot`, as the history has them; load them last.
 ///

@@ -27,7 +27,7 @@ pub struct NewWrite<'a> {
 /// Step 2: prepares a write. Its intent is durable before the shadow is updated. The revision that the save creates becomes the
 /// write's `seq`.
 ///
-/// The lock MUST NOT have a prepared write; debug builds panic if it has one.
+/// The lock must not have a prepared write; debug builds panic if it has one.
 pub fn prepare(
     snapshot: &LockSnapshot,
     new: &NewWrite<'_>,
@@ -178,7 +178,7 @@ pub enum Termination {
 
 /// Ends an open write after a conditional update has removed its entry from the shadow, which has version `accepted` now.
 ///
-/// The snapshot MUST be older than that update. If a process has restored the entry in between, the save is stale. Returns the
+/// The snapshot must be older than that update. If a process has restored the entry in between, the save is stale. Returns the
 /// write as it is afterwards.
 pub fn terminate(
     snapshot: &LockSnapshot,

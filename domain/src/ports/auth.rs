@@ -50,12 +50,20 @@ pub enum AuthError {
 
 /// Authenticates requests: turns credentials into a [`Principal`].
 ///
-/// - An adapter MUST check every credential of the request. The principal MUST have one proof for each, the token's first.
-/// - It MUST return [`AuthError::Refused`] if there is no credential or if any one of them is not valid, even if the other one is.
-/// - It MUST compare secrets in constant time, and MUST NOT put any part of a secret into an error.
-/// - It MUST NOT decide which locks the principal may access; the use cases do that.
+/// Authentication has no effect, so a call can be repeated at any time. An adapter compares secrets in constant time, which no test
+/// case can show, and does not decide which locks the principal may access: the use cases do that.
 ///
-/// Authentication has no effect, so a call can be repeated at any time.
+/// # Contract
+///
+/// Each promise has the test case of its name in `keywright-testkit`.
+///
+/// 1. `missing_credentials_are_refused`: a request without a credential MUST be refused.
+/// 2. `token_proves_its_identity`: a valid token MUST prove its identity.
+/// 3. `api_key_proves_its_identity`: a valid API key MUST prove its identity.
+/// 4. `both_credentials_prove_both_identities`: the principal MUST have one proof for each credential, the token's first.
+/// 5. `invalid_token_is_refused`: a request with an invalid token MUST be refused, even if its API key is valid.
+/// 6. `invalid_api_key_is_refused`: a request with an invalid API key MUST be refused, even if its token is valid.
+/// 7. `refusal_does_not_reveal_secrets`: an error MUST NOT contain any part of a secret.
 #[async_trait]
 pub trait AuthPort: Send + Sync {
     /// Checks the credentials and returns the principal that they prove.

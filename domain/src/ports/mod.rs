@@ -1,5 +1,5 @@
 //! The ports: traits through which the domain reaches stores, shadows, clocks and reports. Each trait states its contract, and
-//! `keywright-testkit` checks those of [`LockRepo`], [`LockHistory`], [`ShadowPort`] and [`AuthPort`].
+//! `keywright-testkit` has a test case for each promise.
 
 mod auth;
 mod lock_history;

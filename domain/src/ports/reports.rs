@@ -23,13 +23,20 @@ pub struct ReportsClosed;
 
 /// A stream of the reports of locks.
 ///
-/// Reports are hints; the shadow has the results. A report MAY be delivered late, more than once, in any order, or not at all. A
-/// transport that can deliver a report again MUST NOT be told that it is settled before [`Acknowledge`] is called. An adapter that
-/// notices that reports may have been missed MUST deliver [`ReportStreamItem::Resumed`].
+/// Reports are hints; the shadow has the results. A report may be delivered late, more than once, in any order, or not at all.
+///
+/// # Contract
+///
+/// Each promise has the test case of its name in `keywright-testkit`.
+///
+/// 1. `report_is_delivered_with_its_results`: a report MUST be delivered with its thing and all its results.
+/// 2. `report_is_settled_only_by_its_acknowledgement`: a transport that can deliver a report again MUST NOT learn that the report is
+///    settled before [`Acknowledge`] is called.
+/// 3. `interruption_is_followed_by_resumed`: an adapter that may have missed reports MUST deliver [`ReportStreamItem::Resumed`].
+/// 4. `dropped_wait_loses_no_item`: a future of [`DeviceReports::next`] that is dropped MUST NOT lose an item.
 #[async_trait]
 pub trait DeviceReports: Send + Sync {
-    /// Waits for the next item. The caller MUST NOT call it concurrently. It may drop the future while it waits; no item is lost
-    /// then.
+    /// Waits for the next item. The caller does not call it concurrently, and may drop the future while it waits.
     ///
     /// # Errors
     /// The stream has ended.
