@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::{fs, io};
 
 use async_trait::async_trait;
-use keywright_adapters::shadow::document;
+use keywright_adapters::shadow::document_json;
 use keywright_domain::model::{
     ClientToken, Epoch, FailureReason, KeyUuid, Sequence, ShadowChange, ShadowEntry,
     ShadowSnapshot, ShadowVersion, ThingName, Timestamp, WriteId,
@@ -62,7 +62,7 @@ impl FileShadows {
             detail: error.to_string(),
         };
         let stored = self.load(thing).map_err(not_applied)?;
-        let version = stored.as_ref().and_then(document::version);
+        let version = stored.as_ref().and_then(document_json::version);
         if expected.is_some() && expected != version {
             return Err(ShadowError::Conflict);
         }
@@ -109,7 +109,7 @@ impl ShadowPort for FileShadows {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let body = document::update_body(&change);
+        let body = document_json::update_body(&change);
         self.apply(thing, &body["state"], change.expected)
     }
 
@@ -120,7 +120,7 @@ impl ShadowPort for FileShadows {
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         let stored = self.load(thing);
         let stored = stored.map_err(|error| ShadowError::Unknown(error.to_string()))?;
-        Ok(stored.as_ref().and_then(document::snapshot))
+        Ok(stored.as_ref().and_then(document_json::snapshot))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use keywright_adapters::shadow::document;
+use keywright_adapters::shadow::document_json;
 use keywright_domain::model::{DeviceReport, ThingName};
 use keywright_domain::ports::{DeviceReports, ReportStreamItem, ReportsClosed};
 use keywright_testkit::device_reports::{ReportSource, ReportsFixture};
@@ -27,7 +27,7 @@ impl ReportSource for Sender {
         let report = DeviceReport {
             thing: thing.clone(),
             shadow_version: None,
-            results: document::results(&body),
+            results: document_json::results(&body),
             entries: Vec::new(),
         };
         self.tx.send(Some(report)).expect("the stream lives");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keywright_adapters::lock_repo::{PostgresLockRepo, SqliteLockRepo};
 use keywright_adapters::postgres::{PostgresPool, PostgresSettings};
-use keywright_adapters::shadow::document;
+use keywright_adapters::shadow::document_json;
 use keywright_adapters::time::{SystemClock, TokioTimer};
 use keywright_domain::invariants;
 use keywright_domain::model::{
@@ -188,7 +188,7 @@ impl StoreInspector {
     pub fn shadow(&self, lock: u64) -> Option<ShadowSnapshot> {
         let name = ShadowName::Named("keys".to_owned());
         let document = self.shadows.document(&format!("demo-lock-{lock}"), &name)?;
-        document::snapshot(&document.stored_body())
+        document_json::snapshot(&document.stored_body())
     }
 
     /// Checks the invariants that hold at any time: I1, I2 and I6.

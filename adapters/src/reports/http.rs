@@ -6,7 +6,7 @@ use keywright_domain::ports::{Acknowledge, DeviceReports, ReportStreamItem, Repo
 use serde_json::Value;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::shadow::document;
+use crate::shadow::document_json;
 
 /// The maximum number of reports that wait to be settled. Further ones are refused, and the sender has to retry.
 const MAX_WAITING: usize = 256;
@@ -75,7 +75,7 @@ fn read(body: &[u8]) -> Result<DeviceReport, DeliveryError> {
     let thing = body.get("thing").and_then(Value::as_str);
     let thing = thing.and_then(|name| ThingName::new(name).ok());
     let thing = thing.ok_or(malformed("the body must name its thing in `thing`"))?;
-    let current = document::with_new_results(&body);
+    let current = document_json::with_new_results(&body);
     let current = current.ok_or(malformed(
         "the body must be an update/documents message: previous, and current with its version",
     ))?;

@@ -9,7 +9,7 @@ use keywright_shadow::{Announcement, MessageKind, ShadowName, ShadowService};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use crate::shadow::document;
+use crate::shadow::document_json;
 
 /// The accepted updates of one named shadow that have results. Acknowledgements do nothing: results stay on the shadow, and a
 /// stream that lags yields [`ReportStreamItem::Resumed`].
@@ -33,14 +33,14 @@ impl InMemoryReports {
         }
         let accepted = announcement.message(MessageKind::UpdateAccepted)?;
         let body = accepted.body();
-        let results = document::results(&body);
+        let results = document_json::results(&body);
         let thing = ThingName::new(&announcement.thing).ok()?;
         let shadow_version = Some(ShadowVersion(announcement.version));
         (!results.is_empty()).then_some(DeviceReport {
             thing,
             shadow_version,
             results,
-            entries: document::entries(&body),
+            entries: document_json::entries(&body),
         })
     }
 }

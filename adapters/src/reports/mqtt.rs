@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tracing::warn;
 
-use crate::shadow::document;
+use crate::shadow::document_json;
 
 /// The maximum number of reports that wait to be settled. Further ones are dropped, and shadows are read instead.
 const MAX_WAITING: usize = 4096;
@@ -122,15 +122,15 @@ impl Handler for ReportForwarder {
 fn report(message: &Message) -> Option<DeviceReport> {
     let topic = Topic::parse(message.topic())?;
     let body: Value = serde_json::from_slice(message.payload()).ok()?;
-    let results = document::results(&body);
+    let results = document_json::results(&body);
     if results.is_empty() {
         return None;
     }
     Some(DeviceReport {
         thing: ThingName::new(topic.thing).ok()?,
-        shadow_version: document::version(&body),
+        shadow_version: document_json::version(&body),
         results,
-        entries: document::entries(&body),
+        entries: document_json::entries(&body),
     })
 }
 

@@ -23,7 +23,7 @@ use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use serde_json::Value;
 
 use super::throttle_backoff::ThrottleBackoff;
-use super::{document, status_code};
+use super::{document_json, status_code};
 use crate::time::SystemClock;
 
 /// The time for finding credentials. Those of a machine's role are requested over the network.
@@ -269,7 +269,7 @@ impl ShadowPort for AwsShadow {
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
         self.wait_for_backoff().await?;
-        let body = document::update_body(&change).to_string();
+        let body = document_json::update_body(&change).to_string();
         let call = self
             .client
             .update_thing_shadow()
@@ -278,7 +278,7 @@ impl ShadowPort for AwsShadow {
             .payload(Blob::new(body));
         let answer = call.send().await.map_err(|e| self.error(thing, e))?;
         self.throttle_backoff.accepted();
-        document::version(&json(answer.payload())?).ok_or_else(status_code::unreadable)
+        document_json::version(&json(answer.payload())?).ok_or_else(status_code::unreadable)
     }
 
     async fn read(
@@ -293,7 +293,7 @@ impl ShadowPort for AwsShadow {
             .thing_name(thing.as_str())
             .shadow_name(&self.shadow);
         match call.send().await {
-            Ok(answer) => document::snapshot(&json(answer.payload())?)
+            Ok(answer) => document_json::snapshot(&json(answer.payload())?)
                 .map(Some)
                 .ok_or_else(status_code::unreadable),
             Err(error)

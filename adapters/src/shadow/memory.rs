@@ -10,7 +10,7 @@ use keywright_domain::ports::{Clock, ShadowError, ShadowPort};
 use keywright_shadow::{Limits, Rejected, ServiceConfig, ShadowName, ShadowService};
 use serde_json::json;
 
-use super::{document, status_code};
+use super::{document_json, status_code};
 use crate::reports::InMemoryReports;
 use crate::time::SystemClock;
 
@@ -59,7 +59,7 @@ impl ShadowPort for InMemoryShadow {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let body = document::update_object(&change);
+        let body = document_json::update_object(&change);
         let accepted = self.service.update_object(thing.as_str(), &self.name, body);
         let accepted = accepted.await;
         accepted.map(|a| ShadowVersion(a.version)).map_err(error)
@@ -76,7 +76,7 @@ impl ShadowPort for InMemoryShadow {
             .get(thing.as_str(), &self.name, body.as_bytes())
             .await
         {
-            Ok(answer) => document::snapshot(&answer.body())
+            Ok(answer) => document_json::snapshot(&answer.body())
                 .map(Some)
                 .ok_or_else(status_code::unreadable),
             Err(rejected) if rejected.code == 404 => Ok(None),

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
-pub mod document;
+pub mod document_json;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "mqtt")]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::throttle_backoff::ThrottleBackoff;
-use super::{document, status_code};
+use super::{document_json, status_code};
 
 /// The thing whose shadow is requested to check whether a shadow service answers.
 const PROBE_THING: &str = "keywright-probe";
@@ -149,10 +149,10 @@ impl ShadowPort for MqttShadow {
         thing: &ThingName,
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
-        let body = document::update_body(&change);
+        let body = document_json::update_body(&change);
         let answer = self.request(Operation::Update, thing, &change.token, body);
         let answer = answer.await?.map_err(error)?;
-        document::version(&answer).ok_or_else(status_code::unreadable)
+        document_json::version(&answer).ok_or_else(status_code::unreadable)
     }
 
     async fn read(
@@ -162,7 +162,7 @@ impl ShadowPort for MqttShadow {
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
         let body = json!({ "clientToken": token.as_str() });
         match self.request(Operation::Get, thing, &token, body).await? {
-            Ok(answer) => document::snapshot(&answer)
+            Ok(answer) => document_json::snapshot(&answer)
                 .map(Some)
                 .ok_or_else(status_code::unreadable),
             Err(RequestError::Rejected { code: 404, .. }) => Ok(None),

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::api_key_store::ApiKeyStore;
 #[cfg(feature = "jwks-url")]
-use super::published_keys;
+use super::published_key_copy;
 use crate::settings::{KeyFile, Settings, TokenKeys, Tokens};
 
 /// How often files of keys and the store of API keys are checked for changes.
@@ -54,7 +54,7 @@ pub(super) async fn start(
             #[cfg(feature = "jwks-url")]
             TokenKeys::Published(from) => {
                 let (jwt, every) = (accepted.jwt.clone(), from.every);
-                let opened = published_keys::open_published_keys(from, jwt, &settings.data);
+                let opened = published_key_copy::open_published_keys(from, jwt, &settings.data);
                 let (verifier, keys) = opened.await?;
                 tokens = Some(auth::Tokens::Published(keys.clone()));
                 workers.spawn(async move { keys.follow(every).await });
@@ -79,7 +79,7 @@ pub(super) fn check_tokens(tokens: &Tokens) -> anyhow::Result<()> {
     match &tokens.keys {
         TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
         #[cfg(feature = "jwks-url")]
-        TokenKeys::Published(from) => drop(published_keys::client_url(from)?),
+        TokenKeys::Published(from) => drop(published_key_copy::client_url(from)?),
     }
     Ok(())
 }

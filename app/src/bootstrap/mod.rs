@@ -14,5 +14,5 @@ pub(crate) mod wiring;
 
 mod auth_stack;
 #[cfg(feature = "jwks-url")]
-mod published_keys;
+mod published_key_copy;
 mod single_server;

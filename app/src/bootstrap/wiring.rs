@@ -145,7 +145,7 @@ pub(crate) async fn wire(
     #[cfg(feature = "sandbox")]
     let banner = match (&settings.sandbox, &demo) {
         (Some(sandbox), Some((credentials, _))) => {
-            sandbox::banner(settings, sandbox, url, credentials, &stores.place)
+            sandbox::banner::banner(settings, sandbox, url, credentials, &stores.place)
         }
         _ => banner,
     };

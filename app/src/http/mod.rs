@@ -7,13 +7,13 @@ mod cors;
 mod deadline;
 mod device_reports;
 mod docs;
+mod head_checks;
 mod metrics_format;
 mod openapi;
 mod operations;
 mod parser_errors;
 mod read_handlers;
 mod request_body;
-mod request_head;
 mod request_id;
 mod request_log;
 mod request_parameters;
@@ -84,7 +84,7 @@ pub(crate) async fn handle(
         is_quiet: matches!(route, Ok(Route::Health | Route::Ready | Route::Metrics)),
         status: None,
     };
-    let route = request_head::check(&request, hides_length).and(route);
+    let route = head_checks::check(&request, hides_length).and(route);
     let mut response = dispatch(app, connection, route, request, deadline)
         .instrument(span)
         .await

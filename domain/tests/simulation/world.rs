@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use keywright_adapters::decorator::{FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow};
 use keywright_adapters::lock_repo::InMemoryLockRepo;
-use keywright_adapters::shadow::{InMemoryShadow, document};
+use keywright_adapters::shadow::{InMemoryShadow, document_json};
 use keywright_adapters::time::TokioTimer;
 use keywright_domain::model::{LockEvent, LockSnapshot, RecordedEvent, Write, WriteState, *};
 use keywright_domain::policy::{Limits, WriteKey};
@@ -367,7 +367,7 @@ impl World {
     }
 
     fn shadow(&self, lock: u64) -> Option<ShadowSnapshot> {
-        document::snapshot(&self.body(lock)?)
+        document_json::snapshot(&self.body(lock)?)
     }
 
     /// Notes the writes whose entries are on the shadows.
@@ -427,8 +427,8 @@ impl World {
         let report = DeviceReport {
             thing,
             shadow_version: Some(ShadowVersion(answer.version)),
-            results: document::results(&answer.body()),
-            entries: document::entries(&answer.body()),
+            results: document_json::results(&answer.body()),
+            entries: document_json::entries(&answer.body()),
         };
         for replica in &mut self.replicas {
             if reliability == Reliability::Faulty && self.random.bool() {

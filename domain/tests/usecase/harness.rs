@@ -7,7 +7,7 @@ use keywright_adapters::decorator::{
     Fault, FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow, Operation,
 };
 use keywright_adapters::lock_repo::InMemoryLockRepo;
-use keywright_adapters::shadow::{InMemoryShadow, document};
+use keywright_adapters::shadow::{InMemoryShadow, document_json};
 use keywright_adapters::time::TokioTimer;
 use keywright_domain::model::{LockSnapshot, RecordedEvent, Write, *};
 use keywright_domain::policy::WriteKey;
@@ -150,8 +150,8 @@ impl Harness {
         DeviceReport {
             thing,
             shadow_version,
-            results: document::results(&answer.body()),
-            entries: document::entries(&answer.body()),
+            results: document_json::results(&answer.body()),
+            entries: document_json::entries(&answer.body()),
         }
     }
 
@@ -211,7 +211,7 @@ impl Harness {
         let document = self
             .service
             .document(thing(lock_id(LOCK)).as_str(), &name())?;
-        document::snapshot(&document.stored_body())
+        document_json::snapshot(&document.stored_body())
     }
 
     /// The delta of the shadow: what the lock would receive.

@@ -1,12 +1,12 @@
 //! How one shadow changes: pure functions without I/O and without a clock.
 
 mod delta;
-mod document;
+mod document_update;
 mod metadata;
 mod request;
 
 pub use delta::{delta, has_delta};
-pub use document::{Document, Section};
+pub use document_update::{Document, Section};
 pub use metadata::{Metadata, ObjectMetadata};
 pub(crate) use request::put_token;
 pub use request::{Limits, Patch, Rejected, Request, client_token};

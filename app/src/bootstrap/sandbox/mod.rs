@@ -1,6 +1,7 @@
 //! The sandbox: demo locks, demo credentials, virtual locks and fault injection. Only this part of the program knows them, and a
 //! build without the feature `sandbox` leaves it out.
 
+pub(super) mod banner;
 pub(crate) mod credentials;
 
 use std::path::Path;
@@ -12,10 +13,9 @@ use keywright_domain::model::{LockId, LockVersion};
 use keywright_domain::ports::{Clock, LockRepo, ShadowPort};
 use keywright_sandbox::{Demo, Shadows, VirtualLocks};
 
-use self::credentials::DemoCredentials;
 use super::clock::epoch_seconds;
 use super::lock_store::LockStore;
-use crate::settings::{Behaviours, SandboxSettings, Settings, ShadowChoice};
+use crate::settings::{Behaviours, SandboxSettings};
 
 /// The file with the memories of virtual locks, in the data folder.
 pub(crate) const VIRTUAL_LOCKS: &str = "virtual-locks.sqlite";
@@ -78,43 +78,4 @@ pub(crate) fn start_virtual_locks(
         locks.add(&lock.thing, behaviours.of(Some(lock.id)).clone());
     }
     Ok(locks)
-}
-
-/// What the operator sees after the start, with a request to copy.
-pub(super) fn banner(
-    settings: &Settings,
-    sandbox: &SandboxSettings,
-    url: &str,
-    credentials: &DemoCredentials,
-    place: &str,
-) -> String {
-    let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
-    let (shadows, reports) = (&settings.shadow, &settings.reports);
-    let DemoCredentials { token, api_key } = credentials;
-    let in_process = matches!(shadows, ShadowChoice::InProcess { .. });
-    let locks = match sandbox.demo.more_locks {
-        _ if in_process && !sandbox.virtual_locks => {
-            "virtual locks are off: a write stays SENT".to_owned()
-        }
-        0 => format!("lock {lock} is yours, lock {foreign} is not"),
-        more => {
-            let (first, last) = (Demo::FIRST_MORE, Demo::FIRST_MORE + more - 1);
-            format!("locks {lock} and {first} to {last} are yours, lock {foreign} is not")
-        }
-    };
-    format!(
-        "Keywright's sandbox is at {url}
-  data         {place}
-  shadows      {shadows}; reports come {reports}
-  locks        {locks}
-  credentials  {data}/sandbox.env
-
-Write a key:
-
-curl -sS {url}/locks/{lock}/WriteKey -H 'Content-Type: application/json' \
--H 'Authorization: Bearer {token}' -H 'X-API-Key: {api_key}' \
--d '{{\"keyUuid\":\"9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b\",\"keyIndexNumber\":2}}'
-
-"
-    )
 }

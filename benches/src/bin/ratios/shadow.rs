@@ -10,7 +10,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use http_body_util::Full;
 use hyper::Request;
-use keywright_adapters::shadow::document::update_body;
+use keywright_adapters::shadow::document_json::update_body;
 use keywright_adapters::shadow::{AwsSettings, AwsShadow, DEFAULT_NAME, MqttShadow};
 use keywright_benches::bare_hyper;
 use keywright_client::Client;

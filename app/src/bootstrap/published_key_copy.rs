@@ -1,0 +1,57 @@
+//! Token keys that an issuer publishes, with a copy in the data folder for starts while the issuer does not answer.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use keywright_adapters::auth::{self, JwtSettings, JwtVerifier, PublishedKeys, write_private};
+
+use crate::settings::JwksUrl;
+
+/// Fetches the key set from a URL. If that fails, the copy of the last key set is used; without a usable copy, tokens cannot be
+/// verified until a later fetch succeeds.
+///
+/// # Errors
+/// The URL or its file of certificate authorities cannot be used; the text names it.
+pub(super) async fn open_published_keys(
+    setting: &JwksUrl,
+    settings: JwtSettings,
+    data: &Path,
+) -> anyhow::Result<(Arc<JwtVerifier>, Arc<PublishedKeys>)> {
+    let verifier = Arc::new(JwtVerifier::without_keys(settings));
+    // The name of the copy depends on the URL, so that the keys of one URL are never used for another.
+    let hash = digest(&SHA256, setting.url.as_bytes());
+    let start = hash.as_ref().iter().take(8);
+    let name: String = start.map(|b| format!("{b:02x}")).collect();
+    let path = data.join(format!("jwks-{name}.json"));
+    let last = fs::read(&path).ok();
+    // A failure is only logged: the copy is needed only for a start while the URL does not answer.
+    let keep = move |set: &Bytes| {
+        if let Err(error) = write_private(&path, set) {
+            let path = path.display();
+            tracing::warn!(%error, "the token keys could not be copied to {path}");
+        }
+    };
+    let url = client_url(setting)?;
+    let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), keep));
+    if let Err(error) = keys.refresh().await {
+        let message = match last.is_some_and(|set| keys.load(&set).is_ok()) {
+            true => "the token keys of the last fetch are used",
+            false => {
+                "no token keys are available: tokens cannot be verified until the issuer answers"
+            }
+        };
+        tracing::error!(%error, "{message}");
+    }
+    Ok((verifier, keys))
+}
+
+/// The URL with its HTTP client.
+///
+/// # Errors
+/// The URL or its file of certificate authorities cannot be used; the text names it.
+pub(super) fn client_url(setting: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
+    Ok(auth::JwksUrl::new(&setting.url, setting.ca.as_deref())?)
+}
