@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use keywright_benches::lock_with;
 use keywright_domain::model::ShadowVersion;
 use keywright_domain::policy;
-use keywright_domain::policy::{Limits, WriteDecision, WriteKey};
+use keywright_domain::policy::{Limits, OwnerAccess, WriteDecision, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, prepared, principal, slot};
 
 fn decide(criterion: &mut Criterion) {
@@ -24,12 +24,20 @@ fn decide(criterion: &mut Criterion) {
                     black_box(Some(&snapshot)),
                     &command,
                     &principal,
+                    &OwnerAccess,
                     &limits,
                     NOW,
                 )
             });
         });
-        let decided = policy::decide_write(Some(&snapshot), &command, &principal, &limits, NOW);
+        let decided = policy::decide_write(
+            Some(&snapshot),
+            &command,
+            &principal,
+            &OwnerAccess,
+            &limits,
+            NOW,
+        );
         assert!(matches!(decided, Ok(WriteDecision::Write(_))));
         let (write, _) = prepared(&snapshot, 1000, command.slot.clone());
         group.bench_function(format!("commit and apply, {open} open writes"), |b| {

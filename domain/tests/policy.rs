@@ -4,7 +4,9 @@ use keywright_domain::model::{
     HeldKey, Identity, KeySlot, Lock, LockEvent, LockSnapshot, Principal, RecordedEvent, Write,
     WriteState, *,
 };
-use keywright_domain::policy::{self, Limits, Rejection, WriteDecision, WriteKey, decide_write};
+use keywright_domain::policy::{
+    self, Limits, OwnerAccess, Rejection, WriteDecision, WriteKey, decide_write,
+};
 use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
 use proptest::prelude::*;
 
@@ -41,6 +43,7 @@ fn decide(snapshot: &LockSnapshot, slot: KeySlot) -> Result<WriteDecision, Rejec
         Some(snapshot),
         &command,
         &principal(),
+        &OwnerAccess,
         &Limits::default(),
         NOW,
     )
@@ -66,6 +69,7 @@ fn decide_as(principal: Principal) -> Result<WriteDecision, Rejection> {
         Some(&snapshot),
         &command,
         &principal,
+        &OwnerAccess,
         &Limits::default(),
         NOW,
     )
@@ -84,6 +88,7 @@ fn event(version: u64, write: Option<u128>, event: LockEvent) -> RecordedEvent {
 #[test]
 fn rule_1_the_principal_may_access_the_lock() {
     let user = |id| Identity::User(UserId::new(id).expect("a user id"));
+    let subject = |id| Identity::Subject(SubjectId::new(id).expect("a subject id"));
     let organization =
         |id| Identity::Organization(OrganizationId::new(id).expect("an organization"));
     for (identity, allowed) in [
@@ -96,6 +101,7 @@ fn rule_1_the_principal_may_access_the_lock() {
         (organization("others"), false),
         (organization("the-owner"), false),
         (Identity::EveryOrganization, true),
+        (subject("the-owner"), false),
     ] {
         let answer = decide_as(Principal::of(identity.clone()));
         assert_eq!(answer.is_ok(), allowed, "{identity:?}");

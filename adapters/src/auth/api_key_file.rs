@@ -137,7 +137,7 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
     let organization = match &record.identity {
         Identity::Organization(organization) => Some(organization.as_str().to_owned()),
         Identity::EveryOrganization => None,
-        Identity::User(_) => return Err(ApiKeyFileProblem::User),
+        Identity::User(_) | Identity::Subject(_) => return Err(ApiKeyFileProblem::User),
     };
     Ok(Entry {
         shown: record.shown.clone(),

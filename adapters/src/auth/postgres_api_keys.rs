@@ -36,7 +36,12 @@ impl PostgresApiKeys {
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
     pub async fn put(&self, records: &[ApiKeyRecord]) -> Result<(), RepoError> {
-        let is_issued = |r: &&ApiKeyRecord| !matches!(r.identity, Identity::User(_));
+        let is_issued = |r: &&ApiKeyRecord| {
+            matches!(
+                r.identity,
+                Identity::Organization(_) | Identity::EveryOrganization
+            )
+        };
         let records: Vec<&ApiKeyRecord> = records.iter().filter(is_issued).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
         let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
@@ -44,7 +49,7 @@ impl PostgresApiKeys {
             .iter()
             .map(|r| match &r.identity {
                 Identity::Organization(organization) => Some(organization.as_str()),
-                Identity::EveryOrganization | Identity::User(_) => None,
+                Identity::EveryOrganization | Identity::User(_) | Identity::Subject(_) => None,
             })
             .collect();
         let expiries: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();

@@ -27,7 +27,7 @@ pub use shadow::{
 pub use values::{
     ClientToken, DeviceCode, Epoch, IdempotencyKey, InvalidValue, KeyIndex, KeyUuid, LockId,
     LockUuid, LockVersion, MAX_JSON_INTEGER, OrganizationId, Revision, Sequence, SerialNumber,
-    ShadowVersion, ThingName, Tick, Timestamp, UserId, WriteId,
+    ShadowVersion, SubjectId, ThingName, Tick, Timestamp, UserId, WriteId,
 };
 pub(crate) use write::entry_bytes;
 pub use write::{Intent, Requested, Settled, WorkerId, Write, WriteState};

@@ -1,8 +1,8 @@
-//! Authenticated principals, and the locks that they may access.
+//! Authenticated principals.
 
 use std::fmt;
 
-use crate::model::{Lock, OrganizationId, UserId};
+use crate::model::{OrganizationId, SubjectId, UserId};
 
 /// The identity that a credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,15 +13,18 @@ pub enum Identity {
     Organization(OrganizationId),
     /// A service of every organization (a super key).
     EveryOrganization,
+    /// A caller of a service that embeds this domain and has access rules of its own. By default it may access no lock.
+    Subject(SubjectId),
 }
 
 impl fmt::Display for Identity {
-    /// `user:ID`, `org:ID` or `org:*`.
+    /// `user:ID`, `org:ID`, `org:*` or `subject:ID`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(user) => write!(f, "user:{user}"),
             Self::Organization(organization) => write!(f, "org:{organization}"),
             Self::EveryOrganization => f.write_str("org:*"),
+            Self::Subject(subject) => write!(f, "subject:{subject}"),
         }
     }
 }
@@ -101,21 +104,6 @@ impl Principal {
     pub fn scope(&self) -> String {
         let identities: Vec<String> = self.identities().map(Identity::to_string).collect();
         identities.join("+")
-    }
-
-    /// Rule 1: whether at least one identity may access the lock (HTTP contract, Credentials). An organization must own the
-    /// lock. A user must own it or hold a key of it.
-    pub fn may_access(&self, lock: &Lock) -> bool {
-        self.identities().any(|identity| match identity {
-            Identity::EveryOrganization => true,
-            Identity::Organization(organization) => {
-                lock.organization.as_ref() == Some(organization)
-            }
-            Identity::User(user) => {
-                lock.owner.as_ref() == Some(user)
-                    || lock.keys.iter().any(|k| k.held.user.as_ref() == Some(user))
-            }
-        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use super::access::AccessPolicy;
 use super::limits::Limits;
 use crate::model::{
     KeySlot, LockId, LockSnapshot, Principal, ThingName, Timestamp, Write, WriteId,
@@ -66,10 +67,11 @@ pub fn decide_write(
     known: Option<&LockSnapshot>,
     command: &WriteKey,
     principal: &Principal,
+    access: &dyn AccessPolicy,
     limits: &Limits,
     now: Timestamp,
 ) -> Result<WriteDecision, Rejection> {
-    let snapshot = authorize(known, principal)?;
+    let snapshot = authorize(known, principal, access)?;
     let lock = &snapshot.lock;
     let thing = lock.thing.clone().ok_or(Rejection::NotProvisioned)?;
     if let (Some(index), Some(capacity)) = (command.slot.index, lock.key_capacity)
@@ -110,9 +112,10 @@ pub fn decide_write(
 pub fn authorize<S: Borrow<LockSnapshot>>(
     known: Option<S>,
     principal: &Principal,
+    access: &dyn AccessPolicy,
 ) -> Result<S, Rejection> {
     let snapshot = known.ok_or(Rejection::LockNotFound)?;
-    if principal.may_access(&snapshot.borrow().lock) {
+    if access.may_access(principal, &snapshot.borrow().lock) {
         Ok(snapshot)
     } else {
         Err(Rejection::Forbidden)

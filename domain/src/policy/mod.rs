@@ -1,5 +1,6 @@
 //! The decisions: synchronous functions without side effects. The use cases save what they return unchanged.
 
+mod access;
 mod admission;
 mod audit;
 mod idempotency;
@@ -8,6 +9,7 @@ mod report_decision;
 mod save_draft;
 mod transitions;
 
+pub use access::{AccessPolicy, OwnerAccess};
 pub use admission::{Permitted, Rejection, WriteDecision, WriteKey, authorize, decide_write};
 pub use audit::{Finding, audit};
 pub use idempotency::{IdempotencyDecision, decide_idempotency, record_without_event};

@@ -8,6 +8,7 @@ use super::clock_steps::ClockSteps;
 use super::lock_queue::LockQueues;
 use super::settings::{InvalidSettings, Settings};
 use crate::model::{ClientToken, Epoch, Tick, WorkerId, WriteId};
+use crate::policy::{AccessPolicy, OwnerAccess};
 use crate::ports::{Clock, IdGenerator, LockHistory, LockRepo, ShadowPort, Timer};
 
 /// One adapter for each port. To replace one adapter, override its field and keep the others.
@@ -34,6 +35,7 @@ pub struct Ports {
 pub struct KeyWrites {
     pub(super) ports: Ports,
     pub(super) settings: Settings,
+    pub(super) access: Arc<dyn AccessPolicy>,
     pub(super) worker: WorkerId,
     pub(super) lock_queues: LockQueues,
     pub(super) contradictions: AtomicU64,
@@ -41,11 +43,23 @@ pub struct KeyWrites {
 }
 
 impl KeyWrites {
-    /// Creates the use cases over `ports`.
+    /// Creates the use cases over `ports`, with the access rules of [`OwnerAccess`].
     ///
     /// # Errors
     /// The settings contradict each other.
     pub fn new(ports: Ports, settings: Settings) -> Result<Self, InvalidSettings> {
+        Self::with_access(ports, settings, Arc::new(OwnerAccess))
+    }
+
+    /// Creates the use cases over `ports`, with access rules of the service that embeds them.
+    ///
+    /// # Errors
+    /// The settings contradict each other.
+    pub fn with_access(
+        ports: Ports,
+        settings: Settings,
+        access: Arc<dyn AccessPolicy>,
+    ) -> Result<Self, InvalidSettings> {
         settings.check()?;
         let worker = WorkerId(ports.ids.next_id());
         let lock_queues = LockQueues::new(settings.max_waiting);
@@ -53,6 +67,7 @@ impl KeyWrites {
         Ok(Self {
             ports,
             settings,
+            access,
             worker,
             lock_queues,
             contradictions: AtomicU64::new(0),

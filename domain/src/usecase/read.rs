@@ -40,7 +40,7 @@ impl KeyWrites {
         principal: &Principal,
     ) -> Result<LockSnapshot, ReadError> {
         let known = self.ports.locks.load(lock).await?;
-        Ok(policy::authorize(known, principal)?)
+        Ok(policy::authorize(known, principal, &*self.access)?)
     }
 
     /// One write of the lock, in any state.

@@ -101,7 +101,7 @@ impl KeyWrites {
         let lookup = async {
             let first = self.ports.locks.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
-            let first = policy::authorize(first, principal)?;
+            let first = policy::authorize(first, principal, &*self.access)?;
             Ok::<_, WriteError>((self.earlier_answer(&request).await?, first))
         };
         let found = bounded(timer, request.queue_deadline, pin!(lookup)).await;
@@ -181,7 +181,7 @@ impl KeyWrites {
     ) -> Result<WriteDecision, Rejection> {
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
         let (command, principal) = (request.command, request.principal);
-        policy::decide_write(Some(known), command, principal, limits, now)
+        policy::decide_write(Some(known), command, principal, &*self.access, limits, now)
     }
 
     /// Steps 1 and 2. The snapshot that was loaded before the queue is used until a save finds it stale.

@@ -3,7 +3,7 @@
 use keywright_domain::model::{
     Epoch, FailureReason, Intent, LockSnapshot, ShadowVersion, WorkerId, WriteId, WriteState,
 };
-use keywright_domain::policy::{WriteDecision, WriteKey};
+use keywright_domain::policy::{OwnerAccess, WriteDecision, WriteKey};
 use keywright_domain::{Attempt, Observation, Step, policy};
 use keywright_testkit::samples::{LEASE, lock_id, principal, slot, thing};
 
@@ -27,6 +27,7 @@ impl ProtocolModel {
             Some(&snapshot),
             &command,
             &principal(),
+            &OwnerAccess,
             &limits(),
             state.now(),
         );

@@ -1,12 +1,13 @@
 //! Use cases that act for a principal authorize it themselves, so that an embedding service cannot forget to.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::model::{Identity, LockEvent, NewLock, Principal, RecordedEvent, *};
 use keywright_domain::policy::{Rejection, WriteKey};
 use keywright_domain::ports::LockHistory;
-use keywright_domain::{ReadError, RequestOptions, WithdrawError, WriteError};
+use keywright_domain::{KeyWrites, ReadError, RequestOptions, WithdrawError, WriteError};
 use keywright_testkit::samples::{NOW, created, lock_id, owner, principal, slot};
 use tokio::time::Instant;
 
@@ -95,6 +96,55 @@ async fn rejects_every_use_case_of_a_stranger() {
         harness.shadow(),
     );
     assert_eq!(before, after, "nothing changed");
+}
+
+/// A service with access rules of its own lets in two callers that own nothing here. They share no idempotency record, and each
+/// write names its caller.
+#[tokio::test(start_paused = true)]
+async fn access_rules_of_the_service_replace_those_of_owners() {
+    let harness = Harness::new().await;
+    let staff = ["alice@example.com", "bob@example.com"];
+    let is_staff = move |principal: &Principal, _: &Lock| {
+        let is_named = |identity: &Identity| match identity {
+            Identity::Subject(subject) => staff.contains(&subject.as_str()),
+            _ => false,
+        };
+        principal.identities().any(is_named)
+    };
+    let settings = *harness.writes.settings();
+    let writes = KeyWrites::with_access(harness.ports.clone(), settings, Arc::new(is_staff));
+    let writes = writes.expect("the settings are valid");
+    let subject = |name| Principal::of(Identity::Subject(SubjectId::new(name).expect("an id")));
+    let write = async |caller: &Principal, index| {
+        let command = WriteKey {
+            lock: lock_id(LOCK),
+            slot: slot("key", Some(index)),
+        };
+        let options = RequestOptions {
+            idempotency_key: IdempotencyKey::new("the same key").ok(),
+            deadline: None,
+        };
+        writes.write_key(&command, caller, options).await
+    };
+    let [alice, bob] = staff.map(subject);
+    let first = write(&alice, 2).await.expect("written");
+    let second = write(&bob, 3).await.expect("written");
+    assert_ne!(first.write, second.write);
+    assert_eq!(write(&alice, 2).await, Ok(first.clone()), "alice's answer");
+    for (receipt, caller) in [
+        (first, "subject:alice@example.com"),
+        (second, "subject:bob@example.com"),
+    ] {
+        let stored = harness.stored(receipt.write).await;
+        let requested_by = stored.map(|write| write.requested_by);
+        assert_eq!(requested_by.as_deref(), Some(caller));
+    }
+    for stranger in [subject("eve@example.com"), principal()] {
+        let refused = write(&stranger, 4).await;
+        assert_eq!(refused, Err(WriteError::Rejected(Rejection::Forbidden)));
+        let read = writes.read_lock(lock_id(LOCK), &stranger).await;
+        assert_eq!(read, Err(ReadError::Rejected(Rejection::Forbidden)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use keywright_benches::{lock_with, next_event};
 use keywright_domain::model::LockEvent;
 use keywright_domain::model::LockVersion;
-use keywright_domain::policy::{self, Limits, WriteDecision, WriteKey};
+use keywright_domain::policy::{self, Limits, OwnerAccess, WriteDecision, WriteKey};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
 use crate::table::{Row, Target, median};
@@ -33,7 +33,14 @@ pub(crate) fn row() -> Row {
         let start = Instant::now();
         for _ in 0..TIMES {
             let snapshot_ref = black_box(Some(&snapshot));
-            let decided = policy::decide_write(snapshot_ref, &command, &principal, &limits, NOW);
+            let decided = policy::decide_write(
+                snapshot_ref,
+                &command,
+                &principal,
+                &OwnerAccess,
+                &limits,
+                NOW,
+            );
             assert!(matches!(decided, Ok(WriteDecision::Write(_))));
             black_box(&decided);
             event.version = LockVersion(snapshot.lock.version.0 + 1);

@@ -9,6 +9,6 @@ pub use ids::{Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVe
 pub use invalid::{InvalidValue, MAX_JSON_INTEGER};
 pub use text::{
     ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, SerialNumber,
-    ThingName, UserId,
+    SubjectId, ThingName, UserId,
 };
 pub use time::{Tick, Timestamp};

@@ -78,6 +78,10 @@ text! {
     UserId, "user id", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
 text! {
+    /// The id of a caller, as a service that embeds this domain names it. Two callers have different ids.
+    SubjectId, "subject id", 128, printable, "must be 1 to 128 bytes of text without control characters"
+}
+text! {
     /// The id of an organization that owns locks.
     OrganizationId, "organization id", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }
