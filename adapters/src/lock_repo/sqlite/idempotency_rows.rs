@@ -5,7 +5,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, named_params, params};
 use uuid::Uuid;
 
-use super::statement::{all, prepare, row_limit, unavailable};
+use super::statement::{all, execute, row_limit};
 use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
 
 /// Inserts a record, or replaces the one with the same scope.
@@ -14,11 +14,8 @@ pub(super) fn upsert_record(
     record: &IdempotencyRecord,
 ) -> Result<(), RepoError> {
     let IdempotencyRecord { scope, slot, .. } = record;
-    prepare(
-        conn,
-        "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?
-    .execute(params![
+    let sql = "INSERT OR REPLACE INTO kept_answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let columns = params![
         to_sql_integer(scope.lock.get())?,
         scope.principal,
         scope.key.as_str(),
@@ -28,9 +25,8 @@ pub(super) fn upsert_record(
         to_optional_sql_integer(record.version_without_event.map(|v| v.0))?,
         to_sql_integer(record.answer_deadline.as_millis())?,
         to_sql_integer(record.expires_at.as_millis())?,
-    ])
-    .map(drop)
-    .map_err(unavailable)
+    ];
+    execute(conn, sql, columns).map(drop)
 }
 
 pub(super) fn find_record(
@@ -59,20 +55,13 @@ pub(super) fn purge(
     ended_before: Timestamp,
     limit: usize,
 ) -> Result<usize, RepoError> {
+    let (now, ended_before) = (now.as_millis(), ended_before.as_millis());
+    let (now, ended_before) = (to_sql_integer(now)?, to_sql_integer(ended_before)?);
     let limit = row_limit(limit);
-    let records = prepare(
-        conn,
-        "DELETE FROM kept_answers WHERE (lock, principal, idempotency_key) IN
-         (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= ?1 LIMIT ?2)",
-    )?
-    .execute(params![to_sql_integer(now.as_millis())?, limit])
-    .map_err(unavailable)?;
-    let writes = prepare(
-        conn,
-        "DELETE FROM writes WHERE id IN (SELECT id FROM writes
-         WHERE ended_at < ?1 AND lease_until IS NULL AND attention IS NULL LIMIT ?2)",
-    )?
-    .execute(params![to_sql_integer(ended_before.as_millis())?, limit])
-    .map_err(unavailable)?;
-    Ok(records + writes)
+    let expired = "DELETE FROM kept_answers WHERE (lock, principal, idempotency_key) IN
+         (SELECT lock, principal, idempotency_key FROM kept_answers WHERE until <= ?1 LIMIT ?2)";
+    let ended = "DELETE FROM writes WHERE id IN (SELECT id FROM writes
+         WHERE ended_at < ?1 AND lease_until IS NULL AND attention IS NULL LIMIT ?2)";
+    let records = execute(conn, expired, [now, limit])?;
+    Ok(records + execute(conn, ended, [ended_before, limit])?)
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
 
 use super::live_write_ids::LiveIds;
-use super::statement::{all, prepare, row_limit, unavailable};
+use super::statement::{all, execute, prepare, row_limit, unavailable};
 use crate::json;
 use crate::lock_repo::lock_row::LockRow;
 use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
@@ -71,21 +71,13 @@ pub(super) fn locks(
 
 /// Inserts or replaces a lock's row, with the exception of its live writes.
 pub(super) fn put_lock(conn: &Connection, row: &LockRow) -> Result<(), RepoError> {
-    let state = json::text(&json::LockState(&row.lock));
+    let (id, revision) = (row.lock.id.get(), row.revision.0);
+    let (id, revision) = (to_sql_integer(id)?, to_sql_integer(revision)?);
     let shadow_version = to_optional_sql_integer(row.shadow_version.map(|v| v.0))?;
-    prepare(
-        conn,
-        "INSERT INTO locks (id, saves, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (id) DO UPDATE SET saves = ?2, shadow_version = ?3, state = ?4",
-    )?
-    .execute(params![
-        to_sql_integer(row.lock.id.get())?,
-        to_sql_integer(row.revision.0)?,
-        shadow_version,
-        state
-    ])
-    .map(drop)
-    .map_err(unavailable)
+    let state = json::text(&json::LockState(&row.lock));
+    let sql = "INSERT INTO locks (id, saves, shadow_version, state) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET saves = ?2, shadow_version = ?3, state = ?4";
+    execute(conn, sql, params![id, revision, shadow_version, state]).map(drop)
 }
 
 /// Increments the revision of a lock. The other columns change only if they are given.
@@ -96,32 +88,22 @@ pub(super) fn update_lock(
     shadow_version: Option<ShadowVersion>,
     live: Option<&LiveIds>,
 ) -> Result<(), RepoError> {
-    prepare(
-        conn,
-        "UPDATE locks SET saves = saves + 1, shadow_version = coalesce(?2, shadow_version),
-         state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1",
-    )?
-    .execute(params![
-        to_sql_integer(lock.get())?,
-        to_optional_sql_integer(shadow_version.map(|v| v.0))?,
-        folded.map(|lock| json::text(&json::LockState(lock))),
-        live.map(LiveIds::bytes),
-    ])
-    .map(drop)
-    .map_err(unavailable)
+    let id = to_sql_integer(lock.get())?;
+    let shadow_version = to_optional_sql_integer(shadow_version.map(|v| v.0))?;
+    let state = folded.map(|lock| json::text(&json::LockState(lock)));
+    let live = live.map(LiveIds::bytes);
+    let sql = "UPDATE locks SET saves = saves + 1, shadow_version = coalesce(?2, shadow_version),
+         state = coalesce(?3, state), live = coalesce(?4, live) WHERE id = ?1";
+    execute(conn, sql, params![id, shadow_version, state, live]).map(drop)
 }
 
 pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(), RepoError> {
-    prepare(conn, "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-            to_sql_integer(event.lock.get())?,
-            to_sql_integer(event.version.0)?,
-            event.write.map(|id| Uuid::from_u128(id.as_u128())),
-            event.event.name(),
-            json::text(&json::EventData(event))
-        ])
-        .map(drop)
-        .map_err(unavailable)
+    let lock = to_sql_integer(event.lock.get())?;
+    let version = to_sql_integer(event.version.0)?;
+    let write = event.write.map(|id| Uuid::from_u128(id.as_u128()));
+    let (name, data) = (event.event.name(), json::text(&json::EventData(event)));
+    let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)";
+    execute(conn, sql, params![lock, version, write, name, data]).map(drop)
 }
 
 pub(super) fn events(

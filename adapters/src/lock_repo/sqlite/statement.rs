@@ -2,7 +2,7 @@
 
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
-use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use rusqlite::{CachedStatement, Connection, Params, Row, ToSql};
 
 use crate::lock_repo::row_mapping::{Column, WrongType};
 
@@ -20,6 +20,16 @@ pub(super) fn prepare<'a>(
     sql: &str,
 ) -> Result<CachedStatement<'a>, RepoError> {
     conn.prepare_cached(sql).map_err(unavailable)
+}
+
+/// Executes a statement, and returns how many rows it changed.
+pub(super) fn execute(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<usize, RepoError> {
+    let mut statement = prepare(conn, sql)?;
+    statement.execute(params).map_err(unavailable)
 }
 
 /// All rows of a query. The error is that of the first row that `read` cannot read.

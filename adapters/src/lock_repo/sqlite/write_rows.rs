@@ -9,7 +9,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
-use super::statement::{all, prepare, row_limit, unavailable};
+use super::statement::{all, execute, row_limit};
 use crate::lock_repo::observed_leases::MAX_OBSERVED;
 use crate::lock_repo::row_mapping::{
     self, Column, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer, to_sql_integer,
@@ -79,16 +79,13 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         let leases = intent.lease.saturating_mul(epochs);
         write.prepared_at.after(leases).as_millis()
     });
-    prepare(
-        conn,
-        // The columns that identify a write never change.
-        "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+    // The columns that identify a write never change.
+    let sql = "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
          ?19, ?20, ?21, ?22, ?23, ?24)
          ON CONFLICT (id) DO UPDATE SET requested_version = ?11, requested_at = ?12, state = ?13, ended_at = ?14,
          late = ?15, reason = ?16, device_code = ?17, owner = ?18, epoch = ?19, lease = ?20, lease_until = ?21,
-         attention = ?22, anomalies = ?23, reported_index = ?24",
-    )?
-    .execute(params![
+         attention = ?22, anomalies = ?23, reported_index = ?24";
+    let columns = params![
         columns.id,
         columns.lock,
         columns.uuid,
@@ -113,9 +110,8 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         columns.attention,
         columns.anomalies,
         columns.reported_index,
-    ])
-    .map(drop)
-    .map_err(unavailable)
+    ];
+    execute(conn, sql, columns).map(drop)
 }
 
 pub(super) fn backlog(
