@@ -46,7 +46,7 @@ fn bare(folder: &Path) -> f64 {
             update_lock(&transaction, number % locks + 1, None, Some(id(number)));
             transaction
                 .prepare_cached("INSERT INTO writes VALUES (?1, ?2, 'uuid', 'thing', 'key', 0, 1, 'alice', 1, 2, NULL, NULL,
-                    'PREPARED', NULL, 0, NULL, NULL, ?1, 1, 15000, 15001, NULL)")
+                    'PREPARED', NULL, 0, NULL, NULL, ?1, 1, 15000, 15001, NULL, NULL, NULL)")
                 .and_then(|mut s| s.execute(params![id(number), number % locks + 1]))
                 .expect("inserted");
         }
