@@ -327,6 +327,25 @@ fn default_of(printed: &Value, key: &str) -> String {
 }
 
 #[test]
+fn defaults_that_depend_on_other_settings_are_described() {
+    let folder = TempDir::new().expect("a folder");
+    let (code, printed, error) = run(folder.path(), &[], &["check-config"]);
+    assert_eq!(code, Some(0), "{error}");
+    for (key, value) in [
+        ("max-in-flight-each", "half of --max-in-flight"),
+        ("audit-every", "no audits"),
+        ("jwks", "-"),
+    ] {
+        let line = line(&printed, key);
+        assert_eq!(
+            line.split_once(' ').map(|(_, rest)| rest.trim()),
+            Some(value),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn defaults_of_the_protocol_are_those_of_the_domain() {
     let folder = TempDir::new().expect("a folder");
     let (code, printed, error) = run(folder.path(), &[], &["check-config", "--json"]);

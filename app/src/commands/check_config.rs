@@ -38,13 +38,14 @@ fn print_table(all: &[Setting], settings: &Settings) {
         key,
         values,
         source,
+        described_default,
     } in all
     {
         if matches!(key.as_str(), "config" | "json") {
             continue;
         }
         let value = match values.as_slice() {
-            [] => "-".to_owned(),
+            [] => described_default.clone().unwrap_or("-".to_owned()),
             [empty] if empty.is_empty() => "-".to_owned(),
             values => values.join("; "),
         };

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, ArgAction, Command};
 
 use super::output::print_line;
+use crate::options::option_help::help_and_default;
 
 const INTRODUCTION: &str = r#"# Settings
 
@@ -56,19 +57,14 @@ fn page(command: &Command) -> String {
 }
 
 fn row(option: &Arg) -> String {
-    let help = option.get_long_help().or(option.get_help());
-    let help = help.map(ToString::to_string).unwrap_or_default();
-    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (mut description, default) = match help.rsplit_once(" [default: ") {
-        Some((description, default)) => (description.to_owned(), default.trim_end_matches(']')),
-        None => (help, ""),
-    };
+    let (mut description, default) = help_and_default(option);
+    let default = default.unwrap_or_default();
     if !description.ends_with(['.', '…']) {
         description.push('.');
     }
     let default = match option.get_default_values() {
-        [] if default.contains(' ') => default.to_owned(),
-        [] => code(default),
+        [] if default.contains(' ') => default,
+        [] => code(&default),
         values => {
             let values = values.iter().map(|value| code(&value.to_string_lossy()));
             values.collect::<Vec<_>>().join(", ")

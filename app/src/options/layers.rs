@@ -12,6 +12,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Table, Value};
 
+use super::option_help::help_and_default;
+
 /// The settings file that is read if none is named.
 const FILE: &str = "keywright.toml";
 
@@ -50,6 +52,8 @@ pub(crate) struct Setting {
     pub(crate) key: String,
     pub(crate) values: Vec<String>,
     pub(crate) source: Source,
+    /// The text of a default that depends on other settings.
+    pub(crate) described_default: Option<String>,
 }
 
 /// Parses a command line that has the same effect as all layers together. `program` has parsed the `arguments` of the real one as
@@ -89,6 +93,7 @@ pub(crate) fn read(
             key,
             values: values.map(|v| v.to_string_lossy().into_owned()).collect(),
             source,
+            described_default: help_and_default(arg).1,
         }
     };
     let settings = known(server).map(setting).collect();

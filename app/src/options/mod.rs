@@ -4,6 +4,7 @@
 pub(crate) mod aws;
 pub(crate) mod layers;
 pub(crate) mod log;
+pub(crate) mod option_help;
 pub(crate) mod serve;
 pub(crate) mod store_location;
 pub(crate) mod values;
