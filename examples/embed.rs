@@ -101,7 +101,7 @@ fn start_loops(writes: &Arc<KeyWrites>, reports: Arc<dyn DeviceReports>) -> Join
     loops
 }
 
-/// Resolves the intents of processes that have died.
+/// Takes over and resolves intents whose lease has ended: of requests that ended without an outcome, and of processes that have died.
 async fn recover(writes: Arc<KeyWrites>) {
     loop {
         // The store is asked again at once as long as it returns intents; an error is retried in the next round.
@@ -114,22 +114,32 @@ async fn recover(writes: Arc<KeyWrites>) {
 
 /// Reconciles all open writes at start-up and after a step of the clock, and those that are due every second.
 async fn maintain(writes: Arc<KeyWrites>) {
-    let mut all = true;
+    reconcile_all(&writes).await;
     loop {
         let mut after = None;
-        loop {
-            let round = match all {
-                true => writes.reconcile_all(after, 100).await,
-                false => writes.maintain(after, 100).await,
-            };
-            after = round.ok().and_then(|round| round.next);
+        while let Ok(round) = writes.maintain(after, 100).await {
+            after = round.next;
             if after.is_none() {
                 break;
             }
         }
         let _ = writes.purge(100).await;
         tokio::time::sleep(PERIOD).await;
-        all = writes.clock_was_set_back();
+        if writes.clock_was_set_back() {
+            reconcile_all(&writes).await;
+        }
+    }
+}
+
+/// Reads the shadows of all unfinished writes, page by page. A page is repeated while the store fails.
+async fn reconcile_all(writes: &KeyWrites) {
+    let mut after = None;
+    loop {
+        match writes.reconcile_all(after, 100).await {
+            Ok(round) if round.next.is_none() => return,
+            Ok(round) => after = round.next,
+            Err(_) => tokio::time::sleep(PERIOD).await,
+        }
     }
 }
 
@@ -143,7 +153,7 @@ async fn settle_reports(writes: Arc<KeyWrites>, reports: Arc<dyn DeviceReports>)
                 }
                 acknowledge();
             }
-            ReportStreamItem::Resumed => drop(writes.reconcile_all(None, 100).await),
+            ReportStreamItem::Resumed => reconcile_all(&writes).await,
         }
     }
 }

@@ -28,13 +28,13 @@ async fn fixture() -> StoreFixture {
         Arc::new(repo.expect("a store"))
     };
     let (repo, copies) = (open(&path, &timer), TempDir::new().expect("a folder"));
-    let (original, of_leases) = (path.clone(), timer.clone());
+    let (original, timer_of_reopened) = (path.clone(), timer.clone());
     let reopen = move |ending| {
         let path = match ending {
             Ending::Clean => original.clone(),
             Ending::Crash => copy_as_after_a_crash(&original, copies.path()),
         };
-        std::future::ready(open(&path, &of_leases))
+        std::future::ready(open(&path, &timer_of_reopened))
     };
     let advance = move |span| {
         let _keeps_the_folder = &folder;
@@ -56,7 +56,7 @@ fn copy_as_after_a_crash(path: &Path, folder: &Path) -> PathBuf {
     copy
 }
 
-/// Moves the stored ends of leases, as if the wall clock had been set.
+/// Moves the stored ends of leases back by `millis`, as if the wall clock had been set forward by as much; negative: set back.
 fn move_stored_leases(path: &Path, millis: i64) {
     let conn = Connection::open(path).expect("the file");
     conn.execute("UPDATE writes SET lease_until = lease_until - ?1", [millis])
@@ -368,7 +368,7 @@ fn add_filler(path: &Path, mebibytes: u32) -> Connection {
     filler
 }
 
-/// Waits until a file beside the store's has at most so many mebibytes.
+/// Waits until the store's file with this suffix has at most so many mebibytes.
 async fn shrinks(path: &Path, suffix: &str, mebibytes: u64) {
     for _ in 0..3000 {
         if bytes(path, suffix) <= mebibytes * 1024 * 1024 {

@@ -7,7 +7,7 @@ use crate::engine::Document;
 pub enum Record {
     /// The shadow exists.
     Live(Arc<Document>),
-    /// The shadow was deleted. If it is created again in time, its versions continue from this one.
+    /// The shadow was deleted. If it is created again within 48 hours, its versions continue from `version`.
     Tombstone {
         /// One more than the version of the deleted document.
         version: u64,

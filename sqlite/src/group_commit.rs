@@ -10,10 +10,10 @@ use crate::join_on_drop::JoinOnDrop;
 /// How many jobs may be queued. Callers beyond that wait until there is room.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// How many jobs share a commit. The pages that more of them change outgrow the caches of a processor.
+/// How many jobs share a commit at most. More jobs would change more pages than fit into a processor's caches.
 const MAX_BATCH: usize = 96;
 
-/// A writer thread over one connection, which commits all queued jobs in one transaction.
+/// A writer thread over one connection, which commits queued jobs together, up to `MAX_BATCH` in one transaction.
 ///
 /// A commit costs a sync of the disk, however many changes it holds. Clones share the writer. Dropping the last clone waits until
 /// the writer has done the queued jobs and has closed the connection.
@@ -177,7 +177,7 @@ fn commit_batch(conn: &mut Connection, batch: Vec<Job>) -> Result<(), CommitErro
             Some(e) => drop(job(Err(e.clone()))),
         }
     }
-    // A savepoint that could not be rolled back holds changes of a failed job: then nothing is committed.
+    // After a failed savepoint statement, the transaction may hold changes of a failed job: then nothing is committed.
     let outcome = match broken {
         Some(e) => match transaction.rollback() {
             Ok(()) => Err(e),

@@ -1,6 +1,6 @@
-//! Load balancers that keep idle connections, with the settings that docs/operating.md recommends. Time is compressed
-//! sixtyfold: the idle timeouts are 1 s instead of 60 s in the balancer and 3 s instead of 75 s in the server, and one
-//! minute has as many reused and expired connections as an hour.
+//! Load balancers that keep idle connections, with the settings that docs/operating.md recommends, but shorter times. An hour takes a
+//! minute: the idle timeout of the balancer is 1 s instead of 60 s (HAProxy: a `pool-purge-delay` of 1 s instead of 5 s), and that of the
+//! server is 3 s instead of 75 s.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,7 +49,8 @@ impl Client {
         Ok(answer)
     }
 
-    /// Sends bursts of requests with pauses for an hour, the pauses from this one on. Returns the number of requests.
+    /// Sends bursts of requests for an hour, with the pauses of [`PAUSES_MS`] from the index `first_pause` on. Returns the number of
+    /// requests.
     async fn run(mut self, first_pause: usize) -> usize {
         let end = Instant::now() + HOUR;
         let pauses = PAUSES_MS.iter().cycle().skip(first_pause);
@@ -81,7 +82,7 @@ fn request(harness: &Harness, address: SocketAddr) -> Request {
         .json(&body)
 }
 
-/// The number of connections that the server has accepted, with the one that reads the metric.
+/// The number of connections that the server has accepted, including the one that reads the metric.
 async fn accepted(harness: &Harness) -> usize {
     let metrics = harness.program.get("/metrics").send().await.text;
     let name = "keywright_connections_total ";
@@ -121,7 +122,8 @@ async fn assert_reuse_without_lost_requests(
     assert!(opened > CLIENTS, "{opened} connections: none has expired");
 }
 
-/// Asserts that a request after twice the idle timeout opens a new connection. Health checks open connections, too.
+/// Asserts that a request after twice the idle timeout opens a new connection. The number can be higher by the
+/// connections of health checks.
 async fn assert_all_idle_connections_expire(harness: &Harness, balancer: SocketAddr) {
     let before = accepted(harness).await;
     tokio::time::sleep(2 * IDLE_TIMEOUT).await;

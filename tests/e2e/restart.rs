@@ -229,7 +229,7 @@ fn script_with_file_size_limit(folder: &std::path::Path) -> String {
 async fn a_full_disk_ends_the_shadow_service_with_a_logged_reason() {
     let folder = TempDir::new().expect("a folder");
     let script = script_with_file_size_limit(folder.path());
-    // Without virtual locks, so that the file of the shadows is the first to reach the limit.
+    // The command `shadow` starts no virtual locks, so the file of the shadows is the first to reach the limit.
     let rest = ["--rest", "127.0.0.1:0"];
     let mut shadows = Shadows::start(&script, "shadow", folder.path(), &rest);
     let address = shadows.rest.expect("REST is served");

@@ -67,7 +67,7 @@ impl PostgresApiKeys {
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     pub async fn last_used(&self) -> Result<LastUsed, RepoError> {
-        let sql = "SELECT sha256, last_used FROM api_keys WHERE last_used IS NOT NULL";
+        let sql = "SELECT sha256, shown, last_used FROM api_keys WHERE last_used IS NOT NULL";
         let rows = self.pool.read(sql, &[]).await?;
         let used = rows.iter().map(|row| {
             let at = time(row, "last_used")?.ok_or_else(|| corrupt(row, "last_used"))?;

@@ -1,4 +1,4 @@
-//! Decorators: adapters around a port. Use cases do not depend on them.
+//! Decorators: adapters around a port, and the observers that [`Observed`] notifies. Use cases do not depend on them.
 
 #[cfg(feature = "faults")]
 mod faults;

@@ -46,7 +46,7 @@ impl Serialize for LockState<'_> {
     }
 }
 
-/// A key that a lock holds, with the version of the event that confirmed it if it was written.
+/// A key that a lock holds. If a write stored it: with the version of that write's `KeyWriteRequested`.
 struct LockKeyJson<'a>(&'a LockKey);
 
 impl Serialize for LockKeyJson<'_> {

@@ -72,7 +72,7 @@ impl<T> Deref for Connected<T> {
     }
 }
 
-/// The current fault between a port and the service, for the proxy and the frontends.
+/// The current fault between a port and the service, for the proxy and the MQTT frontend.
 type SharedFault = Arc<Mutex<CurrentFault>>;
 
 struct CurrentFault {

@@ -94,8 +94,9 @@ impl RequestParts {
         }
     }
 
-    /// Returns how many of these bytes the parser gets: those of the current part, at least one unless `bytes` is empty. If the
-    /// part has ended and the parser still reads, it gets all bytes, so that it never waits for bytes that have arrived.
+    /// Returns how many of these bytes the parser gets: those of the current part, at least one unless `bytes` is empty. If a
+    /// body has ended and the parser still reads, it gets all bytes, so that it never waits for bytes that have arrived. After a
+    /// head, it gets the bytes up to the next empty line.
     ///
     /// # Errors
     /// The bytes break a rule that the parser does not enforce. It must not get them.
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parser_that_reads_beyond_a_part_gets_all_bytes() {
+    fn a_parser_that_reads_beyond_a_part_gets_more_bytes() {
         let mut parts = RequestParts::default();
         for length in [Some(0), Some(1), None] {
             parts.begin_body(length);

@@ -68,8 +68,8 @@ impl KeyWrites {
         }
     }
 
-    /// Step 3: puts the entry and removes the entries that it supersedes. The same update also clears recorded results and
-    /// entries that the lock has left, which costs no further request.
+    /// Step 3: puts the entry and removes the entries that it supersedes. The same update also removes results that are
+    /// recorded already, and entries of those writes that the lock did not remove. This saves a request.
     async fn send(&self, prepared: &mut PreparedWrite, version: ShadowVersion) -> Observation {
         let cleared = prepared.uncleared();
         let change = ShadowChange {
@@ -119,7 +119,7 @@ impl KeyWrites {
         }))
     }
 
-    /// Step 4. The shadow has the write, so only the store can keep it from being recorded.
+    /// Step 4. The shadow has accepted the write, so it is recorded as soon as the store can save.
     async fn commit(&self, mut prepared: PreparedWrite, accepted: ShadowVersion) -> WriteOutcome {
         let cleared = prepared.uncleared();
         let id = prepared.write.id;
@@ -149,8 +149,8 @@ impl KeyWrites {
         self.close(&prepared.write, known, save).await
     }
 
-    /// Closes our intent with a save, and decides again as often as other saves of the lock make it stale. If another process
-    /// has closed the intent, the outcome that it recorded is returned.
+    /// Closes our intent with a save. Loads the lock and decides again as long as the save is stale or fails. If a settled report
+    /// or another process has closed the intent, or another process holds it, waits for the recorded outcome.
     async fn close(
         &self,
         write: &Write,
@@ -181,7 +181,7 @@ impl KeyWrites {
         }
     }
 
-    /// Waits for the recorded outcome of an intent that another process holds or has closed.
+    /// Waits for the recorded outcome of an intent that we no longer hold: another process has taken it over, or it is closed.
     async fn recorded_outcome(&self, write: &Write) -> WriteOutcome {
         loop {
             if let Ok(Some(stored)) = self.ports.history.write(write.id).await {

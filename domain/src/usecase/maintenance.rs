@@ -28,7 +28,7 @@ pub struct MaintenanceRound {
 pub enum MaintenanceOutcome {
     /// Nothing is left to do now.
     Done,
-    /// Nothing is left to do for the write. Its shadow had entries that belong to no write, and an audit removed them.
+    /// Nothing is left to do for the write. Its shadow differed from the writes of the lock, and an audit repaired that.
     Repaired(AuditReport),
     /// The shadow or the store failed. The write stays due.
     Failed,
@@ -76,7 +76,7 @@ impl KeyWrites {
         self.ports.history.due(Timestamp::MAX, after, limit).await
     }
 
-    /// At most `limit` writes whose next check is due.
+    /// At most `limit` writes whose next check is due, or is later than any rule schedules it because a clock was ahead.
     ///
     /// # Errors
     /// The store failed.
@@ -111,7 +111,7 @@ impl KeyWrites {
         longest.max(self.settings.request_timeout) + limits.confirm_within
     }
 
-    /// Maintains one write: an open write past its time to live expires; the shadow of another open write is read; the result of
+    /// Maintains one write: an open write past its time to live expires; for any other open write, its shadow is read; the result of
     /// a settled write is cleared; a write that ended without a result of its lock gets its final check. It ends within
     /// [`super::Settings::request_timeout`].
     pub async fn maintain_write(&self, write: &Write) -> MaintenanceOutcome {
