@@ -70,10 +70,10 @@ pub(crate) fn result_report(id: &str, outcome: &Outcome) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn entry(id: &str, key: &str, index: Option<u64>, seq: u64) -> Entry {
+    pub(crate) fn entry(id: &str, key: &str, index: Option<u64>, seq: u64) -> Entry {
         Entry {
             id: id.into(),
             key: key.into(),
@@ -83,13 +83,13 @@ mod tests {
         }
     }
 
-    fn succeeded(slot: u64) -> Outcome {
+    pub(crate) fn succeeded(slot: u64) -> Outcome {
         Outcome::Succeeded {
             key_index_number: slot,
         }
     }
 
-    fn failed(reason: &str) -> Outcome {
+    pub(crate) fn failed(reason: &str) -> Outcome {
         Outcome::Failed {
             reason: reason.into(),
         }

@@ -84,28 +84,7 @@ impl LockMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(id: &str, key: &str, index: Option<u64>, seq: u64) -> Entry {
-        Entry {
-            id: id.into(),
-            key: key.into(),
-            index,
-            seq,
-            expires_at: 1000,
-        }
-    }
-
-    fn succeeded(slot: u64) -> Outcome {
-        Outcome::Succeeded {
-            key_index_number: slot,
-        }
-    }
-
-    fn failed(reason: &str) -> Outcome {
-        Outcome::Failed {
-            reason: reason.into(),
-        }
-    }
+    use crate::device_contract::tests::{entry, failed, succeeded};
 
     #[test]
     fn skips_expired_and_skipped_entries() {
