@@ -7,6 +7,7 @@
 //! `SEEDS=20000` runs more seeds than the 2,000 of a test run. `SEED=7` replays one seed and prints what happens.
 
 mod broken_ports;
+mod replica;
 mod world;
 
 use std::collections::BTreeMap;

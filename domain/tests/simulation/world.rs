@@ -1,10 +1,8 @@
 //! The simulated world: a store, shadows, locks, replicas, and their clients.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keywright_adapters::decorator::{FaultInjector, FaultPlan, FaultyLockRepo, FaultyShadow};
@@ -12,19 +10,17 @@ use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::{InMemoryShadow, document_json};
 use keywright_adapters::time::TokioTimer;
 use keywright_domain::model::{LockEvent, LockSnapshot, RecordedEvent, Write, WriteState, *};
-use keywright_domain::policy::{Limits, WriteKey};
+use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::*;
-use keywright_domain::{
-    KeyWrites, Ports, RequestOptions, Settings, WriteError, WriteReceipt, invariants,
-};
+use keywright_domain::{Ports, RequestOptions, WriteError, WriteReceipt, invariants};
 use keywright_shadow::{Limits as ShadowLimits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::SequentialIds;
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::broken_ports::{Broken, BrokenShadow, BrokenStore};
+use crate::replica::Replica;
 
 const REPLICAS: usize = 3;
 const LOCKS: [u64; 2] = [1, 2];
@@ -53,107 +49,6 @@ struct Answered {
     /// Whether no other request writes this key.
     is_unique: bool,
     answer: Result<WriteReceipt, WriteError>,
-}
-
-/// A process: its use cases, its tasks, and whether they run or are stopped (SIGSTOP, SIGCONT).
-struct Replica {
-    writes: Arc<KeyWrites>,
-    running: Running,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-/// Whether a process runs. Waiting tasks are woken in a fixed order, which the channels of a runtime do not guarantee.
-#[derive(Clone, Default)]
-struct Running(Arc<Mutex<RunState>>);
-
-#[derive(Default)]
-struct RunState {
-    stopped: bool,
-    waiting: Vec<Waker>,
-}
-
-impl Running {
-    fn state(&self) -> MutexGuard<'_, RunState> {
-        self.0.lock().expect("no panic")
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.state().stopped
-    }
-
-    /// Returns whether the process runs. Otherwise the task is woken when it continues.
-    fn poll_running(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.state();
-        if state.stopped {
-            state.waiting.push(cx.waker().clone());
-        }
-        !state.stopped
-    }
-
-    fn stop(&self) {
-        self.state().stopped = true;
-    }
-
-    fn resume(&self) {
-        let mut state = self.state();
-        state.stopped = false;
-        state.waiting.drain(..).for_each(Waker::wake);
-    }
-}
-
-impl Replica {
-    fn start(ports: Ports) -> Self {
-        let limits = Limits {
-            time_to_live: Duration::from_secs(60),
-            confirm_within: Duration::from_secs(5),
-            clear_within: Duration::from_secs(5),
-            ..Limits::default()
-        };
-        let settings = Settings {
-            limits,
-            ..Settings::default()
-        };
-        let writes = KeyWrites::new(ports, settings).expect("the settings are valid");
-        let mut replica = Self {
-            writes: Arc::new(writes),
-            running: Running::default(),
-            tasks: Vec::new(),
-        };
-        let writes = replica.writes.clone();
-        replica.spawn(async move {
-            loop {
-                while matches!(writes.recover_next().await, Ok(Some(_))) {}
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        let writes = replica.writes.clone();
-        replica.spawn(async move {
-            let _ = writes.reconcile_all(None, 100).await;
-            loop {
-                let _ = writes.maintain(None, 100).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        replica
-    }
-
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        let running = self.running.clone();
-        let mut task = Box::pin(task);
-        self.tasks.push(tokio::spawn(poll_fn(move |cx| {
-            match running.poll_running(cx) {
-                true => task.as_mut().poll(cx),
-                false => Poll::Pending,
-            }
-        })));
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
-    }
 }
 
 pub(crate) struct World {
