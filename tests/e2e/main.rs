@@ -11,6 +11,7 @@ mod broker_harness;
 mod client_limits;
 mod clocks;
 mod commands;
+mod connection_limits;
 mod credentials;
 mod fault_campaign;
 mod faults;

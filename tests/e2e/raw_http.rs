@@ -8,42 +8,51 @@ use tokio::net::TcpStream;
 
 use crate::harness::Harness;
 
+/// Only a failing test waits this long.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(crate) const REQUEST_LINE: &str = "POST /locks/123/WriteKey HTTP/1.1";
 pub(crate) const BODY: &str = r#"{"keyUuid":"k"}"#;
 
+pub(crate) async fn connect(harness: &Harness) -> TcpStream {
+    let connected = TcpStream::connect(harness.program.address).await;
+    connected.expect("a connection")
+}
+
 /// Sends these bytes, and reads until the server closes the connection.
 pub(crate) async fn raw(harness: &Harness, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(harness.program.address)
-        .await
-        .expect("a connection");
+    let mut stream = connect(harness).await;
     // The server may close before all bytes are sent.
     let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let reading = stream.read_to_end(&mut answer);
-    let _ = tokio::time::timeout(Duration::from_secs(60), reading)
-        .await
-        .expect("the server closes the connection");
-    String::from_utf8_lossy(&answer).into_owned()
+    read_until_closed_or_reset(&mut stream).await
 }
 
 /// Sends these bytes, closes the sending side, and reads until the server closes the connection.
 pub(crate) async fn raw_and_shut_down(harness: &Harness, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(harness.program.address)
-        .await
-        .expect("a connection");
+    let mut stream = connect(harness).await;
     stream.write_all(bytes).await.expect("sent");
     stream.shutdown().await.expect("shut down");
     read_until_closed(&mut stream).await
 }
 
-/// Reads until the server closes the connection, for at most a minute.
+/// Reads until the server closes the connection in an orderly way, for at most a minute.
 pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
+    let (read, answer) = read_to_end(stream).await;
+    read.expect("an orderly close");
+    answer
+}
+
+/// Reads until the server closes or resets the connection, for at most a minute.
+pub(crate) async fn read_until_closed_or_reset(stream: &mut TcpStream) -> String {
+    read_to_end(stream).await.1
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> (std::io::Result<usize>, String) {
     let mut answer = Vec::new();
     let reading = stream.read_to_end(&mut answer);
-    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
-    read.expect("the server closes the connection")
-        .expect("an orderly close");
-    String::from_utf8_lossy(&answer).into_owned()
+    let read = tokio::time::timeout(TIMEOUT, reading).await;
+    let read = read.expect("the server closes the connection");
+    (read, String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Asserts that the answer is an error of the common form with a request id.
