@@ -1,6 +1,7 @@
 //! The state that all requests share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keywright_adapters::auth::JwtVerifier;
 use keywright_domain::KeyWrites;
@@ -52,15 +53,26 @@ impl App {
 pub(crate) struct Work {
     /// Tasks of writes and withdrawals. They continue when their clients disconnect, and a shutdown waits for them.
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the service is not ready any more, so that load balancers send new requests elsewhere. Requests are still
-    /// accepted.
-    pub(crate) stopping: CancellationToken,
+    /// Read by each request, so it is no token, which has a mutex.
+    stopping: AtomicBool,
     /// Cancelled when the service is closed for new work, which ends all waiting for locks.
     pub(crate) draining: CancellationToken,
 }
 
 impl Work {
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.is_cancelled()
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// From now on the service is not ready, so that load balancers send new requests elsewhere. Requests are still accepted.
+    pub(crate) fn announce_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on the service is closed for new work.
+    pub(crate) fn drain(&self) {
+        self.announce_stop();
+        self.draining.cancel();
+        self.tasks.close();
     }
 }

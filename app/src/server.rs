@@ -51,7 +51,7 @@ pub(crate) async fn run(
             stop = stop => stop,
             () = &mut accepting => return,
         };
-        app.work.stopping.cancel();
+        app.work.announce_stop();
         if stop == Stop::AfterDrainDelay && !settings.drain_delay.is_zero() {
             info!(delay = ?settings.drain_delay, "stopping: not ready any more; requests are served during the drain delay");
             tokio::select! {
@@ -61,8 +61,7 @@ pub(crate) async fn run(
         }
     }
     drop(listener);
-    app.work.draining.cancel();
-    app.work.tasks.close();
+    app.work.drain();
     info!("stopping: finishing what is in progress");
     let finish = async {
         graceful.shutdown().await;
