@@ -45,7 +45,7 @@ fn print_table(all: &[Setting], settings: &Settings) {
             continue;
         }
         let value = match values.as_slice() {
-            [] => described_default.clone().unwrap_or("-".to_owned()),
+            [] => described_default.as_deref().unwrap_or("-").to_owned(),
             [empty] if empty.is_empty() => "-".to_owned(),
             values => values.join("; "),
         };

@@ -181,12 +181,9 @@ async fn send(command: &WriteCommand) -> anyhow::Result<Answer> {
     }
     let request = request.body(Full::new(Bytes::from(body.to_string())))?;
     let answering = async {
-        let mut connection = Connection::open(address).await.map_err(|e| {
-            anyhow!(
-                "no server answers at {}: {e}; is the server running?",
-                command.url
-            )
-        })?;
+        let mut connection = Connection::open(address)
+            .await
+            .map_err(|e| anyhow!("{e}; is the server running?"))?;
         anyhow::Ok(connection.send(request).await?)
     };
     let timeout = Duration::from_secs(if command.wait { MAX_WAIT } else { 0 }) + ANSWER_TIMEOUT;
