@@ -17,11 +17,12 @@ use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber, error};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_serde::fields::AsMap;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, layer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -143,9 +144,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut text = String::new();
-        context.format_fields(Writer::new(&mut text), event)?;
-        let mut fields: Map<_, _> = serde_json::from_str(&text).map_err(|_| fmt::Error)?;
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(event.field_map()) else {
+            return Err(fmt::Error);
+        };
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
             let of_span = extensions.get::<FormattedFields<JsonFields>>();
@@ -154,7 +155,7 @@ where
                 fields.entry(name).or_insert(value);
             }
         }
-        // A line has each name once.
+        // The line has members of these names itself.
         fields.retain(|name, _| name != "timestamp" && name != "level");
         let (level, message) = (event.metadata().level(), fields.remove("message"));
         writeln!(writer, "{}", json_line(level.as_str(), message, fields))

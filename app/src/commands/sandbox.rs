@@ -7,7 +7,6 @@ use clap::Args;
 use keywright_sandbox::{Demo, Shadows};
 use keywright_shadow::{ShadowName, ShadowService};
 
-use super::runtime::block_on_all_cores;
 use super::shadow::{self, FrontArgs};
 use crate::bootstrap::sandbox::start_virtual_locks;
 use crate::options::shadow_access::SHADOW_NAME;
@@ -50,6 +49,5 @@ pub(crate) fn run(command: SandboxCommand) -> anyhow::Result<()> {
         let locks = start_virtual_locks(data, shadows, demo, &behaviours)?;
         Ok(Box::new(locks) as Box<dyn Any>)
     };
-    let serve = shadow::serve(command.fronts, &command.data, Some(Box::new(start)));
-    block_on_all_cores(serve)
+    shadow::serve(command.fronts, &command.data, Some(Box::new(start)))
 }

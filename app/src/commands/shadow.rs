@@ -82,24 +82,34 @@ fn refusal(text: &str) -> Result<u16, &'static str> {
 /// # Errors
 /// The options are invalid, or the service fails.
 pub(crate) fn run(command: ShadowCommand) -> anyhow::Result<()> {
-    block_on_all_cores(serve(command.fronts, &command.data, None))
+    serve(command.fronts, &command.data, None)
 }
 
-/// Starts a user of the shadows in this process, which ends when the returned value is dropped.
-pub(super) type StartUser =
+/// Starts virtual locks on the shadows in this process. They end when the returned value is dropped.
+pub(super) type StartLocks =
     Box<dyn FnOnce(&Path, &ShadowService, Option<Broker>) -> anyhow::Result<Box<dyn Any>>>;
 
 /// Serves shadows until a signal comes. `locks` starts virtual locks on them.
 ///
 /// # Errors
 /// The options are invalid, or the service fails.
-pub(super) async fn serve(
+pub(super) fn serve(
     fronts: FrontArgs,
     data: &Path,
-    locks: Option<StartUser>,
+    locks: Option<StartLocks>,
 ) -> anyhow::Result<()> {
     let broker = fronts.broker()?;
+    // It outlives the runtime, whose tasks log until they end.
     let _logging = log_output::start(fronts.log.log, fronts.log.log_level);
+    block_on_all_cores(serve_until_signal(fronts, broker, data, locks))
+}
+
+async fn serve_until_signal(
+    fronts: FrontArgs,
+    broker: Option<Broker>,
+    data: &Path,
+    locks: Option<StartLocks>,
+) -> anyhow::Result<()> {
     data_folder::create(data)?;
     let mut signals = Signals::new()?;
     let service = open_shadows(data).await?;
