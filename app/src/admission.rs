@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keywright_domain::model::{Identity, Principal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::settings::ClientLimits;
+use crate::mutex::lock_mutex;
+use crate::settings::HttpLimits;
 
 /// This many requests may wait for a permit even if none has become free recently.
 const MIN_WAITING_LIMIT: usize = 16;
@@ -74,24 +75,24 @@ pub(crate) struct QuotaPermit {
 }
 
 impl RequestAdmission {
-    pub(crate) fn new(client_limits: &ClientLimits) -> Self {
+    pub(crate) fn new(http_limits: &HttpLimits) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(client_limits.max_in_flight)),
-            max_in_flight: client_limits.max_in_flight,
+            permits: Arc::new(Semaphore::new(http_limits.max_in_flight)),
+            max_in_flight: http_limits.max_in_flight,
             waiting: AtomicUsize::new(0),
             freed_permits: Arc::new(Mutex::new(FreedPermitCounter::new(
-                client_limits.permit_timeout,
+                http_limits.permit_timeout,
             ))),
-            permit_timeout: client_limits.permit_timeout,
-            max_in_flight_each: client_limits.max_in_flight_each,
+            permit_timeout: http_limits.permit_timeout,
+            max_in_flight_each: http_limits.max_in_flight_each,
             in_flight_by_identity: InFlightByIdentity::default(),
-            max_failures: f64::from(client_limits.max_failures),
+            max_failures: f64::from(http_limits.max_failures),
             failures: Mutex::default(),
             half_closed_waits: watch::Sender::default(),
         }
     }
 
-    /// Waits for a permit. `None`: none becomes free within [`ClientLimits::permit_timeout`], or more requests already wait than can
+    /// Waits for a permit. `None`: none becomes free within [`HttpLimits::permit_timeout`], or more requests already wait than can
     /// start in that time.
     pub(crate) async fn permit(&self) -> Option<Permit> {
         let permit = match self.permits.clone().try_acquire_owned() {
@@ -261,11 +262,6 @@ impl Drop for Permit {
     }
 }
 
-/// Locks a mutex, also after a panic of another holder: each update of these counts is complete when a panic can occur.
-fn lock_mutex<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
@@ -275,11 +271,11 @@ mod tests {
     use super::*;
 
     fn admission() -> RequestAdmission {
-        RequestAdmission::new(&ClientLimits {
+        RequestAdmission::new(&HttpLimits {
             max_in_flight: 3,
             max_in_flight_each: 2,
             max_failures: 50,
-            ..ClientLimits::default()
+            ..HttpLimits::default()
         })
     }
 
@@ -296,7 +292,7 @@ mod tests {
         }
         let start = Instant::now();
         assert!(admission.permit().await.is_none());
-        assert_eq!(start.elapsed(), ClientLimits::default().permit_timeout);
+        assert_eq!(start.elapsed(), HttpLimits::default().permit_timeout);
         permits.pop();
         assert!(admission.permit().await.is_some());
     }

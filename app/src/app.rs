@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::RequestAdmission;
 use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::metrics::Metrics;
-use crate::settings::{ClientLimits, CorsOrigins};
+use crate::settings::{CorsOrigins, HttpLimits};
 
 pub(crate) struct App {
     pub(crate) writes: Arc<KeyWrites>,
@@ -26,7 +26,7 @@ pub(crate) struct App {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) ids: Arc<dyn IdGenerator>,
-    pub(crate) client_limits: ClientLimits,
+    pub(crate) http_limits: HttpLimits,
     pub(crate) cors: CorsOrigins,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: RequestAdmission,

@@ -1,7 +1,7 @@
 //! One client connection below the HTTP parser: its timeouts, framing that the parser does not report, and its close.
 //!
 //! hyper has one timer for a request head, which also runs while a connection is idle. Here an idle connection is kept for
-//! [`ClientLimits::keep_alive`], while the first byte and each head have [`ClientLimits::head_timeout`]. To tell the two apart, the parser
+//! [`HttpLimits::keep_alive`], while the first byte and each head have [`HttpLimits::head_timeout`]. To tell the two apart, the parser
 //! gets the bytes of one part of a request at a time, and bytes beyond it are held back. So a connection on which half of the
 //! next head has arrived does not count as idle.
 
@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_io_timeout::TimeoutStream;
 use tracing::info;
 
-use crate::settings::ClientLimits;
+use crate::settings::HttpLimits;
 
 /// How many bytes of an unread request body are discarded before the connection is closed, and for how long. Closing a socket
 /// with unread bytes resets it, and the client may lose the response.
@@ -36,7 +36,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// Returns the response that the client gets in place of these bytes of the parser. `None`: it gets the bytes.
 pub(crate) type Rewrite = Arc<dyn Fn(&[u8]) -> Option<Bytes> + Send + Sync>;
 
-/// The byte stream of a client, with the timeouts of [`ClientLimits`].
+/// The byte stream of a client, with the timeouts of [`HttpLimits`].
 pub(crate) struct ClientStream {
     /// Has a timeout for clients that do not read their responses.
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
@@ -66,17 +66,17 @@ impl ClientStream {
     pub(crate) fn new(
         stream: TcpStream,
         state: Arc<ConnectionState>,
-        client_limits: &ClientLimits,
+        http_limits: &HttpLimits,
         rewrite: Rewrite,
     ) -> Self {
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(client_limits.send_timeout));
+        stream.set_write_timeout(Some(http_limits.send_timeout));
         Self {
             head_began: Instant::now(),
             stream: Box::pin(stream),
             state,
-            head_timeout: client_limits.head_timeout,
-            keep_alive: client_limits.keep_alive,
+            head_timeout: http_limits.head_timeout,
+            keep_alive: http_limits.keep_alive,
             has_served: false,
             rewrite,
             replacement: None,
@@ -379,7 +379,7 @@ mod tests {
 
     /// An idle connection and its client.
     async fn idle_connection(
-        client_limits: &ClientLimits,
+        http_limits: &HttpLimits,
     ) -> (ClientStream, Arc<ConnectionState>, std::net::TcpStream) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
@@ -387,8 +387,7 @@ mod tests {
         let client = std::net::TcpStream::connect(address).expect("a connection");
         let (socket, _) = listener.accept().await.expect("accepted");
         let state = Arc::new(ConnectionState::new());
-        let mut stream =
-            ClientStream::new(socket, state.clone(), client_limits, Arc::new(|_| None));
+        let mut stream = ClientStream::new(socket, state.clone(), http_limits, Arc::new(|_| None));
         let mut byte = [0; 1];
         let read = poll_fn(|cx| {
             let mut buffer = ReadBuf::new(&mut byte);
@@ -400,7 +399,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_evicted_connection_serves_a_request_that_the_runtime_has_not_noticed() {
-        let (mut stream, state, mut client) = idle_connection(&ClientLimits::default()).await;
+        let (mut stream, state, mut client) = idle_connection(&HttpLimits::default()).await;
         // The runtime has only this thread and has not noticed these bytes yet.
         io::Write::write_all(&mut client, b"GET").expect("sent");
         state.evict();
@@ -413,11 +412,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_arrives_just_before_the_idle_timeout_is_served() {
-        let client_limits = ClientLimits {
+        let http_limits = HttpLimits {
             head_timeout: Duration::from_millis(10),
-            ..ClientLimits::default()
+            ..HttpLimits::default()
         };
-        let (mut stream, state, mut client) = idle_connection(&client_limits).await;
+        let (mut stream, state, mut client) = idle_connection(&http_limits).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         // The timeout has passed, and the runtime has not noticed these bytes before the stream is polled.
         io::Write::write_all(&mut client, b"GET").expect("sent");
@@ -429,7 +428,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_evicted_connection_without_a_request_is_closed() {
-        let (mut stream, state, _client) = idle_connection(&ClientLimits::default()).await;
+        let (mut stream, state, _client) = idle_connection(&HttpLimits::default()).await;
         let reading = tokio::spawn(async move { stream.read_u8().await.map_err(|e| e.kind()) });
         tokio::task::yield_now().await;
         // The task now waits for bytes. The eviction wakes it.

@@ -1,7 +1,7 @@
 //! What `POST /device-reports` needs: the secret of its clients and the receiver of the reports.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -9,6 +9,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use keywright_adapters::reports::HttpReports;
 use tokio::time::Instant;
+
+use crate::mutex::lock_mutex;
 
 /// The shortest pause between two log lines that show a confirmation of AWS.
 const CONFIRMATION_PAUSE: Duration = Duration::from_secs(5);
@@ -49,10 +51,7 @@ impl DeviceReportEndpoint {
 
     /// Whether another confirmation of AWS may be logged now.
     pub(crate) fn may_log_confirmation(&self) -> bool {
-        let mut last = self
-            .confirmed_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock_mutex(&self.confirmed_at);
         let is_due = last.is_none_or(|at| at.elapsed() >= CONFIRMATION_PAUSE);
         if is_due {
             *last = Some(Instant::now());

@@ -11,6 +11,7 @@ mod error;
 mod http;
 mod log_output;
 mod metrics;
+mod mutex;
 mod options;
 mod server;
 mod settings;

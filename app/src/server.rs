@@ -77,21 +77,21 @@ pub(crate) async fn run(
 }
 
 async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulShutdown) {
-    let client_limits = app.client_limits;
+    let http_limits = app.http_limits;
     let mut parser = http1::Builder::new();
     parser
         .timer(TokioTimer::new())
         // `ClientStream` has timeouts of its own, which distinguish an idle connection from a slow head.
         .header_read_timeout(None)
-        .max_buf_size(client_limits.max_head)
+        .max_buf_size(http_limits.max_head)
         .half_close(true)
         .keep_alive(true);
     let rewrite = http::rewrite_parser_errors(
         app.ids.clone(),
-        client_limits.max_head,
+        http_limits.max_head,
         Some(app.metrics.clone()),
     );
-    let mut connections = Connections::new(client_limits.max_connections);
+    let mut connections = Connections::new(http_limits.max_connections);
     loop {
         let Some((stream, peer)) = accept(listener).await else {
             continue;
@@ -101,7 +101,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
         };
         app.metrics.connected();
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), &client_limits, rewrite.clone());
+        let stream = ClientStream::new(stream, state.clone(), &http_limits, rewrite.clone());
         let (app, connection) = (app.clone(), state.clone());
         let serve = service_fn(move |request| {
             let (app, connection) = (app.clone(), connection.clone());

@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) log_level: tracing::Level,
     /// Time limits and other limits of the write protocol.
     pub(crate) protocol: keywright_domain::Settings,
-    pub(crate) client_limits: ClientLimits,
+    pub(crate) http_limits: HttpLimits,
     pub(crate) cors: CorsOrigins,
     /// How long requests are still accepted after SIGTERM, while `/readyz` answers 503.
     pub(crate) drain_delay: Duration,
@@ -227,7 +227,7 @@ pub(crate) enum LogFormat {
 
 /// Limits on connections and requests of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientLimits {
+pub(crate) struct HttpLimits {
     /// Bytes of a request's body.
     pub(crate) max_body: usize,
     /// Bytes of a request's line and headers.
@@ -252,14 +252,14 @@ pub(crate) struct ClientLimits {
     pub(crate) permit_timeout: Duration,
 }
 
-impl ClientLimits {
+impl HttpLimits {
     /// The default of `max_in_flight_each`: half of all requests in progress.
     pub(crate) const fn default_max_in_flight_each(in_flight: usize) -> usize {
         in_flight.div_ceil(2)
     }
 }
 
-impl Default for ClientLimits {
+impl Default for HttpLimits {
     fn default() -> Self {
         let in_flight = 512;
         Self {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
-use crate::settings::ClientLimits;
+use crate::settings::HttpLimits;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 256;
@@ -27,11 +27,11 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
 /// Answers `/healthz` with 200 and every other path with 503, one request for each connection. It never ends.
 pub(crate) async fn answer_health_checks(
     listener: &TcpListener,
-    client_limits: &ClientLimits,
+    http_limits: &HttpLimits,
     ids: Arc<dyn IdGenerator>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let rewrite = http::rewrite_parser_errors(ids.clone(), client_limits.max_head, None);
+    let rewrite = http::rewrite_parser_errors(ids.clone(), http_limits.max_head, None);
     // The semaphore is never closed.
     while let Ok(permit) = permits.clone().acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
@@ -39,7 +39,7 @@ pub(crate) async fn answer_health_checks(
             continue;
         };
         let state = Arc::new(ConnectionState::new());
-        let stream = ClientStream::new(stream, state.clone(), client_limits, rewrite.clone());
+        let stream = ClientStream::new(stream, state.clone(), http_limits, rewrite.clone());
         let ids = ids.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
             let _ = state.begin_request(&request);
@@ -52,7 +52,7 @@ pub(crate) async fn answer_health_checks(
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
-            .max_buf_size(client_limits.max_head)
+            .max_buf_size(http_limits.max_head)
             .half_close(true)
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), answer);

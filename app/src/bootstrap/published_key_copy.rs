@@ -16,13 +16,13 @@ use crate::settings::JwksUrl;
 /// # Errors
 /// The URL or its file of certificate authorities cannot be used; the text names it.
 pub(super) async fn open_published_keys(
-    setting: &JwksUrl,
-    settings: JwtSettings,
+    from: &JwksUrl,
+    jwt: JwtSettings,
     data: &Path,
 ) -> anyhow::Result<(Arc<JwtVerifier>, Arc<PublishedKeys>)> {
-    let verifier = Arc::new(JwtVerifier::without_keys(settings));
+    let verifier = Arc::new(JwtVerifier::without_keys(jwt));
     // The name of the copy depends on the URL, so that the keys of one URL are never used for another.
-    let hash = digest(&SHA256, setting.url.as_bytes());
+    let hash = digest(&SHA256, from.url.as_bytes());
     let start = hash.as_ref().iter().take(8);
     let name: String = start.map(|b| format!("{b:02x}")).collect();
     let path = data.join(format!("jwks-{name}.json"));
@@ -34,7 +34,7 @@ pub(super) async fn open_published_keys(
             tracing::warn!(%error, "the token keys could not be copied to {path}");
         }
     };
-    let url = client_url(setting)?;
+    let url = parse_url(from)?;
     let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), keep));
     if let Err(error) = keys.refresh().await {
         let message = match last.is_some_and(|set| keys.load(&set).is_ok()) {
@@ -52,6 +52,6 @@ pub(super) async fn open_published_keys(
 ///
 /// # Errors
 /// The URL or its file of certificate authorities cannot be used; the text names it.
-pub(super) fn client_url(setting: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
-    Ok(auth::JwksUrl::new(&setting.url, setting.ca.as_deref())?)
+pub(super) fn parse_url(from: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
+    Ok(auth::JwksUrl::new(&from.url, from.ca.as_deref())?)
 }

@@ -32,7 +32,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut service = tokio::select! {
         service = wire(settings, wiring, &url) => service?,
-        () = startup_health::answer_health_checks(&listener, &settings.client_limits, Arc::new(SystemIds)) => return Ok(()),
+        () = startup_health::answer_health_checks(&listener, &settings.http_limits, Arc::new(SystemIds)) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
     #[cfg(feature = "sandbox")]

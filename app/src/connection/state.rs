@@ -1,7 +1,7 @@
 //! The state of a client connection that its stream, its request handlers and the accept loop share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
 use hyper::Request;
@@ -11,6 +11,8 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::request_parts::RequestParts;
+
+use crate::mutex::lock_mutex;
 
 /// The phase of a connection in its exchange of requests and responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +101,10 @@ impl ConnectionState {
     /// Asks the task of an idle connection to close it. The task first checks whether bytes of a request have arrived, which the
     /// runtime may not have noticed yet. Does nothing if the connection is not idle.
     pub(crate) fn evict(&self) {
-        let mut phase = lock(&self.phase);
+        let mut phase = lock_mutex(&self.phase);
         if matches!(*phase, Phase::Idle(_)) {
             *phase = Phase::Closing;
-            if let Some(task) = lock(&self.waker).take() {
+            if let Some(task) = lock_mutex(&self.waker).take() {
                 task.wake();
             }
         }
@@ -110,7 +112,7 @@ impl ConnectionState {
 
     /// Registers the task that [`Self::evict`] wakes.
     pub(super) fn set_waker(&self, waker: &Waker) {
-        let mut current = lock(&self.waker);
+        let mut current = lock_mutex(&self.waker);
         if !current
             .as_ref()
             .is_some_and(|current| current.will_wake(waker))
@@ -120,24 +122,20 @@ impl ConnectionState {
     }
 
     pub(super) fn parts(&self) -> MutexGuard<'_, RequestParts> {
-        lock(&self.parts)
+        lock_mutex(&self.parts)
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *lock(&self.phase)
+        *lock_mutex(&self.phase)
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        *lock(&self.phase) = phase;
+        *lock_mutex(&self.phase) = phase;
     }
 
     pub(super) fn become_idle(&self) {
         self.set_phase(Phase::Idle(Instant::now()));
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

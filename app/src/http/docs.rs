@@ -36,7 +36,7 @@ pub(super) fn openapi(app: &App, headers: &HeaderMap) -> HttpResponse {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     response::ok(&openapi::document(
         host.unwrap_or("127.0.0.1:8787"),
-        &app.client_limits,
+        &app.http_limits,
         app.device_reports.is_some(),
     ))
 }

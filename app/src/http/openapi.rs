@@ -7,13 +7,13 @@ use super::api_error::{self, ApiError};
 use super::operations::{self, Operation};
 use super::response_body::{Details, EventPage, Outcome, Success, Writes};
 use super::schemas;
-use crate::settings::ClientLimits;
+use crate::settings::HttpLimits;
 
 /// The document, with `host` as the server. `takes_reports`: `POST /device-reports` is served.
-pub(super) fn document(host: &str, client_limits: &ClientLimits, takes_reports: bool) -> Value {
+pub(super) fn document(host: &str, http_limits: &HttpLimits, takes_reports: bool) -> Value {
     let mut paths = json!({});
     let reports = takes_reports.then(operations::device_reports_operation);
-    let operations = operations::operations(client_limits);
+    let operations = operations::operations(http_limits);
     for operation in operations.into_iter().chain(reports) {
         paths[operation.path][operation.method] = describe(&operation);
     }

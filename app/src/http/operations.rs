@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::api_error::{ApiError, UndecidedWrite};
 use super::device_reports;
-use crate::settings::ClientLimits;
+use crate::settings::HttpLimits;
 
 /// A method of a path.
 pub(super) struct Operation {
@@ -61,13 +61,13 @@ fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
         ApiError::NotFound,
         ApiError::Internal,
         ApiError::Unavailable,
-        ApiError::HeadTooLarge(ClientLimits::default().max_head),
+        ApiError::HeadTooLarge(HttpLimits::default().max_head),
     ];
     all.extend(more);
     all
 }
 
-pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
+pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
     let read = |path, id, summary, description, parameters, schema| Operation {
         tag: "Keys",
         method: "get",
@@ -120,7 +120,7 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
             "type": "object", "required": ["status"], "description": "The state of the service.",
             "properties": { "status": { "type": "string", "description": "The state, as one word." } },
         } } }),
-        errors: vec![ApiError::HeadTooLarge(client_limits.max_head)],
+        errors: vec![ApiError::HeadTooLarge(http_limits.max_head)],
         ..read(path, id, summary, description, Vec::new(), "")
     };
     let text = json!({ "schema": { "type": "string", "description": "One sample in each line." } });
@@ -139,7 +139,7 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
             errors: errors([
                 ApiError::BodyTooSlow,
                 ApiError::NotProvisioned,
-                ApiError::BodyTooLarge(client_limits.max_body),
+                ApiError::BodyTooLarge(http_limits.max_body),
                 ApiError::NotJson,
                 ApiError::IndexBeyondCapacity(100),
                 ApiError::TooManyOpenWrites,
@@ -233,7 +233,7 @@ pub(super) fn operations(client_limits: &ClientLimits) -> Vec<Operation> {
         ),
         Operation {
             errors: vec![
-                ApiError::HeadTooLarge(client_limits.max_head),
+                ApiError::HeadTooLarge(http_limits.max_head),
                 ApiError::NotReady("The store of locks does not answer"),
             ],
             ..service(
@@ -287,7 +287,7 @@ pub(super) fn device_reports_operation() -> Operation {
             ApiError::BodyTooSlow,
             ApiError::EncodedBody,
             ApiError::BodyTooLarge(device_reports::MAX_BYTES),
-            ApiError::HeadTooLarge(ClientLimits::default().max_head),
+            ApiError::HeadTooLarge(HttpLimits::default().max_head),
             ApiError::Unavailable,
         ],
         security: Some(json!([{ "ReportsSecret": [] }])),

@@ -21,7 +21,7 @@ pub(super) async fn read_key_slot(
     body: Incoming,
 ) -> Result<KeySlot, ApiError> {
     // Read first, also if it is then refused, so that the connection can serve the next request.
-    let body = read(app, body, app.client_limits.max_body).await;
+    let body = read(app, body, app.http_limits.max_body).await;
     if is_encoded(headers) {
         return Err(ApiError::EncodedBody);
     }
@@ -57,7 +57,7 @@ pub(super) async fn read(app: &App, body: Incoming, max: usize) -> Result<Bytes,
         return Err(too_large());
     }
     let collecting = Limited::new(body, max).collect();
-    match tokio::time::timeout(app.client_limits.body_timeout, collecting).await {
+    match tokio::time::timeout(app.http_limits.body_timeout, collecting).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         // The connection was lost, or a chunk has no valid size or end: the end of the body is not known.

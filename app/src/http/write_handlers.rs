@@ -41,7 +41,7 @@ pub(super) async fn write_key(
     let (head, body) = request.into_parts();
     if app.admission.is_overloaded() {
         // The body is read nevertheless, so that the connection can serve the next request.
-        let _ = request_body::read(app, body, app.client_limits.max_body).await;
+        let _ = request_body::read(app, body, app.http_limits.max_body).await;
         return Err(authorization::shed(app));
     }
     // The body is read before the permit is taken, so that a slow client holds none. Its errors are reported after those of the
@@ -168,10 +168,10 @@ async fn wait_for_settlement(
     quota: QuotaPermit,
 ) -> Option<Write> {
     let until = app.timer.tick().after(timeout);
-    let saved = || saved(app, write);
+    let next_save = || next_save(app, write);
     let settled = app
         .writes
-        .wait_for_write(lock, write, principal, until, saved);
+        .wait_for_write(lock, write, principal, until, next_save);
     let read = || app.writes.read_write(lock, write, principal);
     let too_many_half_closed = async {
         connection.half_closed().await;
@@ -188,11 +188,11 @@ async fn wait_for_settlement(
 }
 
 /// Completes when this process saves the write after the call, which subscribes at once.
-fn saved(app: &App, id: WriteId) -> impl Future<Output = ()> + use<> {
-    let mut saved = app.saved.subscribe();
+fn next_save(app: &App, id: WriteId) -> impl Future<Output = ()> + use<> {
+    let mut saves = app.saved.subscribe();
     async move {
         loop {
-            match saved.recv().await {
+            match saves.recv().await {
                 Ok(write) if write.id != id => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => return,
                 // The sender lives as long as the app.

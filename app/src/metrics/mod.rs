@@ -2,8 +2,8 @@
 
 mod text_format;
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keywright_adapters::decorator::{CallOutcome, Observer, PortCall};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use self::text_format::to_text_format;
 use crate::log_output;
+use crate::mutex::lock_mutex;
 
 type Label = (&'static str, &'static str);
 
@@ -206,7 +207,7 @@ impl Metrics {
     /// All metrics in one of the formats that Prometheus reads.
     pub(crate) fn text(&self, format: MetricsFormat) -> String {
         raise(&self.dropped_log_lines, log_output::dropped_lines());
-        let oldest = *lock(&self.oldest);
+        let oldest = *lock_mutex(&self.oldest);
         let age = oldest.map(|oldest| oldest.age + oldest.counted_at.elapsed());
         self.oldest_intent
             .set(age.unwrap_or_default().as_secs_f64());
@@ -272,7 +273,7 @@ impl Metrics {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.open_intents.set(count(backlog.intents));
         let counted_at = Instant::now();
-        *lock(&self.oldest) = backlog
+        *lock_mutex(&self.oldest) = backlog
             .oldest_intent
             .map(|age| OldestIntent { age, counted_at });
         self.open_writes.set(count(backlog.open));
@@ -298,10 +299,6 @@ fn create(
 /// Raises a counter to a total that is counted elsewhere.
 fn raise(counter: &Counter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Observer for Metrics {

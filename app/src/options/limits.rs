@@ -1,4 +1,4 @@
-//! Options of time limits and other limits. Their defaults are those of the domain and of [`ClientLimits`].
+//! Options of time limits and other limits. Their defaults are those of the domain and of [`HttpLimits`].
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use keywright_domain::policy::Limits;
 
 use super::values::{TimeSpan, positive};
-use crate::settings::ClientLimits;
+use crate::settings::HttpLimits;
 
 fn protocol() -> keywright_domain::Settings {
     keywright_domain::Settings::default()
@@ -17,8 +17,8 @@ fn limits() -> Limits {
     Limits::default()
 }
 
-fn client_limits() -> ClientLimits {
-    ClientLimits::default()
+fn http_limits() -> HttpLimits {
+    HttpLimits::default()
 }
 
 #[derive(Args)]
@@ -64,10 +64,10 @@ pub(super) struct LimitArgs {
     max_open_writes: usize,
     /// How many connections are open at once. A further connection replaces the one that has been idle longest; if none is
     /// idle, it waits.
-    #[arg(long, value_name = "N", default_value_t = client_limits().max_connections, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = http_limits().max_connections, value_parser = positive)]
     max_connections: usize,
     /// How long an idle connection is kept. A load balancer in front of the server must close its idle connections sooner.
-    #[arg(long, value_name = "TIME", default_value_t = client_limits().keep_alive.into())]
+    #[arg(long, value_name = "TIME", default_value_t = http_limits().keep_alive.into())]
     keep_alive: TimeSpan,
     /// How long requests are still accepted after SIGTERM, while GET /readyz answers 503 so that load balancers send new
     /// requests elsewhere. SIGINT (Ctrl-C) does not wait.
@@ -76,7 +76,7 @@ pub(super) struct LimitArgs {
     #[arg(
         long,
         value_name = "N",
-        default_value_t = client_limits().max_in_flight,
+        default_value_t = http_limits().max_in_flight,
         value_parser = positive,
         help = max_in_flight_help()
     )]
@@ -87,12 +87,12 @@ pub(super) struct LimitArgs {
     max_in_flight_each: Option<usize>,
     /// How many requests with refused credentials one address may send within five seconds. Further ones are answered 429.
     /// Requests with valid credentials are not affected.
-    #[arg(long, value_name = "N", default_value_t = client_limits().max_failures)]
+    #[arg(long, value_name = "N", default_value_t = http_limits().max_failures)]
     max_failures: u32,
 }
 
 fn max_in_flight_help() -> String {
-    let wait = TimeSpan(client_limits().permit_timeout);
+    let wait = TimeSpan(http_limits().permit_timeout);
     format!(
         "How many requests about locks are in progress at once. A further request waits for {wait}; if none of these has ended \
          then, it is answered 503"
@@ -126,18 +126,18 @@ impl LimitArgs {
 
     /// # Errors
     /// A limit is zero; the text names it.
-    pub(super) fn client_limits(&self) -> anyhow::Result<ClientLimits> {
+    pub(super) fn http_limits(&self) -> anyhow::Result<HttpLimits> {
         let keep_alive = self.keep_alive.0;
         ensure!(!keep_alive.is_zero(), "--keep-alive must be more than zero");
         let share = self.max_in_flight_each;
-        Ok(ClientLimits {
+        Ok(HttpLimits {
             max_connections: self.max_connections,
             keep_alive,
             max_in_flight: self.max_in_flight,
             max_failures: self.max_failures,
             max_in_flight_each: share
-                .unwrap_or(ClientLimits::default_max_in_flight_each(self.max_in_flight)),
-            ..client_limits()
+                .unwrap_or(HttpLimits::default_max_in_flight_each(self.max_in_flight)),
+            ..http_limits()
         })
     }
 
@@ -166,6 +166,6 @@ mod tests {
         let matches = LimitArgs::augment_args(Command::new("serve")).get_matches_from(["serve"]);
         let args = LimitArgs::from_arg_matches(&matches).expect("all options have defaults");
         assert_eq!(args.protocol().expect("valid settings"), protocol());
-        assert_eq!(args.client_limits().expect("valid limits"), client_limits());
+        assert_eq!(args.http_limits().expect("valid limits"), http_limits());
     }
 }

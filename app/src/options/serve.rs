@@ -76,7 +76,7 @@ impl ServeArgs {
     /// They contradict each other; the text names them.
     pub(crate) fn settings(self) -> anyhow::Result<Settings> {
         let protocol = self.limits.protocol()?;
-        let client_limits = self.limits.client_limits()?;
+        let http_limits = self.limits.http_limits()?;
         let audit_every = self.limits.audit_every()?;
         let tokens = self.credentials.tokens()?;
         let sandbox = self.sandbox.is_on();
@@ -116,7 +116,7 @@ impl ServeArgs {
             log: self.log.log,
             log_level: self.log.log_level,
             protocol,
-            client_limits,
+            http_limits,
             cors: self.cors_origins.unwrap_or(CorsOrigins {
                 loopback: sandbox,
                 ..CorsOrigins::default()

@@ -1,7 +1,7 @@
 //! Maintenance of writes: several locks at once, but the writes of one lock one after another.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keywright_domain::model::{DueCursor, LockId, Write};
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::audit::log_findings;
 use crate::metrics::Metrics;
+use crate::mutex::lock_mutex;
 
 /// How often due writes are looked for, and the first pause before shadows that could not be read are read again.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -176,7 +177,7 @@ struct BusyLock {
 impl BusyLock {
     /// `None`: the lock is marked already.
     fn mark(lock: LockId, all: &Arc<Mutex<HashSet<LockId>>>) -> Option<Self> {
-        let is_new = guard(all).insert(lock);
+        let is_new = lock_mutex(all).insert(lock);
         is_new.then(|| Self {
             lock,
             all: all.clone(),
@@ -186,10 +187,6 @@ impl BusyLock {
 
 impl Drop for BusyLock {
     fn drop(&mut self) {
-        guard(&self.all).remove(&self.lock);
+        lock_mutex(&self.all).remove(&self.lock);
     }
-}
-
-fn guard(all: &Mutex<HashSet<LockId>>) -> MutexGuard<'_, HashSet<LockId>> {
-    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
