@@ -298,7 +298,7 @@ mod tests {
         StoreFixture::volatile(Arc::new(repo), move |span| timer.advance(span))
     }
 
-    lock_repo_cases!(fixture);
+    lock_repo_cases!(volatile fixture);
 
     #[test]
     fn prints_the_version_of_a_lock() {

@@ -169,9 +169,9 @@ mod tests {
             accepted.expect("a report is accepted");
         }
 
-        async fn state(&self, thing: &ThingName) -> String {
+        async fn state(&self, thing: &ThingName) -> Value {
             let stored = self.0.load(thing).expect("the file is read");
-            stored.expect("the shadow exists")["state"].to_string()
+            stored.expect("the shadow exists")["state"].clone()
         }
     }
 

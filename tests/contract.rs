@@ -67,23 +67,22 @@ fn cases(source: &str) -> Vec<String> {
 
 #[test]
 fn each_promise_of_a_port_has_a_number_and_a_case() {
+    let mut files: Vec<String> = ["mod.rs".to_owned()].into();
     for (ports, kits) in CONTRACTS {
         let mut promised = Vec::new();
         for file in *ports {
-            let mut found = promises(file, &read(&format!("domain/src/ports/{file}")));
-            let restarts = found.first().is_some_and(|(number, _)| *number == 1);
-            if restarts && found.iter().filter(|(number, _)| *number == 1).count() > 1 {
-                // Each trait of this file has numbers of its own.
-                let numbers = 1..;
-                for (n, (number, _)) in numbers.zip(&mut found) {
-                    *number = n;
-                }
-            }
-            promised.extend(found);
+            files.push((*file).to_owned());
+            promised.extend(promises(file, &read(&format!("domain/src/ports/{file}"))));
         }
-        let numbers: Vec<u32> = promised.iter().map(|(number, _)| *number).collect();
-        let expected: Vec<u32> = (1..).take(numbers.len()).collect();
-        assert_eq!(numbers, expected, "the numbers of {ports:?}");
+        // The numbers of each trait begin at 1.
+        let mut last = 0;
+        for (number, case) in &promised {
+            assert!(
+                [1, last + 1].contains(number),
+                "the number of {case} in {ports:?}"
+            );
+            last = *number;
+        }
         let promised: Vec<String> = promised.into_iter().map(|(_, case)| case).collect();
         let cases: Vec<String> = kits
             .iter()
@@ -91,10 +90,22 @@ fn each_promise_of_a_port_has_a_number_and_a_case() {
             .collect();
         assert_eq!(promised, cases, "{ports:?} and {kits:?}");
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../domain/src/ports");
+    let found = std::fs::read_dir(folder).expect("the folder of the ports");
+    let found = found.map(|file| {
+        file.expect("a file")
+            .file_name()
+            .to_string_lossy()
+            .into_owned()
+    });
+    let mut found: Vec<String> = found.collect();
+    found.sort_unstable();
+    files.sort_unstable();
+    assert_eq!(found, files, "each file of a port is listed in CONTRACTS");
 }
 
 #[test]
-fn a_promise_without_a_case_is_detected() {
+fn malformed_promises_are_detected() {
     let source = "/// 1. `a_case`: it MUST hold.\n/// 2. `another`: it\n///    MUST hold, too.\n";
     let expected = [(1, "a_case".to_owned()), (2, "another".to_owned())];
     assert_eq!(promises("a.rs", source), expected);

@@ -18,7 +18,7 @@
 //!     StoreFixture::volatile(Arc::new(repo), move |span| timer.advance(span))
 //! }
 //!
-//! lock_repo_cases!(fixture);
+//! lock_repo_cases!(volatile fixture);
 //! # fn main() {}
 //! ```
 #![warn(missing_docs)]

@@ -16,8 +16,8 @@ pub trait Device: Send + Sync {
     /// Sends this JSON document as an update of the thing's shadow, and returns after the shadow service has accepted it.
     async fn report(&self, thing: &ThingName, document: &str);
 
-    /// The `state` of the thing's shadow as JSON, with `desired` and `reported`, as the lock reads it.
-    async fn state(&self, thing: &ThingName) -> String;
+    /// The `state` of the thing's shadow, with `desired` and `reported`, as the lock reads it.
+    async fn state(&self, thing: &ThingName) -> Value;
 }
 
 /// A port under test over a shadow service without any shadow.
@@ -130,12 +130,22 @@ pub async fn entry_has_the_members_of_the_device_contract(shadows: &ShadowFixtur
     let put_entry = shadows.port.update(&door(), change).await;
     put_entry.expect("the entry is put");
     let state = shadows.device.state(&door()).await;
-    let state: Value = serde_json::from_str(&state).expect("the state is JSON");
     let entry = &state["desired"]["writeKey"][WriteId::from_u128(1).to_string()];
     let expected = json!({
         "keyUuid": "a \"key\"", "keyIndexNumber": 2, "seq": 3, "expiresAt": NOW.as_secs(),
     });
     assert_eq!(*entry, expected);
+    let mut change = put(2, version.next(), 2);
+    change.put = change.put.map(|entry| ShadowEntry {
+        index: None,
+        ..entry
+    });
+    let put_entry = shadows.port.update(&door(), change).await;
+    put_entry.expect("the entry is put");
+    let state = shadows.device.state(&door()).await;
+    let entry = &state["desired"]["writeKey"][WriteId::from_u128(2).to_string()];
+    let expected = json!({ "keyUuid": "a \"key\"", "seq": 3, "expiresAt": NOW.as_secs() });
+    assert_eq!(*entry, expected, "without a slot");
 }
 
 /// An update that expects another version is a conflict and changes nothing.
@@ -262,7 +272,7 @@ pub async fn unreadable_results_do_not_fail_the_read(shadows: &ShadowFixture<'_>
     assert_eq!(found.entries, [one]);
 }
 
-/// One update that puts an entry also clears the named results.
+/// One update puts an entry, removes another one and clears the named results. If it is refused, it does none of this.
 pub async fn put_clears_the_named_results(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let one = WriteId::from_u128(1);
@@ -272,12 +282,23 @@ pub async fn put_clears_the_named_results(shadows: &ShadowFixture<'_>) {
     );
     shadows.device.report(&door(), &document).await;
     let version = shadows.read(&door()).await.version;
-    let change = ShadowChange {
-        clear_results: vec![one],
-        ..put(2, version, 5)
-    };
-    let updated = shadows.port.update(&door(), change).await;
-    assert_eq!(updated, Ok(version.next()));
+    let put_three = shadows.port.update(&door(), put(3, version, 4)).await;
+    assert_eq!(put_three, Ok(version.next()));
+    let before = shadows.read(&door()).await;
+    for (expected, token) in [(version, 5), (before.version, 6)] {
+        let change = ShadowChange {
+            remove: vec![WriteId::from_u128(3)],
+            clear_results: vec![one],
+            ..put(2, expected, token)
+        };
+        let updated = shadows.port.update(&door(), change).await;
+        if expected == before.version {
+            assert_eq!(updated, Ok(expected.next()));
+        } else {
+            assert_eq!(updated, Err(ShadowError::Conflict));
+            assert_eq!(shadows.read(&door()).await, before);
+        }
+    }
     let found = shadows.read(&door()).await;
     assert_eq!(
         (found.entries, found.results),
@@ -307,11 +328,17 @@ pub async fn clear_takes_only_the_named_results(shadows: &ShadowFixture<'_>) {
     );
 }
 
-/// An update of one thing's shadow does not create that of another thing.
+/// An update of one thing's shadow neither creates nor changes that of another thing.
 pub async fn shadows_of_things_are_independent(shadows: &ShadowFixture<'_>) {
     shadows.with_entry(1).await;
     let other = thing(lock_id(2));
     assert_eq!(shadows.port.read(&other, token(7)).await, Ok(None));
+    shadows.create(&other).await;
+    let before = shadows.read(&other).await;
+    let version = shadows.read(&door()).await.version;
+    let updated = shadows.port.update(&door(), put(2, version, 8)).await;
+    updated.expect("the entry is put");
+    assert_eq!(shadows.read(&other).await, before);
 }
 
 /// An update that would make the document larger than 8 KiB is refused and changes nothing.

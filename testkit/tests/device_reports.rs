@@ -33,12 +33,12 @@ impl ReportSource for Sender {
         self.tx.send(Some(report)).expect("the stream lives");
     }
 
-    async fn interrupt(&self) -> bool {
-        self.tx.send(None).is_ok()
+    async fn interrupt(&self) {
+        self.tx.send(None).expect("the stream lives");
     }
 
-    async fn is_settled(&self) -> Option<bool> {
-        Some(self.is_settled.load(Ordering::SeqCst))
+    async fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::SeqCst)
     }
 }
 
@@ -140,16 +140,15 @@ mod in_process {
         }
 
         /// Makes so many changes that the stream cannot keep all of them.
-        async fn interrupt(&self) -> bool {
+        async fn interrupt(&self) {
             let thing = ThingName::new("busy").expect("a name");
             for n in 0..10_000 {
                 self.report(&thing, &json!({ "n": n })).await;
             }
-            true
         }
 
-        async fn is_settled(&self) -> Option<bool> {
-            None
+        async fn is_settled(&self) -> bool {
+            unreachable!("the service does not learn that a report is settled")
         }
     }
 
@@ -163,5 +162,9 @@ mod in_process {
         (Arc::new(reports), Arc::new(Service(service)))
     }
 
-    device_reports_cases!(fixture);
+    device_reports_cases! { fixture:
+        report_is_delivered_with_its_results,
+        interruption_is_followed_by_resumed,
+        dropped_wait_loses_no_item
+    }
 }

@@ -11,10 +11,11 @@ use keywright_domain::model::*;
 use keywright_domain::ports::*;
 use keywright_shadow::ShadowName;
 use keywright_testkit::faulty_transport::{
-    ANSWER_TIMEOUT, FaultyShadows, Transport, TransportFault,
+    ANSWER_TIMEOUT, CurrentFault, FaultyShadows, Transport, TransportFault,
 };
 use keywright_testkit::faulty_transport_cases;
 use keywright_testkit::shadow_port::Device;
+use serde_json::Value;
 
 struct Locks(InMemoryShadow);
 
@@ -29,48 +30,21 @@ impl Device for Locks {
         accepted.expect("a report");
     }
 
-    async fn state(&self, thing: &ThingName) -> String {
+    async fn state(&self, thing: &ThingName) -> Value {
         let name = ShadowName::Named(InMemoryShadow::DEFAULT_NAME.into());
         let found = self.0.service().get(thing.as_str(), &name, b"").await;
-        found.expect("a shadow").body()["state"].to_string()
+        found.expect("a shadow").body()["state"].clone()
     }
 }
 
-/// The in-memory adapter behind a transport with faults. There answers cannot be reordered.
+/// The in-memory adapter behind a transport with faults. Its answers are never reordered: the broken adapter mixes them.
 #[derive(Clone)]
 struct Wire {
     shadow: InMemoryShadow,
-    fault: Arc<Mutex<CurrentFault>>,
-}
-
-struct CurrentFault {
-    fault: TransportFault,
-    is_for_one_request: bool,
+    fault: CurrentFault,
 }
 
 impl Wire {
-    /// The fault of the next request.
-    fn next_fault(&self) -> TransportFault {
-        let mut current = self.fault.lock().expect("no panic");
-        let fault = current.fault;
-        if current.is_for_one_request {
-            current.fault = TransportFault::None;
-        }
-        fault
-    }
-
-    fn current_fault(&self) -> (TransportFault, bool) {
-        let current = self.fault.lock().expect("no panic");
-        (current.fault, current.is_for_one_request)
-    }
-
-    fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
-        *self.fault.lock().expect("no panic") = CurrentFault {
-            fault,
-            is_for_one_request,
-        };
-    }
-
     async fn within_timeout<T>(
         &self,
         request: impl Future<Output = Result<T, ShadowError>>,
@@ -87,7 +61,7 @@ impl Wire {
             let detail = "refused by the test".to_owned();
             Err(ShadowError::Refused { reason, detail })
         };
-        let fault = self.next_fault();
+        let fault = self.fault.take();
         match fault {
             TransportFault::Throttled => return refused(FailureReason::Throttled),
             TransportFault::Forbidden => return refused(FailureReason::NotAuthorized),
@@ -133,16 +107,12 @@ impl ShadowPort for Wire {
 
 #[async_trait]
 impl Transport for Wire {
-    fn can_have(&self, fault: TransportFault) -> bool {
-        fault != TransportFault::AnswersReordered
-    }
-
     async fn set(&self, fault: TransportFault) {
-        self.replace_fault(fault, false);
+        self.fault.set(fault, false);
     }
 
     async fn set_for_next_request(&self, fault: TransportFault) {
-        self.replace_fault(fault, true);
+        self.fault.set(fault, true);
     }
 
     async fn pause(&self, span: Duration) {
@@ -155,10 +125,7 @@ type Fresh = (Arc<dyn ShadowPort>, Arc<Locks>, Arc<Wire>);
 async fn fixture() -> Fresh {
     let wire = Wire {
         shadow: InMemoryShadow::of_this_process(),
-        fault: Arc::new(Mutex::new(CurrentFault {
-            fault: TransportFault::None,
-            is_for_one_request: false,
-        })),
+        fault: CurrentFault::default(),
     };
     let (port, locks) = (Arc::new(wire.clone()), Locks(wire.shadow.clone()));
     (port, Arc::new(locks), Arc::new(wire))
@@ -183,7 +150,7 @@ impl ShadowPort for Broken {
         change: ShadowChange,
     ) -> Result<ShadowVersion, ShadowError> {
         let expected = change.expected;
-        let (fault, is_for_one_request) = self.wire.current_fault();
+        let (fault, is_for_one_request) = self.wire.fault.get();
         let copy = change.clone();
         let answer = self.inner.update(thing, change).await;
         match (self.case, fault) {
@@ -220,7 +187,7 @@ impl ShadowPort for Broken {
                 other.map_or(answer, Ok)
             }
             ("throttled_update_is_refused", TransportFault::Throttled)
-            | ("update_without_a_connection_is_not_applied", TransportFault::ConnectionRefused) => {
+            | ("update_without_a_connection_is_no_refusal", TransportFault::ConnectionRefused) => {
                 answer.map_err(|_| ShadowError::Conflict)
             }
             ("forbidden_update_is_refused", TransportFault::Forbidden) => {
@@ -243,8 +210,16 @@ impl ShadowPort for Broken {
             return Err(ShadowError::Unknown("the port never reconnects".into()));
         }
         let found = self.inner.read(thing, token).await;
+        let fault = self.wire.fault.get().0;
         match (self.case, found) {
-            ("failed_read_is_an_error", Err(_)) => Ok(None),
+            ("failed_read_is_an_error", Err(_))
+                if !matches!(
+                    fault,
+                    TransportFault::ServerError | TransportFault::Forbidden
+                ) =>
+            {
+                Ok(None)
+            }
             (_, found) => found,
         }
     }

@@ -8,13 +8,13 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use keywright_adapters::shadow::{AwsSettings, AwsShadow};
 use keywright_shadow::rest;
-use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
+use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, CurrentFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::{Connected, CurrentFault, FaultyTransport, Locks, NAME, proxy, service};
+use crate::{Connected, FaultyTransport, Locks, NAME, proxy, service};
 
 pub(crate) fn sdk_config() -> SdkConfig {
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -41,7 +41,7 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let service = service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = listener.local_addr().expect("an address");
-    let fault = CurrentFault::none();
+    let fault = CurrentFault::default();
     let proxy = proxy::http(server, fault.clone()).await;
     let (address, refuse_connections) = (proxy.address, Box::new(proxy.refusal()));
     let mut tasks = JoinSet::new();
@@ -57,8 +57,6 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
-        // An HTTP connection answers one request at a time.
-        cannot_have: &[TransportFault::AnswersReordered],
         refuse_connections,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
@@ -70,4 +68,16 @@ async fn without_faults() -> (Port, Arc<Locks>) {
 }
 
 shadow_port_cases!(without_faults);
-faulty_transport_cases!(fixture);
+// An HTTP connection answers one request at a time, so that answers cannot be reordered.
+faulty_transport_cases! { fixture:
+    lost_answer_is_unknown,
+    lost_update_is_not_sent_again,
+    server_error_is_unknown,
+    torn_answer_is_unknown,
+    broken_connection_is_unknown_and_reestablished,
+    late_answer_is_not_taken_for_another_request,
+    throttled_update_is_refused,
+    forbidden_update_is_refused,
+    update_without_a_connection_is_no_refusal,
+    failed_read_is_an_error
+}

@@ -9,15 +9,16 @@ mod report_contract;
 mod reports;
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::ThingName;
 use keywright_domain::ports::ShadowPort;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
-use keywright_testkit::faulty_transport::{Transport, TransportFault};
+use keywright_testkit::faulty_transport::{CurrentFault, Transport, TransportFault};
 use keywright_testkit::shadow_port::Device;
+use serde_json::Value;
 
 const NAME: &str = "keys";
 
@@ -42,10 +43,10 @@ impl Device for Locks {
         accepted.expect("a report");
     }
 
-    async fn state(&self, thing: &ThingName) -> String {
+    async fn state(&self, thing: &ThingName) -> Value {
         let name = ShadowName::Named(NAME.into());
         let found = self.0.get(thing.as_str(), &name, b"").await;
-        found.expect("a shadow").body()["state"].to_string()
+        found.expect("a shadow").body()["state"].clone()
     }
 }
 
@@ -72,46 +73,15 @@ impl<T> Deref for Connected<T> {
     }
 }
 
-/// The current fault between a port and the service, for the proxy and the MQTT frontend.
-type SharedFault = Arc<Mutex<CurrentFault>>;
-
-struct CurrentFault {
-    fault: TransportFault,
-    is_for_one_request: bool,
-}
-
-impl CurrentFault {
-    fn none() -> SharedFault {
-        Arc::new(Mutex::new(Self {
-            fault: TransportFault::None,
-            is_for_one_request: false,
-        }))
-    }
-
-    /// The fault of the next request.
-    fn next(&mut self) -> TransportFault {
-        let fault = self.fault;
-        if self.is_for_one_request {
-            self.fault = TransportFault::None;
-        }
-        fault
-    }
-}
-
 struct FaultyTransport {
-    fault: SharedFault,
+    fault: CurrentFault,
     service: ShadowService,
-    /// Faults that this transport cannot have.
-    cannot_have: &'static [TransportFault],
     refuse_connections: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 impl FaultyTransport {
     fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
-        *self.fault.lock().expect("no panic") = CurrentFault {
-            fault,
-            is_for_one_request,
-        };
+        self.fault.set(fault, is_for_one_request);
         let throttled = fault == TransportFault::Throttled;
         self.service.limit_requests(throttled.then_some(0));
         (self.refuse_connections)(fault == TransportFault::ConnectionRefused);
@@ -120,10 +90,6 @@ impl FaultyTransport {
 
 #[async_trait]
 impl Transport for FaultyTransport {
-    fn can_have(&self, fault: TransportFault) -> bool {
-        !self.cannot_have.contains(&fault)
-    }
-
     async fn set(&self, fault: TransportFault) {
         self.replace_fault(fault, false);
     }

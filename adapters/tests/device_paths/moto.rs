@@ -18,6 +18,7 @@ use keywright_domain::model::ThingName;
 use keywright_testkit::samples::{lock_id, thing};
 use keywright_testkit::shadow_port::Device;
 use keywright_testkit::shadow_port_cases;
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::aws_sdk::at;
@@ -105,12 +106,12 @@ impl Device for Moto {
         self.post(&path, "iotdata", document).await;
     }
 
-    async fn state(&self, thing: &ThingName) -> String {
+    async fn state(&self, thing: &ThingName) -> Value {
         let path = format!("/things/{}/shadow?name={NAME}", thing.as_str());
         let (status, body) = self.request("GET", &path, "iotdata", "").await;
         assert_eq!(status, 200, "{body}");
         let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-        body["state"].to_string()
+        body["state"].clone()
     }
 }
 

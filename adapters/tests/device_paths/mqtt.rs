@@ -7,21 +7,21 @@ use keywright_adapters::shadow::MqttShadow;
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_mqtt::{Broker, TlsFiles};
 use keywright_shadow::mqtt::{ClientLimits, Delivery, Disorder, MqttFrontend, Options};
-use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, TransportFault};
+use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, CurrentFault, TransportFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
 use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 
-use crate::{Connected, CurrentFault, FaultyTransport, Locks, NAME, SharedFault, proxy, service};
+use crate::{Connected, FaultyTransport, Locks, NAME, proxy, service};
 
 type Port = Connected<(MqttFrontend, Mosquitto, TcpProxy)>;
 
 /// The fault of the service's answers. Disordered ones are delayed by up to 50 ms.
-fn disorder(fault: SharedFault) -> Disorder {
+fn disorder(fault: CurrentFault) -> Disorder {
     Arc::new(move |topic, _| {
         if !topic.ends_with("/accepted") {
             return Delivery::NORMAL;
         }
-        match fault.lock().expect("no panic").next() {
+        match fault.take() {
             TransportFault::AnswersLost => Delivery {
                 copies: 0,
                 ..Delivery::NORMAL
@@ -38,7 +38,7 @@ fn disorder(fault: SharedFault) -> Disorder {
 
 async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let (broker, service) = (Mosquitto::start(), service());
-    let fault = CurrentFault::none();
+    let fault = CurrentFault::default();
     let at = |port: u16| {
         let url = format!("mqtt://127.0.0.1:{port}")
             .parse()
@@ -67,8 +67,6 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
-        // The service makes no such answers; `outcomes.rs` tests their codes.
-        cannot_have: &[TransportFault::ServerError, TransportFault::Forbidden],
         refuse_connections,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
@@ -84,4 +82,15 @@ async fn without_faults() -> (Port, Arc<Locks>) {
 }
 
 shadow_port_cases!(without_faults);
-faulty_transport_cases!(fixture);
+// The service rejects nothing by 500 and 403; `outcomes.rs` tests these codes.
+faulty_transport_cases! { fixture:
+    lost_answer_is_unknown,
+    lost_update_is_not_sent_again,
+    torn_answer_is_unknown,
+    broken_connection_is_unknown_and_reestablished,
+    late_answer_is_not_taken_for_another_request,
+    reordered_answers_reach_their_requests,
+    throttled_update_is_refused,
+    update_without_a_connection_is_no_refusal,
+    failed_read_is_an_error
+}

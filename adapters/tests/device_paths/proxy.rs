@@ -4,23 +4,21 @@
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use keywright_testkit::faulty_transport::TransportFault;
+use keywright_testkit::faulty_transport::{CurrentFault, TransportFault};
 use keywright_testkit::tcp_proxy::{Direction, Forwarding, TcpProxy};
-
-use crate::SharedFault;
 
 const SERVER_ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}";
 const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\n{}";
 
 /// Forwards connections over HTTP to `server`, and injects the current fault.
-pub(crate) async fn http(server: SocketAddr, fault: SharedFault) -> TcpProxy {
+pub(crate) async fn http(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
     // The fault of the request whose answer comes next: the port makes one request at a time while there is a fault.
     let of_request = Mutex::new(TransportFault::None);
     TcpProxy::start(server, move |direction, bytes| {
         let mut of_request = of_request.lock().expect("no panic");
         if direction == Direction::ToServer {
             if bytes.starts_with(b"POST ") || bytes.starts_with(b"GET ") {
-                *of_request = fault.lock().expect("no panic").next();
+                *of_request = fault.take();
             }
             return match *of_request {
                 TransportFault::Forbidden => Forwarding::Answer(FORBIDDEN),
@@ -40,13 +38,13 @@ pub(crate) async fn http(server: SocketAddr, fault: SharedFault) -> TcpProxy {
 }
 
 /// Forwards connections over MQTT to `server`, and breaks them when an answer arrives and that is the current fault.
-pub(crate) async fn mqtt(server: SocketAddr, fault: SharedFault) -> TcpProxy {
+pub(crate) async fn mqtt(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
     TcpProxy::start(server, move |direction, bytes| {
         let is_answer = bytes.windows(9).any(|w| w == b"/accepted");
         if direction == Direction::ToServer || !is_answer {
             return Forwarding::Pass;
         }
-        match fault.lock().expect("no panic").fault {
+        match fault.get().0 {
             TransportFault::Disconnect => Forwarding::Disconnect,
             TransportFault::AnswersTorn => Forwarding::Tear,
             _ => Forwarding::Pass,

@@ -40,16 +40,15 @@ mod mqtt {
             accepted.await.expect("a report");
         }
 
-        async fn interrupt(&self) -> bool {
+        async fn interrupt(&self) {
             (self.refuse_connections)(true);
             // The proxy has to notice.
             tokio::time::sleep(Duration::from_millis(200)).await;
             (self.refuse_connections)(false);
-            true
         }
 
-        async fn is_settled(&self) -> Option<bool> {
-            None
+        async fn is_settled(&self) -> bool {
+            unreachable!("the broker does not learn that a report is settled")
         }
     }
 
@@ -93,7 +92,11 @@ mod mqtt {
         (reports, Arc::new(source))
     }
 
-    device_reports_cases!(fixture);
+    device_reports_cases! { fixture:
+        report_is_delivered_with_its_results,
+        interruption_is_followed_by_resumed,
+        dropped_wait_loses_no_item
+    }
 }
 
 mod http {
@@ -122,13 +125,14 @@ mod http {
             });
         }
 
-        /// A client that gets no answer posts its report again, so that the stream misses none.
-        async fn interrupt(&self) -> bool {
-            false
+        async fn interrupt(&self) {
+            unreachable!(
+                "a client that gets no answer posts its report again, so that none is missed"
+            )
         }
 
-        async fn is_settled(&self) -> Option<bool> {
-            Some(self.is_settled.load(Ordering::SeqCst))
+        async fn is_settled(&self) -> bool {
+            self.is_settled.load(Ordering::SeqCst)
         }
     }
 
@@ -141,5 +145,9 @@ mod http {
         (reports, Arc::new(client))
     }
 
-    device_reports_cases!(fixture);
+    device_reports_cases! { fixture:
+        report_is_delivered_with_its_results,
+        report_is_settled_only_by_its_acknowledgement,
+        dropped_wait_loses_no_item
+    }
 }

@@ -32,23 +32,24 @@ pub enum ImportError {
 ///
 /// # Contract
 ///
-/// Each promise has the test case of its name in `keywright-testkit`. The numbers continue those of [`super::LockRepo`].
+/// Each promise has the test case of its name in `keywright-testkit`.
 ///
-/// 29. `imported_lock_is_the_fold_of_its_events`: an imported lock MUST be the fold of its events.
-/// 30. `events_of_every_type_are_read_back`: events MUST be read back with all their members, whatever their type.
-/// 31. `import_is_atomic`: all events of an import MUST be appended, or none.
-/// 32. `import_survives_a_crash`: an import MUST be durable before it is answered.
-/// 33. `import_makes_earlier_saves_stale`: an import MUST increment the revision of each lock.
-/// 34. `import_keeps_what_is_known`: an import MUST keep the writes and the shadow's version of a known lock.
-/// 35. `due_writes_are_ordered`: [`LockHistory::due`] MUST list exactly the writes with a next check in its range, in their order.
-/// 36. `event_page_starts_at_version_and_respects_limit`: a page of events MUST begin at the requested version and end at the limit.
-/// 37. `locks_are_listed_in_pages`: a page of locks MUST begin after the given id, be ordered by ids, and end at the limit.
-/// 38. `idempotency_record_is_read_back`: a save MUST store its idempotency record in place of an earlier one of the same scope.
-/// 39. `idempotency_records_of_principals_are_apart`: a record MUST be found only by the lock, principal and key of its scope.
-/// 40. `stale_save_stores_no_idempotency_record`: a save that is not applied MUST NOT store its record.
-/// 41. `backlog_counts_unfinished_writes`: the age of the oldest intent MUST be measured by a monotonic clock; it may be 250 ms behind.
-/// 42. `purge_deletes_only_what_has_expired`: a purge MUST NOT delete open writes, writes with a next check, or events.
-/// 43. `purge_keeps_prepared_writes`: a purge MUST NOT delete prepared writes, however old they are.
+/// 1. `imported_lock_is_the_fold_of_its_events`: an imported lock MUST be the fold of its events.
+/// 2. `events_of_every_type_are_read_back`: events MUST be read back with all their members, whatever their type.
+/// 3. `import_is_atomic`: all events of an import MUST be appended, or none.
+/// 4. `import_survives_a_crash`: an import MUST be durable before it is answered.
+/// 5. `import_makes_earlier_saves_stale`: an import MUST increment the revision of each lock.
+/// 6. `import_keeps_what_is_known`: an import MUST keep the writes and the shadow's version of a known lock.
+/// 7. `due_writes_are_ordered`: [`LockHistory::due`] MUST list exactly the writes with a next check in its range, in their order.
+/// 8. `event_page_starts_at_version_and_respects_limit`: a page of events MUST begin at the requested version and end at the limit.
+/// 9. `locks_are_listed_in_pages`: a page of locks MUST begin after the given id, be ordered by ids, and end at the limit.
+/// 10. `idempotency_record_is_read_back`: a save MUST store its idempotency record in place of an earlier one of the same scope.
+/// 11. `idempotency_records_of_principals_are_apart`: a record MUST be found only by the lock, principal and key of its scope.
+/// 12. `stale_save_stores_no_idempotency_record`: a save that is not applied MUST NOT store its record.
+/// 13. `backlog_counts_unfinished_writes`: a backlog MUST count intents, open writes and unconfirmed ones, and measure the age of the oldest
+///     intent by a monotonic clock, at the latest from the first call that finds it; it may be 250 ms behind.
+/// 14. `purge_deletes_only_what_has_expired`: a purge MUST NOT delete open writes, writes with a next check, or events.
+/// 15. `purge_keeps_prepared_writes`: a purge MUST NOT delete prepared writes, however old they are.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
     /// Reads one write in any state. `None`: it does not exist or was purged.

@@ -33,6 +33,9 @@ pub enum RepoError {
 ///
 /// # Contract
 ///
+/// A save is applied as a whole or not at all. A lease never starts before the save or claim that stored it. A call of
+/// [`LockRepo::claim`] within 250 ms after another one may use what that one has read.
+///
 /// Each promise has the test case of its name in `keywright-testkit`. A save that is repeated names an old revision, so it is stale.
 ///
 /// 1. `unknown_lock_loads_as_none`: a lock that was never imported MUST load as `None`.
@@ -48,7 +51,7 @@ pub enum RepoError {
 /// 11. `largest_numbers_are_read_back`: ids, key indexes and capacities up to 2⁵³ − 1 MUST be stored exactly.
 /// 12. `save_without_shadow_version_keeps_the_known_one`: a save without a shadow version MUST keep the one that is known.
 /// 13. `stale_save_changes_nothing`: a save that names another revision than the lock has MUST be stale and change nothing.
-/// 14. `abort_appends_no_event`: every applied save MUST increment the revision, also one without events.
+/// 14. `abort_appends_no_event`: every applied save MUST increment the revision by one, also one without events.
 /// 15. `save_survives_a_crash`: a save MUST be durable before it is answered.
 /// 16. `clean_end_loses_nothing`: a store that is closed and opened again MUST have everything that it had.
 /// 17. `exactly_one_of_concurrent_saves_is_applied`: of concurrent saves at one revision, exactly one MUST be applied.
@@ -62,8 +65,8 @@ pub enum RepoError {
 /// 25. `concurrent_claims_take_different_writes`: a prepared write MUST be claimed by at most one worker at a time.
 /// 26. `only_one_of_save_and_claim_succeeds`: a claim and a concurrent save of the same write MUST NOT both be applied.
 /// 27. `closed_intent_is_never_claimed`: a committed or aborted write MUST NOT be claimed.
-/// 28. `intent_is_claimed_after_a_crash`: the lease of a prepared write MUST start at the latest with the first call of
-///     [`LockRepo::claim`] that finds the write in the store, if that call is at least 250 ms after the one before.
+/// 28. `intent_is_claimed_after_a_crash`: a prepared write of a process that has crashed MUST be claimed at the latest when its lease
+///     has ended since the first call of [`LockRepo::claim`] that found it in the store.
 #[async_trait]
 pub trait LockRepo: Send + Sync {
     /// Loads a lock with its live writes, all of one revision. `None`: there is no such lock.

@@ -26,7 +26,7 @@ pub async fn exactly_one_of_concurrent_saves_is_applied(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     let saved = run_concurrently(|n| {
         let (_, save) = prepared(&snapshot, 100 + n, slot("key", None));
-        let locks = store.locks.clone();
+        let locks = store.locks().clone();
         async move { locks.save(save).await }
     });
     let (applied, others): (Vec<_>, Vec<_>) = saved.await.into_iter().partition(Result::is_ok);
@@ -84,7 +84,7 @@ pub async fn concurrent_claims_take_different_writes(store: &StoreFixture) {
     }
     store.end_leases().await;
     let claimed = run_concurrently(|n| {
-        let locks = store.locks.clone();
+        let locks = store.locks().clone();
         async move { locks.claim(WorkerId(1000 + n), LEASE).await }
     });
     let claimed = claimed.await.into_iter();
@@ -102,7 +102,7 @@ pub async fn only_one_of_save_and_claim_succeeds(store: &StoreFixture) {
         let known = store.load(lock).await;
         store.end_leases().await;
         let save = policy::abort(&known, &write, &FailureReason::Throttled, None, NOW);
-        let (saver, claimer) = (store.locks.clone(), store.locks.clone());
+        let (saver, claimer) = (store.locks().clone(), store.locks().clone());
         let saving = tokio::spawn(async move { saver.save(save).await });
         let claiming = tokio::spawn(async move { claimer.claim(WorkerId(8), LEASE).await });
         let saved = saving.await.expect("the task does not panic");
@@ -122,6 +122,9 @@ impl StoreFixture {
             let snapshot = self.load(1).await;
             let intents = snapshot.unfinished.iter().filter(|w| w.intent().is_some());
             assert!(intents.count() <= 1, "two intents are open");
+            // No write supersedes another, so each event but the first belongs to an open write.
+            let open = snapshot.open().count() as u64;
+            assert_eq!(open + 1, snapshot.lock.version.0, "parts of two revisions");
             let ours = snapshot.unfinished(WriteId::from_u128(id));
             let save = match (ours, snapshot.prepared()) {
                 (Some(ours), _) if ours.is_open() => return,
@@ -135,7 +138,7 @@ impl StoreFixture {
                     continue;
                 }
             };
-            match self.locks.save(save).await {
+            match self.locks().save(save).await {
                 Ok(()) | Err(RepoError::Stale) => {}
                 other => panic!("{other:?}"),
             }

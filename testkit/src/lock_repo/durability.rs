@@ -1,9 +1,10 @@
 //! Cases for the end of a process and the next start.
 
-use keywright_domain::model::{Epoch, Lock, WorkerId};
+use keywright_domain::model::{Epoch, IdempotencyRecord, Lock, WorkerId};
+use keywright_domain::policy;
 
 use super::fixture::{Ending, StoreFixture};
-use crate::samples::{LEASE, created, lock_id};
+use crate::samples::{LEASE, NOW, created, lock_id, scope};
 
 /// A save that was answered is there after a crash, with its write, its event and the shadow's version.
 pub async fn save_survives_a_crash(store: &mut StoreFixture) {
@@ -19,20 +20,34 @@ pub async fn save_survives_a_crash(store: &mut StoreFixture) {
 pub async fn import_survives_a_crash(store: &mut StoreFixture) {
     let before = store.with_lock(1).await;
     store.end_process(Ending::Crash).await;
-    let found = store.locks.load(lock_id(1)).await;
+    let found = store.locks().load(lock_id(1)).await;
     assert_eq!(found, Ok(Some(before)));
 }
 
-/// After a clean end, everything is there again: locks, events, writes in all states, and records.
+/// After a clean end, everything is there again: locks, events, ended and open writes, and idempotency records.
 pub async fn clean_end_loses_nothing(store: &mut StoreFixture) {
     store.with_lock(1).await;
     store.with_lock(2).await;
     let sent = store.send(1, 10).await;
     let settled = store.fail(1, &sent).await;
     let open = store.send(2, 11).await;
+    let record = IdempotencyRecord {
+        scope: scope("key"),
+        slot: settled.slot.clone(),
+        write: settled.id,
+        version_without_event: None,
+        answer_deadline: NOW,
+        expires_at: NOW.after(LEASE),
+    };
+    let save = policy::record_without_event(&store.load(1).await, record.clone(), NOW);
+    store.locks().save(save).await.expect("the record is saved");
     let before = (store.load(1).await, store.load(2).await);
+    let events_before = store.events(1).await;
     store.end_process(Ending::Clean).await;
     assert_eq!((store.load(1).await, store.load(2).await), before);
+    assert_eq!(store.events(1).await, events_before);
+    let found = store.history().idempotency_record(&record.scope).await;
+    assert_eq!(found, Ok(Some(record)));
     for write in [settled, open] {
         assert_eq!(store.stored(write.id.as_u128()).await, Some(write));
     }
@@ -46,10 +61,10 @@ pub async fn intent_is_claimed_after_a_crash(store: &mut StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     store.end_process(Ending::Crash).await;
-    let mut claimed = store.locks.claim(WorkerId(8), LEASE).await;
+    let mut claimed = store.locks().claim(WorkerId(8), LEASE).await;
     if claimed == Ok(None) {
         (store.advance_time)(LEASE).await;
-        claimed = store.locks.claim(WorkerId(8), LEASE).await;
+        claimed = store.locks().claim(WorkerId(8), LEASE).await;
     }
     let claimed = claimed.expect("the store answers").expect("the intent");
     let epoch = claimed.intent().map(|intent| intent.epoch);

@@ -1,19 +1,16 @@
 //! The store under test, with the steps that the cases have in common.
 
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use keywright_domain::model::{
-    Backlog, DeviceCode, DeviceOutcome, DueCursor, FailureReason, IdempotencyRecord,
-    IdempotencyScope, Lock, LockId, LockSnapshot, LockVersion, RecordedEvent, Save, ShadowVersion,
-    Timestamp, WorkerId, Write, WriteId,
+    DeviceCode, DeviceOutcome, FailureReason, LockSnapshot, LockVersion, RecordedEvent, Save,
+    ShadowVersion, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
-use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
+use keywright_domain::ports::{LockHistory, LockRepo};
 
 use crate::samples::{LEASE, NOW, created, lock_id, prepared, slot, thing};
 
@@ -64,10 +61,8 @@ pub const IDLE_CLAIMER: WorkerId = WorkerId(99);
 /// An empty store under test, with control of its clocks.
 #[derive(Clone)]
 pub struct StoreFixture {
-    /// The store under test.
-    pub locks: Arc<dyn LockRepo>,
-    /// The same store.
-    pub history: Arc<dyn LockHistory>,
+    /// The store under test. `None`: its process has ended.
+    store: Option<OpenStore>,
     /// Advances the monotonic clock that measures leases.
     pub advance_time: AdvanceTime,
     /// Sets the wall clock of the store, if it has one. Shifting the times that it has stored has the same effect.
@@ -92,10 +87,8 @@ impl StoreFixture {
             advance_time(span);
             Box::pin(std::future::ready(()))
         };
-        let OpenStore { locks, history } = repo.into();
         Self {
-            locks,
-            history,
+            store: Some(repo.into()),
             advance_time: Arc::new(advance_time),
             set_wall_clock: Arc::new(|_| Box::pin(std::future::ready(()))),
             reopen: Arc::new(move |ending| {
@@ -105,8 +98,7 @@ impl StoreFixture {
         }
     }
 
-    /// A store that keeps nothing beyond its process, so that it has nothing to open again. The cases of durability prove nothing
-    /// about it.
+    /// A store that keeps nothing beyond its process, for `lock_repo_cases!(volatile …)`.
     pub fn volatile<R>(
         repo: Arc<R>,
         advance_time: impl Fn(Duration) + Send + Sync + 'static,
@@ -114,10 +106,7 @@ impl StoreFixture {
     where
         R: LockRepo + LockHistory + 'static,
     {
-        let same = repo.clone();
-        Self::new(repo, advance_time, move |_| {
-            std::future::ready(same.clone())
-        })
+        Self::new(repo, advance_time, |_| std::future::pending::<Arc<R>>())
     }
 
     /// The same store with a wall clock, which `set` sets forward by so many milliseconds, or back if they are negative.
@@ -130,14 +119,24 @@ impl StoreFixture {
         self
     }
 
+    fn store(&self) -> &OpenStore {
+        self.store.as_ref().expect("the store is open")
+    }
+
+    pub(super) fn locks(&self) -> &Arc<dyn LockRepo> {
+        &self.store().locks
+    }
+
+    pub(super) fn history(&self) -> &Arc<dyn LockHistory> {
+        &self.store().history
+    }
+
     /// Ends the process of the store, and opens the store again.
     pub(super) async fn end_process(&mut self, ending: Ending) {
         if ending == Ending::Clean {
-            let closed = Arc::new(ClosedStore);
-            (self.locks, self.history) = (closed.clone(), closed);
+            self.store = None;
         }
-        let OpenStore { locks, history } = (self.reopen)(ending).await;
-        (self.locks, self.history) = (locks, history);
+        self.store = Some((self.reopen)(ending).await);
     }
 
     /// Saves a write as it is.
@@ -146,26 +145,26 @@ impl StoreFixture {
             writes: vec![write.clone()],
             ..empty_save(&self.load(write.lock.get()).await)
         };
-        self.locks.save(save).await.expect("the write is saved");
+        self.locks().save(save).await.expect("the write is saved");
     }
 
     /// Lets the store read all open intents, and lets their leases end.
     pub(super) async fn end_leases(&self) {
         // A store may use what it read up to 250 ms ago.
         (self.advance_time)(Duration::from_secs(1)).await;
-        let claimed = self.locks.claim(IDLE_CLAIMER, LEASE).await;
+        let claimed = self.locks().claim(IDLE_CLAIMER, LEASE).await;
         assert_eq!(claimed, Ok(None), "no lease has ended");
         (self.advance_time)(LEASE).await;
     }
 
     pub(super) async fn load(&self, id: u64) -> LockSnapshot {
-        let loaded = self.locks.load(lock_id(id)).await;
+        let loaded = self.locks().load(lock_id(id)).await;
         loaded.expect("the store answers").expect("the lock exists")
     }
 
     /// Imports a sample lock.
     pub(super) async fn with_lock(&self, id: u64) -> LockSnapshot {
-        let imported = self.history.import(vec![created(lock_id(id))]).await;
+        let imported = self.history().import(vec![created(lock_id(id))]).await;
         imported.expect("the lock is imported");
         self.load(id).await
     }
@@ -173,7 +172,7 @@ impl StoreFixture {
     /// Saves a prepared write.
     pub(super) async fn prepare(&self, lock: u64, write: u128) -> Write {
         let (write, save) = prepared(&self.load(lock).await, write, slot("key", Some(2)));
-        self.locks.save(save).await.expect("the intent is saved");
+        self.locks().save(save).await.expect("the intent is saved");
         write
     }
 
@@ -183,7 +182,7 @@ impl StoreFixture {
         let (snapshot, limits) = (self.load(lock).await, Limits::default());
         let (sent, save) =
             policy::commit(&snapshot, &prepared, ShadowVersion(5), &[], &limits, NOW);
-        self.locks.save(save).await.expect("the commit is saved");
+        self.locks().save(save).await.expect("the commit is saved");
         sent
     }
 
@@ -191,7 +190,7 @@ impl StoreFixture {
     pub(super) async fn abort(&self, lock: u64, prepared: &Write) {
         let snapshot = self.load(lock).await;
         let save = policy::abort(&snapshot, prepared, &FailureReason::Throttled, None, NOW);
-        self.locks.save(save).await.expect("the abort is saved");
+        self.locks().save(save).await.expect("the abort is saved");
     }
 
     /// Saves a failure that the lock has reported.
@@ -209,24 +208,24 @@ impl StoreFixture {
         let ReportDecision::Record(after, save) = decision else {
             panic!("the report is new")
         };
-        self.locks.save(save).await.expect("the report is saved");
+        self.locks().save(save).await.expect("the report is saved");
         *after
     }
 
     pub(super) async fn events(&self, lock: u64) -> Vec<RecordedEvent> {
-        self.history
+        self.history()
             .events(lock_id(lock), LockVersion(1), 1000)
             .await
             .expect("the store answers")
     }
 
     pub(super) async fn stored(&self, id: u128) -> Option<Write> {
-        let stored = self.history.write(WriteId::from_u128(id)).await;
+        let stored = self.history().write(WriteId::from_u128(id)).await;
         stored.expect("the store answers")
     }
 
     pub(super) async fn due(&self, until: Timestamp, limit: usize) -> Vec<WriteId> {
-        let due = self.history.due(until, None, limit).await;
+        let due = self.history().due(until, None, limit).await;
         let due = due.expect("the store answers").into_iter();
         due.map(|write| write.id).collect()
     }
@@ -243,75 +242,5 @@ pub(super) fn empty_save(snapshot: &LockSnapshot) -> Save {
         shadow_version: None,
         idempotency: None,
         new_anomalies: Vec::new(),
-    }
-}
-
-/// Stands for a store that is closed. No case calls it.
-struct ClosedStore;
-
-fn closed() -> RepoError {
-    RepoError::Unavailable("the store is closed".into())
-}
-
-#[async_trait]
-impl LockRepo for ClosedStore {
-    async fn load(&self, _: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        Err(closed())
-    }
-
-    async fn save(&self, _: Save) -> Result<(), RepoError> {
-        Err(closed())
-    }
-
-    async fn claim(&self, _: WorkerId, _: Duration) -> Result<Option<Write>, RepoError> {
-        Err(closed())
-    }
-}
-
-#[async_trait]
-impl LockHistory for ClosedStore {
-    async fn write(&self, _: WriteId) -> Result<Option<Write>, RepoError> {
-        Err(closed())
-    }
-
-    async fn events(
-        &self,
-        _: LockId,
-        _: LockVersion,
-        _: usize,
-    ) -> Result<Vec<RecordedEvent>, RepoError> {
-        Err(closed())
-    }
-
-    async fn due(
-        &self,
-        _: Timestamp,
-        _: Option<DueCursor>,
-        _: usize,
-    ) -> Result<Vec<Write>, RepoError> {
-        Err(closed())
-    }
-
-    async fn backlog(&self, _: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        Err(closed())
-    }
-
-    async fn idempotency_record(
-        &self,
-        _: &IdempotencyScope,
-    ) -> Result<Option<IdempotencyRecord>, RepoError> {
-        Err(closed())
-    }
-
-    async fn purge(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<usize, RepoError> {
-        Err(closed())
-    }
-
-    async fn locks(&self, _: Option<LockId>, _: usize) -> Result<Vec<Lock>, RepoError> {
-        Err(closed())
-    }
-
-    async fn import(&self, _: Vec<RecordedEvent>) -> Result<(), ImportError> {
-        Err(closed().into())
     }
 }

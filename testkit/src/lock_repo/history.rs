@@ -4,31 +4,43 @@ use std::time::Duration;
 
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Identity, Lock, LockVersion,
-    Principal, Timestamp, WriteId,
+    Principal, Timestamp, Write, WriteId,
 };
-use keywright_domain::policy::{self, Limits};
+use keywright_domain::policy;
 use keywright_domain::ports::RepoError;
 
 use super::fixture::StoreFixture;
 use crate::samples::{LEASE, NOW, created, lock_id, prepared, scope, slot};
 
-/// Due writes are ordered by the time of their check, in pages of the requested size. Others are not listed.
+/// Due writes are ordered by the time of their check and then by id, in pages of the requested size. Others are not listed.
 pub async fn due_writes_are_ordered(store: &StoreFixture) {
-    for lock in [1, 2, 3] {
+    // The ids are not in the order of the checks, and two checks are at the same time.
+    let at = |seconds| NOW.after(Duration::from_secs(seconds));
+    for (lock, id, seconds) in [(1, 9, 10), (2, 8, 20), (3, 6, 20), (4, 7, 30), (5, 5, 40)] {
         store.with_lock(lock).await;
-        store.send(lock, u128::from(10 - lock)).await;
+        let write = store.send(lock, id).await;
+        store
+            .put(&Write {
+                next_check_at: Some(at(seconds)),
+                ..write
+            })
+            .await;
     }
-    let ids = |ids: [u128; 2]| ids.map(WriteId::from_u128).to_vec();
-    let confirm = NOW.after(Limits::default().confirm_within);
-    assert_eq!(store.due(confirm, 2).await, ids([7, 8]));
+    let ids = |ids: &[u128]| {
+        ids.iter()
+            .copied()
+            .map(WriteId::from_u128)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(store.due(at(30), 2).await, ids(&[9, 6]));
     let after = Some(DueCursor {
-        at: confirm,
-        id: WriteId::from_u128(7),
+        at: at(20),
+        id: WriteId::from_u128(6),
     });
-    let rest = store.history.due(confirm, after, 9).await;
+    let rest = store.history().due(at(30), after, 9).await;
     let rest = rest.expect("the store answers").into_iter();
     let rest: Vec<WriteId> = rest.map(|write| write.id).collect();
-    assert_eq!(rest, ids([8, 9]));
+    assert_eq!(rest, ids(&[8, 7]));
     assert_eq!(store.due(NOW, 9).await, []);
 }
 
@@ -37,7 +49,7 @@ pub async fn event_page_starts_at_version_and_respects_limit(store: &StoreFixtur
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     store.fail(1, &sent).await;
-    let page = store.history.events(lock_id(1), LockVersion(2), 1).await;
+    let page = store.history().events(lock_id(1), LockVersion(2), 1).await;
     let page = page.expect("the store answers").into_iter();
     let versions: Vec<u64> = page.map(|event| event.version.0).collect();
     assert_eq!(versions, [2]);
@@ -49,7 +61,7 @@ pub async fn locks_are_listed_in_pages(store: &StoreFixture) {
         store.with_lock(lock).await;
     }
     let page = async |after, limit| {
-        let locks = store.history.locks(after, limit).await;
+        let locks = store.history().locks(after, limit).await;
         locks.expect("the store answers")
     };
     let ids = |locks: Vec<Lock>| locks.iter().map(|lock| lock.id.get()).collect::<Vec<_>>();
@@ -78,7 +90,7 @@ fn record(
 /// An idempotency record of a save is read back by its scope. A later record of the same scope replaces it.
 pub async fn idempotency_record_is_read_back(store: &StoreFixture) {
     let stored = async |scope: &IdempotencyScope| {
-        let record = store.history.idempotency_record(scope).await;
+        let record = store.history().idempotency_record(scope).await;
         record.expect("the store answers")
     };
     let snapshot = store.with_lock(1).await;
@@ -87,13 +99,13 @@ pub async fn idempotency_record_is_read_back(store: &StoreFixture) {
     let (_, mut save) = prepared(&snapshot, 10, slot("key", Some(2)));
     let first = record(&quoted, 10, None);
     save.idempotency = Some(Box::new(first.clone()));
-    store.locks.save(save).await.expect("the intent is saved");
+    store.locks().save(save).await.expect("the intent is saved");
     assert_eq!(stored(&quoted).await, Some(first));
     assert_eq!(stored(&other).await, None);
     let snapshot = store.load(1).await;
     let second = record(&quoted, 11, Some(LockVersion(7)));
     let save = policy::record_without_event(&snapshot, second.clone(), NOW);
-    store.locks.save(save).await.expect("the record is saved");
+    store.locks().save(save).await.expect("the record is saved");
     assert_eq!(stored(&quoted).await, Some(second));
     assert!(store.load(1).await.revision > snapshot.revision);
 }
@@ -114,14 +126,14 @@ pub async fn idempotency_records_of_principals_are_apart(store: &StoreFixture) {
         store.with_lock(lock).await;
     }
     for (scope, write) in scopes.iter().zip(10..) {
-        let found = store.history.idempotency_record(scope).await;
+        let found = store.history().idempotency_record(scope).await;
         assert_eq!(found, Ok(None), "{scope:?}");
         let snapshot = store.load(scope.lock.get()).await;
         let save = policy::record_without_event(&snapshot, record(scope, write, None), NOW);
-        store.locks.save(save).await.expect("the record is saved");
+        store.locks().save(save).await.expect("the record is saved");
     }
     for (scope, write) in scopes.iter().zip(10..) {
-        let found = store.history.idempotency_record(scope).await;
+        let found = store.history().idempotency_record(scope).await;
         assert_eq!(found, Ok(Some(record(scope, write, None))));
     }
 }
@@ -132,8 +144,8 @@ pub async fn stale_save_stores_no_idempotency_record(store: &StoreFixture) {
     store.prepare(1, 10).await;
     let scope = scope("key");
     let save = policy::record_without_event(&old, record(&scope, 10, None), NOW);
-    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
-    assert_eq!(store.history.idempotency_record(&scope).await, Ok(None));
+    assert_eq!(store.locks().save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.history().idempotency_record(&scope).await, Ok(None));
 }
 
 /// The backlog counts intents with the age of the oldest, open writes, and unconfirmed ones: those sent too long ago, or in the
@@ -141,7 +153,7 @@ pub async fn stale_save_stores_no_idempotency_record(store: &StoreFixture) {
 pub async fn backlog_counts_unfinished_writes(store: &StoreFixture) {
     let backlog = async |now: Timestamp| {
         let recent_times = now.before(LEASE / 2)..=now.after(LEASE / 2);
-        let backlog = store.history.backlog(recent_times).await;
+        let backlog = store.history().backlog(recent_times).await;
         backlog.expect("the store answers")
     };
     assert_eq!(backlog(NOW).await, Backlog::default());
@@ -167,6 +179,8 @@ pub async fn backlog_counts_unfinished_writes(store: &StoreFixture) {
     assert_eq!(first, expected);
     let later = Duration::from_secs(7);
     (store.advance_time)(later).await;
+    // A step of the wall clock does not change the age.
+    (store.set_wall_clock)(3_600_000).await;
     expected.oldest_intent = Some(age + later);
     expected.unconfirmed = 1;
     assert_eq!(backlog(NOW.after(LEASE)).await, expected);
@@ -187,10 +201,10 @@ pub async fn purge_deletes_only_what_has_expired(store: &StoreFixture) {
         store.abort(3, &aborted).await;
     }
     let save = policy::record_without_event(&store.load(1).await, record(&scope, 10, None), NOW);
-    store.locks.save(save).await.expect("the record is saved");
+    store.locks().save(save).await.expect("the record is saved");
 
     let purge = async |now, ended_before, limit| {
-        let deleted = store.history.purge(now, ended_before, limit).await;
+        let deleted = store.history().purge(now, ended_before, limit).await;
         deleted.expect("the store answers")
     };
     assert_eq!(purge(NOW, NOW, 9).await, 0, "nothing has expired yet");
@@ -198,13 +212,13 @@ pub async fn purge_deletes_only_what_has_expired(store: &StoreFixture) {
     assert_eq!(purge(NOW, later, 2).await, 2, "no more than the limit");
     assert_eq!(purge(later, later, 9).await, 2, "one write, one record");
     assert_eq!(purge(later, later, 9).await, 0);
-    assert_eq!(store.history.idempotency_record(&scope).await, Ok(None));
+    assert_eq!(store.history().idempotency_record(&scope).await, Ok(None));
     for id in [12, 13, 14] {
         assert_eq!(store.stored(id).await, None);
     }
     for left in [sent, uncleared] {
         let id = left.id;
-        assert_eq!(store.history.write(id).await, Ok(Some(left)));
+        assert_eq!(store.history().write(id).await, Ok(Some(left)));
     }
     assert_eq!(store.events(1).await.len(), 2);
 }
@@ -214,7 +228,7 @@ pub async fn purge_keeps_prepared_writes(store: &StoreFixture) {
     store.with_lock(1).await;
     let prepared = store.prepare(1, 10).await;
     let later = NOW.after(1000 * LEASE);
-    assert_eq!(store.history.purge(later, later, 9).await, Ok(0));
+    assert_eq!(store.history().purge(later, later, 9).await, Ok(0));
     assert_eq!(store.stored(10).await.as_ref(), Some(&prepared));
     assert!(store.load(1).await.unfinished(prepared.id).is_some());
 }

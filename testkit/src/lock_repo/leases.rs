@@ -13,10 +13,13 @@ use crate::samples::{LEASE, NOW};
 pub async fn claim_waits_for_the_end_of_the_lease(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
-    let early = store.locks.claim(WorkerId(8), LEASE).await;
-    assert_eq!(early, Ok(None), "the lease has not ended");
-    store.end_leases().await;
-    let claimed = store.locks.claim(WorkerId(8), LEASE).await;
+    for span in [Duration::ZERO, LEASE - Duration::from_millis(1)] {
+        (store.advance_time)(span).await;
+        let early = store.locks().claim(WorkerId(8), LEASE).await;
+        assert_eq!(early, Ok(None), "the lease has not ended");
+    }
+    (store.advance_time)(LEASE).await;
+    let claimed = store.locks().claim(WorkerId(8), LEASE).await;
     let claimed = claimed.expect("the store answers");
     let claimed = claimed.expect("the lease has ended");
     let intent = *claimed.intent().expect("the write is still prepared");
@@ -24,7 +27,7 @@ pub async fn claim_waits_for_the_end_of_the_lease(store: &StoreFixture) {
         (claimed.id, intent.worker, intent.epoch),
         (write.id, WorkerId(8), Epoch(2))
     );
-    let second = store.locks.claim(WorkerId(9), LEASE).await;
+    let second = store.locks().claim(WorkerId(9), LEASE).await;
     assert_eq!(second, Ok(None), "the new lease has not ended");
 }
 
@@ -34,10 +37,10 @@ pub async fn claim_makes_saves_of_the_earlier_worker_stale(store: &StoreFixture)
     let write = store.prepare(1, 10).await;
     let known = store.load(1).await;
     store.end_leases().await;
-    let claimed = store.locks.claim(WorkerId(8), LEASE).await;
+    let claimed = store.locks().claim(WorkerId(8), LEASE).await;
     claimed.expect("the store answers").expect("an intent");
     let save = policy::abort(&known, &write, &FailureReason::Throttled, None, NOW);
-    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.locks().save(save).await, Err(RepoError::Stale));
 }
 
 /// A step of the wall clock neither ends the lease of a living worker nor delays a claim.
@@ -46,7 +49,7 @@ pub async fn wall_clock_steps_do_not_move_leases(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
     let claim = async |worker| {
-        let claimed = store.locks.claim(worker, LEASE).await;
+        let claimed = store.locks().claim(worker, LEASE).await;
         claimed.expect("the store answers").map(|write| write.id)
     };
     assert_eq!(claim(IDLE_CLAIMER).await, None, "the lease has not ended");
@@ -63,15 +66,20 @@ pub async fn wall_clock_steps_do_not_move_leases(store: &StoreFixture) {
 pub async fn claimed_intent_is_claimed_again_after_its_lease(store: &StoreFixture) {
     store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
+    // Each lease is longer than the one before.
     for (worker, epoch) in [(8, 2), (9, 3), (8, 4)] {
+        for _ in 2..epoch {
+            (store.advance_time)(LEASE).await;
+        }
         store.end_leases().await;
-        let claimed = store.locks.claim(WorkerId(worker), LEASE).await;
+        let lease = LEASE * u32::try_from(epoch).expect("a small number");
+        let claimed = store.locks().claim(WorkerId(worker), lease).await;
         let claimed = claimed.expect("the store answers");
         let claimed = claimed.unwrap_or_else(|| panic!("no claim of epoch {epoch}"));
         let intent = claimed.intent().expect("the write is still prepared");
         assert_eq!(
-            (claimed.id, intent.worker, intent.epoch),
-            (write.id, WorkerId(worker), Epoch(epoch))
+            (claimed.id, intent.worker, intent.epoch, intent.lease),
+            (write.id, WorkerId(worker), Epoch(epoch), lease)
         );
         let stored = store.load(1).await;
         let stored = stored.unfinished(write.id).and_then(Write::intent);
@@ -88,7 +96,7 @@ pub async fn closed_intent_is_never_claimed(store: &StoreFixture) {
     let aborted = store.prepare(1, 12).await;
     store.abort(1, &aborted).await;
     store.end_leases().await;
-    assert_eq!(store.locks.claim(WorkerId(8), LEASE).await, Ok(None));
+    assert_eq!(store.locks().claim(WorkerId(8), LEASE).await, Ok(None));
 }
 
 /// Of several intents whose leases have ended, the longest overdue is claimed first.
@@ -100,12 +108,12 @@ pub async fn longest_overdue_intent_is_claimed_first(store: &StoreFixture) {
         store.prepare(lock, write).await;
         // A store may use what it read up to 250 ms ago.
         (store.advance_time)(Duration::from_secs(1)).await;
-        let claimed = store.locks.claim(IDLE_CLAIMER, LEASE).await;
+        let claimed = store.locks().claim(IDLE_CLAIMER, LEASE).await;
         assert_eq!(claimed, Ok(None), "no lease has ended");
     }
     (store.advance_time)(LEASE).await;
     for (_, write) in intents {
-        let claimed = store.locks.claim(WorkerId(8), LEASE).await;
+        let claimed = store.locks().claim(WorkerId(8), LEASE).await;
         let claimed = claimed.expect("the store answers").map(|write| write.id);
         assert_eq!(claimed, Some(WriteId::from_u128(write)));
     }

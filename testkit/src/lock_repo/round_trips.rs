@@ -1,6 +1,6 @@
 //! Cases for every state, event type, reason, time and text that a store has to keep.
 
-use keywright_domain::model::{IdempotencyRecord, KeyIndex, LockEvent, Save, Write};
+use keywright_domain::model::{IdempotencyRecord, KeyIndex, Lock, LockEvent, Save, Write};
 use keywright_domain::policy::{self, Limits};
 
 use super::fixture::{StoreFixture, empty_save};
@@ -19,7 +19,13 @@ pub async fn every_state_is_read_back(store: &StoreFixture) {
     store.with_lock(1).await;
     let sent = store.send(1, 10).await;
     for state in every_state() {
-        assert_read_back(store, samples::in_state(&sent, state)).await;
+        for next_check_at in [sent.next_check_at, None] {
+            let write = Write {
+                next_check_at,
+                ..samples::in_state(&sent, state.clone())
+            };
+            assert_read_back(store, write).await;
+        }
     }
 }
 
@@ -38,7 +44,7 @@ pub async fn every_reason_is_read_back(store: &StoreFixture) {
 pub async fn times_are_read_back_to_the_millisecond(store: &StoreFixture) {
     let mut event = created(lock_id(1));
     event.time = samples::millis_after(NOW, 1);
-    let imported = store.history.import(vec![event.clone()]).await;
+    let imported = store.history().import(vec![event.clone()]).await;
     imported.expect("the lock is imported");
     assert_eq!(store.events(1).await, [event]);
     let (write, save) = prepared(&store.load(1).await, 10, slot("key", None));
@@ -60,9 +66,9 @@ pub async fn times_are_read_back_to_the_millisecond(store: &StoreFixture) {
         idempotency: Some(Box::new(record.clone())),
         ..save
     };
-    store.locks.save(save).await.expect("the intent is saved");
+    store.locks().save(save).await.expect("the intent is saved");
     assert_eq!(store.stored(10).await.as_ref(), Some(&write));
-    let found = store.history.idempotency_record(&record.scope).await;
+    let found = store.history().idempotency_record(&record.scope).await;
     assert_eq!(found, Ok(Some(record)));
     let snapshot = store.load(1).await;
     let at = samples::millis_after(NOW, 6);
@@ -74,7 +80,7 @@ pub async fn times_are_read_back_to_the_millisecond(store: &StoreFixture) {
         &Limits::default(),
         at,
     );
-    store.locks.save(save).await.expect("the commit is saved");
+    store.locks().save(save).await.expect("the commit is saved");
     let expired = samples::in_state(&sent, samples::expired_at(samples::millis_after(NOW, 7)));
     assert_read_back(
         store,
@@ -89,11 +95,12 @@ pub async fn times_are_read_back_to_the_millisecond(store: &StoreFixture) {
 /// The longest texts are read back, with quotes, backslashes and characters of four bytes.
 pub async fn longest_texts_are_read_back(store: &StoreFixture) {
     let event = samples::created_with_longest_texts(lock_id(1));
-    let imported = store.history.import(vec![event.clone()]).await;
+    let imported = store.history().import(vec![event.clone()]).await;
     imported.expect("the lock is imported");
+    assert_eq!(Ok(store.load(1).await.lock), Lock::fold([&event]));
     assert_eq!(store.events(1).await, [event]);
     let (write, save) = samples::prepared_with_longest_texts(&store.load(1).await, 10);
-    store.locks.save(save).await.expect("the intent is saved");
+    store.locks().save(save).await.expect("the intent is saved");
     assert_eq!(store.stored(10).await.as_ref(), Some(&write));
     let scope = samples::longest_scope();
     let record = IdempotencyRecord {
@@ -105,23 +112,24 @@ pub async fn longest_texts_are_read_back(store: &StoreFixture) {
         expires_at: NOW.after(LEASE),
     };
     let save = policy::record_without_event(&store.load(1).await, record.clone(), NOW);
-    store.locks.save(save).await.expect("the record is saved");
-    let found = store.history.idempotency_record(&scope).await;
+    store.locks().save(save).await.expect("the record is saved");
+    let found = store.history().idempotency_record(&scope).await;
     assert_eq!(found, Ok(Some(record)));
 }
 
 /// The largest numbers are read back: a lock id, a key index and a key capacity of 2⁵³ − 1.
 pub async fn largest_numbers_are_read_back(store: &StoreFixture) {
     let event = samples::created_with_largest_numbers();
-    let imported = store.history.import(vec![event.clone()]).await;
+    let imported = store.history().import(vec![event.clone()]).await;
     imported.expect("the lock is imported");
     let id = event.lock.get();
+    assert_eq!(Ok(store.load(id).await.lock), Lock::fold([&event]));
     assert_eq!(store.events(id).await, [event]);
     let index = KeyIndex::new(keywright_domain::model::MAX_JSON_INTEGER).ok();
     let (mut write, mut save) = prepared(&store.load(id).await, u128::MAX, slot("key", None));
     (write.slot.index, write.reported_index) = (index, index);
     save.writes = vec![write.clone()];
-    store.locks.save(save).await.expect("the intent is saved");
+    store.locks().save(save).await.expect("the intent is saved");
     assert_eq!(store.stored(u128::MAX).await, Some(write));
 }
 
@@ -133,7 +141,7 @@ pub async fn events_of_every_type_are_read_back(store: &StoreFixture) {
     let created = |event: &LockEvent| matches!(event, LockEvent::LockCreated(_));
     let vendor = vendor.into_iter().filter(|e| !created(&e.event)).collect();
     store
-        .history
+        .history()
         .import(vendor)
         .await
         .expect("the events are imported");
@@ -146,7 +154,8 @@ pub async fn events_of_every_type_are_read_back(store: &StoreFixture) {
             folded: Some(Box::new(lock)),
             ..empty_save(&snapshot)
         };
-        store.locks.save(save).await.expect("the event is saved");
+        store.locks().save(save).await.expect("the event is saved");
     }
+    assert_eq!(Ok(store.load(1).await.lock), Lock::fold(&events));
     assert_eq!(store.events(1).await, events);
 }

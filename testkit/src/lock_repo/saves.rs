@@ -2,7 +2,7 @@
 
 use keywright_domain::model::{
     Anomaly, DeviceOutcome, KeyIndex, Lock, LockEvent, LockSnapshot, LockVersion, RecordedEvent,
-    ReportedSlot, ShadowVersion, WriteId,
+    ReportedSlot, ShadowVersion, Write, WriteId,
 };
 use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{ImportError, RepoError};
@@ -12,8 +12,11 @@ use crate::samples::{NOW, SHADOW_VERSION, created, lock_id, owner, prepared, slo
 
 /// A lock that was never imported loads as `None`. It has no events and no writes.
 pub async fn unknown_lock_loads_as_none(store: &StoreFixture) {
-    assert_eq!(store.locks.load(lock_id(404)).await, Ok(None));
-    assert_eq!(store.history.write(WriteId::from_u128(404)).await, Ok(None));
+    assert_eq!(store.locks().load(lock_id(404)).await, Ok(None));
+    assert_eq!(
+        store.history().write(WriteId::from_u128(404)).await,
+        Ok(None)
+    );
     assert_eq!(store.events(404).await, []);
 }
 
@@ -29,13 +32,13 @@ pub async fn import_is_atomic(store: &StoreFixture) {
     let mut gap = created(lock_id(2));
     gap.version = LockVersion(3);
     let events = vec![created(lock_id(1)), created(lock_id(2)), gap];
-    let imported = store.history.import(events).await;
+    let imported = store.history().import(events).await;
     assert!(
         matches!(imported, Err(ImportError::NotAStream { .. })),
         "{imported:?}"
     );
     for lock in [1, 2] {
-        let loaded = store.locks.load(lock_id(lock)).await;
+        let loaded = store.locks().load(lock_id(lock)).await;
         assert_eq!(loaded, Ok(None), "lock {lock} was imported");
     }
 }
@@ -45,7 +48,7 @@ pub async fn import_makes_earlier_saves_stale(store: &StoreFixture) {
     let old = store.with_lock(1).await;
     store.import_owner(&old).await;
     let (_, save) = prepared(&old, 10, slot("key", None));
-    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.locks().save(save).await, Err(RepoError::Stale));
 }
 
 /// An import for a known lock appends its events, and keeps the shadow's version and the unfinished writes.
@@ -55,7 +58,9 @@ pub async fn import_keeps_what_is_known(store: &StoreFixture) {
     let before = store.load(1).await;
     store.import_owner(&before).await;
     let after = store.load(1).await;
-    assert!(after.unfinished(sent.id).is_some());
+    let ids = |writes: &[Write]| writes.iter().map(|write| write.id).collect::<Vec<_>>();
+    assert_eq!(ids(&after.unfinished), [sent.id]);
+    assert_eq!(ids(&after.uncleared), ids(&before.uncleared));
     assert_eq!(after.shadow_version, before.shadow_version);
     assert_eq!(Ok(after.lock), Lock::fold(&store.events(1).await));
 }
@@ -68,7 +73,7 @@ pub async fn save_without_shadow_version_keeps_the_known_one(store: &StoreFixtur
     assert_eq!(before.shadow_version, Some(SHADOW_VERSION));
     let unchanged = empty_save(&before);
     store
-        .locks
+        .locks()
         .save(unchanged)
         .await
         .expect("the save is applied");
@@ -81,7 +86,7 @@ pub async fn saved_write_is_read_back(store: &StoreFixture) {
     let prepared = store.prepare(1, 10).await;
     let snapshot = store.load(1).await;
     assert_eq!(snapshot.unfinished, std::slice::from_ref(&prepared));
-    assert_eq!(store.history.write(prepared.id).await, Ok(Some(prepared)));
+    assert_eq!(store.history().write(prepared.id).await, Ok(Some(prepared)));
 }
 
 /// A commit appends its event to the stream and stores the shadow's version.
@@ -105,7 +110,7 @@ pub async fn settled_write_keeps_its_reason(store: &StoreFixture) {
     let snapshot = store.load(1).await;
     assert!(snapshot.unfinished.is_empty());
     assert_eq!(snapshot.uncleared, std::slice::from_ref(&settled));
-    assert_eq!(store.history.write(settled.id).await, Ok(Some(settled)));
+    assert_eq!(store.history().write(settled.id).await, Ok(Some(settled)));
     let last = store.events(1).await.pop().expect("an event").event;
     assert!(matches!(last, LockEvent::KeyWriteFailed { .. }), "{last:?}");
 }
@@ -139,8 +144,8 @@ pub async fn write_keeps_its_anomalies(store: &StoreFixture) {
         (&after.anomalies, after.reported_index),
         (&expected.into(), Some(other))
     );
-    store.locks.save(save).await.expect("the report is saved");
-    assert_eq!(store.history.write(after.id).await, Ok(Some(*after)));
+    store.locks().save(save).await.expect("the report is saved");
+    assert_eq!(store.history().write(after.id).await, Ok(Some(*after)));
 }
 
 /// A superseded write is not loaded with its lock. The history still has it, with its next check.
@@ -156,18 +161,23 @@ pub async fn superseded_write_is_not_live(store: &StoreFixture) {
     assert!(older.next_check_at.is_some());
 }
 
-/// A save that names an older revision is stale and changes nothing.
+/// A save that names an older revision, or one that the lock does not have yet, is stale and changes nothing.
 pub async fn stale_save_changes_nothing(store: &StoreFixture) {
     let old = store.with_lock(1).await;
     store.send(1, 10).await;
     let before = store.load(1).await;
     let (late, save) = prepared(&old, 11, slot("other", None));
-    assert_eq!(store.locks.save(save).await, Err(RepoError::Stale));
+    assert_eq!(store.locks().save(save).await, Err(RepoError::Stale));
+    let (early, mut save) = prepared(&before, 12, slot("other", None));
+    save.revision = before.revision.next();
+    assert_eq!(store.locks().save(save).await, Err(RepoError::Stale));
     assert_eq!(store.load(1).await, before);
-    assert_eq!(store.history.write(late.id).await, Ok(None));
+    for write in [late, early] {
+        assert_eq!(store.history().write(write.id).await, Ok(None));
+    }
 }
 
-/// An abort increments the revision. It appends no event and leaves the lock's version as it was.
+/// An abort increments the revision by one. It appends no event and leaves the lock's version as it was.
 pub async fn abort_appends_no_event(store: &StoreFixture) {
     let before = store.with_lock(1).await;
     let write = store.prepare(1, 10).await;
@@ -175,7 +185,7 @@ pub async fn abort_appends_no_event(store: &StoreFixture) {
     store.abort(1, &write).await;
     let after = store.load(1).await;
     assert_eq!((after.lock, after.unfinished.len()), (before.lock, 0));
-    assert!(after.revision > prepared.revision);
+    assert_eq!(after.revision, prepared.revision.next());
     assert_eq!(store.events(1).await.len(), 1);
 }
 
@@ -187,7 +197,7 @@ impl StoreFixture {
             event: LockEvent::OwnerSet { user: owner() },
             ..created(known.lock.id)
         };
-        let imported = self.history.import(vec![event]).await;
+        let imported = self.history().import(vec![event]).await;
         imported.expect("the event is imported");
     }
 }
