@@ -143,13 +143,15 @@ async fn a_lock_that_answers_each_delta_with_a_change_does_not_disturb_others() 
         let ready = program.request("GET", "/readyz").send().await;
         assert_eq!(ready.status, 200, "{ready:?}");
     }
-    // On a busy machine the faulty lock's own requests may have used up its limit each time.
-    let is_accepted = || async {
-        let body = json!({ "keyUuid": "faulty-once-more", "keyIndexNumber": 3 });
-        let answer = program.write_key(FAULTY_LOCK, &body).send().await;
-        (accepted > 0 || answer.status == 200).then_some(())
-    };
-    eventually("the server writes to the faulty lock's shadow", is_accepted).await;
+    if accepted == 0 {
+        // On a busy machine the faulty lock's own requests may have used up its limit each time.
+        let is_accepted = || async {
+            let body = json!({ "keyUuid": "faulty-once-more", "keyIndexNumber": 3 });
+            let answer = program.write_key(FAULTY_LOCK, &body).send().await;
+            (answer.status == 200).then_some(())
+        };
+        eventually("the server writes to the faulty lock's shadow", is_accepted).await;
+    }
     eventually("the faulty lock has answered many deltas", || async {
         (deltas.load(Ordering::Relaxed) > 300).then_some(())
     })
