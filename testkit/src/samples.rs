@@ -146,7 +146,7 @@ pub const fn expired_at(at: Timestamp) -> WriteState {
     WriteState::Expired { at }
 }
 
-/// Every state of a write that was sent, with and without a late result.
+/// Every state but PREPARED, with and without a late result.
 pub fn every_state() -> Vec<WriteState> {
     let at = NOW;
     let mut states = vec![
@@ -183,7 +183,7 @@ fn widest(bytes: usize) -> String {
     format!("{start}{}{}", "x".repeat(rest % 4), "😀".repeat(rest / 4))
 }
 
-/// The `LockCreated` of a sample lock whose texts are as long as they may be. The name of its thing is that of the sample lock.
+/// The `LockCreated` of a sample lock whose texts are as long as they may be.
 ///
 /// # Panics
 /// Never: the texts are valid.

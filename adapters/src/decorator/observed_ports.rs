@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::observer::{CallOutcome, Observers, PortCall};
 
-/// Calls a port and notifies observers of each call. A call whose future is dropped counts as abandoned.
+/// Calls a port and notifies observers of each call. A call whose future is dropped counts as given up.
 #[derive(Clone)]
 pub struct Observed<P: ?Sized> {
     inner: Arc<P>,
@@ -40,7 +40,7 @@ impl<P: ?Sized> Observed<P> {
     }
 }
 
-/// A call that has not ended. Dropping it reports the call as abandoned.
+/// A call that has not ended. Dropping it reports the call as given up.
 struct RunningCall<'a> {
     observers: &'a Observers,
     call: PortCall<'a>,
@@ -72,7 +72,7 @@ impl RunningCall<'_> {
 impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.notify(&CallOutcome::Abandoned);
+            self.notify(&CallOutcome::GivenUp);
         }
     }
 }

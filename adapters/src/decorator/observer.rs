@@ -69,7 +69,7 @@ pub enum CallOutcome<'a> {
     /// The store refused events that do not continue the stream of their lock.
     ImportRefused,
     /// The caller no longer waits for the call.
-    Abandoned,
+    GivenUp,
 }
 
 /// Calls of one port, and the outcomes that each of them may have.
@@ -147,7 +147,7 @@ impl PortCall<'_> {
 
 impl CallOutcome<'_> {
     /// `ok`, the class of the error (`conflict`, `not_applied`, `refused`, `unknown`, `stale`, `unavailable`, `corrupt`), or
-    /// `given_up` for an abandoned call.
+    /// `given_up` for a call whose future was dropped.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Done | Self::ShadowVersion(_) | Self::Claimed(_) => "ok",
@@ -159,7 +159,7 @@ impl CallOutcome<'_> {
             Self::StoreFailed(RepoError::Stale) => "stale",
             Self::StoreFailed(RepoError::Unavailable(_)) => "unavailable",
             Self::StoreFailed(RepoError::Corrupt { .. }) => "corrupt",
-            Self::Abandoned => "given_up",
+            Self::GivenUp => "given_up",
         }
     }
 }

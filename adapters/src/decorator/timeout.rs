@@ -12,7 +12,8 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
-/// Drops a call of a store that takes too long. The domain itself bounds the calls of shadows. The outcome of a call that may have an effect is then *unknown*.
+/// Drops a call of a store that takes too long. If the call may have an effect, its outcome is *unknown*. The domain itself bounds the
+/// calls of shadows.
 #[derive(Clone)]
 pub struct Timeout<P: ?Sized> {
     inner: Arc<P>,

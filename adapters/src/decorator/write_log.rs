@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keywright_domain::model::{KeyIndex, RecordedEvent, Save, Settled, Write, WriteId, WriteState};
+use keywright_domain::model::{
+    KeyIndex, LockEvent, RecordedEvent, Save, Settled, Write, WriteId, WriteState,
+};
 use keywright_domain::ports::{RepoError, ShadowError};
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, enabled, info, warn};
 
 use super::observer::{CallOutcome, Observer, PortCall};
 
@@ -24,11 +26,11 @@ impl Observer for WriteLog {
     fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         match (*call, *outcome) {
-            (PortCall::ShadowUpdate { thing, .. }, CallOutcome::Abandoned) => {
+            (PortCall::ShadowUpdate { thing, .. }, CallOutcome::GivenUp) => {
                 let call = "update";
                 warn!(%thing, call, "the shadow did not answer in time; the call was given up");
             }
-            (PortCall::ShadowRead { thing }, CallOutcome::Abandoned) => {
+            (PortCall::ShadowRead { thing }, CallOutcome::GivenUp) => {
                 let call = "reading";
                 warn!(%thing, call, "the shadow did not answer in time; the call was given up");
             }
@@ -83,8 +85,11 @@ impl Observer for WriteLog {
     }
 
     fn saved(&self, save: &Save) {
-        for write in &save.writes {
-            self.log_step(write, &save.events);
+        // Without this level, no step is logged.
+        if enabled!(Level::INFO) {
+            for write in &save.writes {
+                self.log_step(write, &save.events);
+            }
         }
         let lock = save.lock;
         for (write, anomaly) in &save.new_anomalies {
@@ -106,7 +111,7 @@ impl WriteLog {
             let (event, version) = (recorded.event.name(), recorded.version.0);
             match &write.state {
                 // A report that arrived early settles the write in the save that records its request.
-                _ if event == "KeyWriteRequested" => {
+                _ if matches!(recorded.event, LockEvent::KeyWriteRequested(_)) => {
                     info!(%lock, write = %id, version, event, "SENT");
                 }
                 WriteState::Failed(reason, Settled { late, .. }) => {

@@ -249,7 +249,10 @@ fn read_state<R: Row>(columns: &ColumnReader<'_, R>) -> Result<WriteState, RepoE
 
 fn read_reason<R: Row>(columns: &ColumnReader<'_, R>) -> Result<FailureReason, RepoError> {
     match columns.get::<Option<String>>("device_code")? {
-        Some(_) => columns.parse("device_code").map(FailureReason::DeviceError),
+        Some(code) => code
+            .parse()
+            .map(FailureReason::DeviceError)
+            .map_err(|_| columns.corrupt("device_code")),
         None => columns.parse("reason"),
     }
 }

@@ -37,7 +37,7 @@ impl KeyWrites {
         loop {
             let observation = match step {
                 Step::Send(version) => self.send(&mut prepared, version).await,
-                Step::Read => self.find_write(&mut prepared).await,
+                Step::Read => self.read_entry(&mut prepared).await,
                 Step::Create => {
                     let create = ShadowChange::create(prepared.tokens.next());
                     self.observe_update(&prepared.write.thing, create).await
@@ -84,7 +84,7 @@ impl KeyWrites {
 
     /// Looks for the write on the shadow. Results on the shadow are settled first, so that a write which the lock has executed is
     /// not superseded.
-    async fn find_write(&self, prepared: &mut PreparedWrite) -> Observation {
+    async fn read_entry(&self, prepared: &mut PreparedWrite) -> Observation {
         let thing = &prepared.write.thing;
         match self.read_shadow(thing, &mut prepared.tokens).await {
             Ok(Some(found)) => {

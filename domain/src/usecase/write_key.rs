@@ -326,7 +326,7 @@ enum Prepared {
     Answered(WriteReceipt),
 }
 
-/// The answer if the same write is open already, and nothing was recorded.
+/// The receipt of a request that appended no event.
 fn receipt_without_event(write: WriteId, version: LockVersion) -> WriteReceipt {
     WriteReceipt {
         write,

@@ -1,12 +1,12 @@
 //! Cases for concurrent saves and claims.
 
-use keywright_domain::model::{FailureReason, Lock, ShadowVersion, WorkerId, WriteId};
+use keywright_domain::model::{FailureReason, Lock, WorkerId, WriteId};
 use keywright_domain::policy::{self, Limits};
 use keywright_domain::ports::RepoError;
 use tokio::task::JoinSet;
 
 use super::fixture::StoreFixture;
-use crate::samples::{LEASE, NOW, prepared, slot};
+use crate::samples::{LEASE, NOW, SHADOW_VERSION, prepared, slot};
 
 /// The number of concurrent tasks.
 const TASKS: u128 = 64;
@@ -130,7 +130,7 @@ impl StoreFixture {
                 (Some(ours), _) if ours.is_open() => return,
                 (Some(ours), _) => {
                     let limits = Limits::default();
-                    policy::commit(&snapshot, ours, ShadowVersion(5), &[], &limits, NOW).1
+                    policy::commit(&snapshot, ours, SHADOW_VERSION, &[], &limits, NOW).1
                 }
                 (None, None) => prepared(&snapshot, id, slot("key", None)).1,
                 (None, Some(_)) => {

@@ -12,7 +12,7 @@ use keywright_domain::model::{
 use keywright_domain::policy::{self, Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{LockHistory, LockRepo};
 
-use crate::samples::{LEASE, NOW, created, lock_id, prepared, slot, thing};
+use crate::samples::{LEASE, NOW, SHADOW_VERSION, created, lock_id, prepared, slot, thing};
 
 /// Advances the monotonic clock of a store by a duration.
 pub type AdvanceTime = Arc<dyn Fn(Duration) -> ClockFuture + Send + Sync>;
@@ -180,8 +180,7 @@ impl StoreFixture {
     pub(super) async fn send(&self, lock: u64, write: u128) -> Write {
         let prepared = self.prepare(lock, write).await;
         let (snapshot, limits) = (self.load(lock).await, Limits::default());
-        let (sent, save) =
-            policy::commit(&snapshot, &prepared, ShadowVersion(5), &[], &limits, NOW);
+        let (sent, save) = policy::commit(&snapshot, &prepared, SHADOW_VERSION, &[], &limits, NOW);
         self.locks().save(save).await.expect("the commit is saved");
         sent
     }

@@ -99,7 +99,7 @@ pub async fn commit_appends_its_event(store: &StoreFixture) {
     assert_eq!(versions, [1, 2]);
     assert_eq!(events.last(), sent.requested_event().as_ref());
     assert_eq!(Ok(snapshot.lock), Lock::fold(&events));
-    assert_eq!(snapshot.shadow_version, Some(ShadowVersion(5)));
+    assert_eq!(snapshot.shadow_version, Some(SHADOW_VERSION));
 }
 
 /// A write that its lock has settled is no longer unfinished, has an uncleared result, and keeps its reason.

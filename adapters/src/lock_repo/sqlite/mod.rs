@@ -67,9 +67,9 @@ impl SqliteLockRepo {
         let check = check.transpose()?.map(Arc::new);
         // `acquire` requires that nothing has been saved yet.
         let open_intents = || write_rows::open_intents(&conn);
-        let (process_lock, abandoned) = ProcessLock::acquire(path, open_intents);
+        let (process_lock, expired) = ProcessLock::acquire(path, open_intents);
         let leases = ObservedLeases::new(timer);
-        if let Some(intents) = abandoned {
+        if let Some(intents) = expired {
             let intents = intents.map_err(|e| refuse(FileError::Contents(e.to_string())));
             leases.add_expired(intents?);
         }
