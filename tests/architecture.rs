@@ -2,7 +2,7 @@
 //! form a circle, and ARCHITECTURE.md names existing files. Dev-dependencies are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keywright_tests::{markdown, module_graph};
@@ -383,6 +383,39 @@ fn no_modules_depend_on_each_other_in_a_circle() {
         assert!(!dependencies.is_empty(), "{name} was read");
         let circles = module_graph::circles(&dependencies);
         assert!(circles.is_empty(), "circles in {name}: {circles:#?}");
+    }
+}
+
+fn source_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let found = paths.flat_map(|path| match path.is_dir() {
+        // Each file there is a crate of its own.
+        true if path.ends_with("bin") => Vec::new(),
+        true => source_files(&path),
+        false => vec![path],
+    });
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    found.filter(is_source).collect()
+}
+
+/// A file that a rename leaves behind belongs to no module.
+#[test]
+fn every_source_file_belongs_to_a_module() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for name in CRATES {
+        let crate_root = root.join(name);
+        let files = module_graph::files(&crate_root);
+        let folder = crate_root.parent().expect("a folder");
+        let has_other_root =
+            |path: &PathBuf| path == &folder.join("main.rs") && path != &crate_root;
+        for path in source_files(folder) {
+            assert!(
+                files.contains(&path) || has_other_root(&path),
+                "no module of {name} is {}",
+                path.display()
+            );
+        }
     }
 }
 

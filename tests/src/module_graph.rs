@@ -31,6 +31,16 @@ type Modules = BTreeMap<Vec<String>, Module>;
 /// Dependencies of one file on another, each with the names that the first file uses.
 pub type Dependencies = BTreeMap<(PathBuf, PathBuf), BTreeSet<String>>;
 
+/// The files of the crate with this root file: the root and those of its modules.
+///
+/// # Panics
+/// A file cannot be read or parsed.
+pub fn files(root: &Path) -> BTreeSet<PathBuf> {
+    let mut modules = Modules::new();
+    read(root, Vec::new(), &mut modules);
+    modules.into_values().map(|module| module.file).collect()
+}
+
 /// The dependencies between the files of the crate with this root file, such as `src/lib.rs`.
 ///
 /// # Panics
