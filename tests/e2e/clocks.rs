@@ -15,8 +15,9 @@ use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually};
 
 const HOUR: i64 = 3600;
 
-/// Update 1 creates the shadow. Updates 2 to 8 and reads 2 to 8 are lost, so the first write is answered 504.
-const LOSE_FIRST_WRITE: &str = "update@2-8=lose,read@2-8=lose";
+/// Update 1 creates the shadow. The next four updates and reads time out, each after the 1.2 s of [`SHORT_TIMEOUTS`], and change nothing.
+/// Four of them take longer than a request (4 s), so the first write is answered 504.
+const LOSE_FIRST_WRITE: &str = "update@2-5=delay:1m,read@2-5=delay:1m";
 
 fn start_with_short_timeouts(folder: &TempDir, clock: &FakeClock, arguments: &[&str]) -> Program {
     let mut all = SHORT_TIMEOUTS.to_vec();

@@ -78,9 +78,10 @@ async fn an_answer_without_an_event_is_repeated() {
 #[tokio::test]
 async fn a_502_runs_again_and_a_504_is_replaced_by_its_outcome() {
     let mut arguments = VERY_SHORT_TIMEOUTS.to_vec();
-    // The first put adds the shadow's first entry; the second is refused; the answer to the fourth is lost.
+    // The first put adds the shadow's first entry; the second is refused; the answer to the fourth is lost. Then four reads time out,
+    // which takes longer than a request.
     arguments.extend(["--virtual-locks", "off", "--faults"]);
-    arguments.push("put@2=refuse,put@4=drop-answer,read@2-9=lose");
+    arguments.push("put@2=refuse,put@4=drop-answer,read@2-5=delay:1m");
     let harness = Harness::new(&arguments);
     assert_eq!(
         write_with_key(&harness, "zero", "k0").send().await.status,
