@@ -40,7 +40,7 @@ impl Fixture {
             audience: "keywright".into(),
             organization_claim: "org".into(),
         }));
-        let url = JwksUrl::new(&issuer.url(), None).expect("a URL");
+        let url = JwksClient::new(&issuer.url(), None).expect("a URL");
         let stored: Arc<Mutex<Vec<String>>> = Arc::default();
         let sets = stored.clone();
         let store = move |set: &Bytes| {
@@ -320,7 +320,7 @@ async fn authentication_is_unavailable_without_keys() {
         organization_claim: "org".into(),
     };
     let verifier = Arc::new(JwtVerifier::without_keys(settings));
-    let url = JwksUrl::new(&fixture.issuer.url(), None).expect("a URL");
+    let url = JwksClient::new(&fixture.issuer.url(), None).expect("a URL");
     let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), |_| {}));
     keys.refresh().await.expect_err("it is down");
     let clock = Arc::new(ManualClock::at(NOW));
@@ -381,7 +381,7 @@ async fn checks_the_certificate_of_the_server() {
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, made.cert.pem()).expect("written");
     let fetch = async |host: &str, ca: Option<&std::path::Path>| {
-        let url = JwksUrl::new(&issuer.url_at(host), ca).expect("a URL");
+        let url = JwksClient::new(&issuer.url_at(host), ca).expect("a URL");
         url.fetch().await
     };
     fetch("localhost", Some(&ca)).await.expect("it is trusted");
@@ -389,7 +389,7 @@ async fn checks_the_certificate_of_the_server() {
         let error = fetch(host, ca).await.expect_err("it is not");
         assert!(error.to_string().contains("certificate"), "{error}");
     }
-    let missing = JwksUrl::new(
+    let missing = JwksClient::new(
         "https://issuer.example/",
         Some(&folder.path().join("no.pem")),
     );
@@ -409,7 +409,7 @@ fn rejects_unsafe_urls() {
         ("https://user:sec ret@issuer.example/", "a password"),
         ("user:secret@issuer.example/jwks.json", "a password"),
     ] {
-        let error = JwksUrl::new(url, None).err().expect(url).to_string();
+        let error = JwksClient::new(url, None).err().expect(url).to_string();
         assert!(error.contains(why), "{error}");
         assert!(
             !error.contains("secret") && !error.contains("ret@"),
@@ -422,6 +422,6 @@ fn rejects_unsafe_urls() {
         "http://localhost:1/",
         "http://[::1]:1/",
     ] {
-        assert!(JwksUrl::new(url, None).is_ok(), "{url}");
+        assert!(JwksClient::new(url, None).is_ok(), "{url}");
     }
 }

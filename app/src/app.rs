@@ -11,9 +11,9 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::RequestAdmission;
 use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::metrics::Metrics;
+use crate::request_admission::RequestAdmission;
 use crate::settings::{CorsOrigins, HttpLimits};
 
 pub(crate) struct App {

@@ -21,10 +21,10 @@ use crate::commands::{api_key, audit, check_config, lock, serve, settings, write
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
-use crate::options::layers;
-use crate::options::log::log_format;
-use crate::options::serve::ServeArgs;
 use crate::settings::LogFormat;
+use crate::settings::layers;
+use crate::settings::log_options::log_format;
+use crate::settings::serve_options::ServeArgs;
 
 /// Writes keys to smart locks over HTTP, and follows each write until its lock has confirmed it.
 ///

@@ -1,6 +1,5 @@
 //! The program `keywright`: it reads the settings, connects adapters to the domain, and serves HTTP until a signal stops it.
 
-mod admission;
 mod app;
 mod bootstrap;
 mod command_line;
@@ -12,7 +11,7 @@ mod http;
 mod log_output;
 mod metrics;
 mod mutex;
-mod options;
+mod request_admission;
 mod server;
 mod settings;
 mod signals;
@@ -39,7 +38,7 @@ pub fn run(wiring: &Wiring) -> ExitCode {
     let Err(error) = command_line::run(wiring) else {
         return ExitCode::SUCCESS;
     };
-    log_output::print_fatal(options::log::log_format(), &format!("{error:#}"));
+    log_output::print_fatal(settings::log_options::log_format(), &format!("{error:#}"));
     match error.is::<UnusableSettings>() {
         true => ExitCode::from(INVALID_SETTINGS),
         false => ExitCode::FAILURE,

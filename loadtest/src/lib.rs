@@ -9,7 +9,6 @@ pub mod error;
 pub mod fleet;
 mod format;
 pub mod hyper_caller;
-pub mod load_writes;
 pub mod local_service;
 pub mod lost_writes;
 pub mod open_loop;
@@ -24,6 +23,7 @@ mod run;
 pub mod server;
 pub mod statistics;
 pub mod summary;
+pub mod uniform_load;
 pub mod verdict;
 
 pub use cli::main;

@@ -9,10 +9,10 @@ use clap::Args;
 use tempfile::TempDir;
 
 use crate::error::Error;
-use crate::load_writes;
-use crate::load_writes::{Clients, LoadResult};
 use crate::population::sandbox_variable;
 use crate::server::Server;
+use crate::uniform_load;
+use crate::uniform_load::{Clients, LoadResult};
 
 /// Number of locks; more than concurrent requests, so that few requests wait for the same lock.
 const LOCKS: u64 = 20_000;
@@ -68,7 +68,7 @@ pub(crate) struct Overload {
 pub(crate) async fn run(overload: &Overload) -> Result<bool, Error> {
     let mut ratios = Vec::new();
     let mut clean = true;
-    let _awake = load_writes::keep_awake();
+    let _awake = uniform_load::keep_awake();
     println!(
         "run   closed loop 200/s   open loop, peak 200/s   at twice: sent/s   200/s   503/s   others   ratio   p99 of 200"
     );
@@ -137,16 +137,16 @@ async fn measure(overload: &Overload) -> Result<(LoadResult, LoadResult, LoadRes
     let server = Server::start(&overload.binary, data.path(), cores, &arguments, &[])?;
     let token = sandbox_variable(data.path(), "KEYWRIGHT_TOKEN")?;
     let (factory, next) = (
-        load_writes::writes(&token, LOCKS),
+        uniform_load::writes(&token, LOCKS),
         Arc::new(AtomicU64::new(0)),
     );
     // The first write to a lock is cheaper than the later ones, which supersede an open write.
-    let first = load_writes::writes_in_turn(&token, LOCKS);
+    let first = uniform_load::writes_in_turn(&token, LOCKS);
     while next.load(Ordering::Relaxed) < LOCKS {
-        load_writes::closed(server.address, &first, &next, CONCURRENT, WARM_UP).await;
+        uniform_load::closed(server.address, &first, &next, CONCURRENT, WARM_UP).await;
     }
     let brief = overload.span / 2;
-    let closed = load_writes::closed(server.address, &factory, &next, CONCURRENT, brief).await;
+    let closed = uniform_load::closed(server.address, &factory, &next, CONCURRENT, brief).await;
     if closed.answers.count(200) == 0 {
         return Err(Error::Service("no request was answered with 200".into()));
     }

@@ -13,7 +13,7 @@ use crate::summary::{ServerUsage, UsageSample};
 /// The interval between samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clock ticks in a second, in which `/proc` counts CPU time on all Linux architectures that Rust supports.
+/// `/proc` counts CPU time in clock ticks. On all Linux architectures that Rust supports, a second has 100.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The resources of a process at one moment.
@@ -92,7 +92,7 @@ impl UsageSampler {
 
 async fn sample(pid: u32, start: Instant, first: ProcessUsage, usage: Arc<Mutex<ServerUsage>>) {
     let mut ticks = interval_at(start + SAMPLE_INTERVAL, SAMPLE_INTERVAL);
-    // After a delay, one sample covers the whole time; a burst of samples would not.
+    // After a delay there is one sample for the whole missed time, instead of a burst of samples for almost no time each.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut last, mut last_at) = (first, Instant::now());
     loop {
@@ -118,7 +118,7 @@ async fn sample(pid: u32, start: Instant, first: ProcessUsage, usage: Arc<Mutex<
     }
 }
 
-/// The second that has just ended.
+/// The second whose end is nearest to this moment.
 fn ended_second(elapsed: Duration) -> u64 {
     let rounded = elapsed + SAMPLE_INTERVAL / 2;
     rounded.as_secs().saturating_sub(1)

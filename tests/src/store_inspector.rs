@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
 
-/// Reads the stores of a program while it runs: copies of its SQLite files, or its PostgreSQL database directly.
+/// Reads the stores of a running program: its PostgreSQL database directly, or a copy of its SQLite file. The shadows are always a copy.
 pub struct StoreInspector {
     source: Source,
     store: Arc<dyn LockRepo>,
@@ -39,10 +39,10 @@ const LOCKS_FILE: &str = "locks.sqlite";
 const SHADOWS_FILE: &str = "shadows.sqlite";
 
 impl StoreInspector {
-    /// Copies the SQLite store and the shadows of a program in this data folder.
+    /// Opens copies of the SQLite store and of the shadows of the program whose data folder is `data`.
     ///
     /// # Panics
-    /// A file cannot be read.
+    /// There is no such file, or a copy cannot be written or opened.
     pub async fn open(data: &Path) -> Self {
         Self::open_with_shadows_of(data, data).await
     }
@@ -50,7 +50,7 @@ impl StoreInspector {
     /// As [`StoreInspector::open`], with the shadows in the data folder of another program.
     ///
     /// # Panics
-    /// A file cannot be read.
+    /// There is no such file, or a copy cannot be written or opened.
     pub async fn open_with_shadows_of(locks: &Path, shadows: &Path) -> Self {
         let folder = TempDir::new().expect("a folder");
         copy(locks, folder.path(), LOCKS_FILE);
@@ -71,7 +71,7 @@ impl StoreInspector {
     /// As [`StoreInspector::open_with_shadows_of`], with the locks in this PostgreSQL database.
     ///
     /// # Panics
-    /// A file cannot be read.
+    /// The database cannot be reached, there is no file of shadows, or its copy cannot be written or opened.
     pub async fn open_postgres(
         server: &Arc<PostgresServer>,
         database: &str,
@@ -95,13 +95,13 @@ impl StoreInspector {
         }
     }
 
-    /// The content of the store and the shadows as text, for comparisons.
+    /// All rows of the store and the shadows as text, for comparisons.
     ///
     /// # Panics
     /// The store cannot be read.
     pub fn dump(&self) -> String {
         let mut text = format!("{:#?}\n", self.shadows.records());
-        for table in ["locks", "events", "writes"] {
+        for table in ["locks", "events", "writes", "kept_answers"] {
             let select = format!("SELECT * FROM {table} ORDER BY 1, 2");
             let folder = match &self.source {
                 Source::File(folder) => folder,
@@ -250,6 +250,11 @@ fn copy(from: &Path, to: &Path, file: &str) {
         }
         last = current;
     }
+    assert!(
+        last[0].is_some(),
+        "{} is not there",
+        from.join(file).display()
+    );
     for (name, content) in names.iter().zip(last) {
         if let Some(content) = content {
             std::fs::write(to.join(name), content).expect("copied");

@@ -7,7 +7,7 @@ mod api_key_file;
 #[cfg(feature = "auth")]
 mod credentials;
 #[cfg(feature = "jwks-url")]
-mod jwks_url;
+mod jwks_client;
 #[cfg(feature = "auth")]
 mod jwt;
 mod memory;
@@ -31,7 +31,7 @@ pub use api_key_file::{
 #[cfg(feature = "auth")]
 pub use credentials::{CredentialAuth, Tokens};
 #[cfg(feature = "jwks-url")]
-pub use jwks_url::{FetchProblem, InvalidJwksUrl, JwksUnavailable, JwksUrl};
+pub use jwks_client::{FetchProblem, InvalidJwksUrl, JwksClient, JwksUnavailable};
 #[cfg(feature = "auth")]
 pub use jwt::{
     Algorithm, InvalidKey, InvalidKeys, JwkProblem, JwtSettings, JwtVerifier, PublishedJwks,

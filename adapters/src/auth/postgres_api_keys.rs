@@ -29,20 +29,20 @@ impl PostgresApiKeys {
         rows.iter().map(record).collect()
     }
 
-    /// Inserts new keys and updates the expiry of known ones, atomically. An expiry only moves to an earlier time, so that a
-    /// process which read a key before another one revoked it does not restore the key. Keys of users are skipped: API keys are
-    /// issued to organizations.
+    /// Inserts new keys and updates the expiry of known ones, atomically. An expiry only moves to an earlier time, so that
+    /// a key which one process has revoked is not restored by another process that read it earlier. Only keys of organizations are
+    /// stored; others are skipped, because API keys are issued to organizations.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`].
     pub async fn put(&self, records: &[ApiKeyRecord]) -> Result<(), RepoError> {
-        let is_issued = |r: &&ApiKeyRecord| {
+        let is_of_organization = |r: &&ApiKeyRecord| {
             matches!(
                 r.identity,
                 Identity::Organization(_) | Identity::EveryOrganization
             )
         };
-        let records: Vec<&ApiKeyRecord> = records.iter().filter(is_issued).collect();
+        let records: Vec<&ApiKeyRecord> = records.iter().filter(is_of_organization).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
         let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
         let organizations: Vec<Option<&str>> = records

@@ -9,13 +9,13 @@ use keywright_domain::model::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use super::jwks_url::{JwksUnavailable, JwksUrl};
+use super::jwks_client::{JwksClient, JwksUnavailable};
 use super::jwt::{InvalidKeys, JwtVerifier, TokenError, VerifiedClaims, read_published_jwks};
 
-/// The minimum time between two requests to the issuer that are caused by unknown keys.
+/// The minimum time between any request to the issuer and a next one that is caused by a token.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The maximum number of requests that wait for the issuer, so that tokens with invented `kid`s cannot occupy more.
+/// The maximum number of client requests that wait for an answer of the issuer. It limits what tokens with invented `kid`s can occupy.
 const MAX_WAITING: usize = 64;
 
 /// The pause after the first failed request to the issuer. It doubles with each further one.
@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Verifies tokens with the keys that an issuer publishes. While the issuer is unavailable, the last keys are used.
 pub struct PublishedKeys {
-    url: JwksUrl,
+    issuer: JwksClient,
     verifier: Arc<JwtVerifier>,
     /// Held during a request to the issuer: other requests wait for its answer.
     refreshes: Mutex<Refreshes>,
@@ -37,20 +37,20 @@ pub struct PublishedKeys {
 struct Refreshes {
     last_request: Option<Instant>,
     last_answer: Option<Instant>,
-    /// The hash of the key set that is in use.
+    /// The hash of the last usable key set of the issuer. `None`: none was fetched yet.
     current: Option<[u8; 32]>,
 }
 
 impl PublishedKeys {
-    /// Refreshes the keys of `verifier`, which may already have some, from `url`. `store` is called with each new key set, so that a
+    /// Refreshes the keys of `verifier`, which may already have some, from `issuer`. `store` is called with each new key set, so that a
     /// later process can start with it while the issuer is down.
     pub fn new(
-        url: JwksUrl,
+        issuer: JwksClient,
         verifier: Arc<JwtVerifier>,
         store: impl Fn(&Bytes) + Send + Sync + 'static,
     ) -> Self {
         Self {
-            url,
+            issuer,
             verifier,
             refreshes: Mutex::default(),
             waiting: Semaphore::new(MAX_WAITING),
@@ -68,7 +68,7 @@ impl PublishedKeys {
 
     async fn request(&self, refreshes: &mut Refreshes) -> Result<bool, JwksUnavailable> {
         refreshes.last_request = Some(Instant::now());
-        let fetched = self.url.fetch().await;
+        let fetched = self.issuer.fetch().await;
         refreshes.last_answer = Some(Instant::now());
         let text = fetched?;
         let mut hash = [0; 32];
@@ -76,17 +76,18 @@ impl PublishedKeys {
         if refreshes.current == Some(hash) {
             return Ok(false);
         }
-        self.load(&text).map_err(|error| self.url.error(error))?;
+        self.use_key_set(&text)
+            .map_err(|error| self.issuer.error(error))?;
         refreshes.current = Some(hash);
         (self.store)(&text);
         Ok(true)
     }
 
-    /// Uses a key set that was published before.
+    /// Replaces the keys of the verifier by those of a key set that the issuer has published.
     ///
     /// # Errors
     /// It is not a key set, or has no valid key.
-    pub fn load(&self, text: &[u8]) -> Result<(), InvalidKeys> {
+    pub fn use_key_set(&self, text: &[u8]) -> Result<(), InvalidKeys> {
         let set = read_published_jwks(text)?;
         for error in set.rejected {
             tracing::warn!("{error}; it is skipped");
@@ -115,7 +116,7 @@ impl PublishedKeys {
         }
         let permit = self.waiting.try_acquire();
         let _permit = permit.map_err(|_| TokenError::TooManyWaiting)?;
-        // A separate task: the request to the issuer continues if the client of this one disconnects.
+        // A separate task, so that the request to the issuer continues even if the client that sent this token disconnects.
         let (keys, since) = (self.clone(), Instant::now());
         let refresh = tokio::spawn(async move { keys.refresh_since(since).await });
         match refresh.await {
@@ -124,8 +125,8 @@ impl PublishedKeys {
         }
     }
 
-    /// Refreshes the keys unless that has happened since `since` or less than ten seconds ago, and returns whether the keys may
-    /// have changed since `since`.
+    /// Refreshes the keys unless the issuer was asked, successfully or not, since `since` or less than ten seconds ago. Returns whether the
+    /// keys may have changed since `since`.
     async fn refresh_since(&self, since: Instant) -> bool {
         let mut refreshes = self.refreshes.lock().await;
         if refreshes.last_answer.is_some_and(|at| at >= since) {

@@ -133,7 +133,7 @@ impl LockRepo for Observed<dyn LockRepo> {
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        let applied = Save {
+        let for_observers = Save {
             lock: save.lock,
             revision: save.revision,
             events: save.events.clone(),
@@ -148,7 +148,7 @@ impl LockRepo for Observed<dyn LockRepo> {
         call.end_store(&result);
         if result.is_ok() {
             for observer in self.observers.iter() {
-                observer.saved(&applied);
+                observer.saved(&for_observers);
             }
         }
         result
@@ -166,14 +166,14 @@ impl LockRepo for Observed<dyn LockRepo> {
 }
 
 impl Observed<dyn LockHistory> {
-    async fn history<T>(
+    async fn observe_history_call<T>(
         &self,
         name: &'static str,
-        reading: impl Future<Output = Result<T, RepoError>>,
+        call: impl Future<Output = Result<T, RepoError>>,
     ) -> Result<T, RepoError> {
-        let call = self.start(PortCall::History(name));
-        let result = reading.await;
-        call.end_store(&result);
+        let started = self.start(PortCall::History(name));
+        let result = call.await;
+        started.end_store(&result);
         result
     }
 }
@@ -181,7 +181,8 @@ impl Observed<dyn LockHistory> {
 #[async_trait]
 impl LockHistory for Observed<dyn LockHistory> {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        self.history("find_write", self.inner.write(id)).await
+        self.observe_history_call("find_write", self.inner.write(id))
+            .await
     }
 
     async fn events(
@@ -191,7 +192,7 @@ impl LockHistory for Observed<dyn LockHistory> {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         let events = self.inner.events(lock, first, limit);
-        self.history("events", events).await
+        self.observe_history_call("events", events).await
     }
 
     async fn due(
@@ -201,11 +202,11 @@ impl LockHistory for Observed<dyn LockHistory> {
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
         let due = self.inner.due(until, after, limit);
-        self.history("due", due).await
+        self.observe_history_call("due", due).await
     }
 
     async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        self.history("backlog", self.inner.backlog(recent_times))
+        self.observe_history_call("backlog", self.inner.backlog(recent_times))
             .await
     }
 
@@ -214,7 +215,8 @@ impl LockHistory for Observed<dyn LockHistory> {
         scope: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
         let record = self.inner.idempotency_record(scope);
-        self.history("idempotency_record", record).await
+        self.observe_history_call("idempotency_record", record)
+            .await
     }
 
     async fn purge(
@@ -224,11 +226,12 @@ impl LockHistory for Observed<dyn LockHistory> {
         limit: usize,
     ) -> Result<usize, RepoError> {
         let purged = self.inner.purge(now, ended_before, limit);
-        self.history("purge", purged).await
+        self.observe_history_call("purge", purged).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
-        self.history("locks", self.inner.locks(after, limit)).await
+        self.observe_history_call("locks", self.inner.locks(after, limit))
+            .await
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {

@@ -1,5 +1,5 @@
-//! Rows of locks, events and writes, independent of the database driver. A row with an invalid value is an error with its table,
-//! column and key.
+//! Rows of locks, events, writes and idempotency records, independent of the database driver. Reading an invalid value fails with an
+//! error that names the table, the column and the key of the row.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,19 +15,22 @@ use uuid::Uuid;
 use super::lock_row::LockRow;
 use crate::json;
 
-/// A row of a driver, with columns of type `T`. The error: the column has a value of another type.
-pub(super) trait Column<T> {
+/// A row of a driver with columns of type `T`. The error: the column has a value of another type.
+pub(super) trait HasColumns<T> {
     fn column(&self, name: &'static str) -> Result<T, WrongType>;
 }
 
 /// A row of a driver.
 pub(super) trait Row:
-    Column<Option<i64>> + Column<Option<String>> + Column<Option<Uuid>> + Column<bool>
+    HasColumns<Option<i64>> + HasColumns<Option<String>> + HasColumns<Option<Uuid>> + HasColumns<bool>
 {
 }
 
 impl<R> Row for R where
-    R: Column<Option<i64>> + Column<Option<String>> + Column<Option<Uuid>> + Column<bool>
+    R: HasColumns<Option<i64>>
+        + HasColumns<Option<String>>
+        + HasColumns<Option<Uuid>>
+        + HasColumns<bool>
 {
 }
 
@@ -51,7 +54,7 @@ impl<'a, R: Row> ColumnReader<'a, R> {
 
     fn get<T>(&self, column: &'static str) -> Result<T, RepoError>
     where
-        R: Column<T>,
+        R: HasColumns<T>,
     {
         self.row.column(column).map_err(|_| self.corrupt(column))
     }
@@ -96,7 +99,7 @@ pub(super) fn corrupt(table: &'static str, column: &'static str, key: String) ->
     RepoError::Corrupt { table, column, key }
 }
 
-/// The value for a column, which has 63 bits. The error: the number has more.
+/// Converts a number to the signed integer of a column. The error: it is above 2^63 - 1.
 pub(super) fn to_sql_integer(value: u64) -> Result<i64, RepoError> {
     i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
 }
@@ -107,8 +110,8 @@ pub(super) fn to_optional_sql_integer(value: Option<u64>) -> Result<Option<i64>,
 }
 
 impl LockRow {
-    /// Reads the columns `revision` and `shadow_version`, and the lock's JSON in the column `state_column`. Errors name the column
-    /// of the table, `state`.
+    /// Reads the columns `revision` and `shadow_version`, and the lock's JSON. `state_column` is the name that the query gives to the JSON;
+    /// errors in it name the column of the table, `state`.
     pub(super) fn read<R: Row>(
         id: LockId,
         row: &R,
@@ -175,7 +178,7 @@ pub(super) const WRITE_COLUMNS: [&str; 24] = [
     "reported_index",
 ];
 
-/// All columns of a write.
+/// Reads a write. Of [`WRITE_COLUMNS`] it does not need `lease_until`.
 pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
     let mut columns = ColumnReader::new(row, "writes", "a row without a readable id".into());
     let id = WriteId::from_u128(columns.id("id")?);

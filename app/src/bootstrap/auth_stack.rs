@@ -79,7 +79,7 @@ pub(super) fn check_tokens(tokens: &Tokens) -> anyhow::Result<()> {
     match &tokens.keys {
         TokenKeys::File(file) => drop(verifier_of_file(tokens, file)?),
         #[cfg(feature = "jwks-url")]
-        TokenKeys::Published(from) => drop(published_key_copy::parse_url(from)?),
+        TokenKeys::Published(from) => drop(published_key_copy::client(from)?),
     }
     Ok(())
 }

@@ -4,11 +4,11 @@ pub(crate) mod api_key_store;
 pub(crate) mod audit;
 pub(crate) mod clock;
 pub(crate) mod data_folder;
+pub(crate) mod file_checks;
 pub(crate) mod lock_store;
 pub(crate) mod open_stores;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
-pub(crate) mod settings_checks;
 pub(crate) mod shadow_access;
 pub(crate) mod wiring;
 

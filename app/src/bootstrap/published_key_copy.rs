@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use keywright_adapters::auth::{self, JwtSettings, JwtVerifier, PublishedKeys, write_private};
+use keywright_adapters::auth::{
+    JwksClient, JwtSettings, JwtVerifier, PublishedKeys, write_private,
+};
 
 use crate::settings::JwksUrl;
 
@@ -34,10 +36,10 @@ pub(super) async fn open_published_keys(
             tracing::warn!(%error, "the token keys could not be copied to {path}");
         }
     };
-    let url = parse_url(from)?;
-    let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), keep));
+    let issuer = client(from)?;
+    let keys = Arc::new(PublishedKeys::new(issuer, verifier.clone(), keep));
     if let Err(error) = keys.refresh().await {
-        let message = match last.is_some_and(|set| keys.load(&set).is_ok()) {
+        let message = match last.is_some_and(|set| keys.use_key_set(&set).is_ok()) {
             true => "the token keys of the last fetch are used",
             false => {
                 "no token keys are available: tokens cannot be verified until the issuer answers"
@@ -48,10 +50,10 @@ pub(super) async fn open_published_keys(
     Ok((verifier, keys))
 }
 
-/// The URL with its HTTP client.
+/// An HTTP client for the URL.
 ///
 /// # Errors
 /// The URL or its file of certificate authorities cannot be used; the text names it.
-pub(super) fn parse_url(from: &JwksUrl) -> anyhow::Result<auth::JwksUrl> {
-    Ok(auth::JwksUrl::new(&from.url, from.ca.as_deref())?)
+pub(super) fn client(from: &JwksUrl) -> anyhow::Result<JwksClient> {
+    Ok(JwksClient::new(&from.url, from.ca.as_deref())?)
 }

@@ -26,10 +26,10 @@ use super::clock::epoch_seconds;
 use crate::device_report_endpoint::DeviceReportEndpoint;
 #[cfg(feature = "aws")]
 use crate::error::UnusableSettings;
-#[cfg(feature = "aws")]
-use crate::options::aws::Aws;
 #[cfg(feature = "mqtt")]
 use crate::settings::Mqtt;
+#[cfg(feature = "aws")]
+use crate::settings::aws_options::Aws;
 use crate::settings::{Settings, ShadowChoice};
 
 /// The file of the shadows in this process, in the data folder.

@@ -21,7 +21,7 @@ use super::open_stores::Stores;
 use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
 use super::{auth_stack, data_folder, shadow_access};
-use crate::admission::RequestAdmission;
+use crate::request_admission::RequestAdmission;
 use crate::app::{App, Work};
 use crate::metrics::Metrics;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};

@@ -12,8 +12,8 @@ use super::output::{print_line, print_result};
 use super::runtime::block_on;
 use crate::bootstrap::api_key_store::ApiKeyStore;
 use crate::bootstrap::open_stores::open_api_keys;
-use crate::options::store_location::StoreLocation;
-use crate::options::values::TimeSpan;
+use crate::settings::store_location::StoreLocation;
+use crate::settings::values::TimeSpan;
 
 #[derive(Args)]
 pub(crate) struct ApiKeyCommand {

@@ -4,17 +4,17 @@ use serde_json::{Value, json};
 
 use super::output::print_line;
 use super::runtime::block_on;
-use crate::bootstrap::settings_checks;
+use crate::bootstrap::file_checks;
 use crate::bootstrap::shadow_access::check_environment;
-use crate::options::layers::{Setting, Source};
 use crate::settings::Settings;
+use crate::settings::layers::{Setting, Source};
 
 /// Checks the settings and the files that they name, and prints each of `all` with the place where it is set.
 ///
 /// # Errors
 /// A setting or a file cannot be used; the text names it.
 pub(crate) fn run(settings: &Settings, all: &[Setting], json: bool) -> anyhow::Result<()> {
-    settings_checks::check(settings)?;
+    file_checks::check(settings)?;
     block_on(check_environment(settings))?;
     match json {
         true => print_line!("{}", as_json(all)),

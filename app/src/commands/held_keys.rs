@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::output::print_result;
 use crate::bootstrap::sandbox::VIRTUAL_LOCKS;
-use crate::options::store_location::StoreLocation;
+use crate::settings::store_location::StoreLocation;
 
 #[derive(Args)]
 pub(crate) struct HeldKeysCommand {

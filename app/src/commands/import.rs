@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::output::print_result;
 use crate::bootstrap::open_stores::Stores;
-use crate::options::store_location::StoreLocation;
+use crate::settings::store_location::StoreLocation;
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use super::import::import;
 use super::output::{print_line, print_result};
 use super::runtime::block_on;
 use crate::bootstrap::open_stores::{Stores, open_existing};
-use crate::options::store_location::StoreLocation;
+use crate::settings::store_location::StoreLocation;
 
 #[derive(Args)]
 pub(crate) struct LockCommand {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 
 use crate::log_output;
-use crate::options::log::log_format;
+use crate::settings::log_options::log_format;
 
 /// Like `println!`, but ends the program if the line cannot be written; see [`write_line`].
 macro_rules! print_line {

@@ -9,8 +9,8 @@ use keywright_shadow::{ShadowName, ShadowService};
 
 use super::shadow::{self, FrontArgs};
 use crate::bootstrap::sandbox::start_virtual_locks;
-use crate::options::shadow_access::SHADOW_NAME;
-use crate::options::values;
+use crate::settings::shadow_options::SHADOW_NAME;
+use crate::settings::values;
 use crate::settings::{BehaviourOption, Behaviours};
 
 #[derive(Args)]

@@ -7,7 +7,7 @@ use keywright_adapters::time::SystemIds;
 use tokio::net::TcpListener;
 
 use super::runtime::block_on_all_cores;
-use crate::bootstrap::settings_checks;
+use crate::bootstrap::file_checks;
 use crate::bootstrap::wiring::{Wiring, wire};
 use crate::settings::Settings;
 use crate::signals::{Signals, Stop};
@@ -24,7 +24,7 @@ pub(crate) fn run(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
 
 async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    settings_checks::check(settings)?;
+    file_checks::check(settings)?;
     let address = settings.listen;
     let listener = TcpListener::bind(address)
         .await

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, ArgAction, Command};
 
 use super::output::print_line;
-use crate::options::option_help::help_and_default;
+use crate::settings::option_help::help_and_default;
 
 const INTRODUCTION: &str = r#"# Settings
 

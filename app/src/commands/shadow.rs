@@ -19,8 +19,8 @@ use crate::bootstrap::data_folder;
 use crate::bootstrap::shadow_access::open_shadows;
 use crate::error::UnusableSettings;
 use crate::log_output;
-use crate::options::log::LogArgs;
-use crate::options::values::address;
+use crate::settings::log_options::LogArgs;
+use crate::settings::values::address;
 use crate::signals::Signals;
 
 #[derive(Args)]

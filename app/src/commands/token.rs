@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::output::print_result;
 use crate::bootstrap::sandbox::credentials::{TOKEN_KEY_FILE, TokenKey};
-use crate::options::store_location::StoreLocation;
-use crate::options::values::TimeSpan;
+use crate::settings::store_location::StoreLocation;
+use crate::settings::values::TimeSpan;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

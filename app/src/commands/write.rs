@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::output::print_result;
 use super::runtime::block_on;
-use crate::options::serve::LISTEN;
+use crate::settings::serve_options::LISTEN;
 
 /// The longest time that a server waits for the lock, in seconds.
 const MAX_WAIT: u64 = 30;

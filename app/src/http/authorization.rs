@@ -6,8 +6,8 @@ use keywright_domain::ports::{AuthError, Credentials, Secret};
 
 use super::api_error::ApiError;
 use super::request_parameters;
-use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
+use crate::request_admission::{Permit, QuotaPermit};
 
 /// Headers that only the vendor's own services may send.
 const INTERNAL_HEADERS: [&str; 2] = ["X-Org-Id", "X-User-Id"];

@@ -8,7 +8,7 @@ mod deadline;
 mod device_reports;
 mod docs;
 mod head_checks;
-mod metrics_format;
+mod metrics_response;
 mod openapi;
 mod operations;
 mod parser_errors;
@@ -148,9 +148,9 @@ async fn dispatch(
         Route::OpenApi => Ok(docs::openapi(app, request.headers())),
         Route::Docs => Ok(docs::page()),
         Route::Metrics => {
-            let format = metrics_format::negotiate(request.headers());
+            let format = metrics_response::negotiate(request.headers());
             let text = app.metrics.text(format);
-            Ok(metrics_format::response(text, format))
+            Ok(metrics_response::response(text, format))
         }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,

@@ -23,9 +23,9 @@ use super::deadline::run_until;
 use super::response::{self, HttpResponse, write_location};
 use super::response_body::{Success, WriteStatus};
 use super::{request_body, request_parameters};
-use crate::admission::{Permit, QuotaPermit};
 use crate::app::App;
 use crate::connection::ConnectionState;
+use crate::request_admission::{Permit, QuotaPermit};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_loadtest::load_writes::{self, Clients};
+use keywright_loadtest::uniform_load::{self, Clients};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -12,13 +12,13 @@ async fn main() {
     let rate: Option<f64> = arguments.get(4).map(|rate| rate.parse().expect("a number"));
     arguments.truncate(4);
     let [address, token, connections, seconds] = arguments.try_into().expect("four arguments");
-    let factory = load_writes::writes(&token, 20_000);
+    let factory = uniform_load::writes(&token, 20_000);
     let (address, next) = (address.parse().expect("an address"), Arc::default());
     let connections = connections.parse().expect("a number");
-    let _awake = load_writes::keep_awake();
+    let _awake = uniform_load::keep_awake();
     let span = Duration::from_secs(seconds.parse().expect("a number"));
     let result = match rate {
-        None => load_writes::closed(address, &factory, &next, connections, span).await,
+        None => uniform_load::closed(address, &factory, &next, connections, span).await,
         Some(rate) => {
             let clients = Clients::connect(address, connections).await;
             let mut clients = clients.expect("a server");

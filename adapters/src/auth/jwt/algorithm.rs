@@ -43,7 +43,7 @@ pub(super) enum Family {
     Edwards,
 }
 
-/// The names of the algorithms. The first name of an algorithm is written; the others are aliases.
+/// The names of the algorithms. The first name of an algorithm is used in messages; the others are aliases that are accepted, too.
 const NAMES: [(&str, Algorithm, Family); 13] = [
     ("HS256", Algorithm::Hs256, Family::Secret),
     ("HS384", Algorithm::Hs384, Family::Secret),
@@ -72,7 +72,7 @@ impl Algorithm {
         row.map_or(("HS256", Family::Secret), |row| (row.0, row.2))
     }
 
-    /// The name in the header of a token.
+    /// The name in messages. A token may name an alias in its header.
     pub fn name(self) -> &'static str {
         self.row().0
     }

@@ -9,14 +9,15 @@ use super::token_error::TokenError;
 /// The tolerated difference between the issuer's clock and this one, in seconds.
 const LEEWAY: u64 = 30;
 
-/// The claims that a token must have.
+/// The issuer and audience that are expected in tokens, and the name of the claim with the organization.
 #[derive(Clone, Debug)]
 pub struct JwtSettings {
     /// The value of `iss`.
     pub issuer: String,
     /// The value of `aud`, or one of its values.
     pub audience: String,
-    /// The claim that names the organization whose service the bearer is.
+    /// The name of the claim with the organization. The bearer of a token with this claim is a service of that organization; the bearer
+    /// of any other token is a user.
     pub organization_claim: String,
 }
 

@@ -1,5 +1,5 @@
-//! JSON Web Tokens (RFC 7519), verified strictly (RFC 8725): the key determines the algorithm, a token contributes nothing but
-//! its claims, and optional features are rejected.
+//! JSON Web Tokens (RFC 7519), verified strictly (RFC 8725): each configured key has one algorithm, the header of a token only selects among
+//! these keys (`kid`, `alg`), keys in a token are rejected, and so are optional features.
 
 mod algorithm;
 mod big_endian;

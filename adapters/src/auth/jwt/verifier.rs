@@ -37,7 +37,7 @@ impl JwtVerifier {
         })
     }
 
-    /// A verifier without keys, which rejects all tokens until it gets some.
+    /// A verifier without keys, which rejects all tokens until [`JwtVerifier::replace_keys`] gives it keys.
     pub fn without_keys(settings: JwtSettings) -> Self {
         Self {
             settings,

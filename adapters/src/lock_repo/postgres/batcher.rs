@@ -1,4 +1,4 @@
-//! Batches jobs of many callers: jobs that arrive while others are running wait, and share the next run.
+//! Batches jobs of many callers: jobs that arrive while the maximum number of runs is in progress wait, and share the next run.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// The maximum number of concurrent runs. With more than one, a lost connection does not block all callers. With more than these,
-/// batches would be smaller and the database would have more statements to execute.
+/// The maximum number of concurrent runs. With a single one, a lost connection would block all callers. With more than
+/// four, batches would be smaller and the database would have more statements to execute.
 const MAX_RUNNING: usize = 4;
 
 /// The maximum number of jobs in a batch.
 const MAX_BATCH: usize = 64;
 
-/// The maximum number of jobs that run or are queued. Further callers wait.
+/// The maximum number of callers whose jobs run or are queued. Further callers wait.
 const MAX_JOBS: usize = 1024;
 
 type Run<J, R> = dyn Fn(Vec<J>) -> Pin<Box<dyn Future<Output = Vec<R>> + Send>> + Send + Sync;
@@ -92,7 +92,7 @@ impl<J, R> Shared<J, R> {
     /// The next batch, with the channels for its results. `None`: the queue is empty, and the calling task has to end.
     fn next_batch(&self) -> Option<(Vec<J>, Vec<oneshot::Sender<R>>)> {
         let mut state = self.state();
-        let (mut jobs, mut results) = (Vec::new(), Vec::new());
+        let (mut jobs, mut channels) = (Vec::new(), Vec::new());
         let mut incompatible = Vec::new();
         while jobs.len() < MAX_BATCH
             && let Some(next) = state.queue.pop_front()
@@ -101,7 +101,7 @@ impl<J, R> Shared<J, R> {
                 // The caller no longer waits, and the job has not started.
             } else if jobs.iter().all(|job| (self.is_compatible)(job, &next.job)) {
                 jobs.push(next.job);
-                results.push(next.tx);
+                channels.push(next.tx);
             } else {
                 incompatible.push(next);
             }
@@ -113,7 +113,7 @@ impl<J, R> Shared<J, R> {
             state.running -= 1;
             return None;
         }
-        Some((jobs, results))
+        Some((jobs, channels))
     }
 }
 

@@ -78,12 +78,15 @@ async fn import_batch(
         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[])";
     let EventColumns {
         versions,
-        writes,
+        write_ids,
         types,
         data,
     } = columns;
     transaction
-        .execute(append, &[&event_locks, &versions, &writes, &types, &data])
+        .execute(
+            append,
+            &[&event_locks, &versions, &write_ids, &types, &data],
+        )
         .await
         .map_err(not_applied)?;
     let (mut ids, mut revisions, mut shadow_versions, mut states) =

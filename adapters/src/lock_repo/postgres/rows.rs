@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    Column, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    HasColumns, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
 };
 
-/// Whether a row of [`LOAD`](super::statements::LOAD) has a write; also if its id has another type, so that `read_write` reports
-/// the corruption.
+/// Whether a row of [`LOAD`](super::statements::LOAD) has a write. An id of a wrong type counts as one, so that `read_write` reports it as
+/// corrupt.
 pub(super) fn has_write(row: &Row) -> bool {
     matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(Some(_)) | Err(_))
 }
@@ -24,7 +24,7 @@ pub(super) fn has_write(row: &Row) -> bool {
 #[derive(Default)]
 pub(super) struct EventColumns {
     pub(super) versions: Vec<i64>,
-    pub(super) writes: Vec<Option<Uuid>>,
+    pub(super) write_ids: Vec<Option<Uuid>>,
     pub(super) types: Vec<&'static str>,
     pub(super) data: Vec<String>,
 }
@@ -32,7 +32,7 @@ pub(super) struct EventColumns {
 impl EventColumns {
     pub(super) fn push(&mut self, event: &RecordedEvent) -> Result<(), RepoError> {
         self.versions.push(to_sql_integer(event.version.0)?);
-        self.writes
+        self.write_ids
             .push(event.write.map(|id| Uuid::from_u128(id.as_u128())));
         self.types.push(event.event.name());
         self.data.push(json::text(&json::EventData(event)));
@@ -40,7 +40,8 @@ impl EventColumns {
     }
 }
 
-/// The columns of many saves, one vector each, as parameters for `unnest`.
+/// Many saves as parameters of a statement: a vector for each column of locks and events, for `unnest`, and JSON for writes and
+/// idempotency records.
 pub(super) struct SaveColumns<'a> {
     locks: Vec<i64>,
     revisions: Vec<i64>,
@@ -49,14 +50,14 @@ pub(super) struct SaveColumns<'a> {
     event_locks: Vec<i64>,
     events: EventColumns,
     writes: Json<Vec<StoredWrite<'a>>>,
-    records: Json<Vec<RecordColumns<'a>>>,
+    records: Json<Vec<StoredIdempotencyRecord<'a>>>,
 }
 
 impl<'a> SaveColumns<'a> {
     pub(super) fn of(saves: &'a [Arc<Save>]) -> Result<Self, RepoError> {
         let writes = saves.iter().flat_map(|s| &s.writes).map(StoredWrite::of);
         let records = saves.iter().flat_map(|s| &s.idempotency);
-        let records = records.map(|record| RecordColumns::of(record));
+        let records = records.map(|record| StoredIdempotencyRecord::of(record));
         let mut columns = Self {
             locks: Vec::with_capacity(saves.len()),
             revisions: Vec::with_capacity(saves.len()),
@@ -97,7 +98,7 @@ impl<'a> SaveColumns<'a> {
             &self.states,
             &self.event_locks,
             &self.events.versions,
-            &self.events.writes,
+            &self.events.write_ids,
             &self.events.types,
             &self.events.data,
             &self.writes,
@@ -108,7 +109,7 @@ impl<'a> SaveColumns<'a> {
 
 /// An idempotency record as a row of `kept_answers`. The fields have the names of the columns.
 #[derive(Debug, Serialize)]
-struct RecordColumns<'a> {
+struct StoredIdempotencyRecord<'a> {
     lock: i64,
     principal: &'a str,
     idempotency_key: &'a str,
@@ -120,7 +121,7 @@ struct RecordColumns<'a> {
     until: i64,
 }
 
-impl<'a> RecordColumns<'a> {
+impl<'a> StoredIdempotencyRecord<'a> {
     fn of(record: &'a IdempotencyRecord) -> Result<Self, RepoError> {
         Ok(Self {
             lock: to_sql_integer(record.scope.lock.get())?,
@@ -136,7 +137,7 @@ impl<'a> RecordColumns<'a> {
     }
 }
 
-impl<T: for<'a> FromSql<'a>> Column<T> for Row {
+impl<T: for<'a> FromSql<'a>> HasColumns<T> for Row {
     fn column(&self, name: &'static str) -> Result<T, WrongType> {
         self.try_get(name).map_err(|_| WrongType)
     }

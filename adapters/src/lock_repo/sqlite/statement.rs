@@ -4,7 +4,7 @@ use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
 use rusqlite::{CachedStatement, Connection, Params, Row, ToSql};
 
-use crate::lock_repo::row_mapping::{Column, WrongType};
+use crate::lock_repo::row_mapping::{HasColumns, WrongType};
 
 pub(super) fn unavailable(error: rusqlite::Error) -> RepoError {
     RepoError::Unavailable(error.to_string())
@@ -51,7 +51,7 @@ pub(super) fn row_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-impl<T: FromSql> Column<T> for Row<'_> {
+impl<T: FromSql> HasColumns<T> for Row<'_> {
     fn column(&self, name: &'static str) -> Result<T, WrongType> {
         self.get(name).map_err(|_| WrongType)
     }

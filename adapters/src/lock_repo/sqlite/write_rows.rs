@@ -12,13 +12,14 @@ use uuid::Uuid;
 use super::statement::{all, execute, row_limit};
 use crate::lock_repo::observed_leases::MAX_OBSERVED;
 use crate::lock_repo::row_mapping::{
-    self, Column, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer, to_sql_integer,
+    self, HasColumns, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer,
+    to_sql_integer,
 };
 
 /// A row with all columns of `writes`. SQLite's own lookup by name takes longer than reading all columns.
 struct WriteRow<'a>(&'a Row<'a>);
 
-impl<T: FromSql> Column<T> for WriteRow<'_> {
+impl<T: FromSql> HasColumns<T> for WriteRow<'_> {
     fn column(&self, name: &'static str) -> Result<T, WrongType> {
         let index = WRITE_COLUMNS.iter().position(|known| *known == name);
         let value = self.0.get(index.ok_or(WrongType)?);

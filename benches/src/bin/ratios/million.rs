@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use keywright_loadtest::load_writes;
 use keywright_loadtest::population::{FIRST_LOCK, Keywright};
 use keywright_loadtest::server::Server;
+use keywright_loadtest::uniform_load;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -91,7 +91,7 @@ fn wait_until_idle(server: &Server) {
 async fn under_load(programs: &Programs, data: &Path, locks: u64) -> Figures {
     let server = start(programs, data);
     wait_until_idle(&server);
-    measure(&server, &load_writes::writes(&token(data), locks)).await
+    measure(&server, &uniform_load::writes(&token(data), locks)).await
 }
 
 /// The time from the start of a server to its first 200, in milliseconds.

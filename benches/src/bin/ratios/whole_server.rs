@@ -10,9 +10,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use keywright_loadtest::load_writes::{self, RequestFactory};
 use keywright_loadtest::population::sandbox_variable;
 use keywright_loadtest::server::Server;
+use keywright_loadtest::uniform_load::{self, RequestFactory};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -45,13 +45,13 @@ impl Figures {
 
 pub(crate) async fn measure(server: &Server, factory: &RequestFactory) -> Figures {
     // Waking a sleeping client costs the server CPU time. The clients of the faster bare server never sleep.
-    let _awake = load_writes::keep_awake();
+    let _awake = uniform_load::keep_awake();
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
-    load_writes::closed(server.address, factory, &next, CONNECTIONS, warm_up).await;
+    uniform_load::closed(server.address, factory, &next, CONNECTIONS, warm_up).await;
     let cpu_seconds = || server.usage().expect("it is running").cpu_seconds;
     let before = cpu_seconds();
-    let result = load_writes::closed(server.address, factory, &next, CONNECTIONS, SPAN).await;
+    let result = uniform_load::closed(server.address, factory, &next, CONNECTIONS, SPAN).await;
     let used = cpu_seconds() - before;
     let answers = &result.answers;
     let statuses: Vec<&u16> = answers.statuses.keys().collect();
@@ -135,25 +135,25 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (mut verifications, mut sync_times) = (vec![], vec![]);
     for _ in 0..RUNS {
         let server = Server::start_program(&programs.bare_hyper(), SERVER_CORE);
-        let factory = load_writes::writes("none", LOCKS);
+        let factory = uniform_load::writes("none", LOCKS);
         bare.push(measure(&server.expect("it starts"), &factory).await);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "memory");
-        let factory = load_writes::writes(&token(data.path()), LOCKS);
+        let factory = uniform_load::writes(&token(data.path()), LOCKS);
         memory.push(measure(&server, &factory).await);
         let tokens = cold_tokens(data.path());
         verifications.push(bare_verification(data.path(), &tokens));
         let factory: RequestFactory = Arc::new(move |n| {
             let index = usize::try_from(n % COLD_TOKENS).unwrap_or_default();
-            load_writes::write(&tokens[index], LOCKS, n)
+            uniform_load::write(&tokens[index], LOCKS, n)
         });
         cold.push(measure(&server, &factory).await);
         drop(server);
 
         let data = TempDir::new().expect("a folder");
         let server = start(programs, data.path(), "sqlite");
-        let factory = load_writes::writes(&token(data.path()), LOCKS);
+        let factory = uniform_load::writes(&token(data.path()), LOCKS);
         let over = Arc::new(AtomicBool::new(false));
         let (folder, until) = (data.path().to_owned(), over.clone());
         let syncing = std::thread::spawn(move || syncs(&folder, &until));

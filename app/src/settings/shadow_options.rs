@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use keywright_mqtt::{BrokerUrl, TlsFiles};
 
 #[cfg(feature = "aws")]
-use super::aws::Aws;
+use super::aws_options::Aws;
 #[cfg(feature = "mqtt")]
 use super::values::Switch;
 use super::values::{TimeSpan, help_with_default, shadow_name};

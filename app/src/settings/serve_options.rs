@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure};
 use clap::Args;
 
-use super::credentials::CredentialArgs;
-use super::limits::LimitArgs;
-use super::log::LogArgs;
+use super::credential_options::CredentialArgs;
+use super::limit_options::LimitArgs;
+use super::log_options::LogArgs;
 #[cfg(feature = "sandbox")]
-use super::sandbox::SandboxArgs;
-use super::shadow_access::ShadowArgs;
-use super::store::StoreArgs;
+use super::sandbox_options::SandboxArgs;
+use super::shadow_options::ShadowArgs;
+use super::store_options::StoreArgs;
 use super::values::{Switch, address, cors_origins};
 use crate::settings::{CorsOrigins, Settings, ShadowChoice, StoreChoice};
 

@@ -72,13 +72,13 @@ pub enum FetchProblem {
     Keys(#[from] InvalidKeys),
 }
 
-/// The URL of an issuer's keys, with an HTTP client.
-pub struct JwksUrl {
+/// An HTTP client for the URL at which an issuer publishes its keys.
+pub struct JwksClient {
     url: Uri,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
-impl JwksUrl {
+impl JwksClient {
     /// `ca`: a PEM file of authorities to trust instead of the system's.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use keywright_mqtt::{BrokerUrl, TlsFiles};
 use keywright_sandbox::{Behaviour, Demo};
 
 #[cfg(feature = "aws")]
-use crate::options::aws::Aws;
+use crate::settings::aws_options::Aws;
 
 /// All settings of the server.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::layers;
-use super::serve::DATA;
-use super::store::StoreArgs;
+use super::serve_options::DATA;
+use super::store_options::StoreArgs;
 use super::values::help_with_default;
 use crate::error::UnusableSettings;
 use crate::settings::StoreChoice;
