@@ -16,6 +16,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("keywright-sqlite", &[]),
     ("keywright-shadow", &["keywright-mqtt", "keywright-sqlite"]),
     ("keywright-testkit", &["keywright-domain"]),
+    ("keywright-runner", &["keywright-domain"]),
     (
         "keywright-adapters",
         &[
@@ -36,6 +37,7 @@ const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
             "keywright-client",
             "keywright-domain",
             "keywright-mqtt",
+            "keywright-runner",
             "keywright-sandbox",
             "keywright-shadow",
         ],

@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keywright_adapters::decorator::{Observed, Observers, Timeout, WriteBroadcast, WriteLog};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
 use keywright_domain::{KeyWrites, Ports};
+use keywright_runner::RunningTasks;
 #[cfg(feature = "sandbox")]
 use keywright_sandbox::{Shadows, VirtualLocks};
 #[cfg(feature = "sandbox")]
@@ -21,14 +23,17 @@ use super::open_stores::Stores;
 use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
 use super::{auth_stack, data_folder, shadow_access};
-use crate::request_admission::RequestAdmission;
 use crate::app::{App, Work};
 use crate::metrics::Metrics;
+use crate::request_admission::RequestAdmission;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
 
 /// How many saved writes a waiting request may be behind. A request that is further behind reads the store.
 const SAVED_CAPACITY: usize = 1024;
+
+/// How long the background tasks may take to end what is in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Decorators that an embedding program puts around the adapters. Tests inject faults with them.
 pub struct Wiring {
@@ -49,6 +54,7 @@ pub(crate) struct RunningService {
     /// What the operator sees on standard output after the start.
     pub(crate) banner: String,
     workers: JoinSet<()>,
+    runner: RunningTasks,
     store: LockStore,
     /// The shadow service, if it is in this process.
     shadow_service: Option<ShadowService>,
@@ -59,7 +65,7 @@ pub(crate) struct RunningService {
 
 impl RunningService {
     /// Waits until a part has failed that the service cannot do without, and returns what has failed.
-    pub(crate) async fn failure(&mut self) -> &'static str {
+    pub(crate) async fn failure(&mut self) -> String {
         let shadows = async {
             match &self.shadow_service {
                 Some(service) => service.ended().await,
@@ -67,10 +73,16 @@ impl RunningService {
             }
         };
         tokio::select! {
-            () = self.store.ended() => "the store of locks is damaged or can no longer be written",
-            () = shadows => "the store of shadows can no longer be written",
-            _ = self.workers.join_next() => "a worker has ended",
+            () = self.store.ended() => "the store of locks is damaged or can no longer be written".into(),
+            () = shadows => "the store of shadows can no longer be written".into(),
+            task = self.runner.failure() => format!("{task} has ended"),
+            _ = self.workers.join_next() => "a worker has ended".into(),
         }
+    }
+
+    /// Ends the background tasks of the domain. What does not end in time is done again after the next start.
+    pub(crate) async fn stop(&self) {
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.runner.stop()).await;
     }
 }
 
@@ -149,7 +161,8 @@ pub(crate) async fn wire(
         }
         _ => banner,
     };
-    workers::start(&writes, access.reports, &metrics, &mut workers);
+    let runner = workers::start(&writes, access.reports, &metrics);
+    workers.spawn(workers::count_backlog(writes.clone(), metrics.clone()));
     if let Some(every) = settings.audit_every {
         let (writes, metrics) = (writes.clone(), metrics.clone());
         let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);
@@ -193,6 +206,7 @@ pub(crate) async fn wire(
         app: Arc::new(app),
         banner,
         workers,
+        runner,
         store,
         shadow_service: access.service,
         _folder: folder,

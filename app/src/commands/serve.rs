@@ -59,6 +59,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
         stop
     };
     server::run(listener, app, settings, stop).await;
+    service.stop().await;
     match failure {
         None => Ok(()),
         Some(failure) => bail!("{failure}; the log says why; start again"),

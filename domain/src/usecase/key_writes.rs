@@ -80,6 +80,11 @@ impl KeyWrites {
         &self.settings
     }
 
+    /// The monotonic clock, for deadlines and pauses of the service.
+    pub fn timer(&self) -> &dyn Timer {
+        &*self.ports.timer
+    }
+
     /// Returns whether the wall clock was set back since the last call, or since the start. Call it every second.
     ///
     /// Maintenance scheduled by the earlier clock would run late. After `true`, run [`KeyWrites::reconcile_all`]: it checks

@@ -1,0 +1,89 @@
+use std::fmt;
+
+use keywright_domain::model::{DeviceReport, LockId, WriteId};
+use keywright_domain::ports::RepoError;
+use keywright_domain::{AuditReport, SettleError, Settlement};
+
+/// What a task has done, or why it failed. Failed work is tried again; no event asks for an action.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum RunnerEvent<'a> {
+    /// An intent was taken over, because its lease had ended.
+    Recovered(WriteId),
+    /// The store could not be asked for intents whose lease has ended.
+    RecoveryFailed(&'a RepoError),
+    /// The wall clock was set back. All open writes are reconciled.
+    ClockSetBack,
+    /// The store could not list the writes that are due.
+    DueWritesUnlisted(&'a RepoError),
+    /// The store could not list all open writes, which are to be reconciled.
+    OpenWritesUnlisted(&'a RepoError),
+    /// The shadows of this many writes could not be read. Reports of their locks may be missing.
+    ShadowsUnread(usize),
+    /// The shadow of a lock differed from its writes, and was repaired.
+    Repaired(LockId, &'a AuditReport),
+    /// Old records could not be deleted.
+    PurgeFailed(&'a RepoError),
+    /// A report was settled: one settlement for each of its results.
+    Settled(&'a DeviceReport, &'a [Settlement]),
+    /// A report could not be settled.
+    SettlingFailed(&'a DeviceReport, &'a SettleError),
+    /// A stream has ended and delivers no more reports. [`RunningTasks::failure`](crate::RunningTasks::failure) returns.
+    ReportsEnded,
+    /// A task of this name has panicked. What it was about is tried again.
+    Panicked(&'static str),
+}
+
+impl fmt::Display for RunnerEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recovered(write) => write!(f, "write {write}: unfinished, and recovered"),
+            Self::RecoveryFailed(e) => write!(f, "unfinished writes could not be recovered: {e}"),
+            Self::ClockSetBack => {
+                f.write_str("the clock was set back; all open writes are reconciled")
+            }
+            Self::DueWritesUnlisted(e) => write!(f, "due writes could not be listed: {e}"),
+            Self::OpenWritesUnlisted(e) => write!(f, "open writes could not be listed: {e}"),
+            Self::ShadowsUnread(writes) => {
+                write!(f, "the shadows of {writes} writes could not be read")
+            }
+            Self::Repaired(lock, report) => {
+                let findings = report.findings.len();
+                write!(
+                    f,
+                    "lock {lock}: {findings} differences of its shadow repaired"
+                )
+            }
+            Self::PurgeFailed(e) => write!(f, "old records could not be deleted: {e}"),
+            Self::Settled(report, settlements) => {
+                write!(
+                    f,
+                    "thing {}: {} results settled",
+                    report.thing,
+                    settlements.len()
+                )
+            }
+            Self::SettlingFailed(report, e) => {
+                write!(
+                    f,
+                    "thing {}: a report could not be settled: {e}",
+                    report.thing
+                )
+            }
+            Self::ReportsEnded => f.write_str("a stream of reports has ended"),
+            Self::Panicked(task) => write!(f, "{task} has panicked"),
+        }
+    }
+}
+
+/// Receives what the tasks do, for logs and metrics. It is called within a task, so it must not block. A closure is an observer.
+pub trait RunnerObserver: Send + Sync {
+    /// Called for each event.
+    fn observe(&self, event: &RunnerEvent<'_>);
+}
+
+impl<F: Fn(&RunnerEvent<'_>) + Send + Sync> RunnerObserver for F {
+    fn observe(&self, event: &RunnerEvent<'_>) {
+        self(event);
+    }
+}

@@ -1,0 +1,38 @@
+//! Runs what a service that embeds [`KeyWrites`](keywright_domain::KeyWrites) does beside its requests: it settles the reports of locks,
+//! recovers intents whose lease has ended, maintains open writes, reads shadows again where reports may have been missed, and deletes
+//! old records.
+//!
+//! The tasks use the ports of `KeyWrites` and a [`Spawner`] of the service. They need no particular runtime.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use keywright_domain::KeyWrites;
+//! # use keywright_domain::ports::DeviceReports;
+//! use keywright_runner::{Runner, Task};
+//!
+//! # async fn example(writes: Arc<KeyWrites>, reports: Arc<dyn DeviceReports>, shutdown: impl Future<Output = ()>) {
+//! let runner = Runner::new(writes, |task: Task| drop(tokio::spawn(task)))
+//!     .observer(|event: &keywright_runner::RunnerEvent<'_>| eprintln!("{event}"))
+//!     .start(vec![reports]);
+//! tokio::select! {
+//!     () = shutdown => {}
+//!     task = runner.failure() => eprintln!("{task} has ended; the service must be restarted"),
+//! }
+//! runner.stop().await;
+//! # }
+//! ```
+#![warn(missing_docs)]
+
+mod context;
+mod event;
+mod maintain;
+mod pacing;
+mod purge;
+mod recover;
+mod runner;
+mod settle;
+
+pub use context::{Spawner, Task};
+pub use event::{RunnerEvent, RunnerObserver};
+pub use pacing::Pacing;
+pub use runner::{Runner, RunningTasks};

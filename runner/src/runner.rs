@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use keywright_domain::KeyWrites;
+use keywright_domain::ports::DeviceReports;
+
+use crate::context::{Context, Spawner};
+use crate::event::{RunnerEvent, RunnerObserver};
+use crate::maintain::Maintainer;
+use crate::pacing::Pacing;
+use crate::purge::purge;
+use crate::recover::recover;
+use crate::settle::settle_reports;
+
+/// The background tasks of one process, before their start. Start them once for each `KeyWrites`.
+pub struct Runner {
+    writes: Arc<KeyWrites>,
+    spawner: Arc<dyn Spawner>,
+    observer: Arc<dyn RunnerObserver>,
+    pacing: Pacing,
+}
+
+impl Runner {
+    /// Tasks that `spawner` starts. By default nothing observes them, and their pacing is that of [`Pacing::default`].
+    pub fn new(writes: Arc<KeyWrites>, spawner: impl Spawner + 'static) -> Self {
+        Self {
+            writes,
+            spawner: Arc::new(spawner),
+            observer: Arc::new(|_: &RunnerEvent<'_>| ()),
+            pacing: Pacing::default(),
+        }
+    }
+
+    /// Passes all events of the tasks to `observer`.
+    #[must_use]
+    pub fn observer(mut self, observer: impl RunnerObserver + 'static) -> Self {
+        self.observer = Arc::new(observer);
+        self
+    }
+
+    /// Replaces the pacing.
+    #[must_use]
+    pub fn pacing(mut self, pacing: Pacing) -> Self {
+        self.pacing = pacing;
+        self
+    }
+
+    /// Starts the tasks, with one that settles reports for each of these streams. Reports may have been missed before, so the tasks
+    /// reconcile all open writes first.
+    pub fn start(self, reports: Vec<Arc<dyn DeviceReports>>) -> RunningTasks {
+        let context = Context::new(self.writes, self.pacing, self.spawner, self.observer);
+        let context = Arc::new(context);
+        context.reconcile.notify_one();
+        for reports in reports {
+            context.spawn_loop(
+                "the settlement of reports",
+                settle_reports(context.clone(), reports),
+            );
+        }
+        let maintainer = Arc::new(Maintainer::new(context.clone()));
+        context.spawn_loop(
+            "the reconciliation of open writes",
+            maintainer.clone().reconcile_all(),
+        );
+        context.spawn_loop("the maintenance of due writes", maintainer.maintain());
+        context.spawn_loop("the deletion of old records", purge(context.clone()));
+        for _ in 0..context.pacing.recoveries {
+            context.spawn_loop("the recovery of intents", recover(context.clone()));
+        }
+        RunningTasks { context }
+    }
+}
+
+/// Tasks that are running. If this is dropped, they go on.
+pub struct RunningTasks {
+    context: Arc<Context>,
+}
+
+impl RunningTasks {
+    /// Waits until one of the tasks has ended although nobody stopped it: a stream of reports has ended, or a task has panicked or was
+    /// dropped by its runtime. Returns the name of the task, for instance "the settlement of reports". The process should then be
+    /// restarted.
+    pub async fn failure(&self) -> &'static str {
+        self.context.failed().await
+    }
+
+    /// Begins no more work, and waits until what is in progress has ended, usually for less than
+    /// [`Settings::request_timeout`](keywright_domain::Settings::request_timeout). A caller that drops this future does not prevent the
+    /// stop. A report that is not settled then is not acknowledged: it is delivered again, or found on the shadow after the next start.
+    pub async fn stop(&self) {
+        self.context.stop();
+        self.context.ended().await;
+    }
+}
