@@ -4,7 +4,7 @@ use keywright_mqtt::mosquitto::Mosquitto;
 use serde_json::{Value, json};
 
 use crate::broker_harness::BrokerHarness;
-use crate::harness::{LOCK, eventually};
+use crate::harness::{LOCK, eventually, log_with};
 
 /// Starts shadows without virtual locks; the test acts as the lock.
 async fn start() -> BrokerHarness {
@@ -74,7 +74,7 @@ async fn anomalies_appear_on_the_write_in_the_log_and_in_metrics() {
     let status = wait_for_anomalies(&harness, &id, &all).await;
     assert_eq!(status["state"], "SUCCEEDED", "the first answer stays");
 
-    let log = harness.program.log();
+    let log = log_with(&harness.program, &all).await;
     for anomaly in all {
         let series = format!(r#"keywright_report_anomalies_total{{anomaly="{anomaly}"}}"#);
         assert_eq!(metric(&harness, &series).await, 1.0, "{anomaly}");
@@ -108,7 +108,7 @@ async fn an_unknown_entry_is_counted_and_removed() {
         (metric(&harness, series).await >= 1.0).then_some(())
     })
     .await;
-    let log = harness.program.log();
+    let log = log_with(&harness.program, &[UNKNOWN_WRITE]).await;
     let line = log.lines().find(|line| line.contains(UNKNOWN_WRITE));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains(&format!("lock={LOCK}")), "{line}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::broker_harness::BrokerHarness;
-use crate::harness::{BINARY, Harness, LOCK, eventually, import};
+use crate::harness::{BINARY, Harness, LOCK, eventually, import, log_with};
 
 /// Runs an audit. Returns the exit code, the JSON lines of standard output, and standard error.
 fn audit(data: &Path, arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
@@ -90,12 +90,7 @@ async fn a_periodic_audit_counts_findings_without_repairing_them() {
         (!metrics().await.contains(&none)).then_some(())
     })
     .await;
-    assert!(
-        harness
-            .program
-            .log()
-            .contains("a shadow differs from its writes")
-    );
+    log_with(&harness.program, &["a shadow differs from its writes"]).await;
     let shadow = harness.store().await.shadow(LOCK).expect("a shadow");
     assert_eq!(shadow.entries.len(), 2, "the shadow is unchanged");
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
+use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually, log_with};
 use crate::raw_http::{connect, read_until_closed_or_reset};
 
 /// The log line about the answer to a request, with its line number.
@@ -148,12 +148,8 @@ async fn a_panic_in_a_use_case_is_a_500_and_frees_its_permit() {
         let answer = program.write_key(LOCK, &body).send().await;
         assert_eq!(answer.status, expected, "{slot}: {}", answer.text);
     }
-    let log = program.log();
+    let log = log_with(&program, &["at once", "after a while"]).await;
     assert_eq!(log.matches("did not complete").count(), 3, "{log}");
-    assert!(
-        log.contains("at once") && log.contains("after a while"),
-        "{log}"
-    );
 }
 
 #[tokio::test]

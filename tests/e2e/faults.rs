@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually};
+use crate::harness::{Harness, LOCK, VERY_SHORT_TIMEOUTS, eventually, log_with};
 
 fn arguments<'a>(faults: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut all = vec!["--faults", faults];
@@ -75,8 +75,7 @@ async fn an_applied_update_without_reads_is_a_504_that_resolves_by_itself() {
         store.event_names_after_creation(LOCK).await,
         ["KeyWriteRequested"]
     );
-    let log = harness.program.log();
-    assert!(log.contains("taken over"), "{log}");
+    log_with(&harness.program, &["taken over"]).await;
 }
 
 #[tokio::test]
@@ -84,8 +83,7 @@ async fn a_call_that_times_out_is_logged() {
     let harness = Harness::new(&arguments("put@1-=delay:60s", &["--virtual-locks", "off"]));
     let answer = harness.write("k", Some(2)).await;
     assert!(matches!(answer.status, 502 | 504), "{answer:?}");
-    let log = harness.program.log();
-    assert!(log.contains("the shadow did not answer in time"), "{log}");
+    log_with(&harness.program, &["the shadow did not answer in time"]).await;
 }
 
 #[tokio::test]

@@ -219,6 +219,20 @@ fn with_fast_locks<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     all
 }
 
+/// The log of a program, once it contains all of these texts. A line may be written after the answer or the save that it is about.
+pub(crate) async fn log_with(program: &Program, texts: &[&str]) -> String {
+    let missing = |log: &str| texts.iter().find(|text| !log.contains(**text)).copied();
+    for _ in 0..600 {
+        let log = program.log();
+        if missing(&log).is_none() {
+            return log;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let log = program.log();
+    panic!("{:?} is not logged: {log}", missing(&log));
+}
+
 /// Polls `find` until it returns a value, for a minute at least.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually};
+use crate::harness::{BINARY, LOCK, SHORT_TIMEOUTS, eventually, log_with};
 
 async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
@@ -191,8 +191,7 @@ async fn the_server_is_not_ready_while_the_database_is_read_only() {
     .await;
     let refused = write(&program, "meanwhile").await;
     assert_eq!(refused.status, 503, "{refused:?}");
-    let log = program.log();
-    assert!(log.contains("read-only"), "{log}");
+    log_with(&program, &["read-only"]).await;
 
     set_read_only("off").await;
     eventually("it is ready", || async {

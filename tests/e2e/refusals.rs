@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Harness, LOCK};
+use crate::harness::{Harness, LOCK, log_with};
 use keywright_tests::{Answer, Request};
 
 /// Asserts that the answer is an error of the common form, without other members.
@@ -364,10 +364,9 @@ async fn stored_data_that_breaks_an_invariant_is_a_500_without_details() {
     assert_eq!(answer.status, 500, "{answer:?}");
     assert_error(&answer, "Internal Server Error", None);
     let id = answer.header("x-request-id").expect("an id");
-    let log = harness.program.log();
-    let is_logged = log
-        .lines()
-        .any(|l| l.contains(id) && l.contains("table locks, column state, key 123"));
+    let cause = "table locks, column state, key 123";
+    let log = log_with(&harness.program, &[id, cause]).await;
+    let is_logged = log.lines().any(|l| l.contains(id) && l.contains(cause));
     assert!(is_logged, "{log}");
     assert_eq!(harness.store().await.dump(), before);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Harness, LOCK, eventually};
+use crate::harness::{Harness, LOCK, eventually, log_with};
 
 #[tokio::test]
 async fn a_write_to_an_offline_lock_is_confirmed_when_it_is_online() {
@@ -85,9 +85,10 @@ async fn a_lock_that_waits_for_a_card_reports_progress() {
     let harness = Harness::new(&["--behaviour", "123:card=600ms,offline=4s"]);
     let id = harness.write("k", Some(2)).await.write_id();
     harness.wait_for_state(&id, "SUCCEEDED").await;
-    let log = harness.program.log();
-    let steps = ["SENT", "IN_PROGRESS", "SUCCEEDED"].map(|step| log.find(step));
-    assert!(steps.is_sorted() && steps[0].is_some(), "{steps:?}: {log}");
+    let steps = ["SENT", "IN_PROGRESS", "SUCCEEDED"];
+    let log = log_with(&harness.program, &steps).await;
+    let places = steps.map(|step| log.find(step));
+    assert!(places.is_sorted(), "{places:?}: {log}");
     let store = harness.store().await;
     assert_eq!(
         store.event_names_after_creation(LOCK).await,
