@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, DueCursor, FoldError, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId,
-    LockSnapshot, LockVersion, RecordedEvent, Revision, Save, ShadowVersion, Tick, Timestamp,
-    WorkerId, Write, WriteId, WriteState,
+    LockSnapshot, LockVersion, LoggedEvent, Position, RecordedEvent, Revision, Save, ShadowVersion,
+    Tick, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 
@@ -38,6 +38,8 @@ struct Tables {
     locks: BTreeMap<LockId, LockRow>,
     writes: BTreeMap<WriteId, WriteRow>,
     records: BTreeMap<IdempotencyScope, IdempotencyRecord>,
+    /// All events in the order in which they were recorded. The position of the first is 1.
+    log: Vec<RecordedEvent>,
 }
 
 /// Locks in maps.
@@ -101,6 +103,7 @@ impl LockRepo for MapLockRepo {
         if stored != Some(save.revision) {
             return Err(RepoError::Stale);
         }
+        tables.log.extend(save.events.iter().cloned());
         tables.change_lock(save.lock, |row| {
             row.events.extend(save.events);
             row.shadow_version = save.shadow_version.or(row.shadow_version);
@@ -161,6 +164,23 @@ impl LockHistory for MapLockRepo {
             .flat_map(|row| &row.events);
         let events = events.filter(|event| event.version >= first).take(limit);
         Ok(events.cloned().collect())
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        let (tables, read) = (
+            self.tables(),
+            usize::try_from(after.0).unwrap_or(usize::MAX),
+        );
+        let unread = tables.log.iter().zip(1..).skip(read).take(limit);
+        let logged = unread.map(|(event, position)| LoggedEvent {
+            position: Position(position),
+            event: event.clone(),
+        });
+        Ok(logged.collect())
     }
 
     async fn due(
@@ -237,10 +257,10 @@ impl LockHistory for MapLockRepo {
         let mut tables = self.tables();
         // All events are applied to copies first, so that a bad event leaves no trace.
         let mut changed: BTreeMap<LockId, LockRow> = BTreeMap::new();
-        for event in events {
+        for event in &events {
             let row = changed.remove(&event.lock);
             let row = row.or_else(|| tables.locks.get(&event.lock).cloned());
-            let row = append(row, &event).map_err(|why| ImportError::NotAStream {
+            let row = append(row, event).map_err(|why| ImportError::NotAStream {
                 lock: event.lock,
                 at: event.version,
                 why,
@@ -251,6 +271,7 @@ impl LockHistory for MapLockRepo {
             row.revision = row.revision.next();
             tables.locks.insert(id, row);
         }
+        tables.log.extend(events);
         Ok(())
     }
 }

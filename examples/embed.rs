@@ -1,175 +1,150 @@
-//! The domain in a service of one's own: its ports, its background loops, one write, and an orderly shutdown.
+//! A service that embeds the domain: access rules and a message bus of its own, background tasks, and an orderly shutdown.
 //!
-//! `cargo run --package keywright-examples --example embed`. Stores and shadows are in memory here; a real service chooses other adapters and
-//! changes nothing else.
+//! `cargo run --package keywright-examples --example embed -- FOLDER BUS` keeps locks in a folder and reads lines such as `alice 123 key-1 2`
+//! (who, lock, key, slot) until standard input ends. It publishes all events to the TCP address BUS, which acknowledges a line by sending
+//! it back, as `ncat -lk 7000 -e /bin/cat` does.
 
-use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use keywright_adapters::lock_repo::InMemoryLockRepo;
-use keywright_adapters::shadow::{DEFAULT_NAME, InMemoryShadow};
+use async_trait::async_trait;
+use keywright_adapters::decorator::{Observed, Observer};
+use keywright_adapters::json::{EventData, read_event};
+use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::shadow::InMemoryShadow;
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
-use keywright_domain::model::{
-    Identity, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockUuid, LockVersion, NewLock,
-    Principal, RecordedEvent, ThingName, Tick, UserId, Write,
-};
+use keywright_domain::model::*;
 use keywright_domain::policy::WriteKey;
-use keywright_domain::ports::{Clock, DeviceReports, LockHistory, ReportStreamItem, Timer};
+use keywright_domain::ports::{LockHistory, LockRepo};
 use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
-use keywright_shadow::ShadowName;
+use keywright_runner::{EventHint, EventPublisher, PublishError as Error, Runner, Task};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-const PERIOD: Duration = Duration::from_secs(1);
-
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let write = run().await?;
-    println!("write {} has state {}", write.id, write.state.name());
-    Ok(())
+async fn main() -> Result<(), Error> {
+    let [_, folder, bus] = &std::env::args().collect::<Vec<_>>()[..] else {
+        return Err("usage: embed FOLDER BUS".into());
+    };
+    serve(Path::new(folder), bus.clone()).await
 }
 
-async fn run() -> Result<Write, Box<dyn Error>> {
-    let timer: Arc<dyn Timer> = Arc::new(TokioTimer::default());
-    let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
+/// Serves the commands on standard input until it ends, or until Ctrl-C.
+pub(crate) async fn serve(folder: &Path, bus: String) -> Result<(), Error> {
+    std::fs::create_dir_all(folder)?;
+    let (timer, hint) = (Arc::new(TokioTimer::default()), EventHint::default());
+    let store = SqliteLockRepo::open(&folder.join("locks.sqlite"), timer.clone())?;
+    let store = Arc::new(store);
     let shadow = Arc::new(InMemoryShadow::of_this_process());
+    let hinting: Arc<dyn Observer> = Arc::new(HintOnSave(hint.clone()));
+    let locks = Observed::<dyn LockRepo>::new(store.clone(), [hinting].into());
     let ports = Ports {
-        locks: store.clone(),
+        locks: Arc::new(locks),
         history: store.clone(),
         shadow: shadow.clone(),
         clock: Arc::new(SystemClock),
-        timer: timer.clone(),
+        timer,
         ids: Arc::new(SystemIds),
     };
-    let writes = Arc::new(KeyWrites::new(ports, Settings::default())?);
-
-    let (lock, alice) = (LockId::new(123)?, UserId::new("alice")?);
-    store.import(vec![lock_of(lock, &alice)?]).await?;
-    let loops = start_loops(&writes, Arc::new(shadow.reports()));
-
-    // A request: the service has authenticated its caller, and the domain authorizes.
-    let slot = KeySlot {
-        key: KeyUuid::new("9b2e8f4a")?,
-        index: Some(KeyIndex::new(2)?),
+    if store.locks(None, 1).await?.is_empty() {
+        let door = json!({ "lockId": 123, "uuid": "6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11",
+            "timestamp": "2026-05-29T12:00:00Z", "thingName": "front-door" });
+        let created = read_event("LockCreated", LockVersion(1), None, &door)?;
+        store.import(vec![created]).await?;
+    }
+    // Only the staff may write keys, to all locks. The domain asks this function for every use case.
+    let access = |caller: &Principal, _: &Lock| {
+        let is_staff =
+            |who: &Identity| matches!(who, Identity::Subject(s) if s.as_str() == "alice");
+        caller.identities().any(is_staff)
     };
-    let principal = Principal::of(Identity::User(alice));
-    let command = WriteKey { lock, slot };
-    let written = writes.write_key(&command, &principal, RequestOptions::default());
-    let id = written.await?.write;
-
-    // The lock: it reports that it has the key.
-    let result = format!(r#"{{"{id}":{{"status":"SUCCEEDED","keyIndexNumber":2}}}}"#);
-    let report = format!(r#"{{"state":{{"reported":{{"writeKeyResult":{result}}}}}}}"#);
-    let name = ShadowName::Named(DEFAULT_NAME.into());
-    let service = shadow.service();
-    service
-        .update("front-door", &name, report.as_bytes())
-        .await
-        .map_err(|rejected| format!("{rejected:?}"))?;
-
-    // A service of several tasks would pass a future that completes when the write was saved.
-    let deadline = Tick(timer.tick().0 + Duration::from_secs(10));
-    let changed = || std::future::pending();
-    let write = writes.wait_for_write(lock, id, &principal, deadline, changed);
-    let write = write.await?;
-    stop(loops).await;
-    Ok(write)
+    let writes = KeyWrites::with_access(ports, Settings::default(), Arc::new(access));
+    let (writes, published) = (Arc::new(writes?), folder.join("published"));
+    let tasks = Runner::new(writes.clone(), |task: Task| drop(tokio::spawn(task)))
+        .observer(|event: &keywright_runner::RunnerEvent<'_>| eprintln!("{event}"))
+        .publish_events(Bus { bus, published }, hint)
+        .start(vec![Arc::new(shadow.reports())]);
+    let (commands, mut received) = tokio::sync::mpsc::channel(8);
+    std::thread::spawn(move || {
+        let mut lines = std::io::stdin().lines().map_while(Result::ok);
+        lines.try_for_each(|line| commands.blocking_send(line))
+    });
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            command = received.recv() => match command {
+                Some(command) => drop(requests.spawn(write_key(writes.clone(), command))),
+                None => break,
+            },
+            _ = tokio::signal::ctrl_c() => break,
+            task = tasks.failure() => return Err(format!("{task} has ended").into()),
+        }
+    }
+    requests.join_all().await;
+    tasks.stop().await;
+    Ok(())
 }
 
-fn lock_of(lock: LockId, owner: &UserId) -> Result<RecordedEvent, Box<dyn Error>> {
-    let created = NewLock {
-        owner: Some(owner.clone()),
-        thing: Some(ThingName::new("front-door")?),
-        ..NewLock::default()
+/// A real service would authenticate its caller first.
+async fn write_key(writes: Arc<KeyWrites>, command: String) {
+    let written = async {
+        let words: Vec<&str> = command.split(' ').collect();
+        let [caller, lock, key, index] = words[..] else {
+            return Err("expected: CALLER LOCK KEY SLOT".into());
+        };
+        let (key, index) = (KeyUuid::new(key)?, Some(KeyIndex::new(index.parse()?)?));
+        let (lock, slot) = (LockId::new(lock.parse()?)?, KeySlot { key, index });
+        let caller = Principal::of(Identity::Subject(SubjectId::new(caller)?));
+        let (write, options) = (WriteKey { lock, slot }, RequestOptions::default());
+        Ok::<_, Error>(writes.write_key(&write, &caller, options).await?.write)
     };
-    Ok(RecordedEvent {
-        lock,
-        uuid: LockUuid::new("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11")?,
-        version: LockVersion(1),
-        time: SystemClock.now(),
-        write: None,
-        event: LockEvent::LockCreated(Box::new(created)),
-    })
-}
-
-/// Starts what a service runs beside its requests.
-fn start_loops(writes: &Arc<KeyWrites>, reports: Arc<dyn DeviceReports>) -> JoinSet<()> {
-    let mut loops = JoinSet::new();
-    loops.spawn(recover(writes.clone()));
-    loops.spawn(maintain(writes.clone()));
-    loops.spawn(settle_reports(writes.clone(), reports));
-    loops
-}
-
-/// Takes over and resolves intents whose lease has ended: of requests that ended without an outcome, and of processes that have died.
-async fn recover(writes: Arc<KeyWrites>) {
-    loop {
-        // The store is asked again at once as long as it returns intents; an error is retried in the next round.
-        while let Ok(Some(write)) = writes.recover_next().await {
-            println!("write {write} was recovered");
-        }
-        tokio::time::sleep(PERIOD).await;
+    match written.await {
+        Ok(write) => println!("{command}: sent as {write}"),
+        Err(error) => println!("{command}: {error}"),
     }
 }
 
-/// Reconciles all open writes at start-up and after a step of the clock, and those that are due every second.
-async fn maintain(writes: Arc<KeyWrites>) {
-    reconcile_all(&writes).await;
-    loop {
-        let mut after = None;
-        while let Ok(round) = writes.maintain(after, 100).await {
-            after = round.next;
-            if after.is_none() {
-                break;
+/// Publishes events as lines of JSON, and keeps the position of the last one in a file.
+struct Bus {
+    bus: String,
+    published: PathBuf,
+}
+
+#[async_trait]
+impl EventPublisher for Bus {
+    async fn position(&self) -> Result<Position, Error> {
+        if !self.published.exists() {
+            return Ok(Position::START);
+        }
+        Ok(Position(std::fs::read_to_string(&self.published)?.parse()?))
+    }
+
+    async fn publish(&self, events: &[LoggedEvent]) -> Result<(), Error> {
+        let mut bus = BufReader::new(TcpStream::connect(&self.bus).await?);
+        for LoggedEvent { event, position } in events {
+            let (version, name, data) = (event.version.0, event.event.name(), EventData(event));
+            let line = json!({ "version": version, "type": name, "data": data }).to_string() + "\n";
+            bus.write_all(line.as_bytes()).await?;
+            let mut acknowledgement = String::new();
+            bus.read_line(&mut acknowledgement).await?;
+            if acknowledgement != line {
+                return Err("the bus has not acknowledged an event".into());
             }
+            // A rename is atomic, so a crash leaves the old position or the new one.
+            let new = self.published.with_extension("new");
+            std::fs::write(&new, position.0.to_string())?;
+            std::fs::rename(&new, &self.published)?;
         }
-        let _ = writes.purge(100).await;
-        tokio::time::sleep(PERIOD).await;
-        if writes.clock_was_set_back() {
-            reconcile_all(&writes).await;
-        }
+        Ok(())
     }
 }
 
-/// Reads the shadows of all unfinished writes, page by page. A page is repeated while the store fails.
-async fn reconcile_all(writes: &KeyWrites) {
-    let mut after = None;
-    loop {
-        match writes.reconcile_all(after, 100).await {
-            Ok(round) if round.next.is_none() => return,
-            Ok(round) => after = round.next,
-            Err(_) => tokio::time::sleep(PERIOD).await,
-        }
-    }
-}
+struct HintOnSave(EventHint);
 
-/// Settles what locks report, and acknowledges it afterwards.
-async fn settle_reports(writes: Arc<KeyWrites>, reports: Arc<dyn DeviceReports>) {
-    while let Ok(item) = reports.next().await {
-        match item {
-            ReportStreamItem::Report(report, acknowledge) => {
-                while writes.settle(&report).await.is_err() {
-                    tokio::time::sleep(PERIOD).await;
-                }
-                acknowledge();
-            }
-            ReportStreamItem::Resumed => reconcile_all(&writes).await,
-        }
-    }
-}
-
-/// Ends the loops. Requests in progress would be awaited before; what a loop leaves unfinished is done after the next start.
-async fn stop(mut loops: JoinSet<()>) {
-    loops.shutdown().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn writes_a_key_and_follows_it_to_its_end() {
-        let write = run().await.expect("the example runs");
-        assert_eq!(write.state.name(), "SUCCEEDED");
+impl Observer for HintOnSave {
+    fn saved(&self, _: &Save) {
+        self.0.notify();
     }
 }

@@ -317,7 +317,8 @@ async fn migrates_a_file_of_the_first_schema() {
     drop(repo);
     let conn = Connection::open(&path).expect("a database");
     conn.execute_batch(
-        "ALTER TABLE writes DROP COLUMN anomalies; ALTER TABLE writes DROP COLUMN reported_index;
+        "DROP TRIGGER event_gets_position; DROP TABLE event_positions;
+         ALTER TABLE writes DROP COLUMN anomalies; ALTER TABLE writes DROP COLUMN reported_index;
          DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
          ALTER TABLE locks RENAME COLUMN saves TO revision;
          CREATE INDEX writes_of_a_lock ON writes (lock)

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fmt;
 
 use keywright_domain::model::{DeviceReport, LockId, WriteId};
@@ -22,6 +23,8 @@ pub enum RunnerEvent<'a> {
     ShadowsUnread(usize),
     /// The shadow of a lock differed from its writes, and was repaired.
     Repaired(LockId, &'a AuditReport),
+    /// Events could not be published, or their position is unknown.
+    PublishFailed(&'a (dyn Error + Send + Sync)),
     /// Old records could not be deleted.
     PurgeFailed(&'a RepoError),
     /// A report was settled: one settlement for each of its results.
@@ -45,22 +48,23 @@ impl fmt::Display for RunnerEvent<'_> {
             Self::DueWritesUnlisted(e) => write!(f, "due writes could not be listed: {e}"),
             Self::OpenWritesUnlisted(e) => write!(f, "open writes could not be listed: {e}"),
             Self::ShadowsUnread(writes) => {
-                write!(f, "the shadows of {writes} writes could not be read")
+                write!(f, "shadows could not be read ({writes} open writes)")
             }
             Self::Repaired(lock, report) => {
                 let findings = report.findings.len();
                 write!(
                     f,
-                    "lock {lock}: {findings} differences of its shadow repaired"
+                    "lock {lock}: its shadow was repaired ({findings} findings)"
                 )
             }
+            Self::PublishFailed(e) => write!(f, "events could not be published: {e}"),
             Self::PurgeFailed(e) => write!(f, "old records could not be deleted: {e}"),
             Self::Settled(report, settlements) => {
+                let results = settlements.len();
                 write!(
                     f,
-                    "thing {}: {} results settled",
-                    report.thing,
-                    settlements.len()
+                    "thing {}: a report was settled ({results} results)",
+                    report.thing
                 )
             }
             Self::SettlingFailed(report, e) => {

@@ -1,6 +1,6 @@
 //! Runs what a service that embeds [`KeyWrites`](keywright_domain::KeyWrites) does beside its requests: it settles the reports of locks,
 //! recovers intents whose lease has ended, maintains open writes, reads shadows again where reports may have been missed, and deletes
-//! old records.
+//! old records. It also passes all recorded events to an [`EventPublisher`] of the service.
 //!
 //! The tasks use the ports of `KeyWrites` and a [`Spawner`] of the service. They need no particular runtime.
 //!
@@ -27,6 +27,7 @@ mod context;
 mod event;
 mod maintain;
 mod pacing;
+mod publish;
 mod purge;
 mod recover;
 mod runner;
@@ -35,4 +36,5 @@ mod settle;
 pub use context::{Spawner, Task};
 pub use event::{RunnerEvent, RunnerObserver};
 pub use pacing::Pacing;
+pub use publish::{EventHint, EventPublisher, PublishError};
 pub use runner::{Runner, RunningTasks};

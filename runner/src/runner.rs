@@ -7,6 +7,7 @@ use crate::context::{Context, Spawner};
 use crate::event::{RunnerEvent, RunnerObserver};
 use crate::maintain::Maintainer;
 use crate::pacing::Pacing;
+use crate::publish::{EventHint, EventPublisher, publish_events};
 use crate::purge::purge;
 use crate::recover::recover;
 use crate::settle::settle_reports;
@@ -17,6 +18,7 @@ pub struct Runner {
     spawner: Arc<dyn Spawner>,
     observer: Arc<dyn RunnerObserver>,
     pacing: Pacing,
+    publishers: Vec<(Arc<dyn EventPublisher>, EventHint)>,
 }
 
 impl Runner {
@@ -27,6 +29,7 @@ impl Runner {
             spawner: Arc::new(spawner),
             observer: Arc::new(|_: &RunnerEvent<'_>| ()),
             pacing: Pacing::default(),
+            publishers: Vec::new(),
         }
     }
 
@@ -41,6 +44,18 @@ impl Runner {
     #[must_use]
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.pacing = pacing;
+        self
+    }
+
+    /// Passes all recorded events to `publisher`, soon after each `hint` and otherwise every [`Pacing::period`]. The events of saves by other
+    /// processes are passed, too.
+    #[must_use]
+    pub fn publish_events(
+        mut self,
+        publisher: impl EventPublisher + 'static,
+        hint: EventHint,
+    ) -> Self {
+        self.publishers.push((Arc::new(publisher), hint));
         self
     }
 
@@ -63,6 +78,12 @@ impl Runner {
         );
         context.spawn_loop("the maintenance of due writes", maintainer.maintain());
         context.spawn_loop("the deletion of old records", purge(context.clone()));
+        for (publisher, hint) in self.publishers {
+            context.spawn_loop(
+                "the publishing of events",
+                publish_events(context.clone(), publisher, hint),
+            );
+        }
         for _ in 0..context.pacing.recoveries {
             context.spawn_loop("the recovery of intents", recover(context.clone()));
         }

@@ -9,18 +9,21 @@ use async_trait::async_trait;
 use keywright_adapters::decorator::{FaultInjector, FaultPlan, FaultyLockRepo};
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_adapters::shadow::InMemoryShadow;
-use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+use keywright_adapters::time::{SystemIds, TokioTimer};
 use keywright_domain::model::{
-    ClientToken, DeviceOutcome, DeviceReport, DeviceResult, LockId, ReportedSlot, ShadowChange,
-    ShadowSnapshot, ShadowVersion, ThingName, WriteId,
+    ClientToken, DeviceOutcome, DeviceReport, DeviceResult, LockId, LoggedEvent, Position,
+    ReportedSlot, ShadowChange, ShadowSnapshot, ShadowVersion, ThingName, WriteId,
 };
 use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::{
     DeviceReports, LockHistory, ReportStreamItem, ReportsClosed, ShadowError, ShadowPort,
 };
 use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
-use keywright_runner::{Pacing, Runner, RunnerEvent, RunningTasks, Task};
-use keywright_testkit::samples::{created, lock_id, principal, slot, thing};
+use keywright_runner::{
+    EventHint, EventPublisher, Pacing, PublishError, Runner, RunnerEvent, RunningTasks, Task,
+};
+use keywright_testkit::ManualClock;
+use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
 use tokio::sync::{Semaphore, mpsc};
 
 /// A shadow whose calls can be held back.
@@ -29,7 +32,8 @@ struct HeldShadow {
     /// The things whose calls wait for a permit of `gate`.
     held: Mutex<HashSet<ThingName>>,
     gate: Semaphore,
-    reading: AtomicUsize,
+    /// One reference is kept here, and one by each read in progress.
+    reading: Arc<()>,
     max_reading: AtomicUsize,
 }
 
@@ -61,11 +65,12 @@ impl ShadowPort for HeldShadow {
         thing: &ThingName,
         token: ClientToken,
     ) -> Result<Option<ShadowSnapshot>, ShadowError> {
-        let reading = self.reading.fetch_add(1, Ordering::SeqCst) + 1;
+        let reading = Arc::strong_count(&self.reading);
         self.max_reading.fetch_max(reading, Ordering::SeqCst);
+        // Dropped when the read ends or is given up.
+        let _reading = self.reading.clone();
         self.pass(thing).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        self.reading.fetch_sub(1, Ordering::SeqCst);
         self.inner.read(thing, token).await
     }
 }
@@ -80,11 +85,61 @@ impl DeviceReports for Stream {
     }
 }
 
+/// A bus that keeps events in memory, and fails for a while.
+#[derive(Clone, Default)]
+struct Bus {
+    events: Arc<Mutex<Vec<LoggedEvent>>>,
+    /// How often publishing still fails after the events have arrived.
+    failures: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl EventPublisher for Bus {
+    async fn position(&self) -> Result<Position, PublishError> {
+        let events = self.events.lock().expect("no panic");
+        let last = events.last().map_or(Position::START, |e| e.position);
+        // The last event may not have been acknowledged.
+        Ok(Position(last.0.saturating_sub(1)))
+    }
+
+    async fn publish(&self, events: &[LoggedEvent]) -> Result<(), PublishError> {
+        self.events
+            .lock()
+            .expect("no panic")
+            .extend_from_slice(events);
+        let fail = |n: usize| n.checked_sub(1);
+        match self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail)
+        {
+            Ok(_) => Err("the bus does not answer".into()),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Bus {
+    /// The versions of the events of a lock, without repetitions.
+    fn versions(&self, lock: u64) -> Vec<u64> {
+        let events = self.events.lock().expect("no panic");
+        let of_lock = events.iter().filter(|e| e.event.lock == lock_id(lock));
+        let mut versions: Vec<u64> = of_lock.map(|e| e.event.version.0).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
+    }
+}
+
+fn spawn(task: Task) {
+    tokio::spawn(task);
+}
+
 struct Fixture {
     writes: Arc<KeyWrites>,
     store: Arc<InMemoryLockRepo>,
     shadow: Arc<HeldShadow>,
     faults: FaultInjector,
+    clock: ManualClock,
     reports: mpsc::Sender<ReportStreamItem>,
     stream: Arc<dyn DeviceReports>,
     events: Arc<Mutex<Vec<String>>>,
@@ -94,19 +149,19 @@ impl Fixture {
     async fn with_locks(count: u64) -> Self {
         let timer = Arc::new(TokioTimer::default());
         let store = Arc::new(InMemoryLockRepo::new(timer.clone()));
-        let faults = FaultInjector::default();
+        let (faults, clock) = (FaultInjector::default(), ManualClock::at(NOW));
         let shadow = Arc::new(HeldShadow {
             inner: InMemoryShadow::of_this_process(),
             held: Mutex::default(),
             gate: Semaphore::new(0),
-            reading: AtomicUsize::new(0),
+            reading: Arc::default(),
             max_reading: AtomicUsize::new(0),
         });
         let ports = Ports {
             locks: Arc::new(FaultyLockRepo::new(store.clone(), faults.clone())),
             history: store.clone(),
             shadow: shadow.clone(),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(clock.clone()),
             timer,
             ids: Arc::new(SystemIds),
         };
@@ -121,6 +176,7 @@ impl Fixture {
             store,
             shadow,
             faults,
+            clock,
             reports,
             stream: Arc::new(Stream(tokio::sync::Mutex::new(stream))),
             events: Arc::default(),
@@ -133,7 +189,7 @@ impl Fixture {
 
     fn start_with(&self, pacing: Pacing) -> RunningTasks {
         let events = self.events.clone();
-        Runner::new(self.writes.clone(), |task: Task| drop(tokio::spawn(task)))
+        Runner::new(self.writes.clone(), spawn)
             .observer(move |event: &RunnerEvent<'_>| {
                 events.lock().expect("no panic").push(event.to_string());
             })
@@ -294,9 +350,26 @@ async fn a_lock_whose_shadow_does_not_answer_delays_no_other() {
     assert_eq!(fixture.state(slow).await, "SENT");
     // The shadow answers later, and the write is tried until then.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(fixture.has_event("the shadows of 1 writes could not be read"));
+    assert!(fixture.has_event("shadows could not be read (1 open writes)"));
     fixture.shadow.held.lock().expect("no panic").clear();
     fixture.wait_for_state(slow, "SUCCEEDED").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_being_maintained_is_skipped() {
+    let fixture = Fixture::with_locks(1).await;
+    let write = fixture.write(1).await;
+    fixture.succeed(1, write).await;
+    fixture.shadow.hold(lock_id(1));
+    let _runner = fixture.start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(Arc::strong_count(&fixture.shadow.reading), 2, "it is read");
+    // The write is due, and its lock is still being reconciled.
+    fixture.clock.advance(Duration::from_secs(120));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(fixture.shadow.max_reading.load(Ordering::SeqCst), 1);
+    fixture.shadow.gate.add_permits(100);
+    fixture.wait_for_state(write, "SUCCEEDED").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,14 +429,12 @@ async fn a_panic_in_a_loop_is_a_failure_and_one_in_a_job_is_not() {
     let fixture = Fixture::with_locks(1).await;
     let write = fixture.write(1).await;
     let panics = fixture.events.clone();
-    let runner = Runner::new(fixture.writes.clone(), |task: Task| {
-        drop(tokio::spawn(task))
-    })
-    .observer(move |event: &RunnerEvent<'_>| match event {
-        RunnerEvent::Settled(..) | RunnerEvent::ReportsEnded => panic!("of the observer"),
-        other => panics.lock().expect("no panic").push(other.to_string()),
-    })
-    .start(vec![fixture.stream.clone()]);
+    let runner = Runner::new(fixture.writes.clone(), spawn)
+        .observer(move |event: &RunnerEvent<'_>| match event {
+            RunnerEvent::Settled(..) | RunnerEvent::ReportsEnded => panic!("of the observer"),
+            other => panics.lock().expect("no panic").push(other.to_string()),
+        })
+        .start(vec![fixture.stream.clone()]);
     let acknowledged = fixture.report(1, write).await;
     assert!(acknowledged.await.is_err());
     assert!(fixture.has_event("the settlement of a report has panicked"));
@@ -371,4 +442,48 @@ async fn a_panic_in_a_loop_is_a_failure_and_one_in_a_job_is_not() {
     assert!(running.is_err(), "a job is no loop");
     drop(fixture.reports);
     assert_eq!(runner.failure().await, "the settlement of reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_published_until_the_bus_accepts_them() {
+    let fixture = Fixture::with_locks(2).await;
+    fixture.write(1).await;
+    let (bus, errors) = (Bus::default(), fixture.events.clone());
+    bus.failures.store(5, Ordering::SeqCst);
+    let runner = Runner::new(fixture.writes.clone(), spawn)
+        .observer(move |event: &RunnerEvent<'_>| {
+            errors.lock().expect("no panic").push(event.to_string());
+        })
+        .publish_events(bus.clone(), EventHint::default())
+        .start(vec![fixture.stream.clone()]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((bus.versions(1), bus.versions(2)), (vec![1, 2], vec![1]));
+    assert!(fixture.has_event("events could not be published: the bus does not answer"));
+    fixture.write(2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bus.versions(2), [1, 2]);
+    runner.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_publishes_events_at_once() {
+    let fixture = Fixture::with_locks(1).await;
+    let (bus, hint) = (Bus::default(), EventHint::default());
+    let mut pacing = Pacing::default();
+    pacing.period = Duration::from_secs(3600);
+    let _runner = Runner::new(fixture.writes.clone(), spawn)
+        .pacing(pacing)
+        .publish_events(bus.clone(), hint.clone())
+        .start(vec![fixture.stream.clone()]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fixture.write(1).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        bus.versions(1),
+        [1],
+        "nothing is read before the period ends"
+    );
+    hint.notify();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bus.versions(1), [1, 2]);
 }

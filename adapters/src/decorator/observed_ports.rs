@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, ClientToken, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId,
-    LockSnapshot, LockVersion, RecordedEvent, Save, ShadowChange, ShadowSnapshot, ShadowVersion,
-    ThingName, Timestamp, WorkerId, Write, WriteId,
+    LockSnapshot, LockVersion, LoggedEvent, Position, RecordedEvent, Save, ShadowChange,
+    ShadowSnapshot, ShadowVersion, ThingName, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::ports::{
     ImportError, LockHistory, LockRepo, RepoError, ShadowError, ShadowPort,
@@ -193,6 +193,15 @@ impl LockHistory for Observed<dyn LockHistory> {
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         let events = self.inner.events(lock, first, limit);
         self.observe_history_call("events", events).await
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        let events = self.inner.events_after(after, limit);
+        self.observe_history_call("events_after", events).await
     }
 
     async fn due(

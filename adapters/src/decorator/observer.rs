@@ -6,13 +6,14 @@ use std::time::Duration;
 use keywright_domain::model::{ClientToken, LockId, Save, ShadowVersion, ThingName, Write};
 use keywright_domain::ports::{RepoError, ShadowError};
 
-/// Is notified of the calls of ports. Methods run on the caller's task, so they must not block.
+/// Is notified of the calls of ports. Methods run on the caller's task, so they must not block. By default they do
+/// nothing.
 pub trait Observer: Send + Sync {
     /// A call has ended, or its caller no longer waits for it. `took` is the time since its start.
-    fn call_ended(&self, call: &PortCall<'_>, outcome: &CallOutcome<'_>, took: Duration);
+    fn call_ended(&self, _call: &PortCall<'_>, _outcome: &CallOutcome<'_>, _took: Duration) {}
 
     /// The store has applied a save. `folded` and `idempotency` are left out, because they are not copied for observers.
-    fn saved(&self, save: &Save);
+    fn saved(&self, _save: &Save) {}
 }
 
 /// Observers in the order in which they are notified.
@@ -115,6 +116,7 @@ impl PortCall<'_> {
             calls: &[
                 "find_write",
                 "events",
+                "events_after",
                 "due",
                 "backlog",
                 "idempotency_record",

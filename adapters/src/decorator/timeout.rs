@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
-    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
+    LockVersion, LoggedEvent, Position, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
@@ -69,6 +69,15 @@ impl LockHistory for Timeout<dyn LockHistory> {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         let reading = self.inner.events(lock, first, limit);
+        self.within(reading, RepoError::Unavailable).await
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        let reading = self.inner.events_after(after, limit);
         self.within(reading, RepoError::Unavailable).await
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
-    LockVersion, RecordedEvent, Requested, Save, Tick, Timestamp, WorkerId, Write, WriteId,
-    WriteState,
+    LockVersion, LoggedEvent, Position, RecordedEvent, Requested, Save, Tick, Timestamp, WorkerId,
+    Write, WriteId, WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 
@@ -31,6 +31,8 @@ struct Store {
     /// Writes with a `next_check_at`, ordered by it.
     due: BTreeSet<DueCursor>,
     records: HashMap<IdempotencyScope, IdempotencyRecord>,
+    /// All events by their positions, which begin at 1.
+    log: Vec<(LockId, LockVersion)>,
 }
 
 #[derive(Clone)]
@@ -87,10 +89,13 @@ impl LockRepo for InMemoryLockRepo {
         }
         row.revision = row.revision.next();
         row.shadow_version = save.shadow_version.or(row.shadow_version);
+        let saved = save.events.iter().map(|event| (event.lock, event.version));
+        let saved: Vec<_> = saved.collect();
         stored.events.extend(save.events);
         for write in &save.writes {
             stored.update_live(write);
         }
+        store.log.extend(saved);
         if let Some(record) = save.idempotency {
             store.records.insert(record.scope.clone(), *record);
         }
@@ -142,6 +147,25 @@ impl LockHistory for InMemoryLockRepo {
             .take(limit)
             .cloned()
             .collect())
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        let store = self.store();
+        let read = usize::try_from(after.0).unwrap_or(usize::MAX);
+        let page = store.log.iter().zip(1..).skip(read).take(limit);
+        let logged = page.filter_map(|((lock, version), position)| {
+            let events = &store.locks.get(lock)?.events;
+            let index = events.binary_search_by_key(version, |e| e.version).ok()?;
+            Some(LoggedEvent {
+                position: Position(position),
+                event: events[index].clone(),
+            })
+        });
+        Ok(logged.collect())
     }
 
     async fn due(
@@ -225,6 +249,7 @@ impl LockHistory for InMemoryLockRepo {
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let mut store = self.store();
         let mut changed: HashMap<LockId, StoredLock> = HashMap::new();
+        let imported: Vec<_> = events.iter().map(|e| (e.lock, e.version)).collect();
         for mut event in events {
             let known = changed.remove(&event.lock);
             let known = known.or_else(|| store.locks.get(&event.lock).cloned());
@@ -248,6 +273,7 @@ impl LockHistory for InMemoryLockRepo {
             stored.row.revision = stored.row.revision.next();
             store.locks.insert(lock, stored);
         }
+        store.log.extend(imported);
         Ok(())
     }
 }

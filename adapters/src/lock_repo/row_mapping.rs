@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use keywright_domain::model::{
     Anomalies, Anomaly, Backlog, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
-    IdempotencyScope, Intent, KeyIndex, KeySlot, LockId, LockVersion, RecordedEvent, Requested,
-    Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId, Write, WriteId, WriteState,
+    IdempotencyScope, Intent, KeyIndex, KeySlot, LockId, LockVersion, LoggedEvent, Position,
+    RecordedEvent, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId,
+    Write, WriteId, WriteState,
 };
 use keywright_domain::ports::RepoError;
 use uuid::Uuid;
@@ -148,6 +149,15 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
         .ok()
         .filter(|event| event.lock == lock)
         .ok_or_else(|| columns.corrupt("data"))
+}
+
+/// The columns `position` and `lock` of an event, and those of [`read_event`].
+pub(super) fn read_logged_event<R: Row>(row: &R) -> Result<LoggedEvent, RepoError> {
+    let columns = ColumnReader::new(row, "events", "a row without a readable position".into());
+    let position = Position(columns.required("position")?);
+    let lock = LockId::new(columns.required("lock")?).map_err(|_| columns.corrupt("lock"))?;
+    let event = read_event(lock, row)?;
+    Ok(LoggedEvent { position, event })
 }
 
 /// The columns of `writes`, in their order.

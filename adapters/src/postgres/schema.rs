@@ -6,7 +6,7 @@ use super::error::PostgresError;
 
 /// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer
 /// schema: a migration only adds, and a later one drops what is no longer needed.
-const MIGRATIONS: [&str; 2] = [V1, V2];
+const MIGRATIONS: [&str; 3] = [V1, V2, V3];
 
 /// The advisory lock that a migrating process holds.
 const MIGRATION_LOCK: i64 = 0x4b57_6d69; // "KWmi"
@@ -91,6 +91,13 @@ CREATE INDEX kept_answers_by_end ON kept_answers (until);
 const V2: &str = "
 ALTER TABLE writes ADD COLUMN anomalies text;
 ALTER TABLE writes ADD COLUMN reported_index bigint;
+";
+
+/// The order of all events. `position` is set after the commit of an event, by the first reading of the log after it.
+const V3: &str = "
+ALTER TABLE events ADD COLUMN position bigint;
+CREATE UNIQUE INDEX events_by_position ON events (position) WHERE position IS NOT NULL;
+CREATE INDEX events_without_position ON events (lock, version) WHERE position IS NULL;
 ";
 
 /// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keywright_adapters::lock_repo::PostgresLockRepo;
 use keywright_adapters::postgres::{PostgresError, PostgresPool, PostgresSettings};
 use keywright_domain::model::{
-    LockSnapshot, LockVersion, Save, ShadowVersion, WorkerId, Write, WriteId,
+    LockSnapshot, LockVersion, Position, Save, ShadowVersion, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
 use keywright_domain::policy::Limits;
@@ -190,7 +190,11 @@ async fn first_save(repo: &PostgresLockRepo, lock: u64, write: u128) -> Save {
 }
 
 async fn with_locks(repo: &PostgresLockRepo, locks: u64) {
-    let events = (1..=locks).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
+    with_locks_from(repo, 1, locks).await;
+}
+
+async fn with_locks_from(repo: &PostgresLockRepo, first: u64, last: u64) {
+    let events = (first..=last).map(|lock| Ok::<_, ImportError>(created(lock_id(lock))));
     repo.import_all(events).await.expect("imported");
 }
 
@@ -251,6 +255,32 @@ async fn locked_rows_do_not_delay_saves_of_other_locks() {
     assert!(waiting.join_all().await.iter().all(Result::is_ok));
     drop(other);
     connection.await.expect("no panic").expect("closed");
+}
+
+/// A transaction that began before others commits after them, and a reader is past them already.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_long_transaction_appears_behind_no_reader() {
+    let database = Fresh::shared().await;
+    let repo = database.open().await;
+    with_locks(&repo, 2).await;
+    let connected = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await;
+    let (long, connection) = connected.expect("connected");
+    tokio::spawn(connection);
+    let insert = "BEGIN; INSERT INTO events (lock, version, write_id, type, data)
+        SELECT lock, 2, write_id, type, data FROM events WHERE lock = 1";
+    long.batch_execute(insert).await.expect("inserted");
+    with_locks_from(&repo, 3, 5).await;
+    let read = async |after| {
+        let page = repo.events_after(after, 100).await.expect("read");
+        let last = page.last().map_or(after, |logged| logged.position);
+        let events = page.iter().map(|l| (l.event.lock.get(), l.event.version.0));
+        (events.collect::<Vec<_>>(), last)
+    };
+    let (events, last) = read(Position::START).await;
+    assert_eq!(events, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
+    long.batch_execute("COMMIT").await.expect("committed");
+    with_locks_from(&repo, 6, 6).await;
+    assert_eq!(read(last).await.0, [(1, 2), (6, 1)]);
 }
 
 /// The results of a hundred concurrent saves, of which that of lock 50 is stale.

@@ -143,3 +143,22 @@ pub struct RecordedEvent {
     /// What happened.
     pub event: LockEvent,
 }
+
+/// The place of an event among all events of a store. Positions grow in the order in which events become readable; some numbers may be
+/// missing. The first position is at least 1, so [`Position::START`] is before all events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// Before the first event.
+    pub const START: Self = Self(0);
+}
+
+/// An event with its position in its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedEvent {
+    /// The position.
+    pub position: Position,
+    /// The event.
+    pub event: RecordedEvent,
+}

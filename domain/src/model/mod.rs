@@ -14,7 +14,7 @@ mod write;
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use backlog::{Backlog, DueCursor};
-pub use event::{HeldKey, KeySlot, LockEvent, NewLock, RecordedEvent};
+pub use event::{HeldKey, KeySlot, LockEvent, LoggedEvent, NewLock, Position, RecordedEvent};
 pub use idempotency::{IdempotencyRecord, IdempotencyScope};
 pub use lock::{FoldError, Lock, LockKey, LockSnapshot, UnsettledWrite};
 pub use principal::{CredentialName, Identity, Principal, Proof};

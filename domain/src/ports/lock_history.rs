@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::lock_repo::RepoError;
 use crate::model::{
     Backlog, DueCursor, FoldError, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockVersion,
-    RecordedEvent, Timestamp, Write, WriteId,
+    LoggedEvent, Position, RecordedEvent, Timestamp, Write, WriteId,
 };
 
 /// Why events were not imported. None of them was, except that the outcome of [`RepoError::Unknown`] is unknown.
@@ -50,6 +50,12 @@ pub enum ImportError {
 ///     intent by a monotonic clock, at the latest from the first call that finds it; it may be 250 ms behind.
 /// 14. `purge_deletes_only_what_has_expired`: a purge MUST NOT delete open writes, writes with a next check, or events.
 /// 15. `purge_keeps_prepared_writes`: a purge MUST NOT delete prepared writes, however old they are.
+/// 16. `log_has_every_event_once`: readings of the log, each continued at the last position of the one before, MUST return every event
+///     that was saved or imported exactly once.
+/// 17. `log_keeps_the_order_of_each_lock`: an event MUST have a higher position than all earlier events of its lock.
+/// 18. `no_event_appears_behind_a_reader`: an event MUST NOT appear at or below a position that was read before it, however saves and
+///     readings overlap.
+/// 19. `positions_survive_a_crash`: an event MUST keep a position that was read.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
     /// Reads one write in any state. `None`: it does not exist or was purged.
@@ -69,6 +75,17 @@ pub trait LockHistory: Send + Sync {
         first: LockVersion,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError>;
+
+    /// Reads at most `limit` events of all locks behind this position, in the order of their positions. The list is empty at the end of
+    /// the log.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError>;
 
     /// Reads at most `limit` writes whose `next_check_at` is at or before `until`, ordered by (`next_check_at`, id). With `after`,
     /// only writes behind that position.

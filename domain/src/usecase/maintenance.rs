@@ -8,7 +8,7 @@ use super::deadline::bounded;
 use super::key_writes::KeyWrites;
 use super::reconcile_shadow::Reconciled;
 use super::withdraw::WithdrawError;
-use crate::model::{Backlog, DueCursor, Timestamp, Write, WriteId};
+use crate::model::{Backlog, DueCursor, LoggedEvent, Position, Timestamp, Write, WriteId};
 use crate::policy::Termination;
 use crate::ports::RepoError;
 
@@ -139,6 +139,19 @@ impl KeyWrites {
         let (now, span) = (self.ports.clock.now(), self.settings.limits.confirm_within);
         let recent_times = now.before(span)..=now.after(span);
         self.ports.history.backlog(recent_times).await
+    }
+
+    /// Reads at most `limit` events of all locks behind this position, in the order of their positions, for a service that passes all events
+    /// on. It takes no principal, so do not show the result to clients.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        self.ports.history.events_after(after, limit).await
     }
 
     /// `writes` is a page of at most `limit`.

@@ -6,6 +6,7 @@ mod durability;
 mod fixture;
 mod history;
 mod leases;
+mod log;
 mod round_trips;
 mod saves;
 
@@ -16,6 +17,7 @@ pub use fixture::{
 };
 pub use history::*;
 pub use leases::*;
+pub use log::*;
 pub use round_trips::*;
 pub use saves::*;
 
@@ -70,7 +72,11 @@ macro_rules! lock_repo_cases {
             stale_save_stores_no_idempotency_record,
             backlog_counts_unfinished_writes,
             purge_deletes_only_what_has_expired,
-            purge_keeps_prepared_writes
+            purge_keeps_prepared_writes,
+            log_has_every_event_once,
+            log_keeps_the_order_of_each_lock,
+            no_event_appears_behind_a_reader,
+            positions_survive_a_crash
         }
     };
     (volatile $fixture:path) => {
@@ -113,7 +119,10 @@ macro_rules! lock_repo_cases {
             stale_save_stores_no_idempotency_record,
             backlog_counts_unfinished_writes,
             purge_deletes_only_what_has_expired,
-            purge_keeps_prepared_writes
+            purge_keeps_prepared_writes,
+            log_has_every_event_once,
+            log_keeps_the_order_of_each_lock,
+            no_event_appears_behind_a_reader
         }
     };
     ($fixture:path: $($case:ident),+) => {

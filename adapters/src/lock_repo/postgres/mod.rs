@@ -5,6 +5,7 @@
 //! its own monotonic clock.
 
 mod batcher;
+mod event_positions;
 mod import;
 mod rows;
 mod statements;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
-    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
+    LockVersion, LoggedEvent, Position, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use tokio_postgres::Row;
@@ -31,7 +32,7 @@ use super::row_mapping::{
 };
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
-use rows::SaveColumns;
+use rows::{SaveColumns, row_limit};
 
 /// Stores locks, their events and their writes in a database. Clones share its connections. It must be used in a tokio runtime.
 #[derive(Clone)]
@@ -156,6 +157,14 @@ impl LockHistory for PostgresLockRepo {
         let (id, limit) = (to_sql_integer(lock.get())?, row_limit(limit));
         let rows = self.pool.read(sql, &[&id, &first, &limit]).await?;
         rows.iter().map(|row| read_event(lock, row)).collect()
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        event_positions::events_after(&self.pool, after, limit).await
     }
 
     async fn due(
@@ -287,8 +296,4 @@ async fn saved_locks(
     let saved = pool.try_change(sql, &columns.parameters()).await?;
     let id = |row: &Row| u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     Ok(saved.iter().map(id).collect())
-}
-
-fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

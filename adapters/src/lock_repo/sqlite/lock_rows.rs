@@ -1,6 +1,8 @@
 //! Rows of locks and events.
 
-use keywright_domain::model::{Lock, LockId, LockVersion, RecordedEvent, Revision, ShadowVersion};
+use keywright_domain::model::{
+    Lock, LockId, LockVersion, LoggedEvent, Position, RecordedEvent, Revision, ShadowVersion,
+};
 use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
@@ -123,5 +125,23 @@ pub(super) fn events(
          WHERE lock = :lock AND version >= :first ORDER BY version LIMIT :limit",
         named_params! { ":lock": lock_id, ":first": first, ":limit": row_limit(limit) },
         |row| row_mapping::read_event(lock, row),
+    )
+}
+
+pub(super) fn events_after(
+    conn: &Connection,
+    after: Position,
+    limit: usize,
+) -> Result<Vec<LoggedEvent>, RepoError> {
+    let Ok(after) = i64::try_from(after.0) else {
+        // No log is that long.
+        return Ok(Vec::new());
+    };
+    all(
+        conn,
+        "SELECT position, lock, version, write_id, type, data FROM event_positions JOIN events USING (lock, version)
+         WHERE position > :after ORDER BY position LIMIT :limit",
+        named_params! { ":after": after, ":limit": row_limit(limit) },
+        |row| row_mapping::read_logged_event(row),
     )
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId, LockSnapshot,
-    LockVersion, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId, WriteState,
+    LockVersion, LoggedEvent, Position, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
+    WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
 use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
@@ -203,6 +204,16 @@ impl LockHistory for SqliteLockRepo {
     ) -> Result<Vec<RecordedEvent>, RepoError> {
         self.readers
             .read(move |conn| lock_rows::events(conn, lock, first, limit))
+            .await
+    }
+
+    async fn events_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, RepoError> {
+        self.readers
+            .read(move |conn| lock_rows::events_after(conn, after, limit))
             .await
     }
 

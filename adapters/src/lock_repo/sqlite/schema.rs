@@ -6,10 +6,26 @@ use keywright_sqlite::FileFormat;
 pub(super) const FORMAT: FileFormat = FileFormat {
     description: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
-    migrations: &[V1, V2, V3, V4],
+    migrations: &[V1, V2, V3, V4, V5],
     exclusive: false,
     cache_kib: 2000,
 };
+
+/// The order of all events. A trigger adds new events, so that those of a running server of an earlier version have positions, too.
+/// Transactions that write follow one another, so positions are in the order of commits.
+const V5: &str = "
+CREATE TABLE event_positions (
+    position INTEGER PRIMARY KEY,
+    lock INTEGER NOT NULL,
+    version INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO event_positions (lock, version) SELECT lock, version FROM events ORDER BY lock, version;
+
+CREATE TRIGGER event_gets_position AFTER INSERT ON events BEGIN
+    INSERT INTO event_positions (lock, version) VALUES (new.lock, new.version);
+END;
+";
 
 /// `anomalies`: their names, separated by commas. `reported_index`: the key index that the lock reported, if it is not the
 /// requested one.

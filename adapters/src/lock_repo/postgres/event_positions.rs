@@ -1,0 +1,66 @@
+//! The order of all events.
+//!
+//! Transactions of several replicas commit in another order than they begin, so an event cannot have its position when it is inserted: a
+//! reader could be past it already. Positions are given to committed events, in transactions that follow one another.
+
+use keywright_domain::model::{LoggedEvent, Position};
+use keywright_domain::ports::RepoError;
+
+use super::rows::row_limit;
+use crate::error_text::text_with_sources;
+use crate::lock_repo::row_mapping::read_logged_event;
+use crate::postgres::PostgresPool;
+
+/// The advisory lock of the transaction that gives positions.
+const POSITIONS_LOCK: i64 = 0x4b57_6570; // "KWep"
+
+/// The number of events that get positions in one transaction.
+const BATCH: i64 = 1000;
+
+const READ: &str = "SELECT position, lock, version, write_id, type, data FROM events
+    WHERE position > $1 ORDER BY position LIMIT $2";
+
+/// Gives positions to events without one. Events of a lock are in the order of their versions: an event is committed after the earlier ones
+/// of its lock.
+const NUMBER: &str = "
+UPDATE events SET position = numbered.position FROM (
+  SELECT lock, version, (SELECT coalesce(max(position), 0) FROM events) + row_number() OVER (ORDER BY lock, version) AS position
+  FROM (SELECT lock, version FROM events WHERE position IS NULL ORDER BY lock, version LIMIT $1) AS next
+) AS numbered
+WHERE events.lock = numbered.lock AND events.version = numbered.version";
+
+pub(super) async fn events_after(
+    pool: &PostgresPool,
+    after: Position,
+    limit: usize,
+) -> Result<Vec<LoggedEvent>, RepoError> {
+    let Ok(after) = i64::try_from(after.0) else {
+        // No log is that long.
+        return Ok(Vec::new());
+    };
+    let limit_of_rows = row_limit(limit);
+    let mut rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
+    if rows.len() < limit && number(pool).await? > 0 {
+        rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
+    }
+    rows.iter().map(read_logged_event).collect()
+}
+
+/// Gives positions to events that are committed, and returns to how many.
+async fn number(pool: &PostgresPool) -> Result<u64, RepoError> {
+    let failed = |e: tokio_postgres::Error| RepoError::Unavailable(text_with_sources(&e));
+    let connection = pool.connection().await;
+    let mut connection = connection.map_err(|e| RepoError::Unavailable(e.to_string()))?;
+    let transaction = connection.client().transaction().await.map_err(failed)?;
+    // Each statement sees what was committed before it, so the update sees the positions of the transaction that had the lock.
+    let lock = format!("SELECT pg_advisory_xact_lock({POSITIONS_LOCK})");
+    transaction.batch_execute(&lock).await.map_err(failed)?;
+    let update = transaction.prepare_cached(NUMBER).await.map_err(failed)?;
+    let numbered = transaction
+        .execute(&update, &[&BATCH])
+        .await
+        .map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    connection.release();
+    Ok(numbered)
+}

@@ -1,0 +1,128 @@
+//! Cases for the log of all events.
+
+use std::collections::BTreeSet;
+
+use keywright_domain::model::{LockId, LockVersion, LoggedEvent, Position};
+use tokio::task::JoinSet;
+
+use super::fixture::{Ending, StoreFixture};
+use crate::samples::{created, lock_id};
+
+/// The number of locks that are written to while the log is read.
+const LOCKS: u64 = 16;
+
+/// Readings of the log in small pages return each event once, as it is read from its lock, in the order of the positions.
+pub async fn log_has_every_event_once(store: &StoreFixture) {
+    let start = read_from(store, Position::START).await;
+    assert_eq!(start, []);
+    store.with_lock(1).await;
+    let sent = store.send(1, 10).await;
+    store.with_lock(2).await;
+    store.fail(1, &sent).await;
+    store.send(2, 11).await;
+    let log = read_from(store, Position::START).await;
+    assert!(log.is_sorted_by(|a, b| a.position < b.position), "{log:?}");
+    assert!(log[0].position > Position::START);
+    let mut expected = [store.events(1).await, store.events(2).await].concat();
+    let mut logged: Vec<_> = log.iter().map(|logged| logged.event.clone()).collect();
+    for events in [&mut expected, &mut logged] {
+        events.sort_by_key(|event| (event.lock, event.version));
+    }
+    assert_eq!(logged, expected);
+    let last = log.last().expect("events").position;
+    assert_eq!(read_from(store, last).await, []);
+}
+
+/// Events of two locks, recorded in turn: those of each lock are in the order of their versions.
+pub async fn log_keeps_the_order_of_each_lock(store: &StoreFixture) {
+    store.with_lock(2).await;
+    store.with_lock(1).await;
+    for write in 0..4 {
+        store.send(1, 10 + write).await;
+        store.send(2, 20 + write).await;
+    }
+    let log = read_from(store, Position::START).await;
+    for lock in [1, 2] {
+        let of_lock = log
+            .iter()
+            .filter(|logged| logged.event.lock == lock_id(lock));
+        let versions: Vec<u64> = of_lock.map(|logged| logged.event.version.0).collect();
+        let recorded = store.events(lock).await.len() as u64;
+        let ascending: Vec<u64> = (1..=recorded).collect();
+        assert_eq!(versions, ascending, "lock {lock}");
+    }
+}
+
+/// A reader that follows the log while many tasks write finds every event.
+pub async fn no_event_appears_behind_a_reader(store: &StoreFixture) {
+    for lock in 1..=LOCKS {
+        store.with_lock(lock).await;
+        store.send(lock, 100 + u128::from(lock)).await;
+    }
+    let mut writing: JoinSet<()> = (1..=LOCKS)
+        .map(|lock| {
+            let store = store.clone();
+            async move { drop(store.send(lock, 200 + u128::from(lock)).await) }
+        })
+        .collect();
+    let (mut seen, mut last) = (BTreeSet::new(), Position::START);
+    loop {
+        let is_last = writing.is_empty();
+        for logged in read_from(store, last).await {
+            last = logged.position;
+            seen.insert(key(&logged));
+        }
+        if is_last {
+            break;
+        }
+        // A store that never waits would not let the writers run.
+        tokio::task::yield_now().await;
+        while let Some(written) = writing.try_join_next() {
+            written.expect("no panic");
+        }
+    }
+    let mut expected = BTreeSet::new();
+    for lock in 1..=LOCKS {
+        let events = store.events(lock).await;
+        expected.extend(events.iter().map(|event| (event.lock, event.version)));
+    }
+    let missing: Vec<_> = expected.difference(&seen).collect();
+    assert!(
+        missing.is_empty(),
+        "appeared behind the reader: {missing:?}"
+    );
+}
+
+/// After a crash, each event has the position that was read before.
+pub async fn positions_survive_a_crash(store: &mut StoreFixture) {
+    store.with_lock(1).await;
+    store.send(1, 10).await;
+    let before = read_from(store, Position::START).await;
+    store.end_process(Ending::Crash).await;
+    assert_eq!(read_from(store, Position::START).await, before);
+    let imported = store.history().import(vec![created(lock_id(2))]).await;
+    imported.expect("imported");
+    let last = before.last().expect("events").position;
+    let later = read_from(store, last).await;
+    let later: Vec<_> = later.iter().map(key).collect();
+    assert_eq!(later, [(lock_id(2), LockVersion(1))]);
+}
+
+fn key(logged: &LoggedEvent) -> (LockId, LockVersion) {
+    (logged.event.lock, logged.event.version)
+}
+
+/// All events behind this position, read in pages of three.
+async fn read_from(store: &StoreFixture, mut after: Position) -> Vec<LoggedEvent> {
+    let mut log = Vec::new();
+    loop {
+        let page = store.history().events_after(after, 3).await;
+        let page = page.expect("the store answers");
+        assert!(page.len() <= 3, "a page is longer than its limit");
+        let Some(last) = page.last() else {
+            return log;
+        };
+        after = last.position;
+        log.extend(page);
+    }
+}
