@@ -171,12 +171,11 @@ impl LockHistory for MapLockRepo {
         after: Position,
         limit: usize,
     ) -> Result<Vec<LoggedEvent>, RepoError> {
-        let (tables, read) = (
-            self.tables(),
-            usize::try_from(after.0).unwrap_or(usize::MAX),
-        );
-        let unread = tables.log.iter().zip(1..).skip(read).take(limit);
-        let logged = unread.map(|(event, position)| LoggedEvent {
+        let tables = self.tables();
+        let read = usize::try_from(after.0).unwrap_or(usize::MAX);
+        let unread = tables.log.get(read..).unwrap_or_default();
+        let page = unread.iter().zip(after.0 + 1..).take(limit);
+        let logged = page.map(|(event, position)| LoggedEvent {
             position: Position(position),
             event: event.clone(),
         });

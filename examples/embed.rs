@@ -1,9 +1,9 @@
 //! A service that embeds the domain: access rules and a message bus of its own, background tasks, and an orderly shutdown.
 //!
-//! `cargo run --package keywright-examples --example embed -- FOLDER BUS` keeps locks in a folder and reads lines such as `alice 123 key-1 2`
-//! (who, lock, key, slot) until standard input ends. It publishes all events to the TCP address BUS, which acknowledges a line by sending
-//! it back, as `ncat -lk 7000 -e /bin/cat` does.
+//! `cargo run --package keywright-examples --example embed -- FOLDER BUS` reads lines such as `alice 123 key-1 2` (who, lock, key, slot). It
+//! publishes all events to the TCP address BUS, which sends each line back to acknowledge it, as `ncat -lk 7000 -e /bin/cat` does.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,8 +20,6 @@ use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
 use keywright_runner::{EventHint, EventPublisher, PublishError as Error, Runner, Task};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -31,9 +29,8 @@ async fn main() -> Result<(), Error> {
     serve(Path::new(folder), bus.clone()).await
 }
 
-/// Serves the commands on standard input until it ends, or until Ctrl-C.
+/// Serves the commands on standard input until it ends, or until Ctrl-C. Locks are kept in the folder, which must exist.
 pub(crate) async fn serve(folder: &Path, bus: String) -> Result<(), Error> {
-    std::fs::create_dir_all(folder)?;
     let (timer, hint) = (Arc::new(TokioTimer::default()), EventHint::default());
     let store = SqliteLockRepo::open(&folder.join("locks.sqlite"), timer.clone())?;
     let store = Arc::new(store);
@@ -71,18 +68,19 @@ pub(crate) async fn serve(folder: &Path, bus: String) -> Result<(), Error> {
         let mut lines = std::io::stdin().lines().map_while(Result::ok);
         lines.try_for_each(|line| commands.blocking_send(line))
     });
-    let mut requests = JoinSet::new();
+    let mut requests = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             command = received.recv() => match command {
                 Some(command) => drop(requests.spawn(write_key(writes.clone(), command))),
                 None => break,
             },
+            Some(_) = requests.join_next() => {}
             _ = tokio::signal::ctrl_c() => break,
             task = tasks.failure() => return Err(format!("{task} has ended").into()),
         }
     }
-    requests.join_all().await;
+    while requests.join_next().await.is_some() {}
     tasks.stop().await;
     Ok(())
 }
@@ -122,7 +120,7 @@ impl EventPublisher for Bus {
     }
 
     async fn publish(&self, events: &[LoggedEvent]) -> Result<(), Error> {
-        let mut bus = BufReader::new(TcpStream::connect(&self.bus).await?);
+        let mut bus = BufReader::new(tokio::net::TcpStream::connect(&self.bus).await?);
         for LoggedEvent { event, position } in events {
             let (version, name, data) = (event.version.0, event.event.name(), EventData(event));
             let line = json!({ "version": version, "type": name, "data": data }).to_string() + "\n";
@@ -134,7 +132,9 @@ impl EventPublisher for Bus {
             }
             // A rename is atomic, so a crash leaves the old position or the new one.
             let new = self.published.with_extension("new");
-            std::fs::write(&new, position.0.to_string())?;
+            let mut file = std::fs::File::create(&new)?;
+            write!(file, "{}", position.0)?;
+            file.sync_all()?;
             std::fs::rename(&new, &self.published)?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::KeyWrites;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::event::{RunnerEvent, RunnerObserver};
 use crate::pacing::Pacing;
@@ -52,7 +52,7 @@ impl Context {
     ) -> Self {
         Self {
             writes,
-            pacing,
+            pacing: within_bounds(pacing),
             reconcile: Notify::new(),
             spawner,
             observer,
@@ -88,7 +88,11 @@ impl Context {
         is_loop: bool,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.state.send_modify(|state| state.running += 1);
+        // Nobody waits for more tasks.
+        self.state.send_if_modified(|state| {
+            state.running += 1;
+            false
+        });
         let running = RunningTask {
             context: self.clone(),
             name,
@@ -149,6 +153,22 @@ impl Context {
     }
 }
 
+/// The bounds are documented at the fields.
+fn within_bounds(pacing: Pacing) -> Pacing {
+    let at_once = |n: usize| n.clamp(1, Semaphore::MAX_PERMITS);
+    let period = |span: Duration| span.max(Duration::from_millis(1));
+    Pacing {
+        period: period(pacing.period),
+        max_pause: period(pacing.max_pause),
+        recoveries: pacing.recoveries.clamp(1, 1024),
+        maintained_locks: at_once(pacing.maintained_locks),
+        maintenance_interval: pacing.maintenance_interval,
+        settlements: at_once(pacing.settlements),
+        purge_period: period(pacing.purge_period),
+        page: pacing.page.clamp(1, 10_000),
+    }
+}
+
 /// Counts a task until it ends, is dropped, or panics.
 struct RunningTask {
     context: Arc<Context>,
@@ -161,11 +181,13 @@ impl Drop for RunningTask {
         if std::thread::panicking() {
             self.context.observe(&RunnerEvent::Panicked(self.name));
         }
-        self.context.state.send_modify(|state| {
+        self.context.state.send_if_modified(|state| {
             state.running -= 1;
-            if self.is_loop && !state.stopping {
+            let failed = self.is_loop && !state.stopping;
+            if failed {
                 state.failed.get_or_insert(self.name);
             }
+            failed || state.running == 0
         });
     }
 }

@@ -5,7 +5,8 @@ use keywright_domain::model::{DeviceReport, LockId, WriteId};
 use keywright_domain::ports::RepoError;
 use keywright_domain::{AuditReport, SettleError, Settlement};
 
-/// What a task has done, or why it failed. Failed work is tried again; no event asks for an action.
+/// What a task has done, or why it failed. Failed work is tried again. When a task cannot go on,
+/// [`RunningTasks::failure`](crate::RunningTasks::failure) returns, too.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum RunnerEvent<'a> {
@@ -19,7 +20,8 @@ pub enum RunnerEvent<'a> {
     DueWritesUnlisted(&'a RepoError),
     /// The store could not list all open writes, which are to be reconciled.
     OpenWritesUnlisted(&'a RepoError),
-    /// The shadows of this many writes could not be read. Reports of their locks may be missing.
+    /// The shadows of this many writes could not be read, or their locks are being maintained already. Reports may be missing. They are
+    /// read again after a pause.
     ShadowsUnread(usize),
     /// The shadow of a lock differed from its writes, and was repaired.
     Repaired(LockId, &'a AuditReport),
@@ -33,7 +35,7 @@ pub enum RunnerEvent<'a> {
     SettlingFailed(&'a DeviceReport, &'a SettleError),
     /// A stream has ended and delivers no more reports. [`RunningTasks::failure`](crate::RunningTasks::failure) returns.
     ReportsEnded,
-    /// A task of this name has panicked. What it was about is tried again.
+    /// A task of this name has panicked. A report that it was settling is not acknowledged, and writes that it was maintaining stay due.
     Panicked(&'static str),
 }
 

@@ -60,10 +60,11 @@ impl Maintainer {
                 () = context.reconcile.notified() => {}
             }
             let mut pause = context.pacing.period;
-            let (mut failures, mut failed) = mpsc::channel(1);
-            let mut again = loop {
+            let (mut again, mut failures, mut failed) = loop {
+                // What a listing that fails has started needs no receiver: the next one lists it again.
+                let (failures, failed) = mpsc::channel(1);
                 match self.start_pass(true, &failures).await {
-                    Ok(busy) => break busy,
+                    Ok(busy) => break (busy, failures, failed),
                     Err(error) => context.observe(&RunnerEvent::OpenWritesUnlisted(&error)),
                 }
                 if !context.pause(pause).await {

@@ -1,16 +1,17 @@
 use std::time::Duration;
 
-/// How often the tasks run, and how much they do at once. The defaults are those of Keywright's own server.
+/// How often the tasks run, and how much they do at once. The defaults are those of Keywright's own server. A value out of its bounds is
+/// replaced by the nearest bound.
 ///
 /// Start from [`Pacing::default`] and change fields: later versions may add some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pacing {
-    /// How often the store is asked for intents whose lease has ended and for writes that are due, and the first pause after a failure.
+    /// How often the store is asked for intents whose lease has ended, for writes that are due, and for events to publish. At least 1 ms.
     pub period: Duration,
-    /// The longest pause between two attempts at the same thing. Pauses double up to it.
+    /// The longest pause between two attempts to reconcile writes or to publish events. Pauses double up to it. At least 1 ms.
     pub max_pause: Duration,
-    /// How many intents are recovered at once. At least 1.
+    /// How many intents are recovered at once: 1 to 1,024.
     pub recoveries: usize,
     /// How many locks are maintained at once. At least 1. The writes of one lock are maintained one after another.
     pub maintained_locks: usize,
@@ -19,9 +20,9 @@ pub struct Pacing {
     pub maintenance_interval: Duration,
     /// How many reports of one stream are settled at once. At least 1.
     pub settlements: usize,
-    /// How often old records are deleted.
+    /// How often old records are deleted. At least 1 ms.
     pub purge_period: Duration,
-    /// How many writes or records one call of the store lists or deletes. At least 1.
+    /// How many writes, events or records one call of the store lists or deletes: 1 to 10,000.
     pub page: usize,
 }
 

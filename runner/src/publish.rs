@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{LoggedEvent, Position};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::event::RunnerEvent;
@@ -16,18 +16,22 @@ pub type PublishError = Box<dyn Error + Send + Sync>;
 
 /// Passes all recorded events on, for instance to a message bus.
 ///
-/// Each event is passed at least once, and the events of each lock are passed in the order of their versions. After a crash, an error, or
-/// if several processes publish to the same bus, an event may be passed again; its lock and version identify it.
+/// Each event is passed at least once, and the events of each lock are passed in the order of their versions. An event may be passed again
+/// after a crash or an error; its lock and version identify it. If several processes publish to one bus, each of them passes all events, and
+/// the order of a lock's events is lost.
 #[async_trait]
 pub trait EventPublisher: Send + Sync {
-    /// The position up to which all events are published: [`Position::START`] at first, later the last one for which
-    /// [`EventPublisher::publish`] has returned `Ok`. It is called at the start and after each error.
+    /// The position that [`EventPublisher::publish`] has stored last; [`Position::START`] at first. It is asked for at the start and after
+    /// each error. A position is valid only for the store that it comes from: after a backup of that store was restored, begin again at a
+    /// position that the backup has.
     ///
     /// # Errors
     /// The position is unknown. It is asked for again after a pause.
     async fn position(&self) -> Result<Position, PublishError>;
 
-    /// Publishes events, in this order, and then stores the position of the last one durably.
+    /// Publishes events, in this order, and then stores the position of the last one durably. There are 1 to
+    /// [`Pacing::page`](crate::Pacing::page) events, and calls do not overlap. It may take as long as it needs; a stop of the runner drops the
+    /// future, and the events are passed again after the next start.
     ///
     /// # Errors
     /// Not all events are known to be published. [`EventPublisher::position`] then says where to continue, after a pause.
@@ -35,14 +39,14 @@ pub trait EventPublisher: Send + Sync {
 }
 
 /// Hints that there are new events, so that they are published at once and not after
-/// [`Pacing::period`](crate::Pacing::period). Clones hint at the same task. A hint that is lost only costs time.
+/// [`Pacing::period`](crate::Pacing::period). Clones hint at the same tasks. A hint that is lost only costs time.
 #[derive(Clone, Debug, Default)]
-pub struct EventHint(Arc<Notify>);
+pub struct EventHint(Arc<watch::Sender<()>>);
 
 impl EventHint {
-    /// Wakes the task that publishes.
+    /// Wakes the tasks that publish.
     pub fn notify(&self) {
-        self.0.notify_one();
+        self.0.send_replace(());
     }
 }
 
@@ -54,16 +58,21 @@ pub(crate) async fn publish_events(
     publisher: Arc<dyn EventPublisher>,
     hint: EventHint,
 ) {
+    let mut hints = hint.0.subscribe();
     let (mut position, mut pause) = (None, FIRST_PAUSE);
     while !context.is_stopping() {
-        match publish_page(&context, &*publisher, position).await {
-            Ok((last, is_full)) => {
-                (position, pause) = (Some(last), FIRST_PAUSE);
-                if !is_full {
-                    tokio::select! {
-                        _ = context.pause(context.pacing.period) => {}
-                        () = hint.0.notified() => {}
-                    }
+        hints.mark_unchanged();
+        let published = tokio::select! {
+            () = context.stopping() => return,
+            published = publish_page(&context, &*publisher, position) => published,
+        };
+        match published {
+            Ok(Some(last)) => (position, pause) = (Some(last), FIRST_PAUSE),
+            Ok(None) => {
+                tokio::select! {
+                    _ = context.pause(context.pacing.period) => {}
+                    // `hint` is a sender, so the channel is open.
+                    _ = hints.changed() => {}
                 }
             }
             Err(error) => {
@@ -77,21 +86,21 @@ pub(crate) async fn publish_events(
     }
 }
 
-/// Publishes the events behind `position`, or behind that of the publisher. Returns the new position, and whether there may be more.
+/// Publishes the events behind `position`, or behind that of the publisher. Returns the new position. `None`: there are no more events.
 async fn publish_page(
     context: &Context,
     publisher: &dyn EventPublisher,
     position: Option<Position>,
-) -> Result<(Position, bool), PublishError> {
+) -> Result<Option<Position>, PublishError> {
     let position = match position {
         Some(position) => position,
         None => publisher.position().await?,
     };
-    let limit = context.pacing.page;
-    let events = context.writes.events_after(position, limit).await?;
+    let events = context.writes.events_after(position, context.pacing.page);
+    let events = events.await?;
     let Some(last) = events.last() else {
-        return Ok((position, false));
+        return Ok(None);
     };
     publisher.publish(&events).await?;
-    Ok((last.position, events.len() == limit))
+    Ok(Some(last.position))
 }

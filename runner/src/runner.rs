@@ -47,8 +47,8 @@ impl Runner {
         self
     }
 
-    /// Passes all recorded events to `publisher`, soon after each `hint` and otherwise every [`Pacing::period`]. The events of saves by other
-    /// processes are passed, too.
+    /// Passes all recorded events to `publisher`, at once after each `hint` and otherwise every [`Pacing::period`]. The events of saves by
+    /// other processes are passed, too. Call it once for each bus.
     #[must_use]
     pub fn publish_events(
         mut self,

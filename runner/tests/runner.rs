@@ -91,6 +91,8 @@ struct Bus {
     events: Arc<Mutex<Vec<LoggedEvent>>>,
     /// How often publishing still fails after the events have arrived.
     failures: Arc<AtomicUsize>,
+    /// Whether publishing never ends.
+    hangs: bool,
 }
 
 #[async_trait]
@@ -107,6 +109,9 @@ impl EventPublisher for Bus {
             .lock()
             .expect("no panic")
             .extend_from_slice(events);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         let fail = |n: usize| n.checked_sub(1);
         match self
             .failures
@@ -486,4 +491,54 @@ async fn a_hint_publishes_events_at_once() {
     hint.notify();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bus.versions(1), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_reaches_every_publisher() {
+    let fixture = Fixture::with_locks(1).await;
+    let (buses, hint) = ([Bus::default(), Bus::default()], EventHint::default());
+    let mut pacing = Pacing::default();
+    pacing.period = Duration::from_secs(3600);
+    let _runner = Runner::new(fixture.writes.clone(), spawn)
+        .pacing(pacing)
+        .publish_events(buses[0].clone(), hint.clone())
+        .publish_events(buses[1].clone(), hint.clone())
+        .start(vec![fixture.stream.clone()]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fixture.write(1).await;
+    hint.notify();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for bus in buses {
+        assert_eq!(bus.versions(1), [1, 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_bus_that_does_not_answer() {
+    let fixture = Fixture::with_locks(1).await;
+    let bus = Bus {
+        hangs: true,
+        ..Bus::default()
+    };
+    let runner = Runner::new(fixture.writes.clone(), spawn)
+        .publish_events(bus, EventHint::default())
+        .start(vec![fixture.stream.clone()]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(1), runner.stop()).await;
+    assert!(stopped.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pacing_out_of_bounds_is_bounded() {
+    let fixture = Fixture::with_locks(1).await;
+    let write = fixture.write(1).await;
+    fixture.succeed(1, write).await;
+    let mut pacing = Pacing::default();
+    pacing.maintained_locks = 0;
+    pacing.settlements = usize::MAX;
+    pacing.page = 0;
+    pacing.period = Duration::ZERO;
+    let runner = fixture.start_with(pacing);
+    fixture.wait_for_state(write, "SUCCEEDED").await;
+    runner.stop().await;
 }

@@ -156,7 +156,8 @@ impl LockHistory for InMemoryLockRepo {
     ) -> Result<Vec<LoggedEvent>, RepoError> {
         let store = self.store();
         let read = usize::try_from(after.0).unwrap_or(usize::MAX);
-        let page = store.log.iter().zip(1..).skip(read).take(limit);
+        let unread = store.log.get(read..).unwrap_or_default();
+        let page = unread.iter().zip(after.0 + 1..).take(limit);
         let logged = page.filter_map(|((lock, version), position)| {
             let events = &store.locks.get(lock)?.events;
             let index = events.binary_search_by_key(version, |e| e.version).ok()?;
@@ -249,7 +250,7 @@ impl LockHistory for InMemoryLockRepo {
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         let mut store = self.store();
         let mut changed: HashMap<LockId, StoredLock> = HashMap::new();
-        let imported: Vec<_> = events.iter().map(|e| (e.lock, e.version)).collect();
+        let mut imported = Vec::with_capacity(events.len());
         for mut event in events {
             let known = changed.remove(&event.lock);
             let known = known.or_else(|| store.locks.get(&event.lock).cloned());
@@ -259,6 +260,7 @@ impl LockHistory for InMemoryLockRepo {
             };
             let row = LockRow::import(row, &mut event)?;
             let lock = event.lock;
+            imported.push((lock, event.version));
             events.push(event);
             changed.insert(
                 lock,

@@ -93,7 +93,7 @@ ALTER TABLE writes ADD COLUMN anomalies text;
 ALTER TABLE writes ADD COLUMN reported_index bigint;
 ";
 
-/// The order of all events. `position` is set after the commit of an event, by the first reading of the log after it.
+/// The order of all events. `position` is set after the commit of an event, by a reading that comes to the end of the log.
 const V3: &str = "
 ALTER TABLE events ADD COLUMN position bigint;
 CREATE UNIQUE INDEX events_by_position ON events (position) WHERE position IS NOT NULL;

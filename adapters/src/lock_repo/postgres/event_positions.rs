@@ -40,7 +40,7 @@ pub(super) async fn events_after(
     };
     let limit_of_rows = row_limit(limit);
     let mut rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
-    if rows.len() < limit && number(pool).await? > 0 {
+    if rows.is_empty() && number(pool).await? > 0 {
         rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
     }
     rows.iter().map(read_logged_event).collect()
