@@ -1,8 +1,7 @@
 //! Lock events in the JSON form of the lock vendor's event schemas. `KeyWriteRequested` has exactly the members of its schema.
 
 use keywright_domain::model::{
-    DeviceCode, FailureReason, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockVersion, NewLock,
-    RecordedEvent, Timestamp, UserId, WriteId,
+    DeviceCode, LockEvent, LockId, LockVersion, NewLock, RecordedEvent, Timestamp, UserId, WriteId,
 };
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 use super::members::{
     AsText, HeldKeyJson, InvalidJson, Object, ObjectWriter, optional, optional_text, optional_u64,
-    read_held_key, read_keys, required_text,
+    put_slot, read_held_key, read_keys, read_reason, read_slot, required_text,
 };
 
 /// The `data` of an event as JSON. Event types that are Keywright's own have the members of `KeyWriteRequested` and `writeId`;
@@ -75,15 +74,6 @@ fn put_new_lock<M: SerializeMap>(
     data.put_some("thingName", new.thing.as_ref().map(|t| t.as_str()))?;
     data.put_some("thingArn", new.thing_arn.as_deref())?;
     data.put_some("keyCapacity", new.key_capacity)
-}
-
-fn put_slot<M: SerializeMap>(
-    data: &mut ObjectWriter<M>,
-    key: &KeyUuid,
-    index: Option<KeyIndex>,
-) -> Result<(), M::Error> {
-    data.put("keyUuid", key.as_str())?;
-    data.put_some("keyIndexNumber", index.map(KeyIndex::get))
 }
 
 /// Reads an event of this type at `version`. `write` is the write of the event if its data has no `writeId`; the vendor's
@@ -166,25 +156,6 @@ fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {
         thing_arn: optional_text(data, "thingArn")?.map(str::to_owned),
         key_capacity: optional_u64(data, "keyCapacity")?,
     })
-}
-
-fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
-    let index = optional_u64(data, "keyIndexNumber")?.map(KeyIndex::new);
-    Ok(KeySlot {
-        key: required_text(data, "keyUuid")?.parse()?,
-        index: index.transpose()?,
-    })
-}
-
-fn read_reason(data: &Object) -> Result<FailureReason, InvalidJson> {
-    if let Some(code) = optional_text(data, "code")? {
-        return Ok(FailureReason::DeviceError(DeviceCode::new(code)?));
-    }
-    let unknown = InvalidJson::Member {
-        member: "reason",
-        expected: "a known failure reason",
-    };
-    required_text(data, "reason")?.parse().map_err(|()| unknown)
 }
 
 fn read_late(data: &Object) -> bool {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::members::{
     AsText, InvalidJson, Object, ObjectWriter, optional, optional_u64, read_held_key, read_keys,
-    required_text,
+    required_number, required_text,
 };
 
 /// Serializes a lock without its id, which is the key of its row.
@@ -107,11 +107,4 @@ fn read_unsettled(state: &Object) -> Result<Vec<UnsettledWrite>, InvalidJson> {
             Ok(UnsettledWrite { id, requested })
         })
         .collect()
-}
-
-fn required_number(state: &Object, member: &'static str) -> Result<u64, InvalidJson> {
-    optional_u64(state, member)?.ok_or(InvalidJson::Member {
-        member,
-        expected: "an integer of at least 0",
-    })
 }

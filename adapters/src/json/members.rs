@@ -3,14 +3,16 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use keywright_domain::model::{HeldKey, InvalidValue, KeyIndex};
+use keywright_domain::model::{
+    DeviceCode, FailureReason, HeldKey, InvalidValue, KeyIndex, KeySlot, KeyUuid,
+};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 pub(super) type Object = Map<String, Value>;
 
-/// Why JSON is not an event or a lock.
+/// Why JSON is not an event, a lock, a write or an idempotency record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJson {
     /// A member is missing or has another JSON type.
@@ -164,4 +166,39 @@ pub(super) fn optional_u64(
                 .ok_or(InvalidJson::Member { member, expected })
         }
     }
+}
+
+pub(super) fn put_slot<M: SerializeMap>(
+    data: &mut ObjectWriter<M>,
+    key: &KeyUuid,
+    index: Option<KeyIndex>,
+) -> Result<(), M::Error> {
+    data.put("keyUuid", key.as_str())?;
+    data.put_some("keyIndexNumber", index.map(KeyIndex::get))
+}
+
+pub(super) fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
+    let index = optional_u64(data, "keyIndexNumber")?.map(KeyIndex::new);
+    Ok(KeySlot {
+        key: required_text(data, "keyUuid")?.parse()?,
+        index: index.transpose()?,
+    })
+}
+
+pub(super) fn read_reason(data: &Object) -> Result<FailureReason, InvalidJson> {
+    if let Some(code) = optional_text(data, "code")? {
+        return Ok(FailureReason::DeviceError(DeviceCode::new(code)?));
+    }
+    let unknown = InvalidJson::Member {
+        member: "reason",
+        expected: "a known failure reason",
+    };
+    required_text(data, "reason")?.parse().map_err(|()| unknown)
+}
+
+pub(super) fn required_number(state: &Object, member: &'static str) -> Result<u64, InvalidJson> {
+    optional_u64(state, member)?.ok_or(InvalidJson::Member {
+        member,
+        expected: "an integer of at least 0",
+    })
 }

@@ -1,12 +1,14 @@
-//! The JSON of lock events and of locks.
+//! The JSON of events, locks, writes and idempotency records.
 
 mod event;
 mod lock;
 mod members;
+mod write;
 
 pub use event::{EventData, read_event};
 pub use lock::{LockState, read_lock_state};
 pub use members::InvalidJson;
+pub use write::{IdempotencyData, WriteData, read_idempotency_record, read_write};
 
 /// Serializes a value of this module.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
