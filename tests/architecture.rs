@@ -89,6 +89,10 @@ const MAX_DEPENDENCIES_OF_THE_DOMAIN: usize = 3;
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn workspace() -> Graph {
+    graph(&metadata())
+}
+
+fn metadata() -> Value {
     // Dependencies of other platforms may not be downloaded.
     let rustc = stdout(Command::new("rustc").arg("-vV"));
     let host = rustc
@@ -108,7 +112,7 @@ fn workspace() -> Graph {
             .args(["--filter-platform", host])
             .current_dir(env!("CARGO_MANIFEST_DIR")),
     );
-    graph(&serde_json::from_str(&metadata).expect("cargo prints JSON"))
+    serde_json::from_str(&metadata).expect("cargo prints JSON")
 }
 
 fn stdout(command: &mut Command) -> String {
@@ -202,6 +206,41 @@ fn packages_depend_only_on_allowed_packages() {
         "the workspace was read"
     );
     assert_eq!(violations(&graph), Vec::<String>::new());
+}
+
+/// The version of the compiler that each package states, as numbers. Of several versions of a package, the highest.
+fn compilers(metadata: &Value) -> BTreeMap<&str, [u64; 3]> {
+    let mut compilers = BTreeMap::new();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let Some(stated) = package["rust_version"].as_str() else {
+            continue;
+        };
+        let mut numbers = [0; 3];
+        for (number, text) in numbers.iter_mut().zip(stated.split('.')) {
+            *number = text.parse().expect("a number");
+        }
+        let compiler = compilers.entry(package["name"].as_str().expect("a name"));
+        let compiler = compiler.or_insert(numbers);
+        *compiler = numbers.max(*compiler);
+    }
+    compilers
+}
+
+#[test]
+fn no_dependency_needs_a_newer_compiler_than_its_package_states() {
+    let metadata = metadata();
+    let (graph, compilers) = (graph(&metadata), compilers(&metadata));
+    for package in graph.keys().filter(|name| name.starts_with("keywright")) {
+        let stated = compilers.get(package.as_str());
+        assert!(stated.is_some(), "{package} states no rust-version");
+        for dependency in reach(&graph, package) {
+            let needed = compilers.get(dependency.as_str());
+            assert!(
+                needed <= stated,
+                "{package} states {stated:?}, and its dependency {dependency} needs {needed:?}"
+            );
+        }
+    }
 }
 
 #[test]
