@@ -14,6 +14,7 @@ mod mutex;
 mod request_admission;
 mod server;
 mod settings;
+mod shutdown;
 mod signals;
 mod startup_health;
 mod workers;

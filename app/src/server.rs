@@ -1,4 +1,4 @@
-//! The accept loop: it bounds the number of connections, serves them, and drains them at shutdown.
+//! The accept loop: it bounds the number of connections and serves them.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
 use crate::http;
 use crate::settings::Settings;
+use crate::shutdown;
 use crate::signals::Stop;
 
 /// How long a connection must have been idle before it is closed for another one: its first request may still be on the way.
@@ -31,9 +32,6 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Handles of ended connections are removed when there are this many more than twice the open connections.
 const SPARE_HANDLES: usize = 64;
-
-/// How much longer draining may take than a request.
-const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Serves until `stop` completes. Unless that is [`Stop::Now`], it then continues for [`Settings::drain_delay`] while `/readyz`
 /// responds 503. After that it accepts no more connections and lets requests and use cases finish, at most for the request
@@ -61,19 +59,7 @@ pub(crate) async fn run(
         }
     }
     drop(listener);
-    app.work.drain();
-    info!("stopping: finishing what is in progress");
-    let finish = async {
-        graceful.shutdown().await;
-        app.work.tasks.wait().await;
-    };
-    let timeout = settings.protocol.request_timeout + DRAIN_MARGIN;
-    match tokio::time::timeout(timeout, finish).await {
-        Ok(()) => info!("stopped"),
-        Err(_) => warn!(
-            "stopped before all requests had finished; their writes are recovered at the next start"
-        ),
-    }
+    shutdown::finish(&app, graceful, settings.protocol.request_timeout).await;
 }
 
 async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulShutdown) {
