@@ -35,7 +35,7 @@ impl PostgresPool {
             pool: settings.pool(timeout)?,
             timeout,
         };
-        // Only the checks are bounded: the migration may have to build an index, which can take long.
+        // Only the checks are bounded: building an index can take long.
         let checked = tokio::time::timeout(SILENCE_TIMEOUT, async {
             session_check::refuse_shared_sessions(settings.config(), settings.tls()?).await?;
             let mut connection = pool.connection().await?;
@@ -45,6 +45,7 @@ impl PostgresPool {
         let timed_out = |_| PostgresError::Unreachable("no answer in time".into());
         let mut connection = checked.await.map_err(timed_out)??;
         schema::migrate(connection.client()).await?;
+        schema::build_indexes(connection.client()).await?;
         connection.release();
         Ok(pool)
     }

@@ -1,5 +1,7 @@
 //! The tables and their migrations.
 
+use std::time::Duration;
+
 use tokio_postgres::{Client, Transaction};
 
 use super::error::PostgresError;
@@ -96,9 +98,66 @@ ALTER TABLE writes ADD COLUMN reported_index bigint;
 /// The order of all events. `position` is set after the commit of an event, by a reading that comes to the end of the log.
 const V3: &str = "
 ALTER TABLE events ADD COLUMN position bigint;
-CREATE UNIQUE INDEX events_by_position ON events (position) WHERE position IS NOT NULL;
-CREATE INDEX events_without_position ON events (lock, version) WHERE position IS NULL;
 ";
+
+/// Indexes of tables that may be large, by their names. They are built beside the saves of other replicas, which a migration would stop.
+const INDEXES: [(&str, &str); 2] = [
+    (
+        "events_by_position",
+        "CREATE UNIQUE INDEX CONCURRENTLY events_by_position ON events (position) WHERE position IS NOT NULL",
+    ),
+    (
+        "events_without_position",
+        "CREATE INDEX CONCURRENTLY events_without_position ON events (lock, version) WHERE position IS NULL",
+    ),
+];
+
+/// The advisory lock of the session that builds indexes.
+const INDEX_LOCK: i64 = 0x4b57_6978; // "KWix"
+
+/// How often a process looks whether another one has built the indexes.
+const INDEX_POLL: Duration = Duration::from_millis(200);
+
+/// Builds the indexes that are missing; one process at a time. Errors: the database does not answer.
+pub(super) async fn build_indexes(client: &mut Client) -> Result<(), PostgresError> {
+    let lock = format!("SELECT pg_try_advisory_lock({INDEX_LOCK})");
+    while !missing_indexes(client).await?.is_empty() {
+        // To wait for the lock in the database would hold a snapshot, and building an index waits for all snapshots.
+        if !client.query_one(&lock, &[]).await?.get::<_, bool>(0) {
+            tokio::time::sleep(INDEX_POLL).await;
+            continue;
+        }
+        let timeout = "SELECT current_setting('statement_timeout')";
+        let timeout: String = client.query_one(timeout, &[]).await?.get(0);
+        client.batch_execute("SET statement_timeout = 0").await?;
+        for (name, create) in missing_indexes(client).await? {
+            tracing::info!(name, "building an index of the database");
+            // What a process that was killed has left is invalid.
+            let drop = format!("DROP INDEX IF EXISTS {name}");
+            client.batch_execute(&drop).await?;
+            client.batch_execute(create).await?;
+        }
+        let end =
+            format!("SET statement_timeout = '{timeout}'; SELECT pg_advisory_unlock({INDEX_LOCK})");
+        client.batch_execute(&end).await?;
+    }
+    Ok(())
+}
+
+/// The indexes that do not exist or are not complete.
+async fn missing_indexes(
+    client: &Client,
+) -> Result<Vec<(&'static str, &'static str)>, PostgresError> {
+    let valid = "SELECT indexrelid::regclass::text FROM pg_index
+        WHERE indexrelid = ANY (ARRAY(SELECT to_regclass(name) FROM unnest($1::text[]) AS name)) AND indisvalid";
+    let names = INDEXES.map(|(name, _)| name).to_vec();
+    let rows = client.query(valid, &[&names]).await?;
+    let valid: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let missing = INDEXES
+        .into_iter()
+        .filter(|(name, _)| !valid.iter().any(|v| v == name));
+    Ok(missing.collect())
+}
 
 /// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to
 /// another program or a newer version.

@@ -257,6 +257,30 @@ async fn locked_rows_do_not_delay_saves_of_other_locks() {
     connection.await.expect("no panic").expect("closed");
 }
 
+/// An index that a killed process has left incomplete is built again, by one of several replicas that start at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn incomplete_indexes_are_built_again() {
+    let database = Fresh::shared().await;
+    drop(database.open().await);
+    database.psql(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_by_position'::regclass;
+         DROP INDEX events_without_position",
+    );
+    let replicas = tokio::join!(database.open(), database.open(), database.open());
+    let names = "'events_by_position'::regclass, 'events_without_position'::regclass";
+    let valid =
+        format!("SELECT count(*) FROM pg_index WHERE indexrelid IN ({names}) AND indisvalid");
+    assert_eq!(database.psql(&valid), "2");
+    with_locks(&replicas.0, 2).await;
+    let log = replicas.1.events_after(Position::START, 9).await;
+    assert_eq!(log.expect("read").len(), 2);
+    let held = database.psql(
+        "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = pg_locks.database
+         WHERE locktype = 'advisory' AND datname = current_database()",
+    );
+    assert_eq!(held, "0", "the lock is released");
+}
+
 /// A transaction that began before others commits after them, and a reader is past them already.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_a_long_transaction_appears_behind_no_reader() {
