@@ -17,6 +17,7 @@ use super::api_error::ApiError;
 use super::openapi;
 use super::response::{self, HttpResponse};
 use crate::app::App;
+use crate::settings::serve_options::LISTEN;
 
 const SCRIPT: &str = "/docs/scalar.js";
 
@@ -35,7 +36,7 @@ pub(super) fn openapi(app: &App, headers: &HeaderMap) -> HttpResponse {
     // The header has been checked. An HTTP/1.0 request may have none.
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     response::ok(&openapi::document(
-        host.unwrap_or("127.0.0.1:8787"),
+        host.unwrap_or(LISTEN),
         &app.http_limits,
         app.device_reports.is_some(),
     ))
