@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::ports::Clock;
 use keywright_testkit::postgres_server::PostgresServer;
-use keywright_tests::{Answer, FakeClock, Program, Request};
+use keywright_tests::{Answer, FakeClock, Program, Request, StoreInspector};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -283,4 +283,46 @@ async fn the_age_of_the_oldest_intent_grows_when_the_clock_was_set_back() {
         last_age < 600.0,
         "the age must be measured on the monotonic clock, but is {last_age} s"
     );
+}
+
+/// A token is valid until its `exp` by the clock that the process sees, also if it was verified before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_refused_after_its_end_by_the_clock_of_the_process() {
+    let (folder, clock) = (TempDir::new().expect("a folder"), FakeClock::ahead_by(0));
+    let program = start_with_short_timeouts(&folder, &clock, &[]);
+    let status = async |program: &Program| {
+        let details = program.get(&format!("/locks/{LOCK}/details"));
+        details.send().await.status
+    };
+    assert_eq!(status(&program).await, 200);
+    assert_eq!(status(&program).await, 200, "from the cache");
+    // Tokens of the sandbox are valid for a year.
+    clock.set(366 * 24 * HOUR);
+    assert_eq!(status(&program).await, 401);
+    clock.set(0);
+    assert_eq!(status(&program).await, 200);
+}
+
+/// Steps of the clock in both directions change the times of events, but neither their versions nor their positions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_and_positions_do_not_jump_with_the_clock() {
+    let (folder, clock) = (TempDir::new().expect("a folder"), FakeClock::ahead_by(0));
+    let program = start_with_short_timeouts(&folder, &clock, &[]);
+    for offset in [HOUR, -HOUR, 0, 2 * HOUR, HOUR] {
+        clock.set(offset);
+        let answer = write(&program, &format!("k{offset}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let store = StoreInspector::open(folder.path()).await;
+    let events = store.events(LOCK).await;
+    let versions: Vec<u64> = events.iter().map(|event| event.version.0).collect();
+    assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>());
+    assert!(
+        !events.is_sorted_by_key(|event| event.time),
+        "the clock was set back"
+    );
+    let log = store.log().await;
+    let logged = log.iter().map(|logged| &logged.event);
+    let of_lock = logged.filter(|event| event.lock == events[0].lock);
+    assert!(of_lock.eq(&events), "{log:?}");
 }

@@ -73,6 +73,8 @@ async fn health_checks_are_answered_while_the_server_waits_for_the_database() {
             (503, Some("1")),
             "{refused:?}"
         );
+        let message = "The service is starting; its database has not answered yet";
+        assert_eq!(refused.body["message"], message);
     }
     // Each answer has a request id: the client's, a generated one, or one for an unreadable request.
     let mut connection = keywright_tests::Connection::open(address)
@@ -133,6 +135,9 @@ async fn the_server_recovers_after_an_outage_of_the_database() {
         (!is_ready(&program).await).then_some(())
     })
     .await;
+    let ready = program.request("GET", "/readyz").send().await;
+    let message = "The store of locks does not answer";
+    assert_eq!(ready.body["message"], message);
     for path in ["/healthz", "/metrics"] {
         assert_eq!(program.request("GET", path).send().await.status, 200);
     }

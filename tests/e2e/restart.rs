@@ -253,6 +253,10 @@ async fn a_full_disk_ends_the_shadow_service_with_a_logged_reason() {
         log.contains("the store of shadows can no longer be written; the log says why"),
         "{log}"
     );
+    assert_cause_of_full_disk(&log);
+}
+
+fn assert_cause_of_full_disk(log: &str) {
     // SQLite reports a file size limit and a full disk with different texts.
     let cause = |line: &str| {
         line.contains("cannot be stored") && (line.contains("disk I/O") || line.contains("full"))
@@ -292,6 +296,7 @@ async fn a_full_disk_ends_the_server_without_losing_a_200() {
         log.contains("can no longer be written") && log.contains("start again"),
         "{log}"
     );
+    assert_cause_of_full_disk(&log);
     let program = Program::start(BINARY, folder.path(), &["--virtual-locks", "off"]);
     assert_eq!(program.get("/readyz").send().await.status, 200);
     // No 200 is lost.

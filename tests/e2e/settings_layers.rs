@@ -318,6 +318,24 @@ fn client_variables_of_sandbox_env_are_ignored() {
 }
 
 /// The printed value of a setting that is not set anywhere.
+/// The server itself refuses them, too, and names both settings.
+#[test]
+fn the_server_refuses_settings_of_the_sandbox_without_it() {
+    let folder = TempDir::new().expect("a folder");
+    for setting in [
+        ["--faults", "put@1=refuse"],
+        ["--behaviour", "all:twice"],
+        ["--locks", "20"],
+        ["--virtual-locks", "off"],
+    ] {
+        let arguments = [&["--sandbox", "off"], &setting[..]].concat();
+        let (code, text) = Program::fail(BINARY, folder.path(), &arguments);
+        assert_eq!(code, Some(2), "{setting:?}: {text}");
+        let names_both = text.contains(setting[0]) && text.contains("--sandbox is off");
+        assert!(names_both, "{setting:?}: {text}");
+    }
+}
+
 fn default_of(printed: &Value, key: &str) -> String {
     assert_eq!(printed[key]["from"], "default", "{key}");
     let value = printed[key]["values"][0].as_str();

@@ -11,7 +11,8 @@ use keywright_adapters::shadow::document_json;
 use keywright_adapters::time::{SystemClock, TokioTimer};
 use keywright_domain::invariants;
 use keywright_domain::model::{
-    LockId, LockSnapshot, LockVersion, RecordedEvent, ShadowSnapshot, Write, WriteId,
+    LockId, LockSnapshot, LockVersion, LoggedEvent, Position, RecordedEvent, ShadowSnapshot, Write,
+    WriteId,
 };
 use keywright_domain::ports::{Clock, LockHistory, LockRepo};
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
@@ -176,6 +177,15 @@ impl StoreInspector {
             .events(id(lock), LockVersion(1), usize::MAX)
             .await;
         all.expect("the store answers")
+    }
+
+    /// The first 10,000 events in the order of their positions.
+    ///
+    /// # Panics
+    /// The store does not answer.
+    pub async fn log(&self) -> Vec<LoggedEvent> {
+        let log = self.history.events_after(Position::START, 10_000).await;
+        log.expect("the store answers")
     }
 
     /// The names of the events of a demo lock, without `LockCreated` and `OrganizationSet`.

@@ -63,6 +63,17 @@ pub(crate) enum StoreChoice {
     Postgres(Box<PostgresSettings>),
 }
 
+impl StoreChoice {
+    /// What clients are answered until the store is open.
+    pub(crate) const fn startup_message(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "The service is starting; its database has not answered yet",
+            Self::File | Self::Memory => "The service is starting",
+        }
+    }
+}
+
 /// Where the shadows of locks are.
 #[derive(Clone, Debug)]
 pub(crate) enum ShadowChoice {
