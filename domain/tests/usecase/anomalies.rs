@@ -215,6 +215,26 @@ async fn an_entry_that_the_lock_left_is_removed_with_its_result() {
     }
 }
 
+/// Entries that a lock leaves are removed, so a slot can be written any number of times.
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_lock_leaves_do_not_fill_the_shadow() {
+    let harness = Harness::new().await;
+    for n in 0..120 {
+        let id = harness.write(&format!("key-{n}"), Some(2)).await;
+        let id = id
+            .unwrap_or_else(|error| panic!("write {n}: {error}"))
+            .write;
+        let update = json!({
+            "desired": { "writeKey": { id.to_string(): {} } },
+            "reported": { "writeKeyResult": { id.to_string(): succeeded_in(json!(2)) } },
+        });
+        let report = report(&harness, update).await;
+        harness.settle(&report).await;
+        soon(&harness).await;
+        assert_eq!(harness.shadow().expect("a shadow").entries, []);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn maintenance_removes_an_entry_of_no_write() {
     const UNKNOWN: WriteId = WriteId::from_u128(0xbad);
