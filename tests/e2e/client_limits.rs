@@ -141,6 +141,8 @@ async fn a_panic_in_a_use_case_is_a_500_and_frees_its_permit() {
         "off",
         "--max-in-flight",
         "1",
+        "--log",
+        "json",
     ];
     let program = keywright_tests::Program::start(program, folder.path(), &alone);
     for (slot, expected) in [(1, 500), (2, 500), (1, 500), (0, 200)] {
@@ -150,6 +152,14 @@ async fn a_panic_in_a_use_case_is_a_500_and_frees_its_permit() {
     }
     let log = log_with(&program, &["at once", "after a while"]).await;
     assert_eq!(log.matches("did not complete").count(), 3, "{log}");
+    // The last line may not be complete yet.
+    for line in log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(parsed.is_ok(), "a panic is logged as JSON, too: {line}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! A server with its locks in PostgreSQL: start-up, outages and faults of the database.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_mqtt::mosquitto::Mosquitto;
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
-use keywright_tests::{Answer, Program};
+use keywright_tests::{Answer, Program, Request};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,24 +43,54 @@ async fn is_ready(program: &Program) -> bool {
     program.request("GET", "/readyz").send().await.status == 200
 }
 
+/// Starts a server without waiting until it is ready.
+fn spawn_server(data: &Path, url: &str) -> (Child, SocketAddr) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("its address");
+    drop(free);
+    let process = Command::new(BINARY)
+        .args(["serve", "--listen", &address.to_string(), "--data"])
+        .arg(data)
+        .args(arguments(url))
+        .args(["--drain-delay", "0s"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    (process.expect("the program is there"), address)
+}
+
+/// A database that accepts connections and never answers, for instance because its machine hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_checks_are_answered_while_the_database_is_silent() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let database = silent.local_addr().expect("its address");
+    let folder = TempDir::new().expect("a folder");
+    let url = format!("postgres://keywright@{database}/keywright");
+    let (mut process, address) = spawn_server(folder.path(), &url);
+    let get = |path: &'static str| async move {
+        let mut connection = keywright_tests::Connection::open(address).await.ok()?;
+        let request = Request::new(address, "GET", path);
+        connection.send(request).await.ok()
+    };
+    let alive = eventually("it is alive", || get("/healthz")).await;
+    assert_eq!(alive.status, 200, "{alive:?}");
+    let ready = get("/readyz").await.expect("an answer");
+    let message = "The service is starting; its database has not answered yet";
+    assert_eq!(
+        (ready.status, &ready.body["message"]),
+        (503, &json!(message))
+    );
+    process.kill().expect("it is running");
+    process.wait().expect("it has ended");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_checks_are_answered_while_the_server_waits_for_the_database() {
     let (server, url) = database().await;
     let stopping = server.clone();
     spawn_blocking(move || stopping.stop("fast")).await;
     let folder = TempDir::new().expect("a folder");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("its address");
-    drop(free);
-    let mut server_process = Command::new(BINARY)
-        .args(["serve", "--listen", &address.to_string(), "--data"])
-        .arg(folder.path())
-        .args(arguments(&url))
-        .args(["--drain-delay", "0s"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program is there");
+    let (mut server_process, address) = spawn_server(folder.path(), &url);
     let get = |path: &'static str| async move {
         let mut connection = keywright_tests::Connection::open(address).await.ok()?;
         let request = keywright_tests::Request::new(address, "GET", path);

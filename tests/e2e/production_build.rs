@@ -151,4 +151,12 @@ async fn a_server_with_production_settings_accepts_writes() {
         .send()
         .await;
     assert_eq!(answer.status, 200, "{answer:?}");
+    // By default no origin is allowed.
+    let preflight = program
+        .request("OPTIONS", "/locks/7/WriteKey")
+        .header("Origin", "https://app.example")
+        .header("Access-Control-Request-Method", "POST");
+    let preflight = preflight.send().await;
+    assert_eq!(preflight.status, 204, "{preflight:?}");
+    assert_eq!(preflight.header("access-control-allow-origin"), None);
 }
