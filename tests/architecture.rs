@@ -208,6 +208,40 @@ fn packages_depend_only_on_allowed_packages() {
     assert_eq!(violations(&graph), Vec::<String>::new());
 }
 
+/// What readers of the documents have looked for and not found, or found to be wrong.
+const REQUIRED_PHRASES: &[(&str, &[&str])] = &[
+    (
+        "docs/deploying.md",
+        &["`pool_mode=session`", "--keep-old-for 1h", "before SIGKILL"],
+    ),
+    (
+        "docs/operating.md",
+        &["`request` + 2 s (12 s)", "`max()` over replicas"],
+    ),
+    (
+        "docs/firmware.md",
+        &[
+            "## A lock without a reliable clock",
+            "`SlotOccupied`",
+            "`DuplicateKey`",
+            "must arrive as `null`",
+            "## Loss of power",
+            "Several answers can share one update",
+        ],
+    ),
+];
+
+#[test]
+fn documents_have_what_readers_did_not_find() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (document, phrases) in REQUIRED_PHRASES {
+        let text = std::fs::read_to_string(root.join(document)).expect("a document");
+        for phrase in *phrases {
+            assert!(text.contains(phrase), "{document}: {phrase}");
+        }
+    }
+}
+
 /// The version of the compiler that each package states, as numbers. Of several versions of a package, the highest.
 fn compilers(metadata: &Value) -> BTreeMap<&str, [u64; 3]> {
     let mut compilers = BTreeMap::new();
