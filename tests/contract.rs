@@ -60,9 +60,13 @@ fn promises(file: &str, source: &str) -> Vec<(u32, String)> {
 
 /// The names in the list of cases of a macro of the testkit.
 fn cases(source: &str) -> Vec<String> {
-    let (_, list) = source.split_once("{ $fixture:").expect("a list of cases");
+    let (_, list) = source.split_once("$fixture:\n").expect("a list of cases");
     let (list, _) = list.split_once('}').expect("the end of the list");
-    list.split(',').map(|case| case.trim().to_owned()).collect()
+    let name = |case: &str| {
+        let case = case.trim();
+        case.strip_prefix("durable ").unwrap_or(case).to_owned()
+    };
+    list.split(',').map(name).collect()
 }
 
 #[test]

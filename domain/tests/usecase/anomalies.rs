@@ -92,20 +92,38 @@ async fn maintenance_finds_an_unreadable_result_with_a_lost_report() {
     assert!(harness.shadow().expect("a shadow").results.is_empty());
 }
 
-/// Unreadable results are cleared, so a slot can be written any number of times.
-#[tokio::test(start_paused = true)]
-async fn unreadable_results_do_not_fill_the_shadow() {
+/// Writes 120 keys to one slot. The lock answers each with this update of the shadow, and maintenance then leaves no results and so many
+/// entries there.
+async fn write_repeatedly(update: impl Fn(&str) -> Value, entries: usize) {
     let harness = Harness::new().await;
     for n in 0..120 {
-        let id = harness.write(&format!("key-{n}"), Some(2)).await;
-        let id = id
-            .unwrap_or_else(|error| panic!("write {n}: {error}"))
-            .write;
-        let result = json!({ "reported": { "writeKeyResult": { id.to_string(): {} } } });
-        let report = report(&harness, result).await;
+        let written = harness.write(&format!("key-{n}"), Some(2)).await;
+        let id = written.unwrap_or_else(|error| panic!("write {n}: {error}"));
+        let report = report(&harness, update(&id.write.to_string())).await;
         harness.settle(&report).await;
         soon(&harness).await;
+        let shadow = harness.shadow().expect("a shadow");
+        let left = (shadow.results.len(), shadow.entries.len());
+        assert_eq!(left, (0, entries), "{shadow:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_results_do_not_fill_the_shadow() {
+    // The write stays open.
+    let update = |id: &str| json!({ "reported": { "writeKeyResult": { id: {} } } });
+    write_repeatedly(update, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_lock_leaves_do_not_fill_the_shadow() {
+    let update = |id: &str| {
+        json!({
+            "desired": { "writeKey": { id: {} } },
+            "reported": { "writeKeyResult": { id: succeeded_in(json!(2)) } },
+        })
+    };
+    write_repeatedly(update, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,26 +230,6 @@ async fn an_entry_that_the_lock_left_is_removed_with_its_result() {
         let shadow = harness.shadow().expect("a shadow");
         assert!(!shadow.knows(id), "{shadow:?}");
         harness.check_at_rest().await;
-    }
-}
-
-/// Entries that a lock leaves are removed, so a slot can be written any number of times.
-#[tokio::test(start_paused = true)]
-async fn entries_that_a_lock_leaves_do_not_fill_the_shadow() {
-    let harness = Harness::new().await;
-    for n in 0..120 {
-        let id = harness.write(&format!("key-{n}"), Some(2)).await;
-        let id = id
-            .unwrap_or_else(|error| panic!("write {n}: {error}"))
-            .write;
-        let update = json!({
-            "desired": { "writeKey": { id.to_string(): {} } },
-            "reported": { "writeKeyResult": { id.to_string(): succeeded_in(json!(2)) } },
-        });
-        let report = report(&harness, update).await;
-        harness.settle(&report).await;
-        soon(&harness).await;
-        assert_eq!(harness.shadow().expect("a shadow").entries, []);
     }
 }
 
