@@ -135,10 +135,6 @@ impl Bus {
     }
 }
 
-fn spawn(task: Task) {
-    tokio::spawn(task);
-}
-
 struct Fixture {
     writes: Arc<KeyWrites>,
     store: Arc<InMemoryLockRepo>,
@@ -188,18 +184,22 @@ impl Fixture {
         }
     }
 
-    fn start(&self) -> RunningTasks {
-        self.start_with(Pacing::default())
+    /// A runner whose events are kept.
+    fn runner(&self) -> Runner {
+        let events = self.events.clone();
+        Runner::new(self.writes.clone(), |task: Task| drop(tokio::spawn(task))).observer(
+            move |event: &RunnerEvent<'_>| {
+                events.lock().expect("no panic").push(event.to_string());
+            },
+        )
     }
 
-    fn start_with(&self, pacing: Pacing) -> RunningTasks {
-        let events = self.events.clone();
-        Runner::new(self.writes.clone(), spawn)
-            .observer(move |event: &RunnerEvent<'_>| {
-                events.lock().expect("no panic").push(event.to_string());
-            })
-            .pacing(pacing)
-            .start(vec![self.stream.clone()])
+    fn start(&self) -> RunningTasks {
+        self.start_with(self.runner())
+    }
+
+    fn start_with(&self, runner: Runner) -> RunningTasks {
+        runner.start(vec![self.stream.clone()])
     }
 
     async fn write(&self, lock: u64) -> WriteId {
@@ -352,7 +352,7 @@ async fn a_lock_whose_shadow_does_not_answer_delays_no_other() {
     fixture.shadow.hold(lock_id(1));
     let mut pacing = Pacing::default();
     pacing.maintained_locks = 2;
-    let _runner = fixture.start_with(pacing);
+    let _runner = fixture.start_with(fixture.runner().pacing(pacing));
     fixture.wait_for_state(fast, "SUCCEEDED").await;
     assert_eq!(fixture.state(slow).await, "SENT");
     // The shadow answers later, and the write is tried until then.
@@ -387,7 +387,7 @@ async fn no_more_locks_are_maintained_at_once_than_configured() {
     }
     let mut pacing = Pacing::default();
     pacing.maintained_locks = 3;
-    let _runner = fixture.start_with(pacing);
+    let _runner = fixture.start_with(fixture.runner().pacing(pacing));
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(fixture.shadow.max_reading.load(Ordering::SeqCst), 3);
 }
@@ -400,7 +400,7 @@ async fn writes_are_maintained_at_the_configured_rate() {
     }
     let mut pacing = Pacing::default();
     pacing.maintenance_interval = Duration::from_secs(10);
-    let _runner = fixture.start_with(pacing);
+    let _runner = fixture.start_with(fixture.runner().pacing(pacing));
     tokio::time::sleep(Duration::from_secs(35)).await;
     assert_eq!(fixture.shadow.max_reading.load(Ordering::SeqCst), 1);
 }
@@ -436,12 +436,13 @@ async fn a_panic_in_a_loop_is_a_failure_and_one_in_a_job_is_not() {
     let fixture = Fixture::with_locks(1).await;
     let write = fixture.write(1).await;
     let panics = fixture.events.clone();
-    let runner = Runner::new(fixture.writes.clone(), spawn)
+    let runner = fixture
+        .runner()
         .observer(move |event: &RunnerEvent<'_>| match event {
             RunnerEvent::Settled(..) | RunnerEvent::ReportsEnded => panic!("of the observer"),
             other => panics.lock().expect("no panic").push(other.to_string()),
-        })
-        .start(vec![fixture.stream.clone()]);
+        });
+    let runner = fixture.start_with(runner);
     let acknowledged = fixture.report(1, write).await;
     assert!(acknowledged.await.is_err());
     assert!(fixture.has_event("the settlement of a report has panicked"));
@@ -455,14 +456,12 @@ async fn a_panic_in_a_loop_is_a_failure_and_one_in_a_job_is_not() {
 async fn events_are_published_until_the_bus_accepts_them() {
     let fixture = Fixture::with_locks(2).await;
     fixture.write(1).await;
-    let (bus, errors) = (Bus::default(), fixture.events.clone());
+    let bus = Bus::default();
     bus.failures.store(5, Ordering::SeqCst);
-    let runner = Runner::new(fixture.writes.clone(), spawn)
-        .observer(move |event: &RunnerEvent<'_>| {
-            errors.lock().expect("no panic").push(event.to_string());
-        })
-        .publish_events(bus.clone(), EventHint::default())
-        .start(vec![fixture.stream.clone()]);
+    let publishing = fixture
+        .runner()
+        .publish_events(bus.clone(), EventHint::default());
+    let runner = fixture.start_with(publishing);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((bus.versions(1), bus.versions(2)), (vec![1, 2], vec![1]));
     assert!(fixture.has_event("events could not be published: the bus does not answer"));
@@ -473,45 +472,26 @@ async fn events_are_published_until_the_bus_accepts_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_publishes_events_at_once() {
-    let fixture = Fixture::with_locks(1).await;
-    let (bus, hint) = (Bus::default(), EventHint::default());
-    let mut pacing = Pacing::default();
-    pacing.period = Duration::from_secs(3600);
-    let _runner = Runner::new(fixture.writes.clone(), spawn)
-        .pacing(pacing)
-        .publish_events(bus.clone(), hint.clone())
-        .start(vec![fixture.stream.clone()]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    fixture.write(1).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(
-        bus.versions(1),
-        [1],
-        "nothing is read before the period ends"
-    );
-    hint.notify();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(bus.versions(1), [1, 2]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hint_reaches_every_publisher() {
+async fn a_hint_makes_every_publisher_publish_at_once() {
     let fixture = Fixture::with_locks(1).await;
     let (buses, hint) = ([Bus::default(), Bus::default()], EventHint::default());
     let mut pacing = Pacing::default();
     pacing.period = Duration::from_secs(3600);
-    let _runner = Runner::new(fixture.writes.clone(), spawn)
-        .pacing(pacing)
-        .publish_events(buses[0].clone(), hint.clone())
-        .publish_events(buses[1].clone(), hint.clone())
-        .start(vec![fixture.stream.clone()]);
+    let mut publishing = fixture.runner().pacing(pacing);
+    for bus in &buses {
+        publishing = publishing.publish_events(bus.clone(), hint.clone());
+    }
+    let _runner = fixture.start_with(publishing);
     tokio::time::sleep(Duration::from_secs(1)).await;
     fixture.write(1).await;
-    hint.notify();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    for bus in buses {
-        assert_eq!(bus.versions(1), [1, 2]);
+    for (hinted, versions) in [(false, vec![1]), (true, vec![1, 2])] {
+        if hinted {
+            hint.notify();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for bus in &buses {
+            assert_eq!(bus.versions(1), versions, "hinted: {hinted}");
+        }
     }
 }
 
@@ -522,9 +502,8 @@ async fn a_stop_does_not_wait_for_a_bus_that_does_not_answer() {
         hangs: true,
         ..Bus::default()
     };
-    let runner = Runner::new(fixture.writes.clone(), spawn)
-        .publish_events(bus, EventHint::default())
-        .start(vec![fixture.stream.clone()]);
+    let publishing = fixture.runner().publish_events(bus, EventHint::default());
+    let runner = fixture.start_with(publishing);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let stopped = tokio::time::timeout(Duration::from_secs(1), runner.stop()).await;
     assert!(stopped.is_ok());
@@ -540,7 +519,7 @@ async fn pacing_out_of_bounds_is_bounded() {
     pacing.settlements = usize::MAX;
     pacing.page = 0;
     pacing.period = Duration::ZERO;
-    let runner = fixture.start_with(pacing);
+    let runner = fixture.start_with(fixture.runner().pacing(pacing));
     fixture.wait_for_state(write, "SUCCEEDED").await;
     runner.stop().await;
 }
