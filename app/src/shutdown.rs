@@ -1,4 +1,4 @@
-//! The last part of an orderly stop: what is in progress is finished, and nothing new begins.
+//! The end of serving: requests in progress are finished, and no new one begins. Background tasks are stopped after it.
 
 use std::time::Duration;
 

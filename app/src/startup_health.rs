@@ -24,13 +24,12 @@ const MAX_CONNECTIONS: usize = 256;
 /// How long a connection may take. Probes are short, and give up after a second.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Answers `/healthz` with 200 and every other path with 503, one request for each connection. `waits_for` is the message of the 503.
-/// It never ends.
+/// Answers `/healthz` with 200 and every other path with 503, one request for each connection. It never ends.
 pub(crate) async fn answer_health_checks(
     listener: &TcpListener,
     http_limits: &HttpLimits,
     ids: Arc<dyn IdGenerator>,
-    waits_for: &'static str,
+    message: &'static str,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let rewrite = http::rewrite_parser_errors(ids.clone(), http_limits.max_head, None);
@@ -45,7 +44,7 @@ pub(crate) async fn answer_health_checks(
         let ids = ids.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
             let _ = state.begin_request(&request);
-            let answer = http::handle_during_startup(&*ids, waits_for, &request);
+            let answer = http::handle_during_startup(&*ids, message, &request);
             if !request.body().is_end_stream() {
                 state.leave_body_unread();
             }

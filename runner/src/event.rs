@@ -5,8 +5,7 @@ use keywright_domain::model::{DeviceReport, LockId, WriteId};
 use keywright_domain::ports::RepoError;
 use keywright_domain::{AuditReport, SettleError, Settlement};
 
-/// What a task has done, or why it failed. Failed work is tried again. When a task cannot go on,
-/// [`RunningTasks::failure`](crate::RunningTasks::failure) returns, too.
+/// What a task has done, or why it failed. Failed work is tried again.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum RunnerEvent<'a> {
@@ -20,9 +19,9 @@ pub enum RunnerEvent<'a> {
     DueWritesUnlisted(&'a RepoError),
     /// The store could not list all open writes, which are to be reconciled.
     OpenWritesUnlisted(&'a RepoError),
-    /// The shadows of this many writes could not be read, or their locks are being maintained already. Reports may be missing. They are
-    /// read again after a pause.
-    ShadowsUnread(usize),
+    /// So many open writes are not reconciled yet: their shadows could not be read, or their locks were being maintained. They are tried again
+    /// after a pause.
+    NotYetReconciled(usize),
     /// The shadow of a lock differed from its writes, and was repaired.
     Repaired(LockId, &'a AuditReport),
     /// Events could not be published, or their position is unknown.
@@ -49,8 +48,8 @@ impl fmt::Display for RunnerEvent<'_> {
             }
             Self::DueWritesUnlisted(e) => write!(f, "due writes could not be listed: {e}"),
             Self::OpenWritesUnlisted(e) => write!(f, "open writes could not be listed: {e}"),
-            Self::ShadowsUnread(writes) => {
-                write!(f, "shadows could not be read ({writes} open writes)")
+            Self::NotYetReconciled(writes) => {
+                write!(f, "open writes are not reconciled yet: {writes}")
             }
             Self::Repaired(lock, report) => {
                 let findings = report.findings.len();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use keywright_domain::MaintenanceOutcome;
 use keywright_domain::model::{DueCursor, LockId, Tick, Write};
 use keywright_domain::ports::RepoError;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::context::Context;
 use crate::event::RunnerEvent;
@@ -18,7 +18,7 @@ pub(crate) struct Maintainer {
     permits: Arc<Semaphore>,
     busy: BusyLocks,
     /// When the maintenance of the next write may start.
-    next_start: AsyncMutex<Tick>,
+    next_start: Mutex<Tick>,
 }
 
 /// The writes of one lock that could not be maintained. The sender is dropped when the lock's maintenance ends.
@@ -29,7 +29,7 @@ impl Maintainer {
         Self {
             permits: Arc::new(Semaphore::new(context.pacing.maintained_locks)),
             busy: BusyLocks::default(),
-            next_start: AsyncMutex::new(context.writes.timer().tick()),
+            next_start: Mutex::new(context.writes.timer().tick()),
             context,
         }
     }
@@ -80,7 +80,7 @@ impl Maintainer {
                 if again.is_empty() {
                     break;
                 }
-                context.observe(&RunnerEvent::ShadowsUnread(again.len()));
+                context.observe(&RunnerEvent::NotYetReconciled(again.len()));
                 if !context.pause(pause).await {
                     return;
                 }
@@ -175,14 +175,20 @@ impl Maintainer {
 
     /// Waits until the maintenance of one more write may start. Returns whether it may: not when the runner is being stopped.
     async fn next_turn(&self) -> bool {
-        let mut next = self.next_start.lock().await;
         let now = self.context.writes.timer().tick();
-        let wait = next.0.saturating_sub(now.0);
-        *next = now
-            .max(*next)
-            .after(self.context.pacing.maintenance_interval);
-        self.context.pause(wait).await
+        let start = {
+            let mut next = lock_mutex(&self.next_start);
+            let start = now.max(*next);
+            *next = start.after(self.context.pacing.maintenance_interval);
+            start
+        };
+        self.context.pause(start.0.saturating_sub(now.0)).await
     }
+}
+
+/// A task that panics while it holds one of these mutexes leaves the value intact.
+fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The locks that are being maintained.
@@ -198,20 +204,16 @@ struct BusyMark {
 impl BusyLocks {
     /// `None`: the lock is marked already.
     fn mark(&self, lock: LockId) -> Option<BusyMark> {
-        let is_new = self.locks().insert(lock);
+        let is_new = lock_mutex(&self.0).insert(lock);
         is_new.then(|| BusyMark {
             lock,
             all: self.clone(),
         })
     }
-
-    fn locks(&self) -> MutexGuard<'_, HashSet<LockId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for BusyMark {
     fn drop(&mut self) {
-        self.all.locks().remove(&self.lock);
+        lock_mutex(&self.all.0).remove(&self.lock);
     }
 }

@@ -41,7 +41,7 @@ pub trait EventPublisher: Send + Sync {
 /// Hints that there are new events, so that they are published at once and not after
 /// [`Pacing::period`](crate::Pacing::period). Clones hint at the same tasks. A hint that is lost only costs time.
 #[derive(Clone, Debug, Default)]
-pub struct EventHint(Arc<watch::Sender<()>>);
+pub struct EventHint(watch::Sender<()>);
 
 impl EventHint {
     /// Wakes the tasks that publish.
@@ -67,12 +67,14 @@ pub(crate) async fn publish_events(
             published = publish_page(&context, &*publisher, position) => published,
         };
         match published {
-            Ok(Some(last)) => (position, pause) = (Some(last), FIRST_PAUSE),
-            Ok(None) => {
-                tokio::select! {
-                    _ = context.pause(context.pacing.period) => {}
-                    // `hint` is a sender, so the channel is open.
-                    _ = hints.changed() => {}
+            Ok((last, is_full)) => {
+                (position, pause) = (Some(last), FIRST_PAUSE);
+                if !is_full {
+                    tokio::select! {
+                        _ = context.pause(context.pacing.period) => {}
+                        // `hint` is a sender, so the channel is open.
+                        _ = hints.changed() => {}
+                    }
                 }
             }
             Err(error) => {
@@ -86,21 +88,21 @@ pub(crate) async fn publish_events(
     }
 }
 
-/// Publishes the events behind `position`, or behind that of the publisher. Returns the new position. `None`: there are no more events.
+/// Publishes the events behind `position`, or behind that of the publisher. Returns the new position, and whether there may be more events.
 async fn publish_page(
     context: &Context,
     publisher: &dyn EventPublisher,
     position: Option<Position>,
-) -> Result<Option<Position>, PublishError> {
+) -> Result<(Position, bool), PublishError> {
     let position = match position {
         Some(position) => position,
         None => publisher.position().await?,
     };
-    let events = context.writes.events_after(position, context.pacing.page);
-    let events = events.await?;
+    let limit = context.pacing.page;
+    let events = context.writes.events_after(position, limit).await?;
     let Some(last) = events.last() else {
-        return Ok(None);
+        return Ok((position, false));
     };
     publisher.publish(&events).await?;
-    Ok(Some(last.position))
+    Ok((last.position, events.len() == limit))
 }

@@ -97,9 +97,9 @@ pub struct RunningTasks {
 }
 
 impl RunningTasks {
-    /// Waits until one of the tasks has ended although nobody stopped it: a stream of reports has ended, or a task has panicked or was
-    /// dropped by its runtime. Returns the name of the task, for instance "the settlement of reports". The process should then be
-    /// restarted.
+    /// Waits until one of the tasks that run until the stop has ended before it: a stream of reports has ended, or the task has panicked or
+    /// was dropped by its runtime. Returns the name of the task, for instance "the settlement of reports". The process should then be
+    /// restarted. The panic of a job, such as the settlement of one report, is only a [`RunnerEvent::Panicked`].
     pub async fn failure(&self) -> &'static str {
         self.context.failed().await
     }

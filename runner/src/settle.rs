@@ -20,16 +20,17 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) async fn settle_reports(context: Arc<Context>, reports: Arc<dyn DeviceReports>) {
     let permits = Arc::new(Semaphore::new(context.pacing.settlements));
     loop {
-        let item = tokio::select! {
+        // A report is taken from the stream only when it can be settled at once. The semaphore is never closed.
+        let next = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, reports.next().await)
+        };
+        let (permit, item) = tokio::select! {
             () = context.stopping() => return,
-            item = reports.next() => item,
+            next = next => next,
         };
         match item {
             Ok(ReportStreamItem::Report(report, acknowledge)) => {
-                // The semaphore is never closed.
-                let Ok(permit) = permits.clone().acquire_owned().await else {
-                    return;
-                };
                 let job = context.clone();
                 context.spawn_job("the settlement of a report", async move {
                     settle(&job, &report, acknowledge).await;

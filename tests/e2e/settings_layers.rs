@@ -317,8 +317,7 @@ fn client_variables_of_sandbox_env_are_ignored() {
     assert_eq!(code, Some(0));
 }
 
-/// The printed value of a setting that is not set anywhere.
-/// The server itself refuses them, too, and names both settings.
+/// The server refuses settings of the sandbox itself, too, and names both settings.
 #[test]
 fn the_server_refuses_settings_of_the_sandbox_without_it() {
     let folder = TempDir::new().expect("a folder");
@@ -336,6 +335,7 @@ fn the_server_refuses_settings_of_the_sandbox_without_it() {
     }
 }
 
+/// The printed value of a setting that is not set anywhere.
 fn default_of(printed: &Value, key: &str) -> String {
     assert_eq!(printed[key]["from"], "default", "{key}");
     let value = printed[key]["values"][0].as_str();

@@ -30,10 +30,10 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
         .await
         .map_err(|e| anyhow!("cannot listen on {address}: {e}; choose another with --listen"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let waits_for = settings.store.startup_message();
+    let message = settings.store.startup_message();
     let mut service = tokio::select! {
         service = wire(settings, wiring, &url) => service?,
-        () = startup_health::answer_health_checks(&listener, &settings.http_limits, Arc::new(SystemIds), waits_for) => return Ok(()),
+        () = startup_health::answer_health_checks(&listener, &settings.http_limits, Arc::new(SystemIds), message) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
     #[cfg(feature = "sandbox")]

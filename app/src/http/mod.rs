@@ -119,12 +119,12 @@ pub(crate) async fn handle(
 /// Handles a request while the service starts: the process runs, but does not accept work.
 pub(crate) fn handle_during_startup<B>(
     ids: &dyn IdGenerator,
-    waits_for: &'static str,
+    message: &'static str,
     request: &Request<B>,
 ) -> HttpResponse {
     let mut response = match route::find(request.method(), request.uri().path()) {
         Ok(Route::Health) => health(),
-        _ => ApiError::NotReady(waits_for).into_response(),
+        _ => ApiError::NotReady(message).into_response(),
     };
     request_id::set(&mut response, &request_id::of_request(ids, request));
     response

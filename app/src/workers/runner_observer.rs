@@ -17,26 +17,13 @@ impl RunnerObserver for LoggingObserver {
     fn observe(&self, event: &RunnerEvent<'_>) {
         match event {
             RunnerEvent::Recovered(write) => info!(%write, "an unfinished write was recovered"),
-            RunnerEvent::RecoveryFailed(error) => {
-                warn!(%error, "unfinished writes could not be recovered");
-            }
-            RunnerEvent::DueWritesUnlisted(error) => {
-                warn!(%error, "due writes could not be listed");
-            }
-            RunnerEvent::OpenWritesUnlisted(error) => {
-                warn!(%error, "open writes could not be listed");
-            }
-            RunnerEvent::ShadowsUnread(failed) => {
-                warn!(
-                    failed,
-                    "shadows could not be read; reports may be missing; trying again"
-                );
+            RunnerEvent::NotYetReconciled(failed) => {
+                warn!(failed, "open writes are not reconciled yet; trying again");
             }
             RunnerEvent::Repaired(lock, report) => {
                 self.0.audited(report);
                 log_findings(*lock, report);
             }
-            RunnerEvent::PurgeFailed(error) => warn!(%error, "old records could not be deleted"),
             RunnerEvent::Settled(report, settlements) => self.settled(report, settlements),
             RunnerEvent::SettlingFailed(report, error) => {
                 let thing = &report.thing;

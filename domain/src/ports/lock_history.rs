@@ -76,8 +76,8 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError>;
 
-    /// Reads at most `limit` events of all locks behind this position, in the order of their positions. The list is empty at the end of
-    /// the log.
+    /// Reads at most `limit` events of all locks behind this position, in the order of their positions. There are
+    /// fewer only at the end of the log.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].

@@ -14,11 +14,14 @@ use crate::postgres::PostgresPool;
 /// The advisory lock of the transaction that gives positions.
 const POSITIONS_LOCK: i64 = 0x4b57_6570; // "KWep"
 
-/// The number of events that get positions in one transaction.
-const BATCH: i64 = 1000;
+/// The minimum number of events that get positions in one transaction, if there are so many.
+const MIN_BATCH: usize = 1000;
 
 const READ: &str = "SELECT position, lock, version, write_id, type, data FROM events
     WHERE position > $1 ORDER BY position LIMIT $2";
+
+/// Whether an event has no position. Most readings at the end of the log find none, and begin no transaction.
+const UNNUMBERED: &str = "SELECT FROM events WHERE position IS NULL LIMIT 1";
 
 /// Gives positions to events without one. Events of a lock are in the order of their versions: an event is committed after the earlier ones
 /// of its lock.
@@ -38,16 +41,16 @@ pub(super) async fn events_after(
         // No log is that long.
         return Ok(Vec::new());
     };
-    let limit_of_rows = row_limit(limit);
-    let mut rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
-    if rows.is_empty() && number(pool).await? > 0 {
-        rows = pool.read(READ, &[&after, &limit_of_rows]).await?;
+    let mut rows = pool.read(READ, &[&after, &row_limit(limit)]).await?;
+    if rows.len() < limit && !pool.read(UNNUMBERED, &[]).await?.is_empty() {
+        number(pool, limit).await?;
+        rows = pool.read(READ, &[&after, &row_limit(limit)]).await?;
     }
     rows.iter().map(read_logged_event).collect()
 }
 
-/// Gives positions to events that are committed, and returns to how many.
-async fn number(pool: &PostgresPool) -> Result<u64, RepoError> {
+/// Gives positions to at least `limit` events that are committed, if there are so many.
+async fn number(pool: &PostgresPool, limit: usize) -> Result<(), RepoError> {
     let failed = |e: tokio_postgres::Error| RepoError::Unavailable(text_with_sources(&e));
     let connection = pool.connection().await;
     let mut connection = connection.map_err(|e| RepoError::Unavailable(e.to_string()))?;
@@ -56,11 +59,12 @@ async fn number(pool: &PostgresPool) -> Result<u64, RepoError> {
     let lock = format!("SELECT pg_advisory_xact_lock({POSITIONS_LOCK})");
     transaction.batch_execute(&lock).await.map_err(failed)?;
     let update = transaction.prepare_cached(NUMBER).await.map_err(failed)?;
-    let numbered = transaction
-        .execute(&update, &[&BATCH])
+    let batch = row_limit(limit.max(MIN_BATCH));
+    transaction
+        .execute(&update, &[&batch])
         .await
         .map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     connection.release();
-    Ok(numbered)
+    Ok(())
 }
