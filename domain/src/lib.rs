@@ -52,11 +52,11 @@
 //!     acknowledge();
 //! }
 //!
-//! // At start-up, after reports may have been missed, and after `clock_was_set_back` returned true:
-//! writes.reconcile_all(None, 100).await?;
-//! // Every second:
+//! // Every second, in a service without the package keywright-runner:
 //! while writes.recover_next().await?.is_some() {}
-//! writes.maintain(None, 100).await?;
+//! for write in writes.due_writes(None, 100).await? {
+//!     writes.maintain_write(&write).await;
+//! }
 //! # let read = writes.read_write(command.lock, receipt.write, &alice).await?;
 //! # assert_eq!(read.state.name(), "SUCCEEDED");
 //! # Ok(())
@@ -71,7 +71,7 @@ pub mod ports;
 mod usecase;
 
 pub use usecase::{
-    Attempt, AuditError, AuditReport, InvalidSettings, KeyWrites, MaintenanceOutcome,
-    MaintenanceRound, Observation, Ports, ReadError, RequestOptions, Settings, SettleError,
-    Settlement, Step, WithdrawError, WriteError, WriteReceipt,
+    Attempt, AuditError, AuditReport, InvalidSettings, KeyWrites, MaintenanceOutcome, Observation,
+    Ports, ReadError, RequestOptions, Settings, SettleError, Settlement, Step, WithdrawError,
+    WriteError, WriteReceipt,
 };

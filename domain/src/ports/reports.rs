@@ -11,8 +11,8 @@ pub type Acknowledge = Box<dyn FnOnce() + Send>;
 pub enum ReportStreamItem {
     /// A report, with its acknowledgement.
     Report(DeviceReport, Acknowledge),
-    /// Reports may have been missed, for instance while a connection was down. Run
-    /// [`KeyWrites::reconcile_all`](crate::KeyWrites::reconcile_all), which reads the shadows of unfinished writes.
+    /// Reports may have been missed, for instance while a connection was down. Maintain all
+    /// [`KeyWrites::scheduled_writes`](crate::KeyWrites::scheduled_writes), which reads their shadows.
     Resumed,
 }
 

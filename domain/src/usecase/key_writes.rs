@@ -87,8 +87,8 @@ impl KeyWrites {
 
     /// Returns whether the wall clock was set back since the last call, or since the start. Call it every second.
     ///
-    /// Maintenance scheduled by the earlier clock would run late. After `true`, run [`KeyWrites::reconcile_all`]: it checks
-    /// every unfinished write and schedules its next check by the new clock.
+    /// Maintenance scheduled by the earlier clock would run late. After `true`, maintain all
+    /// [`KeyWrites::scheduled_writes`], which schedules their next checks by the new clock.
     pub fn clock_was_set_back(&self) -> bool {
         let (now, tick) = (self.ports.clock.now(), self.ports.timer.tick());
         self.clock_steps.read(now, tick)

@@ -12,17 +12,6 @@ use crate::model::{Backlog, DueCursor, LoggedEvent, Position, Timestamp, Write, 
 use crate::policy::Termination;
 use crate::ports::RepoError;
 
-/// Result of one round of maintenance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MaintenanceRound {
-    /// How many writes were checked.
-    pub checked: usize,
-    /// How many of them failed, because the shadow or the store did not answer. They stay due.
-    pub failed: usize,
-    /// Where the next round continues, if this one ended at its limit.
-    pub next: Option<DueCursor>,
-}
-
 /// Result of the maintenance of one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MaintenanceOutcome {
@@ -35,36 +24,8 @@ pub enum MaintenanceOutcome {
 }
 
 impl KeyWrites {
-    /// Maintains at most `limit` writes that are due, one after another. Run it every second, and continue from `next` while
-    /// the last round returns one. To maintain several locks at once, list the writes with [`KeyWrites::due_writes`] and run
-    /// [`KeyWrites::maintain_write`] for each.
-    ///
-    /// # Errors
-    /// The store could not list what is due.
-    pub async fn maintain(
-        &self,
-        after: Option<DueCursor>,
-        limit: usize,
-    ) -> Result<MaintenanceRound, RepoError> {
-        let due = self.due_writes(after, limit).await?;
-        Ok(self.maintain_each(&due, limit).await)
-    }
-
-    /// As [`KeyWrites::maintain`], for every write that has a next check, due or not. Run it at start-up, and whenever reports
-    /// may have been missed.
-    ///
-    /// # Errors
-    /// The store could not list the writes.
-    pub async fn reconcile_all(
-        &self,
-        after: Option<DueCursor>,
-        limit: usize,
-    ) -> Result<MaintenanceRound, RepoError> {
-        let scheduled = self.scheduled_writes(after, limit).await?;
-        Ok(self.maintain_each(&scheduled, limit).await)
-    }
-
-    /// At most `limit` writes that have a next check, whenever it is.
+    /// At most `limit` writes that have a next check, whenever it is. Run [`KeyWrites::maintain_write`] for all of them, page by page, at
+    /// start-up and whenever reports may have been missed.
     ///
     /// # Errors
     /// The store failed.
@@ -76,7 +37,7 @@ impl KeyWrites {
         self.ports.history.due(Timestamp::MAX, after, limit).await
     }
 
-    /// At most `limit` writes whose next check is due, or is later than any rule schedules it because a clock was ahead.
+    /// At most `limit` writes to maintain now, each with [`KeyWrites::maintain_write`]. Ask every second. These are writes whose next check is due, or is later than any rule schedules it because a clock was ahead.
     ///
     /// # Errors
     /// The store failed.
@@ -152,20 +113,6 @@ impl KeyWrites {
         limit: usize,
     ) -> Result<Vec<LoggedEvent>, RepoError> {
         self.ports.history.events_after(after, limit).await
-    }
-
-    /// `writes` is a page of at most `limit`.
-    async fn maintain_each(&self, writes: &[Write], limit: usize) -> MaintenanceRound {
-        let mut round = MaintenanceRound::default();
-        for write in writes {
-            round.checked += 1;
-            let outcome = self.maintain_write(write).await;
-            round.failed += usize::from(outcome == MaintenanceOutcome::Failed);
-        }
-        if writes.len() == limit {
-            round.next = writes.last().and_then(DueCursor::of);
-        }
-        round
     }
 
     /// `None`: the store or the shadow failed.

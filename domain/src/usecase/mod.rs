@@ -22,7 +22,7 @@ mod write_key;
 pub use attempt::{Attempt, Observation, Step};
 pub use audit::{AuditError, AuditReport};
 pub use key_writes::{KeyWrites, Ports};
-pub use maintenance::{MaintenanceOutcome, MaintenanceRound};
+pub use maintenance::MaintenanceOutcome;
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};
 pub use settle_report::{SettleError, Settlement};

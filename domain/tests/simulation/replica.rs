@@ -82,10 +82,13 @@ impl Replica {
         });
         let writes = replica.writes.clone();
         replica.spawn(async move {
-            let _ = writes.reconcile_all(None, 100).await;
+            let mut page = writes.scheduled_writes(None, 100).await;
             loop {
-                let _ = writes.maintain(None, 100).await;
+                for write in page.unwrap_or_default() {
+                    writes.maintain_write(&write).await;
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                page = writes.due_writes(None, 100).await;
             }
         });
         replica

@@ -9,7 +9,7 @@ use keywright_domain::ports::Clock;
 use keywright_domain::{RequestOptions, WriteError, WriteReceipt};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
-use crate::harness::{Harness, LOCK, succeeded};
+use crate::harness::{Harness, LOCK, reconcile_all, succeeded};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -32,8 +32,7 @@ async fn correct_clock(harness: &Harness) {
         !harness.writes.clock_was_set_back(),
         "a step is detected once"
     );
-    let round = harness.writes.reconcile_all(None, 100).await;
-    assert_eq!(round.expect("the store answers").failed, 0);
+    assert_eq!(reconcile_all(&harness.writes).await, Ok(0));
 }
 
 async fn soon(harness: &Harness) {

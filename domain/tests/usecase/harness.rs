@@ -13,8 +13,8 @@ use keywright_domain::model::{LockSnapshot, RecordedEvent, Write, *};
 use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::*;
 use keywright_domain::{
-    KeyWrites, Ports, RequestOptions, Settings, Settlement, WithdrawError, WriteError,
-    WriteReceipt, invariants,
+    KeyWrites, MaintenanceOutcome, Ports, RequestOptions, Settings, Settlement, WithdrawError,
+    WriteError, WriteReceipt, invariants,
 };
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
@@ -239,16 +239,17 @@ impl Harness {
         }
     }
 
+    /// Maintains the writes that are due, in pages of four.
     pub(crate) async fn maintain(&self) {
         let mut after = None;
         loop {
-            let done = self
-                .writes
-                .maintain(after, 4)
-                .await
-                .expect("the store answers");
-            after = done.next;
-            if after.is_none() {
+            let page = self.writes.due_writes(after, 4).await;
+            let page = page.expect("the store answers");
+            for write in &page {
+                self.writes.maintain_write(write).await;
+            }
+            after = page.last().and_then(DueCursor::of);
+            if page.len() < 4 || after.is_none() {
                 return;
             }
         }
@@ -298,4 +299,14 @@ fn result_is_final(state: &Value, id: WriteId) -> bool {
 
 pub(crate) fn succeeded() -> Value {
     json!({ "status": "SUCCEEDED" })
+}
+
+/// Maintains all writes with a next check. Returns how many failed.
+pub(crate) async fn reconcile_all(writes: &KeyWrites) -> Result<usize, RepoError> {
+    let mut failed = 0;
+    for write in writes.scheduled_writes(None, 1000).await? {
+        let outcome = writes.maintain_write(&write).await;
+        failed += usize::from(outcome == MaintenanceOutcome::Failed);
+    }
+    Ok(failed)
 }

@@ -11,7 +11,7 @@ use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings, WriteError};
 use keywright_testkit::samples::{lock_id, principal, slot};
 use mockall::mock;
 
-use crate::harness::{Harness, LOCK};
+use crate::harness::{Harness, LOCK, reconcile_all};
 
 mock! {
     Shadow {}
@@ -180,10 +180,8 @@ impl ShadowPort for ReconcilingShadow {
         let removes = !change.remove.is_empty();
         let answer = self.inner.update(thing, change).await;
         if removes {
-            self.reconciler
-                .reconcile_all(None, 9)
-                .await
-                .expect("the store answers");
+            let reconciled = reconcile_all(&self.reconciler).await;
+            reconciled.expect("the store answers");
         }
         answer
     }

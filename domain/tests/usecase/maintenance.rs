@@ -8,7 +8,7 @@ use keywright_domain::policy::Limits;
 use keywright_domain::{KeyWrites, Settings, WriteError};
 use serde_json::json;
 
-use crate::harness::{Harness, succeeded};
+use crate::harness::{Harness, reconcile_all, succeeded};
 
 #[tokio::test(start_paused = true)]
 async fn an_unsettled_write_expires_and_its_late_report_is_recorded() {
@@ -156,11 +156,7 @@ async fn an_early_reconciliation_does_not_replace_the_final_check() {
     let id = harness.write("key", Some(2)).await.expect("written").write;
     harness.withdraw(id).await.expect("withdrawn");
     harness.clock.advance(Duration::from_secs(5));
-    harness
-        .writes
-        .reconcile_all(None, 9)
-        .await
-        .expect("reconciled");
+    reconcile_all(&harness.writes).await.expect("reconciled");
     // The lock was executing the write, and its report is lost.
     harness.clock.advance(Duration::from_secs(30));
     harness.report(id, succeeded()).await;
@@ -216,11 +212,7 @@ async fn a_reconciliation_at_start_up_does_not_replace_the_check_at_confirm_with
     let harness = Harness::new().await;
     let id = harness.write("key", Some(2)).await.expect("written").write;
     harness.clock.advance(Duration::from_secs(1));
-    harness
-        .writes
-        .reconcile_all(None, 9)
-        .await
-        .expect("reconciled");
+    reconcile_all(&harness.writes).await.expect("reconciled");
     harness.report(id, succeeded()).await;
     harness.clock.advance(Duration::from_secs(60));
     harness.maintain().await;

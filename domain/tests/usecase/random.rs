@@ -10,7 +10,7 @@ use keywright_domain::{WithdrawError, WriteError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, succeeded};
+use crate::harness::{Harness, reconcile_all, succeeded};
 
 /// Faults during one act.
 #[derive(Clone, Debug)]
@@ -184,7 +184,7 @@ impl Run {
                     .advance(Duration::from_secs(hours * 3600));
             }
             Act::Maintain => self.harness.maintain().await,
-            Act::ReconcileAll => drop(self.harness.writes.reconcile_all(None, 1000).await),
+            Act::ReconcileAll => drop(reconcile_all(&self.harness.writes).await),
             Act::DeleteShadow => self.harness.delete_shadow().await,
         }
         self.harness.end_faults();
@@ -209,11 +209,8 @@ impl Run {
         tokio::time::sleep(Duration::from_secs(5)).await;
         self.harness.recover().await;
         self.harness.faults.release().await;
-        self.harness
-            .writes
-            .reconcile_all(None, 1000)
-            .await
-            .expect("the store answers");
+        let reconciled = reconcile_all(&self.harness.writes).await;
+        reconciled.expect("the store answers");
         for _ in 0..4 {
             self.harness.maintain().await;
             self.harness.clock.advance(Duration::from_secs(61));

@@ -21,11 +21,8 @@ async fn harness() -> Harness {
     harness
         .report(first.write, crate::harness::succeeded())
         .await;
-    harness
-        .writes
-        .reconcile_all(None, 9)
-        .await
-        .expect("the store answers");
+    let reconciled = crate::harness::reconcile_all(&harness.writes).await;
+    reconciled.expect("the store answers");
     harness
 }
 
