@@ -174,7 +174,7 @@ impl LockHistory for MapLockRepo {
         let tables = self.tables();
         let read = usize::try_from(after.0).unwrap_or(usize::MAX);
         let unread = tables.log.get(read..).unwrap_or_default();
-        let page = unread.iter().zip(after.0 + 1..).take(limit);
+        let page = unread.iter().zip(after.0.saturating_add(1)..).take(limit);
         let logged = page.map(|(event, position)| LoggedEvent {
             position: Position(position),
             event: event.clone(),

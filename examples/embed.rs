@@ -17,7 +17,7 @@ use keywright_domain::model::*;
 use keywright_domain::policy::WriteKey;
 use keywright_domain::ports::{LockHistory, LockRepo};
 use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
-use keywright_runner::{EventHint, EventPublisher, PublishError as Error, Runner, Task};
+use keywright_runner::{EventHint, EventPublisher, PublishError as Error, Runner};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
@@ -35,7 +35,8 @@ pub(crate) async fn serve(folder: &Path, bus: String) -> Result<(), Error> {
     let store = SqliteLockRepo::open(&folder.join("locks.sqlite"), timer.clone())?;
     let store = Arc::new(store);
     let shadow = Arc::new(InMemoryShadow::of_this_process());
-    let hinting: Arc<dyn Observer> = Arc::new(HintOnSave(hint.clone()));
+    let saves = hint.clone();
+    let hinting: Arc<dyn Observer> = Arc::new(move |_: &Save| saves.notify());
     let locks = Observed::<dyn LockRepo>::new(store.clone(), [hinting].into());
     let ports = Ports {
         locks: Arc::new(locks),
@@ -59,8 +60,8 @@ pub(crate) async fn serve(folder: &Path, bus: String) -> Result<(), Error> {
     };
     let writes = KeyWrites::with_access(ports, Settings::default(), Arc::new(access));
     let (writes, published) = (Arc::new(writes?), folder.join("published"));
-    let tasks = Runner::new(writes.clone(), |task: Task| drop(tokio::spawn(task)))
-        .observer(|event: &keywright_runner::RunnerEvent<'_>| eprintln!("{event}"))
+    let tasks = Runner::new(writes.clone(), |task| drop(tokio::spawn(task)))
+        .observer(|event| eprintln!("{event}"))
         .publish_events(Bus { bus, published }, hint)
         .start(vec![Arc::new(shadow.reports())]);
     let (commands, mut received) = tokio::sync::mpsc::channel(8);
@@ -121,7 +122,7 @@ impl EventPublisher for Bus {
 
     async fn publish(&self, events: &[LoggedEvent]) -> Result<(), Error> {
         let mut bus = BufReader::new(tokio::net::TcpStream::connect(&self.bus).await?);
-        for LoggedEvent { event, position } in events {
+        for LoggedEvent { event, .. } in events {
             let (version, name, data) = (event.version.0, event.event.name(), EventData(event));
             let line = json!({ "version": version, "type": name, "data": data }).to_string() + "\n";
             bus.write_all(line.as_bytes()).await?;
@@ -130,21 +131,14 @@ impl EventPublisher for Bus {
             if acknowledgement != line {
                 return Err("the bus has not acknowledged an event".into());
             }
-            // A rename is atomic, so a crash leaves the old position or the new one.
-            let new = self.published.with_extension("new");
-            let mut file = std::fs::File::create(&new)?;
-            write!(file, "{}", position.0)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.published)?;
         }
+        let position = events.last().map_or(Position::START, |last| last.position);
+        // A rename is atomic, so a crash leaves the old position or the new one.
+        let new = self.published.with_extension("new");
+        let mut file = std::fs::File::create(&new)?;
+        write!(file, "{}", position.0)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.published)?;
         Ok(())
-    }
-}
-
-struct HintOnSave(EventHint);
-
-impl Observer for HintOnSave {
-    fn saved(&self, _: &Save) {
-        self.0.notify();
     }
 }

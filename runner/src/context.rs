@@ -5,63 +5,58 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::KeyWrites;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 
-use crate::event::{RunnerEvent, RunnerObserver};
+use crate::event::RunnerEvent;
 use crate::pacing::Pacing;
 
 /// A task of the runner.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Starts tasks on the runtime of the service. A closure is a spawner, for instance `|task: Task| drop(tokio::spawn(task))`.
-pub trait Spawner: Send + Sync {
-    /// Starts `task`, and returns without waiting for it.
-    fn spawn(&self, task: Task);
-}
+/// Starts a task on the runtime of the service, and returns without waiting for it.
+pub(crate) type Spawn = dyn Fn(Task) + Send + Sync;
 
-impl<F: Fn(Task) + Send + Sync> Spawner for F {
-    fn spawn(&self, task: Task) {
-        self(task);
-    }
-}
+/// Receives the events of the tasks.
+pub(crate) type Observe = dyn Fn(&RunnerEvent<'_>) + Send + Sync;
 
 pub(crate) struct Context {
     pub(crate) writes: Arc<KeyWrites>,
     pub(crate) pacing: Pacing,
     /// Notified when all open writes are to be reconciled.
     pub(crate) reconcile: Notify,
-    spawner: Arc<dyn Spawner>,
-    observer: Arc<dyn RunnerObserver>,
+    spawn: Arc<Spawn>,
+    observe: Arc<Observe>,
     state: watch::Sender<State>,
+    /// The name of the first loop that ended although the runner was not stopped.
+    failed: SetOnce<&'static str>,
 }
 
 #[derive(Default)]
 struct State {
     stopping: bool,
     running: usize,
-    /// The name of the first loop that ended although the runner was not stopped.
-    failed: Option<&'static str>,
 }
 
 impl Context {
     pub(crate) fn new(
         writes: Arc<KeyWrites>,
         pacing: Pacing,
-        spawner: Arc<dyn Spawner>,
-        observer: Arc<dyn RunnerObserver>,
+        spawn: Arc<Spawn>,
+        observe: Arc<Observe>,
     ) -> Self {
         Self {
             writes,
-            pacing: within_bounds(pacing),
+            pacing: pacing.within_bounds(),
             reconcile: Notify::new(),
-            spawner,
-            observer,
+            spawn,
+            observe,
             state: watch::Sender::default(),
+            failed: SetOnce::new(),
         }
     }
 
     pub(crate) fn observe(&self, event: &RunnerEvent<'_>) {
-        self.observer.observe(event);
+        (self.observe)(event);
     }
 
     /// Starts a task that ends only when the runner is stopped.
@@ -98,7 +93,7 @@ impl Context {
             name,
             is_loop,
         };
-        self.spawner.spawn(Box::pin(async move {
+        (self.spawn)(Box::pin(async move {
             let _running = running;
             task.await;
         }));
@@ -138,34 +133,12 @@ impl Context {
 
     /// Waits until a loop has ended although the runner was not stopped. Returns its name.
     pub(crate) async fn failed(&self) -> &'static str {
-        let mut name = None;
-        self.wait_until(|state| {
-            name = state.failed;
-            name.is_some()
-        })
-        .await;
-        name.unwrap_or_default()
+        self.failed.wait().await
     }
 
     async fn wait_until(&self, condition: impl FnMut(&State) -> bool) {
         // The sender is in `self`, so the channel is open.
         let _ = self.state.subscribe().wait_for(condition).await;
-    }
-}
-
-/// The bounds are documented at the fields.
-fn within_bounds(pacing: Pacing) -> Pacing {
-    let at_once = |n: usize| n.clamp(1, Semaphore::MAX_PERMITS);
-    let period = |span: Duration| span.max(Duration::from_millis(1));
-    Pacing {
-        period: period(pacing.period),
-        max_pause: period(pacing.max_pause),
-        recoveries: pacing.recoveries.clamp(1, 1024),
-        maintained_locks: at_once(pacing.maintained_locks),
-        maintenance_interval: pacing.maintenance_interval,
-        settlements: at_once(pacing.settlements),
-        purge_period: period(pacing.purge_period),
-        page: pacing.page.clamp(1, 10_000),
     }
 }
 
@@ -181,13 +154,13 @@ impl Drop for RunningTask {
         if std::thread::panicking() {
             self.context.observe(&RunnerEvent::Panicked(self.name));
         }
+        if self.is_loop && !self.context.is_stopping() {
+            // Another loop may have failed before.
+            let _ = self.context.failed.set(self.name);
+        }
         self.context.state.send_if_modified(|state| {
             state.running -= 1;
-            let failed = self.is_loop && !state.stopping;
-            if failed {
-                state.failed.get_or_insert(self.name);
-            }
-            failed || state.running == 0
+            state.running == 0
         });
     }
 }

@@ -80,15 +80,3 @@ impl fmt::Display for RunnerEvent<'_> {
         }
     }
 }
-
-/// Receives what the tasks do, for logs and metrics. It is called within a task, so it must not block. A closure is an observer.
-pub trait RunnerObserver: Send + Sync {
-    /// Called for each event.
-    fn observe(&self, event: &RunnerEvent<'_>);
-}
-
-impl<F: Fn(&RunnerEvent<'_>) + Send + Sync> RunnerObserver for F {
-    fn observe(&self, event: &RunnerEvent<'_>) {
-        self(event);
-    }
-}

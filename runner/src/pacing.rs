@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// How often the tasks run, and how much they do at once. The defaults are those of Keywright's own server. A value out of its bounds is
 /// replaced by the nearest bound.
 ///
@@ -37,6 +39,23 @@ impl Default for Pacing {
             settlements: 64,
             purge_period: Duration::from_secs(3),
             page: 256,
+        }
+    }
+}
+
+impl Pacing {
+    pub(crate) fn within_bounds(self) -> Self {
+        let at_once = |n: usize| n.clamp(1, Semaphore::MAX_PERMITS);
+        let period = |span: Duration| span.max(Duration::from_millis(1));
+        Self {
+            period: period(self.period),
+            max_pause: period(self.max_pause),
+            recoveries: self.recoveries.clamp(1, 1024),
+            maintained_locks: at_once(self.maintained_locks),
+            maintenance_interval: self.maintenance_interval,
+            settlements: at_once(self.settlements),
+            purge_period: period(self.purge_period),
+            page: self.page.clamp(1, 10_000),
         }
     }
 }

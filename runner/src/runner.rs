@@ -3,8 +3,8 @@ use std::sync::Arc;
 use keywright_domain::KeyWrites;
 use keywright_domain::ports::DeviceReports;
 
-use crate::context::{Context, Spawner};
-use crate::event::{RunnerEvent, RunnerObserver};
+use crate::context::{Context, Observe, Spawn, Task};
+use crate::event::RunnerEvent;
 use crate::maintain::Maintainer;
 use crate::pacing::Pacing;
 use crate::publish::{EventHint, EventPublisher, publish_events};
@@ -15,28 +15,29 @@ use crate::settle::settle_reports;
 /// The background tasks of one process, before their start. Start them once for each `KeyWrites`.
 pub struct Runner {
     writes: Arc<KeyWrites>,
-    spawner: Arc<dyn Spawner>,
-    observer: Arc<dyn RunnerObserver>,
+    spawn: Arc<Spawn>,
+    observe: Arc<Observe>,
     pacing: Pacing,
     publishers: Vec<(Arc<dyn EventPublisher>, EventHint)>,
 }
 
 impl Runner {
-    /// Tasks that `spawner` starts. By default nothing observes them, and their pacing is that of [`Pacing::default`].
-    pub fn new(writes: Arc<KeyWrites>, spawner: impl Spawner + 'static) -> Self {
+    /// `spawn` starts a task on the runtime of the service and returns without waiting for it, for instance
+    /// `|task| drop(tokio::spawn(task))`. By default nothing observes the tasks, and their pacing is that of [`Pacing::default`].
+    pub fn new(writes: Arc<KeyWrites>, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
         Self {
             writes,
-            spawner: Arc::new(spawner),
-            observer: Arc::new(|_: &RunnerEvent<'_>| ()),
+            spawn: Arc::new(spawn),
+            observe: Arc::new(|_: &RunnerEvent<'_>| ()),
             pacing: Pacing::default(),
             publishers: Vec::new(),
         }
     }
 
-    /// Passes all events of the tasks to `observer`.
+    /// Passes all events of the tasks to `observe`, for logs and metrics. It is called within a task, so it must not block.
     #[must_use]
-    pub fn observer(mut self, observer: impl RunnerObserver + 'static) -> Self {
-        self.observer = Arc::new(observer);
+    pub fn observer(mut self, observe: impl Fn(&RunnerEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.observe = Arc::new(observe);
         self
     }
 
@@ -62,7 +63,7 @@ impl Runner {
     /// Starts the tasks, with one that settles reports for each of these streams. Reports may have been missed before, so the tasks
     /// reconcile all open writes first.
     pub fn start(self, reports: Vec<Arc<dyn DeviceReports>>) -> RunningTasks {
-        let context = Context::new(self.writes, self.pacing, self.spawner, self.observer);
+        let context = Context::new(self.writes, self.pacing, self.spawn, self.observe);
         let context = Arc::new(context);
         context.reconcile.notify_one();
         for reports in reports {

@@ -20,7 +20,7 @@ use keywright_domain::ports::{
 };
 use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings};
 use keywright_runner::{
-    EventHint, EventPublisher, Pacing, PublishError, Runner, RunnerEvent, RunningTasks, Task,
+    EventHint, EventPublisher, Pacing, PublishError, Runner, RunnerEvent, RunningTasks,
 };
 use keywright_testkit::ManualClock;
 use keywright_testkit::samples::{NOW, created, lock_id, principal, slot, thing};
@@ -93,11 +93,14 @@ struct Bus {
     failures: Arc<AtomicUsize>,
     /// Whether publishing never ends.
     hangs: bool,
+    /// How often the position was asked for.
+    asked: Arc<AtomicUsize>,
 }
 
 #[async_trait]
 impl EventPublisher for Bus {
     async fn position(&self) -> Result<Position, PublishError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let events = self.events.lock().expect("no panic");
         let last = events.last().map_or(Position::START, |e| e.position);
         // The last event may not have been acknowledged.
@@ -187,11 +190,9 @@ impl Fixture {
     /// A runner whose events are kept.
     fn runner(&self) -> Runner {
         let events = self.events.clone();
-        Runner::new(self.writes.clone(), |task: Task| drop(tokio::spawn(task))).observer(
-            move |event: &RunnerEvent<'_>| {
-                events.lock().expect("no panic").push(event.to_string());
-            },
-        )
+        Runner::new(self.writes.clone(), |task| drop(tokio::spawn(task))).observer(move |event| {
+            events.lock().expect("no panic").push(event.to_string());
+        })
     }
 
     fn start(&self) -> RunningTasks {
@@ -436,12 +437,10 @@ async fn a_panic_in_a_loop_is_a_failure_and_one_in_a_job_is_not() {
     let fixture = Fixture::with_locks(1).await;
     let write = fixture.write(1).await;
     let panics = fixture.events.clone();
-    let runner = fixture
-        .runner()
-        .observer(move |event: &RunnerEvent<'_>| match event {
-            RunnerEvent::Settled(..) | RunnerEvent::ReportsEnded => panic!("of the observer"),
-            other => panics.lock().expect("no panic").push(other.to_string()),
-        });
+    let runner = fixture.runner().observer(move |event| match event {
+        RunnerEvent::Settled(..) | RunnerEvent::ReportsEnded => panic!("of the observer"),
+        other => panics.lock().expect("no panic").push(other.to_string()),
+    });
     let runner = fixture.start_with(runner);
     let acknowledged = fixture.report(1, write).await;
     assert!(acknowledged.await.is_err());
@@ -491,6 +490,7 @@ async fn a_hint_makes_every_publisher_publish_at_once() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         for bus in &buses {
             assert_eq!(bus.versions(1), versions, "hinted: {hinted}");
+            assert_eq!(bus.asked.load(Ordering::SeqCst), 1);
         }
     }
 }

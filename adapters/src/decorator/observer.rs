@@ -16,6 +16,13 @@ pub trait Observer: Send + Sync {
     fn saved(&self, _save: &Save) {}
 }
 
+/// A closure is notified of saves.
+impl<F: Fn(&Save) + Send + Sync> Observer for F {
+    fn saved(&self, save: &Save) {
+        self(save);
+    }
+}
+
 /// Observers in the order in which they are notified.
 pub type Observers = Arc<[Arc<dyn Observer>]>;
 

@@ -1,12 +1,11 @@
 //! Broadcasts the writes that are saved.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keywright_domain::model::{Save, Write};
 use tokio::sync::broadcast;
 
-use super::observer::{CallOutcome, Observer, PortCall};
+use super::observer::Observer;
 
 /// Sends each write that is saved in this process to the receivers of a channel. Saves of other processes are not sent, so a
 /// receiver that must not miss any also reads the store.
@@ -19,8 +18,6 @@ impl WriteBroadcast {
 }
 
 impl Observer for WriteBroadcast {
-    fn call_ended(&self, _: &PortCall<'_>, _: &CallOutcome<'_>, _: Duration) {}
-
     fn saved(&self, save: &Save) {
         if self.0.receiver_count() > 0 {
             for write in &save.writes {

@@ -1,20 +1,20 @@
-//! Background tasks: those of the domain, and those that fill the metrics.
+//! Background tasks: those of the domain, and those that only this program has.
 
 pub(crate) mod audit;
 pub(crate) mod store_health;
 
-mod runner_observer;
+mod runner_events;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::KeyWrites;
 use keywright_domain::ports::DeviceReports;
-use keywright_runner::{Runner, RunningTasks, Task};
+use keywright_runner::{Runner, RunningTasks};
 use tokio::sync::watch;
 use tracing::warn;
 
-use self::runner_observer::LoggingObserver;
+use self::runner_events::observe;
 use crate::metrics::Metrics;
 
 /// How often the backlog is counted.
@@ -26,8 +26,9 @@ pub(crate) fn start(
     reports: Vec<Arc<dyn DeviceReports>>,
     metrics: &Arc<Metrics>,
 ) -> RunningTasks {
-    Runner::new(writes.clone(), |task: Task| drop(tokio::spawn(task)))
-        .observer(LoggingObserver(metrics.clone()))
+    let metrics = metrics.clone();
+    Runner::new(writes.clone(), |task| drop(tokio::spawn(task)))
+        .observer(move |event| observe(event, &metrics))
         .start(reports)
 }
 
