@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::members::{
     AsText, HeldKeyJson, InvalidJson, Object, ObjectWriter, optional, optional_text, optional_u64,
-    put_slot, read_held_key, read_keys, read_reason, read_slot, required_text,
+    put_slot, read_held_key, read_keys, read_late, read_object, read_reason, read_slot,
+    required_text,
 };
 
 /// The `data` of an event as JSON. Event types that are Keywright's own have the members of `KeyWriteRequested` and `writeId`;
@@ -87,10 +88,7 @@ pub fn read_event(
     write: Option<WriteId>,
     data: &Value,
 ) -> Result<RecordedEvent, InvalidJson> {
-    let data = data.as_object().ok_or(InvalidJson::Member {
-        member: "data",
-        expected: "an object",
-    })?;
+    let data = read_object(data, "data")?;
     let event = match event_type {
         "LockCreated" => LockEvent::LockCreated(Box::new(read_new_lock(data)?)),
         "OwnerSet" => LockEvent::OwnerSet {
@@ -156,8 +154,4 @@ fn read_new_lock(data: &Object) -> Result<NewLock, InvalidJson> {
         thing_arn: optional_text(data, "thingArn")?.map(str::to_owned),
         key_capacity: optional_u64(data, "keyCapacity")?,
     })
-}
-
-fn read_late(data: &Object) -> bool {
-    data.get("late").and_then(Value::as_bool).unwrap_or(false)
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::members::{
     AsText, InvalidJson, Object, ObjectWriter, optional, optional_u64, read_held_key, read_keys,
-    required_number, required_text,
+    read_object, required_number, required_text,
 };
 
 /// Serializes a lock without its id, which is the key of its row.
@@ -63,10 +63,7 @@ impl Serialize for LockKeyJson<'_> {
 /// # Errors
 /// See [`InvalidJson`].
 pub fn read_lock_state(id: LockId, state: &Value) -> Result<Lock, InvalidJson> {
-    let state = state.as_object().ok_or(InvalidJson::Member {
-        member: "state",
-        expected: "an object",
-    })?;
+    let state = read_object(state, "state")?;
     Ok(Lock {
         id,
         uuid: required_text(state, "uuid")?.parse()?,

@@ -91,10 +91,9 @@ pub(super) fn read_held_key(
     key_member: &'static str,
     index_member: &'static str,
 ) -> Result<HeldKey, InvalidJson> {
-    let index = optional_u64(data, index_member)?.map(KeyIndex::new);
     Ok(HeldKey {
         key: required_text(data, key_member)?.parse()?,
-        index: index.transpose()?,
+        index: read_index(data, index_member)?,
         user: optional(data, "userId")?,
     })
 }
@@ -178,10 +177,9 @@ pub(super) fn put_slot<M: SerializeMap>(
 }
 
 pub(super) fn read_slot(data: &Object) -> Result<KeySlot, InvalidJson> {
-    let index = optional_u64(data, "keyIndexNumber")?.map(KeyIndex::new);
     Ok(KeySlot {
         key: required_text(data, "keyUuid")?.parse()?,
-        index: index.transpose()?,
+        index: read_index(data, "keyIndexNumber")?,
     })
 }
 
@@ -201,4 +199,25 @@ pub(super) fn required_number(state: &Object, member: &'static str) -> Result<u6
         member,
         expected: "an integer of at least 0",
     })
+}
+
+pub(super) fn read_index(
+    data: &Object,
+    member: &'static str,
+) -> Result<Option<KeyIndex>, InvalidJson> {
+    let index = optional_u64(data, member)?.map(KeyIndex::new);
+    Ok(index.transpose()?)
+}
+
+pub(super) fn read_object<'a>(
+    value: &'a Value,
+    member: &'static str,
+) -> Result<&'a Object, InvalidJson> {
+    let expected = "an object";
+    let invalid = InvalidJson::Member { member, expected };
+    value.as_object().ok_or(invalid)
+}
+
+pub(super) fn read_late(data: &Object) -> bool {
+    data.get("late").and_then(Value::as_bool).unwrap_or(false)
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use keywright_domain::model::{
     Anomalies, Anomaly, DeviceCode, Epoch, IdempotencyKey, IdempotencyRecord, IdempotencyScope,
-    Intent, InvalidValue, KeyIndex, LockId, LockVersion, Requested, Sequence, Settled, Timestamp,
-    WorkerId, Write, WriteId, WriteState,
+    Intent, KeyIndex, LockId, LockVersion, Requested, Sequence, Settled, Timestamp, WorkerId,
+    Write, WriteId, WriteState,
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, InvalidJson, Object, ObjectWriter, optional_u64, put_slot, read_reason, read_slot,
-    required_number, required_text,
+    AsText, InvalidJson, Object, ObjectWriter, optional_u64, put_slot, read_index, read_late,
+    read_object, read_reason, read_slot, required_number, required_text,
 };
 
 /// The format that is written. A later version of this crate that writes another one still reads this one.
@@ -41,10 +41,7 @@ impl Serialize for WriteData<'_> {
         data.put_some("requestedAt", write.requested.map(|r| r.time.as_millis()))?;
         data.put("state", write.state.name())?;
         if let Some(intent) = write.intent() {
-            data.put(
-                "worker",
-                format_args!("{:032x}", intent.worker.0).to_string(),
-            )?;
+            data.put("worker", AsText(format_args!("{:032x}", intent.worker.0)))?;
             data.put("epoch", intent.epoch.0)?;
             data.put(
                 "leaseMillis",
@@ -75,7 +72,7 @@ impl Serialize for WriteData<'_> {
 /// # Errors
 /// See [`InvalidJson`].
 pub fn read_write(data: &Value) -> Result<Write, InvalidJson> {
-    let data = read_object(data)?;
+    let data = read_format(data)?;
     let requested = match optional_u64(data, "requestedVersion")? {
         Some(version) => Some(Requested {
             version: LockVersion(version),
@@ -104,7 +101,7 @@ pub fn read_write(data: &Value) -> Result<Write, InvalidJson> {
 fn read_state(data: &Object) -> Result<WriteState, InvalidJson> {
     let at = || read_time(data, "endedAt");
     let settled = || {
-        let late = data.get("late").and_then(Value::as_bool).unwrap_or(false);
+        let late = read_late(data);
         Ok::<_, InvalidJson>(Settled { at: at()?, late })
     };
     Ok(match required_text(data, "state")? {
@@ -190,7 +187,7 @@ impl Serialize for IdempotencyData<'_> {
 /// # Errors
 /// See [`InvalidJson`].
 pub fn read_idempotency_record(data: &Value) -> Result<IdempotencyRecord, InvalidJson> {
-    let data = read_object(data)?;
+    let data = read_format(data)?;
     let write: WriteId = required_text(data, "writeId")?.parse()?;
     Ok(IdempotencyRecord {
         scope: IdempotencyScope {
@@ -207,11 +204,8 @@ pub fn read_idempotency_record(data: &Value) -> Result<IdempotencyRecord, Invali
 }
 
 /// The members of a document in a known format.
-fn read_object(data: &Value) -> Result<&Object, InvalidJson> {
-    let data = data.as_object().ok_or(InvalidJson::Member {
-        member: "data",
-        expected: "an object",
-    })?;
+fn read_format(data: &Value) -> Result<&Object, InvalidJson> {
+    let data = read_object(data, "data")?;
     match optional_u64(data, "format")? {
         Some(FORMAT) => Ok(data),
         _ => Err(InvalidJson::Member {
@@ -223,10 +217,4 @@ fn read_object(data: &Value) -> Result<&Object, InvalidJson> {
 
 fn read_time(data: &Object, member: &'static str) -> Result<Timestamp, InvalidJson> {
     required_number(data, member).map(Timestamp::from_millis)
-}
-
-fn read_index(data: &Object, member: &'static str) -> Result<Option<KeyIndex>, InvalidJson> {
-    let index: Option<Result<KeyIndex, InvalidValue>> =
-        optional_u64(data, member)?.map(KeyIndex::new);
-    Ok(index.transpose()?)
 }

@@ -157,7 +157,7 @@ impl LockHistory for InMemoryLockRepo {
         let store = self.store();
         let read = usize::try_from(after.0).unwrap_or(usize::MAX);
         let unread = store.log.get(read..).unwrap_or_default();
-        let page = unread.iter().zip(after.0 + 1..).take(limit);
+        let page = unread.iter().zip(after.0.saturating_add(1)..).take(limit);
         let logged = page.filter_map(|((lock, version), position)| {
             let events = &store.locks.get(lock)?.events;
             let index = events.binary_search_by_key(version, |e| e.version).ok()?;

@@ -105,6 +105,11 @@ pub(super) fn to_sql_integer(value: u64) -> Result<i64, RepoError> {
     i64::try_from(value).map_err(|_| RepoError::Unavailable(format!("{value} is beyond 2^63 - 1")))
 }
 
+/// A `LIMIT`.
+pub(super) fn row_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
 /// As [`to_sql_integer`]; `None` is NULL.
 pub(super) fn to_optional_sql_integer(value: Option<u64>) -> Result<Option<i64>, RepoError> {
     value.map(to_sql_integer).transpose()

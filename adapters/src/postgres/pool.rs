@@ -45,8 +45,8 @@ impl PostgresPool {
         let timed_out = |_| PostgresError::Unreachable("no answer in time".into());
         let mut connection = checked.await.map_err(timed_out)??;
         schema::migrate(connection.client()).await?;
+        // The connection is not released to the pool, so its session ends.
         schema::build_indexes(connection.client()).await?;
-        connection.release();
         Ok(pool)
     }
 

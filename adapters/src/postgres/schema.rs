@@ -118,8 +118,9 @@ const INDEX_LOCK: i64 = 0x4b57_6978; // "KWix"
 /// How often a process looks whether another one has built the indexes.
 const INDEX_POLL: Duration = Duration::from_millis(200);
 
-/// Builds the indexes that are missing; one process at a time. Errors: the database does not answer.
-pub(super) async fn build_indexes(client: &mut Client) -> Result<(), PostgresError> {
+/// Builds the indexes that are missing; one process at a time. It changes the session, which must be closed afterwards. Errors: the database
+/// does not answer.
+pub(super) async fn build_indexes(client: &Client) -> Result<(), PostgresError> {
     let lock = format!("SELECT pg_try_advisory_lock({INDEX_LOCK})");
     while !missing_indexes(client).await?.is_empty() {
         // To wait for the lock in the database would hold a snapshot, and building an index waits for all snapshots.
@@ -127,8 +128,6 @@ pub(super) async fn build_indexes(client: &mut Client) -> Result<(), PostgresErr
             tokio::time::sleep(INDEX_POLL).await;
             continue;
         }
-        let timeout = "SELECT current_setting('statement_timeout')";
-        let timeout: String = client.query_one(timeout, &[]).await?.get(0);
         client.batch_execute("SET statement_timeout = 0").await?;
         for (name, create) in missing_indexes(client).await? {
             tracing::info!(name, "building an index of the database");
@@ -137,9 +136,6 @@ pub(super) async fn build_indexes(client: &mut Client) -> Result<(), PostgresErr
             client.batch_execute(&drop).await?;
             client.batch_execute(create).await?;
         }
-        let end =
-            format!("SET statement_timeout = '{timeout}'; SELECT pg_advisory_unlock({INDEX_LOCK})");
-        client.batch_execute(&end).await?;
     }
     Ok(())
 }
@@ -148,15 +144,15 @@ pub(super) async fn build_indexes(client: &mut Client) -> Result<(), PostgresErr
 async fn missing_indexes(
     client: &Client,
 ) -> Result<Vec<(&'static str, &'static str)>, PostgresError> {
-    let valid = "SELECT indexrelid::regclass::text FROM pg_index
-        WHERE indexrelid = ANY (ARRAY(SELECT to_regclass(name) FROM unnest($1::text[]) AS name)) AND indisvalid";
+    let missing = "SELECT name FROM unnest($1::text[]) AS name
+        WHERE NOT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(name) AND indisvalid)";
     let names = INDEXES.map(|(name, _)| name).to_vec();
-    let rows = client.query(valid, &[&names]).await?;
-    let valid: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let missing = INDEXES
-        .into_iter()
-        .filter(|(name, _)| !valid.iter().any(|v| v == name));
-    Ok(missing.collect())
+    let rows = client.query(missing, &[&names]).await?;
+    let missing: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let indexes = INDEXES.into_iter();
+    Ok(indexes
+        .filter(|(name, _)| missing.iter().any(|m| m == name))
+        .collect())
 }
 
 /// Creates the tables or migrates them; one process at a time. Errors: the database does not answer, or its tables belong to

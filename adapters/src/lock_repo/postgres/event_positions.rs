@@ -6,9 +6,8 @@
 use keywright_domain::model::{LoggedEvent, Position};
 use keywright_domain::ports::RepoError;
 
-use super::rows::row_limit;
 use crate::error_text::text_with_sources;
-use crate::lock_repo::row_mapping::read_logged_event;
+use crate::lock_repo::row_mapping::{read_logged_event, row_limit};
 use crate::postgres::PostgresPool;
 
 /// The advisory lock of the transaction that gives positions.
@@ -37,10 +36,8 @@ pub(super) async fn events_after(
     after: Position,
     limit: usize,
 ) -> Result<Vec<LoggedEvent>, RepoError> {
-    let Ok(after) = i64::try_from(after.0) else {
-        // No log is that long.
-        return Ok(Vec::new());
-    };
+    // No log is as long as the largest position.
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
     let mut rows = pool.read(READ, &[&after, &row_limit(limit)]).await?;
     if rows.len() < limit && !pool.read(UNNUMBERED, &[]).await?.is_empty() {
         number(pool, limit).await?;

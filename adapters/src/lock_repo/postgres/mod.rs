@@ -28,11 +28,11 @@ use super::lock_row::LockRow;
 use super::observed_leases::{MAX_OBSERVED, ObservedLeases};
 use super::row_mapping::{
     BACKLOG, read_backlog, read_event, read_idempotency_record, read_lock_id, read_open_intent,
-    read_write, to_sql_integer,
+    read_write, row_limit, to_sql_integer,
 };
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
-use rows::{SaveColumns, row_limit};
+use rows::SaveColumns;
 
 /// Stores locks, their events and their writes in a database. Clones share its connections. It must be used in a tokio runtime.
 #[derive(Clone)]

@@ -20,11 +20,6 @@ pub(super) fn has_write(row: &Row) -> bool {
     matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(Some(_)) | Err(_))
 }
 
-/// A `LIMIT`.
-pub(super) fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
 /// The columns of many events, one vector each, as parameters for `unnest`.
 #[derive(Default)]
 pub(super) struct EventColumns {

@@ -5,8 +5,8 @@ use keywright_domain::ports::RepoError;
 use rusqlite::{Connection, named_params, params};
 use uuid::Uuid;
 
-use super::statement::{all, execute, row_limit};
-use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
+use super::statement::{all, execute};
+use crate::lock_repo::row_mapping::{self, row_limit, to_optional_sql_integer, to_sql_integer};
 
 /// Inserts a record, or replaces the one with the same scope.
 pub(super) fn upsert_record(

@@ -8,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
 
 use super::live_write_ids::LiveIds;
-use super::statement::{all, execute, prepare, row_limit, unavailable};
+use super::statement::{all, execute, prepare, unavailable};
 use crate::json;
 use crate::lock_repo::lock_row::LockRow;
-use crate::lock_repo::row_mapping::{self, to_optional_sql_integer, to_sql_integer};
+use crate::lock_repo::row_mapping::{self, row_limit, to_optional_sql_integer, to_sql_integer};
 
 /// A lock's row and the ids of its live writes.
 pub(super) fn lock(conn: &Connection, id: LockId) -> Result<Option<(LockRow, LiveIds)>, RepoError> {
@@ -133,10 +133,8 @@ pub(super) fn events_after(
     after: Position,
     limit: usize,
 ) -> Result<Vec<LoggedEvent>, RepoError> {
-    let Ok(after) = i64::try_from(after.0) else {
-        // No log is that long.
-        return Ok(Vec::new());
-    };
+    // No log is as long as the largest position.
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
     all(
         conn,
         "SELECT position, lock, version, write_id, type, data FROM event_positions JOIN events USING (lock, version)

@@ -46,11 +46,6 @@ pub(super) fn all<T>(
     rows.map(|row| row.map_err(unavailable)?).collect()
 }
 
-/// A number of rows for `LIMIT`.
-pub(super) fn row_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
 impl<T: FromSql> HasColumns<T> for Row<'_> {
     fn column(&self, name: &'static str) -> Result<T, WrongType> {
         self.get(name).map_err(|_| WrongType)

@@ -9,10 +9,10 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
-use super::statement::{all, execute, row_limit};
+use super::statement::{all, execute};
 use crate::lock_repo::observed_leases::MAX_OBSERVED;
 use crate::lock_repo::row_mapping::{
-    self, HasColumns, StoredWrite, WRITE_COLUMNS, WrongType, to_optional_sql_integer,
+    self, HasColumns, StoredWrite, WRITE_COLUMNS, WrongType, row_limit, to_optional_sql_integer,
     to_sql_integer,
 };
 
