@@ -1,5 +1,5 @@
-//! Dependencies between packages, crates and modules: packages depend on each other only as allowed, the domain is pure, no modules
-//! form a circle, and ARCHITECTURE.md names existing files. Dev-dependencies are not checked.
+//! Dependencies between packages, crates and modules, and the documents: packages depend on each other only as allowed, the domain is pure,
+//! no modules form a circle, compilers are stated, and documents name existing files and have what readers looked for. Dev-dependencies are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
