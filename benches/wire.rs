@@ -26,11 +26,7 @@ fn write(criterion: &mut Criterion) {
     let lock = Lock::fold(&[created(lock_id(1))]).expect("a lock");
     let slot = slot("9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", Some(2));
     let event = next_event(&lock, LockEvent::KeyWriteRequested(slot));
-    let written = WriteReceipt {
-        write: WriteId::from_u128(1),
-        version: LockVersion(2),
-        event: Some(event),
-    };
+    let written = WriteReceipt::new(WriteId::from_u128(1), LockVersion(2), Some(event));
     let body = bench_access::success(lock.id, &written);
     let same: Value = serde_json::from_slice(&body).expect("JSON");
     let mut group = criterion.benchmark_group("the body of a 200");

@@ -54,10 +54,9 @@ pub(super) async fn write_key(
         quota,
     } = run_until(app, deadline, authorize(app, &head.headers, lock)).await?;
     let wait = request_parameters::wait(&head.headers);
-    let options = RequestOptions {
-        idempotency_key: request_parameters::idempotency_key(&head.headers)?,
-        deadline: Some(deadline),
-    };
+    let options = RequestOptions::default()
+        .with_idempotency_key(request_parameters::idempotency_key(&head.headers)?)
+        .with_deadline(deadline);
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
     let caller = principal.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keywright_adapters::decorator::{CallOutcome, Observer, PortCall};
 use keywright_domain::model::{Anomaly, Backlog, LockEvent, Save};
-use keywright_domain::policy::{Finding, IgnoreReason};
+use keywright_domain::policy::Finding;
 use keywright_domain::{AuditReport, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -186,8 +186,7 @@ impl Metrics {
             }
         }
         create(&self.events, "event", LockEvent::names_of_writes());
-        let outcomes = "recorded repeated contradiction wrong_thing early unreadable";
-        create(&self.reports, "outcome", outcomes.split(' '));
+        create(&self.reports, "outcome", Settlement::NAMES);
         create(&self.findings, "finding", Finding::NAMES);
         create(&self.anomalies, "anomaly", Anomaly::ALL.map(Anomaly::name));
         let limits = ["in_flight", "in_flight_each", "failed_credentials"];
@@ -241,14 +240,7 @@ impl Metrics {
     }
 
     pub(crate) fn reported(&self, settlement: &Settlement) {
-        let outcome = match settlement {
-            Settlement::Recorded(_) => "recorded",
-            Settlement::Ignored(IgnoreReason::Repeated) => "repeated",
-            Settlement::Ignored(IgnoreReason::Contradiction) => "contradiction",
-            Settlement::Ignored(IgnoreReason::WrongThing) => "wrong_thing",
-            Settlement::Ignored(IgnoreReason::Early) => "early",
-            Settlement::Corrupt(_) => "unreadable",
-        };
+        let outcome = settlement.name();
         self.reports.get_or_create(&[("outcome", outcome)]).inc();
     }
 

@@ -103,23 +103,20 @@ impl LimitArgs {
     /// # Errors
     /// The limits contradict each other; the text names them.
     pub(super) fn protocol(&self) -> anyhow::Result<keywright_domain::Settings> {
-        let settings = keywright_domain::Settings {
-            limits: Limits {
-                max_open_writes: self.max_open_writes,
-                time_to_live: self.time_to_live.0,
-                confirm_within: self.confirm_within.0,
-                clear_within: self.clear_within.0,
-                idempotency_retention: self.keep_answers.0,
-                write_retention: self.keep_writes.0,
-                ..limits()
-            },
-            request_timeout: self.request.0,
-            queue_timeout: self.turn.0,
-            shadow_timeout: self.shadow_call.0,
-            lease: self.lease.0,
-            lease_margin: self.lease_margin.0,
-            ..protocol()
-        };
+        let mut limits = limits();
+        limits.max_open_writes = self.max_open_writes;
+        limits.time_to_live = self.time_to_live.0;
+        limits.confirm_within = self.confirm_within.0;
+        limits.clear_within = self.clear_within.0;
+        limits.idempotency_retention = self.keep_answers.0;
+        limits.write_retention = self.keep_writes.0;
+        let mut settings = protocol();
+        settings.limits = limits;
+        settings.request_timeout = self.request.0;
+        settings.queue_timeout = self.turn.0;
+        settings.shadow_timeout = self.shadow_call.0;
+        settings.lease = self.lease.0;
+        settings.lease_margin = self.lease_margin.0;
         settings.check()?;
         Ok(settings)
     }

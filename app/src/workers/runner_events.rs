@@ -44,7 +44,7 @@ fn settled(report: &DeviceReport, settlements: &[Settlement], metrics: &Metrics)
             Settlement::Corrupt(error) => {
                 error!(%thing, %write, %error, "the report cannot be settled");
             }
-            Settlement::Recorded(_) | Settlement::Ignored(_) => {}
+            _ => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::model::{DeviceOutcome, LockSnapshot, ShadowSnapshot, Write, WriteId, 
 
 /// A difference between a lock's shadow and its writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Finding {
     /// The shadow has an entry whose write has ended or does not exist. The lock would execute it.
     UnknownEntry(WriteId),

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// Limits of the writes of one lock.
+/// Limits of the writes of one lock. Take [`Limits::default`] and change its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// The maximum number of open writes (rule 6), at least 1.
     pub max_open_writes: usize,

@@ -18,6 +18,7 @@ pub enum ReportDecision {
 
 /// Why a result changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IgnoreReason {
     /// The lock has reported the same before.
     Repeated,

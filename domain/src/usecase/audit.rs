@@ -10,6 +10,7 @@ use crate::ports::{RepoError, ShadowError};
 
 /// Result of the audit of one lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditReport {
     /// Differences that were still there a second later.
     pub findings: Vec<Finding>,
@@ -19,6 +20,7 @@ pub struct AuditReport {
 
 /// Why a lock was not audited.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuditError {
     /// The shadow could not be read or updated.
     #[error(transparent)]

@@ -37,7 +37,8 @@ impl KeyWrites {
         self.ports.history.due(Timestamp::MAX, after, limit).await
     }
 
-    /// At most `limit` writes to maintain now, each with [`KeyWrites::maintain_write`]. Ask every second. These are writes whose next check is due, or is later than any rule schedules it because a clock was ahead.
+    /// At most `limit` writes to maintain now, each with [`KeyWrites::maintain_write`]. Ask every second. These are writes whose next
+    /// check is due, or is later than any rule schedules it because a clock was ahead.
     ///
     /// # Errors
     /// The store failed.

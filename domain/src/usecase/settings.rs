@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::policy::Limits;
 
-/// Time limits and bounds of the write protocol. The defaults are those of the Keywright service.
+/// Time limits and bounds of the write protocol. The defaults are those of the Keywright service: take [`Settings::default`] and
+/// change its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Limits of the writes of one lock.
     pub limits: Limits,
@@ -47,6 +49,7 @@ impl Default for Settings {
 
 /// Settings that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidSettings {
     /// The named setting is zero.
     #[error("{0} must be more than zero")]
@@ -73,7 +76,7 @@ impl Settings {
     pub fn check(&self) -> Result<(), InvalidSettings> {
         let spans = [
             ("request", self.request_timeout),
-            ("turn", self.queue_timeout),
+            ("queue", self.queue_timeout),
             ("shadow call", self.shadow_timeout),
             ("time to live", self.limits.time_to_live),
         ];

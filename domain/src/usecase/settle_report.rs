@@ -9,6 +9,7 @@ use crate::ports::RepoError;
 
 /// Outcome of one result of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Settlement {
     /// The result is recorded. This is the write afterwards.
     Recorded(Box<Write>),
@@ -16,6 +17,30 @@ pub enum Settlement {
     Ignored(IgnoreReason),
     /// The stored write or lock breaks an invariant, so the result cannot be recorded. Delivering the report again would not help.
     Corrupt(RepoError),
+}
+
+impl Settlement {
+    /// Every name that [`Settlement::name`] returns.
+    pub const NAMES: [&'static str; 6] = [
+        "recorded",
+        "repeated",
+        "contradiction",
+        "wrong_thing",
+        "early",
+        "unreadable",
+    ];
+
+    /// The kind of the settlement, as metrics name it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Recorded(_) => "recorded",
+            Self::Ignored(IgnoreReason::Repeated) => "repeated",
+            Self::Ignored(IgnoreReason::Contradiction) => "contradiction",
+            Self::Ignored(IgnoreReason::WrongThing) => "wrong_thing",
+            Self::Ignored(IgnoreReason::Early) => "early",
+            Self::Corrupt(_) => "unreadable",
+        }
+    }
 }
 
 /// The report was not settled. It must not be acknowledged, so that it is delivered again.

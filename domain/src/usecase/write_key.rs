@@ -20,6 +20,7 @@ use crate::ports::RepoError;
 
 /// The result of a successful request: the contents of a 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriteReceipt {
     /// The new write, or the open write that was found to be the same.
     pub write: WriteId,
@@ -29,14 +30,43 @@ pub struct WriteReceipt {
     pub event: Option<RecordedEvent>,
 }
 
+impl WriteReceipt {
+    /// A receipt with these contents.
+    #[must_use]
+    pub const fn new(write: WriteId, version: LockVersion, event: Option<RecordedEvent>) -> Self {
+        Self {
+            write,
+            version,
+            event,
+        }
+    }
+}
+
 /// Options of a request.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct RequestOptions {
     /// The client's own key of the request (invariant I7).
     pub idempotency_key: Option<IdempotencyKey>,
     /// When the request must be answered, by the [`Timer`](crate::ports::Timer). `None`, and any later moment, means
     /// [`super::Settings::request_timeout`] from now.
     pub deadline: Option<Tick>,
+}
+
+impl RequestOptions {
+    /// Sets the client's own key of the request, or none.
+    #[must_use]
+    pub fn with_idempotency_key(mut self, key: impl Into<Option<IdempotencyKey>>) -> Self {
+        self.idempotency_key = key.into();
+        self
+    }
+
+    /// Sets when the request must be answered.
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Tick) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
 }
 
 /// Why a key was not written.

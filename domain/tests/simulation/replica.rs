@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use keywright_domain::policy::Limits;
 use keywright_domain::{KeyWrites, Ports, Settings};
 use tokio::task::JoinHandle;
 
@@ -57,16 +56,10 @@ impl Running {
 
 impl Replica {
     pub(crate) fn start(ports: Ports) -> Self {
-        let limits = Limits {
-            time_to_live: Duration::from_secs(60),
-            confirm_within: Duration::from_secs(5),
-            clear_within: Duration::from_secs(5),
-            ..Limits::default()
-        };
-        let settings = Settings {
-            limits,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.limits.time_to_live = Duration::from_secs(60);
+        settings.limits.confirm_within = Duration::from_secs(5);
+        settings.limits.clear_within = Duration::from_secs(5);
         let writes = KeyWrites::new(ports, settings).expect("the settings are valid");
         let mut replica = Self {
             writes: Arc::new(writes),

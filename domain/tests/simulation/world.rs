@@ -225,10 +225,8 @@ impl World {
         let (writes, answered) = (self.replicas[replica].writes.clone(), self.answered.clone());
         self.replicas[replica].spawn(async move {
             let parse = |key: &String| IdempotencyKey::new(key).expect("an Idempotency-Key");
-            let options = RequestOptions {
-                idempotency_key: idempotency_key.as_ref().map(parse),
-                deadline: None,
-            };
+            let parsed = idempotency_key.as_ref().map(parse);
+            let options = RequestOptions::default().with_idempotency_key(parsed);
             let answer = writes.write_key(&command, &principal(), options).await;
             answered.lock().expect("no panic").push(Answered {
                 lock,

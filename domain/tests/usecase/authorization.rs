@@ -120,10 +120,8 @@ async fn access_rules_of_the_service_replace_those_of_owners() {
             lock: lock_id(LOCK),
             slot: slot("key", Some(index)),
         };
-        let options = RequestOptions {
-            idempotency_key: IdempotencyKey::new("the same key").ok(),
-            deadline: None,
-        };
+        let key = IdempotencyKey::new("the same key").ok();
+        let options = RequestOptions::default().with_idempotency_key(key);
         writes.write_key(&command, caller, options).await
     };
     let [alice, bob] = staff.map(subject);

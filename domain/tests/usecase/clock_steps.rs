@@ -121,10 +121,8 @@ async fn a_request_whose_answer_deadline_is_too_far_ahead_is_not_running() {
             lock: lock_id(LOCK),
             slot: slot("key", Some(2)),
         };
-        let options = RequestOptions {
-            idempotency_key: IdempotencyKey::new("request-1").ok(),
-            deadline: None,
-        };
+        let key = IdempotencyKey::new("request-1").ok();
+        let options = RequestOptions::default().with_idempotency_key(key);
         let writes = &harness.writes;
         writes.write_key(&command, &principal(), options).await
     };

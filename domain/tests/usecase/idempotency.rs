@@ -12,10 +12,7 @@ use crate::harness::{Harness, LOCK, succeeded};
 
 fn with_key(idempotency_key: &str) -> RequestOptions {
     let key = IdempotencyKey::new(idempotency_key).expect("an Idempotency-Key");
-    RequestOptions {
-        idempotency_key: Some(key),
-        deadline: None,
-    }
+    RequestOptions::default().with_idempotency_key(key)
 }
 
 async fn write_as(

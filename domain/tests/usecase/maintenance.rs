@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::decorator::Fault;
-use keywright_domain::policy::Limits;
 use keywright_domain::{KeyWrites, Settings, WriteError};
 use serde_json::json;
 
@@ -169,13 +168,8 @@ async fn an_early_reconciliation_does_not_replace_the_final_check() {
 #[tokio::test(start_paused = true)]
 async fn expires_after_a_time_to_live_shorter_than_confirm_within() {
     let mut harness = Harness::new().await;
-    let settings = Settings {
-        limits: Limits {
-            time_to_live: Duration::from_secs(5),
-            ..Limits::default()
-        },
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.limits.time_to_live = Duration::from_secs(5);
     let writes = KeyWrites::new(harness.ports.clone(), settings);
     harness.writes = Arc::new(writes.expect("valid settings"));
     let id = harness.write("key", Some(2)).await.expect("written").write;

@@ -15,10 +15,8 @@ const ROUNDS: usize = 7;
 const TIMES: u64 = 200_000;
 
 pub(crate) fn row() -> Row {
-    let limits = Limits {
-        max_open_writes: 32,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.max_open_writes = 32;
     let (mut snapshot, principal) = (lock_with(100, 16), principal());
     let command = WriteKey {
         lock: lock_id(1),
