@@ -278,15 +278,15 @@ pub async fn forbidden_update_is_refused(faulty: &FaultyShadows<'_>) {
 /// An update without a connection is neither a conflict nor refused, because no shadow service has answered.
 pub async fn update_without_a_connection_is_no_refusal(faulty: &FaultyShadows<'_>) {
     let (version, answer) = faulty.update_under(TransportFault::ConnectionRefused).await;
-    assert!(
-        matches!(
-            answer,
-            Err(ShadowError::NotApplied { .. } | ShadowError::Unknown(_))
-        ),
-        "{answer:?}"
-    );
     let found = faulty.read_again().await;
-    assert_eq!((found.version, found.entries), (version, vec![]));
+    match answer {
+        Err(ShadowError::NotApplied { .. }) => {
+            assert_eq!((found.version, found.entries), (version, vec![]));
+        }
+        // The update may have been sent just before the connection was closed.
+        Err(ShadowError::Unknown(_)) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A read that fails is an error, and not a shadow that does not exist.
