@@ -14,9 +14,9 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
 use keywright_domain::ports::{LockHistory, LockRepo, RepoError};
+use keywright_testkit::ManualTimer;
 use keywright_testkit::lock_repo::{Ending, StoreFixture};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
-use keywright_testkit::{ManualTimer, lock_repo_cases};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -63,7 +63,9 @@ fn move_stored_leases(path: &Path, millis: i64) {
         .expect("moved");
 }
 
-lock_repo_cases!(fixture);
+mod contract {
+    keywright_testkit::lock_repo_cases!(super::fixture);
+}
 
 fn file(folder: &TempDir) -> PathBuf {
     folder.path().join("locks.sqlite")

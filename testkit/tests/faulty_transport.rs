@@ -13,7 +13,6 @@ use keywright_shadow::ShadowName;
 use keywright_testkit::faulty_transport::{
     ANSWER_TIMEOUT, CurrentFault, FaultyShadows, Transport, TransportFault,
 };
-use keywright_testkit::faulty_transport_cases;
 use keywright_testkit::shadow_port::Device;
 use serde_json::Value;
 
@@ -131,7 +130,9 @@ async fn fixture() -> Fresh {
     (port, Arc::new(locks), Arc::new(wire))
 }
 
-faulty_transport_cases!(fixture);
+mod contract {
+    keywright_testkit::faulty_transport_cases!(super::fixture);
+}
 
 /// An adapter that violates the contract only in what the named case checks, during the fault of that case.
 struct Broken {
@@ -227,6 +228,8 @@ impl ShadowPort for Broken {
 
 #[tokio::test(start_paused = true)]
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
+    use contract::{FAULTY_TRANSPORT_CASES, run_faulty_transport_case};
+
     for broken in FAULTY_TRANSPORT_CASES {
         for case in FAULTY_TRANSPORT_CASES {
             let (inner, device, wire) = fixture().await;

@@ -15,7 +15,7 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::*;
 use keywright_testkit::lock_repo::{Ending, IDLE_CLAIMER, StoreFixture};
-use keywright_testkit::{ManualTimer, lock_repo_cases, samples};
+use keywright_testkit::{ManualTimer, samples};
 
 async fn fixture() -> StoreFixture {
     let timer = ManualTimer::default();
@@ -27,7 +27,9 @@ async fn fixture() -> StoreFixture {
     StoreFixture::new(repo, advance, move |_| std::future::ready(same.clone()))
 }
 
-lock_repo_cases!(fixture);
+mod contract {
+    keywright_testkit::lock_repo_cases!(super::fixture);
+}
 
 /// A store that violates the contract only in what the named case checks.
 struct Broken {
@@ -533,6 +535,8 @@ const FAILS_SOMETIMES: (&str, &str) = (
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_broken_store_fails_its_own_case_and_no_other() {
+    use contract::{LOCK_REPO_CASES, run_lock_repo_case};
+
     for broken in LOCK_REPO_CASES {
         for case in LOCK_REPO_CASES {
             if (*broken, *case) == FAILS_SOMETIMES {

@@ -8,7 +8,6 @@ use keywright_domain::model::*;
 use keywright_domain::ports::*;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::shadow_port::{Device, ShadowFixture};
-use keywright_testkit::shadow_port_cases;
 use serde_json::Value;
 
 struct Locks(ShadowService);
@@ -40,7 +39,9 @@ async fn fixture() -> (Arc<InMemoryShadow>, Arc<Locks>) {
     (Arc::new(shadow), Arc::new(Locks(service)))
 }
 
-shadow_port_cases!(fixture);
+mod contract {
+    keywright_testkit::shadow_port_cases!(super::fixture);
+}
 
 /// The same cases over the durable shadow service.
 mod durable {
@@ -88,7 +89,9 @@ mod durable {
         (Arc::new(in_folder), Arc::new(Locks(service)))
     }
 
-    shadow_port_cases!(fixture);
+    mod contract {
+        keywright_testkit::shadow_port_cases!(super::fixture);
+    }
 }
 
 /// An adapter that violates the contract only in what the named case checks.
@@ -196,6 +199,8 @@ impl ShadowPort for Broken {
 
 #[tokio::test]
 async fn each_broken_adapter_fails_its_own_case_and_no_other() {
+    use contract::{SHADOW_PORT_CASES, run_shadow_port_case};
+
     for broken in SHADOW_PORT_CASES {
         for case in SHADOW_PORT_CASES {
             let (inner, device) = fixture().await;

@@ -10,7 +10,6 @@ use keywright_adapters::shadow::{AwsSettings, AwsShadow};
 use keywright_shadow::rest;
 use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, CurrentFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
-use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -67,17 +66,21 @@ async fn without_faults() -> (Port, Arc<Locks>) {
     (port, device)
 }
 
-shadow_port_cases!(without_faults);
-// An HTTP connection answers one request at a time, so that answers cannot be reordered.
-faulty_transport_cases! { fixture:
-    lost_answer_is_unknown,
-    lost_update_is_not_sent_again,
-    server_error_is_unknown,
-    torn_answer_is_unknown,
-    broken_connection_is_unknown_and_reestablished,
-    late_answer_is_not_taken_for_another_request,
-    throttled_update_is_refused,
-    forbidden_update_is_refused,
-    update_without_a_connection_is_no_refusal,
-    failed_read_is_an_error
+mod contract {
+    use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
+
+    shadow_port_cases!(super::without_faults);
+    // An HTTP connection answers one request at a time, so that answers cannot be reordered.
+    faulty_transport_cases! { super::fixture:
+        lost_answer_is_unknown,
+        lost_update_is_not_sent_again,
+        server_error_is_unknown,
+        torn_answer_is_unknown,
+        broken_connection_is_unknown_and_reestablished,
+        late_answer_is_not_taken_for_another_request,
+        throttled_update_is_refused,
+        forbidden_update_is_refused,
+        update_without_a_connection_is_no_refusal,
+        failed_read_is_an_error
+    }
 }

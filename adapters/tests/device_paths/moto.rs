@@ -17,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use keywright_domain::model::ThingName;
 use keywright_testkit::samples::{lock_id, thing};
 use keywright_testkit::shadow_port::Device;
-use keywright_testkit::shadow_port_cases;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -128,11 +127,13 @@ async fn fixture() -> (Connected<()>, Arc<Moto>) {
     )
 }
 
-shadow_port_cases! { fixture:
-    missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
-    other_version_is_a_conflict, fence_changes_only_the_version,
-    remove_takes_only_the_named_entries, results_are_read_with_all_members,
-    clear_takes_only_the_named_results, shadows_of_things_are_independent
+mod contract {
+    keywright_testkit::shadow_port_cases! { super::fixture:
+        missing_shadow_reads_as_none, create_makes_an_empty_shadow, put_entries_are_read_back,
+        other_version_is_a_conflict, fence_changes_only_the_version,
+        remove_takes_only_the_named_entries, results_are_read_with_all_members,
+        clear_takes_only_the_named_results, shadows_of_things_are_independent
+    }
 }
 
 /// Differences between moto and AWS IoT, whose answers our service gives. The test fails if a new version of moto changes.

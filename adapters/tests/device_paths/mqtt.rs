@@ -9,7 +9,6 @@ use keywright_mqtt::{Broker, TlsFiles};
 use keywright_shadow::mqtt::{ClientLimits, Delivery, Disorder, MqttFrontend, Options};
 use keywright_testkit::faulty_transport::{ANSWER_TIMEOUT, CurrentFault, TransportFault};
 use keywright_testkit::tcp_proxy::TcpProxy;
-use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
 
 use crate::{Connected, FaultyTransport, Locks, NAME, proxy, service};
 
@@ -81,16 +80,20 @@ async fn without_faults() -> (Port, Arc<Locks>) {
     (port, device)
 }
 
-shadow_port_cases!(without_faults);
-// The service rejects nothing by 500 and 403; `outcomes.rs` tests these codes.
-faulty_transport_cases! { fixture:
-    lost_answer_is_unknown,
-    lost_update_is_not_sent_again,
-    torn_answer_is_unknown,
-    broken_connection_is_unknown_and_reestablished,
-    late_answer_is_not_taken_for_another_request,
-    reordered_answers_reach_their_requests,
-    throttled_update_is_refused,
-    update_without_a_connection_is_no_refusal,
-    failed_read_is_an_error
+mod contract {
+    use keywright_testkit::{faulty_transport_cases, shadow_port_cases};
+
+    shadow_port_cases!(super::without_faults);
+    // The service rejects nothing by 500 and 403; `outcomes.rs` tests these codes.
+    faulty_transport_cases! { super::fixture:
+        lost_answer_is_unknown,
+        lost_update_is_not_sent_again,
+        torn_answer_is_unknown,
+        broken_connection_is_unknown_and_reestablished,
+        late_answer_is_not_taken_for_another_request,
+        reordered_answers_reach_their_requests,
+        throttled_update_is_refused,
+        update_without_a_connection_is_no_refusal,
+        failed_read_is_an_error
+    }
 }

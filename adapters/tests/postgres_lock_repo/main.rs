@@ -14,11 +14,11 @@ use keywright_domain::model::{
 use keywright_domain::policy;
 use keywright_domain::policy::Limits;
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
+use keywright_testkit::ManualTimer;
 use keywright_testkit::lock_repo::{ClockFuture, StoreFixture};
 use keywright_testkit::postgres_server::{PgBouncer, PostgresServer};
 use keywright_testkit::samples::{LEASE, NOW, created, lock_id, prepared, slot};
 use keywright_testkit::tcp_proxy::{Forwarding, TcpProxy};
-use keywright_testkit::{ManualTimer, lock_repo_cases};
 
 /// The timeout of a statement.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,7 +99,9 @@ async fn fixture() -> StoreFixture {
     StoreFixture::new(repo, advance, reopen).with_wall_clock(set_wall_clock)
 }
 
-lock_repo_cases!(fixture);
+mod contract {
+    keywright_testkit::lock_repo_cases!(super::fixture);
+}
 
 async fn load(repo: &PostgresLockRepo) -> LockSnapshot {
     let known = repo.load(lock_id(1)).await.expect("the store answers");
