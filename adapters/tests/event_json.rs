@@ -20,6 +20,7 @@ fn key_write_requested_has_exactly_the_members_of_the_contract() {
         version: LockVersion(7),
         time: "2026-05-29T12:00:00.000Z".parse().expect("a time"),
         write: Some(WriteId::from_u128(9)),
+        cause: None,
         event: LockEvent::KeyWriteRequested(KeySlot {
             key: KeyUuid::new("9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b").expect("a key"),
             index: KeyIndex::new(2).ok(),
@@ -107,6 +108,7 @@ proptest! {
             uuid: LockUuid::new(UUID).expect("a uuid"),
             version: LockVersion(version.into()),
             time: Timestamp::from_millis(u64::from(version) * 977),
+            cause: None,
             write: is_of_write.then_some(WriteId::from_u128(write)),
             event,
         };

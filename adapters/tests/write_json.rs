@@ -76,7 +76,7 @@ fn idempotency_records_are_read_back() {
 #[test]
 fn every_required_member_is_checked_and_named() {
     let write = json!(WriteData(&sample()));
-    let optional = ["keyIndexNumber", "nextCheckAt"];
+    let optional = ["keyIndexNumber", "nextCheckAt", "requestId"];
     for member in write.as_object().expect("an object").keys() {
         let mut missing = write.clone();
         missing.as_object_mut().expect("an object").remove(member);

@@ -18,7 +18,7 @@
 //! #     let (owner, thing) = (UserId::new("alice").ok(), ThingName::new("front-door").ok());
 //! #     let event = LockEvent::LockCreated(Box::new(NewLock { owner, thing, ..NewLock::default() }));
 //! #     let (uuid, time) = (LockUuid::new("6f0c2a9e-0d5e-4e0b-9a55-0f6f3c0c7a11")?, Timestamp::from_millis(0));
-//! #     let created = RecordedEvent { lock, uuid, version: LockVersion(1), time, write: None, event };
+//! #     let created = RecordedEvent { lock, uuid, version: LockVersion(1), time, write: None, cause: None, event };
 //! #     Ok(history.import(vec![created]).await?)
 //! # }
 //! # /// Reports success, as the lock does.

@@ -80,6 +80,7 @@ fn event(version: u64, write: Option<u128>, event: LockEvent) -> RecordedEvent {
     RecordedEvent {
         version: LockVersion(version),
         write,
+        cause: None,
         event,
         ..created(lock_id(1))
     }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use keywright_domain::model::{
-    DeviceCode, Epoch, FailureReason, HeldKey, IdempotencyKey, IdempotencyScope, Identity, Intent,
-    KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockSnapshot, LockUuid, LockVersion,
-    MAX_JSON_INTEGER, NewLock, OrganizationId, Principal, RecordedEvent, Save, SerialNumber,
-    Settled, ShadowVersion, ThingName, Timestamp, UserId, WorkerId, Write, WriteId, WriteState,
+    Cause, DeviceCode, Epoch, FailureReason, HeldKey, IdempotencyKey, IdempotencyScope, Identity,
+    Intent, KeyIndex, KeySlot, KeyUuid, LockEvent, LockId, LockSnapshot, LockUuid, LockVersion,
+    MAX_JSON_INTEGER, NewLock, OrganizationId, Principal, RecordedEvent, RequestId, Save,
+    SerialNumber, Settled, ShadowVersion, ThingName, Timestamp, UserId, WorkerId, Write, WriteId,
+    WriteState,
 };
 use keywright_domain::policy::{self, Limits, NewWrite};
 
@@ -75,6 +76,7 @@ pub fn created(lock: LockId) -> RecordedEvent {
         version: LockVersion(1),
         time: NOW,
         write: None,
+        cause: None,
         event: LockEvent::LockCreated(Box::new(new)),
     }
 }
@@ -88,7 +90,7 @@ pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Sav
         id: WriteId::from_u128(id),
         thing: &thing(snapshot.lock.id),
         slot: &slot,
-        principal: &principal(),
+        cause: cause(),
         intent: Intent {
             worker: WorkerId(7),
             epoch: Epoch(1),
@@ -96,6 +98,15 @@ pub fn prepared(snapshot: &LockSnapshot, id: u128, slot: KeySlot) -> (Write, Sav
         },
     };
     policy::prepare(snapshot, &new, &Limits::default(), NOW)
+}
+
+/// A request of the owner.
+///
+/// # Panics
+/// Never: the id is valid.
+pub fn cause() -> Cause {
+    let request = RequestId::new("request-1.a_B").expect("a request id");
+    Cause::new(&principal(), Some(request))
 }
 
 /// The moment so many milliseconds after another one.
@@ -226,7 +237,8 @@ pub fn prepared_with_longest_texts(snapshot: &LockSnapshot, id: u128) -> (Write,
     let key = widest(KeyUuid::MAX_BYTES);
     let (mut write, mut save) = prepared(snapshot, id, slot(&key, None));
     write.thing = ThingName::new(&"t".repeat(ThingName::MAX_BYTES)).expect("a thing name");
-    write.requested_by = longest_principal().to_string();
+    let request = RequestId::new(&"r".repeat(RequestId::MAX_BYTES)).expect("a request id");
+    write.cause = Cause::new(&longest_principal(), Some(request));
     save.writes = vec![write.clone()];
     (write, save)
 }
@@ -314,6 +326,11 @@ pub fn every_event(lock: LockId) -> Vec<RecordedEvent> {
         .map(|((write, event), version)| RecordedEvent {
             version: LockVersion(version),
             time: millis_after(NOW, version),
+            // An event without a write has no cause. Some causes have no request id.
+            cause: write.map(|_| Cause {
+                request: cause().request.filter(|_| version % 2 == 0),
+                ..cause()
+            }),
             write,
             event,
             ..created(lock)

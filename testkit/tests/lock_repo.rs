@@ -170,7 +170,7 @@ impl LockRepo for Broken {
             }
             if self.is("saved_write_is_read_back") {
                 for write in &mut found.unfinished {
-                    write.requested_by.clear();
+                    write.cause.requested_by.clear();
                 }
             }
             if self.is("settled_write_keeps_its_reason") {
@@ -376,7 +376,7 @@ impl LockHistory for Broken {
                 let seconds = found.prepared_at.as_secs();
                 found.prepared_at = Timestamp::from_millis(1000 * seconds);
             }
-            "longest_texts_are_read_back" => found.requested_by.truncate(64),
+            "longest_texts_are_read_back" => found.cause.requested_by.truncate(64),
             "largest_numbers_are_read_back" => {
                 let is_small = |index: &KeyIndex| index.get() < 1 << 31;
                 found.slot.index = found.slot.index.filter(is_small);

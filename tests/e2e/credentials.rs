@@ -294,7 +294,7 @@ async fn the_caller_is_recorded_by_subject_and_by_api_key() {
         let logged = logged.await;
         assert!(logged.contains(&format!("by=\"{by}\"")), "{by}: {logged}");
         let id = id.parse().expect("a write's id");
-        assert_eq!(store.write(id).await.requested_by, *by);
+        assert_eq!(store.write(id).await.cause.requested_by, *by);
         let cause = |event: &&RecordedEvent| event.write == Some(id);
         let event = stream.iter().find(cause).expect("an event");
         assert_eq!(event.event.name(), "KeyWriteRequested");

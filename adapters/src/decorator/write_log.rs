@@ -125,7 +125,7 @@ impl WriteLog {
         }
         match &write.state {
             WriteState::Prepared(_) => {
-                info!(%lock, write = %id, index, by = write.requested_by, "{step}");
+                info!(%lock, write = %id, index, by = write.cause.requested_by, "{step}");
             }
             WriteState::Aborted { reason, .. } => info!(%lock, write = %id, %reason, "{step}"),
             WriteState::InProgress if self.starts(id) => info!(%lock, write = %id, "{step}"),

@@ -77,7 +77,7 @@ fn put_new_lock<M: SerializeMap>(
     data.put_some("keyCapacity", new.key_capacity)
 }
 
-/// Reads an event of this type at `version`. `write` is the write of the event if its data has no `writeId`; the vendor's
+/// Reads an event of this type at `version`, without its cause. `write` is the write of the event if its data has no `writeId`; the vendor's
 /// schemas have no such member. Unknown members are ignored.
 ///
 /// # Errors
@@ -129,6 +129,7 @@ pub fn read_event(
         version,
         time,
         write,
+        cause: None,
         event,
     })
 }

@@ -1,10 +1,12 @@
-//! The JSON of events, locks, writes and idempotency records.
+//! The JSON of events, their causes, locks, writes and idempotency records.
 
+mod cause;
 mod event;
 mod lock;
 mod members;
 mod write;
 
+pub use cause::{CauseData, read_cause};
 pub use event::{EventData, read_event};
 pub use lock::{LockState, read_lock_state};
 pub use members::InvalidJson;

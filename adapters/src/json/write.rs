@@ -4,16 +4,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keywright_domain::model::{
-    Anomalies, Anomaly, DeviceCode, Epoch, IdempotencyKey, IdempotencyRecord, IdempotencyScope,
-    Intent, KeyIndex, LockId, LockVersion, Requested, Sequence, Settled, Timestamp, WorkerId,
-    Write, WriteId, WriteState,
+    Anomalies, Anomaly, Cause, DeviceCode, Epoch, IdempotencyKey, IdempotencyRecord,
+    IdempotencyScope, Intent, KeyIndex, LockId, LockVersion, RequestId, Requested, Sequence,
+    Settled, Timestamp, WorkerId, Write, WriteId, WriteState,
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::members::{
-    AsText, InvalidJson, Object, ObjectWriter, optional_u64, put_slot, read_index, read_late,
-    read_object, read_reason, read_slot, required_number, required_text,
+    AsText, InvalidJson, Object, ObjectWriter, optional, optional_u64, put_slot, read_index,
+    read_late, read_object, read_reason, read_slot, required_number, required_text,
 };
 
 /// The format that is written. A later version of this crate that writes another one still reads this one.
@@ -34,7 +34,11 @@ impl Serialize for WriteData<'_> {
         data.put("thingName", write.thing.as_str())?;
         put_slot(&mut data, &write.slot.key, write.slot.index)?;
         data.put("seq", write.seq.0)?;
-        data.put("requestedBy", &write.requested_by)?;
+        data.put("requestedBy", &write.cause.requested_by)?;
+        data.put_some(
+            "requestId",
+            write.cause.request.as_ref().map(RequestId::as_str),
+        )?;
         data.put("preparedAt", write.prepared_at.as_millis())?;
         data.put("expiresAt", write.expires_at.as_millis())?;
         data.put_some("requestedVersion", write.requested.map(|r| r.version.0))?;
@@ -87,7 +91,10 @@ pub fn read_write(data: &Value) -> Result<Write, InvalidJson> {
         thing: required_text(data, "thingName")?.parse()?,
         slot: read_slot(data)?,
         seq: Sequence(required_number(data, "seq")?),
-        requested_by: required_text(data, "requestedBy")?.to_owned(),
+        cause: Cause {
+            requested_by: required_text(data, "requestedBy")?.to_owned(),
+            request: optional(data, "requestId")?,
+        },
         prepared_at: read_time(data, "preparedAt")?,
         expires_at: read_time(data, "expiresAt")?,
         requested,

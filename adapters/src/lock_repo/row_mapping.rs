@@ -5,10 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keywright_domain::model::{
-    Anomalies, Anomaly, Backlog, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
+    Anomalies, Anomaly, Backlog, Cause, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
     IdempotencyScope, Intent, KeyIndex, KeySlot, LockId, LockVersion, LoggedEvent, Position,
-    RecordedEvent, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp, WorkerId,
-    Write, WriteId, WriteState,
+    RecordedEvent, RequestId, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp,
+    WorkerId, Write, WriteId, WriteState,
 };
 use keywright_domain::ports::RepoError;
 use uuid::Uuid;
@@ -90,6 +90,12 @@ impl<'a, R: Row> ColumnReader<'a, R> {
         text.ok_or_else(|| self.corrupt(column))
     }
 
+    fn optional<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, RepoError> {
+        let text: Option<String> = self.get(column)?;
+        let value = text.map(|text| text.parse()).transpose();
+        value.map_err(|_| self.corrupt(column))
+    }
+
     fn parse<T: FromStr>(&self, column: &'static str) -> Result<T, RepoError> {
         let text = self.text(column)?;
         text.parse().map_err(|_| self.corrupt(column))
@@ -141,7 +147,7 @@ pub(super) fn read_lock_id<R: Row>(row: &R) -> Result<LockId, RepoError> {
     LockId::new(columns.required("id")?).map_err(|_| columns.corrupt("id"))
 }
 
-/// The columns `version`, `write_id`, `type` and `data` of an event.
+/// The columns `version`, `write_id`, `type`, `data` and `cause` of an event.
 pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent, RepoError> {
     let mut columns = ColumnReader::new(row, "events", lock.to_string());
     let version = LockVersion(columns.required("version")?);
@@ -150,10 +156,24 @@ pub(super) fn read_event<R: Row>(lock: LockId, row: &R) -> Result<RecordedEvent,
     let (name, data) = (columns.text("type")?, columns.text("data")?);
     let data = serde_json::from_str(&data).map_err(|_| columns.corrupt("data"))?;
     let write = write.map(|id| WriteId::from_u128(id.as_u128()));
-    json::read_event(&name, version, write, &data)
+    let mut event = json::read_event(&name, version, write, &data)
         .ok()
         .filter(|event| event.lock == lock)
-        .ok_or_else(|| columns.corrupt("data"))
+        .ok_or_else(|| columns.corrupt("data"))?;
+    let cause: Option<String> = columns.get("cause")?;
+    let cause = cause.map(|text| {
+        let cause = serde_json::from_str(&text).ok();
+        let cause = cause.and_then(|cause| json::read_cause(&cause).ok());
+        cause.ok_or_else(|| columns.corrupt("cause"))
+    });
+    event.cause = cause.transpose()?;
+    Ok(event)
+}
+
+/// The column `cause` of an event.
+pub(super) fn cause_column(event: &RecordedEvent) -> Option<String> {
+    let cause = event.cause.as_ref();
+    cause.map(|cause| json::text(&json::CauseData(cause)))
 }
 
 /// The columns `position` and `lock` of an event, and those of [`read_event`].
@@ -166,7 +186,7 @@ pub(super) fn read_logged_event<R: Row>(row: &R) -> Result<LoggedEvent, RepoErro
 }
 
 /// The columns of `writes`, in their order.
-pub(super) const WRITE_COLUMNS: [&str; 24] = [
+pub(super) const WRITE_COLUMNS: [&str; 25] = [
     "id",
     "lock",
     "uuid",
@@ -191,6 +211,7 @@ pub(super) const WRITE_COLUMNS: [&str; 24] = [
     "attention",
     "anomalies",
     "reported_index",
+    "request_id",
 ];
 
 /// Reads a write. Of [`WRITE_COLUMNS`] it does not need `lease_until`.
@@ -216,7 +237,10 @@ pub(super) fn read_write<R: Row>(row: &R) -> Result<Write, RepoError> {
             index: columns.key_index("key_index")?,
         },
         seq: Sequence(columns.required("seq")?),
-        requested_by: columns.text("requested_by")?,
+        cause: Cause {
+            requested_by: columns.text("requested_by")?,
+            request: columns.optional("request_id")?,
+        },
         prepared_at: columns.time("prepared_at")?,
         expires_at: columns.time("expires_at")?,
         requested,
@@ -366,6 +390,7 @@ pub(super) struct StoredWrite<'a> {
     pub(super) attention: Option<i64>,
     pub(super) anomalies: Option<String>,
     pub(super) reported_index: Option<i64>,
+    pub(super) request_id: Option<&'a str>,
 }
 
 impl<'a> StoredWrite<'a> {
@@ -384,7 +409,7 @@ impl<'a> StoredWrite<'a> {
             key_uuid: write.slot.key.as_str(),
             key_index: to_optional_sql_integer(write.slot.index.map(KeyIndex::get))?,
             seq: to_sql_integer(write.seq.0)?,
-            requested_by: &write.requested_by,
+            requested_by: &write.cause.requested_by,
             prepared_at: to_sql_integer(write.prepared_at.as_millis())?,
             expires_at: to_sql_integer(write.expires_at.as_millis())?,
             requested_version: to_optional_sql_integer(requested.map(|r| r.version.0))?,
@@ -400,6 +425,7 @@ impl<'a> StoredWrite<'a> {
             attention: to_optional_sql_integer(write.next_check_at.map(Timestamp::as_millis))?,
             anomalies: write_anomalies(&write.anomalies),
             reported_index: to_optional_sql_integer(write.reported_index.map(KeyIndex::get))?,
+            request_id: write.cause.request.as_ref().map(RequestId::as_str),
         })
     }
 }

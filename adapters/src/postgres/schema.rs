@@ -8,7 +8,7 @@ use super::error::PostgresError;
 
 /// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer
 /// schema: a migration only adds, and a later one drops what is no longer needed.
-const MIGRATIONS: [&str; 3] = [V1, V2, V3];
+const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
 
 /// The advisory lock that a migrating process holds.
 const MIGRATION_LOCK: i64 = 0x4b57_6d69; // "KWmi"
@@ -98,6 +98,12 @@ ALTER TABLE writes ADD COLUMN reported_index bigint;
 /// The order of all events. `position` is set after the commit of an event, by a reading that comes to the end of the log.
 const V3: &str = "
 ALTER TABLE events ADD COLUMN position bigint;
+";
+
+/// Who asked for an event, and the id of the request. Events of earlier versions have none.
+const V4: &str = "
+ALTER TABLE events ADD COLUMN cause text;
+ALTER TABLE writes ADD COLUMN request_id text;
 ";
 
 /// Indexes of tables that may be large, by their names. They are built beside the saves of other replicas, which a migration would stop.

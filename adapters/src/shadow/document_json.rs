@@ -207,7 +207,10 @@ mod tests {
                 index: None,
             },
             seq,
-            requested_by: "user:u".into(),
+            cause: Cause {
+                requested_by: "user:u".into(),
+                request: None,
+            },
             prepared_at: Timestamp::from_millis(0),
             expires_at,
             requested: None,

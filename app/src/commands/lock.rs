@@ -109,6 +109,7 @@ async fn add(add: Add) -> anyhow::Result<()> {
         version: LockVersion(version),
         time,
         write: None,
+        cause: None,
         event,
     };
     let new = NewLock {

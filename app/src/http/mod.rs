@@ -29,7 +29,7 @@ use std::sync::Arc;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
-use keywright_domain::model::Tick;
+use keywright_domain::model::{RequestId, Tick};
 use keywright_domain::ports::IdGenerator;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span};
@@ -43,6 +43,13 @@ pub(crate) use parser_errors::rewrite_parser_errors;
 use request_log::RequestLog;
 use response::HttpResponse;
 use route::Route;
+
+/// What handlers need to know of a request besides its content.
+struct RequestContext {
+    id: RequestId,
+    /// When it must be answered.
+    deadline: Tick,
+}
 
 /// Handles one request. `hides_length`: the request has a `Content-Length` that the parser does not show.
 pub(crate) async fn handle(
@@ -59,7 +66,7 @@ pub(crate) async fn handle(
     // A request without credentials does not count as a failed attempt.
     let has_credentials = headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key");
     let id = request_id::of_request(&*app.ids, &request);
-    let span = info_span!("request", id);
+    let span = info_span!("request", %id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let decoded = route::decode(&path);
     let route = match &decoded {
@@ -72,7 +79,10 @@ pub(crate) async fn handle(
         Ok(Route::Options(methods)) => Some(methods),
         _ => None,
     };
-    let deadline = app.deadline();
+    let context = RequestContext {
+        id: id.clone(),
+        deadline: app.deadline(),
+    };
     let mut log = RequestLog {
         metrics: &app.metrics,
         span: span.clone(),
@@ -85,7 +95,7 @@ pub(crate) async fn handle(
         status: None,
     };
     let route = head_checks::check(&request, hides_length).and(route);
-    let mut response = dispatch(app, connection, route, request, deadline)
+    let mut response = dispatch(app, connection, route, request, context)
         .instrument(span)
         .await
         .unwrap_or_else(|error| match error {
@@ -139,7 +149,7 @@ async fn dispatch(
     connection: &ConnectionState,
     route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
-    deadline: Tick,
+    context: RequestContext,
 ) -> Result<HttpResponse, ApiError> {
     let route = route?;
     match route {
@@ -156,17 +166,17 @@ async fn dispatch(
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         Route::WriteKey(lock) => {
-            write_handlers::write_key(app, connection, lock, request, deadline).await
+            write_handlers::write_key(app, connection, lock, request, context).await
         }
         Route::Details(lock)
         | Route::Events(lock)
         | Route::Writes(lock)
         | Route::Write(lock, _) => {
             let reading = read_handlers::read(app, route, lock, &request);
-            run_until(app, deadline, reading).await
+            run_until(app, context.deadline, reading).await
         }
         Route::Withdraw(lock, write) => {
-            write_handlers::withdraw(app, lock, write, &request, deadline).await
+            write_handlers::withdraw(app, lock, write, &request, context).await
         }
     }
 }

@@ -51,7 +51,7 @@ fn replacement(
     if let Some(metrics) = metrics {
         metrics.answered(route::OTHER, status.as_u16());
     }
-    info!(id, status = status.as_u16(), "a request could not be read");
+    info!(%id, status = status.as_u16(), "a request could not be read");
     let date = headers.iter().find(|header| header.starts_with("date:"));
     let date = date.map(|header| format!("{header}\r\n"));
     let head = format!(

@@ -307,6 +307,7 @@ mod tests {
                 version: LockVersion(1),
                 time: Timestamp::from_millis(0),
                 write: Some(WriteId::from_u128(1)),
+                cause: None,
                 event,
             };
             let data = serde_json::to_value(EventData(&recorded)).expect("JSON");

@@ -11,7 +11,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use keywright_domain::RequestOptions;
-use keywright_domain::model::{LockId, Principal, Tick, Write, WriteId};
+use keywright_domain::model::{LockId, Principal, Write, WriteId};
 use keywright_domain::policy::WriteKey;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::authorization::{self, AuthorizedRequest, authorize};
 use super::deadline::run_until;
 use super::response::{self, HttpResponse, write_location};
 use super::response_body::{Success, WriteStatus};
-use super::{request_body, request_parameters};
+use super::{RequestContext, request_body, request_parameters};
 use crate::app::App;
 use crate::connection::ConnectionState;
 use crate::request_admission::{Permit, QuotaPermit};
@@ -35,9 +35,9 @@ pub(super) async fn write_key(
     connection: &ConnectionState,
     lock: &str,
     request: Request<Incoming>,
-    deadline: Tick,
+    context: RequestContext,
 ) -> Result<HttpResponse, ApiError> {
-    let start = Instant::now();
+    let (start, deadline) = (Instant::now(), context.deadline);
     let (head, body) = request.into_parts();
     if app.admission.is_overloaded() {
         // The body is read nevertheless, so that the connection can serve the next request.
@@ -56,6 +56,7 @@ pub(super) async fn write_key(
     let wait = request_parameters::wait(&head.headers);
     let options = RequestOptions::default()
         .with_idempotency_key(request_parameters::idempotency_key(&head.headers)?)
+        .with_request_id(context.id)
         .with_deadline(deadline);
     let command = WriteKey { lock, slot: slot? };
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
@@ -94,22 +95,26 @@ pub(super) async fn withdraw(
     lock: &str,
     write: &str,
     request: &Request<Incoming>,
-    deadline: Tick,
+    context: RequestContext,
 ) -> Result<HttpResponse, ApiError> {
     let AuthorizedRequest {
         principal,
         lock,
         permit,
         quota: _quota,
-    } = run_until(app, deadline, authorize(app, request.headers(), lock)).await?;
+    } = run_until(
+        app,
+        context.deadline,
+        authorize(app, request.headers(), lock),
+    )
+    .await?;
     let write = request_parameters::write_id(write)?;
     let (writes, lease) = (app.writes.clone(), app.writes.settings().lease);
+    let options = RequestOptions::default()
+        .with_request_id(context.id)
+        .with_deadline(context.deadline);
     let by = principal.to_string();
-    let withdrawing = async move {
-        writes
-            .withdraw(lock, write, &principal, Some(deadline))
-            .await
-    };
+    let withdrawing = async move { writes.withdraw(lock, write, &principal, options).await };
     let withdrawn = run_to_completion(app, permit, Box::pin(withdrawing)).await?;
     let withdrawn =
         withdrawn.map_err(|error| ApiError::of_withdrawal(error, lock, write, lease))?;

@@ -1,8 +1,8 @@
 //! The events of a lock's stream: those that the vendor's service publishes, and those that writing keys records.
 
 use crate::model::{
-    FailureReason, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, OrganizationId, SerialNumber,
-    ThingName, Timestamp, UserId, WriteId,
+    FailureReason, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, OrganizationId, Principal,
+    RequestId, SerialNumber, ThingName, Timestamp, UserId, WriteId,
 };
 
 /// A key in a lock (`keys[]` in the vendor's events).
@@ -127,6 +127,25 @@ impl LockEvent {
     }
 }
 
+/// The request that led to an event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cause {
+    /// The principal that made the request, as [`Principal`] is displayed. No decision reads it.
+    pub requested_by: String,
+    /// The id of the request, if the caller of the use case has given one.
+    pub request: Option<RequestId>,
+}
+
+impl Cause {
+    /// A request of this principal.
+    pub fn new(principal: &Principal, request: Option<RequestId>) -> Self {
+        Self {
+            requested_by: principal.to_string(),
+            request,
+        }
+    }
+}
+
 /// An event at its position in the stream of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordedEvent {
@@ -140,6 +159,9 @@ pub struct RecordedEvent {
     pub time: Timestamp,
     /// The write that the event belongs to. `None`: the event was imported.
     pub write: Option<WriteId>,
+    /// The request that led to the event: the one for its write, or the one that superseded or withdrew that write. `None`: the event
+    /// was imported, or recorded by a version that kept no causes.
+    pub cause: Option<Cause>,
     /// What happened.
     pub event: LockEvent,
 }

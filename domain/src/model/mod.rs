@@ -14,7 +14,9 @@ mod write;
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use backlog::{Backlog, DueCursor};
-pub use event::{HeldKey, KeySlot, LockEvent, LoggedEvent, NewLock, Position, RecordedEvent};
+pub use event::{
+    Cause, HeldKey, KeySlot, LockEvent, LoggedEvent, NewLock, Position, RecordedEvent,
+};
 pub use idempotency::{IdempotencyRecord, IdempotencyScope};
 pub use lock::{FoldError, Lock, LockKey, LockSnapshot, UnsettledWrite};
 pub use principal::{CredentialName, Identity, Principal, Proof};
@@ -26,8 +28,8 @@ pub use shadow::{
 };
 pub use values::{
     ClientToken, DeviceCode, Epoch, IdempotencyKey, InvalidValue, KeyIndex, KeyUuid, LockId,
-    LockUuid, LockVersion, MAX_JSON_INTEGER, OrganizationId, Revision, Sequence, SerialNumber,
-    ShadowVersion, SubjectId, ThingName, Tick, Timestamp, UserId, WriteId,
+    LockUuid, LockVersion, MAX_JSON_INTEGER, OrganizationId, RequestId, Revision, Sequence,
+    SerialNumber, ShadowVersion, SubjectId, ThingName, Tick, Timestamp, UserId, WriteId,
 };
 pub(crate) use write::entry_bytes;
 pub use write::{Intent, Requested, Settled, WorkerId, Write, WriteState};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Anomalies, Epoch, FailureReason, KeyIndex, KeySlot, LockEvent, LockId, LockUuid, LockVersion,
-    RecordedEvent, Sequence, ThingName, Timestamp, WriteId,
+    Anomalies, Cause, Epoch, FailureReason, KeyIndex, KeySlot, LockEvent, LockId, LockUuid,
+    LockVersion, RecordedEvent, Sequence, ThingName, Timestamp, WriteId,
 };
 
 /// A process that may act on intents. No two processes share an id.
@@ -135,8 +135,8 @@ pub struct Write {
     pub slot: KeySlot,
     /// Orders the writes of the lock on its shadow.
     pub seq: Sequence,
-    /// The principal that requested the write, as text for audit trails. No decision reads it.
-    pub requested_by: String,
+    /// The request for the write.
+    pub cause: Cause,
     /// When the write was prepared.
     pub prepared_at: Timestamp,
     /// The end of its time to live. From then on the lock skips it.
@@ -227,6 +227,7 @@ impl Write {
             version: requested.version,
             time: requested.time,
             write: Some(self.id),
+            cause: Some(self.cause.clone()),
             event: LockEvent::KeyWriteRequested(self.slot.clone()),
         })
     }

@@ -226,7 +226,7 @@ fn settle(
         Some(_) => draft.request(write, limits),
         None => write.clone(),
     };
-    draft.append(write.id, event);
+    draft.append(write.id, &write.cause, event);
     let after = Write {
         state,
         next_check_at: Some(now.after(limits.clear_within)),

@@ -3,8 +3,8 @@
 use super::admission::supersedes;
 use super::limits::Limits;
 use crate::model::{
-    Anomalies, LockEvent, LockSnapshot, LockVersion, RecordedEvent, Requested, Save, ShadowVersion,
-    Timestamp, Write, WriteId, WriteState,
+    Anomalies, Cause, LockEvent, LockSnapshot, LockVersion, RecordedEvent, Requested, Save,
+    ShadowVersion, Timestamp, Write, WriteId, WriteState,
 };
 
 /// A save under construction, based on one snapshot.
@@ -40,8 +40,13 @@ impl<'a> SaveDraft<'a> {
         draft
     }
 
-    /// Appends an event and returns its version.
-    pub(super) fn append(&mut self, write: WriteId, event: LockEvent) -> LockVersion {
+    /// Appends an event that this request led to, and returns its version.
+    pub(super) fn append(
+        &mut self,
+        write: WriteId,
+        cause: &Cause,
+        event: LockEvent,
+    ) -> LockVersion {
         let known = &self.snapshot.lock;
         let lock = self
             .save
@@ -54,6 +59,7 @@ impl<'a> SaveDraft<'a> {
             version,
             time: self.now,
             write: Some(write),
+            cause: Some(cause.clone()),
             event,
         };
         lock.apply(&event)
@@ -79,6 +85,7 @@ impl<'a> SaveDraft<'a> {
         for superseded in self.snapshot.open().filter(older) {
             self.append(
                 superseded.id,
+                &prepared.cause,
                 LockEvent::KeyWriteSuperseded(superseded.slot.clone()),
             );
             let state = WriteState::Superseded { at: self.now };
@@ -89,7 +96,7 @@ impl<'a> SaveDraft<'a> {
             });
         }
         let event = LockEvent::KeyWriteRequested(prepared.slot.clone());
-        let version = self.append(prepared.id, event);
+        let version = self.append(prepared.id, &prepared.cause, event);
         Write {
             requested: Some(Requested {
                 version,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::save_draft::SaveDraft;
 use crate::model::{
-    Anomalies, FailureReason, Intent, KeySlot, LockEvent, LockSnapshot, Principal, Save, Sequence,
+    Anomalies, Cause, FailureReason, Intent, KeySlot, LockEvent, LockSnapshot, Save, Sequence,
     ShadowVersion, ThingName, Timestamp, Write, WriteId, WriteState,
 };
 
@@ -18,8 +18,8 @@ pub struct NewWrite<'a> {
     pub thing: &'a ThingName,
     /// The key and slot as requested.
     pub slot: &'a KeySlot,
-    /// The principal that requests the write.
-    pub principal: &'a Principal,
+    /// The request for the write.
+    pub cause: Cause,
     /// The process that acts on the write, epoch 1, and the lease.
     pub intent: Intent,
 }
@@ -45,7 +45,7 @@ pub fn prepare(
         thing: new.thing.clone(),
         slot: new.slot.clone(),
         seq: Sequence(snapshot.revision.next().0),
-        requested_by: new.principal.to_string(),
+        cause: new.cause.clone(),
         prepared_at: now,
         expires_at: now.after(limits.time_to_live),
         requested: None,
@@ -168,12 +168,12 @@ fn put_cleared(draft: &mut SaveDraft<'_>, snapshot: &LockSnapshot, cleared: &[Wr
 }
 
 /// Why an open write is removed from the shadow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Termination {
     /// Its time to live is over.
     Expired,
-    /// A client withdrew it.
-    Withdrawn,
+    /// This request withdrew it.
+    Withdrawn(Cause),
 }
 
 /// Ends an open write after a conditional update has removed its entry from the shadow, which has version `accepted` now.
@@ -183,23 +183,25 @@ pub enum Termination {
 pub fn terminate(
     snapshot: &LockSnapshot,
     open: &Write,
-    termination: Termination,
+    termination: &Termination,
     accepted: ShadowVersion,
     limits: &Limits,
     now: Timestamp,
 ) -> (Write, Save) {
-    let (state, event) = match termination {
+    let (cause, state, event) = match termination {
         Termination::Expired => (
+            &open.cause,
             WriteState::Expired { at: now },
             LockEvent::KeyWriteExpired(open.slot.clone()),
         ),
-        Termination::Withdrawn => (
+        Termination::Withdrawn(cause) => (
+            cause,
             WriteState::Withdrawn { at: now },
             LockEvent::KeyWriteWithdrawn(open.slot.clone()),
         ),
     };
     let mut draft = SaveDraft::new(snapshot, now);
-    draft.append(open.id, event);
+    draft.append(open.id, cause, event);
     let ended = Write {
         state,
         next_check_at: Some(limits.final_check_at(now)),

@@ -125,7 +125,7 @@ impl KeyWrites {
         } else if self.ports.clock.now() < write.expires_at {
             return self.reconcile(write).await.ok();
         } else {
-            match self.terminate(write, Termination::Expired).await {
+            match self.terminate(write, &Termination::Expired).await {
                 Ok(_) | Err(WithdrawError::AlreadyEnded(_)) => {}
                 Err(_) => return None,
             }

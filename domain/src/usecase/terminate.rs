@@ -15,7 +15,7 @@ impl KeyWrites {
     pub(super) async fn terminate(
         &self,
         write: &Write,
-        termination: Termination,
+        termination: &Termination,
     ) -> Result<Write, WithdrawError> {
         let (timer, deadline) = (
             &*self.ports.timer,
@@ -56,7 +56,7 @@ impl KeyWrites {
     async fn try_terminate(
         &self,
         write: &Write,
-        termination: Termination,
+        termination: &Termination,
         tokens: &mut ClientTokens,
     ) -> Result<Option<Write>, AttemptError> {
         let snapshot = self.ports.locks.load(write.lock).await?;
@@ -66,7 +66,7 @@ impl KeyWrites {
         }) else {
             return Err(AttemptError::NotOpen(self.why_not_open(write.id).await?));
         };
-        if termination == Termination::Withdrawn && !self.is_checked_soon(&open) {
+        if matches!(termination, Termination::Withdrawn(_)) && !self.is_checked_soon(&open) {
             let now = self.ports.clock.now();
             let soon = now.after(self.settings.request_timeout);
             let save = policy::schedule_check(&snapshot, &open, Some(soon), None, now);

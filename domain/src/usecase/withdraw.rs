@@ -5,7 +5,8 @@ use std::pin::pin;
 use super::deadline::bounded;
 use super::key_writes::KeyWrites;
 use super::read::ReadError;
-use crate::model::{FailureReason, LockId, Principal, Tick, Write, WriteId, WriteState};
+use super::write_key::RequestOptions;
+use crate::model::{Cause, FailureReason, LockId, Principal, Write, WriteId, WriteState};
 use crate::policy::{Rejection, Termination};
 use crate::ports::RepoError;
 
@@ -52,8 +53,8 @@ impl KeyWrites {
     /// Withdraws an open write of the lock: removes its entry from the shadow, then records WITHDRAWN. A write that was withdrawn
     /// before is returned as it is. A lock that is executing the write may still finish it; its report is then recorded as late.
     ///
-    /// The principal needs the access that writing a key needs. `deadline` is a tick of the [`Timer`](crate::ports::Timer).
-    /// `None`, and any later tick, means [`super::Settings::request_timeout`] from now.
+    /// The principal needs the access that writing a key needs. An idempotency key in the options has no effect, because repeating a
+    /// withdrawal is safe.
     ///
     /// # Errors
     /// See [`WithdrawError`].
@@ -62,15 +63,17 @@ impl KeyWrites {
         lock: LockId,
         id: WriteId,
         principal: &Principal,
-        deadline: Option<Tick>,
+        options: RequestOptions,
     ) -> Result<Write, WithdrawError> {
-        let deadline = self.request_deadline(deadline);
+        let deadline = self.request_deadline(options.deadline);
         let timer = &*self.ports.timer;
         let reading = self.read_write(lock, id, principal);
         let found = bounded(timer, deadline, pin!(reading)).await;
         let no_answer = || ReadError::Store(RepoError::Unavailable("no answer in time".into()));
         let found = found.unwrap_or_else(|| Err(no_answer()))?;
-        let terminating = self.terminate(&found, Termination::Withdrawn);
+        let cause = Cause::new(principal, options.request_id);
+        let termination = Termination::Withdrawn(cause);
+        let terminating = self.terminate(&found, &termination);
         match bounded(timer, deadline, pin!(terminating)).await {
             Some(Err(WithdrawError::AlreadyEnded(write)))
                 if matches!(write.state, WriteState::Withdrawn { .. }) =>

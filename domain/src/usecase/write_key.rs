@@ -9,9 +9,9 @@ use super::deadline::bounded;
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::shadow_calls::reason_of;
 use crate::model::{
-    Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent,
-    LockSnapshot, LockVersion, Principal, RecordedEvent, ShadowVersion, ThingName, Tick, Write,
-    WriteId,
+    Cause, Epoch, FailureReason, IdempotencyKey, IdempotencyRecord, IdempotencyScope, Intent,
+    LockSnapshot, LockVersion, Principal, RecordedEvent, RequestId, ShadowVersion, ThingName, Tick,
+    Write, WriteId,
 };
 use crate::policy::{
     self, IdempotencyDecision, NewWrite, Permitted, Rejection, WriteDecision, WriteKey,
@@ -51,6 +51,8 @@ pub struct RequestOptions {
     /// When the request must be answered, by the [`Timer`](crate::ports::Timer). `None`, and any later moment, means
     /// [`super::Settings::request_timeout`] from now.
     pub deadline: Option<Tick>,
+    /// The id of the request, which the events that it leads to keep as part of their [`Cause`].
+    pub request_id: Option<RequestId>,
 }
 
 impl RequestOptions {
@@ -65,6 +67,13 @@ impl RequestOptions {
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Tick) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets the id of the request.
+    #[must_use]
+    pub fn with_request_id(mut self, id: RequestId) -> Self {
+        self.request_id = Some(id);
         self
     }
 }
@@ -122,6 +131,7 @@ impl KeyWrites {
         let request = Request {
             command,
             principal,
+            id: options.request_id,
             scope: key.map(|key| IdempotencyScope::new(command.lock, principal, key)),
             deadline,
             queue_deadline: deadline.min(self.deadline(self.settings.queue_timeout)),
@@ -303,7 +313,7 @@ impl KeyWrites {
             id,
             thing: &permitted.thing,
             slot: &request.command.slot,
-            principal: request.principal,
+            cause: Cause::new(request.principal, request.id.clone()),
             intent,
         };
         let (write, mut save) = policy::prepare(&snapshot, &new, limits, now);
@@ -343,6 +353,7 @@ impl KeyWrites {
 struct Request<'a> {
     command: &'a WriteKey,
     principal: &'a Principal,
+    id: Option<RequestId>,
     scope: Option<IdempotencyScope>,
     deadline: Tick,
     /// When the request must have reached step 3.

@@ -72,7 +72,7 @@ impl ProtocolModel {
                 let open = state.store.writes[&id].clone();
                 if loaded == state.store.revision && open.is_open() {
                     let (snapshot, now) = (state.store.snapshot(), state.now());
-                    let (limits, termination) = (limits(), Termination::Expired);
+                    let (limits, termination) = (limits(), &Termination::Expired);
                     let (_, save) =
                         policy::terminate(&snapshot, &open, termination, version, &limits, now);
                     state.store.save(save);

@@ -5,7 +5,7 @@ use keywright_domain::model::{
 };
 use keywright_domain::policy::{OwnerAccess, WriteDecision, WriteKey};
 use keywright_domain::{Attempt, Observation, Step, policy};
-use keywright_testkit::samples::{LEASE, lock_id, principal, slot, thing};
+use keywright_testkit::samples::{LEASE, cause, lock_id, principal, slot, thing};
 
 use crate::protocol_model::{Delivery, ProtocolModel};
 use crate::state::{Answer, Execution, ExpiryState, Message, Process, State, Waiter};
@@ -66,7 +66,7 @@ impl ProtocolModel {
             id: write,
             thing: &thing(lock_id(1)),
             slot: &Self::command(write).slot,
-            principal: &principal(),
+            cause: cause(),
             intent: Intent {
                 worker: WorkerId(7),
                 epoch: Epoch(1),

@@ -248,7 +248,9 @@ impl World {
         let (writes, store) = (self.replicas[replica].writes.clone(), self.store.clone());
         self.replicas[replica].spawn(async move {
             if let Ok(Some(write)) = store.write(id).await {
-                let _ = writes.withdraw(write.lock, id, &principal(), None).await;
+                let _ = writes
+                    .withdraw(write.lock, id, &principal(), RequestOptions::default())
+                    .await;
             }
         });
     }

@@ -45,6 +45,56 @@ async fn with_strangers_lock(harness: &Harness) {
     imported.expect("the lock is imported");
 }
 
+/// Each event names the request that led to it: that of its write, or the one that superseded or withdrew the write.
+#[tokio::test(start_paused = true)]
+async fn events_name_the_request_that_led_to_them() {
+    let harness = Harness::new().await;
+    let caller = principal();
+    let (first, second, third) = ("first.request", "second-request", "withdrawal");
+    let options = |id| {
+        let id = RequestId::new(id).expect("a request id");
+        RequestOptions::default().with_request_id(id)
+    };
+    let write = async |key, id| {
+        let command = WriteKey {
+            lock: lock_id(LOCK),
+            slot: slot(key, Some(2)),
+        };
+        let writing = harness.writes.write_key(&command, &caller, options(id));
+        writing.await.expect("written")
+    };
+    write("old", first).await;
+    let receipt = write("new", second).await;
+    let event = receipt.event.expect("an event");
+    let withdrawing =
+        harness
+            .writes
+            .withdraw(lock_id(LOCK), receipt.write, &caller, options(third));
+    withdrawing.await.expect("withdrawn");
+    let stream = harness.stream().await;
+    assert!(
+        stream.contains(&event),
+        "the receipt has the event as it is stored"
+    );
+    let causes = stream.iter().map(|event| {
+        let cause = event.cause.as_ref().map(|cause| {
+            assert_eq!(cause.requested_by, principal().to_string());
+            cause.request.as_ref().expect("a request id").as_str()
+        });
+        (event.event.name(), cause)
+    });
+    assert_eq!(
+        causes.collect::<Vec<_>>(),
+        [
+            ("LockCreated", None),
+            ("KeyWriteRequested", Some(first)),
+            ("KeyWriteSuperseded", Some(second)),
+            ("KeyWriteRequested", Some(second)),
+            ("KeyWriteWithdrawn", Some(third)),
+        ]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn rejects_every_use_case_of_a_stranger() {
     let harness = Harness::new().await;
@@ -67,7 +117,9 @@ async fn rejects_every_use_case_of_a_stranger() {
             .await;
         assert_eq!(written, Err(WriteError::Rejected(Rejection::Forbidden)));
         let forbidden = ReadError::Rejected(Rejection::Forbidden);
-        let withdrawn = writes.withdraw(lock, id, &stranger, None).await;
+        let withdrawn = writes
+            .withdraw(lock, id, &stranger, RequestOptions::default())
+            .await;
         assert_eq!(
             withdrawn,
             Err(WithdrawError::Rejected(Rejection::Forbidden))
@@ -134,7 +186,7 @@ async fn access_rules_of_the_service_replace_those_of_owners() {
         (second, "subject:bob@example.com"),
     ] {
         let stored = harness.stored(receipt.write).await;
-        let requested_by = stored.map(|write| write.requested_by);
+        let requested_by = stored.map(|write| write.cause.requested_by);
         assert_eq!(requested_by.as_deref(), Some(caller));
     }
     for stranger in [subject("eve@example.com"), principal()] {
@@ -152,7 +204,10 @@ async fn does_not_find_a_write_through_another_lock() {
     let id = harness.write("key", Some(2)).await.expect("written").write;
     let (stranger, own) = (user("a-stranger"), lock_id(STRANGERS_LOCK));
     let far = Tick(Duration::from_secs(3600));
-    let withdrawn = harness.writes.withdraw(own, id, &stranger, None).await;
+    let withdrawn = harness
+        .writes
+        .withdraw(own, id, &stranger, RequestOptions::default())
+        .await;
     assert_eq!(withdrawn, Err(WithdrawError::NotFound));
     let read = harness.writes.read_write(own, id, &stranger).await;
     assert_eq!(read, Err(ReadError::WriteNotFound));
@@ -163,7 +218,7 @@ async fn does_not_find_a_write_through_another_lock() {
     assert_eq!(waited, Err(ReadError::WriteNotFound));
     let unknown = harness
         .writes
-        .withdraw(lock_id(404), id, &stranger, None)
+        .withdraw(lock_id(404), id, &stranger, RequestOptions::default())
         .await;
     let not_found = WithdrawError::Rejected(Rejection::LockNotFound);
     assert_eq!(unknown, Err(not_found));
@@ -214,6 +269,7 @@ async fn a_principal_that_loses_its_access_stops_waiting() {
         version: LockVersion(version),
         time: NOW,
         write: None,
+        cause: None,
         event,
     };
     let next = snapshot.lock.version.0 + 1;

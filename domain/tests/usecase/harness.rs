@@ -129,7 +129,7 @@ impl Harness {
 
     pub(crate) async fn withdraw(&self, id: WriteId) -> Result<Write, WithdrawError> {
         self.writes
-            .withdraw(lock_id(LOCK), id, &principal(), None)
+            .withdraw(lock_id(LOCK), id, &principal(), RequestOptions::default())
             .await
     }
 

@@ -113,7 +113,7 @@ async fn a_key_is_valid_for_all_credentials_of_one_identity() {
     let first = first.expect("written");
     let write = harness.stored(first.write).await;
     assert_eq!(
-        write.expect("a write").requested_by,
+        write.expect("a write").cause.requested_by,
         "org:*,key:kwk_aaaa…1111"
     );
     assert_eq!(

@@ -210,7 +210,9 @@ async fn a_reconciliation_during_a_withdrawal_does_not_restore_the_entry() {
         ..harness.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
-    let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal(), None).await;
+    let withdrawn = writes
+        .withdraw(lock_id(LOCK), id, &principal(), RequestOptions::default())
+        .await;
     let state = harness.state(id).await;
     assert_eq!(state == "WITHDRAWN", withdrawn.is_ok(), "{withdrawn:?}");
     harness.check(&[]).await;
@@ -229,7 +231,9 @@ async fn a_withdrawal_cut_short_after_its_removal_is_repaired_soon() {
         ..harness.ports.clone()
     };
     let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
-    let withdrawn = writes.withdraw(lock_id(LOCK), id, &principal(), None).await;
+    let withdrawn = writes
+        .withdraw(lock_id(LOCK), id, &principal(), RequestOptions::default())
+        .await;
     assert_eq!(withdrawn, Err(keywright_domain::WithdrawError::Undecided));
     assert!(harness.shadow().expect("a shadow").entries.is_empty());
     harness.clock.advance(Duration::from_secs(11));

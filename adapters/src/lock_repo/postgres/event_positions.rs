@@ -16,7 +16,7 @@ const POSITIONS_LOCK: i64 = 0x4b57_6570; // "KWep"
 /// The minimum number of events that get positions in one transaction, if there are so many.
 const MIN_BATCH: usize = 1000;
 
-const READ: &str = "SELECT position, lock, version, write_id, type, data FROM events
+const READ: &str = "SELECT position, lock, version, write_id, type, data, cause FROM events
     WHERE position > $1 ORDER BY position LIMIT $2";
 
 /// Whether an event has no position. Most readings at the end of the log find none, and begin no transaction.

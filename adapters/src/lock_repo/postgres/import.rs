@@ -74,18 +74,19 @@ async fn import_batch(
         columns.push(&event)?;
         locks.insert(event.lock, row);
     }
-    let append = "INSERT INTO events (lock, version, write_id, type, data)
-        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[])";
+    let append = "INSERT INTO events (lock, version, write_id, type, data, cause)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])";
     let EventColumns {
         versions,
         write_ids,
         types,
         data,
+        causes,
     } = columns;
     transaction
         .execute(
             append,
-            &[&event_locks, &versions, &write_ids, &types, &data],
+            &[&event_locks, &versions, &write_ids, &types, &data, &causes],
         )
         .await
         .map_err(not_applied)?;

@@ -152,7 +152,7 @@ impl LockHistory for PostgresLockRepo {
             // No stream is that long.
             return Ok(Vec::new());
         };
-        let sql = "SELECT version, write_id, type, data FROM events
+        let sql = "SELECT version, write_id, type, data, cause FROM events
                    WHERE lock = $1 AND version >= $2 ORDER BY version LIMIT $3";
         let (id, limit) = (to_sql_integer(lock.get())?, row_limit(limit));
         let rows = self.pool.read(sql, &[&id, &first, &limit]).await?;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    HasColumns, StoredWrite, WrongType, to_optional_sql_integer, to_sql_integer,
+    HasColumns, StoredWrite, WrongType, cause_column, to_optional_sql_integer, to_sql_integer,
 };
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write. An id of a wrong type counts as one, so that `read_write` reports it as
@@ -27,6 +27,7 @@ pub(super) struct EventColumns {
     pub(super) write_ids: Vec<Option<Uuid>>,
     pub(super) types: Vec<&'static str>,
     pub(super) data: Vec<String>,
+    pub(super) causes: Vec<Option<String>>,
 }
 
 impl EventColumns {
@@ -36,6 +37,7 @@ impl EventColumns {
             .push(event.write.map(|id| Uuid::from_u128(id.as_u128())));
         self.types.push(event.event.name());
         self.data.push(json::text(&json::EventData(event)));
+        self.causes.push(cause_column(event));
         Ok(())
     }
 }
@@ -90,7 +92,7 @@ impl<'a> SaveColumns<'a> {
     }
 
     /// The parameters of [`SAVE`](super::statements::SAVE) and [`SAVE_BATCH`](super::statements::SAVE_BATCH).
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 11] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 12] {
         [
             &self.locks,
             &self.revisions,
@@ -101,6 +103,7 @@ impl<'a> SaveColumns<'a> {
             &self.events.write_ids,
             &self.events.types,
             &self.events.data,
+            &self.events.causes,
             &self.writes,
             &self.records,
         ]

@@ -55,14 +55,15 @@ WITH asked AS (
     state = coalesce(asked.state, locks.state)
   FROM asked WHERE locks.id = asked.id RETURNING locks.id
 ), appended AS (
-  INSERT INTO events (lock, version, write_id, type, data)
-  SELECT e.lock, e.version, e.write_id, e.type, e.data
-  FROM unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::text[]) AS e (lock, version, write_id, type, data)
+  INSERT INTO events (lock, version, write_id, type, data, cause)
+  SELECT e.lock, e.version, e.write_id, e.type, e.data, e.cause
+  FROM unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::text[], $10::text[])
+    AS e (lock, version, write_id, type, data, cause)
   JOIN moved ON moved.id = e.lock
 ), put AS (
   INSERT INTO writes ({columns})
   SELECT {values}
-  FROM json_populate_recordset(NULL::writes, $10) AS w JOIN moved ON moved.id = w.lock
+  FROM json_populate_recordset(NULL::writes, $11) AS w JOIN moved ON moved.id = w.lock
   ON CONFLICT (id) DO UPDATE SET
     requested_version = excluded.requested_version, requested_at = excluded.requested_at, state = excluded.state,
     ended_at = excluded.ended_at, late = excluded.late, reason = excluded.reason,
@@ -74,7 +75,7 @@ WITH asked AS (
     until)
   SELECT k.lock, k.principal, k.idempotency_key, k.key_uuid, k.key_index, k.write_id, k.without_event, k.answered_by,
     k.until
-  FROM json_populate_recordset(NULL::kept_answers, $11) AS k JOIN moved ON moved.id = k.lock
+  FROM json_populate_recordset(NULL::kept_answers, $12) AS k JOIN moved ON moved.id = k.lock
   ON CONFLICT (lock, principal, idempotency_key) DO UPDATE SET
     key_uuid = excluded.key_uuid, key_index = excluded.key_index, write_id = excluded.write_id,
     without_event = excluded.without_event, answered_by = excluded.answered_by, until = excluded.until

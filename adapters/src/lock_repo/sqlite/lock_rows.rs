@@ -104,8 +104,9 @@ pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(
     let version = to_sql_integer(event.version.0)?;
     let write = event.write.map(|id| Uuid::from_u128(id.as_u128()));
     let (name, data) = (event.event.name(), json::text(&json::EventData(event)));
-    let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5)";
-    execute(conn, sql, params![lock, version, write, name, data]).map(drop)
+    let cause = row_mapping::cause_column(event);
+    let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    execute(conn, sql, params![lock, version, write, name, data, cause]).map(drop)
 }
 
 pub(super) fn events(
@@ -121,7 +122,7 @@ pub(super) fn events(
     let lock_id = to_sql_integer(lock.get())?;
     all(
         conn,
-        "SELECT version, write_id, type, data FROM events
+        "SELECT version, write_id, type, data, cause FROM events
          WHERE lock = :lock AND version >= :first ORDER BY version LIMIT :limit",
         named_params! { ":lock": lock_id, ":first": first, ":limit": row_limit(limit) },
         |row| row_mapping::read_event(lock, row),
@@ -137,7 +138,7 @@ pub(super) fn events_after(
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
     all(
         conn,
-        "SELECT position, lock, version, write_id, type, data FROM event_positions JOIN events USING (lock, version)
+        "SELECT position, lock, version, write_id, type, data, cause FROM event_positions JOIN events USING (lock, version)
          WHERE position > :after ORDER BY position LIMIT :limit",
         named_params! { ":after": after, ":limit": row_limit(limit) },
         |row| row_mapping::read_logged_event(row),

@@ -6,10 +6,16 @@ use keywright_sqlite::FileFormat;
 pub(super) const FORMAT: FileFormat = FileFormat {
     description: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
-    migrations: &[V1, V2, V3, V4, V5],
+    migrations: &[V1, V2, V3, V4, V5, V6],
     exclusive: false,
     cache_kib: 2000,
 };
+
+/// Who asked for an event, and the id of the request. Events of earlier versions have none.
+const V6: &str = "
+ALTER TABLE events ADD COLUMN cause TEXT;
+ALTER TABLE writes ADD COLUMN request_id TEXT;
+";
 
 /// The order of all events. A trigger adds new events, so that those of a running server of an earlier version have positions, too.
 /// Transactions that write follow one another, so positions are in the order of commits.

@@ -82,7 +82,7 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
     });
     // The columns that identify a write never change.
     let sql = "INSERT INTO writes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-         ?19, ?20, ?21, ?22, ?23, ?24)
+         ?19, ?20, ?21, ?22, ?23, ?24, ?25)
          ON CONFLICT (id) DO UPDATE SET requested_version = ?11, requested_at = ?12, state = ?13, ended_at = ?14,
          late = ?15, reason = ?16, device_code = ?17, owner = ?18, epoch = ?19, lease = ?20, lease_until = ?21,
          attention = ?22, anomalies = ?23, reported_index = ?24";
@@ -111,6 +111,7 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
         columns.attention,
         columns.anomalies,
         columns.reported_index,
+        columns.request_id,
     ];
     execute(conn, sql, columns).map(drop)
 }

@@ -8,7 +8,7 @@ mod time;
 pub use ids::{Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, WriteId};
 pub use invalid::{InvalidValue, MAX_JSON_INTEGER};
 pub use text::{
-    ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, SerialNumber,
-    SubjectId, ThingName, UserId,
+    ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, RequestId,
+    SerialNumber, SubjectId, ThingName, UserId,
 };
 pub use time::{Tick, Timestamp};

@@ -98,6 +98,11 @@ text! {
     "must be 1 to 255 printable ASCII characters"
 }
 text! {
+    /// The id of a request, by which logs and events name it.
+    RequestId, "request id", 64, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
+    "must be 1 to 64 characters of a-z, A-Z, 0-9, hyphen, underscore or dot"
+}
+text! {
     /// An error code of a device, stored as received.
     DeviceCode, "device error code", 64, printable, "must be 1 to 64 bytes of text without control characters"
 }
