@@ -182,6 +182,10 @@ impl LockHistory for MapLockRepo {
         Ok(logged.collect())
     }
 
+    async fn last_position(&self) -> Result<Position, RepoError> {
+        Ok(Position(self.tables().log.len() as u64))
+    }
+
     async fn due(
         &self,
         until: Timestamp,

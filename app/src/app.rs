@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::metrics::Metrics;
+use crate::recent_events::RecentEvents;
 use crate::request_admission::RequestAdmission;
 use crate::settings::{CorsOrigins, HttpLimits};
 
@@ -23,6 +24,7 @@ pub(crate) struct App {
     pub(crate) tokens: Option<Arc<JwtVerifier>>,
     /// Sends each write that this process saves.
     pub(crate) saved: broadcast::Sender<Arc<Write>>,
+    pub(crate) recent_events: Arc<RecentEvents>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Arc<dyn Timer>,
     pub(crate) ids: Arc<dyn IdGenerator>,

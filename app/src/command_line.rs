@@ -7,6 +7,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::bootstrap::wiring::Wiring;
 use crate::commands::api_key::ApiKeyCommand;
 use crate::commands::audit::AuditOptions;
+use crate::commands::events::EventsCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::held_keys::HeldKeysCommand;
 use crate::commands::lock::LockCommand;
@@ -17,7 +18,7 @@ use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
-use crate::commands::{api_key, audit, check_config, lock, serve, settings, write};
+use crate::commands::{api_key, audit, check_config, events, lock, serve, settings, write};
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
@@ -57,6 +58,8 @@ enum Command {
     Token(TokenCommand),
     /// Send a write to a running server.
     Write(WriteCommand),
+    /// Read the events of all locks from a running server.
+    Events(EventsCommand),
     /// Print the keys that virtual locks hold in their own memories. The program that runs them may be running.
     #[cfg(feature = "sandbox")]
     HeldKeys(HeldKeysCommand),
@@ -117,6 +120,7 @@ pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
         #[cfg(feature = "sandbox")]
         Command::Token(command) => token::run(command),
         Command::Write(command) => write::run(command),
+        Command::Events(command) => events::run(command),
         #[cfg(feature = "sandbox")]
         Command::HeldKeys(command) => held_keys::run(command),
         #[cfg(feature = "mqtt")]

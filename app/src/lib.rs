@@ -11,6 +11,7 @@ mod http;
 mod log_output;
 mod metrics;
 mod mutex;
+mod recent_events;
 mod request_admission;
 mod server;
 mod settings;

@@ -35,16 +35,28 @@ pub(crate) struct RequestAdmission {
     waiting: AtomicUsize,
     freed_permits: Arc<Mutex<FreedPermitCounter>>,
     permit_timeout: Duration,
-    max_in_flight_each: usize,
-    in_flight_by_identity: InFlightByIdentity,
+    requests: Quota,
+    stream_permits: Arc<Semaphore>,
+    streams: Quota,
     max_failures: f64,
     failures: Mutex<HashMap<IpAddr, Failures>>,
     /// The number of waits of half-closed clients that have begun.
     half_closed_waits: watch::Sender<u64>,
 }
 
-/// The number of requests in progress of each organization and user.
-type InFlightByIdentity = Arc<Mutex<HashMap<String, usize>>>;
+/// How many of something each organization and user may have at once.
+struct Quota {
+    max_each: usize,
+    taken: TakenByIdentity,
+}
+
+type TakenByIdentity = Arc<Mutex<HashMap<String, usize>>>;
+
+/// A permit for a stream of events, released on drop.
+pub(crate) struct StreamPermit {
+    _permit: OwnedSemaphorePermit,
+    _quota: QuotaPermit,
+}
 
 /// A leaky bucket: each failure adds one, and time lowers it.
 struct Failures {
@@ -71,7 +83,7 @@ struct FreedPermitCounter {
 /// A permit in the quota of each identity of a principal, released on drop.
 pub(crate) struct QuotaPermit {
     identities: Vec<String>,
-    in_flight: InFlightByIdentity,
+    taken: TakenByIdentity,
 }
 
 impl RequestAdmission {
@@ -84,8 +96,9 @@ impl RequestAdmission {
                 http_limits.permit_timeout,
             ))),
             permit_timeout: http_limits.permit_timeout,
-            max_in_flight_each: http_limits.max_in_flight_each,
-            in_flight_by_identity: InFlightByIdentity::default(),
+            requests: Quota::new(http_limits.max_in_flight_each),
+            stream_permits: Arc::new(Semaphore::new(http_limits.max_streams)),
+            streams: Quota::new(http_limits.max_streams_each),
             max_failures: f64::from(http_limits.max_failures),
             failures: Mutex::default(),
             half_closed_waits: watch::Sender::default(),
@@ -125,24 +138,15 @@ impl RequestAdmission {
     /// Takes a permit from the quota of each identity of `principal`. `None`: one of them already has as many requests in
     /// progress as its quota allows.
     pub(crate) fn quota_permit(&self, principal: &Principal) -> Option<QuotaPermit> {
-        let mut identities: Vec<String> = principal.identities().map(Identity::to_string).collect();
-        // A token and an API key of the same organization count once.
-        identities.dedup();
-        let mut in_flight = lock_mutex(&self.in_flight_by_identity);
-        let is_exhausted = |name: &String| {
-            in_flight
-                .get(name)
-                .is_some_and(|n| *n >= self.max_in_flight_each)
-        };
-        if identities.iter().any(is_exhausted) {
-            return None;
-        }
-        for name in &identities {
-            *in_flight.entry(name.clone()).or_default() += 1;
-        }
-        Some(QuotaPermit {
-            identities,
-            in_flight: self.in_flight_by_identity.clone(),
+        self.requests.permit(principal)
+    }
+
+    /// Takes a permit for a stream of events. `None`: too many streams are open, of all or of one identity of `principal`.
+    pub(crate) fn stream_permit(&self, principal: &Principal) -> Option<StreamPermit> {
+        let permit = self.stream_permits.clone().try_acquire_owned();
+        Some(StreamPermit {
+            _permit: permit.ok()?,
+            _quota: self.streams.permit(principal)?,
         })
     }
 
@@ -191,14 +195,41 @@ impl RequestAdmission {
     }
 }
 
+impl Quota {
+    fn new(max_each: usize) -> Self {
+        Self {
+            max_each,
+            taken: TakenByIdentity::default(),
+        }
+    }
+
+    fn permit(&self, principal: &Principal) -> Option<QuotaPermit> {
+        let mut identities: Vec<String> = principal.identities().map(Identity::to_string).collect();
+        // A token and an API key of the same organization count once.
+        identities.dedup();
+        let mut taken = lock_mutex(&self.taken);
+        let is_exhausted = |name: &String| taken.get(name).is_some_and(|n| *n >= self.max_each);
+        if identities.iter().any(is_exhausted) {
+            return None;
+        }
+        for name in &identities {
+            *taken.entry(name.clone()).or_default() += 1;
+        }
+        Some(QuotaPermit {
+            identities,
+            taken: self.taken.clone(),
+        })
+    }
+}
+
 impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        let mut in_flight = lock_mutex(&self.in_flight);
+        let mut taken = lock_mutex(&self.taken);
         for name in &self.identities {
-            if let Some(n) = in_flight.get_mut(name) {
+            if let Some(n) = taken.get_mut(name) {
                 *n -= 1;
                 if *n == 0 {
-                    in_flight.remove(name);
+                    taken.remove(name);
                 }
             }
         }
@@ -351,7 +382,7 @@ mod tests {
         ];
         assert!(of_acme.iter().all(Option::is_some), "each counts once");
         drop((held, of_acme, bob));
-        assert!(lock_mutex(&admission.in_flight_by_identity).is_empty());
+        assert!(lock_mutex(&admission.requests.taken).is_empty());
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@
 //! ```
 #![warn(missing_docs)]
 
+mod event_stream;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpStream, ToSocketAddrs};
+
+pub use event_stream::{EventStream, ServerSentEvent, StreamAnswer};
 
 /// The longest time that a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,6 +50,12 @@ pub enum ClientError {
     /// There was no answer in time; the server may have executed the request.
     #[error("no answer within {TIMEOUT:?}")]
     Timeout,
+    /// The server has sent nothing on a stream of events, not even a comment.
+    #[error("the stream of events is silent")]
+    Silent,
+    /// An event of a stream is too large.
+    #[error("an event of the stream is too large")]
+    TooLarge,
 }
 
 /// A connection to a server. It does not reconnect.

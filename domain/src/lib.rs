@@ -71,7 +71,7 @@ pub mod ports;
 mod usecase;
 
 pub use usecase::{
-    Attempt, AuditError, AuditReport, InvalidSettings, KeyWrites, MaintenanceOutcome, Observation,
-    Ports, ReadError, RequestOptions, Settings, SettleError, Settlement, Step, WithdrawError,
-    WriteError, WriteReceipt,
+    Attempt, AuditError, AuditReport, FeedEvent, FeedFilter, FeedPage, InvalidSettings, KeyWrites,
+    MaintenanceOutcome, Observation, Ports, ReadError, RequestOptions, Settings, SettleError,
+    Settlement, Step, WithdrawError, WriteError, WriteReceipt,
 };

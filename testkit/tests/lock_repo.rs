@@ -421,6 +421,14 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
+    async fn last_position(&self) -> Result<Position, RepoError> {
+        let last = self.inner.last_position().await?;
+        Ok(match self.is("last_position_is_the_end_of_the_log") {
+            true => Position(last.0 + 1),
+            false => last,
+        })
+    }
+
     async fn events_after(
         &self,
         after: Position,

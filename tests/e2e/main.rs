@@ -15,6 +15,7 @@ mod connection_limits;
 mod credentials;
 mod fault_campaign;
 mod faults;
+mod feed;
 mod generated_client;
 mod harness;
 mod http2;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::Full;
 pub use keywright_client::ClientError;
+use keywright_client::{EventStream, StreamAnswer};
 use serde_json::Value;
 
 /// An answer to a request.
@@ -117,6 +118,29 @@ impl Request {
     pub async fn send(self) -> Answer {
         let mut connection = Connection::open(self.address).await.expect("a connection");
         connection.send(self).await.expect("an answer")
+    }
+
+    /// Opens a stream of events on a new connection.
+    ///
+    /// # Panics
+    /// The answer is no stream.
+    pub async fn stream(self) -> EventStream {
+        self.try_stream().await.expect("a stream")
+    }
+
+    /// As [`stream`](Self::stream).
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    ///
+    /// # Panics
+    /// The answer is no stream.
+    pub async fn try_stream(self) -> Result<EventStream, ClientError> {
+        let connection = keywright_client::Connection::open(self.address).await?;
+        match connection.stream(self.build()).await? {
+            StreamAnswer::Stream(stream) => Ok(stream),
+            StreamAnswer::Other(answer) => panic!("no stream: {answer:?}"),
+        }
     }
 
     fn build(self) -> hyper::Request<Full<Bytes>> {

@@ -124,6 +124,7 @@ impl PortCall<'_> {
                 "find_write",
                 "events",
                 "events_after",
+                "last_position",
                 "due",
                 "backlog",
                 "idempotency_record",

@@ -169,6 +169,10 @@ impl LockHistory for InMemoryLockRepo {
         Ok(logged.collect())
     }
 
+    async fn last_position(&self) -> Result<Position, RepoError> {
+        Ok(Position(self.store().log.len() as u64))
+    }
+
     async fn due(
         &self,
         until: Timestamp,

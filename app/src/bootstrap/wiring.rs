@@ -24,7 +24,9 @@ use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::app::{App, Work};
+use crate::http;
 use crate::metrics::Metrics;
+use crate::recent_events::RecentEvents;
 use crate::request_admission::RequestAdmission;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
 use crate::workers;
@@ -168,6 +170,12 @@ pub(crate) async fn wire(
         let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);
         workers.spawn(audits);
     }
+    let recent_events = Arc::new(RecentEvents::default());
+    workers.spawn(
+        recent_events
+            .clone()
+            .fill(writes.clone(), saved.clone(), http::event_frame),
+    );
     let (store_health, store_answers) = watch::channel(true);
     workers.spawn(workers::store_health::watch_store(history, store_health));
     if let Some(omitted) = access.omitted_reports {
@@ -190,6 +198,7 @@ pub(crate) async fn wire(
         auth,
         tokens,
         saved,
+        recent_events,
         clock,
         timer,
         ids,

@@ -3,6 +3,7 @@
 pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod check_config;
+pub(crate) mod events;
 #[cfg(feature = "sandbox")]
 pub(crate) mod held_keys;
 pub(crate) mod lock;
@@ -19,3 +20,4 @@ pub(crate) mod write;
 mod import;
 mod output;
 mod runtime;
+mod server_access;

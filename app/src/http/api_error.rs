@@ -63,6 +63,9 @@ pub(super) enum ApiError {
         "Too many of your requests are in progress; nothing was done, try again when some have been answered"
     )]
     QuotaExceeded,
+    /// Too many streams of events are open, of all or of one organization or user.
+    #[error("Too many streams of events are open; close some, or read /events page by page")]
+    TooManyStreams,
     /// Too many requests from one address had credentials that are not valid.
     #[error("Too many requests with invalid credentials; check them before you try again")]
     TooManyFailures,
@@ -146,9 +149,10 @@ impl ApiError {
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::EncodedBody | Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::OtherCommand | Self::IndexBeyondCapacity(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyOpenWrites | Self::QuotaExceeded | Self::TooManyFailures => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::TooManyOpenWrites
+            | Self::QuotaExceeded
+            | Self::TooManyStreams
+            | Self::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
@@ -168,6 +172,7 @@ impl ApiError {
             Self::TooManyOpenWrites => Some("TooManyOpenWrites"),
             Self::QuotaExceeded => Some("TooManyInProgress"),
             Self::TooManyFailures => Some("TooManyFailures"),
+            Self::TooManyStreams => Some("TooManyStreams"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
         }
@@ -181,6 +186,7 @@ impl ApiError {
             Self::MethodNotAllowed(allowed) => vec![(ALLOW, HeaderValue::from_static(allowed))],
             Self::TooManyOpenWrites => vec![retry_after(RETRY_AFTER_LOCK)],
             Self::QuotaExceeded
+            | Self::TooManyStreams
             | Self::TooManyFailures
             | Self::StillRunning
             | Self::Busy

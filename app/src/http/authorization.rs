@@ -32,20 +32,35 @@ pub(super) async fn authorize(
     headers: &HeaderMap,
     lock: &str,
 ) -> Result<AuthorizedRequest, ApiError> {
-    let Some(permit) = app.admission.permit().await else {
-        return Err(shed(app));
-    };
-    let principal = principal(app, headers).await?;
+    let (principal, permit) = authenticate(app, headers).await?;
     let lock = request_parameters::lock_id(lock)?;
-    let Some(quota) = app.admission.quota_permit(&principal) else {
-        app.metrics.shed("in_flight_each");
-        return Err(ApiError::QuotaExceeded);
-    };
+    let quota = quota(app, &principal)?;
     Ok(AuthorizedRequest {
         principal,
         lock,
         permit,
         quota,
+    })
+}
+
+/// # Errors
+/// In this order: 503 when too many requests are in progress, 400 for internal headers, 401 for credentials that are not valid.
+pub(super) async fn authenticate(
+    app: &App,
+    headers: &HeaderMap,
+) -> Result<(Principal, Permit), ApiError> {
+    let Some(permit) = app.admission.permit().await else {
+        return Err(shed(app));
+    };
+    Ok((principal(app, headers).await?, permit))
+}
+
+/// # Errors
+/// 429 when too many requests of the principal are in progress.
+pub(super) fn quota(app: &App, principal: &Principal) -> Result<QuotaPermit, ApiError> {
+    app.admission.quota_permit(principal).ok_or_else(|| {
+        app.metrics.shed("in_flight_each");
+        ApiError::QuotaExceeded
     })
 }
 
@@ -64,7 +79,7 @@ async fn principal(app: &App, headers: &HeaderMap) -> Result<Principal, ApiError
     Ok(app.auth.authenticate(&credentials).await?)
 }
 
-fn credentials(headers: &HeaderMap) -> Result<Credentials, AuthError> {
+pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials, AuthError> {
     let bearer = bearer_token(headers)?;
     let api_key = single_value(headers, &HeaderName::from_static("x-api-key"))?;
     let api_key = api_key.map(Secret::new);

@@ -4,9 +4,13 @@ mod api_error;
 mod authorization;
 pub mod bench_access;
 mod cors;
+mod cursor;
 mod deadline;
 mod device_reports;
 mod docs;
+mod event_stream;
+mod event_stream_body;
+mod feed_handler;
 mod head_checks;
 mod metrics_response;
 mod openapi;
@@ -14,6 +18,7 @@ mod operations;
 mod parser_errors;
 mod read_handlers;
 mod request_body;
+mod request_context;
 mod request_id;
 mod request_log;
 mod request_parameters;
@@ -29,7 +34,6 @@ use std::sync::Arc;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
-use keywright_domain::model::{RequestId, Tick};
 use keywright_domain::ports::IdGenerator;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span};
@@ -39,22 +43,17 @@ use crate::connection::ConnectionState;
 use api_error::ApiError;
 use cors::Cors;
 use deadline::run_until;
+pub(crate) use event_stream::frame as event_frame;
 pub(crate) use parser_errors::rewrite_parser_errors;
+use request_context::RequestContext;
 use request_log::RequestLog;
-use response::HttpResponse;
+use response::{HttpResponse, ResponseBody};
 use route::Route;
-
-/// What handlers need to know of a request besides its content.
-struct RequestContext {
-    id: RequestId,
-    /// When it must be answered.
-    deadline: Tick,
-}
 
 /// Handles one request. `hides_length`: the request has a `Content-Length` that the parser does not show.
 pub(crate) async fn handle(
     app: &Arc<App>,
-    connection: &ConnectionState,
+    connection: &Arc<ConnectionState>,
     client: IpAddr,
     request: Request<Incoming>,
     hides_length: bool,
@@ -122,7 +121,10 @@ pub(crate) async fn handle(
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    connection.end_request();
+    // A stream ends the request itself.
+    if matches!(response.body(), ResponseBody::Left(_)) {
+        connection.end_request();
+    }
     response
 }
 
@@ -146,7 +148,7 @@ fn health() -> HttpResponse {
 
 async fn dispatch(
     app: &Arc<App>,
-    connection: &ConnectionState,
+    connection: &Arc<ConnectionState>,
     route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
     context: RequestContext,
@@ -165,6 +167,10 @@ async fn dispatch(
         }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
+        Route::Feed => {
+            let reading = feed_handler::read(app, connection, &request);
+            run_until(app, context.deadline, reading).await
+        }
         Route::WriteKey(lock) => {
             write_handlers::write_key(app, connection, lock, request, context).await
         }
@@ -191,7 +197,8 @@ mod tests {
         fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
             std::mem::size_of::<F>()
         }
-        let connection: &'static ConnectionState = Box::leak(Box::new(ConnectionState::new()));
+        let connection: &'static Arc<ConnectionState> =
+            Box::leak(Box::new(Arc::new(ConnectionState::new())));
         let size = size(|app: &'static Arc<App>, client, request| {
             handle(app, connection, client, request, false)
         });

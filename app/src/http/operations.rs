@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use keywright_domain::model::{FailureReason, IdempotencyKey, LockId, MAX_JSON_INTEGER, WriteId};
+use keywright_domain::model::{
+    FailureReason, IdempotencyKey, LockEvent, LockId, MAX_JSON_INTEGER, WriteId,
+};
 use serde_json::{Value, json};
 
 use super::api_error::{ApiError, UndecidedWrite};
 use super::device_reports;
+use super::feed_handler::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::settings::HttpLimits;
 
 /// A method of a path.
@@ -65,6 +68,32 @@ fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
     ];
     all.extend(more);
     all
+}
+
+fn feed_parameters() -> Vec<Value> {
+    let parameter = |name, description, schema| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema });
+    vec![
+        parameter(
+            "after",
+            "A cursor: only events behind it. `end`: only events from now on. Without it, the feed begins with the first event.",
+            json!({ "type": "string", "pattern": "^([0-9a-f]{16}|end)$" }),
+        ),
+        parameter(
+            "limit",
+            "The maximum number of events on a page.",
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT }),
+        ),
+        parameter(
+            "lock",
+            "Only events of the lock with this id.",
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER }),
+        ),
+        parameter(
+            "type",
+            "Only events of this type.",
+            json!({ "type": "string", "enum": LockEvent::NAMES }),
+        ),
+    ]
 }
 
 pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
@@ -222,6 +251,29 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                 "A page of the lock's events, oldest first.",
                 vec![lock_parameter(), page],
                 "EventPage",
+            )
+        },
+        Operation {
+            tag: "Locks",
+            result: "The page, or the stream.",
+            content: json!({
+                "application/json": { "schema": { "$ref": "#/components/schemas/FeedPage" } },
+                "text/event-stream": { "schema": {
+                    "type": "string", "description": "Server-sent events: `id` is the cursor, `data` an event as in a page.",
+                } },
+            }),
+            headers: vec![("Link", "The path of the next page, with `rel=\"next\"`.")],
+            errors: errors([ApiError::TooManyStreams]),
+            ..read(
+                "/events",
+                "readFeed",
+                "Read the events of all locks",
+                "The events of the locks that the caller may access, in the order in which they were recorded. With \
+                 `Accept: text/event-stream` the response does not end: it has the events behind `after`, and then each event when it \
+                 is recorded. A client that was disconnected continues with `Last-Event-ID`. Events may be repeated; they \
+                 have the same `id` then.",
+                feed_parameters(),
+                "FeedPage",
             )
         },
         service(

@@ -1,20 +1,25 @@
 //! HTTP responses, most of them with a JSON body.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use keywright_domain::model::{LockId, WriteId};
 use serde::Serialize;
 
-pub(crate) type HttpResponse = Response<Full<Bytes>>;
+use super::event_stream_body::EventStreamBody;
+
+/// A body that is known, or a stream of events.
+pub(super) type ResponseBody = Either<Full<Bytes>, EventStreamBody>;
+
+pub(crate) type HttpResponse = Response<ResponseBody>;
 
 pub(super) fn new<const N: usize>(
     status: StatusCode,
     body: impl Into<Bytes>,
     headers: [(HeaderName, &'static str); N],
 ) -> HttpResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     // `extend` would make room for these headers only, and the map would grow with each later one.
     for (name, value) in headers {

@@ -1,15 +1,15 @@
 //! The JSON bodies of responses, in the shapes of the HTTP contract.
 
 use keywright_adapters::json::EventData;
-use keywright_domain::WriteReceipt;
 use keywright_domain::model::{
     Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Write,
     WriteState,
 };
+use keywright_domain::{FeedEvent, WriteReceipt};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::schemas;
+use super::{cursor, schemas};
 
 /// An event as `{type, data}`. Its schema is written by hand, because the members of `data` depend on the type.
 #[derive(Serialize)]
@@ -260,6 +260,99 @@ struct EventItem<'a> {
     org_id: String,
     #[schema(schema_with = schemas::lock_event)]
     event: Event<'a>,
+}
+
+/// An event of the feed.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FeedItem<'a> {
+    /// Where the event is in the feed. `after` with this text continues behind it.
+    cursor: String,
+    /// Identifies the event, also if it is delivered again.
+    id: String,
+    /// Always `lock`.
+    aggregate_type: &'static str,
+    /// The id of the lock, as text.
+    aggregate_id: String,
+    /// The version of the lock after the event, from 1.
+    version: u64,
+    #[schema(schema_with = schemas::event_type)]
+    r#type: &'static str,
+    /// When the event was recorded.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+    /// The organization that owns the lock, or an empty string.
+    org_id: String,
+    #[schema(schema_with = schemas::lock_event)]
+    event: Event<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::cause, required = false)]
+    cause: Option<CauseItem<'a>>,
+}
+
+/// What led to an event.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CauseItem<'a> {
+    /// The id of the write that the event belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "uuid")]
+    write_id: Option<String>,
+    /// The id of the request, as in the header `X-Request-Id` of its response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    /// Who made the request: `user:ID`, `org:ID`, or `org:*` for a super key. A service's token adds `,sub:SUBJECT`, an API key adds
+    /// `,key:` and the part of it that may be shown. A request with two credentials names both, joined by `+`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_by: Option<&'a str>,
+}
+
+impl<'a> FeedItem<'a> {
+    pub(super) fn of(event: &'a FeedEvent) -> Self {
+        let recorded = &event.logged.event;
+        let write_id = recorded.write.map(|id| id.to_string());
+        let cause = recorded.cause.as_ref();
+        let request = cause.and_then(|cause| cause.request.as_ref());
+        Self {
+            cursor: cursor::text(event.logged.position),
+            id: format!("{}-{}", recorded.lock, recorded.version),
+            aggregate_type: "lock",
+            aggregate_id: recorded.lock.to_string(),
+            version: recorded.version.0,
+            r#type: recorded.event.name(),
+            timestamp: recorded.time.to_string(),
+            org_id: org_id(&event.lock),
+            event: Event::of(recorded),
+            cause: (write_id.is_some() || cause.is_some()).then(|| CauseItem {
+                write_id,
+                request_id: request.map(|id| id.as_str()),
+                requested_by: cause.map(|cause| cause.requested_by.as_str()),
+            }),
+        }
+    }
+
+    pub(super) fn cursor(&self) -> &str {
+        &self.cursor
+    }
+}
+
+/// A page of the feed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FeedPage<'a> {
+    /// The events, in the order in which they were recorded. There may be none although `next` differs from `after`: the page then
+    /// has passed events that the caller may not read or does not want.
+    events: Vec<FeedItem<'a>>,
+    /// The cursor with which to continue. At the end of the feed it is the cursor to ask with later.
+    next: String,
+}
+
+impl<'a> FeedPage<'a> {
+    pub(super) fn of(page: &'a keywright_domain::FeedPage) -> Self {
+        Self {
+            events: page.events.iter().map(FeedItem::of).collect(),
+            next: cursor::text(page.next),
+        }
+    }
 }
 
 /// One page of the events of a lock.

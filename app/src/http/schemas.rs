@@ -43,6 +43,11 @@ pub(super) fn anomalies() -> RefOr<Schema> {
     anomalies.description(Some(text)).into()
 }
 
+pub(super) fn cause() -> RefOr<Schema> {
+    let text = "What led to the event. Absent if the event was imported.";
+    reference("CauseItem", text)
+}
+
 pub(super) fn event_type() -> RefOr<Schema> {
     reference("EventType", "The type of the event.")
 }

@@ -109,6 +109,7 @@ metrics! {
     unconfirmed: Gauge = counted(
         "unconfirmed_writes", "Open writes that were sent longer than --confirm-within ago, in the whole store"
     );
+    event_streams: Gauge = counted("event_streams", "Open streams of events");
     shed: Counters<1> = counted("shed_requests", "Requests that were rejected by a limit");
     unanswered: Counter = counted(
         "unanswered_requests", "Requests whose connection ended before their answer"
@@ -120,6 +121,15 @@ metrics! {
     omitted_reports: Counter = counted(
         "omitted_reports", "Reports over MQTT that were omitted because too many waited to be settled"
     );
+}
+
+/// An open stream of events.
+pub(crate) struct OpenStream(Gauge);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// An age at a point of the monotonic clock.
@@ -160,6 +170,7 @@ const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     ("/locks/{id}/writes", LOCK_READ),
     ("/locks/{id}/details", LOCK_READ),
     ("/locks/{id}/events", LOCK_READ),
+    ("/events", LOCK_READ),
     ("/device-reports", &[200, 401, 404, 408, 413, 415, 429, 503]),
     ("/healthz", &[200]),
     ("/readyz", &[200, 503]),
@@ -189,7 +200,12 @@ impl Metrics {
         create(&self.reports, "outcome", Settlement::NAMES);
         create(&self.findings, "finding", Finding::NAMES);
         create(&self.anomalies, "anomaly", Anomaly::ALL.map(Anomaly::name));
-        let limits = ["in_flight", "in_flight_each", "failed_credentials"];
+        let limits = [
+            "in_flight",
+            "in_flight_each",
+            "streams",
+            "failed_credentials",
+        ];
         create(&self.shed, "why", limits);
         for known in PortCall::KNOWN {
             for call in known.calls {
@@ -233,6 +249,12 @@ impl Metrics {
     /// A client's connection was accepted.
     pub(crate) fn connected(&self) {
         self.connections.inc();
+    }
+
+    /// A stream of events was opened. It counts as open until the returned value is dropped.
+    pub(crate) fn open_stream(&self) -> OpenStream {
+        self.event_streams.inc();
+        OpenStream(self.event_streams.clone())
     }
 
     pub(crate) fn accepted(&self, took: Duration) {

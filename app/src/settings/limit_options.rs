@@ -85,6 +85,12 @@ pub(super) struct LimitArgs {
     /// --max-in-flight].
     #[arg(long, value_name = "N", value_parser = positive)]
     max_in_flight_each: Option<usize>,
+    /// How many streams of events (GET /events) are open at once. Further ones are answered 429.
+    #[arg(long, value_name = "N", default_value_t = http_limits().max_streams, value_parser = positive)]
+    max_streams: usize,
+    /// How many of those may belong to one organization or user.
+    #[arg(long, value_name = "N", default_value_t = http_limits().max_streams_each, value_parser = positive)]
+    max_streams_each: usize,
     /// How many requests with refused credentials one address may send within five seconds. Further ones are answered 429.
     /// Requests with valid credentials are not affected.
     #[arg(long, value_name = "N", default_value_t = http_limits().max_failures)]
@@ -131,6 +137,8 @@ impl LimitArgs {
             max_connections: self.max_connections,
             keep_alive,
             max_in_flight: self.max_in_flight,
+            max_streams: self.max_streams,
+            max_streams_each: self.max_streams_each,
             max_failures: self.max_failures,
             max_in_flight_each: share
                 .unwrap_or(HttpLimits::default_max_in_flight_each(self.max_in_flight)),

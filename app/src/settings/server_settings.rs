@@ -257,6 +257,10 @@ pub(crate) struct HttpLimits {
     pub(crate) max_in_flight: usize,
     /// How many of those may belong to one organization or user.
     pub(crate) max_in_flight_each: usize,
+    /// Streams of events at once.
+    pub(crate) max_streams: usize,
+    /// How many of those may belong to one organization or user.
+    pub(crate) max_streams_each: usize,
     /// How many refused credentials from one address are answered 401 in a burst. Further ones are answered 429.
     pub(crate) max_failures: u32,
     /// How long a request waits for a permit out of `max_in_flight`.
@@ -283,6 +287,8 @@ impl Default for HttpLimits {
             max_connections: 4096,
             max_in_flight: in_flight,
             max_in_flight_each: Self::default_max_in_flight_each(in_flight),
+            max_streams: 2048,
+            max_streams_each: 64,
             max_failures: 200,
             permit_timeout: Duration::from_millis(100),
         }

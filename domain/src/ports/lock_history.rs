@@ -56,6 +56,7 @@ pub enum ImportError {
 /// 18. `no_event_appears_behind_a_reader`: an event MUST NOT appear at or below a position that was read before it, however saves and
 ///     readings overlap.
 /// 19. `positions_survive_a_crash`: an event MUST keep a position that was read.
+/// 20. `last_position_is_the_end_of_the_log`: the last position MUST be that of the last event that a reading of the whole log returns.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
     /// Reads one write in any state. `None`: it does not exist or was purged.
@@ -86,6 +87,12 @@ pub trait LockHistory: Send + Sync {
         after: Position,
         limit: usize,
     ) -> Result<Vec<LoggedEvent>, RepoError>;
+
+    /// The position of the last event that was saved or imported before the call; [`Position::START`] if there is none.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`].
+    async fn last_position(&self) -> Result<Position, RepoError>;
 
     /// Reads at most `limit` writes whose `next_check_at` is at or before `until`, ordered by (`next_check_at`, id). With `after`,
     /// only writes behind that position.

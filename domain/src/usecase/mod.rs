@@ -5,6 +5,7 @@ mod attempt_runner;
 mod audit;
 mod clock_steps;
 mod deadline;
+mod feed;
 mod key_writes;
 mod lock_queue;
 mod maintenance;
@@ -21,6 +22,7 @@ mod write_key;
 
 pub use attempt::{Attempt, Observation, Step};
 pub use audit::{AuditError, AuditReport};
+pub use feed::{FeedEvent, FeedFilter, FeedPage};
 pub use key_writes::{KeyWrites, Ports};
 pub use maintenance::MaintenanceOutcome;
 pub use read::ReadError;

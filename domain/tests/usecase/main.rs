@@ -7,6 +7,7 @@ mod authorization;
 mod broken_ports;
 mod clock_steps;
 mod crash_points;
+mod feed;
 mod harness;
 mod idempotency;
 mod interleavings;

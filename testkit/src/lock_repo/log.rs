@@ -129,6 +129,22 @@ pub async fn positions_survive_a_crash(store: &mut StoreFixture) {
     assert_eq!(later, [(lock_id(1), LockVersion(1))]);
 }
 
+/// The last position is that of the last event in the log, and grows with each event.
+pub async fn last_position_is_the_end_of_the_log(store: &StoreFixture) {
+    let last = async || store.history().last_position().await;
+    assert_eq!(last().await, Ok(Position::START));
+    store.with_lock(1).await;
+    for write in 10..13 {
+        store.send(1, write).await;
+        let log = read_from(store, Position::START).await;
+        let end = log.last().expect("events").position;
+        assert_eq!(last().await, Ok(end));
+        store.send(1, 10 * write).await;
+        let moved = last().await.expect("the store answers");
+        assert!(moved > end, "{moved:?} is not behind {end:?}");
+    }
+}
+
 fn key(logged: &LoggedEvent) -> (LockId, LockVersion) {
     (logged.event.lock, logged.event.version)
 }

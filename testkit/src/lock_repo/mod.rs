@@ -83,7 +83,8 @@ macro_rules! lock_repo_cases {
             log_has_every_event_once,
             log_keeps_the_order_of_each_lock,
             no_event_appears_behind_a_reader,
-            durable positions_survive_a_crash
+            durable positions_survive_a_crash,
+            last_position_is_the_end_of_the_log
         }
     };
     (@select volatile [$($kept:ident)*] $fixture:path: durable $case:ident $(, $($rest:tt)*)?) => {

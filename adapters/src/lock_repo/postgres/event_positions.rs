@@ -19,6 +19,8 @@ const MIN_BATCH: usize = 1000;
 const READ: &str = "SELECT position, lock, version, write_id, type, data, cause FROM events
     WHERE position > $1 ORDER BY position LIMIT $2";
 
+const LAST: &str = "SELECT coalesce(max(position), 0) FROM events";
+
 /// Whether an event has no position. Most readings at the end of the log find none, and begin no transaction.
 const UNNUMBERED: &str = "SELECT FROM events WHERE position IS NULL LIMIT 1";
 
@@ -44,6 +46,15 @@ pub(super) async fn events_after(
         rows = pool.read(READ, &[&after, &row_limit(limit)]).await?;
     }
     rows.iter().map(read_logged_event).collect()
+}
+
+pub(super) async fn last_position(pool: &PostgresPool) -> Result<Position, RepoError> {
+    while !pool.read(UNNUMBERED, &[]).await?.is_empty() {
+        number(pool, MIN_BATCH).await?;
+    }
+    let rows = pool.read(LAST, &[]).await?;
+    let last: i64 = rows.first().map_or(0, |row| row.get(0));
+    Ok(Position(u64::try_from(last).unwrap_or(0)))
 }
 
 /// Gives positions to at least `limit` events that are committed, if there are so many.

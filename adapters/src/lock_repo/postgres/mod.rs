@@ -167,6 +167,10 @@ impl LockHistory for PostgresLockRepo {
         event_positions::events_after(&self.pool, after, limit).await
     }
 
+    async fn last_position(&self) -> Result<Position, RepoError> {
+        event_positions::last_position(&self.pool).await
+    }
+
     async fn due(
         &self,
         until: Timestamp,

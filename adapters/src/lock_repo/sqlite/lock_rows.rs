@@ -129,6 +129,20 @@ pub(super) fn events(
     )
 }
 
+pub(super) fn last_position(conn: &Connection) -> Result<Position, RepoError> {
+    let mut statement = prepare(
+        conn,
+        "SELECT coalesce(max(position), 0) FROM event_positions",
+    )?;
+    let last: i64 = statement
+        .query_row([], |row| row.get(0))
+        .map_err(unavailable)?;
+    let position = u64::try_from(last);
+    position
+        .map(Position)
+        .map_err(|_| row_mapping::corrupt("event_positions", "position", last.to_string()))
+}
+
 pub(super) fn events_after(
     conn: &Connection,
     after: Position,

@@ -217,6 +217,10 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
+    async fn last_position(&self) -> Result<Position, RepoError> {
+        self.readers.read(lock_rows::last_position).await
+    }
+
     async fn due(
         &self,
         until: Timestamp,

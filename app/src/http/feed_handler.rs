@@ -1,0 +1,166 @@
+//! The handler of `GET /events`: the feed as pages of JSON, or as a stream of server-sent events.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK,
+};
+use keywright_domain::FeedFilter;
+use keywright_domain::model::{LockEvent, Position};
+
+use super::api_error::ApiError;
+use super::authorization::{self, authenticate};
+use super::event_stream::{self, Reader};
+use super::event_stream_body::EventStreamBody;
+use super::response::{self, HttpResponse, ResponseBody};
+use super::response_body::FeedPage;
+use super::{cursor, request_parameters};
+use crate::app::App;
+use crate::connection::ConnectionState;
+
+/// The maximum number of events on a page, and the number without `limit`.
+pub(super) const MAX_LIMIT: usize = 500;
+pub(super) const DEFAULT_LIMIT: usize = 100;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Proxies pass the events of a stream on one by one (nginx).
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// `GET /events`.
+pub(super) async fn read(
+    app: &Arc<App>,
+    connection: &Arc<ConnectionState>,
+    request: &Request<Incoming>,
+) -> Result<HttpResponse, ApiError> {
+    let headers = request.headers();
+    let (principal, _permit) = authenticate(app, headers).await?;
+    let query = request.uri().query();
+    let (filter, limit) = (filter(query)?, limit(query)?);
+    let after = after(query, headers)?;
+    let _quota = authorization::quota(app, &principal)?;
+    if let Some(lock) = filter.lock {
+        app.writes.read_lock(lock, &principal).await?;
+    }
+    let after = match after {
+        After::Cursor(position) if app.writes.has_position(position).await? => position,
+        After::Cursor(_) => return Err(unknown_cursor()),
+        After::End => app.writes.feed_end().await?,
+    };
+    if accepts_stream(headers) {
+        let Some(permit) = app.admission.stream_permit(&principal) else {
+            app.metrics.shed("streams");
+            return Err(ApiError::TooManyStreams);
+        };
+        let reader = Reader {
+            credentials: authorization::credentials(headers)?,
+            principal,
+            filter,
+            after,
+            _permit: permit,
+        };
+        return Ok(stream(event_stream::start(app, connection, reader)));
+    }
+    let feed = app.writes.read_feed(&principal, &filter, after, limit);
+    let feed = feed.await?;
+    let mut response = response::ok(&FeedPage::of(&feed));
+    let next = next_link(&filter, limit, feed.next);
+    if let Ok(next) = HeaderValue::from_str(&next) {
+        response.headers_mut().insert(LINK, next);
+    }
+    Ok(response)
+}
+
+fn stream(body: EventStreamBody) -> HttpResponse {
+    let mut response = HttpResponse::new(ResponseBody::Right(body));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-store"),
+        (ACCEL_BUFFERING, "no"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn accepts_stream(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let mut types = accepted.flat_map(|value| value.split(','));
+    types.any(|range| {
+        let media_type = range.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+enum After {
+    Cursor(Position),
+    /// The end of the feed: only events that are recorded from now on.
+    End,
+}
+
+/// Where to begin. A client that reconnects to a stream sends the last event that it has seen in `Last-Event-ID`.
+fn after(query: Option<&str>, headers: &HeaderMap) -> Result<After, ApiError> {
+    let last = headers.get(LAST_EVENT_ID);
+    let last = last.map(|value| value.to_str().unwrap_or_default());
+    match last.or_else(|| request_parameters::query(query, "after")) {
+        None => Ok(After::Cursor(Position::START)),
+        Some("end") => Ok(After::End),
+        Some(text) => {
+            let position = cursor::parse(text).ok_or_else(unknown_cursor)?;
+            Ok(After::Cursor(position))
+        }
+    }
+}
+
+fn unknown_cursor() -> ApiError {
+    let text = "after must be a cursor that this service has returned, or end";
+    ApiError::BadRequest(text.into())
+}
+
+fn filter(query: Option<&str>) -> Result<FeedFilter, ApiError> {
+    let mut filter = FeedFilter::default();
+    if let Some(lock) = request_parameters::query(query, "lock") {
+        let lock = lock.parse();
+        let invalid = |_| ApiError::BadRequest("lock must be the numeric id of a lock".into());
+        filter.lock = Some(lock.map_err(invalid)?);
+    }
+    if let Some(name) = request_parameters::query(query, "type") {
+        let known = LockEvent::NAMES.into_iter().find(|known| *known == name);
+        let known = known.ok_or_else(|| {
+            let types = LockEvent::NAMES.join(", ");
+            ApiError::BadRequest(format!("type must be one of {types}").into())
+        })?;
+        filter.event_type = Some(known.to_owned());
+    }
+    Ok(filter)
+}
+
+fn limit(query: Option<&str>) -> Result<usize, ApiError> {
+    let Some(limit) = request_parameters::query(query, "limit") else {
+        return Ok(DEFAULT_LIMIT);
+    };
+    let number = limit.parse().ok();
+    number
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| {
+            let text = format!("limit must be an integer from 1 to {MAX_LIMIT}");
+            ApiError::BadRequest(text.into())
+        })
+}
+
+fn next_link(filter: &FeedFilter, limit: usize, next: Position) -> String {
+    let mut link = format!("</events?after={}&limit={limit}", cursor::text(next));
+    // Writing to a string cannot fail.
+    if let Some(lock) = filter.lock {
+        let _ = write!(link, "&lock={lock}");
+    }
+    if let Some(name) = &filter.event_type {
+        let _ = write!(link, "&type={name}");
+    }
+    link + r#">; rel="next""#
+}

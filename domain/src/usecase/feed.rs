@@ -1,0 +1,166 @@
+//! The feed: the events of all locks that a principal may access, in the order of their positions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::key_writes::KeyWrites;
+use crate::model::{Lock, LockId, LoggedEvent, Position, Principal, RecordedEvent};
+use crate::ports::RepoError;
+
+/// How many events are read from the store at a time.
+const READ_AT_ONCE: usize = 500;
+
+/// How many events one page looks at. A principal whose events are rare gets a page without events, and continues behind it.
+const MAX_READ: usize = 10_000;
+
+/// Which events a reader of the feed wants. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeedFilter {
+    /// Only events of this lock.
+    pub lock: Option<LockId>,
+    /// Only events of the type with this name, see [`LockEvent::name`](crate::model::LockEvent::name).
+    pub event_type: Option<String>,
+}
+
+impl FeedFilter {
+    /// Whether the reader wants this event.
+    pub fn matches(&self, event: &RecordedEvent) -> bool {
+        let type_matches = |name: &String| name == event.event.name();
+        self.lock.is_none_or(|lock| lock == event.lock)
+            && self.event_type.as_ref().is_none_or(type_matches)
+    }
+}
+
+/// An event with its position, and its lock as it was when the event was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeedEvent {
+    /// The event.
+    pub logged: LoggedEvent,
+    /// The lock.
+    pub lock: Arc<Lock>,
+}
+
+/// A part of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeedPage {
+    /// The events, in the order of their positions.
+    pub events: Vec<FeedEvent>,
+    /// Where to continue. It is behind the last event of the page, and also behind events that the principal may not read.
+    pub next: Position,
+    /// Whether the page reaches the end of the feed.
+    pub is_end: bool,
+}
+
+impl KeyWrites {
+    /// At most `limit` events behind `after` that match the filter, of locks that the principal may access now. The page looks at no more
+    /// than 10,000 events of the store, so it may have fewer events, or none, before the end of the feed.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn read_feed(
+        &self,
+        principal: &Principal,
+        filter: &FeedFilter,
+        after: Position,
+        limit: usize,
+    ) -> Result<FeedPage, RepoError> {
+        let mut page = FeedPage {
+            events: Vec::new(),
+            next: after,
+            is_end: false,
+        };
+        let mut locks = LocksOfPage::default();
+        for _ in 0..MAX_READ / READ_AT_ONCE {
+            let events = self.events_after(page.next, READ_AT_ONCE).await?;
+            let is_end = events.len() < READ_AT_ONCE;
+            for logged in events {
+                if page.events.len() == limit {
+                    return Ok(page);
+                }
+                let position = logged.position;
+                if filter.matches(&logged.event)
+                    && let Some(lock) = locks.get(self, logged.event.lock).await?
+                    && self.access.may_access(principal, &lock)
+                {
+                    page.events.push(FeedEvent { logged, lock });
+                }
+                page.next = position;
+            }
+            if is_end {
+                page.is_end = true;
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// At most `limit` events behind `after`, of all locks. It acts for no principal: [`KeyWrites::shows`] decides who may read an event.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn follow_feed(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<FeedEvent>, RepoError> {
+        let mut locks = LocksOfPage::default();
+        let mut events = Vec::new();
+        for logged in self.events_after(after, limit).await? {
+            // An event's lock is never deleted.
+            if let Some(lock) = locks.get(self, logged.event.lock).await? {
+                events.push(FeedEvent { logged, lock });
+            }
+        }
+        Ok(events)
+    }
+
+    /// Whether an event of [`KeyWrites::follow_feed`] matches the filter, and the principal may access its lock.
+    pub fn shows(&self, event: &FeedEvent, principal: &Principal, filter: &FeedFilter) -> bool {
+        filter.matches(&event.logged.event) && self.access.may_access(principal, &event.lock)
+    }
+
+    /// The end of the feed now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn feed_end(&self) -> Result<Position, RepoError> {
+        self.ports.history.last_position().await
+    }
+
+    /// Whether an event has this position, or it is [`Position::START`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn has_position(&self, position: Position) -> Result<bool, RepoError> {
+        let Some(before) = position.0.checked_sub(1) else {
+            return Ok(true);
+        };
+        let found = self.events_after(Position(before), 1).await?;
+        Ok(found
+            .first()
+            .is_some_and(|logged| logged.position == position))
+    }
+}
+
+/// The locks of a page, each of which is loaded once.
+#[derive(Default)]
+struct LocksOfPage(HashMap<LockId, Option<Arc<Lock>>>);
+
+impl LocksOfPage {
+    async fn get(
+        &mut self,
+        writes: &KeyWrites,
+        id: LockId,
+    ) -> Result<Option<Arc<Lock>>, RepoError> {
+        if let Some(known) = self.0.get(&id) {
+            return Ok(known.clone());
+        }
+        let loaded = writes.ports.locks.load(id).await?;
+        let lock = loaded.map(|snapshot| Arc::new(snapshot.lock));
+        self.0.insert(id, lock.clone());
+        Ok(lock)
+    }
+}

@@ -1,0 +1,130 @@
+//! The feed shows a principal exactly the events of the locks that it may access now.
+
+use std::sync::Arc;
+
+use keywright_adapters::lock_repo::InMemoryLockRepo;
+use keywright_domain::model::*;
+use keywright_domain::policy::{AccessPolicy, OwnerAccess};
+use keywright_domain::ports::LockHistory;
+use keywright_domain::{FeedFilter, KeyWrites, Ports, Settings};
+use keywright_testkit::samples::{created, lock_id};
+use proptest::prelude::*;
+
+use crate::harness::Harness;
+
+/// A change of who may access a lock.
+#[derive(Clone, Debug)]
+enum Change {
+    Create,
+    Owner(u8),
+    Organization(u8),
+    Key(u8),
+}
+
+fn user(n: u8) -> UserId {
+    UserId::new(&format!("user-{n}")).expect("a user id")
+}
+
+fn organization(n: u8) -> OrganizationId {
+    OrganizationId::new(&format!("organization-{n}")).expect("an organization id")
+}
+
+fn changes() -> impl Strategy<Value = Vec<(u64, Change)>> {
+    let change = prop_oneof![
+        Just(Change::Create),
+        (0..3_u8).prop_map(Change::Owner),
+        (0..3_u8).prop_map(Change::Organization),
+        (0..3_u8).prop_map(Change::Key),
+    ];
+    prop::collection::vec((1..6_u64, change), 0..40)
+}
+
+fn principals() -> Vec<Principal> {
+    let mut identities: Vec<Identity> = (0..3).map(|n| Identity::User(user(n))).collect();
+    identities.extend((0..3).map(|n| Identity::Organization(organization(n))));
+    identities.push(Identity::EveryOrganization);
+    let mut principals: Vec<Principal> = identities.into_iter().map(Principal::of).collect();
+    principals.push(Principal::of_both(
+        Identity::User(user(0)),
+        Identity::Organization(organization(1)),
+    ));
+    principals
+}
+
+/// The world after these changes: a store, and its events in the order in which they were recorded.
+async fn world(changes: Vec<(u64, Change)>) -> (Arc<InMemoryLockRepo>, Vec<RecordedEvent>) {
+    let timer = keywright_testkit::ManualTimer::default();
+    let store = Arc::new(InMemoryLockRepo::new(Arc::new(timer)));
+    let mut log: Vec<RecordedEvent> = Vec::new();
+    for (lock, change) in changes {
+        let lock = lock_id(lock);
+        let last = log.iter().rfind(|event| event.lock == lock);
+        let event = match (change, last) {
+            (_, None) => created(lock),
+            (Change::Create, Some(_)) => continue,
+            (change, Some(last)) => RecordedEvent {
+                version: last.version.next(),
+                event: match change {
+                    Change::Organization(n) => LockEvent::OrganizationSet {
+                        organization: organization(n),
+                    },
+                    Change::Key(n) => LockEvent::KeyAdded(HeldKey {
+                        key: KeyUuid::new("key").expect("a key uuid"),
+                        index: None,
+                        user: Some(user(n)),
+                    }),
+                    Change::Owner(n) => LockEvent::OwnerSet { user: user(n) },
+                    Change::Create => unreachable!("handled above"),
+                },
+                ..created(lock)
+            },
+        };
+        store.import(vec![event.clone()]).await.expect("imported");
+        log.push(event);
+    }
+    (store, log)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn shows_exactly_what_may_be_accessed(
+        changes in changes(), limit in 1..5_usize, lock in prop::option::of(1..7_u64), by_type: bool,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let (store, log) = world(changes).await;
+            let ports = Ports { locks: store.clone(), history: store.clone(), ..Harness::new().await.ports };
+            let writes = KeyWrites::new(ports, Settings::default()).expect("valid settings");
+            let mut filter = FeedFilter::default();
+            filter.lock = lock.map(lock_id);
+            filter.event_type = by_type.then(|| "OwnerSet".to_owned());
+            let locks = store.locks(None, 100).await.expect("locks");
+            for principal in principals() {
+                let accessible = |event: &&RecordedEvent| {
+                    let lock = locks.iter().find(|lock| lock.id == event.lock).expect("a lock");
+                    OwnerAccess.may_access(&principal, lock) && filter.matches(event)
+                };
+                let expected: Vec<&RecordedEvent> = log.iter().filter(accessible).collect();
+                let (mut after, mut shown) = (Position::START, Vec::new());
+                loop {
+                    let page = writes.read_feed(&principal, &filter, after, limit).await.expect("a page");
+                    assert!(page.events.len() <= limit);
+                    shown.extend(page.events.into_iter().map(|event| event.logged.event));
+                    after = page.next;
+                    if page.is_end {
+                        break;
+                    }
+                }
+                assert_eq!(shown.iter().collect::<Vec<_>>(), expected, "{principal}");
+                assert_eq!(after, writes.feed_end().await.expect("the end"));
+                // The events that streams share are shown to the same readers.
+                let followed = writes.follow_feed(Position::START, 1000).await.expect("events");
+                let followed = followed.iter().filter(|event| writes.shows(event, &principal, &filter));
+                let followed: Vec<_> = followed.map(|event| &event.logged.event).collect();
+                assert_eq!(followed, expected, "{principal}");
+            }
+        });
+    }
+}
