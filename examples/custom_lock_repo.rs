@@ -182,6 +182,13 @@ impl LockHistory for MapLockRepo {
         Ok(logged.collect())
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let tables = self.tables();
+        let rows = tables.writes.values().rev().map(|row| &row.write);
+        let older = rows.filter(|write| before.is_none_or(|before| write.id < before));
+        Ok(older.take(limit).cloned().collect())
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         Ok(Position(self.tables().log.len() as u64))
     }

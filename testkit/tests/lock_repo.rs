@@ -421,6 +421,14 @@ impl LockHistory for Broken {
         Ok(due)
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let mut writes = self.inner.writes(before, limit).await?;
+        if self.is("writes_are_listed_newest_first") {
+            writes.retain(|write| write.ended_at().is_none());
+        }
+        Ok(writes)
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         let last = self.inner.last_position().await?;
         Ok(match self.is("last_position_is_the_end_of_the_log") {

@@ -24,6 +24,7 @@ mod idempotency;
 mod issuer;
 mod kill_under_load;
 mod killed_replicas;
+mod lists;
 mod loadtest;
 mod logging;
 mod malformed_requests;

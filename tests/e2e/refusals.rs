@@ -147,9 +147,9 @@ async fn each_refusal_has_a_helpful_message_and_no_effect() {
             "page must be",
         ),
         bad(
-            "writes in no state",
-            get("/locks/123/writes"),
-            "?state=open",
+            "writes in an unknown state",
+            get("/locks/123/writes?state=x"),
+            "state must be one of open, PREPARED, ",
         ),
         case(
             "no credentials",

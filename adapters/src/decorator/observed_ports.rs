@@ -204,6 +204,11 @@ impl LockHistory for Observed<dyn LockHistory> {
         self.observe_history_call("events_after", events).await
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let writes = self.inner.writes(before, limit);
+        self.observe_history_call("writes", writes).await
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         let position = self.inner.last_position();
         self.observe_history_call("last_position", position).await

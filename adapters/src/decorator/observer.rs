@@ -122,6 +122,7 @@ impl PortCall<'_> {
             port: "store",
             calls: &[
                 "find_write",
+                "writes",
                 "events",
                 "events_after",
                 "last_position",

@@ -81,6 +81,11 @@ impl LockHistory for Timeout<dyn LockHistory> {
         self.within(reading, RepoError::Unavailable).await
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let reading = self.inner.writes(before, limit);
+        self.within(reading, RepoError::Unavailable).await
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         let reading = self.inner.last_position();
         self.within(reading, RepoError::Unavailable).await

@@ -169,6 +169,15 @@ impl LockHistory for InMemoryLockRepo {
         Ok(logged.collect())
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let store = self.store();
+        let mut ids: Vec<WriteId> = store.writes.keys().copied().collect();
+        ids.retain(|id| before.is_none_or(|before| *id < before));
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let rows = ids.iter().take(limit).filter_map(|id| store.writes.get(id));
+        Ok(rows.map(|row| row.write.clone()).collect())
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         Ok(Position(self.store().log.len() as u64))
     }

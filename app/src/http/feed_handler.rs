@@ -1,5 +1,6 @@
 //! The handler of `GET /events`: the feed as pages of JSON, or as a stream of server-sent events.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -13,17 +14,14 @@ use keywright_domain::model::{LockEvent, Position};
 
 use super::api_error::ApiError;
 use super::authorization::{self, authenticate};
+use super::cursor;
 use super::event_stream::{self, Reader};
 use super::event_stream_body::EventStreamBody;
+use super::request_parameters::{choice, page_limit, parameter};
 use super::response::{self, HttpResponse, ResponseBody};
 use super::response_body::FeedPage;
-use super::{cursor, request_parameters};
 use crate::app::App;
 use crate::connection::ConnectionState;
-
-/// The maximum number of events on a page, and the number without `limit`.
-pub(super) const MAX_LIMIT: usize = 500;
-pub(super) const DEFAULT_LIMIT: usize = 100;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -39,7 +37,7 @@ pub(super) async fn read(
     let headers = request.headers();
     let (principal, _permit) = authenticate(app, headers).await?;
     let query = request.uri().query();
-    let (filter, limit) = (filter(query)?, limit(query)?);
+    let (filter, limit) = (filter(query)?, page_limit(query)?);
     let after = after(query, headers)?;
     let _quota = authorization::quota(app, &principal)?;
     if let Some(lock) = filter.lock {
@@ -106,15 +104,15 @@ enum After {
 /// Where to begin. A client that reconnects to a stream sends the last event that it has seen in `Last-Event-ID`.
 fn after(query: Option<&str>, headers: &HeaderMap) -> Result<After, ApiError> {
     let last = headers.get(LAST_EVENT_ID);
-    let last = last.map(|value| value.to_str().unwrap_or_default());
-    match last.or_else(|| request_parameters::query(query, "after")) {
-        None => Ok(After::Cursor(Position::START)),
-        Some("end") => Ok(After::End),
-        Some(text) => {
-            let position = cursor::parse(text).ok_or_else(unknown_cursor)?;
-            Ok(After::Cursor(position))
-        }
+    let last = last.map(|value| Cow::from(value.to_str().unwrap_or_default()));
+    let Some(text) = last.or_else(|| parameter(query, "after")) else {
+        return Ok(After::Cursor(Position::START));
+    };
+    if text == "end" {
+        return Ok(After::End);
     }
+    let position = cursor::parse(&text).ok_or_else(unknown_cursor)?;
+    Ok(After::Cursor(position))
 }
 
 fn unknown_cursor() -> ApiError {
@@ -124,33 +122,13 @@ fn unknown_cursor() -> ApiError {
 
 fn filter(query: Option<&str>) -> Result<FeedFilter, ApiError> {
     let mut filter = FeedFilter::default();
-    if let Some(lock) = request_parameters::query(query, "lock") {
+    if let Some(lock) = parameter(query, "lock") {
         let lock = lock.parse();
         let invalid = |_| ApiError::BadRequest("lock must be the numeric id of a lock".into());
         filter.lock = Some(lock.map_err(invalid)?);
     }
-    if let Some(name) = request_parameters::query(query, "type") {
-        let known = LockEvent::NAMES.into_iter().find(|known| *known == name);
-        let known = known.ok_or_else(|| {
-            let types = LockEvent::NAMES.join(", ");
-            ApiError::BadRequest(format!("type must be one of {types}").into())
-        })?;
-        filter.event_type = Some(known.to_owned());
-    }
+    filter.event_type = choice(query, "type", &LockEvent::NAMES)?;
     Ok(filter)
-}
-
-fn limit(query: Option<&str>) -> Result<usize, ApiError> {
-    let Some(limit) = request_parameters::query(query, "limit") else {
-        return Ok(DEFAULT_LIMIT);
-    };
-    let number = limit.parse().ok();
-    number
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| {
-            let text = format!("limit must be an integer from 1 to {MAX_LIMIT}");
-            ApiError::BadRequest(text.into())
-        })
 }
 
 fn next_link(filter: &FeedFilter, limit: usize, next: Position) -> String {

@@ -12,6 +12,7 @@ mod event_stream;
 mod event_stream_body;
 mod feed_handler;
 mod head_checks;
+mod list_handlers;
 mod metrics_response;
 mod openapi;
 mod operations;
@@ -167,17 +168,27 @@ async fn dispatch(
         }
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
+        // Boxed: the future of a write has to stay small.
         Route::Feed => {
-            let reading = feed_handler::read(app, connection, &request);
+            let reading = Box::pin(feed_handler::read(app, connection, &request));
             run_until(app, context.deadline, reading).await
+        }
+        Route::Locks => {
+            let listing = Box::pin(list_handlers::locks(app, &request));
+            run_until(app, context.deadline, listing).await
+        }
+        Route::AllWrites => {
+            let listing = Box::pin(list_handlers::writes(app, &request));
+            run_until(app, context.deadline, listing).await
+        }
+        Route::Writes(lock) => {
+            let listing = Box::pin(list_handlers::writes_of_lock(app, lock, &request));
+            run_until(app, context.deadline, listing).await
         }
         Route::WriteKey(lock) => {
             write_handlers::write_key(app, connection, lock, request, context).await
         }
-        Route::Details(lock)
-        | Route::Events(lock)
-        | Route::Writes(lock)
-        | Route::Write(lock, _) => {
+        Route::Details(lock) | Route::Events(lock) | Route::Write(lock, _) => {
             let reading = read_handlers::read(app, route, lock, &request);
             run_until(app, context.deadline, reading).await
         }

@@ -5,7 +5,9 @@ use utoipa::OpenApi;
 
 use super::api_error::{self, ApiError};
 use super::operations::{self, Operation};
-use super::response_body::{CauseItem, Details, EventPage, FeedPage, Outcome, Success, Writes};
+use super::response_body::{
+    CauseItem, Details, EventPage, FeedPage, LockPage, Outcome, Success, WritePage,
+};
 use super::schemas;
 use crate::settings::HttpLimits;
 
@@ -77,7 +79,7 @@ fn security_schemes(takes_reports: bool) -> Value {
 
 /// The types of response bodies. The derive adds the types of their members.
 #[derive(OpenApi)]
-#[openapi(components(schemas(Success<'_>, Outcome, Writes, Details, EventPage<'_>, FeedPage<'_>, CauseItem<'_>, api_error::Body<'_>)))]
+#[openapi(components(schemas(Success<'_>, Outcome, WritePage, LockPage, Details, EventPage<'_>, FeedPage<'_>, CauseItem<'_>, api_error::Body<'_>)))]
 struct ResponseBodies;
 
 fn schemas() -> Value {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use keywright_domain::model::{
-    FailureReason, IdempotencyKey, LockEvent, LockId, MAX_JSON_INTEGER, WriteId,
+    FailureReason, IdempotencyKey, LockEvent, LockId, MAX_JSON_INTEGER, WriteId, WriteState,
 };
 use serde_json::{Value, json};
 
 use super::api_error::{ApiError, UndecidedWrite};
 use super::device_reports;
-use super::feed_handler::{DEFAULT_LIMIT, MAX_LIMIT};
+use super::list_handlers::states_of_lock;
+use super::request_parameters::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::settings::HttpLimits;
 
 /// A method of a path.
@@ -70,24 +71,55 @@ fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
     all
 }
 
+fn parameter(name: &str, description: &str, schema: Value) -> Value {
+    json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
+}
+
+fn limit_parameter() -> Value {
+    let schema =
+        json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
+    parameter("limit", "The maximum number of elements of a page.", schema)
+}
+
+fn lock_filter() -> Value {
+    let schema = json!({ "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER });
+    parameter("lock", "Only those of the lock with this id.", schema)
+}
+
+/// The parameters of lists of writes, without `lock`.
+fn write_parameters(states: &[&str]) -> Vec<Value> {
+    let cursor = json!({ "type": "string", "format": "uuid" });
+    let reasons = FailureReason::names().collect::<Vec<_>>();
+    vec![
+        parameter(
+            "state",
+            "Only writes in this state.",
+            json!({ "type": "string", "enum": states }),
+        ),
+        parameter(
+            "reason",
+            "Only writes that failed or were aborted for this reason.",
+            json!({ "type": "string", "enum": reasons }),
+        ),
+        parameter(
+            "since",
+            "Only writes that were requested then or later: a time in UTC since 1970.",
+            json!({ "type": "string", "format": "date-time" }),
+        ),
+        parameter("after", "A cursor: only writes behind it.", cursor),
+        limit_parameter(),
+    ]
+}
+
 fn feed_parameters() -> Vec<Value> {
-    let parameter = |name, description, schema| json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema });
     vec![
         parameter(
             "after",
             "A cursor: only events behind it. `end`: only events from now on. Without it, the feed begins with the first event.",
             json!({ "type": "string", "pattern": "^([0-9a-f]{16}|end)$" }),
         ),
-        parameter(
-            "limit",
-            "The maximum number of events on a page.",
-            json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT }),
-        ),
-        parameter(
-            "lock",
-            "Only events of the lock with this id.",
-            json!({ "type": "integer", "minimum": 1, "maximum": MAX_JSON_INTEGER }),
-        ),
+        limit_parameter(),
+        lock_filter(),
         parameter(
             "type",
             "Only events of this type.",
@@ -132,10 +164,11 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
             The same key with another command is refused (422). A request that changed nothing is not kept and runs again.",
         "schema": { "type": "string", "minLength": 1, "maxLength": IdempotencyKey::MAX_BYTES, "pattern": "^[ -~]+$" },
     });
-    let state = json!({
-        "name": "state", "in": "query", "required": true, "description": "The state of the writes to list: only `open`.",
-        "schema": { "type": "string", "enum": ["open"] },
-    });
+    let next_page = ("Link", "The path of the next page, with `rel=\"next\"`.");
+    let mut writes_of_lock = vec![lock_parameter()];
+    writes_of_lock.extend(write_parameters(&states_of_lock()));
+    let mut all_writes = write_parameters(&WriteState::NAMES);
+    all_writes.push(lock_filter());
     let page = json!({
         "name": "page", "in": "query", "required": false,
         "description": "The page, from 1. Without it, the last page.",
@@ -189,14 +222,47 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
             )
         },
         Operation {
-            result: "The open writes.",
+            result: "The page.",
+            headers: vec![next_page],
             ..read(
                 "/locks/{id}/writes",
                 "listWrites",
-                "List the open writes of a lock",
-                "The writes of the lock that have not ended, oldest first.",
-                vec![lock_parameter(), state],
-                "Writes",
+                "List the writes of a lock",
+                "The writes of the lock, the newest first. `state=open` lists those that have not ended, the oldest first, without pages.",
+                writes_of_lock,
+                "WritePage",
+            )
+        },
+        Operation {
+            result: "The page.",
+            headers: vec![next_page],
+            ..read(
+                "/writes",
+                "listAllWrites",
+                "List the writes of all locks",
+                "The writes of the locks that the caller may access, the newest first.",
+                all_writes,
+                "WritePage",
+            )
+        },
+        Operation {
+            tag: "Locks",
+            result: "The page.",
+            headers: vec![next_page],
+            ..read(
+                "/locks",
+                "listLocks",
+                "List the locks",
+                "The locks that the caller may access, in the order of their ids.",
+                vec![
+                    parameter(
+                        "after",
+                        "A cursor: only locks behind it.",
+                        json!({ "type": "string", "pattern": "^[1-9][0-9]{0,14}$" }),
+                    ),
+                    limit_parameter(),
+                ],
+                "LockPage",
             )
         },
         Operation {
@@ -262,7 +328,7 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                     "type": "string", "description": "Server-sent events: `id` is the cursor, `data` an event as in a page.",
                 } },
             }),
-            headers: vec![("Link", "The path of the next page, with `rel=\"next\"`.")],
+            headers: vec![next_page],
             errors: errors([ApiError::TooManyStreams]),
             ..read(
                 "/events",

@@ -2,14 +2,15 @@
 
 use hyper::Request;
 use hyper::body::Incoming;
-use keywright_domain::model::{LockSnapshot, Write};
+use keywright_domain::model::LockSnapshot;
 use serde_json::json;
 
 use super::api_error::ApiError;
 use super::authorization::authorize;
-use super::request_parameters;
+use super::list_handlers::status;
+use super::request_parameters::{self, parameter};
 use super::response::{self, HttpResponse};
-use super::response_body::{Details, EventPage, WriteStatus, Writes};
+use super::response_body::{Details, EventPage};
 use super::route::Route;
 use crate::app::App;
 
@@ -35,7 +36,7 @@ pub(super) fn ready(app: &App) -> Result<HttpResponse, ApiError> {
     }
 }
 
-/// Answers a `GET` about a lock: its details, its events, its open writes, or one of its writes.
+/// Answers a `GET` about a lock: its details, its events, or one of its writes.
 pub(super) async fn read(
     app: &App,
     route: Route<'_>,
@@ -44,34 +45,25 @@ pub(super) async fn read(
 ) -> Result<HttpResponse, ApiError> {
     let authorized = authorize(app, request.headers(), lock).await?;
     let (lock, principal, writes) = (authorized.lock, &authorized.principal, &app.writes);
-    let query = |name| request_parameters::query(request.uri().query(), name);
     match route {
         Route::Details(_) => {
             let snapshot = writes.read_lock(lock, principal).await?;
             Ok(response::ok(&Details::of(&snapshot.lock)))
         }
         Route::Events(_) => {
-            let page = match query("page").map(str::parse::<u64>) {
-                None => None,
-                Some(Ok(page)) if page > 0 => Some(page),
-                Some(_) => {
-                    let text = "page must be an integer of at least 1";
-                    return Err(ApiError::BadRequest(text.into()));
-                }
-            };
+            let page =
+                match parameter(request.uri().query(), "page").map(|page| page.parse::<u64>()) {
+                    None => None,
+                    Some(Ok(page)) if page > 0 => Some(page),
+                    Some(_) => {
+                        let text = "page must be an integer of at least 1";
+                        return Err(ApiError::BadRequest(text.into()));
+                    }
+                };
             let first = |read: &LockSnapshot| EventPage::first_version(page, &read.lock);
             let limit = usize::try_from(EventPage::SIZE).unwrap_or(usize::MAX);
             let (snapshot, events) = writes.read_events(lock, principal, first, limit).await?;
             Ok(response::ok(&EventPage::new(page, &snapshot.lock, &events)))
-        }
-        Route::Writes(_) => {
-            if query("state") != Some("open") {
-                let text = "The query must be ?state=open, which lists the open writes of the lock";
-                return Err(ApiError::BadRequest(text.into()));
-            }
-            let snapshot = writes.read_lock(lock, principal).await?;
-            let writes = snapshot.unfinished.iter().map(|w| status(app, w)).collect();
-            Ok(response::ok(&Writes { writes }))
         }
         Route::Write(_, id) => {
             let id = request_parameters::write_id(id)?;
@@ -81,10 +73,4 @@ pub(super) async fn read(
         // `dispatch` passes no other route.
         _ => Err(ApiError::NotFound),
     }
-}
-
-fn status(app: &App, write: &Write) -> WriteStatus {
-    let confirm_within = app.writes.settings().limits.confirm_within;
-    let unconfirmed = write.is_unconfirmed(app.clock.now(), confirm_within);
-    WriteStatus::of(write, unconfirmed)
 }

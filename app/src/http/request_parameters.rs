@@ -1,9 +1,11 @@
 //! The parameters of a request: in its path, its query, and the headers `Prefer` and `Idempotency-Key`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
 use keywright_domain::model::{IdempotencyKey, LockId, WriteId};
+use percent_encoding::percent_decode_str;
 
 use super::api_error::ApiError;
 
@@ -35,12 +37,63 @@ pub(super) fn write_id(text: &str) -> Result<WriteId, ApiError> {
     id.map_err(|_| ApiError::NotFound)
 }
 
-/// One parameter of the query, not decoded.
-pub(super) fn query<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+/// The maximum number of elements of a page, and the number without `limit`.
+pub(super) const MAX_LIMIT: usize = 500;
+pub(super) const DEFAULT_LIMIT: usize = 100;
+
+/// One parameter of the query, decoded.
+pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
     let pairs = query.unwrap_or_default().split('&');
-    pairs
-        .filter_map(|pair| pair.split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
+    let mut pairs = pairs.filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(key, _)| *key == name)?;
+    Some(percent_decode_str(value).decode_utf8_lossy())
+}
+
+/// The query with another value of this parameter.
+pub(super) fn replaced(query: Option<&str>, name: &str, value: &str) -> String {
+    let pairs = query.unwrap_or_default().split('&');
+    let is_other = |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(name);
+    let mut pairs: Vec<&str> = pairs.filter(is_other).collect();
+    let replaced = format!("{name}={value}");
+    pairs.push(&replaced);
+    pairs.join("&")
+}
+
+/// A parameter that has one of these values.
+///
+/// # Errors
+/// 400 with a message that lists them.
+pub(super) fn choice(
+    query: Option<&str>,
+    name: &str,
+    values: &[&'static str],
+) -> Result<Option<String>, ApiError> {
+    let Some(value) = parameter(query, name) else {
+        return Ok(None);
+    };
+    match values.contains(&&*value) {
+        true => Ok(Some(value.into_owned())),
+        false => {
+            let text = format!("{name} must be one of {}", values.join(", "));
+            Err(ApiError::BadRequest(text.into()))
+        }
+    }
+}
+
+/// The parameter `limit`: how many elements a page has at most.
+///
+/// # Errors
+/// 400 with a message that says what a limit is.
+pub(super) fn page_limit(query: Option<&str>) -> Result<usize, ApiError> {
+    let Some(limit) = parameter(query, "limit") else {
+        return Ok(DEFAULT_LIMIT);
+    };
+    let limit = limit.parse().ok();
+    let limit = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| {
+        let text = format!("limit must be an integer from 1 to {MAX_LIMIT}");
+        ApiError::BadRequest(text.into())
+    })
 }
 
 /// How long the client wants to wait for the lock: `Prefer: wait=SECONDS` (RFC 7240). Invalid preferences are ignored.
@@ -156,9 +209,12 @@ mod tests {
 
     #[test]
     fn finds_a_query_parameter_by_its_name() {
-        assert_eq!(query(Some("a=1&page=2&b="), "page"), Some("2"));
-        assert_eq!(query(Some("a=1&b="), "b"), Some(""));
-        assert_eq!(query(Some("pages=2"), "page"), None);
-        assert_eq!(query(None, "page"), None);
+        let read = |query, name| parameter(query, name).map(Cow::into_owned);
+        assert_eq!(read(Some("a=1&page=2&b="), "page"), Some("2".into()));
+        assert_eq!(read(Some("a=1&b="), "b"), Some(String::new()));
+        let time = read(Some("since=2026-05-29T12%3A00%3A00Z"), "since");
+        assert_eq!(time, Some("2026-05-29T12:00:00Z".into()));
+        assert_eq!(read(Some("pages=2"), "page"), None);
+        assert_eq!(read(None, "page"), None);
     }
 }

@@ -3,7 +3,6 @@
 use keywright_adapters::json::EventData;
 use keywright_domain::model::{
     Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Write,
-    WriteState,
 };
 use keywright_domain::{FeedEvent, WriteReceipt};
 use serde::Serialize;
@@ -67,16 +66,9 @@ impl<'a> Success<'a> {
             write: outcome.map(|write| Outcome {
                 id: write.id.to_string(),
                 state: write.state.name(),
-                reason: reason(write).map(|r| r.name().to_owned()),
+                reason: write.reason().map(|r| r.name().to_owned()),
             }),
         }
-    }
-}
-
-fn reason(write: &Write) -> Option<&FailureReason> {
-    match &write.state {
-        WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
-        _ => None,
     }
 }
 
@@ -132,7 +124,7 @@ pub(super) struct WriteStatus {
 
 impl WriteStatus {
     pub(super) fn of(write: &Write, unconfirmed: bool) -> Self {
-        let reason = reason(write);
+        let reason = write.reason();
         Self {
             id: write.id.to_string(),
             lock_id: write.lock.get(),
@@ -154,11 +146,76 @@ impl WriteStatus {
     }
 }
 
-/// The writes that have not ended, oldest first.
+/// A page of writes.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Writes {
-    /// The writes.
-    pub(super) writes: Vec<WriteStatus>,
+pub(super) struct WritePage {
+    /// The writes, the newest first; with `state=open`, the oldest first. There may be none although there is a `next`: the page then has
+    /// passed writes that the caller may not read or does not want.
+    writes: Vec<WriteStatus>,
+    /// The cursor with which to continue. Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl WritePage {
+    pub(super) const fn new(writes: Vec<WriteStatus>, next: Option<String>) -> Self {
+        Self { writes, next }
+    }
+}
+
+/// A lock in a list: its details without its keys.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LockItem {
+    /// The id of the lock, as text.
+    id: String,
+    /// The id of the lock.
+    lock_id: u64,
+    /// The UUID of the lock.
+    uuid: String,
+    /// The serial number printed on the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial_number: Option<String>,
+    /// The user who owns the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<String>,
+    /// The organization that owns the lock, or an empty string.
+    org_id: String,
+    /// The version of the lock, which is the number of its events.
+    version: u64,
+    /// When the last event was recorded.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: String,
+}
+
+/// A page of locks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LockPage {
+    /// The locks, in the order of their ids. There may be none although there is a `next`: the page then has passed locks that the caller
+    /// may not access.
+    locks: Vec<LockItem>,
+    /// The cursor with which to continue. Absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl LockPage {
+    pub(super) fn new(locks: &[Lock], next: Option<String>) -> Self {
+        let locks = locks.iter().map(|lock| LockItem {
+            id: lock.id.to_string(),
+            lock_id: lock.id.get(),
+            uuid: lock.uuid.to_string(),
+            serial_number: lock.serial_number.as_ref().map(ToString::to_string),
+            owner_id: lock.owner.as_ref().map(ToString::to_string),
+            org_id: org_id(lock),
+            version: lock.version.0,
+            timestamp: lock.time.to_string(),
+        });
+        Self {
+            locks: locks.collect(),
+            next,
+        }
+    }
 }
 
 /// A key that the lock holds.

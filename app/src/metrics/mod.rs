@@ -171,6 +171,8 @@ const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     ("/locks/{id}/details", LOCK_READ),
     ("/locks/{id}/events", LOCK_READ),
     ("/events", LOCK_READ),
+    ("/locks", LOCK_READ),
+    ("/writes", LOCK_READ),
     ("/device-reports", &[200, 401, 404, 408, 413, 415, 429, 503]),
     ("/healthz", &[200]),
     ("/readyz", &[200, 503]),

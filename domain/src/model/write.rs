@@ -208,6 +208,14 @@ impl Write {
         }
     }
 
+    /// Why it failed or was aborted. `None`: it is in another state.
+    pub fn reason(&self) -> Option<&FailureReason> {
+        match &self.state {
+            WriteState::Failed(reason, _) | WriteState::Aborted { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether the write has been SENT for longer than `confirm_within`. It does not mean that the write has failed.
     ///
     /// A write that was sent more than `confirm_within` in the future counts, too: the clock has been set back since, so its

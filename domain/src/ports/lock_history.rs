@@ -56,7 +56,9 @@ pub enum ImportError {
 /// 18. `no_event_appears_behind_a_reader`: an event MUST NOT appear at or below a position that was read before it, however saves and
 ///     readings overlap.
 /// 19. `positions_survive_a_crash`: an event MUST keep a position that was read.
-/// 20. `last_position_is_the_end_of_the_log`: the last position MUST be that of the last event that a reading of the whole log returns.
+/// 20. `writes_are_listed_newest_first`: a page of writes MUST have writes in every state, begin below the given id, be in descending order of
+///     their ids, and end at the limit.
+/// 21. `last_position_is_the_end_of_the_log`: the last position MUST be that of the last event that a reading of the whole log returns.
 #[async_trait]
 pub trait LockHistory: Send + Sync {
     /// Reads one write in any state. `None`: it does not exist or was purged.
@@ -64,6 +66,12 @@ pub trait LockHistory: Send + Sync {
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError>;
+
+    /// Reads at most `limit` writes in any state, in descending order of their ids. With `before`, only writes with a smaller id.
+    ///
+    /// # Errors
+    /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError>;
 
     /// Reads at most `limit` events of a lock, from version `first` on, in ascending order of their versions without gaps. The list
     /// is empty beyond the end of the stream and for an unknown lock.

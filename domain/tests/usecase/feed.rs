@@ -1,4 +1,4 @@
-//! The feed shows a principal exactly the events of the locks that it may access now.
+//! The feed and the list of locks show a principal exactly the locks that it may access now.
 
 use std::sync::Arc;
 
@@ -119,6 +119,19 @@ proptest! {
                 }
                 assert_eq!(shown.iter().collect::<Vec<_>>(), expected, "{principal}");
                 assert_eq!(after, writes.feed_end().await.expect("the end"));
+                let mut listed = Vec::new();
+                let mut behind = None;
+                loop {
+                    let page = writes.list_locks(&principal, behind, limit).await.expect("a page");
+                    assert!(page.items.len() <= limit);
+                    listed.extend(page.items);
+                    behind = page.next;
+                    if behind.is_none() {
+                        break;
+                    }
+                }
+                let accessible = locks.iter().filter(|lock| OwnerAccess.may_access(&principal, lock));
+                assert_eq!(listed.iter().collect::<Vec<_>>(), accessible.collect::<Vec<_>>(), "{principal}");
                 // The events that streams share are shown to the same readers.
                 let followed = writes.follow_feed(Position::START, 1000).await.expect("events");
                 let followed = followed.iter().filter(|event| writes.shows(event, &principal, &filter));

@@ -72,6 +72,28 @@ pub async fn locks_are_listed_in_pages(store: &StoreFixture) {
     assert_eq!(Ok(&first[0]), expected.as_ref());
 }
 
+/// Writes of all locks are listed by their ids, the greatest first, in pages of the requested size, below the given id.
+pub async fn writes_are_listed_newest_first(store: &StoreFixture) {
+    store.with_lock(1).await;
+    store.with_lock(2).await;
+    let sent = store.send(2, 10).await;
+    store.fail(2, &sent).await;
+    store.send(1, 12).await;
+    store.send(2, 11).await;
+    let newest = store.prepare(1, 1 << 100).await;
+    let page = async |before: Option<u128>, limit| {
+        let before = before.map(WriteId::from_u128);
+        let writes = store.history().writes(before, limit).await;
+        writes.expect("the store answers")
+    };
+    let ids = |writes: &[Write]| writes.iter().map(|w| w.id.as_u128()).collect::<Vec<_>>();
+    let first = page(None, 3).await;
+    assert_eq!(ids(&first), [1 << 100, 12, 11]);
+    assert_eq!(first[0], newest);
+    assert_eq!(ids(&page(Some(11), 3).await), [10]);
+    assert_eq!(ids(&page(Some(13), 1).await), [12]);
+}
+
 fn record(
     scope: &IdempotencyScope,
     write: u128,

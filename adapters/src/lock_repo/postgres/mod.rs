@@ -167,6 +167,23 @@ impl LockHistory for PostgresLockRepo {
         event_positions::events_after(&self.pool, after, limit).await
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        let limit = row_limit(limit);
+        let rows = match before.map(|id| Uuid::from_u128(id.as_u128())) {
+            Some(before) => {
+                self.pool
+                    .read(&statements::WRITES, &[&before, &limit])
+                    .await?
+            }
+            None => {
+                self.pool
+                    .read(&statements::NEWEST_WRITES, &[&limit])
+                    .await?
+            }
+        };
+        rows.iter().map(read_write).collect()
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         event_positions::last_position(&self.pool).await
     }

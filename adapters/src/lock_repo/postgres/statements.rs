@@ -18,6 +18,22 @@ fn write_columns(prefix: &str) -> String {
 pub(super) static WRITE: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM writes WHERE id = $1", write_columns("")));
 
+/// A page of all writes.
+pub(super) static WRITES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM writes WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        write_columns("")
+    )
+});
+
+/// The newest writes.
+pub(super) static NEWEST_WRITES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {} FROM writes ORDER BY id DESC LIMIT $1",
+        write_columns("")
+    )
+});
+
 /// A page of the due writes.
 pub(super) static DUE: LazyLock<String> = LazyLock::new(|| {
     format!(

@@ -217,6 +217,12 @@ impl LockHistory for SqliteLockRepo {
             .await
     }
 
+    async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
+        self.readers
+            .read(move |conn| write_rows::writes(conn, before, limit))
+            .await
+    }
+
     async fn last_position(&self) -> Result<Position, RepoError> {
         self.readers.read(lock_rows::last_position).await
     }

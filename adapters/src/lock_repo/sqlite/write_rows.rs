@@ -37,6 +37,26 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
     found.map(|mut found| found.pop())
 }
 
+/// A page of all writes, in descending order of their ids.
+pub(super) fn writes(
+    conn: &Connection,
+    before: Option<WriteId>,
+    limit: usize,
+) -> Result<Vec<Write>, RepoError> {
+    let before = before.map(|id| Uuid::from_u128(id.as_u128()));
+    // Two statements: with a condition that allows NULL, SQLite would read all writes.
+    let sql = match before {
+        Some(_) => "SELECT * FROM writes WHERE id < :before ORDER BY id DESC LIMIT :limit",
+        None => "SELECT * FROM writes WHERE :before IS NULL ORDER BY id DESC LIMIT :limit",
+    };
+    all(
+        conn,
+        sql,
+        named_params! { ":before": before, ":limit": row_limit(limit) },
+        |row| row_mapping::read_write(&WriteRow(row)),
+    )
+}
+
 pub(super) fn due(
     conn: &Connection,
     until: Timestamp,

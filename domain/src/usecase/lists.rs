@@ -1,0 +1,131 @@
+//! Lists of the locks that a principal may access, and of their writes.
+
+use std::collections::HashMap;
+
+use super::key_writes::KeyWrites;
+use crate::model::{Lock, LockId, Principal, Timestamp, Write, WriteId};
+use crate::ports::RepoError;
+
+/// How many rows are read from the store at a time.
+const READ_AT_ONCE: usize = 500;
+
+/// How many rows one page looks at.
+const MAX_READ: usize = 10_000;
+
+/// Which writes a list has. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriteFilter {
+    /// Only writes of this lock.
+    pub lock: Option<LockId>,
+    /// Only writes in the state with this name, see [`WriteState::name`](crate::model::WriteState::name).
+    pub state: Option<String>,
+    /// Only writes with the failure reason of this name, see [`FailureReason::name`](crate::model::FailureReason::name).
+    pub reason: Option<String>,
+    /// Only writes that were prepared then or later.
+    pub since: Option<Timestamp>,
+}
+
+impl WriteFilter {
+    /// Whether the list has this write.
+    pub fn matches(&self, write: &Write) -> bool {
+        let is_state = |name: &String| name == write.state.name();
+        let is_reason = |name: &String| write.reason().is_some_and(|reason| reason.name() == name);
+        self.lock.is_none_or(|lock| lock == write.lock)
+            && self.state.as_ref().is_none_or(is_state)
+            && self.reason.as_ref().is_none_or(is_reason)
+            && self.since.is_none_or(|since| write.prepared_at >= since)
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListPage<T, C> {
+    /// The elements.
+    pub items: Vec<T>,
+    /// Where to continue. `None`: the page reaches the end of the list.
+    pub next: Option<C>,
+}
+
+impl KeyWrites {
+    /// At most `limit` of the locks that the principal may access, in the order of their ids, behind `after`. The page looks at no more than
+    /// 10,000 locks of the store, so it may have fewer locks, or none, before the end of the list.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list_locks(
+        &self,
+        principal: &Principal,
+        after: Option<LockId>,
+        limit: usize,
+    ) -> Result<ListPage<Lock, LockId>, RepoError> {
+        let (mut items, mut next) = (Vec::new(), after);
+        for _ in 0..MAX_READ / READ_AT_ONCE {
+            let locks = self.ports.history.locks(next, READ_AT_ONCE).await?;
+            let is_end = locks.len() < READ_AT_ONCE;
+            for lock in locks {
+                if items.len() == limit {
+                    return Ok(ListPage { items, next });
+                }
+                next = Some(lock.id);
+                if self.access.may_access(principal, &lock) {
+                    items.push(lock);
+                }
+            }
+            if is_end {
+                next = None;
+                break;
+            }
+        }
+        Ok(ListPage { items, next })
+    }
+
+    /// At most `limit` writes that match the filter, of locks that the principal may access, in descending order of their ids, below
+    /// `before`: the newest first, if ids grow with time. The page looks at no more than 10,000 writes of the store, so it may have
+    /// fewer writes, or none, before the end of the list.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list_writes(
+        &self,
+        principal: &Principal,
+        filter: &WriteFilter,
+        before: Option<WriteId>,
+        limit: usize,
+    ) -> Result<ListPage<Write, WriteId>, RepoError> {
+        let (mut items, mut next) = (Vec::new(), before);
+        let mut accessible: HashMap<LockId, bool> = HashMap::new();
+        for _ in 0..MAX_READ / READ_AT_ONCE {
+            let writes = self.ports.history.writes(next, READ_AT_ONCE).await?;
+            let is_end = writes.len() < READ_AT_ONCE;
+            for write in writes {
+                if items.len() == limit {
+                    return Ok(ListPage { items, next });
+                }
+                next = Some(write.id);
+                if !filter.matches(&write) {
+                    continue;
+                }
+                let may_access = match accessible.get(&write.lock) {
+                    Some(known) => *known,
+                    None => {
+                        let lock = self.ports.locks.load(write.lock).await?;
+                        let may = |lock: &Lock| self.access.may_access(principal, lock);
+                        let may = lock.is_some_and(|known| may(&known.lock));
+                        accessible.insert(write.lock, may);
+                        may
+                    }
+                };
+                if may_access {
+                    items.push(write);
+                }
+            }
+            if is_end {
+                next = None;
+                break;
+            }
+        }
+        Ok(ListPage { items, next })
+    }
+}
