@@ -5,13 +5,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_client::EventStream;
+use keywright_client::{EventStream, StreamAnswer};
+use keywright_testkit::tcp_proxy::{Forwarding, TcpProxy};
 use keywright_tests::{Answer, Request};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::harness::{BINARY, FOREIGN, Harness, LOCK, eventually, log_with};
+use crate::replica_environment::nginx;
 
 /// How long a test waits for an event. Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,10 +127,9 @@ async fn pages_have_the_events_of_the_callers_locks_and_their_causes() {
         format!("</events?after={cursor}&limit=1&lock=123&type=KeyWriteRequested>; rel=\"next\"");
     assert_eq!(page.header("link"), Some(&*link));
     let end = as_user(&harness, "/events?after=end").send().await;
-    assert_eq!(
-        (events(&end), &end.body["next"]),
-        (&[][..], &all[4]["cursor"])
-    );
+    assert!(events(&end).is_empty());
+    // Events of other locks may be behind the caller's last one.
+    assert!(end.body["next"].as_str() >= all[4]["cursor"].as_str());
 }
 
 #[tokio::test]
@@ -190,8 +191,6 @@ async fn a_stream_has_each_event_when_it_is_recorded_and_is_resumed() {
             "it began with the next event"
         );
     }
-    let metrics = harness.program.get("/metrics").send().await.text;
-    assert!(metrics.contains("keywright_event_streams 2"), "{metrics}");
     let resumed = stream(as_user(&harness, "/events")).header("Last-Event-ID", &cursors[0]);
     let mut resumed = resumed.stream().await;
     for expected in &cursors[1..] {
@@ -240,6 +239,8 @@ async fn streams_are_limited_and_end_when_the_service_stops() {
     let refused = open().send().await;
     assert_eq!(refused.status, 429, "{refused:?}");
     assert_eq!(refused.body["reason"], "TooManyStreams");
+    let metrics = harness.program.get("/metrics").send().await.text;
+    assert!(metrics.contains("keywright_event_streams 2"), "{metrics}");
     harness.program.terminate();
     for stream in &mut streams {
         assert_eq!(next(stream).await, None);
@@ -306,22 +307,26 @@ async fn the_command_prints_events_and_follows_them() {
     assert_eq!(event["event"]["data"]["keyUuid"], "k2");
 }
 
-/// Two clients follow the feed while the server is killed again and again: they miss nothing.
+/// Two clients follow the feed through nginx while the server is killed again and again: they miss nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_miss_nothing_while_the_server_is_killed() {
     let mut harness = Harness::new(&[]);
-    let target = |harness: &Harness| (harness.program.address, harness.program.token.clone());
-    let (current, server) = watch::channel(target(&harness));
+    // A server that is started again has another port.
+    let (current, server) = watch::channel(harness.program.address);
+    let choose = move || *server.borrow();
+    let forwarder = TcpProxy::start_to(choose, |_, _| Forwarding::Pass).await;
+    let nginx = nginx(&[forwarder.address], "60s");
+    let request = Request::new(nginx.address, "GET", "/events").bearer(&harness.program.token);
     let done = Arc::new(tokio::sync::SetOnce::new());
     let followers: Vec<_> = (0..2)
-        .map(|_| tokio::spawn(follow(server.clone(), done.clone())))
+        .map(|_| tokio::spawn(follow(request.clone(), done.clone())))
         .collect();
     for round in 0..10 {
         for n in 0..20 {
             harness.write(&format!("k{round}-{n}"), Some(n)).await;
         }
         harness = harness.restart(&[]);
-        current.send_replace(target(&harness));
+        current.send_replace(harness.program.address);
     }
     harness.store_when_idle().await;
     let expected = read_all(|path| as_user(&harness, path), 500).await;
@@ -348,17 +353,13 @@ async fn followers_miss_nothing_while_the_server_is_killed() {
     }
 }
 
-/// Follows the feed of the current server until the event with the cursor `done`, and returns what it has seen, without repetitions.
-async fn follow(
-    server: watch::Receiver<(std::net::SocketAddr, String)>,
-    done: Arc<tokio::sync::SetOnce<String>>,
-) -> Vec<Value> {
+/// Follows the feed until the event with the cursor `done`, and returns what it has seen, without repetitions.
+async fn follow(request: Request, done: Arc<tokio::sync::SetOnce<String>>) -> Vec<Value> {
     let (mut seen, mut last) = (Vec::new(), String::from("0000000000000000"));
     while done.get() != Some(&last) {
-        let (address, token) = server.borrow().clone();
-        let request = Request::new(address, "GET", "/events").bearer(&token);
-        let request = stream(request).header("Last-Event-ID", &last);
-        let Ok(mut open) = request.try_stream().await else {
+        let request = stream(request.clone()).header("Last-Event-ID", &last);
+        // nginx answers 504 while there is no server.
+        let Ok(StreamAnswer::Stream(mut open)) = request.open_stream().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };

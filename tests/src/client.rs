@@ -125,22 +125,19 @@ impl Request {
     /// # Panics
     /// The answer is no stream.
     pub async fn stream(self) -> EventStream {
-        self.try_stream().await.expect("a stream")
+        match self.open_stream().await.expect("an answer") {
+            StreamAnswer::Stream(stream) => stream,
+            StreamAnswer::Other(answer) => panic!("no stream: {answer:?}"),
+        }
     }
 
-    /// As [`stream`](Self::stream).
+    /// Opens a stream of events on a new connection, unless the answer is another one.
     ///
     /// # Errors
     /// The server cannot be reached.
-    ///
-    /// # Panics
-    /// The answer is no stream.
-    pub async fn try_stream(self) -> Result<EventStream, ClientError> {
+    pub async fn open_stream(self) -> Result<StreamAnswer, ClientError> {
         let connection = keywright_client::Connection::open(self.address).await?;
-        match connection.stream(self.build()).await? {
-            StreamAnswer::Stream(stream) => Ok(stream),
-            StreamAnswer::Other(answer) => panic!("no stream: {answer:?}"),
-        }
+        connection.stream(self.build()).await
     }
 
     fn build(self) -> hyper::Request<Full<Bytes>> {
