@@ -35,10 +35,10 @@ pub enum TransportFault {
     Disconnect,
     /// Requests are applied; their answers end in the middle, and the connection with them.
     AnswersTorn,
-    /// Requests are applied, and the shadow service answers 500.
-    ServerError,
-    /// The shadow service refuses requests because the port is not permitted to make them (403).
-    Forbidden,
+    /// Requests are applied, and answered by this status (5xx).
+    ServerError(u16),
+    /// The shadow service refuses requests because the port is not permitted to make them: 401 or 403.
+    NotAuthorized(u16),
     /// Connections are refused, and open ones are closed.
     ConnectionRefused,
 }
@@ -87,7 +87,8 @@ impl CurrentFault {
 /// not generate the case of that fault.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Replaces the current fault. It applies to every request from now on.
+    /// Replaces the current fault. It applies to every request from now on: after [`TransportFault::ConnectionRefused`], open connections
+    /// are closed before this returns, or an update is answered as unknown.
     async fn set(&self, fault: TransportFault);
     /// Replaces the current fault. It applies to the next request only.
     async fn set_for_next_request(&self, fault: TransportFault);
@@ -138,10 +139,35 @@ impl<'a> FaultyShadows<'a> {
     /// Asserts that an update under this fault is applied and that its outcome is unknown.
     async fn assert_applied_and_unknown(&self, fault: TransportFault) {
         let (version, answer) = self.update_under(fault).await;
-        assert!(matches!(answer, Err(ShadowError::Unknown(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(ShadowError::Unknown(_))),
+            "the outcome of an update is unknown after {fault:?}: {answer:?}"
+        );
         let found = self.read_again().await;
         let entries = vec![WriteId::from_u128(1)];
-        assert_eq!((found.version, found.entries), (version.next(), entries));
+        assert_eq!(
+            (found.version, found.entries),
+            (version.next(), entries),
+            "an update is applied once under {fault:?}"
+        );
+    }
+
+    /// Asserts that an update under this fault is not sent again. The fault ends with the first copy, so a second one would be answered.
+    async fn assert_sent_once(&self, fault: TransportFault) {
+        let version = self.read_again().await.version;
+        self.transport.set_for_next_request(fault).await;
+        let answer = self.port.update(&door(), put(2, version, 3)).await;
+        assert!(
+            matches!(answer, Err(ShadowError::Unknown(_))),
+            "an update is sent again after {fault:?}, and the answer to the copy is taken for its own: {answer:?}"
+        );
+        self.transport.set(TransportFault::None).await;
+        let now = self.read_again().await.version;
+        assert_eq!(
+            now,
+            version.next(),
+            "an update is sent again after {fault:?}"
+        );
     }
 
     /// Asserts that an update under this fault is refused for this reason and not applied.
@@ -193,19 +219,22 @@ pub async fn lost_update_is_not_sent_again(faulty: &FaultyShadows<'_>) {
     }
 }
 
-/// An update that is answered by a 500 is unknown, because it may have been applied. A read that is answered by a 500 is an error.
+/// An update that is answered by a 5xx is unknown, because it may have been applied, and is not sent again. Such a read is an error.
 pub async fn server_error_is_unknown(faulty: &FaultyShadows<'_>) {
-    faulty
-        .assert_applied_and_unknown(TransportFault::ServerError)
-        .await;
-    faulty.assert_read_fails(TransportFault::ServerError).await;
+    let fault = TransportFault::ServerError(500);
+    faulty.assert_applied_and_unknown(fault).await;
+    for status in [500, 502, 503, 504] {
+        let fault = TransportFault::ServerError(status);
+        faulty.assert_sent_once(fault).await;
+        faulty.assert_read_fails(fault).await;
+    }
 }
 
-/// An update whose answer ends in the middle is unknown.
+/// An update whose answer ends in the middle is unknown, and is not sent again.
 pub async fn torn_answer_is_unknown(faulty: &FaultyShadows<'_>) {
-    faulty
-        .assert_applied_and_unknown(TransportFault::AnswersTorn)
-        .await;
+    let fault = TransportFault::AnswersTorn;
+    faulty.assert_applied_and_unknown(fault).await;
+    faulty.assert_sent_once(fault).await;
 }
 
 /// An answer that arrives after its timeout, while another request waits, is not taken as the answer to that request.
@@ -269,10 +298,13 @@ pub async fn throttled_update_is_refused(faulty: &FaultyShadows<'_>) {
 
 /// An update that the port is not permitted to make is refused and not applied. Such a read is an error.
 pub async fn forbidden_update_is_refused(faulty: &FaultyShadows<'_>) {
-    faulty
-        .assert_refused(TransportFault::Forbidden, FailureReason::NotAuthorized)
-        .await;
-    faulty.assert_read_fails(TransportFault::Forbidden).await;
+    for status in [401, 403] {
+        let fault = TransportFault::NotAuthorized(status);
+        faulty
+            .assert_refused(fault, FailureReason::NotAuthorized)
+            .await;
+        faulty.assert_read_fails(fault).await;
+    }
 }
 
 /// An update without a connection is neither a conflict nor refused, because no shadow service has answered.
@@ -285,7 +317,10 @@ pub async fn update_without_a_connection_is_no_refusal(faulty: &FaultyShadows<'_
         }
         // The update may have been sent just before the connection was closed.
         Err(ShadowError::Unknown(_)) => {}
-        other => panic!("{other:?}"),
+        other => panic!(
+            "an update without a connection is neither refused nor accepted, but the answer is {other:?}; if it was applied, the transport \
+             returned from `set` before it had closed the open connections"
+        ),
     }
 }
 
@@ -305,9 +340,9 @@ pub async fn failed_read_is_an_error(faulty: &FaultyShadows<'_>) {
 
 /// An update during which the connection breaks is unknown, and the port reestablishes the connection by itself.
 pub async fn broken_connection_is_unknown_and_reestablished(faulty: &FaultyShadows<'_>) {
-    faulty
-        .assert_applied_and_unknown(TransportFault::Disconnect)
-        .await;
+    let fault = TransportFault::Disconnect;
+    faulty.assert_applied_and_unknown(fault).await;
+    faulty.assert_sent_once(fault).await;
     let found = faulty.read_again().await;
     let fenced = faulty
         .port

@@ -63,7 +63,7 @@ impl Wire {
         let fault = self.fault.take();
         match fault {
             TransportFault::Throttled => return refused(FailureReason::Throttled),
-            TransportFault::Forbidden => return refused(FailureReason::NotAuthorized),
+            TransportFault::NotAuthorized(_) => return refused(FailureReason::NotAuthorized),
             TransportFault::ConnectionRefused => {
                 return Err(ShadowError::NotApplied {
                     reason: FailureReason::Unavailable,
@@ -169,7 +169,7 @@ impl ShadowPort for Broken {
                     answer => answer,
                 }
             }
-            ("server_error_is_unknown", TransportFault::ServerError) => {
+            ("server_error_is_unknown", TransportFault::ServerError(_)) => {
                 answer.map_err(|error| ShadowError::Refused {
                     reason: FailureReason::Unavailable,
                     detail: error.to_string(),
@@ -191,7 +191,7 @@ impl ShadowPort for Broken {
             | ("update_without_a_connection_is_no_refusal", TransportFault::ConnectionRefused) => {
                 answer.map_err(|_| ShadowError::Conflict)
             }
-            ("forbidden_update_is_refused", TransportFault::Forbidden) => {
+            ("forbidden_update_is_refused", TransportFault::NotAuthorized(_)) => {
                 answer.map_err(|error| ShadowError::Unknown(error.to_string()))
             }
             ("broken_connection_is_unknown_and_reestablished", TransportFault::Disconnect) => {
@@ -216,7 +216,7 @@ impl ShadowPort for Broken {
             ("failed_read_is_an_error", Err(_))
                 if !matches!(
                     fault,
-                    TransportFault::ServerError | TransportFault::Forbidden
+                    TransportFault::ServerError(_) | TransportFault::NotAuthorized(_)
                 ) =>
             {
                 Ok(None)

@@ -51,6 +51,8 @@ struct Broken {
     before_import: Mutex<HashMap<LockId, Revision>>,
     /// A write that was claimed and is returned by the next claim.
     held_claim: Mutex<Option<Write>>,
+    /// Held during a claim by the store that holds claims back.
+    claiming: tokio::sync::Mutex<()>,
     /// How the process has ended.
     ended: Mutex<Option<Ending>>,
     /// The position of an event that is hidden until a reader is past it.
@@ -84,6 +86,7 @@ impl Broken {
             before_commit: Mutex::default(),
             before_import: Mutex::default(),
             held_claim: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
             ended: Mutex::default(),
             hidden: Mutex::default(),
             has_forgotten_version: AtomicBool::new(false),
@@ -163,6 +166,13 @@ impl LockRepo for Broken {
                 if let (true, Some(before)) = (self.is("save_survives_a_crash"), before.get(&lock))
                 {
                     return Ok(Some(before.clone()));
+                }
+                if self.is("claim_survives_a_crash") {
+                    for write in &mut found.unfinished {
+                        if let WriteState::Prepared(intent) = &mut write.state {
+                            intent.epoch = Epoch(1);
+                        }
+                    }
                 }
                 if self.is("import_survives_a_crash") && found.unfinished.is_empty() {
                     return Ok(None);
@@ -318,6 +328,10 @@ impl LockRepo for Broken {
         if self.is("intent_is_claimed_after_a_crash") && self.has_ended(Ending::Crash) {
             return Ok(None);
         }
+        let _one_at_a_time = match self.is("longest_overdue_intent_is_claimed_first") {
+            true => Some(self.claiming.lock().await),
+            false => None,
+        };
         let held = self.held_claim.lock().expect("no panic").take();
         if held.is_some() {
             return Ok(held);

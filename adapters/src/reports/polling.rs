@@ -12,7 +12,7 @@ pub struct PollingReports {
 }
 
 impl PollingReports {
-    /// The first item is `interval` after the first call.
+    /// The first item is `interval` after the first call, by tokio's clock.
     pub const fn new(interval: Duration) -> Self {
         Self { interval }
     }

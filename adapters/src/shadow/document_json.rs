@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 const ENTRIES: &str = "writeKey";
 const RESULTS: &str = "writeKeyResult";
 
-/// The body of an update request, as a JSON value.
+/// The body of an update request, as a JSON value: the members of `state` that the change sets or removes (`null`), `clientToken`, and with
+/// an expected version also `version`. An update that only raises the version has an empty `state`.
 pub fn update_body(change: &ShadowChange) -> Value {
     update_object(change).into()
 }

@@ -7,8 +7,7 @@ pub mod document_json;
 mod memory;
 #[cfg(feature = "mqtt")]
 mod mqtt;
-#[cfg(any(feature = "aws", feature = "memory", feature = "mqtt"))]
-mod status_code;
+pub mod status_code;
 #[cfg(any(feature = "aws", feature = "mqtt"))]
 mod throttle_backoff;
 

@@ -1,10 +1,11 @@
-//! The meaning of a shadow's answer, by its code. The text of an answer is not parsed.
+//! The outcome of a request to a shadow service, by the status of its answer. The text of an answer is not parsed.
 
 use keywright_domain::model::FailureReason;
 use keywright_domain::ports::ShadowError;
 
-/// The error of a rejection. `code` is an HTTP status, which rejections over MQTT also have.
-pub(super) fn of_code(code: u16, detail: String) -> ShadowError {
+/// The error of an answer that rejects a request. `code` is an HTTP status, which rejections over MQTT also have. A read that is answered
+/// by a 404 found no shadow, which is no error.
+pub fn of_code(code: u16, detail: String) -> ShadowError {
     let reason = match code {
         409 => return ShadowError::Conflict,
         401 | 403 => FailureReason::NotAuthorized,
@@ -33,6 +34,6 @@ pub(super) fn throttled() -> ShadowError {
 }
 
 /// The error of an answer that is not a shadow document with a version.
-pub(super) fn unreadable() -> ShadowError {
+pub fn unreadable() -> ShadowError {
     ShadowError::Unknown("the answer is not a shadow document with a version".into())
 }

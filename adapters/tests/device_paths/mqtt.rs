@@ -20,6 +20,14 @@ fn disorder(fault: CurrentFault) -> Disorder {
         if !topic.ends_with("/accepted") {
             return Delivery::NORMAL;
         }
+        // The proxy takes the faults of connections.
+        let is_of_connection = matches!(
+            fault.get().0,
+            TransportFault::Disconnect | TransportFault::AnswersTorn
+        );
+        if is_of_connection {
+            return Delivery::NORMAL;
+        }
         match fault.take() {
             TransportFault::AnswersLost => Delivery {
                 copies: 0,

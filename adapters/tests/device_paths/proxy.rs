@@ -7,8 +7,17 @@ use std::sync::Mutex;
 use keywright_testkit::faulty_transport::{CurrentFault, TransportFault};
 use keywright_testkit::tcp_proxy::{Direction, Forwarding, TcpProxy};
 
-const SERVER_ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}";
-const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\n{}";
+/// An answer with this status.
+fn answer(status: u16) -> &'static str {
+    match status {
+        401 => "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}",
+        403 => "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\n{}",
+        502 => "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n{}",
+        503 => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}",
+        504 => "HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 2\r\n\r\n{}",
+        _ => "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}",
+    }
+}
 
 /// Forwards connections over HTTP to `server`, and injects the current fault.
 pub(crate) async fn http(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
@@ -21,7 +30,7 @@ pub(crate) async fn http(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
                 *of_request = fault.take();
             }
             return match *of_request {
-                TransportFault::Forbidden => Forwarding::Answer(FORBIDDEN),
+                TransportFault::NotAuthorized(status) => Forwarding::Answer(answer(status)),
                 _ => Forwarding::Pass,
             };
         }
@@ -30,7 +39,7 @@ pub(crate) async fn http(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
             TransportFault::AnswersLost => Forwarding::Drop,
             TransportFault::AnswersLate(span) => Forwarding::Delay(span),
             TransportFault::AnswersTorn => Forwarding::Tear,
-            TransportFault::ServerError => Forwarding::Answer(SERVER_ERROR),
+            TransportFault::ServerError(status) => Forwarding::Answer(answer(status)),
             _ => Forwarding::Pass,
         }
     })
@@ -44,11 +53,13 @@ pub(crate) async fn mqtt(server: SocketAddr, fault: CurrentFault) -> TcpProxy {
         if direction == Direction::ToServer || !is_answer {
             return Forwarding::Pass;
         }
-        match fault.get().0 {
+        let forwarding = match fault.get().0 {
             TransportFault::Disconnect => Forwarding::Disconnect,
             TransportFault::AnswersTorn => Forwarding::Tear,
-            _ => Forwarding::Pass,
-        }
+            _ => return Forwarding::Pass,
+        };
+        fault.take();
+        forwarding
     })
     .await
 }

@@ -14,7 +14,7 @@ const EXPOSED: HeaderValue =
 
 /// Request headers that a page may send.
 const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "Authorization, X-API-Key, Content-Type, Idempotency-Key, Prefer, X-Request-Id",
+    "Authorization, X-API-Key, Content-Type, Idempotency-Key, Prefer, Last-Event-ID, X-Request-Id",
 );
 
 /// How long a browser may cache the response to a preflight, in seconds.

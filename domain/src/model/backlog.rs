@@ -26,7 +26,8 @@ impl DueCursor {
 pub struct Backlog {
     /// Prepared writes, whose outcome is not known yet.
     pub intents: u64,
-    /// How long the oldest intent has been open: the time since this process first read it, by a monotonic clock.
+    /// How long the oldest intent has been open: the time since this process first read it, by a monotonic clock. A claim
+    /// does not start it anew.
     pub oldest_intent: Option<Duration>,
     /// Open writes: on a shadow, and without a final result.
     pub open: u64,

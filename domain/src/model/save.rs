@@ -18,7 +18,8 @@ pub struct Save {
     pub events: Vec<RecordedEvent>,
     /// The lock with these events applied; `None`: there are no events, and the lock does not change.
     pub folded: Option<Box<Lock>>,
-    /// Writes as they are afterwards: new ones are inserted, known ones replaced. The lease of a prepared write starts anew.
+    /// Writes as they are afterwards: new ones are inserted, known ones replaced. The lease of a prepared write starts
+    /// with the save that prepares it.
     pub writes: Vec<Write>,
     /// The shadow's new version, if it is known.
     pub shadow_version: Option<ShadowVersion>,

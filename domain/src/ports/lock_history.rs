@@ -129,7 +129,7 @@ pub trait LockHistory: Send + Sync {
         request: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError>;
 
-    /// Deletes at most `limit` idempotency records that had expired at `now`, and at most `limit` writes that ended before
+    /// Deletes at most `limit` idempotency records with `expires_at` at or before `now`, and at most `limit` writes that ended before
     /// `ended_before` and have no next check. Returns how many of both were deleted.
     ///
     /// It can be repeated at any time.

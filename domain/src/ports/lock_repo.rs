@@ -36,7 +36,9 @@ pub enum RepoError {
 /// A save is applied as a whole or not at all. A lease never starts before the save or claim that stored it. A call of
 /// [`LockRepo::claim`] within 250 ms after another one may use what that one has read.
 ///
-/// Each promise has the test case of its name in `keywright-testkit`. A save that is repeated names an old revision, so it is stale.
+/// Each promise has the test case of its name in `keywright-testkit`. A save that is repeated names an old revision, so it is stale. The
+/// cases end processes, not machines: what a store does to survive the loss of power, such as `fsync` and recovery from an append that
+/// was cut short, no case shows.
 ///
 /// 1. `unknown_lock_loads_as_none`: a lock that was never imported MUST load as `None`.
 /// 2. `saved_write_is_read_back`: a load MUST see the writes of every save that was answered before the load started.
@@ -67,6 +69,7 @@ pub enum RepoError {
 /// 27. `closed_intent_is_never_claimed`: a committed or aborted write MUST NOT be claimed.
 /// 28. `intent_is_claimed_after_a_crash`: a prepared write of a process that has crashed MUST be claimed at the latest when its lease
 ///     has ended since the first call of [`LockRepo::claim`] that found it in the store.
+/// 29. `claim_survives_a_crash`: a claim MUST be durable before it is answered.
 #[async_trait]
 pub trait LockRepo: Send + Sync {
     /// Loads a lock with its live writes, all of one revision. `None`: there is no such lock.
@@ -75,7 +78,7 @@ pub trait LockRepo: Send + Sync {
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError>;
 
-    /// Applies one save. The lease of a prepared write in it starts anew.
+    /// Applies one save. The lease of a write that it prepares starts with it.
     ///
     /// # Errors
     /// See [`RepoError`]. Only after [`RepoError::Unknown`] may the save have been applied, or may still be.

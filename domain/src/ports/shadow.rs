@@ -66,7 +66,7 @@ pub enum ShadowError {
 /// 20. `late_answer_is_not_taken_for_another_request`: a late answer MUST NOT be taken for the answer to a later request.
 /// 21. `reordered_answers_reach_their_requests`: an answer MUST NOT be taken for the answer to a request with another token.
 /// 22. `throttled_update_is_refused`: a throttled update MUST be refused for this reason.
-/// 23. `forbidden_update_is_refused`: an update that is answered by a 403 MUST be refused as not authorized.
+/// 23. `forbidden_update_is_refused`: an update that is answered by a 401 or 403 MUST be refused as not authorized.
 /// 24. `update_without_a_connection_is_no_refusal`: an adapter MUST NOT return a conflict or a refusal that no service has sent.
 /// 25. `failed_read_is_an_error`: a read that fails MUST be an error, not `None`.
 #[async_trait]

@@ -6,7 +6,7 @@ use crate::ports::RepoError;
 impl KeyWrites {
     /// Deletes at most `limit` expired idempotency records and at most `limit` ended writes that are older than
     /// [`Limits::write_retention`](crate::policy::Limits::write_retention). Returns how many of both were deleted. Call it every
-    /// few minutes, and again at once while it deletes `limit` or more.
+    /// few seconds, and again at once while it deletes `limit` or more.
     ///
     /// # Errors
     /// The store failed.

@@ -1,19 +1,41 @@
 //! Cases for the end of a process and the next start.
 
-use keywright_domain::model::{Epoch, IdempotencyRecord, Lock, WorkerId};
+use keywright_domain::model::{Epoch, IdempotencyRecord, Lock, WorkerId, Write};
 use keywright_domain::policy;
 
 use super::fixture::{Ending, StoreFixture};
 use crate::samples::{LEASE, NOW, created, lock_id, scope};
 
-/// A save that was answered is there after a crash, with its write, its event and the shadow's version.
+/// A save that was answered is there after a crash, with its write, its event, the shadow's version and its idempotency record.
 pub async fn save_survives_a_crash(store: &mut StoreFixture) {
     store.with_lock(1).await;
-    store.send(1, 10).await;
+    let sent = store.send(1, 10).await;
+    let record = record_of(&sent);
+    let save = policy::record_without_event(&store.load(1).await, record.clone(), NOW);
+    store.locks().save(save).await.expect("the record is saved");
     let (before, events) = (store.load(1).await, store.events(1).await);
     store.end_process(Ending::Crash).await;
-    assert_eq!(store.load(1).await, before);
-    assert_eq!(store.events(1).await, events);
+    assert_eq!(store.load(1).await, before, "the lock after a crash");
+    assert_eq!(store.events(1).await, events, "the events after a crash");
+    let found = store.history().idempotency_record(&record.scope).await;
+    assert_eq!(found, Ok(Some(record)), "the record after a crash");
+}
+
+/// A claim that was answered is there after a crash, with its worker, its epoch and the lock's revision.
+pub async fn claim_survives_a_crash(store: &mut StoreFixture) {
+    store.with_lock(1).await;
+    store.prepare(1, 10).await;
+    (store.advance_time)(LEASE).await;
+    let mut claimed = store.locks().claim(WorkerId(8), LEASE).await;
+    if claimed == Ok(None) {
+        // The store may measure the lease from the claim that finds it.
+        (store.advance_time)(LEASE).await;
+        claimed = store.locks().claim(WorkerId(8), LEASE).await;
+    }
+    assert!(matches!(claimed, Ok(Some(_))), "{claimed:?}");
+    let before = store.load(1).await;
+    store.end_process(Ending::Crash).await;
+    assert_eq!(store.load(1).await, before, "the lock after a crash");
 }
 
 /// An import that was answered is there after a crash.
@@ -31,14 +53,7 @@ pub async fn clean_end_loses_nothing(store: &mut StoreFixture) {
     let sent = store.send(1, 10).await;
     let settled = store.fail(1, &sent).await;
     let open = store.send(2, 11).await;
-    let record = IdempotencyRecord {
-        scope: scope("key"),
-        slot: settled.slot.clone(),
-        write: settled.id,
-        version_without_event: None,
-        answer_deadline: NOW,
-        expires_at: NOW.after(LEASE),
-    };
+    let record = record_of(&settled);
     let save = policy::record_without_event(&store.load(1).await, record.clone(), NOW);
     store.locks().save(save).await.expect("the record is saved");
     let before = (store.load(1).await, store.load(2).await);
@@ -54,6 +69,17 @@ pub async fn clean_end_loses_nothing(store: &mut StoreFixture) {
     let events = store.events(2).await;
     assert_eq!(Ok(store.load(2).await.lock), Lock::fold(&events));
     assert_eq!(events.first(), Some(&created(lock_id(2))));
+}
+
+fn record_of(write: &Write) -> IdempotencyRecord {
+    IdempotencyRecord {
+        scope: scope("key"),
+        slot: write.slot.clone(),
+        write: write.id,
+        version_without_event: None,
+        answer_deadline: NOW,
+        expires_at: NOW.after(LEASE),
+    }
 }
 
 /// An intent of a process that crashed can be claimed at the latest when its lease has ended since the next start.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keywright_domain::model::{
     Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Identity, Lock, LockVersion,
-    Principal, Timestamp, Write, WriteId,
+    Principal, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
 use keywright_domain::ports::RepoError;
@@ -32,7 +32,7 @@ pub async fn due_writes_are_ordered(store: &StoreFixture) {
             .map(WriteId::from_u128)
             .collect::<Vec<_>>()
     };
-    assert_eq!(store.due(at(30), 2).await, ids(&[9, 6]));
+    assert_eq!(store.due(at(30), 2).await, ids(&[9, 6]), "the first page");
     let after = Some(DueCursor {
         at: at(20),
         id: WriteId::from_u128(6),
@@ -40,8 +40,8 @@ pub async fn due_writes_are_ordered(store: &StoreFixture) {
     let rest = store.history().due(at(30), after, 9).await;
     let rest = rest.expect("the store answers").into_iter();
     let rest: Vec<WriteId> = rest.map(|write| write.id).collect();
-    assert_eq!(rest, ids(&[8, 7]));
-    assert_eq!(store.due(NOW, 9).await, []);
+    assert_eq!(rest, ids(&[8, 7]), "the page behind a cursor");
+    assert_eq!(store.due(NOW, 9).await, [], "nothing is due yet");
 }
 
 /// A page of events starts at the requested version and has no more events than requested.
@@ -207,6 +207,13 @@ pub async fn backlog_counts_unfinished_writes(store: &StoreFixture) {
     expected.unconfirmed = 1;
     assert_eq!(backlog(NOW.after(LEASE)).await, expected);
     assert_eq!(backlog(NOW.before(LEASE)).await, expected);
+    (store.advance_time)(LEASE).await;
+    // Whether it claims the intent or not, the age goes on.
+    let claimed = store.locks().claim(WorkerId(8), LEASE).await;
+    claimed.expect("the store answers");
+    let oldest = backlog(NOW.after(LEASE)).await.oldest_intent;
+    let goes_on = oldest >= Some(age + later + LEASE);
+    assert!(goes_on, "a claim starts the age anew: {oldest:?}");
 }
 
 /// A purge deletes expired idempotency records and old ended writes, at most as many as requested. It deletes no open write, no

@@ -65,6 +65,7 @@ macro_rules! lock_repo_cases {
             only_one_of_save_and_claim_succeeds,
             closed_intent_is_never_claimed,
             durable intent_is_claimed_after_a_crash,
+            durable claim_survives_a_crash,
             imported_lock_is_the_fold_of_its_events,
             events_of_every_type_are_read_back,
             import_is_atomic,
