@@ -20,11 +20,17 @@ pub async fn unknown_lock_loads_as_none(store: &StoreFixture) {
     assert_eq!(store.events(404).await, []);
 }
 
-/// An imported lock is the fold of its events, with every member.
+/// An imported lock is the fold of its events, with every member, also in an import that is too large for one statement of a database.
 pub async fn imported_lock_is_the_fold_of_its_events(store: &StoreFixture) {
     let snapshot = store.with_lock(1).await;
     assert_eq!(Ok(snapshot.lock), Lock::fold(&[created(lock_id(1))]));
     assert_eq!(store.events(1).await, [created(lock_id(1))]);
+    let many: Vec<_> = (2..=3001).map(|lock| created(lock_id(lock))).collect();
+    let last = many.last().expect("events").clone();
+    store.history().import(many).await.expect("imported");
+    let found = store.locks().load(last.lock).await;
+    let found = found.expect("the store answers").expect("the last lock");
+    assert_eq!(Ok(found.lock), Lock::fold(&[last]));
 }
 
 /// An import with an invalid event appends none of its events.
