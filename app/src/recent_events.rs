@@ -2,16 +2,16 @@
 //!
 //! One task reads new events from the store for all streams. A stream that is behind what is kept here reads the store itself.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use keywright_domain::model::{Position, Write};
+use keywright_domain::model::{Lock, LockId, Position, RecordedEvent, Write};
 use keywright_domain::ports::RepoError;
 use keywright_domain::{FeedEvent, KeyWrites};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast, watch};
 use tracing::warn;
 
 use crate::mutex::lock_mutex;
@@ -28,14 +28,17 @@ const POLL: Duration = Duration::from_millis(50);
 /// The pause after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How many streams that are behind read the store at once.
+const CATCHING_UP: usize = 8;
+
 /// An event with the bytes that streams send.
 pub(crate) struct RecentEvent {
-    pub(crate) event: FeedEvent,
+    pub(crate) position: Position,
+    pub(crate) event: RecordedEvent,
     pub(crate) frame: Bytes,
 }
 
 /// The newest events. They are kept while at least one stream follows them.
-#[derive(Default)]
 pub(crate) struct RecentEvents {
     kept: Mutex<Kept>,
     /// The number of streams.
@@ -43,6 +46,7 @@ pub(crate) struct RecentEvents {
     first_follower: Notify,
     /// Changes whenever events are added.
     added: watch::Sender<()>,
+    catching_up: Semaphore,
 }
 
 #[derive(Default)]
@@ -50,6 +54,10 @@ struct Kept {
     /// Every event behind this position and up to the last one of `events` is in `events`. `None`: nothing is kept.
     after: Option<Position>,
     events: VecDeque<Arc<RecentEvent>>,
+    /// The locks of these events, as they were when the newest event of each was read.
+    locks: HashMap<LockId, Arc<Lock>>,
+    /// The end of what was read. There may be no event that is shown at this position.
+    read_to: Option<Position>,
 }
 
 /// A stream that follows the newest events, until this is dropped.
@@ -58,7 +66,24 @@ pub(crate) struct Follower {
     added: watch::Receiver<()>,
 }
 
+impl Default for RecentEvents {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            followers: AtomicUsize::new(0),
+            first_follower: Notify::new(),
+            added: watch::Sender::default(),
+            catching_up: Semaphore::new(CATCHING_UP),
+        }
+    }
+}
+
 impl RecentEvents {
+    /// Held by a stream while it reads the store itself. `None` does not occur: the semaphore is never closed.
+    pub(crate) async fn catch_up(&self) -> Option<SemaphorePermit<'_>> {
+        self.catching_up.acquire().await.ok()
+    }
+
     pub(crate) fn follow(self: &Arc<Self>) -> Follower {
         if self.followers.fetch_add(1, Ordering::SeqCst) == 0 {
             self.first_follower.notify_one();
@@ -81,8 +106,8 @@ impl RecentEvents {
             let mut saved = saved.subscribe();
             while self.followers.load(Ordering::SeqCst) > 0 {
                 match self.add_new(&writes, render).await {
-                    Ok(BATCH) => {}
-                    Ok(_) => {
+                    Ok(true) => {}
+                    Ok(false) => {
                         // Also if more writes were saved than the channel keeps.
                         let _ = tokio::time::timeout(POLL, saved.recv()).await;
                         while saved.try_recv().is_ok() {}
@@ -97,71 +122,83 @@ impl RecentEvents {
         }
     }
 
-    /// Returns how many events were added.
+    /// Returns whether there may be more events.
     async fn add_new(
         &self,
         writes: &KeyWrites,
         render: fn(&FeedEvent) -> Bytes,
-    ) -> Result<usize, RepoError> {
-        let end = lock_mutex(&self.kept).end();
+    ) -> Result<bool, RepoError> {
+        let end = lock_mutex(&self.kept).read_to;
         let end = match end {
             Some(end) => end,
             None => {
                 let end = writes.feed_end().await?;
-                lock_mutex(&self.kept).after = Some(end);
+                let mut kept = lock_mutex(&self.kept);
+                (kept.after, kept.read_to) = (Some(end), Some(end));
+                drop(kept);
                 // Streams may have read the store before this end.
                 self.added.send_replace(());
                 end
             }
         };
-        let events = writes.follow_feed(end, BATCH).await?;
-        let added = events.len();
-        if added > 0 {
-            let events = events.into_iter().map(|event| {
-                let frame = render(&event);
-                Arc::new(RecentEvent { event, frame })
-            });
-            lock_mutex(&self.kept).add(events);
+        let page = writes.follow_feed(end, BATCH).await?;
+        if page.next > end {
+            let frames: Vec<Bytes> = page.events.iter().map(render).collect();
+            lock_mutex(&self.kept).add(page.events, frames, page.next);
             self.added.send_replace(());
         }
-        Ok(added)
+        Ok(!page.is_end)
     }
 }
 
 impl Kept {
-    fn end(&self) -> Option<Position> {
-        let last = self.events.back();
-        last.map(|recent| recent.event.logged.position)
-            .or(self.after)
-    }
-
-    fn add(&mut self, events: impl Iterator<Item = Arc<RecentEvent>>) {
-        self.events.extend(events);
+    fn add(&mut self, events: Vec<FeedEvent>, frames: Vec<Bytes>, read_to: Position) {
+        for (event, frame) in events.into_iter().zip(frames) {
+            let FeedEvent { logged, lock, .. } = event;
+            self.locks.insert(lock.id, lock);
+            self.events.push_back(Arc::new(RecentEvent {
+                position: logged.position,
+                event: logged.event,
+                frame,
+            }));
+        }
+        self.read_to = Some(read_to);
         while self.events.len() > CAPACITY {
             let oldest = self.events.pop_front();
-            self.after = oldest.map(|recent| recent.event.logged.position);
+            self.after = oldest.map(|recent| recent.position);
+        }
+        if self.locks.len() > CAPACITY {
+            let kept: HashSet<LockId> =
+                self.events.iter().map(|recent| recent.event.lock).collect();
+            self.locks.retain(|id, _| kept.contains(id));
         }
     }
 }
 
 impl Follower {
-    /// Events behind `after`, at most [`BATCH`]. `None`: older events are not kept, and the store has to be read.
-    pub(crate) fn events_after(&mut self, after: Position) -> Option<Vec<Arc<RecentEvent>>> {
+    /// Events behind `after` with their locks, at most [`BATCH`]. `None`: older events are not kept, and the store has to be read.
+    pub(crate) fn events_after(
+        &mut self,
+        after: Position,
+    ) -> Option<Vec<(Arc<RecentEvent>, Arc<Lock>)>> {
         // Before the reading, so that `added` completes for every later event.
         self.added.mark_unchanged();
         let kept = lock_mutex(&self.recent.kept);
         kept.after.filter(|first| *first <= after)?;
         let first = kept
             .events
-            .partition_point(|recent| recent.event.logged.position <= after);
-        Some(
-            kept.events
-                .iter()
-                .skip(first)
-                .take(BATCH)
-                .cloned()
-                .collect(),
-        )
+            .partition_point(|recent| recent.position <= after);
+        let events = kept.events.iter().skip(first).take(BATCH);
+        let with_lock = |recent: &Arc<RecentEvent>| {
+            let lock = kept.locks.get(&recent.event.lock)?;
+            Some((recent.clone(), lock.clone()))
+        };
+        Some(events.filter_map(with_lock).collect())
+    }
+
+    /// The shared events that this follows.
+    pub(crate) fn recent(&self) -> Arc<RecentEvents> {
+        self.recent.clone()
     }
 
     /// Waits until there are events that the last reading did not return.

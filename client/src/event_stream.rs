@@ -30,6 +30,7 @@ pub struct ServerSentEvent {
 pub struct EventStream {
     body: Incoming,
     received: Vec<u8>,
+    last_id: Option<String>,
     /// Keeps the connection open.
     _connection: SendRequest<Full<Bytes>>,
 }
@@ -59,6 +60,7 @@ impl Connection {
                 return Ok(StreamAnswer::Stream(EventStream {
                     body,
                     received: Vec::new(),
+                    last_id: None,
                     _connection: self.0,
                 }));
             }
@@ -71,6 +73,11 @@ impl Connection {
 }
 
 impl EventStream {
+    /// What to send as `Last-Event-ID` to continue this stream. `None`: the server has sent no id yet.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
     /// Waits for the next event. `None`: the server has ended the stream.
     ///
     /// # Errors
@@ -79,8 +86,11 @@ impl EventStream {
         loop {
             while let Some(end) = self.received.windows(2).position(|two| two == b"\n\n") {
                 let block: Vec<u8> = self.received.drain(..end + 2).collect();
-                if let Some(event) = parse(&String::from_utf8_lossy(&block)) {
-                    return Ok(Some(event));
+                let (id, data) = parse(&String::from_utf8_lossy(&block));
+                self.last_id = id.or(self.last_id.take());
+                if let Some(data) = data {
+                    let id = self.last_id.clone().unwrap_or_default();
+                    return Ok(Some(ServerSentEvent { id, data }));
                 }
             }
             if self.received.len() > MAX_EVENT {
@@ -97,20 +107,18 @@ impl EventStream {
     }
 }
 
-/// `None`: the block has no data, for instance because it is a comment.
-fn parse(block: &str) -> Option<ServerSentEvent> {
-    let (mut id, mut data) = (String::new(), Vec::new());
+/// The id of a block and its data. A block without data is no event, but its id counts.
+fn parse(block: &str) -> (Option<String>, Option<String>) {
+    let (mut id, mut data) = (None, Vec::new());
     for line in block.lines() {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "id" => value.clone_into(&mut id),
+            "id" => id = Some(value.to_owned()),
             "data" => data.push(value),
             _ => {}
         }
     }
-    (!data.is_empty()).then(|| ServerSentEvent {
-        id,
-        data: data.join("\n"),
-    })
+    let data = (!data.is_empty()).then(|| data.join("\n"));
+    (id, data)
 }

@@ -197,6 +197,14 @@ async fn a_stream_has_each_event_when_it_is_recorded_and_is_resumed() {
         let (cursor, _) = next(&mut resumed).await.expect("an event");
         assert_eq!(cursor, *expected);
     }
+    // A stream without events says where to continue, too.
+    let mut idle = stream(as_user(&harness, "/events?after=end"))
+        .stream()
+        .await;
+    while idle.last_id().is_none() {
+        let _ = timeout(Duration::from_millis(50), idle.next()).await;
+    }
+    assert!(idle.last_id() >= cursors.last().map(String::as_str));
     drop(first);
     log_with(&harness.program, &["a stream of events has ended"]).await;
 }
@@ -229,6 +237,51 @@ async fn a_stream_ends_when_its_key_is_revoked() {
     run(&["api-key", "revoke", "acme"]);
     assert_eq!(next(&mut open).await, None);
     log_with(&harness.program, &["its credentials are no longer valid"]).await;
+}
+
+/// The events that streams share are shown to whoever may access their lock now, also if that was not so when they were recorded.
+#[tokio::test]
+async fn a_new_owner_sees_the_events_from_before() {
+    let harness = Harness::silent();
+    let data = harness.folder.path();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        let output = command.args(arguments).env("KEYWRIGHT_DATA", data).output();
+        let output = output.expect("the program is there");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let end = as_user(&harness, "/events?after=end").send().await.body["next"].clone();
+    let end = end.as_str().expect("a cursor");
+    let _active = stream(as_user(&harness, "/events")).stream().await;
+    let add = [
+        "lock", "add", "700", "--uuid", "u-700", "--owner", "somebody",
+    ];
+    run(&add);
+    let own = harness.write("k", Some(1)).await.write_id();
+    let mut before = stream(as_user(&harness, "/events"))
+        .header("Last-Event-ID", end)
+        .stream()
+        .await;
+    let (_, event) = next(&mut before).await.expect("an event");
+    assert_eq!(event["cause"]["writeId"], *own, "the lock is somebody's");
+    let file = data.join("owner.ndjson");
+    let line = json!({
+        "type": "OwnerSet", "data": {
+            "lockId": 700, "uuid": "u-700", "timestamp": "2026-05-29T12:00:00.000Z", "userId": "demo-user",
+        },
+    });
+    std::fs::write(&file, line.to_string()).expect("written");
+    run(&["lock", "import", &file.display().to_string()]);
+    let (_, event) = next(&mut before).await.expect("an event");
+    assert_eq!(event["type"], "OwnerSet");
+    let mut after = stream(as_user(&harness, "/events"))
+        .header("Last-Event-ID", end)
+        .stream()
+        .await;
+    for expected in ["LockCreated", "KeyWriteRequested", "OwnerSet"] {
+        let (_, event) = next(&mut after).await.expect("an event");
+        assert_eq!(event["type"], expected);
+    }
 }
 
 #[tokio::test]

@@ -82,7 +82,6 @@ async fn follow(command: &EventsCommand) -> anyhow::Result<()> {
         let ended = loop {
             match stream.next().await {
                 Ok(Some(event)) => {
-                    after = Some(event.id);
                     if !print(command, &serde_json::from_str(&event.data)?)? {
                         return Ok(());
                     }
@@ -91,6 +90,7 @@ async fn follow(command: &EventsCommand) -> anyhow::Result<()> {
                 Err(error) => break error.to_string(),
             }
         };
+        after = stream.last_id().map(str::to_owned).or(after);
         eprintln!("{ended}; connecting again");
         stream = loop {
             tokio::time::sleep(PAUSE).await;
@@ -130,7 +130,8 @@ fn body_of(answer: &Answer) -> anyhow::Result<Value> {
     let message = body["message"].as_str();
     let message = message.unwrap_or("the server gave no reason");
     let text = format!("{}: {message}", status.as_u16());
-    match status.is_client_error() {
+    let may_pass = matches!(status.as_u16(), 408 | 429);
+    match status.is_client_error() && !may_pass {
         true => Err(Refused(text).into()),
         false => bail!(text),
     }

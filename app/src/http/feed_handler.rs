@@ -85,14 +85,24 @@ fn stream(body: EventStreamBody) -> HttpResponse {
     response
 }
 
+/// Whether the client accepts a stream, and prefers no page to it.
 fn accepts_stream(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter();
-    let accepted = accepted.filter_map(|value| value.to_str().ok());
-    let mut types = accepted.flat_map(|value| value.split(','));
-    types.any(|range| {
-        let media_type = range.split(';').next().unwrap_or_default().trim();
-        media_type.eq_ignore_ascii_case("text/event-stream")
-    })
+    let quality = |name: &str| {
+        let accepted = headers.get_all(ACCEPT).iter();
+        let accepted = accepted.filter_map(|value| value.to_str().ok());
+        let ranges = accepted.flat_map(|value| value.split(','));
+        let mut qualities = ranges.filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next()?.eq_ignore_ascii_case(name);
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .unwrap_or("1");
+            is_named.then(|| quality.parse::<f32>().unwrap_or(0.0))
+        });
+        qualities.next().unwrap_or(0.0)
+    };
+    let stream = quality("text/event-stream");
+    stream > 0.0 && stream >= quality("application/json")
 }
 
 enum After {

@@ -73,6 +73,11 @@ pub(super) async fn writes_of_lock(
     let query = request.uri().query();
     let mut filter = write_filter(query, &states_of_lock())?;
     if filter.state.as_deref() == Some(OPEN) {
+        let others = ["reason", "since", "after", "limit"];
+        if let Some(name) = others.iter().find(|name| parameter(query, name).is_some()) {
+            let text = format!("state=open lists all writes that have not ended; leave {name} out");
+            return Err(ApiError::BadRequest(text.into()));
+        }
         let snapshot = app.writes.read_lock(lock, &principal).await?;
         let writes = snapshot.unfinished.iter().map(|write| status(app, write));
         return Ok(response::ok(&WritePage::new(writes.collect(), None)));

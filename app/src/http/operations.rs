@@ -258,7 +258,7 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                     parameter(
                         "after",
                         "A cursor: only locks behind it.",
-                        json!({ "type": "string", "pattern": "^[1-9][0-9]{0,14}$" }),
+                        json!({ "type": "string", "pattern": "^[1-9][0-9]{0,15}$" }),
                     ),
                     limit_parameter(),
                 ],

@@ -85,9 +85,10 @@ pub(super) struct LimitArgs {
     /// --max-in-flight].
     #[arg(long, value_name = "N", value_parser = positive)]
     max_in_flight_each: Option<usize>,
-    /// How many streams of events (GET /events) are open at once. Further ones are answered 429.
-    #[arg(long, value_name = "N", default_value_t = http_limits().max_streams, value_parser = positive)]
-    max_streams: usize,
+    /// How many streams of events (GET /events) are open at once. Further ones are answered 429 [default: half of
+    /// --max-connections].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_streams: Option<usize>,
     /// How many of those may belong to one organization or user.
     #[arg(long, value_name = "N", default_value_t = http_limits().max_streams_each, value_parser = positive)]
     max_streams_each: usize,
@@ -133,11 +134,18 @@ impl LimitArgs {
         let keep_alive = self.keep_alive.0;
         ensure!(!keep_alive.is_zero(), "--keep-alive must be more than zero");
         let share = self.max_in_flight_each;
+        let max_streams = self.max_streams;
+        let max_streams =
+            max_streams.unwrap_or(HttpLimits::default_max_streams(self.max_connections));
+        ensure!(
+            max_streams < self.max_connections || self.max_streams.is_none(),
+            "--max-streams must be below --max-connections, so that other requests have connections"
+        );
         Ok(HttpLimits {
             max_connections: self.max_connections,
             keep_alive,
             max_in_flight: self.max_in_flight,
-            max_streams: self.max_streams,
+            max_streams,
             max_streams_each: self.max_streams_each,
             max_failures: self.max_failures,
             max_in_flight_each: share

@@ -268,6 +268,11 @@ pub(crate) struct HttpLimits {
 }
 
 impl HttpLimits {
+    /// The default of `max_streams`: half of all connections.
+    pub(crate) const fn default_max_streams(connections: usize) -> usize {
+        connections.div_ceil(2)
+    }
+
     /// The default of `max_in_flight_each`: half of all requests in progress.
     pub(crate) const fn default_max_in_flight_each(in_flight: usize) -> usize {
         in_flight.div_ceil(2)
@@ -276,7 +281,7 @@ impl HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        let in_flight = 512;
+        let (in_flight, connections) = (512, 4096);
         Self {
             max_body: 4 * 1024,
             max_head: 16 * 1024,
@@ -284,10 +289,10 @@ impl Default for HttpLimits {
             keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(5),
             send_timeout: Duration::from_secs(10),
-            max_connections: 4096,
+            max_connections: connections,
             max_in_flight: in_flight,
             max_in_flight_each: Self::default_max_in_flight_each(in_flight),
-            max_streams: 2048,
+            max_streams: Self::default_max_streams(connections),
             max_streams_each: 64,
             max_failures: 200,
             permit_timeout: Duration::from_millis(100),

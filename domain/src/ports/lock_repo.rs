@@ -37,8 +37,7 @@ pub enum RepoError {
 /// [`LockRepo::claim`] within 250 ms after another one may use what that one has read.
 ///
 /// Each promise has the test case of its name in `keywright-testkit`. A save that is repeated names an old revision, so it is stale. The
-/// cases end processes, not machines: what a store does to survive the loss of power, such as `fsync` and recovery from an append that
-/// was cut short, no case shows.
+/// cases end processes, not machines: no case shows that a store survives the loss of power (`fsync`, an append that was cut short).
 ///
 /// 1. `unknown_lock_loads_as_none`: a lock that was never imported MUST load as `None`.
 /// 2. `saved_write_is_read_back`: a load MUST see the writes of every save that was answered before the load started.

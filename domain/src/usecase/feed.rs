@@ -13,6 +13,9 @@ const READ_AT_ONCE: usize = 500;
 /// How many events one page looks at. A principal whose events are rare gets a page without events, and continues behind it.
 const MAX_READ: usize = 10_000;
 
+/// How many locks one page loads.
+const MAX_LOCKS: usize = 500;
+
 /// Which events a reader of the feed wants. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,7 +35,7 @@ impl FeedFilter {
     }
 }
 
-/// An event with its position, and its lock as it was when the event was read.
+/// An event with its position, and its lock as it was when the page was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeedEvent {
@@ -56,7 +59,8 @@ pub struct FeedPage {
 
 impl KeyWrites {
     /// At most `limit` events behind `after` that match the filter, of locks that the principal may access now. The page looks at no more
-    /// than 10,000 events of the store, so it may have fewer events, or none, before the end of the feed.
+    /// than 10,000 events and 500 locks of the store, so it may have fewer events, or none, before the end of the feed. Nobody may access a
+    /// lock that the store has as corrupt.
     ///
     /// # Errors
     /// The store failed.
@@ -81,11 +85,14 @@ impl KeyWrites {
                     return Ok(page);
                 }
                 let position = logged.position;
-                if filter.matches(&logged.event)
-                    && let Some(lock) = locks.get(self, logged.event.lock).await?
-                    && self.access.may_access(principal, &lock)
-                {
-                    page.events.push(FeedEvent { logged, lock });
+                if filter.matches(&logged.event) {
+                    if locks.is_full(logged.event.lock) {
+                        return Ok(page);
+                    }
+                    let may_access = |lock: &Lock| self.access.may_access(principal, lock);
+                    let lock = locks.get(self, logged.event.lock, may_access).await?;
+                    page.events
+                        .extend(lock.map(|lock| FeedEvent { logged, lock }));
                 }
                 page.next = position;
             }
@@ -97,29 +104,37 @@ impl KeyWrites {
         Ok(page)
     }
 
-    /// At most `limit` events behind `after`, of all locks. It acts for no principal: [`KeyWrites::shows`] decides who may read an event.
+    /// At most `limit` events behind `after`, of all locks but those that the store has as corrupt, and the position of the last event. It acts
+    /// for no principal: [`KeyWrites::shows`] decides who may read an event.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn follow_feed(
-        &self,
-        after: Position,
-        limit: usize,
-    ) -> Result<Vec<FeedEvent>, RepoError> {
+    pub async fn follow_feed(&self, after: Position, limit: usize) -> Result<FeedPage, RepoError> {
         let mut locks = LocksOfPage::default();
-        let mut events = Vec::new();
-        for logged in self.events_after(after, limit).await? {
-            // An event's lock is never deleted.
-            if let Some(lock) = locks.get(self, logged.event.lock).await? {
-                events.push(FeedEvent { logged, lock });
-            }
+        let logged = self.events_after(after, limit).await?;
+        let mut page = FeedPage {
+            events: Vec::with_capacity(logged.len()),
+            next: logged.last().map_or(after, |last| last.position),
+            is_end: logged.len() < limit,
+        };
+        for logged in logged {
+            let lock = locks.get(self, logged.event.lock, |_| true).await?;
+            page.events
+                .extend(lock.map(|lock| FeedEvent { logged, lock }));
         }
-        Ok(events)
+        Ok(page)
     }
 
-    /// Whether an event of [`KeyWrites::follow_feed`] matches the filter, and the principal may access its lock.
-    pub fn shows(&self, event: &FeedEvent, principal: &Principal, filter: &FeedFilter) -> bool {
-        filter.matches(&event.logged.event) && self.access.may_access(principal, &event.lock)
+    /// Whether an event of [`KeyWrites::follow_feed`] matches the filter, and the principal may access its lock. `lock` is the lock of the
+    /// newest event that was read.
+    pub fn shows(
+        &self,
+        event: &RecordedEvent,
+        lock: &Lock,
+        principal: &Principal,
+        filter: &FeedFilter,
+    ) -> bool {
+        filter.matches(event) && self.access.may_access(principal, lock)
     }
 
     /// The end of the feed now.
@@ -145,21 +160,31 @@ impl KeyWrites {
     }
 }
 
-/// The locks of a page, each of which is loaded once.
+/// The locks of a page, each of which is loaded once. `None`: its events are not shown.
 #[derive(Default)]
 struct LocksOfPage(HashMap<LockId, Option<Arc<Lock>>>);
 
 impl LocksOfPage {
+    /// Whether this lock would have to be loaded, and the page has loaded as many as it may.
+    fn is_full(&self, id: LockId) -> bool {
+        self.0.len() >= MAX_LOCKS && !self.0.contains_key(&id)
+    }
+
     async fn get(
         &mut self,
         writes: &KeyWrites,
         id: LockId,
+        is_shown: impl Fn(&Lock) -> bool,
     ) -> Result<Option<Arc<Lock>>, RepoError> {
         if let Some(known) = self.0.get(&id) {
             return Ok(known.clone());
         }
-        let loaded = writes.ports.locks.load(id).await?;
-        let lock = loaded.map(|snapshot| Arc::new(snapshot.lock));
+        let loaded = match writes.ports.locks.load(id).await {
+            Err(RepoError::Corrupt { .. }) => None,
+            loaded => loaded?,
+        };
+        let lock = loaded.map(|snapshot| snapshot.lock);
+        let lock = lock.filter(is_shown).map(Arc::new);
         self.0.insert(id, lock.clone());
         Ok(lock)
     }

@@ -12,6 +12,9 @@ const READ_AT_ONCE: usize = 500;
 /// How many rows one page looks at.
 const MAX_READ: usize = 10_000;
 
+/// How many locks a page of writes loads.
+const MAX_LOCKS: usize = 500;
+
 /// Which writes a list has. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -82,8 +85,8 @@ impl KeyWrites {
     }
 
     /// At most `limit` writes that match the filter, of locks that the principal may access, in descending order of their ids, below
-    /// `before`: the newest first, if ids grow with time. The page looks at no more than 10,000 writes of the store, so it may have
-    /// fewer writes, or none, before the end of the list.
+    /// `before`: the newest first, if ids grow with time. The page looks at no more than 10,000 writes and 500 locks of the store, so it may
+    /// have fewer writes, or none, before the end of the list.
     ///
     /// # Errors
     /// The store failed.
@@ -103,10 +106,14 @@ impl KeyWrites {
                 if items.len() == limit {
                     return Ok(ListPage { items, next });
                 }
-                next = Some(write.id);
                 if !filter.matches(&write) {
+                    next = Some(write.id);
                     continue;
                 }
+                if accessible.len() >= MAX_LOCKS && !accessible.contains_key(&write.lock) {
+                    return Ok(ListPage { items, next });
+                }
+                next = Some(write.id);
                 let may_access = match accessible.get(&write.lock) {
                     Some(known) => *known,
                     None => {

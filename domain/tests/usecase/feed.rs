@@ -1,13 +1,13 @@
-//! The feed and the list of locks show a principal exactly the locks that it may access now.
+//! The feed and the lists of locks and writes show a principal exactly the locks that it may access now.
 
 use std::sync::Arc;
 
 use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_domain::model::*;
 use keywright_domain::policy::{AccessPolicy, OwnerAccess};
-use keywright_domain::ports::LockHistory;
-use keywright_domain::{FeedFilter, KeyWrites, Ports, Settings};
-use keywright_testkit::samples::{created, lock_id};
+use keywright_domain::ports::{LockHistory, LockRepo};
+use keywright_domain::{FeedFilter, KeyWrites, Ports, Settings, WriteFilter};
+use keywright_testkit::samples::{created, lock_id, prepared, slot};
 use proptest::prelude::*;
 
 use crate::harness::Harness;
@@ -101,6 +101,11 @@ proptest! {
             filter.lock = lock.map(lock_id);
             filter.event_type = by_type.then(|| "OwnerSet".to_owned());
             let locks = store.locks(None, 100).await.expect("locks");
+            for lock in &locks {
+                let known = store.load(lock.id).await.expect("loaded").expect("a lock");
+                let (_, save) = prepared(&known, u128::from(100 + lock.id.get()), slot("key", None));
+                store.save(save).await.expect("prepared");
+            }
             for principal in principals() {
                 let accessible = |event: &&RecordedEvent| {
                     let lock = locks.iter().find(|lock| lock.id == event.lock).expect("a lock");
@@ -132,10 +137,25 @@ proptest! {
                 }
                 let accessible = locks.iter().filter(|lock| OwnerAccess.may_access(&principal, lock));
                 assert_eq!(listed.iter().collect::<Vec<_>>(), accessible.collect::<Vec<_>>(), "{principal}");
+                let (mut writes_listed, mut below) = (Vec::new(), None);
+                loop {
+                    let filter = WriteFilter::default();
+                    let page = writes.list_writes(&principal, &filter, below, limit).await.expect("a page");
+                    assert!(page.items.len() <= limit);
+                    writes_listed.extend(page.items.iter().map(|write| write.lock));
+                    below = page.next;
+                    if below.is_none() {
+                        break;
+                    }
+                }
+                let newest_first: Vec<LockId> = listed.iter().rev().map(|lock| lock.id).collect();
+                assert_eq!(writes_listed, newest_first, "{principal}");
                 // The events that streams share are shown to the same readers.
                 let followed = writes.follow_feed(Position::START, 1000).await.expect("events");
-                let followed = followed.iter().filter(|event| writes.shows(event, &principal, &filter));
-                let followed: Vec<_> = followed.map(|event| &event.logged.event).collect();
+                let shown = followed.events.iter().filter(|shared| {
+                    writes.shows(&shared.logged.event, &shared.lock, &principal, &filter)
+                });
+                let followed: Vec<_> = shown.map(|event| &event.logged.event).collect();
                 assert_eq!(followed, expected, "{principal}");
             }
         });

@@ -75,7 +75,6 @@ macro_rules! lock_repo_cases {
             due_writes_are_ordered,
             event_page_starts_at_version_and_respects_limit,
             locks_are_listed_in_pages,
-            writes_are_listed_newest_first,
             idempotency_record_is_read_back,
             idempotency_records_of_principals_are_apart,
             stale_save_stores_no_idempotency_record,
@@ -86,6 +85,7 @@ macro_rules! lock_repo_cases {
             log_keeps_the_order_of_each_lock,
             no_event_appears_behind_a_reader,
             durable positions_survive_a_crash,
+            writes_are_listed_newest_first,
             last_position_is_the_end_of_the_log
         }
     };

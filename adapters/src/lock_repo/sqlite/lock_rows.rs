@@ -105,7 +105,7 @@ pub(super) fn append_event(conn: &Connection, event: &RecordedEvent) -> Result<(
     let write = event.write.map(|id| Uuid::from_u128(id.as_u128()));
     let (name, data) = (event.event.name(), json::text(&json::EventData(event)));
     let cause = row_mapping::cause_column(event);
-    let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO events (lock, version, write_id, type, data, cause) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     execute(conn, sql, params![lock, version, write, name, data, cause]).map(drop)
 }
 
