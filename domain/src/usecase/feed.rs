@@ -1,20 +1,11 @@
 //! The feed: the events of all locks that a principal may access, in the order of their positions.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::key_writes::KeyWrites;
+use super::page_scan::{LocksOfPage, MAX_READS, READ_AT_ONCE};
 use crate::model::{Lock, LockId, LoggedEvent, Position, Principal, RecordedEvent};
 use crate::ports::RepoError;
-
-/// How many events are read from the store at a time.
-const READ_AT_ONCE: usize = 500;
-
-/// How many events one page looks at. A principal whose events are rare gets a page without events, and continues behind it.
-const MAX_READ: usize = 10_000;
-
-/// How many locks one page loads.
-const MAX_LOCKS: usize = 500;
 
 /// Which events a reader of the feed wants. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +68,7 @@ impl KeyWrites {
             is_end: false,
         };
         let mut locks = LocksOfPage::default();
-        for _ in 0..MAX_READ / READ_AT_ONCE {
+        for _ in 0..MAX_READS {
             let events = self.events_after(page.next, READ_AT_ONCE).await?;
             let is_end = events.len() < READ_AT_ONCE;
             for logged in events {
@@ -157,35 +148,5 @@ impl KeyWrites {
         Ok(found
             .first()
             .is_some_and(|logged| logged.position == position))
-    }
-}
-
-/// The locks of a page, each of which is loaded once. `None`: its events are not shown.
-#[derive(Default)]
-struct LocksOfPage(HashMap<LockId, Option<Arc<Lock>>>);
-
-impl LocksOfPage {
-    /// Whether this lock would have to be loaded, and the page has loaded as many as it may.
-    fn is_full(&self, id: LockId) -> bool {
-        self.0.len() >= MAX_LOCKS && !self.0.contains_key(&id)
-    }
-
-    async fn get(
-        &mut self,
-        writes: &KeyWrites,
-        id: LockId,
-        is_shown: impl Fn(&Lock) -> bool,
-    ) -> Result<Option<Arc<Lock>>, RepoError> {
-        if let Some(known) = self.0.get(&id) {
-            return Ok(known.clone());
-        }
-        let loaded = match writes.ports.locks.load(id).await {
-            Err(RepoError::Corrupt { .. }) => None,
-            loaded => loaded?,
-        };
-        let lock = loaded.map(|snapshot| snapshot.lock);
-        let lock = lock.filter(is_shown).map(Arc::new);
-        self.0.insert(id, lock.clone());
-        Ok(lock)
     }
 }

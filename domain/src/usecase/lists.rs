@@ -1,19 +1,9 @@
 //! Lists of the locks that a principal may access, and of their writes.
 
-use std::collections::HashMap;
-
 use super::key_writes::KeyWrites;
+use super::page_scan::{LocksOfPage, MAX_READS, READ_AT_ONCE};
 use crate::model::{Lock, LockId, Principal, Timestamp, Write, WriteId};
 use crate::ports::RepoError;
-
-/// How many rows are read from the store at a time.
-const READ_AT_ONCE: usize = 500;
-
-/// How many rows one page looks at.
-const MAX_READ: usize = 10_000;
-
-/// How many locks a page of writes loads.
-const MAX_LOCKS: usize = 500;
 
 /// Which writes a list has. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +54,7 @@ impl KeyWrites {
         limit: usize,
     ) -> Result<ListPage<Lock, LockId>, RepoError> {
         let (mut items, mut next) = (Vec::new(), after);
-        for _ in 0..MAX_READ / READ_AT_ONCE {
+        for _ in 0..MAX_READS {
             let locks = self.ports.history.locks(next, READ_AT_ONCE).await?;
             let is_end = locks.len() < READ_AT_ONCE;
             for lock in locks {
@@ -98,34 +88,24 @@ impl KeyWrites {
         limit: usize,
     ) -> Result<ListPage<Write, WriteId>, RepoError> {
         let (mut items, mut next) = (Vec::new(), before);
-        let mut accessible: HashMap<LockId, bool> = HashMap::new();
-        for _ in 0..MAX_READ / READ_AT_ONCE {
+        let mut locks = LocksOfPage::default();
+        for _ in 0..MAX_READS {
             let writes = self.ports.history.writes(next, READ_AT_ONCE).await?;
             let is_end = writes.len() < READ_AT_ONCE;
             for write in writes {
                 if items.len() == limit {
                     return Ok(ListPage { items, next });
                 }
-                if !filter.matches(&write) {
-                    next = Some(write.id);
-                    continue;
-                }
-                if accessible.len() >= MAX_LOCKS && !accessible.contains_key(&write.lock) {
-                    return Ok(ListPage { items, next });
-                }
-                next = Some(write.id);
-                let may_access = match accessible.get(&write.lock) {
-                    Some(known) => *known,
-                    None => {
-                        let lock = self.ports.locks.load(write.lock).await?;
-                        let may = |lock: &Lock| self.access.may_access(principal, lock);
-                        let may = lock.is_some_and(|known| may(&known.lock));
-                        accessible.insert(write.lock, may);
-                        may
+                if filter.matches(&write) {
+                    if locks.is_full(write.lock) {
+                        return Ok(ListPage { items, next });
                     }
-                };
-                if may_access {
-                    items.push(write);
+                    let may_access = |lock: &Lock| self.access.may_access(principal, lock);
+                    let lock = locks.get(self, write.lock, may_access).await?;
+                    next = Some(write.id);
+                    items.extend(lock.map(|_| write));
+                } else {
+                    next = Some(write.id);
                 }
             }
             if is_end {

@@ -10,6 +10,7 @@ mod key_writes;
 mod lists;
 mod lock_queue;
 mod maintenance;
+mod page_scan;
 mod purge;
 mod read;
 mod reconcile_shadow;
