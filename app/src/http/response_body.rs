@@ -319,6 +319,20 @@ struct EventItem<'a> {
     event: Event<'a>,
 }
 
+impl<'a> EventItem<'a> {
+    fn of(recorded: &'a RecordedEvent, lock: &Lock) -> Self {
+        Self {
+            aggregate_type: "lock",
+            aggregate_id: lock.id.to_string(),
+            version: recorded.version.0,
+            r#type: recorded.event.name(),
+            timestamp: recorded.time.to_string(),
+            org_id: org_id(lock),
+            event: Event::of(recorded),
+        }
+    }
+}
+
 /// An event of the feed.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -327,21 +341,8 @@ pub(super) struct FeedItem<'a> {
     cursor: String,
     /// Identifies the event, also if it is delivered again.
     id: String,
-    /// Always `lock`.
-    aggregate_type: &'static str,
-    /// The id of the lock, as text.
-    aggregate_id: String,
-    /// The version of the lock after the event, from 1.
-    version: u64,
-    #[schema(schema_with = schemas::event_type)]
-    r#type: &'static str,
-    /// When the event was recorded.
-    #[schema(value_type = String, format = DateTime)]
-    timestamp: String,
-    /// The organization that owns the lock, or an empty string.
-    org_id: String,
-    #[schema(schema_with = schemas::lock_event)]
-    event: Event<'a>,
+    #[serde(flatten)]
+    item: EventItem<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schemas::cause, required = false)]
     cause: Option<CauseItem<'a>>,
@@ -373,13 +374,7 @@ impl<'a> FeedItem<'a> {
         Self {
             cursor: cursor::text(event.logged.position),
             id: format!("{}-{}", recorded.lock, recorded.version),
-            aggregate_type: "lock",
-            aggregate_id: recorded.lock.to_string(),
-            version: recorded.version.0,
-            r#type: recorded.event.name(),
-            timestamp: recorded.time.to_string(),
-            org_id: org_id(&event.lock),
-            event: Event::of(recorded),
+            item: EventItem::of(recorded, &event.lock),
             cause: (write_id.is_some() || cause.is_some()).then(|| CauseItem {
                 write_id,
                 request_id: request.map(|id| id.as_str()),
@@ -454,15 +449,7 @@ impl<'a> EventPage<'a> {
             page_size: Self::SIZE,
             total_pages: lock.version.0.div_ceil(Self::SIZE),
             events: events
-                .map(|recorded| EventItem {
-                    aggregate_type: "lock",
-                    aggregate_id: lock.id.to_string(),
-                    version: recorded.version.0,
-                    r#type: recorded.event.name(),
-                    timestamp: recorded.time.to_string(),
-                    org_id: org_id(lock),
-                    event: Event::of(recorded),
-                })
+                .map(|recorded| EventItem::of(recorded, lock))
                 .collect(),
         }
     }
