@@ -38,6 +38,18 @@ impl Drop for ChildGuard {
     }
 }
 
+/// Runs a command beside the server, and returns what it prints.
+fn run(harness: &Harness, arguments: &[&str]) -> String {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    let output = command
+        .env("KEYWRIGHT_DATA", harness.folder.path())
+        .output();
+    let output = output.expect("the program is there");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 async fn next(stream: &mut EventStream) -> Option<(String, Value)> {
     let event = timeout(PATIENCE, stream.next()).await;
     let event = event
@@ -212,14 +224,7 @@ async fn a_stream_has_each_event_when_it_is_recorded_and_is_resumed() {
 #[tokio::test]
 async fn a_stream_ends_when_its_key_is_revoked() {
     let harness = Harness::silent();
-    let data = harness.folder.path();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(BINARY);
-        let output = command.args(arguments).env("KEYWRIGHT_DATA", data).output();
-        let output = output.expect("the program is there");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    };
+    let run = |arguments: &[&str]| run(&harness, arguments);
     let issued = run(&["api-key", "issue", "acme", "--json"]);
     let issued: Value = serde_json::from_str(&issued).expect("JSON");
     let key = issued["apiKey"].as_str().expect("a key");
@@ -244,12 +249,7 @@ async fn a_stream_ends_when_its_key_is_revoked() {
 async fn a_new_owner_sees_the_events_from_before() {
     let harness = Harness::silent();
     let data = harness.folder.path();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(BINARY);
-        let output = command.args(arguments).env("KEYWRIGHT_DATA", data).output();
-        let output = output.expect("the program is there");
-        assert!(output.status.success(), "{output:?}");
-    };
+    let run = |arguments: &[&str]| run(&harness, arguments);
     let end = as_user(&harness, "/events?after=end").send().await.body["next"].clone();
     let end = end.as_str().expect("a cursor");
     let _active = stream(as_user(&harness, "/events")).stream().await;
