@@ -195,8 +195,15 @@ async fn a_lock_that_answers_each_delta_with_a_change_does_not_disturb_others() 
     let service = service.connection().expect("connected");
     let sent = service.publish("sentinel", QoS::AtLeastOnce, "x".into());
     sent.await.expect("sent");
-    let first = tokio::time::timeout(Duration::from_secs(20), received.recv()).await;
-    assert_eq!(first.expect("it arrives").as_deref(), Some("sentinel"));
+    // The last messages of the other thing may come again: their acknowledgements may not have left the killed service.
+    loop {
+        let received = tokio::time::timeout(Duration::from_secs(20), received.recv()).await;
+        let topic = received.expect("it arrives").expect("connected");
+        if topic == "sentinel" {
+            break;
+        }
+        assert_eq!(topic, other, "a message of the backlog is redelivered");
+    }
 }
 
 /// Forwards the topics of QoS 1 messages.
