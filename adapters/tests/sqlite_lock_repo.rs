@@ -1,15 +1,15 @@
 //! The SQLite store: the contract of the port, and the file.
-#![cfg(feature = "sqlite")]
+#![cfg(all(feature = "memory", feature = "sqlite"))]
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keywright_adapters::lock_repo::SqliteLockRepo;
+use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
 use keywright_domain::model::{
-    DeviceOutcome, KeyIndex, KeySlot, LockSnapshot, ReportedSlot, ShadowVersion, WorkerId, Write,
-    WriteId,
+    DeviceOutcome, DueCursor, KeyIndex, KeySlot, Lock, LockSnapshot, LockVersion, Position,
+    RecordedEvent, ReportedSlot, Save, ShadowVersion, Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
@@ -240,6 +240,9 @@ async fn an_invalid_row_is_an_error_with_table_column_and_key() {
     let path = file(&folder);
     let repo = open(&path);
     fill(&repo).await;
+    // A store that is open has the lock in memory.
+    drop(repo);
+    let repo = open(&path);
     let conn = Connection::open(&path).expect("a database");
     let corrupt = |table, column, key: &str| {
         Err(RepoError::Corrupt {
@@ -321,11 +324,17 @@ async fn migrates_a_file_of_the_first_schema() {
     drop(repo);
     let conn = Connection::open(&path).expect("a database");
     conn.execute_batch(
-        "ALTER TABLE events DROP COLUMN cause; ALTER TABLE writes DROP COLUMN request_id;
-         DROP TRIGGER event_gets_position; DROP TABLE event_positions;
+        "DROP TABLE log; DROP TABLE log_writer; DROP INDEX events_of_a_lock;
+         ALTER TABLE events RENAME TO newer_events;
+         CREATE TABLE events (
+             lock INTEGER NOT NULL, version INTEGER NOT NULL, write_id BLOB, type TEXT NOT NULL, data TEXT NOT NULL,
+             PRIMARY KEY (lock, version)
+         ) STRICT, WITHOUT ROWID;
+         INSERT INTO events SELECT lock, version, write_id, type, data FROM newer_events;
+         DROP TABLE newer_events; ALTER TABLE writes DROP COLUMN request_id;
          ALTER TABLE writes DROP COLUMN anomalies; ALTER TABLE writes DROP COLUMN reported_index;
          DROP TABLE kept_answers; DROP INDEX writes_by_end; ALTER TABLE locks DROP COLUMN live;
-         ALTER TABLE locks RENAME COLUMN saves TO revision;
+         ALTER TABLE locks RENAME COLUMN applied_revision TO revision;
          CREATE INDEX writes_of_a_lock ON writes (lock)
              WHERE lease_until IS NOT NULL OR attention IS NOT NULL;
          PRAGMA user_version = 1;",
@@ -452,4 +461,183 @@ async fn only_the_owner_can_read_the_files() {
         "{:?}",
         modes()
     );
+}
+
+/// What a store returns for every kind of read.
+#[derive(Debug, PartialEq)]
+struct Contents {
+    locks: Vec<LockSnapshot>,
+    listed: Vec<Lock>,
+    events: Vec<Vec<RecordedEvent>>,
+    log: Vec<RecordedEvent>,
+    writes: Vec<Write>,
+    found: Vec<Option<Write>>,
+    due: Vec<Write>,
+    backlog: (u64, u64, u64),
+}
+
+async fn contents<S: LockRepo + LockHistory>(store: &S, locks: u64) -> Contents {
+    let end = Timestamp::from_millis(u64::from(u32::MAX) * 10_000);
+    let (mut known, mut events) = (Vec::new(), Vec::new());
+    for lock in 1..=locks {
+        let snapshot = store.load(lock_id(lock)).await.expect("loaded");
+        known.push(snapshot.expect("a lock"));
+        let stream = store.events(lock_id(lock), LockVersion(2), 1000).await;
+        events.push(stream.expect("events"));
+    }
+    let (mut log, mut after) = (Vec::new(), Position::START);
+    loop {
+        let page = store.events_after(after, 7).await.expect("a page");
+        let Some(last) = page.last() else { break };
+        assert!(page.iter().all(|logged| logged.position > after));
+        after = last.position;
+        log.extend(page.into_iter().map(|logged| logged.event));
+    }
+    assert_eq!(store.last_position().await, Ok(after));
+    let (mut writes, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.writes(before, 5).await.expect("a page");
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        writes.extend(page);
+    }
+    let mut found = Vec::new();
+    for write in &writes {
+        found.push(store.write(write.id).await.expect("read"));
+    }
+    let (mut due, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.due(end, cursor, 3).await.expect("a page");
+        let Some(last) = page.last() else { break };
+        cursor = DueCursor::of(last);
+        due.extend(page);
+    }
+    let backlog = store.backlog(Timestamp::from_millis(0)..=NOW).await;
+    let backlog = backlog.expect("counted");
+    Contents {
+        locks: known,
+        listed: store.locks(Some(lock_id(1)), 4).await.expect("a page"),
+        events,
+        log,
+        writes,
+        found,
+        due,
+        backlog: (backlog.intents, backlog.open, backlog.unconfirmed),
+    }
+}
+
+/// The next change of a lock: a prepared write is committed, an open one is settled, or a new one is prepared.
+fn next_save(snapshot: &LockSnapshot, id: u128, random: &mut fastrand::Rng) -> Option<Save> {
+    let limits = Limits::default();
+    if let Some(write) = snapshot.prepared() {
+        let version = ShadowVersion(random.u64(1..1000));
+        return Some(policy::commit(snapshot, write, version, &[], &limits, NOW).1);
+    }
+    let open = snapshot.open().next().filter(|_| random.bool());
+    let Some(write) = open else {
+        let index = random.u64(0..8);
+        return Some(prepared(snapshot, id, slot(&format!("key-{id}"), Some(index))).1);
+    };
+    let index = write.slot.index.expect("an index");
+    let reported = ReportedResult {
+        thing: &write.thing,
+        shadow_version: None,
+        outcome: &DeviceOutcome::Succeeded {
+            slot: ReportedSlot::Index(index),
+        },
+        entry_remains: random.bool(),
+    };
+    match policy::decide_report(snapshot, Some(write), &reported, &limits, NOW) {
+        ReportDecision::Record(_, save) => Some(save),
+        _ => None,
+    }
+}
+
+/// The store has the same content as one in memory, wherever its changes are: only in the log, partly or all in the tables, saved by
+/// another process, or left by one that has crashed.
+#[tokio::test]
+async fn reads_are_the_same_whether_changes_are_in_the_log_or_in_the_tables() {
+    const LOCKS: u64 = 6;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (folder, copies) = (
+        TempDir::new().expect("a folder"),
+        TempDir::new().expect("a folder"),
+    );
+    let mut path = file(&folder);
+    let expected = InMemoryLockRepo::new(Arc::new(ManualTimer::default()));
+    let mut stores = vec![open(&path)];
+    let locks: Vec<_> = (1..=LOCKS).map(|id| created(lock_id(id))).collect();
+    expected.import(locks.clone()).await.expect("imported");
+    stores[0].import(locks).await.expect("imported");
+    for n in 1..=250 {
+        let id = lock_id(random.u64(1..=LOCKS));
+        let snapshot = expected.load(id).await.expect("loaded").expect("a lock");
+        let store = random.choice(&stores).expect("a store").clone();
+        if let Some(save) = next_save(&snapshot, n, &mut random) {
+            store.save(save.clone()).await.expect("saved");
+            expected.save(save.clone()).await.expect("saved");
+            assert_eq!(store.save(save).await, Err(RepoError::Stale));
+        }
+        match random.u32(0..60) {
+            0 => stores.push(open(&path)),
+            1 => stores.truncate(1),
+            2 => {
+                stores.clear();
+                stores.push(open(&path));
+            }
+            3 => {
+                let next = copies.path().join(n.to_string());
+                std::fs::create_dir(&next).expect("a folder");
+                path = copy_as_after_a_crash(&path, &next);
+                stores = vec![open(&path)];
+            }
+            4 => {
+                let copy = copies.path().join(format!("{n}.sqlite"));
+                let conn = Connection::open(&path).expect("the file");
+                conn.execute("VACUUM INTO ?1", [copy.to_str()])
+                    .expect("copied");
+                assert_eq!(
+                    contents(&open(&copy), LOCKS).await,
+                    contents(&expected, LOCKS).await
+                );
+            }
+            // Some changes are applied to the tables meanwhile, and some are not.
+            5..10 => tokio::time::sleep(Duration::from_millis(random.u64(50..300))).await,
+            10..20 => {
+                let store = random.choice(&stores).expect("a store");
+                assert_eq!(
+                    contents(store, LOCKS).await,
+                    contents(&expected, LOCKS).await
+                );
+            }
+            _ => {}
+        }
+    }
+    for store in &stores {
+        assert_eq!(
+            contents(store, LOCKS).await,
+            contents(&expected, LOCKS).await
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_save_of_another_process_is_read_at_once() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let first = open(&path);
+    fill(&first).await;
+    let known = load(&first).await;
+    let second = open(&path);
+    assert_eq!(load(&second).await, known);
+    let prepared = known.prepared().expect("a prepared write");
+    let version = ShadowVersion(7);
+    let (sent, save) = policy::commit(&known, prepared, version, &[], &Limits::default(), NOW);
+    second.save(save.clone()).await.expect("saved");
+    assert_eq!(load(&first).await, load(&second).await);
+    assert_eq!(first.write(sent.id).await, Ok(Some(sent)));
+    assert_eq!(first.last_position().await, second.last_position().await);
+    assert_eq!(first.save(save).await, Err(RepoError::Stale));
 }

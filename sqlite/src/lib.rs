@@ -33,7 +33,7 @@ mod open_error;
 mod store_file;
 
 pub use batch::drain_batch;
-pub use group_commit::{CommitError, GroupCommit};
+pub use group_commit::{CommitError, GroupCommit, Sharing, WeakGroupCommit, WriterState};
 pub use join_on_drop::JoinOnDrop;
 pub use open_error::{FileError, OpenError};
 pub use store_file::FileFormat;

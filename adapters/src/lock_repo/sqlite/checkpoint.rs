@@ -1,11 +1,13 @@
-//! Checkpoints of the write-ahead log in the background.
+//! Work in the background: ticks of the writer, and checkpoints of the write-ahead log.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use keywright_sqlite::JoinOnDrop;
+use keywright_sqlite::{JoinOnDrop, WeakGroupCommit};
 use rusqlite::Connection;
+
+use super::log_writer::{LogWriter, SharedMemory, lock_memory};
 
 /// The size of the write-ahead log, in bytes, at which the writer itself makes a checkpoint.
 pub(super) const MAX_WAL_BYTES: i64 = 64 * 1024 * 1024;
@@ -23,7 +25,7 @@ const KEPT_FREE_PAGES: u32 = 4096;
 /// The number of free pages that are returned to the file system at a time: few, so that commits hardly wait.
 const VACUUM_PAGES: u32 = 256;
 
-/// Makes checkpoints from a connection of its own, because a commit that makes one takes many times as long. Dropping it ends the
+/// Lets the writer apply old changes, and makes checkpoints from a connection of its own, because a commit that makes one takes many times as long. Dropping it ends the
 /// thread.
 pub(super) struct Checkpoints {
     _end: Sender<()>,
@@ -31,7 +33,11 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn start(path: &Path) -> std::io::Result<Self> {
+    pub(super) fn start(
+        path: &Path,
+        memory: SharedMemory,
+        writer: WeakGroupCommit<LogWriter>,
+    ) -> std::io::Result<Self> {
         let conn = Connection::open(path).map_err(std::io::Error::other)?;
         let mut name = path.as_os_str().to_owned();
         name.push("-wal");
@@ -42,6 +48,9 @@ impl Checkpoints {
             // If the file is busy, the next round makes up for it.
             let _ = conn.busy_timeout(Duration::ZERO);
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                if !lock_memory(&memory).tail.is_empty() {
+                    writer.try_run(|transaction, writer| writer.tick(transaction));
+                }
                 if checkpoint(&conn).unwrap_or(false) {
                     let _ = free_space(&conn, &wal);
                 }

@@ -1,6 +1,6 @@
 //! The column `live` of `locks`: the ids of the lock's live writes.
 
-use keywright_domain::model::{Write, WriteId};
+use keywright_domain::model::{LockSnapshot, WriteId};
 
 const ID_BYTES: usize = 16;
 
@@ -24,14 +24,11 @@ impl LiveIds {
             .map(|id| WriteId::from_u128(u128::from_be_bytes(*id)))
     }
 
-    /// Adds a write that has become live, or removes one that no longer is. Returns whether the list has changed.
-    pub(super) fn update(&mut self, write: &Write) -> bool {
-        let position = self.ids().position(|id| id == write.id);
-        match (position, write.is_live()) {
-            (None, true) => self.0.extend(write.id.as_u128().to_be_bytes()),
-            (Some(n), false) => drop(self.0.drain(n * ID_BYTES..(n + 1) * ID_BYTES)),
-            _ => return false,
-        }
-        true
+    pub(super) fn of(snapshot: &LockSnapshot) -> Self {
+        let live = snapshot.unfinished.iter().chain(&snapshot.uncleared);
+        Self(
+            live.flat_map(|write| write.id.as_u128().to_be_bytes())
+                .collect(),
+        )
     }
 }

@@ -1,37 +1,48 @@
-//! Locks in a SQLite file: one writer, which commits all queued changes together, and several readers.
+//! Locks in a SQLite file.
+//!
+//! A save is appended to a log, with all queued ones in one commit, and is applied to the tables later: several changes of a lock then
+//! change each page once. Locks and the changes that the tables do not have yet are in memory ([`memory`]); other reads combine these
+//! changes ([`tail`]) with what several readers find in the tables. The log is in the same file, so that another process, and this one
+//! after a crash, finds all saves ([`log_writer`]).
 
 mod checkpoint;
 mod idempotency_rows;
 mod integrity_check;
 mod live_write_ids;
 mod lock_rows;
+mod log_entry;
+mod log_writer;
+mod memory;
 mod other_processes;
 mod readers;
 mod schema;
 mod statement;
+mod tail;
 mod write_rows;
 
+use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::{
-    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Intent, Lock, LockId, LockSnapshot,
+    Backlog, DueCursor, IdempotencyRecord, IdempotencyScope, Lock, LockId, LockSnapshot,
     LockVersion, LoggedEvent, Position, RecordedEvent, Save, Timestamp, WorkerId, Write, WriteId,
-    WriteState,
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError, Timer};
-use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError};
+use keywright_sqlite::{CommitError, FileError, GroupCommit, OpenError, Sharing};
 use rusqlite::{Connection, Transaction};
 
-use super::lock_row::LockRow;
 use super::observed_leases::ObservedLeases;
 use checkpoint::Checkpoints;
 use integrity_check::IntegrityCheck;
+use log_writer::{LogWriter, SharedMemory, lock_memory};
+use memory::Memory;
 use other_processes::ProcessLock;
 use readers::Readers;
+use tail::Tail;
 use tracing::error;
 
 /// Stores locks, their events and their writes in a file. Clones share it. A save is durable before it is acknowledged (WAL,
@@ -40,16 +51,18 @@ use tracing::error;
 pub struct SqliteLockRepo {
     readers: Readers,
     leases: ObservedLeases,
-    _process_lock: Arc<ProcessLock>,
+    memory: SharedMemory,
+    process_lock: Arc<ProcessLock>,
     _checkpoints: Arc<Checkpoints>,
     check: Option<Arc<IntegrityCheck>>,
     /// Dropped last: closing the last connection makes a checkpoint.
-    writer: GroupCommit,
+    writer: GroupCommit<LogWriter>,
 }
 
 impl SqliteLockRepo {
     /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in
-    /// the background, and [`ended`](Self::ended) returns if it finds damage. `timer` measures leases. Leases in the file
+    /// the background, and [`ended`](Self::ended) returns if it finds damage. Saves that an earlier process has left in the log are
+    /// applied to the tables, if no other process has the file open. `timer` measures leases. Leases in the file
     /// count as expired if no other process has the file open. Otherwise each starts when this process first reads it, in
     /// `claim` or `backlog`.
     ///
@@ -57,8 +70,10 @@ impl SqliteLockRepo {
     /// The file is corrupt, belongs to another program, has a newer schema or is in use. The text names the file.
     pub fn open(path: &Path, timer: Arc<dyn Timer>) -> Result<Self, OpenError> {
         let format = &schema::FORMAT;
-        let conn = format.open(path)?;
+        let mut conn = format.open(path)?;
         let refuse = |error: FileError| format.open_error(path, error);
+        let contents =
+            |error: &dyn std::fmt::Display| refuse(FileError::Contents(error.to_string()));
         // The writer makes checkpoints itself only if those in the background cannot keep up.
         conn.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
             .map(|page| checkpoint::MAX_WAL_BYTES / page)
@@ -67,20 +82,33 @@ impl SqliteLockRepo {
         let check = format.is_large(path).then(|| IntegrityCheck::start(path));
         let check = check.transpose()?.map(Arc::new);
         // `acquire` requires that nothing has been saved yet.
-        let open_intents = || write_rows::open_intents(&conn);
+        let open_intents = || {
+            let transaction = conn
+                .unchecked_transaction()
+                .map_err(statement::unavailable)?;
+            let (tail, _) = log_writer::read_tail(&transaction)?;
+            write_rows::open_intents(&transaction, &tail.open_intents())
+        };
         let (process_lock, expired) = ProcessLock::acquire(path, open_intents);
+        let process_lock = Arc::new(process_lock);
+        let memory = Arc::new(Mutex::new(Memory::new()));
+        let mut log_writer =
+            LogWriter::new(memory.clone(), process_lock.clone()).map_err(|e| contents(&e))?;
         let leases = ObservedLeases::new(timer);
         if let Some(intents) = expired {
-            let intents = intents.map_err(|e| refuse(FileError::Contents(e.to_string())));
-            leases.add_expired(intents?);
+            leases.add_expired(intents.map_err(|e| contents(&e))?);
+            log_writer.recover(&mut conn).map_err(|e| contents(&e))?;
         }
         let readers = Readers::open(path)?;
-        let checkpoints = Checkpoints::start(path).map_err(|e| refuse(e.into()))?;
-        let writer = GroupCommit::start("locks", conn).map_err(|e| refuse(e.into()))?;
+        let writer = GroupCommit::start_with("locks", conn, log_writer);
+        let writer = writer.map_err(|e| refuse(e.into()))?;
+        let checkpoints = Checkpoints::start(path, memory.clone(), writer.downgrade());
+        let checkpoints = checkpoints.map_err(|e| refuse(e.into()))?;
         Ok(Self {
             readers,
             leases,
-            _process_lock: Arc::new(process_lock),
+            memory,
+            process_lock,
             _checkpoints: Arc::new(checkpoints),
             check,
             writer,
@@ -92,13 +120,13 @@ impl SqliteLockRepo {
     /// # Errors
     /// [`RepoError::Unavailable`]: the store cannot be used.
     pub async fn durability(&self) -> Result<(String, i64), RepoError> {
-        self.in_transaction(|transaction| {
+        let job = |transaction: &Transaction<'_>, _: &mut LogWriter| {
             let mode = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0));
             let synchronous = transaction.pragma_query_value(None, "synchronous", |row| row.get(0));
             mode.and_then(|mode| Ok((mode, synchronous?)))
                 .map_err(statement::unavailable)
-        })
-        .await
+        };
+        self.in_transaction(Sharing::NoSavepoint, job).await
     }
 
     /// Waits until the store can no longer be used: a commit failed, so the content of the file is unknown until the file
@@ -132,26 +160,63 @@ impl SqliteLockRepo {
     where
         E: From<ImportError> + Send + 'static,
     {
-        let job = move |transaction: &Transaction<'_>| import(transaction, events);
-        let imported = self.writer.run(job).await;
+        let job = move |transaction: &Transaction<'_>, writer: &mut LogWriter| {
+            writer.import(transaction, events)
+        };
+        let imported = self.writer.run_with(Sharing::Alone, job).await;
         imported.map_err(|error| ImportError::Store(repo_error(error)))?
     }
 
     async fn observe_leases(&self) -> Result<(), RepoError> {
         if self.leases.should_read() {
-            let open = self.readers.read(write_rows::open_intents).await?;
-            self.leases.observe(open);
+            let open = self.read(Tail::open_intents, |conn, changed| {
+                write_rows::open_intents(conn, &changed)
+            });
+            self.leases.observe(open.await?);
         }
         Ok(())
     }
 
-    async fn in_transaction<T, E, F>(&self, job: F) -> Result<T, E>
+    /// Reads the tables together with the changes that they do not have yet. `select` gets these changes before `query` reads the tables, so
+    /// that each change is seen at least once.
+    async fn read<C, T>(
+        &self,
+        select: impl FnOnce(&Tail) -> C + Send + 'static,
+        query: impl FnOnce(&Connection, C) -> Result<T, RepoError> + Send + 'static,
+    ) -> Result<T, RepoError>
+    where
+        C: Send + 'static,
+        T: Send + 'static,
+    {
+        let writer_changes = self.process_lock.writer_changes();
+        let selected = {
+            let memory = lock_memory(&self.memory);
+            match memory.is_complete(writer_changes) {
+                true => Ok(select(&memory.tail)),
+                false => Err(select),
+            }
+        };
+        let query = move |conn: &Connection| {
+            let selected = match selected {
+                Ok(selected) => selected,
+                // Another process has written. What is in the log has everything.
+                Err(select) => select(&log_writer::read_tail(conn)?.0),
+            };
+            query(conn, selected)
+        };
+        self.readers.read(query).await
+    }
+
+    async fn in_transaction<T, E, F>(&self, sharing: Sharing, job: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<RepoError> + Send + 'static,
-        F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&Transaction<'_>, &mut LogWriter) -> Result<T, E> + Send + 'static,
     {
-        self.writer.run(job).await.map_err(repo_error)?
+        self.writer
+            .run_with(sharing, job)
+            .await
+            .map_err(repo_error)?
     }
 }
 
@@ -165,20 +230,50 @@ fn repo_error(error: CommitError) -> RepoError {
 #[async_trait]
 impl LockRepo for SqliteLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        self.readers.read(move |conn| snapshot(conn, lock)).await
+        let writer_changes = self.process_lock.writer_changes();
+        let load = {
+            let mut memory = lock_memory(&self.memory);
+            let is_complete = memory.is_complete(writer_changes);
+            if is_complete && let Some(snapshot) = memory.lock(lock).cloned() {
+                drop(memory);
+                return Ok(Some(LockSnapshot::clone(&snapshot)));
+            }
+            is_complete.then(|| memory.start_load(lock))
+        };
+        let memory = self.memory.clone();
+        let query = move |conn: &Connection| {
+            let Some(load) = load else {
+                let (tail, _) = log_writer::read_tail(conn)?;
+                return match tail.lock(lock) {
+                    Some(changes) => Ok(Some(LockSnapshot::clone(&changes.snapshot))),
+                    None => lock_rows::snapshot(conn, lock),
+                };
+            };
+            let found = lock_rows::snapshot(conn, lock)?;
+            if let Some(snapshot) = &found {
+                lock_memory(&memory).finish_load(load, Arc::new(snapshot.clone()));
+            }
+            Ok(found)
+        };
+        self.readers.read(query).await
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
-        self.in_transaction(move |transaction| apply(transaction, save))
-            .await
+        let text = log_entry::save_text(&save);
+        let job = move |transaction: &Transaction<'_>, writer: &mut LogWriter| {
+            writer.save(transaction, save, &text)
+        };
+        self.in_transaction(Sharing::NoSavepoint, job).await
     }
 
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Option<Write>, RepoError> {
         self.observe_leases().await?;
         while let Some((id, expired)) = self.leases.next_expired() {
             let intent = expired.taken_over(worker, lease);
-            let claimed = self.in_transaction(move |t| take_over(t, id, expired, intent));
-            let claimed = claimed.await?;
+            let job = move |transaction: &Transaction<'_>, writer: &mut LogWriter| {
+                writer.take_over(transaction, id, expired, intent)
+            };
+            let claimed = self.in_transaction(Sharing::NoSavepoint, job).await?;
             if claimed.is_some() {
                 self.leases.claimed(id, intent);
                 return Ok(claimed);
@@ -191,9 +286,12 @@ impl LockRepo for SqliteLockRepo {
 #[async_trait]
 impl LockHistory for SqliteLockRepo {
     async fn write(&self, id: WriteId) -> Result<Option<Write>, RepoError> {
-        self.readers
-            .read(move |conn| write_rows::write(conn, id))
-            .await
+        let select = move |tail: &Tail| tail.write(id).cloned();
+        self.read(select, move |conn, changed| match changed {
+            Some(write) => Ok(Some(write)),
+            None => write_rows::write(conn, id),
+        })
+        .await
     }
 
     async fn events(
@@ -202,9 +300,16 @@ impl LockHistory for SqliteLockRepo {
         first: LockVersion,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError> {
-        self.readers
-            .read(move |conn| lock_rows::events(conn, lock, first, limit))
-            .await
+        let select = move |tail: &Tail| tail.events(lock, first);
+        self.read(select, move |conn, changed| {
+            let mut events = lock_rows::events(conn, lock, first, limit)?;
+            let last = events.last().map(|event| event.version);
+            let newer = |event: &RecordedEvent| last.is_none_or(|last| event.version > last);
+            events.extend(changed.into_iter().filter(newer));
+            events.truncate(limit);
+            Ok(events)
+        })
+        .await
     }
 
     async fn events_after(
@@ -212,19 +317,34 @@ impl LockHistory for SqliteLockRepo {
         after: Position,
         limit: usize,
     ) -> Result<Vec<LoggedEvent>, RepoError> {
-        self.readers
-            .read(move |conn| lock_rows::events_after(conn, after, limit))
-            .await
+        let select = move |tail: &Tail| tail.events_after(after, limit);
+        self.read(select, move |conn, (changed, last)| {
+            let mut events = lock_rows::events_after(conn, after, last, limit)?;
+            events.extend(changed);
+            events.sort_by_key(|logged| logged.position);
+            events.dedup_by_key(|logged| logged.position);
+            events.truncate(limit);
+            Ok(events)
+        })
+        .await
     }
 
     async fn writes(&self, before: Option<WriteId>, limit: usize) -> Result<Vec<Write>, RepoError> {
-        self.readers
-            .read(move |conn| write_rows::writes(conn, before, limit))
-            .await
+        let select =
+            move |tail: &Tail| tail.writes(|write| before.is_none_or(|before| write.id < before));
+        self.read(select, move |conn, changed| {
+            let rows = write_rows::writes(conn, before, changed.query_limit(limit))?;
+            Ok(changed.merge(rows, limit, |write| Reverse(write.id)))
+        })
+        .await
     }
 
     async fn last_position(&self) -> Result<Position, RepoError> {
-        self.readers.read(lock_rows::last_position).await
+        self.read(Tail::last_position, |conn, changed| {
+            let last = lock_rows::last_position(conn)?;
+            Ok(last.max(changed.unwrap_or_default()))
+        })
+        .await
     }
 
     async fn due(
@@ -233,27 +353,41 @@ impl LockHistory for SqliteLockRepo {
         after: Option<DueCursor>,
         limit: usize,
     ) -> Result<Vec<Write>, RepoError> {
-        self.readers
-            .read(move |conn| write_rows::due(conn, until, after, limit))
-            .await
+        let select = move |tail: &Tail| {
+            tail.writes(|write| {
+                let due = DueCursor::of(write).filter(|due| due.at <= until);
+                due.is_some_and(|due| after.is_none_or(|after| due > after))
+            })
+        };
+        self.read(select, move |conn, changed| {
+            let rows = write_rows::due(conn, until, after, changed.query_limit(limit))?;
+            Ok(changed.merge(rows, limit, DueCursor::of))
+        })
+        .await
     }
 
     async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
-        self.readers
-            .read(move |conn| write_rows::backlog(conn, recent_times, oldest))
-            .await
+        let unfinished = |write: &Write| write.intent().is_some() || write.next_check_at.is_some();
+        let select = move |tail: &Tail| tail.writes(unfinished);
+        self.read(select, move |conn, changed| {
+            write_rows::backlog(conn, &recent_times, oldest, &changed)
+        })
+        .await
     }
 
     async fn idempotency_record(
         &self,
         scope: &IdempotencyScope,
     ) -> Result<Option<IdempotencyRecord>, RepoError> {
-        let scope = scope.clone();
-        self.readers
-            .read(move |conn| idempotency_rows::find_record(conn, scope))
-            .await
+        let (scope, changed) = (scope.clone(), scope.clone());
+        let select = move |tail: &Tail| tail.record(&changed).cloned();
+        self.read(select, move |conn, changed| match changed {
+            Some(record) => Ok(Some(record)),
+            None => idempotency_rows::find_record(conn, scope),
+        })
+        .await
     }
 
     async fn purge(
@@ -262,121 +396,27 @@ impl LockHistory for SqliteLockRepo {
         ended_before: Timestamp,
         limit: usize,
     ) -> Result<usize, RepoError> {
-        self.in_transaction(move |transaction| {
-            idempotency_rows::purge(transaction, now, ended_before, limit)
-        })
-        .await
+        let job = move |transaction: &Transaction<'_>, writer: &mut LogWriter| {
+            writer.purge(transaction, now, ended_before, limit)
+        };
+        self.in_transaction(Sharing::Alone, job).await
     }
 
     async fn locks(&self, after: Option<LockId>, limit: usize) -> Result<Vec<Lock>, RepoError> {
-        self.readers
-            .read(move |conn| lock_rows::locks(conn, after, limit))
-            .await
+        let select = move |tail: &Tail| tail.locks_after(after);
+        self.read(select, move |conn, mut changed| {
+            let mut locks = lock_rows::locks(conn, after, limit)?;
+            for lock in &mut locks {
+                if let Some(changed) = changed.remove(&lock.id) {
+                    *lock = changed;
+                }
+            }
+            Ok(locks)
+        })
+        .await
     }
 
     async fn import(&self, events: Vec<RecordedEvent>) -> Result<(), ImportError> {
         self.import_all(events.into_iter().map(Ok)).await
     }
-}
-
-/// Reads a lock and its live writes. `conn` is in a transaction, so both have the same revision.
-fn snapshot(conn: &Connection, id: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-    let Some((row, live)) = lock_rows::lock(conn, id)? else {
-        return Ok(None);
-    };
-    let live = live.ids().map(|write| {
-        let found = write_rows::write(conn, write)?;
-        found.ok_or_else(|| lock_rows::corrupt_live(id))
-    });
-    Ok(Some(row.into_snapshot(live.collect::<Result<_, _>>()?)))
-}
-
-fn apply(transaction: &Transaction<'_>, save: Save) -> Result<(), RepoError> {
-    let Save {
-        lock,
-        revision,
-        folded,
-        shadow_version,
-        ..
-    } = save;
-    let known = lock_rows::live_at(transaction, lock, revision)?;
-    let mut live = known.ok_or(RepoError::Stale)?;
-    let mut changed = false;
-    for write in &save.writes {
-        changed |= live.update(write);
-    }
-    let live = changed.then_some(live);
-    lock_rows::update_lock(
-        transaction,
-        lock,
-        folded.as_deref(),
-        shadow_version,
-        live.as_ref(),
-    )?;
-    save.events
-        .iter()
-        .try_for_each(|event| lock_rows::append_event(transaction, event))?;
-    if let Some(record) = &save.idempotency {
-        idempotency_rows::upsert_record(transaction, record)?;
-    }
-    save.writes
-        .iter()
-        .try_for_each(|write| write_rows::put_write(transaction, write))
-}
-
-/// Takes over an expired intent. `None`: it is closed, or another process has taken it over.
-fn take_over(
-    transaction: &Transaction<'_>,
-    id: WriteId,
-    expired: Intent,
-    intent: Intent,
-) -> Result<Option<Write>, RepoError> {
-    let unchanged = |i: &Intent| (i.worker, i.epoch) == (expired.worker, expired.epoch);
-    let found = write_rows::write(transaction, id)?;
-    let Some(mut write) = found.filter(|w| w.intent().is_some_and(unchanged)) else {
-        return Ok(None);
-    };
-    write.state = WriteState::Prepared(intent);
-    write_rows::put_write(transaction, &write)?;
-    lock_rows::update_lock(transaction, write.lock, None, None, None)?;
-    Ok(Some(write))
-}
-
-/// Imports events. For a run of events of one lock, the lock's row is read and written once.
-fn import<E: From<ImportError>>(
-    transaction: &Transaction<'_>,
-    events: impl Iterator<Item = Result<RecordedEvent, E>>,
-) -> Result<(), E> {
-    let mut current: Option<LockRow> = None;
-    for event in events {
-        let mut event = event?;
-        if current
-            .as_ref()
-            .is_some_and(|row| row.lock.id != event.lock)
-        {
-            put_imported(transaction, current.take())?;
-        }
-        let known = match current.take() {
-            Some(row) => Some(row),
-            None => {
-                let found = lock_rows::lock(transaction, event.lock).map_err(ImportError::Store)?;
-                found.map(|(row, _)| row)
-            }
-        };
-        let row = LockRow::import(known, &mut event)?;
-        lock_rows::append_event(transaction, &event).map_err(ImportError::Store)?;
-        current = Some(row);
-    }
-    put_imported(transaction, current)
-}
-
-fn put_imported<E: From<ImportError>>(
-    transaction: &Transaction<'_>,
-    row: Option<LockRow>,
-) -> Result<(), E> {
-    if let Some(mut row) = row {
-        row.revision = row.revision.next();
-        lock_rows::put_lock(transaction, &row).map_err(ImportError::Store)?;
-    }
-    Ok(())
 }

@@ -6,10 +6,38 @@ use keywright_sqlite::FileFormat;
 pub(super) const FORMAT: FileFormat = FileFormat {
     description: "a store of locks",
     application_id: 0x4b57_6c6b, // "KWlk"
-    migrations: &[V1, V2, V3, V4, V5, V6],
+    migrations: &[V1, V2, V3, V4, V5, V6, V7],
     exclusive: false,
     cache_kib: 2000,
 };
+
+/// `log`: saved changes that the other tables may not have yet, as JSON; see [`log_entry`](super::log_entry). A row has the changes of a
+/// transaction, and `position` is that of the first one. `log_writer`: the process that has written last. `events` are in the order of
+/// their positions, so that new ones are next to each other. A running server of an earlier version must not save without the log:
+/// its saves fail because `saves` is renamed.
+const V7: &str = "
+CREATE TABLE log (position INTEGER PRIMARY KEY, entries TEXT NOT NULL) STRICT;
+CREATE TABLE log_writer (process BLOB NOT NULL) STRICT;
+INSERT INTO log_writer VALUES (x'');
+
+ALTER TABLE events RENAME TO events_by_lock;
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,
+    lock INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    write_id BLOB,
+    type TEXT NOT NULL,
+    data TEXT NOT NULL,
+    cause TEXT
+) STRICT;
+INSERT INTO events SELECT position, lock, version, write_id, type, data, cause
+    FROM event_positions CROSS JOIN events_by_lock USING (lock, version) ORDER BY position;
+DROP TABLE events_by_lock;
+DROP TABLE event_positions;
+CREATE UNIQUE INDEX events_of_a_lock ON events (lock, version);
+
+ALTER TABLE locks RENAME COLUMN saves TO applied_revision;
+";
 
 /// Who asked for an event, and the id of the request. Events of earlier versions have none.
 const V6: &str = "

@@ -1,5 +1,6 @@
 //! Rows of writes.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row, named_params, params};
 use uuid::Uuid;
 
-use super::statement::{all, execute};
+use super::statement::{all, execute, prepare, unavailable};
+use super::tail::ChangedWrites;
 use crate::lock_repo::observed_leases::MAX_OBSERVED;
 use crate::lock_repo::row_mapping::{
     self, HasColumns, StoredWrite, WRITE_COLUMNS, WrongType, row_limit, to_optional_sql_integer,
@@ -81,14 +83,21 @@ pub(super) fn due(
     )
 }
 
-/// The open intents, those with the fewest take-overs first.
-pub(super) fn open_intents(conn: &Connection) -> Result<Vec<(WriteId, Intent)>, RepoError> {
-    all(
+/// The open intents, those with the fewest take-overs first. Those of `changed` replace their rows; `None`: the write has no intent.
+pub(super) fn open_intents(
+    conn: &Connection,
+    changed: &HashMap<WriteId, Option<Intent>>,
+) -> Result<Vec<(WriteId, Intent)>, RepoError> {
+    let mut intents = all(
         conn,
         "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
         named_params! { ":limit": MAX_OBSERVED },
         |row| row_mapping::read_open_intent(row),
-    )
+    )?;
+    intents.retain(|(id, _)| !changed.contains_key(id));
+    let changed = changed.iter();
+    intents.extend(changed.filter_map(|(id, intent)| Some((*id, (*intent)?))));
+    Ok(intents)
 }
 
 /// Inserts or replaces a write. `lease_until` marks it as prepared and orders the open intents; it is not compared with any
@@ -136,19 +145,44 @@ pub(super) fn put_write(conn: &Connection, write: &Write) -> Result<(), RepoErro
     execute(conn, sql, columns).map(drop)
 }
 
+/// Counts the unfinished writes. Those of `changed` replace their rows.
 pub(super) fn backlog(
     conn: &Connection,
-    recent_times: RangeInclusive<Timestamp>,
+    recent_times: &RangeInclusive<Timestamp>,
     oldest: Option<Duration>,
+    changed: &ChangedWrites,
 ) -> Result<Backlog, RepoError> {
-    let found = all(
+    let mut backlog = Backlog::default();
+    let mut count = |is_intent: bool, state: &str, requested_at: Option<Timestamp>| {
+        backlog.intents += u64::from(is_intent);
+        backlog.open += u64::from(matches!(state, "SENT" | "IN_PROGRESS"));
+        let recent = requested_at.is_none_or(|at| recent_times.contains(&at));
+        backlog.unconfirmed += u64::from(state == "SENT" && !recent);
+    };
+    let mut statement = prepare(
         conn,
-        row_mapping::BACKLOG,
-        named_params! {
-            ":earliest": to_sql_integer(recent_times.start().as_millis())?,
-            ":latest": to_sql_integer(recent_times.end().as_millis())?,
-        },
-        |row| row_mapping::read_backlog(row, oldest),
-    );
-    found.map(|mut found| found.pop().unwrap_or_default())
+        "SELECT id, lease_until IS NOT NULL, state, requested_at FROM writes
+         WHERE lease_until IS NOT NULL OR attention IS NOT NULL",
+    )?;
+    let mut rows = statement.query([]).map_err(unavailable)?;
+    while let Some(row) = rows.next().map_err(unavailable)? {
+        let unreadable = |_| row_mapping::corrupt("writes", "id", "an unfinished write".into());
+        let id: Uuid = row.get(0).map_err(unreadable)?;
+        if changed.ids.contains(&WriteId::from_u128(id.as_u128())) {
+            continue;
+        }
+        let corrupt = |column| move |_| row_mapping::corrupt("writes", column, id.to_string());
+        let state = row.get_ref(2).map_err(unavailable)?;
+        let state = state.as_str().map_err(|_| corrupt("state")(()))?;
+        let requested_at: Option<i64> = row.get(3).map_err(|_| corrupt("requested_at")(()))?;
+        let requested_at = requested_at.map(|at| u64::try_from(at).unwrap_or_default());
+        let is_intent = row.get(1).map_err(unavailable)?;
+        count(is_intent, state, requested_at.map(Timestamp::from_millis));
+    }
+    for write in &changed.selected {
+        let requested_at = write.requested.map(|requested| requested.time);
+        count(write.intent().is_some(), write.state.name(), requested_at);
+    }
+    backlog.oldest_intent = (backlog.intents > 0).then(|| oldest.unwrap_or_default());
+    Ok(backlog)
 }
