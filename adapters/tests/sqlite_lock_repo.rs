@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
 use keywright_domain::model::{
-    DeviceOutcome, DueCursor, KeyIndex, KeySlot, Lock, LockSnapshot, LockVersion, Position,
-    RecordedEvent, ReportedSlot, Save, ShadowVersion, Timestamp, WorkerId, Write, WriteId,
+    DeviceOutcome, DueCursor, IdempotencyKey, IdempotencyScope, KeyIndex, KeySlot, Lock,
+    LockSnapshot, LockVersion, Position, RecordedEvent, ReportedSlot, Save, ShadowVersion,
+    Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
 use keywright_domain::policy::{Limits, ReportDecision, ReportedResult};
@@ -640,4 +641,59 @@ async fn a_save_of_another_process_is_read_at_once() {
     assert_eq!(first.write(sent.id).await, Ok(Some(sent)));
     assert_eq!(first.last_position().await, second.last_position().await);
     assert_eq!(first.save(save).await, Err(RepoError::Stale));
+}
+
+/// A store that a server wrote before there was a log.
+#[tokio::test]
+async fn migrates_a_store_without_a_log() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let conn = Connection::open(&path).expect("a file");
+    let dump = include_str!("../../tests/fixtures/locks_schema_6.sql");
+    conn.execute_batch(dump).expect("a store");
+    drop(conn);
+    let repo = open(&path);
+    let log = repo.events_after(Position::START, 100).await.expect("read");
+    let positions: Vec<_> = log.iter().map(|logged| logged.position.0).collect();
+    assert_eq!(positions, (1..=19).collect::<Vec<_>>());
+    let named = log.iter().filter(|logged| logged.event.cause.is_some());
+    assert_eq!(named.count(), 9, "the causes of the events of writes");
+    for lock in [123, 124, 1001, 1002, 1003] {
+        let stream = repo.events(lock_id(lock), LockVersion(1), 100).await;
+        let of_lock = log
+            .iter()
+            .filter(|logged| logged.event.lock == lock_id(lock));
+        let of_lock: Vec<_> = of_lock.map(|logged| logged.event.clone()).collect();
+        assert_eq!(stream, Ok(of_lock.clone()));
+        let known = repo.load(lock_id(lock)).await.expect("loaded");
+        let version = of_lock.last().map(|event| event.version);
+        assert_eq!(known.map(|known| known.lock.version), version);
+    }
+    let writes = repo.writes(None, 100).await.expect("read");
+    let states: Vec<_> = writes.iter().map(|write| write.state.name()).collect();
+    let expected = [
+        "SUCCEEDED",
+        "ABORTED",
+        "SENT",
+        "SUPERSEDED",
+        "SUCCEEDED",
+        "SUCCEEDED",
+    ];
+    assert_eq!(states, expected);
+    let open = repo
+        .load(lock_id(1001))
+        .await
+        .expect("loaded")
+        .expect("a lock");
+    assert_eq!(open.open().collect::<Vec<_>>(), [&writes[2]]);
+    let scope = IdempotencyScope {
+        lock: lock_id(123),
+        principal: "user:demo-user+org:demo-org".into(),
+        key: IdempotencyKey::new("key-a-1").expect("a key"),
+    };
+    let record = repo.idempotency_record(&scope).await.expect("read");
+    assert_eq!(record.map(|record| record.write), Some(writes[5].id));
+    let imported = repo.import(vec![created(lock_id(7))]).await;
+    imported.expect("imported");
+    assert_eq!(repo.last_position().await, Ok(Position(20)));
 }

@@ -1,10 +1,11 @@
 //! What the writer commits, rolls back and reports.
 
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use keywright_sqlite::{CommitError, GroupCommit};
-use rusqlite::Connection;
+use keywright_sqlite::{CommitError, GroupCommit, Sharing, WriterState};
+use rusqlite::{Connection, Transaction};
 
 /// A writer to a database in memory that has a table of unique numbers, after this SQL.
 fn numbers(setup: &str) -> GroupCommit {
@@ -76,4 +77,96 @@ async fn runs_queued_jobs_before_the_last_clone_is_dropped() {
         .query_row("SELECT count(*) FROM numbers", [], |row| row.get(0))
         .expect("counted");
     assert_eq!(found, 1);
+}
+
+/// Counts what the writer calls.
+#[derive(Default)]
+struct Calls {
+    begun: u32,
+    /// Whether each transaction was committed.
+    ended: Arc<Mutex<Vec<bool>>>,
+    refuses_commits: bool,
+}
+
+impl WriterState for Calls {
+    fn begin(&mut self, _: &Transaction<'_>) -> Result<(), String> {
+        self.begun += 1;
+        Ok(())
+    }
+
+    fn before_commit(&mut self, transaction: &Transaction<'_>) -> Result<(), String> {
+        if self.refuses_commits {
+            return Err("refused".into());
+        }
+        let insert = "INSERT INTO numbers VALUES (?1)";
+        let inserted = transaction.execute(insert, [1000 + self.begun]);
+        inserted.map(drop).map_err(|e| e.to_string())
+    }
+
+    fn ended(&mut self, committed: bool) {
+        self.ended.lock().expect("no panic").push(committed);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_alone_has_its_own_transaction() {
+    let conn = Connection::open_in_memory().expect("opened");
+    conn.execute_batch("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        .expect("made");
+    let ended: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let calls = Calls {
+        ended: ended.clone(),
+        ..Calls::default()
+    };
+    let writer = GroupCommit::start_with("numbers", conn, calls).expect("a thread");
+    let insert = |sharing, n: i64, fails: bool| {
+        writer.run_with(sharing, move |t, calls: &mut Calls| {
+            t.execute("INSERT INTO numbers VALUES (?1)", [n])
+                .map_err(|e| e.to_string())?;
+            if fails {
+                Err("no".to_owned())
+            } else {
+                Ok(calls.begun)
+            }
+        })
+    };
+    let (before, alone, failed, after) = tokio::join!(
+        insert(Sharing::NoSavepoint, 1, false),
+        insert(Sharing::Alone, 2, false),
+        insert(Sharing::Alone, 3, true),
+        insert(Sharing::NoSavepoint, 4, false),
+    );
+    assert_eq!((before, alone), (Ok(Ok(1)), Ok(Ok(2))));
+    assert_eq!((failed, after), (Ok(Err("no".to_owned())), Ok(Ok(4))));
+    assert_eq!(*ended.lock().expect("no panic"), [true, true, false, true]);
+    let numbers = writer
+        .run_with(Sharing::NoSavepoint, |t, _| {
+            let mut rows = t.prepare("SELECT n FROM numbers ORDER BY n")?;
+            let numbers = rows.query_map([], |row| row.get(0))?;
+            numbers.collect::<Result<Vec<i64>, _>>()
+        })
+        .await;
+    assert_eq!(numbers, Ok(Ok(vec![1, 2, 4, 1001, 1002, 1004])));
+}
+
+#[tokio::test]
+async fn a_state_that_refuses_a_commit_rolls_back_all_jobs() {
+    let conn = Connection::open_in_memory().expect("opened");
+    conn.execute_batch("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        .expect("made");
+    let writer = GroupCommit::start_with("numbers", conn, Calls::default()).expect("a thread");
+    let refused = writer
+        .run_with(Sharing::NoSavepoint, |t, calls: &mut Calls| {
+            calls.refuses_commits = true;
+            t.execute("INSERT INTO numbers VALUES (1)", [])
+        })
+        .await;
+    assert_eq!(refused, Err(CommitError::NotApplied("refused".into())));
+    let count = writer
+        .run_with(Sharing::NoSavepoint, |t, calls: &mut Calls| {
+            calls.refuses_commits = false;
+            t.query_row("SELECT count(*) FROM numbers", [], |row| row.get(0))
+        })
+        .await;
+    assert_eq!(count, Ok(Ok(0)));
 }

@@ -520,3 +520,32 @@ async fn sighup_is_ignored() {
     .await;
     assert_eq!(harness.write("k", None).await.status, 200);
 }
+
+/// The file has the tables of an earlier version. See the same events in `adapters/tests/sqlite_lock_repo.rs`.
+#[tokio::test]
+async fn a_store_of_an_earlier_version_is_served() {
+    let folder = TempDir::new().expect("a folder");
+    let earlier = rusqlite::Connection::open(folder.path().join("locks.sqlite")).expect("a file");
+    let dump = include_str!("../fixtures/locks_schema_6.sql");
+    earlier.execute_batch(dump).expect("a store");
+    drop(earlier);
+    let program = Program::start(BINARY, folder.path(), &["--locks", "3"]);
+    let feed = program.get("/events?limit=17").send().await;
+    let events = feed.body["events"].as_array().expect("events").clone();
+    let cursors = events.iter().map(|event| event["cursor"].as_str());
+    let cursors: Vec<_> = cursors.map(|cursor| cursor.expect("a cursor")).collect();
+    // Lock 124 has positions 3 and 4, and belongs to somebody else.
+    let positions = [1, 2].into_iter().chain(5..=19);
+    let expected: Vec<String> = positions.map(|n| format!("{n:016x}")).collect();
+    assert_eq!(cursors, expected);
+    let last = &events[16];
+    assert_eq!(
+        (&last["id"], &last["type"]),
+        (&json!("1003-4"), &json!("KeyWriteConfirmed"))
+    );
+    let body = json!({ "keyUuid": "new", "keyIndexNumber": 3 });
+    let written = program.write_key(1001, &body).send().await;
+    assert_eq!(written.status, 200, "{written:?}");
+    // Lock 1001 had 5 events. Its open write has been superseded or, after its time, has expired.
+    assert_eq!(written.body["version"], 7, "{written:?}");
+}
