@@ -1,15 +1,17 @@
 //! The SQLite store: the contract of the port, and the file.
 #![cfg(all(feature = "memory", feature = "sqlite"))]
 
+use std::collections::BTreeMap;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_adapters::lock_repo::{InMemoryLockRepo, SqliteLockRepo};
+use keywright_adapters::time::TokioTimer;
 use keywright_domain::model::{
-    DeviceOutcome, DueCursor, IdempotencyKey, IdempotencyScope, KeyIndex, KeySlot, Lock,
-    LockSnapshot, LockVersion, Position, RecordedEvent, ReportedSlot, Save, ShadowVersion,
+    DeviceOutcome, DueCursor, FailureReason, IdempotencyKey, IdempotencyScope, KeyIndex, KeySlot,
+    Lock, LockSnapshot, LockVersion, Position, RecordedEvent, ReportedSlot, Save, ShadowVersion,
     Timestamp, WorkerId, Write, WriteId,
 };
 use keywright_domain::policy;
@@ -73,7 +75,7 @@ fn file(folder: &TempDir) -> PathBuf {
 }
 
 fn open(path: &Path) -> SqliteLockRepo {
-    SqliteLockRepo::open(path, Arc::new(ManualTimer::default())).expect("a store")
+    SqliteLockRepo::open(path, Arc::new(TokioTimer::default())).expect("a store")
 }
 
 fn refusal(path: &Path) -> String {
@@ -696,4 +698,117 @@ async fn migrates_a_store_without_a_log() {
     let imported = repo.import(vec![created(lock_id(7))]).await;
     imported.expect("imported");
     assert_eq!(repo.last_position().await, Ok(Position(20)));
+}
+
+/// A crash at any time keeps all answered saves: here while the changes of saves that were committed together are applied in parts.
+#[tokio::test]
+async fn every_save_survives_a_crash_while_changes_are_applied() {
+    // Each lock has two rows of tables, and a step applies 512 of them: the second one begins inside a row of the log.
+    const LOCKS: u64 = 300;
+    let (folder, copies) = (
+        TempDir::new().expect("a folder"),
+        TempDir::new().expect("a folder"),
+    );
+    let path = file(&folder);
+    let timer = ManualTimer::default();
+    let repo = SqliteLockRepo::open(&path, Arc::new(timer.clone())).expect("a store");
+    let locks = (1..=LOCKS).map(|id| created(lock_id(id))).collect();
+    repo.import(locks).await.expect("imported");
+    let saves = (1..=LOCKS).map(|lock| {
+        let repo = repo.clone();
+        tokio::spawn(async move {
+            let known = repo.load(lock_id(lock)).await.expect("loaded");
+            let (_, save) = prepared(&known.expect("a lock"), u128::from(lock), slot("k", None));
+            repo.save(save).await.expect("prepared");
+        })
+    });
+    for saved in saves.collect::<Vec<_>>() {
+        saved.await.expect("no panic");
+    }
+    let rows = Connection::open(&path).expect("the file");
+    let applied = || {
+        let count = "SELECT count(*) FROM locks WHERE applied_revision > 1";
+        rows.query_row(count, [], |row| row.get::<_, i64>(0))
+    };
+    // Each number of locks that were applied, with a copy of the files at about that time.
+    let mut crashes = BTreeMap::new();
+    loop {
+        let found = applied().expect("counted").unsigned_abs();
+        crashes.entry(found).or_insert_with(|| {
+            let next = copies.path().join(found.to_string());
+            std::fs::create_dir(&next).expect("a folder");
+            copy_as_after_a_crash(&path, &next)
+        });
+        if found == LOCKS {
+            break;
+        }
+        timer.advance(Duration::from_millis(500));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    println!("locks that were applied at a crash: {:?}", crashes.keys());
+    for (found, copy) in crashes {
+        let copy = open(&copy);
+        let writes = copy.writes(None, 2000).await.expect("read");
+        assert_eq!(writes.len() as u64, LOCKS, "{found} locks were applied");
+        let backlog = copy.backlog(NOW..=NOW).await.expect("counted");
+        assert_eq!(backlog.intents, LOCKS);
+    }
+}
+
+#[tokio::test]
+async fn a_save_that_the_tables_cannot_have_is_refused_and_stops_no_others() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    let known = load(&repo).await;
+    let write = known.prepared().expect("a prepared write");
+    let (limits, too_large) = (Limits::default(), ShadowVersion(u64::MAX));
+    let (_, save) = policy::commit(&known, write, too_large, &[], &limits, NOW);
+    assert!(matches!(
+        repo.save(save).await,
+        Err(RepoError::Unavailable(_))
+    ));
+    assert_eq!(load(&repo).await, known);
+    let (_, save) = policy::commit(&known, write, ShadowVersion(9), &[], &limits, NOW);
+    repo.save(save).await.expect("saved");
+    drop(repo);
+    assert_eq!(
+        load(&open(&path)).await.shadow_version,
+        Some(ShadowVersion(9))
+    );
+}
+
+/// Changes that no other ones follow, and those between other saves, are applied.
+#[tokio::test]
+async fn the_log_is_emptied_while_others_save() {
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder);
+    let repo = open(&path);
+    fill(&repo).await;
+    let rows = Connection::open(&path).expect("the file");
+    let positions = || {
+        let sql = "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM log";
+        let range = rows.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        range.expect("read")
+    };
+    let (_, last): (i64, i64) = positions();
+    let tries = async {
+        for id in 100.. {
+            // A save of one write each 10 ms.
+            let known = load(&repo).await;
+            let write = match known.prepared() {
+                Some(write) => policy::abort(&known, write, &FailureReason::Unavailable, None, NOW),
+                None => prepared(&known, id, slot("k", Some(5))).1,
+            };
+            repo.save(write).await.expect("saved");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if positions().0 > last {
+                return;
+            }
+        }
+    };
+    let within = Duration::from_secs(30);
+    let emptied = tokio::time::timeout(within, tries).await;
+    emptied.expect("the first changes are applied");
 }

@@ -54,16 +54,11 @@ pub trait WriterState: Send + 'static {
     }
 
     /// Runs after the commit (`true`), or if the transaction was rolled back or its outcome is unknown (`false`), before any caller
-    /// gets the outcome of its job.
+    /// gets the outcome of its job. It follows each call of `begin`, also one that failed.
     fn ended(&mut self, _committed: bool) {}
 
-    /// Runs after the last job, in a transaction that is then committed.
-    ///
-    /// # Errors
-    /// The transaction is rolled back.
-    fn close(&mut self, _transaction: &Transaction<'_>) -> Result<(), String> {
-        Ok(())
-    }
+    /// Runs after the last job, unless a commit has failed.
+    fn close(&mut self, _conn: &mut Connection) {}
 }
 
 impl WriterState for () {}
@@ -251,7 +246,7 @@ impl<S: WriterState> GroupCommit<S> {
     }
 }
 
-/// See [`GroupCommit::downgrade`].
+/// Queues jobs of a [`GroupCommit`] that others keep running.
 pub struct WeakGroupCommit<S>(mpsc::WeakSender<Job<S>>);
 
 impl<S> WeakGroupCommit<S> {
@@ -268,8 +263,8 @@ impl<S> WeakGroupCommit<S> {
                 report: Box::new(|_| ()),
             })
         });
+        let sharing = Sharing::Alone;
         if let Some(jobs) = self.0.upgrade() {
-            let sharing = Sharing::Alone;
             let _ = jobs.try_send(Job { sharing, run });
         }
     }
@@ -300,12 +295,7 @@ fn run_jobs<S: WriterState>(
             }
         }
     }
-    let Ok(transaction) = Transaction::new(&mut conn, TransactionBehavior::Immediate) else {
-        return;
-    };
-    if state.close(&transaction).is_ok() {
-        let _ = transaction.commit();
-    }
+    state.close(&mut conn);
 }
 
 /// Runs and commits a job that is alone, or all jobs up to the next one that is alone.
@@ -321,15 +311,16 @@ fn commit_next<S: WriterState>(
         false => jobs.next_if(|job| job.sharing != Sharing::Alone),
     };
     let begun = Transaction::new(conn, TransactionBehavior::Immediate).map_err(not_applied);
-    let begun = begun.and_then(|transaction| {
-        let begun = state.begin(&transaction);
-        begun.map_err(CommitError::NotApplied)?;
-        Ok(transaction)
+    let begun = begun.and_then(|transaction| match state.begin(&transaction) {
+        Ok(()) => Ok(transaction),
+        Err(reason) => {
+            state.ended(false);
+            Err(CommitError::NotApplied(reason))
+        }
     });
     let transaction = match begun {
         Ok(transaction) => transaction,
         Err(e) => {
-            state.ended(false);
             while let Some(job) = next() {
                 (job.run)(Err(e.clone()));
             }
@@ -355,21 +346,28 @@ fn commit_next<S: WriterState>(
             },
         };
         reports.extend(report);
-        broken = error.map(not_applied);
+        broken = error.map(not_applied).or_else(|| lost(&transaction));
     }
     if broken.is_none() && !failed_alone {
         let prepared = state.before_commit(&transaction);
-        broken = prepared.err().map(CommitError::NotApplied);
+        let error = prepared.err().map(CommitError::NotApplied);
+        broken = error.or_else(|| lost(&transaction));
     }
     // After a failed savepoint statement, the transaction may hold changes of a failed job: then nothing is committed.
     let outcome = match broken {
         None if !failed_alone => transaction
             .commit()
             .map_err(|e| CommitError::Unknown(e.to_string())),
-        broken => match transaction.rollback() {
-            Ok(()) => broken.map_or(Ok(()), Err),
-            Err(e) => Err(CommitError::Unknown(e.to_string())),
-        },
+        broken => {
+            let rolled_back = match transaction.is_autocommit() {
+                true => Ok(()),
+                false => transaction.rollback(),
+            };
+            match rolled_back {
+                Ok(()) => broken.map_or(Ok(()), Err),
+                Err(e) => Err(CommitError::Unknown(e.to_string())),
+            }
+        }
     };
     state.ended(outcome.is_ok() && !failed_alone);
     for report in reports {
@@ -377,6 +375,13 @@ fn commit_next<S: WriterState>(
         let _ = catch_unwind(AssertUnwindSafe(|| report(outcome.clone())));
     }
     outcome
+}
+
+/// The error if SQLite has rolled the transaction back by itself, as it does when the disk is full or cannot be read. Further statements
+/// would be committed one by one.
+fn lost(transaction: &Transaction<'_>) -> Option<CommitError> {
+    let ended = transaction.is_autocommit();
+    ended.then(|| CommitError::NotApplied("an error has ended the transaction".into()))
 }
 
 fn not_applied(error: rusqlite::Error) -> CommitError {

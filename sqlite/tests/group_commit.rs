@@ -170,3 +170,56 @@ async fn a_state_that_refuses_a_commit_rolls_back_all_jobs() {
         .await;
     assert_eq!(count, Ok(Ok(0)));
 }
+
+/// SQLite rolls a transaction back by itself when the disk is full. What follows must not be committed statement by statement.
+#[tokio::test]
+async fn nothing_is_written_after_the_transaction_has_ended() {
+    let conn = Connection::open_in_memory().expect("opened");
+    conn.execute_batch("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        .expect("made");
+    let writer = GroupCommit::start_with("numbers", conn, Calls::default()).expect("a thread");
+    let lost = writer.run_with(Sharing::NoSavepoint, |t, _: &mut Calls| {
+        t.execute_batch("ROLLBACK").map_err(|e| e.to_string())?;
+        Err::<(), _>("the disk is full".to_owned())
+    });
+    let beside = writer.run_with(Sharing::NoSavepoint, |t, _: &mut Calls| {
+        t.execute("INSERT INTO numbers VALUES (1)", [])
+    });
+    let (lost, beside) = tokio::join!(lost, beside);
+    assert_eq!(lost, Ok(Err("the disk is full".to_owned())));
+    assert!(
+        matches!(beside, Err(CommitError::NotApplied(_))),
+        "{beside:?}"
+    );
+    let count = writer.run_with(Sharing::NoSavepoint, |t, _: &mut Calls| {
+        t.query_row("SELECT count(*) FROM numbers", [], |row| row.get(0))
+    });
+    assert_eq!(count.await, Ok(Ok(0)));
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_begin_does_not_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("numbers.db");
+    let conn = Connection::open(&file).expect("opened");
+    conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+        .expect("made");
+    conn.busy_timeout(std::time::Duration::ZERO).expect("set");
+    let ended: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let calls = Calls {
+        ended: ended.clone(),
+        ..Calls::default()
+    };
+    let writer = GroupCommit::start_with("numbers", conn, calls).expect("a thread");
+    let other = Connection::open(&file).expect("opened");
+    other.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let insert = || {
+        writer.run_with(Sharing::NoSavepoint, |t, _| {
+            t.execute("INSERT INTO numbers VALUES (1)", [])
+        })
+    };
+    assert!(matches!(insert().await, Err(CommitError::NotApplied(_))));
+    assert_eq!(*ended.lock().expect("no panic"), []);
+    other.execute_batch("ROLLBACK").expect("ended");
+    assert_eq!(insert().await, Ok(Ok(1)));
+}

@@ -1,6 +1,7 @@
 //! Work in the background: ticks of the writer, and checkpoints of the write-ahead log.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -44,12 +45,20 @@ impl Checkpoints {
         let wal = PathBuf::from(name);
         let mut thread = JoinOnDrop::default();
         let (end, ended) = channel::<()>();
+        // Shared with the job while one is queued.
+        let ticks = Arc::new(());
         thread.spawn("locks-checkpoint", move || {
             // If the file is busy, the next round makes up for it.
             let _ = conn.busy_timeout(Duration::ZERO);
             while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                if !lock_memory(&memory).tail.is_empty() {
-                    writer.try_run(|transaction, writer| writer.tick(transaction));
+                let has_changes = !lock_memory(&memory).tail.is_empty();
+                if has_changes && Arc::strong_count(&ticks) == 1 {
+                    let queued = ticks.clone();
+                    writer.try_run(move |transaction, writer| {
+                        // Dropped with the job, also if it cannot run.
+                        drop(queued);
+                        writer.tick(transaction)
+                    });
                 }
                 if checkpoint(&conn).unwrap_or(false) {
                     let _ = free_space(&conn, &wal);

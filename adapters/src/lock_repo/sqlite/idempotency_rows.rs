@@ -29,6 +29,14 @@ pub(super) fn upsert_record(
     execute(conn, sql, columns).map(drop)
 }
 
+/// Checks that a record can be inserted.
+pub(super) fn check_numbers(record: &IdempotencyRecord) -> Result<(), RepoError> {
+    to_optional_sql_integer(record.slot.index.map(KeyIndex::get))?;
+    to_optional_sql_integer(record.version_without_event.map(|v| v.0))?;
+    to_sql_integer(record.answer_deadline.as_millis())?;
+    to_sql_integer(record.expires_at.as_millis()).map(drop)
+}
+
 pub(super) fn find_record(
     conn: &Connection,
     scope: IdempotencyScope,

@@ -89,7 +89,10 @@ pub(super) fn update_lock(conn: &Connection, snapshot: &LockSnapshot) -> Result<
     let live = LiveIds::of(snapshot);
     let sql = "UPDATE locks SET applied_revision = ?2, shadow_version = ?3, state = ?4, live = ?5 WHERE id = ?1";
     let columns = params![id, revision, shadow_version, state, live.bytes()];
-    execute(conn, sql, columns).map(drop)
+    match execute(conn, sql, columns)? {
+        1 => Ok(()),
+        _ => Err(row_mapping::corrupt("locks", "id", id.to_string())),
+    }
 }
 
 pub(super) fn append_event(

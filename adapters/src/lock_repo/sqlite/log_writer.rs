@@ -1,33 +1,38 @@
 //! The writer of the log. A transaction appends one row with all saves of a batch to the log, and applies some of the oldest changes
 //! to the tables.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use keywright_domain::model::{
-    Intent, LockId, LockSnapshot, Position, RecordedEvent, Save, Timestamp, Write, WriteId,
+    Intent, LockId, LockSnapshot, Position, RecordedEvent, Save, Tick, Timestamp, Write, WriteId,
     WriteState,
 };
-use keywright_domain::ports::{ImportError, RepoError};
-use keywright_sqlite::WriterState;
-use rusqlite::{Connection, Transaction, params};
+use keywright_domain::ports::{ImportError, RepoError, Timer};
+use keywright_sqlite::{FileError, WriterState};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use tracing::error;
 
-use super::log_entry::{claim_text, read_entries};
+use super::log_entry::{LogEntry, claim_text, read_entries};
 use super::memory::Memory;
 use super::other_processes::ProcessLock;
 use super::statement::{self, execute, unavailable};
 use super::tail::{Change, LockChanges, Tail, next_snapshot};
 use super::{idempotency_rows, lock_rows, write_rows};
 use crate::lock_repo::lock_row::LockRow;
-use crate::lock_repo::row_mapping::{self, to_sql_integer};
+use crate::lock_repo::row_mapping::{self, StoredWrite, to_optional_sql_integer, to_sql_integer};
 
-/// How many ticks a change stays in memory, so that later ones of its lock are applied together with it.
-const TICKS_IN_MEMORY: usize = 4;
+/// How long a change stays in memory, so that later ones of its lock are applied together with it.
+const TIME_IN_MEMORY: Duration = Duration::from_millis(400);
 
-/// The maximum number of rows that a transaction without saves applies, so that a save waits at most about 5 ms for it.
-const MAX_IDLE_ROWS: usize = 512;
+/// The minimum time between two marks of the log.
+const MARK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many rows a transaction applies for each row that it adds, so that the tail does not grow under load.
+/// The maximum number of table rows that a tick applies, so that a save waits at most about 5 ms for it.
+const MAX_ROWS_PER_TICK: usize = 512;
+
+/// How many table rows a transaction applies for each one that its saves will become, so that the tail shrinks under load, too.
 const ROWS_APPLIED_PER_ROW: usize = 2;
 
 pub(super) type SharedMemory = Arc<Mutex<Memory>>;
@@ -40,36 +45,40 @@ pub(super) fn lock_memory(memory: &SharedMemory) -> MutexGuard<'_, Memory> {
 pub(super) struct LogWriter {
     memory: SharedMemory,
     process_lock: Arc<ProcessLock>,
+    timer: Arc<dyn Timer>,
     /// Identifies this process in the file.
     id: [u8; 16],
     /// The connection's `data_version` at the last transaction. It changes if another connection commits.
     data_version: i64,
     next_position: u64,
-    /// The first positions of the log's rows.
-    rows: VecDeque<u64>,
+    /// The first positions of the rows of the table `log`.
+    log_rows: VecDeque<u64>,
+    /// Times with the value of `next_position` at that time.
+    marks: VecDeque<(Tick, u64)>,
+    /// Locks whose changes cannot be applied.
+    set_aside: HashSet<LockId>,
+    /// The lock whose changes could not be applied the last time that this failed.
+    last_failed: Option<LockId>,
     batch: Batch,
-    /// The value of `next_position` at each of the last ticks.
-    ticks: VecDeque<u64>,
-    /// Changes before this position are applied.
-    due: Position,
-    saved_since_tick: bool,
 }
 
-/// What the current transaction does to the memory if it is committed.
+/// The current transaction. What it changes takes effect if it is committed.
 #[derive(Default)]
 struct Batch {
     first_position: u64,
-    /// The entries, separated by commas.
+    next_position: u64,
+    /// The entries of the log, separated by commas.
     entries: String,
     changes: Vec<Change>,
     snapshots: HashMap<LockId, Arc<LockSnapshot>>,
-    /// Rows that the changes will become.
-    rows: usize,
-    applied: Vec<LockId>,
-    /// Another process has written before.
-    takes_over: bool,
-    /// How many times the writing process has changed with this transaction.
-    writer_changes: Option<u64>,
+    /// Table rows that the changes will become.
+    table_rows: usize,
+    applied: HashSet<LockId>,
+    /// How many of the oldest rows of the log are deleted.
+    deleted_log_rows: usize,
+    /// Another process has written before. The value is the new number of takeovers.
+    takeover: Option<Option<u64>>,
+    /// The position of the last event that was imported.
     imported: Option<Position>,
 }
 
@@ -77,31 +86,40 @@ impl LogWriter {
     pub(super) fn new(
         memory: SharedMemory,
         process_lock: Arc<ProcessLock>,
+        timer: Arc<dyn Timer>,
     ) -> Result<Self, getrandom::Error> {
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
         Ok(Self {
             memory,
             process_lock,
+            timer,
             id,
             data_version: -1,
             next_position: 1,
-            rows: VecDeque::new(),
+            log_rows: VecDeque::new(),
+            marks: VecDeque::new(),
+            set_aside: HashSet::new(),
+            last_failed: None,
             batch: Batch::default(),
-            ticks: VecDeque::new(),
-            due: Position::START,
-            saved_since_tick: false,
         })
     }
 
     /// Applies what an earlier process has left in the log, if no other process has the file open.
-    pub(super) fn recover(&mut self, conn: &mut Connection) -> Result<(), String> {
-        let transaction = conn.transaction().map_err(|e| e.to_string())?;
-        self.begin(&transaction)?;
-        self.before_commit(&transaction)?;
-        transaction.commit().map_err(|e| e.to_string())?;
-        self.ended(true);
-        Ok(())
+    pub(super) fn recover(&mut self, conn: &mut Connection) -> Result<(), FileError> {
+        let rows: i64 = conn.query_row("SELECT count(*) FROM log", [], |row| row.get(0))?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let transaction = Transaction::new(conn, TransactionBehavior::Immediate)?;
+        let begun = self.begin(&transaction);
+        let applied = begun.and_then(|()| self.before_commit(&transaction));
+        let committed = match applied {
+            Ok(()) => transaction.commit().map_err(FileError::from),
+            Err(reason) => Err(FileError::Contents(reason)),
+        };
+        self.ended(committed.is_ok());
+        committed
     }
 
     pub(super) fn save(
@@ -119,7 +137,7 @@ impl LogWriter {
             text,
             Change {
                 snapshot: Arc::new(next),
-                position: Position(self.next_position),
+                position: Position(self.batch.next_position),
                 events: save.events,
                 writes: save.writes,
                 record: save.idempotency,
@@ -152,7 +170,7 @@ impl LogWriter {
             &text,
             Change {
                 snapshot: Arc::new(next),
-                position: Position(self.next_position),
+                position: Position(self.batch.next_position),
                 events: Vec::new(),
                 writes,
                 record: None,
@@ -167,10 +185,10 @@ impl LogWriter {
             batch.entries.push(',');
         }
         batch.entries.push_str(text);
-        batch.rows += change.events.len() + change.writes.len();
+        batch.table_rows += change.table_rows();
         let snapshot = change.snapshot.clone();
         batch.snapshots.insert(snapshot.lock.id, snapshot);
-        self.next_position += Change::positions(&change.events);
+        batch.next_position += Change::positions(&change.events);
         batch.changes.push(change);
     }
 
@@ -226,8 +244,8 @@ impl LogWriter {
                 }
             };
             let row = LockRow::import(known, &mut event)?;
-            let position = Position(self.next_position);
-            self.next_position += 1;
+            let position = Position(self.batch.next_position);
+            self.batch.next_position += 1;
             last = Some(position);
             lock_rows::append_event(transaction, position, &event).map_err(ImportError::Store)?;
             current = Some(row);
@@ -251,18 +269,9 @@ impl LogWriter {
         idempotency_rows::purge(transaction, now, ended_before, limit)
     }
 
-    /// To be called in regular intervals: applies old changes while nothing is saved.
+    /// To be called in regular intervals: applies old changes, also while nothing is saved.
     pub(super) fn tick(&mut self, transaction: &Transaction<'_>) -> Result<(), String> {
-        self.ticks.push_back(self.next_position);
-        if self.ticks.len() > TICKS_IN_MEMORY
-            && let Some(before) = self.ticks.pop_front()
-        {
-            self.due = Position(before);
-        }
-        if std::mem::take(&mut self.saved_since_tick) {
-            return Ok(());
-        }
-        let applied = self.apply(transaction, self.due, MAX_IDLE_ROWS);
+        let applied = self.apply(transaction, self.first_recent(), MAX_ROWS_PER_TICK);
         applied.map_err(|e| e.to_string())
     }
 
@@ -270,7 +279,29 @@ impl LogWriter {
         self.apply(conn, Position(u64::MAX), usize::MAX)
     }
 
-    /// Applies the changes of the locks that have changes before this position, the oldest first, until these are `max_rows` rows.
+    /// The position of the first change that may be followed by others of its lock soon.
+    fn first_recent(&self) -> Position {
+        let now = self.timer.tick();
+        let is_old = |(time, _): &&(Tick, u64)| time.after(TIME_IN_MEMORY) <= now;
+        let oldest = self.marks.front().filter(is_old);
+        oldest.map_or(Position::START, |(_, position)| Position(*position))
+    }
+
+    fn mark(&mut self) {
+        let (now, next) = (self.timer.tick(), self.next_position);
+        let is_due = |(last, _): &(Tick, u64)| last.after(MARK_INTERVAL) <= now;
+        if self.marks.back().is_none_or(is_due) {
+            self.marks.push_back((now, next));
+        }
+        // The first mark stays the last one that is old enough.
+        while let Some((second, _)) = self.marks.get(1)
+            && second.after(TIME_IN_MEMORY) <= now
+        {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Applies the changes of the locks that have changes before this position, the oldest first, until these are `max_rows` table rows.
     fn apply(
         &mut self,
         conn: &Connection,
@@ -280,45 +311,56 @@ impl LogWriter {
         let mut rows = 0;
         let due: Vec<Arc<LockChanges>> = {
             let memory = lock_memory(&self.memory);
-            let due = memory.tail.oldest_first();
-            due.take_while(|(first, changes)| {
+            let changed = memory.tail.oldest_first();
+            let changed = changed.filter(|(_, changes)| !self.is_applied(changes));
+            let due = changed.take_while(|(first, changes)| {
                 let is_due = *first < before && rows < max_rows;
-                rows += changes.rows();
+                rows += changes.table_rows();
                 is_due
-            })
-            .map(|(_, changes)| changes.clone())
-            .collect()
+            });
+            due.map(|(_, changes)| changes.clone()).collect()
         };
         for changes in due {
-            apply_changes(conn, &changes)?;
-            self.batch.applied.push(changes.snapshot.lock.id);
+            let lock = changes.snapshot.lock.id;
+            if let Err(reason) = apply_changes(conn, &changes) {
+                // A failure for the second time has its cause in the changes. Others must not wait for them for ever.
+                if self.last_failed.replace(lock) == Some(lock) {
+                    error!(%lock, %reason, "changes of a lock cannot be applied to its tables; they stay in the log");
+                    self.set_aside.insert(lock);
+                }
+                return Err(reason);
+            }
+            self.batch.applied.insert(lock);
         }
         Ok(())
     }
 
+    fn is_applied(&self, changes: &LockChanges) -> bool {
+        let lock = changes.snapshot.lock.id;
+        self.batch.applied.contains(&lock) || self.set_aside.contains(&lock)
+    }
+
     /// Deletes the rows of the log whose changes are all in the tables.
     fn delete_applied(&mut self, conn: &Connection) -> Result<(), RepoError> {
+        // The changes of this transaction are in a row of their own.
+        let end = self.batch.first_position;
         let oldest = {
             let memory = lock_memory(&self.memory);
-            let mut locks = memory.tail.oldest_first();
-            // The applied locks are the first ones.
-            let rest = locks.nth(self.batch.applied.len());
-            rest.map_or(self.batch.first_position, |(first, _)| first.0)
+            let mut changed = memory.tail.oldest_first();
+            let kept = |(_, changes): &(Position, &Arc<LockChanges>)| {
+                !self.batch.applied.contains(&changes.snapshot.lock.id)
+            };
+            changed.find(kept).map_or(end, |(first, _)| first.0)
         };
-        let mut deleted = false;
-        while self.rows.front().is_some_and(|first| *first < oldest)
-            && self.rows.get(1).is_none_or(|next| *next <= oldest)
-        {
-            self.rows.pop_front();
-            deleted = true;
-        }
-        if deleted {
-            let kept = self.rows.front().copied().unwrap_or(oldest);
-            execute(
-                conn,
-                "DELETE FROM log WHERE position < ?1",
-                [to_sql_integer(kept)?],
-            )?;
+        let ends = self.log_rows.iter().skip(1).copied().chain([end]);
+        let deleted = ends
+            .take_while(|end| *end <= oldest)
+            .count()
+            .min(self.log_rows.len());
+        if deleted > 0 {
+            self.batch.deleted_log_rows = deleted;
+            let kept = to_sql_integer(self.log_rows.get(deleted).copied().unwrap_or(end))?;
+            execute(conn, "DELETE FROM log WHERE position < ?1", [kept])?;
         }
         Ok(())
     }
@@ -326,9 +368,10 @@ impl LogWriter {
     /// Applies and deletes what another process has left in the log, and becomes the process that writes.
     fn become_writer(&mut self, conn: &Connection) -> Result<(), RepoError> {
         lock_memory(&self.memory).clear();
-        self.rows.clear();
-        self.ticks.clear();
-        let (tail, end) = read_tail(conn)?;
+        self.log_rows.clear();
+        self.marks.clear();
+        self.set_aside.clear();
+        let (tail, end) = read_tail(conn, None)?;
         for (_, changes) in tail.oldest_first() {
             apply_changes(conn, changes)?;
         }
@@ -337,7 +380,7 @@ impl LogWriter {
         let last = lock_rows::last_position(conn)?;
         lock_memory(&self.memory).tail.last_event = Some(last);
         self.next_position = end.max(last.0 + 1);
-        self.batch.takes_over = true;
+        self.batch.takeover = Some(None);
         Ok(())
     }
 
@@ -352,49 +395,44 @@ impl LogWriter {
 
 impl WriterState for LogWriter {
     fn begin(&mut self, transaction: &Transaction<'_>) -> Result<(), String> {
-        self.batch.first_position = self.next_position;
+        self.batch = Batch::default();
         let text = |e: RepoError| e.to_string();
         let mut statement = statement::prepare(transaction, "PRAGMA data_version").map_err(text)?;
         let data_version: i64 = statement
             .query_row([], |row| row.get(0))
             .map_err(|e| e.to_string())?;
-        let writer_changes = self.process_lock.writer_changes();
-        let is_complete = lock_memory(&self.memory).is_complete(writer_changes);
+        let takeovers = self.process_lock.takeovers();
+        let is_complete = lock_memory(&self.memory).is_complete(takeovers);
         if data_version != self.data_version || !is_complete {
             match self.is_writer(transaction).map_err(text)? {
-                true => lock_memory(&self.memory).set_complete(writer_changes),
+                true => lock_memory(&self.memory).set_complete(takeovers),
                 false => self.become_writer(transaction).map_err(text)?,
             }
         }
         self.data_version = data_version;
+        self.mark();
         self.batch.first_position = self.next_position;
+        self.batch.next_position = self.next_position;
         Ok(())
     }
 
     fn before_commit(&mut self, transaction: &Transaction<'_>) -> Result<(), String> {
         let text = |e: RepoError| e.to_string();
         if !self.batch.entries.is_empty() {
-            self.saved_since_tick = true;
             let first = to_sql_integer(self.batch.first_position).map_err(text)?;
             let entries = format!("[{}]", self.batch.entries);
-            execute(
-                transaction,
-                "INSERT INTO log VALUES (?1, ?2)",
-                params![first, entries],
-            )
-            .map_err(text)?;
-            self.rows.push_back(self.batch.first_position);
-            let max_rows = ROWS_APPLIED_PER_ROW * self.batch.rows;
-            self.apply(transaction, self.due, max_rows).map_err(text)?;
+            let row = params![first, entries];
+            execute(transaction, "INSERT INTO log VALUES (?1, ?2)", row).map_err(text)?;
+            let max_rows = ROWS_APPLIED_PER_ROW * self.batch.table_rows;
+            let applied = self.apply(transaction, self.first_recent(), max_rows);
+            applied.map_err(text)?;
         }
         if !self.batch.applied.is_empty() {
             self.delete_applied(transaction).map_err(text)?;
         }
-        if self.batch.takes_over {
-            // Before the commit, so that no process misses it. It is counted in no other transaction at the same time.
-            let announced = self.process_lock.announce_writer();
-            self.batch.writer_changes =
-                announced.map_err(|e| format!("other processes cannot be told: {e}"))?;
+        if let Some(takeovers) = &mut self.batch.takeover {
+            let announced = self.process_lock.announce_takeover();
+            *takeovers = announced.map_err(|e| format!("other processes cannot be told: {e}"))?;
         }
         Ok(())
     }
@@ -405,12 +443,15 @@ impl WriterState for LogWriter {
         if !committed {
             // The next transaction finds out whether this process has written last.
             memory.set_complete(None);
-            self.next_position = batch.first_position;
-            self.rows.retain(|first| *first < batch.first_position);
             return;
         }
-        if batch.takes_over {
-            memory.set_complete(batch.writer_changes);
+        self.next_position = batch.next_position;
+        self.log_rows.drain(..batch.deleted_log_rows);
+        if !batch.entries.is_empty() {
+            self.log_rows.push_back(batch.first_position);
+        }
+        if let Some(takeovers) = batch.takeover {
+            memory.set_complete(takeovers);
         }
         for lock in batch.applied {
             memory.tail.remove(lock);
@@ -424,15 +465,38 @@ impl WriterState for LogWriter {
         }
     }
 
-    fn close(&mut self, transaction: &Transaction<'_>) -> Result<(), String> {
-        let is_writer = self.is_writer(transaction).map_err(|e| e.to_string())?;
-        if is_writer {
-            self.begin(transaction)?;
-            self.apply_all(transaction).map_err(|e| e.to_string())?;
-            execute(transaction, "DELETE FROM log", []).map_err(|e| e.to_string())?;
+    fn close(&mut self, conn: &mut Connection) {
+        if lock_memory(&self.memory).tail.is_empty() {
+            return;
         }
-        Ok(())
+        // Another process, or the next one, applies what this one cannot.
+        let Ok(transaction) = Transaction::new(conn, TransactionBehavior::Immediate) else {
+            return;
+        };
+        let begun = self.begin(&transaction);
+        let applied = begun
+            .and_then(|()| self.apply_all(&transaction).map_err(|e| e.to_string()))
+            .and_then(|()| self.before_commit(&transaction));
+        if applied.is_ok() {
+            let _ = transaction.commit();
+        }
     }
+}
+
+/// Checks that a save can be applied to the tables, before it is answered.
+pub(super) fn check_numbers(save: &Save) -> Result<(), RepoError> {
+    for write in &save.writes {
+        StoredWrite::of(write)?;
+    }
+    for event in &save.events {
+        to_sql_integer(event.version.0)?;
+    }
+    to_sql_integer(save.lock.get())?;
+    to_optional_sql_integer(save.shadow_version.map(|version| version.0))?;
+    if let Some(record) = &save.idempotency {
+        idempotency_rows::check_numbers(record)?;
+    }
+    Ok(())
 }
 
 /// Writes the changes of a lock to the tables.
@@ -463,8 +527,9 @@ fn put_imported<E: From<ImportError>>(
     Ok(())
 }
 
-/// Reads the changes that are in the log and not in the tables, and the first position behind the log. `conn` is in a transaction.
-pub(super) fn read_tail(conn: &Connection) -> Result<(Tail, u64), RepoError> {
+/// Reads the changes that are in the log and not in the tables, and the first position behind the log. `lock`: only those of this lock.
+/// `conn` is in a transaction.
+pub(super) fn read_tail(conn: &Connection, lock: Option<LockId>) -> Result<(Tail, u64), RepoError> {
     let mut tail = Tail::default();
     let mut end = 1;
     let mut statement =
@@ -475,38 +540,50 @@ pub(super) fn read_tail(conn: &Connection) -> Result<(Tail, u64), RepoError> {
         let corrupt = || row_mapping::corrupt("log", "entries", first.to_string());
         let text = row.get_ref(1).map_err(unavailable)?.as_str();
         let entries = text.ok().and_then(read_entries).ok_or_else(corrupt)?;
-        let mut position = u64::try_from(first).map_err(|_| corrupt())?;
+        end = u64::try_from(first).map_err(|_| corrupt())?;
         for entry in entries {
-            let positions = Change::positions(&entry.events);
-            let snapshot = match tail.lock(entry.lock) {
-                Some(changes) => changes.snapshot.clone(),
-                None => {
-                    let found = lock_rows::snapshot(conn, entry.lock)?;
-                    Arc::new(found.ok_or_else(corrupt)?)
-                }
-            };
-            // The tables may already have an entry: the row stays until they have all of its entries.
-            if entry.revision >= snapshot.revision {
-                if entry.revision != snapshot.revision {
-                    return Err(corrupt());
-                }
-                let mut lock = snapshot.lock.clone();
-                for event in &entry.events {
-                    lock.apply(event).map_err(|_| corrupt())?;
-                }
-                let next =
-                    next_snapshot(&snapshot, Some(lock), entry.shadow_version, &entry.writes);
-                tail.add(Change {
-                    snapshot: Arc::new(next),
-                    position: Position(position),
-                    events: entry.events,
-                    writes: entry.writes,
-                    record: entry.record,
-                });
+            let position = Position(end);
+            end += Change::positions(&entry.events);
+            if lock.is_none_or(|lock| lock == entry.lock) {
+                let change = read_change(conn, &tail, entry, position, corrupt)?;
+                change.into_iter().for_each(|change| tail.add(change));
             }
-            position += positions;
         }
-        end = position;
     }
     Ok((tail, end))
+}
+
+/// The change of an entry. `None`: the tables have it already, because a row of the log stays until they have all of its entries.
+fn read_change(
+    conn: &Connection,
+    tail: &Tail,
+    entry: LogEntry,
+    position: Position,
+    corrupt: impl Fn() -> RepoError,
+) -> Result<Option<Change>, RepoError> {
+    let snapshot = match tail.lock(entry.lock) {
+        Some(changes) => changes.snapshot.clone(),
+        None => {
+            let found = lock_rows::snapshot(conn, entry.lock)?;
+            Arc::new(found.ok_or_else(&corrupt)?)
+        }
+    };
+    if entry.revision < snapshot.revision {
+        return Ok(None);
+    }
+    if entry.revision > snapshot.revision {
+        return Err(corrupt());
+    }
+    let mut lock = snapshot.lock.clone();
+    for event in &entry.events {
+        lock.apply(event).map_err(|_| corrupt())?;
+    }
+    let next = next_snapshot(&snapshot, Some(lock), entry.shadow_version, &entry.writes);
+    Ok(Some(Change {
+        snapshot: Arc::new(next),
+        position,
+        events: entry.events,
+        writes: entry.writes,
+        record: entry.record,
+    }))
 }

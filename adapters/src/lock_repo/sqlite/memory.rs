@@ -21,7 +21,7 @@ const MAX_LOADING: usize = 10_000;
 /// The tail of the log, and a cache of locks. It is complete as long as no other process has written to the file.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// How many times the writing process had changed when this was complete.
+    /// The number of takeovers (see [`ProcessLock`](super::other_processes::ProcessLock)) when this was complete.
     complete_at: Option<u64>,
     pub(super) tail: Tail,
     cache: Cache<LockId, Arc<LockSnapshot>, Size>,
@@ -41,13 +41,13 @@ impl Memory {
         }
     }
 
-    /// Whether the tables and this have everything that was saved before the writing process has changed so many times.
-    pub(super) fn is_complete(&self, writer_changes: Option<u64>) -> bool {
-        writer_changes.is_some() && self.complete_at == writer_changes
+    /// Whether the tables and this have everything that is saved, if there have been so many takeovers.
+    pub(super) fn is_complete(&self, takeovers: Option<u64>) -> bool {
+        takeovers.is_some() && self.complete_at == takeovers
     }
 
-    pub(super) fn set_complete(&mut self, writer_changes: Option<u64>) {
-        self.complete_at = writer_changes;
+    pub(super) fn set_complete(&mut self, takeovers: Option<u64>) {
+        self.complete_at = takeovers;
     }
 
     /// Forgets everything, because another process has written to the file.
@@ -88,11 +88,12 @@ impl Memory {
     }
 
     /// Caches a lock that was read, unless it has changed since the reading began.
-    pub(super) fn finish_load(&mut self, load: u64, snapshot: Arc<LockSnapshot>) {
-        let lock = snapshot.lock.id;
+    pub(super) fn finish_load(&mut self, lock: LockId, load: u64, found: Option<LockSnapshot>) {
         if self.loading.get(&lock) == Some(&load) {
             self.loading.remove(&lock);
-            self.cache.insert(lock, snapshot);
+            if let Some(snapshot) = found {
+                self.cache.insert(lock, Arc::new(snapshot));
+            }
         }
     }
 }

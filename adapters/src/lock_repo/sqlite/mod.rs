@@ -62,7 +62,7 @@ pub struct SqliteLockRepo {
 impl SqliteLockRepo {
     /// Opens or creates the file. The whole file is checked once: before this returns if it has at most 64 MiB, otherwise in
     /// the background, and [`ended`](Self::ended) returns if it finds damage. Saves that an earlier process has left in the log are
-    /// applied to the tables, if no other process has the file open. `timer` measures leases. Leases in the file
+    /// applied to the tables, if no other process has the file open. `timer` measures leases, and how long changes stay in memory. Leases in the file
     /// count as expired if no other process has the file open. Otherwise each starts when this process first reads it, in
     /// `claim` or `backlog`.
     ///
@@ -86,18 +86,19 @@ impl SqliteLockRepo {
             let transaction = conn
                 .unchecked_transaction()
                 .map_err(statement::unavailable)?;
-            let (tail, _) = log_writer::read_tail(&transaction)?;
+            let (tail, _) = log_writer::read_tail(&transaction, None)?;
             write_rows::open_intents(&transaction, &tail.open_intents())
         };
-        let (process_lock, expired) = ProcessLock::acquire(path, open_intents);
+        let (process_lock, expired) =
+            ProcessLock::acquire(path, open_intents).map_err(|e| refuse(e.into()))?;
         let process_lock = Arc::new(process_lock);
         let memory = Arc::new(Mutex::new(Memory::new()));
-        let mut log_writer =
-            LogWriter::new(memory.clone(), process_lock.clone()).map_err(|e| contents(&e))?;
+        let mut log_writer = LogWriter::new(memory.clone(), process_lock.clone(), timer.clone())
+            .map_err(|e| contents(&e))?;
         let leases = ObservedLeases::new(timer);
         if let Some(intents) = expired {
             leases.add_expired(intents.map_err(|e| contents(&e))?);
-            log_writer.recover(&mut conn).map_err(|e| contents(&e))?;
+            log_writer.recover(&mut conn).map_err(refuse)?;
         }
         let readers = Readers::open(path)?;
         let writer = GroupCommit::start_with("locks", conn, log_writer);
@@ -188,10 +189,10 @@ impl SqliteLockRepo {
         C: Send + 'static,
         T: Send + 'static,
     {
-        let writer_changes = self.process_lock.writer_changes();
+        let takeovers = self.process_lock.takeovers();
         let selected = {
             let memory = lock_memory(&self.memory);
-            match memory.is_complete(writer_changes) {
+            match memory.is_complete(takeovers) {
                 true => Ok(select(&memory.tail)),
                 false => Err(select),
             }
@@ -200,7 +201,7 @@ impl SqliteLockRepo {
             let selected = match selected {
                 Ok(selected) => selected,
                 // Another process has written. What is in the log has everything.
-                Err(select) => select(&log_writer::read_tail(conn)?.0),
+                Err(select) => select(&log_writer::read_tail(conn, None)?.0),
             };
             query(conn, selected)
         };
@@ -230,10 +231,10 @@ fn repo_error(error: CommitError) -> RepoError {
 #[async_trait]
 impl LockRepo for SqliteLockRepo {
     async fn load(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
-        let writer_changes = self.process_lock.writer_changes();
+        let takeovers = self.process_lock.takeovers();
         let load = {
             let mut memory = lock_memory(&self.memory);
-            let is_complete = memory.is_complete(writer_changes);
+            let is_complete = memory.is_complete(takeovers);
             if is_complete && let Some(snapshot) = memory.lock(lock).cloned() {
                 drop(memory);
                 return Ok(Some(LockSnapshot::clone(&snapshot)));
@@ -243,22 +244,22 @@ impl LockRepo for SqliteLockRepo {
         let memory = self.memory.clone();
         let query = move |conn: &Connection| {
             let Some(load) = load else {
-                let (tail, _) = log_writer::read_tail(conn)?;
+                let (tail, _) = log_writer::read_tail(conn, Some(lock))?;
                 return match tail.lock(lock) {
                     Some(changes) => Ok(Some(LockSnapshot::clone(&changes.snapshot))),
                     None => lock_rows::snapshot(conn, lock),
                 };
             };
-            let found = lock_rows::snapshot(conn, lock)?;
-            if let Some(snapshot) = &found {
-                lock_memory(&memory).finish_load(load, Arc::new(snapshot.clone()));
-            }
-            Ok(found)
+            let found = lock_rows::snapshot(conn, lock);
+            let read = found.as_ref().ok().cloned().flatten();
+            lock_memory(&memory).finish_load(lock, load, read);
+            found
         };
         self.readers.read(query).await
     }
 
     async fn save(&self, save: Save) -> Result<(), RepoError> {
+        log_writer::check_numbers(&save)?;
         let text = log_entry::save_text(&save);
         let job = move |transaction: &Transaction<'_>, writer: &mut LogWriter| {
             writer.save(transaction, save, &text)
@@ -333,16 +334,16 @@ impl LockHistory for SqliteLockRepo {
         let select =
             move |tail: &Tail| tail.writes(|write| before.is_none_or(|before| write.id < before));
         self.read(select, move |conn, changed| {
-            let rows = write_rows::writes(conn, before, changed.query_limit(limit))?;
+            let rows = write_rows::writes(conn, before, limit, &changed.ids)?;
             Ok(changed.merge(rows, limit, |write| Reverse(write.id)))
         })
         .await
     }
 
     async fn last_position(&self) -> Result<Position, RepoError> {
-        self.read(Tail::last_position, |conn, changed| {
-            let last = lock_rows::last_position(conn)?;
-            Ok(last.max(changed.unwrap_or_default()))
+        self.read(Tail::last_positions, |conn, (last, changed)| match last {
+            Some(last) => Ok(last),
+            None => Ok(lock_rows::last_position(conn)?.max(changed.unwrap_or_default())),
         })
         .await
     }
@@ -360,7 +361,7 @@ impl LockHistory for SqliteLockRepo {
             })
         };
         self.read(select, move |conn, changed| {
-            let rows = write_rows::due(conn, until, after, changed.query_limit(limit))?;
+            let rows = write_rows::due(conn, until, after, limit, &changed.ids)?;
             Ok(changed.merge(rows, limit, DueCursor::of))
         })
         .await
@@ -408,7 +409,7 @@ impl LockHistory for SqliteLockRepo {
             let mut locks = lock_rows::locks(conn, after, limit)?;
             for lock in &mut locks {
                 if let Some(changed) = changed.remove(&lock.id) {
-                    *lock = changed;
+                    lock.clone_from(&changed.lock);
                 }
             }
             Ok(locks)

@@ -21,6 +21,11 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// The number of table rows that it becomes if it is applied alone.
+    pub(super) fn table_rows(&self) -> usize {
+        1 + self.events.len() + self.writes.len() + usize::from(self.record.is_some())
+    }
+
     /// How many positions it takes: one for each event, and at least one.
     pub(super) fn positions(events: &[RecordedEvent]) -> u64 {
         events.len().max(1) as u64
@@ -58,8 +63,8 @@ pub(super) struct LockChanges {
 }
 
 impl LockChanges {
-    /// The number of rows that they become.
-    pub(super) fn rows(&self) -> usize {
+    /// The number of table rows that they become.
+    pub(super) fn table_rows(&self) -> usize {
         1 + self.events.len() + self.writes.len() + self.records.len()
     }
 }
@@ -179,7 +184,7 @@ impl Tail {
     }
 
     /// At most `limit` events behind this position, in the order of their positions, and the position up to which the tables may be read.
-    /// They may have a later event and not yet an earlier one, if both were saved after this.
+    /// Of two events that are saved later, the tables may get the second one first.
     pub(super) fn events_after(
         &self,
         after: Position,
@@ -195,9 +200,10 @@ impl Tail {
         (logged.collect(), last)
     }
 
-    /// The position of the last event of the tail.
-    pub(super) fn last_position(&self) -> Option<Position> {
-        self.events.last_key_value().map(|(position, _)| *position)
+    /// The position of the last event of the store, and that of the tail.
+    pub(super) fn last_positions(&self) -> (Option<Position>, Option<Position>) {
+        let last = self.events.last_key_value();
+        (self.last_event, last.map(|(position, _)| *position))
     }
 
     /// The writes that `wanted` selects, and the ids of all writes.
@@ -230,11 +236,11 @@ impl Tail {
     }
 
     /// The locks with changes, with an id behind this one.
-    pub(super) fn locks_after(&self, after: Option<LockId>) -> HashMap<LockId, Lock> {
+    pub(super) fn locks_after(&self, after: Option<LockId>) -> HashMap<LockId, Arc<LockSnapshot>> {
         let changed = self.locks.iter();
         let behind = changed.filter(|(id, _)| after.is_none_or(|after| **id > after));
         behind
-            .map(|(id, changes)| (*id, changes.snapshot.lock.clone()))
+            .map(|(id, changes)| (*id, changes.snapshot.clone()))
             .collect()
     }
 }
@@ -247,19 +253,13 @@ pub(super) struct ChangedWrites {
 }
 
 impl ChangedWrites {
-    /// The limit of a query of the tables, so that enough rows remain without the outdated ones.
-    pub(super) fn query_limit(&self, limit: usize) -> usize {
-        limit.saturating_add(self.ids.len())
-    }
-
-    /// Replaces outdated rows, sorts, and keeps the first `limit` writes.
+    /// Adds the selected writes to rows that are not outdated, sorts, and keeps the first `limit` writes.
     pub(super) fn merge<K: Ord>(
         self,
         mut rows: Vec<Write>,
         limit: usize,
         key: impl Fn(&Write) -> K,
     ) -> Vec<Write> {
-        rows.retain(|write| !self.ids.contains(&write.id));
         rows.extend(self.selected);
         rows.sort_by_key(key);
         rows.truncate(limit);

@@ -1,13 +1,13 @@
 //! Rows of writes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use keywright_domain::model::{Backlog, DueCursor, Intent, Timestamp, Write, WriteId};
 use keywright_domain::ports::RepoError;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row, named_params, params};
+use rusqlite::{Connection, Row, ToSql, named_params, params};
 use uuid::Uuid;
 
 use super::statement::{all, execute, prepare, unavailable};
@@ -39,51 +39,79 @@ pub(super) fn write(conn: &Connection, id: WriteId) -> Result<Option<Write>, Rep
     found.map(|mut found| found.pop())
 }
 
-/// A page of all writes, in descending order of their ids.
+/// A page of all writes without the outdated ones, in descending order of their ids.
 pub(super) fn writes(
     conn: &Connection,
     before: Option<WriteId>,
     limit: usize,
+    outdated: &HashSet<WriteId>,
 ) -> Result<Vec<Write>, RepoError> {
     let before = before.map(|id| Uuid::from_u128(id.as_u128()));
     // Two statements: with a condition that allows NULL, SQLite would read all writes.
     let sql = match before {
-        Some(_) => "SELECT * FROM writes WHERE id < :before ORDER BY id DESC LIMIT :limit",
-        None => "SELECT * FROM writes WHERE :before IS NULL ORDER BY id DESC LIMIT :limit",
+        Some(_) => "SELECT * FROM writes WHERE id < :before ORDER BY id DESC",
+        None => "SELECT * FROM writes WHERE :before IS NULL ORDER BY id DESC",
     };
-    all(
+    page(
         conn,
         sql,
-        named_params! { ":before": before, ":limit": row_limit(limit) },
-        |row| row_mapping::read_write(&WriteRow(row)),
+        named_params! { ":before": before },
+        limit,
+        outdated,
     )
 }
 
+/// A page of the writes with a next check, without the outdated ones, in the order of these checks.
 pub(super) fn due(
     conn: &Connection,
     until: Timestamp,
     after: Option<DueCursor>,
     limit: usize,
+    outdated: &HashSet<WriteId>,
 ) -> Result<Vec<Write>, RepoError> {
     let (after, id) = match after {
         Some(due) => (to_sql_integer(due.at.as_millis())?, due.id.as_u128()),
         None => (-1, 0),
     };
-    all(
+    page(
         conn,
         "SELECT * FROM writes WHERE attention <= :until AND (attention, id) > (:after, :id)
-         ORDER BY attention, id LIMIT :limit",
+         ORDER BY attention, id",
         named_params! {
             ":until": to_sql_integer(until.as_millis())?,
             ":after": after,
             ":id": Uuid::from_u128(id),
-            ":limit": row_limit(limit),
         },
-        |row| row_mapping::read_write(&WriteRow(row)),
+        limit,
+        outdated,
     )
 }
 
-/// The open intents, those with the fewest take-overs first. Those of `changed` replace their rows; `None`: the write has no intent.
+/// Reads the first `limit` rows of a query that are not outdated.
+fn page(
+    conn: &Connection,
+    sql: &str,
+    params: &[(&str, &dyn ToSql)],
+    limit: usize,
+    outdated: &HashSet<WriteId>,
+) -> Result<Vec<Write>, RepoError> {
+    let mut statement = prepare(conn, sql)?;
+    let mut rows = statement.query(params).map_err(unavailable)?;
+    let mut writes = Vec::new();
+    while writes.len() < limit
+        && let Some(row) = rows.next().map_err(unavailable)?
+    {
+        let id: Option<Uuid> = row.get(0).ok();
+        let id = id.map(|id| WriteId::from_u128(id.as_u128()));
+        if id.is_none_or(|id| !outdated.contains(&id)) {
+            writes.push(row_mapping::read_write(&WriteRow(row))?);
+        }
+    }
+    Ok(writes)
+}
+
+/// The open intents: those of the rows with the fewest take-overs, and then those of `changed`, which replace their rows. `None`: the write
+/// has no intent.
 pub(super) fn open_intents(
     conn: &Connection,
     changed: &HashMap<WriteId, Option<Intent>>,
@@ -91,7 +119,7 @@ pub(super) fn open_intents(
     let mut intents = all(
         conn,
         "SELECT id, owner, epoch, lease FROM writes WHERE lease_until IS NOT NULL ORDER BY lease_until, id LIMIT :limit",
-        named_params! { ":limit": MAX_OBSERVED },
+        named_params! { ":limit": MAX_OBSERVED + row_limit(changed.len()) },
         |row| row_mapping::read_open_intent(row),
     )?;
     intents.retain(|(id, _)| !changed.contains_key(id));
