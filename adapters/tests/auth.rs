@@ -59,7 +59,7 @@ fn accepts_a_known_api_key_until_it_expires() {
     let proof = |key: &ApiKey, identity| Proof {
         identity,
         credential: Some(CredentialName::ApiKey(
-            key.record(organization("acme"), None).shown,
+            key.record(organization("acme"), None).masked,
         )),
     };
     assert_eq!(
@@ -103,7 +103,7 @@ fn records_and_debug_output_do_not_contain_the_key() {
     let record = key.record(organization("acme"), None);
     let secret = &key.expose()[8..46];
     assert!(!format!("{key:?} {record:?}").contains(secret));
-    assert_eq!(record.shown.chars().count(), 8 + 1 + 4);
+    assert_eq!(record.masked.chars().count(), 8 + 1 + 4);
 }
 
 #[test]
@@ -157,7 +157,7 @@ async fn both_credentials_must_be_valid() {
     let acme = Proof {
         identity: organization("acme"),
         credential: Some(CredentialName::ApiKey(
-            key.record(organization("acme"), None).shown,
+            key.record(organization("acme"), None).masked,
         )),
     };
     assert_eq!(

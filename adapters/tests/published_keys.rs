@@ -25,7 +25,7 @@ fn claims() -> Value {
 struct Fixture {
     issuer: Issuer,
     verifier: Arc<JwtVerifier>,
-    keys: Arc<PublishedKeys>,
+    keys: Arc<JwksRefresher>,
     /// The sets that were stored.
     stored: Arc<Mutex<Vec<String>>>,
 }
@@ -47,7 +47,7 @@ impl Fixture {
             let set = String::from_utf8_lossy(set).into_owned();
             sets.lock().expect("no panic").push(set);
         };
-        let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), store));
+        let keys = Arc::new(JwksRefresher::new(url, verifier.clone(), store));
         assert!(keys.refresh().await.expect("refreshed"));
         Self {
             issuer,
@@ -321,7 +321,7 @@ async fn authentication_is_unavailable_without_keys() {
     };
     let verifier = Arc::new(JwtVerifier::without_keys(settings));
     let url = JwksClient::new(&fixture.issuer.url(), None).expect("a URL");
-    let keys = Arc::new(PublishedKeys::new(url, verifier.clone(), |_| {}));
+    let keys = Arc::new(JwksRefresher::new(url, verifier.clone(), |_| {}));
     keys.refresh().await.expect_err("it is down");
     let clock = Arc::new(ManualClock::at(NOW));
     let auth = CredentialAuth::new(Some(Tokens::Published(keys.clone())), None, clock);

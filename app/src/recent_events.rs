@@ -51,7 +51,7 @@ pub(crate) struct RecentEvents {
 
 #[derive(Default)]
 struct Kept {
-    /// Every event behind this position and up to the last one of `events` is in `events`. `None`: nothing is kept.
+    /// Every event after this position and up to the last one of `events` is in `events`. `None`: nothing is kept.
     after: Option<Position>,
     events: VecDeque<Arc<RecentEvent>>,
     /// The locks of these events, as they were when the newest event of each was read.
@@ -176,7 +176,7 @@ impl Kept {
 }
 
 impl Follower {
-    /// Events behind `after` with their locks, at most [`BATCH`]. `None`: older events are not kept, and the store has to be read.
+    /// Events after `after` with their locks, at most [`BATCH`]. `None`: older events are not kept, and the store has to be read.
     pub(crate) fn events_after(
         &mut self,
         after: Position,

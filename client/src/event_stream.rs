@@ -20,7 +20,7 @@ const MAX_EVENT: usize = 1024 * 1024;
 /// An event of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSentEvent {
-    /// What to send as `Last-Event-ID` to continue behind this event.
+    /// What to send as `Last-Event-ID` to continue after this event.
     pub id: String,
     /// The content.
     pub data: String,

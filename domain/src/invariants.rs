@@ -81,7 +81,7 @@ pub fn i2_aborted(
     if stream.iter().any(|e| e.write == Some(write.id)) {
         return violated("I2", format!("aborted write {} has an event", write.id));
     }
-    if shadow.is_some_and(|s| s.knows(write.id)) {
+    if shadow.is_some_and(|s| s.has_write(write.id)) {
         return violated("I2", format!("aborted write {} is on the shadow", write.id));
     }
     Ok(())

@@ -10,13 +10,13 @@ fn read(version: ShadowVersion, present: bool) -> Observation {
     Observation::ShadowRead { version, present }
 }
 
-/// Expects the first step, and after each observation the step beside it.
+/// Asserts the first step, and for each pair that the observation leads to the step.
 fn assert_steps(
     (mut attempt, first): (Attempt, Step),
-    expected: Step,
+    first_expected: Step,
     rest: Vec<(Observation, Step)>,
 ) {
-    assert_eq!(first, expected);
+    assert_eq!(first, first_expected);
     for (n, (observation, step)) in rest.into_iter().enumerate() {
         assert_eq!(
             attempt.next(observation.clone()),
@@ -94,13 +94,13 @@ fn a_fence_that_is_not_accepted_is_repeated() {
         (read(V1, false), Step::CheckOwnership),
         (Observation::Owned, Step::Fence(V1)),
     ];
-    for lost in [
+    for not_accepted in [
         Observation::Conflict,
         Observation::Unknown,
         Observation::NotApplied(FailureReason::Throttled),
     ] {
         steps.extend([
-            (lost, Step::Pause),
+            (not_accepted, Step::Pause),
             (Observation::Paused, Step::Read),
             (read(V1, false), Step::CheckOwnership),
             (Observation::Owned, Step::Fence(V1)),
@@ -110,7 +110,7 @@ fn a_fence_that_is_not_accepted_is_repeated() {
 }
 
 #[test]
-fn a_write_that_a_report_settles_during_a_pause_ends_the_attempt() {
+fn the_attempt_ends_when_its_write_is_settled_during_a_pause() {
     let steps = vec![
         (Observation::Unknown, Step::Read),
         (Observation::ReadFailed, Step::Pause),

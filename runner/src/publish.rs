@@ -88,7 +88,7 @@ pub(crate) async fn publish_events(
     }
 }
 
-/// Publishes the events behind `position`, or behind that of the publisher. Returns the new position, and whether there may be more events.
+/// Publishes the events after `position`, or after that of the publisher. Returns the new position, and whether there may be more events.
 async fn publish_page(
     context: &Context,
     publisher: &dyn EventPublisher,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use keywright_testkit::postgres_server::PostgresServer;
 use keywright_tests::Program;
 use serde_json::{Value, json};
 
@@ -144,7 +145,8 @@ async fn an_import_is_atomic_and_names_each_invalid_line() {
             "line 2001: lock 2999",
         ),
     ] {
-        let error = import(&format!("{}{bad}\n", ndjson(&good)));
+        let other = created(4000);
+        let error = import(&format!("{}{bad}\n{other}\n", ndjson(&good)));
         assert!(
             error.contains(part) && error.contains("nothing was imported"),
             "{bad}: {error}"
@@ -169,8 +171,50 @@ async fn an_import_is_atomic_and_names_each_invalid_line() {
     let error = import(&format!("no JSON\n{}neither\n", ndjson(&good)));
     let both = error.contains("line 1: not JSON") && error.contains("line 2002: not JSON");
     assert!(both, "each invalid line is named: {error}");
+    assert!(
+        error.contains("invalid lines: 2; nothing was imported"),
+        "{error}"
+    );
+    let error = import(&"no JSON\n".repeat(21));
+    assert_eq!(error.matches("not JSON").count(), 20, "{error}");
+    assert!(error.contains("line 20: not JSON"), "{error}");
+    let stopped = "the check stopped after 20 invalid lines; nothing was imported";
+    assert!(error.contains(stopped), "{error}");
     let missing = refused(data, &["lock", "import", "no-such-file"]);
     assert!(missing.contains("no-such-file"), "{missing}");
+}
+
+/// PostgreSQL gets the events in batches, so the lines after the one that is refused have been read, too.
+#[tokio::test]
+async fn a_refused_import_into_postgresql_names_the_line_of_the_event() {
+    let start = || {
+        let server = PostgresServer::shared();
+        let url = server.database();
+        (server, url)
+    };
+    let started = tokio::task::spawn_blocking(start).await;
+    let (_server, url) = started.expect("no panic");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("locks.ndjson");
+    let path = file.to_str().expect("a path");
+    let arguments = ["lock", "import", path, "--store", &url];
+    let owner = json!({ "type": "OwnerSet", "data": {
+        "lockId": 1, "uuid": "u-1", "timestamp": "2026-05-29T12:00:00.000Z", "userId": "bob"
+    } });
+    std::fs::write(&file, ndjson(&[created(1), owner.clone()])).expect("written");
+    assert_eq!(json(folder.path(), &arguments)["events"], 2);
+    let known = [owner.clone(), owner, created(2)];
+    let others: Vec<Value> = (1000..4000).map(created).collect();
+    for (bad, part) in [
+        (created(1), "line 5: lock 1: LockCreated is at version 5"),
+        (created(2), "line 5: lock 2: LockCreated is at version 2"),
+    ] {
+        let text = format!("{}\n{bad}\n{}", ndjson(&known), ndjson(&others));
+        std::fs::write(&file, text).expect("written");
+        let error = refused(folder.path(), &arguments);
+        let is_named = error.contains(part) && error.contains("nothing was imported");
+        assert!(is_named, "{bad}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const RANDOM_CHARS: usize = 40;
 const CHECKSUM_CHARS: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A key as its holder has it: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing
+/// The plaintext of an API key: `kwk_`, 40 random alphanumeric characters, and a checksum of 6 characters, so that a typing
 /// error is detected without a lookup.
 pub struct ApiKey(Secret);
 
@@ -67,7 +67,7 @@ impl ApiKey {
     pub fn record(&self, identity: Identity, expires_at: Option<Timestamp>) -> ApiKeyRecord {
         let text = self.expose();
         ApiKeyRecord {
-            shown: format!("{}…{}", &text[..8], &text[text.len() - 4..]),
+            masked: format!("{}…{}", &text[..8], &text[text.len() - 4..]),
             sha256: self.sha256(),
             identity,
             expires_at,
@@ -95,11 +95,11 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// What is stored of a key.
+/// The stored record of an API key; it does not contain the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyRecord {
     /// Its first 8 and last 4 characters.
-    pub shown: String,
+    pub masked: String,
     /// The SHA-256 hash of the key. The key has 238 random bits, so a slow hash would not make it safer.
     pub sha256: [u8; 32],
     /// The identity of its holder.
@@ -121,7 +121,7 @@ pub struct ApiKeys {
 #[derive(Debug)]
 struct KnownKey {
     record: ApiKeyRecord,
-    /// In milliseconds since the epoch; 0: not since the key was read.
+    /// In milliseconds since the epoch; 0: not used since the record was loaded.
     last_used: AtomicU64,
 }
 
@@ -139,13 +139,14 @@ impl ApiKeys {
         keys
     }
 
-    /// The proof that a key makes at the time `now`.
+    /// Verifies a key and returns its proof.
     ///
     /// # Errors
     /// [`AuthError::Refused`]: the key is malformed, unknown or expired.
     pub fn verify(&self, key: &Secret, now: Timestamp) -> Result<Proof, AuthError> {
         let hash = ApiKey::parse(key.expose())?.sha256();
         let mut candidates = self.records.get(&bucket(&hash)).into_iter().flatten();
+        // A file of keys may have several records of one key: the last one counts.
         let known = candidates
             .rfind(|known| verify_slices_are_equal(&known.record.sha256, &hash).is_ok())
             .ok_or(AuthError::Refused("API key: unknown"))?;
@@ -157,11 +158,11 @@ impl ApiKeys {
             .fetch_max(now.as_millis(), Ordering::Relaxed);
         Ok(Proof {
             identity: known.record.identity.clone(),
-            credential: Some(CredentialName::ApiKey(known.record.shown.clone())),
+            credential: Some(CredentialName::ApiKey(known.record.masked.clone())),
         })
     }
 
-    /// When each key was last used since it was read. Unused keys are left out.
+    /// When each key was last used. Keys that were not used since their records were loaded are left out.
     pub fn last_used(&self) -> LastUsed {
         let known = self.records.values().flatten();
         let used = known.map(|known| {

@@ -140,7 +140,7 @@ fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
         Identity::User(_) | Identity::Subject(_) => return Err(ApiKeyFileProblem::User),
     };
     Ok(Entry {
-        shown: record.shown.clone(),
+        shown: record.masked.clone(),
         sha256: hex::encode(record.sha256),
         every_organization: organization.is_none(),
         organization,
@@ -162,7 +162,7 @@ fn record(entry: Entry) -> Result<ApiKeyRecord, String> {
     };
     let expires_at = entry.expires_at.map(|at| at.parse()).transpose();
     Ok(ApiKeyRecord {
-        shown: entry.shown,
+        masked: entry.shown,
         sha256: read_hash(&entry.sha256)?,
         identity,
         expires_at: expires_at.map_err(|e: InvalidValue| format!("`expiresAt`: {e}"))?,

@@ -7,10 +7,10 @@ use keywright_domain::model::{CredentialName, Principal, Proof, Timestamp};
 use keywright_domain::ports::{AuthError, AuthPort, Clock, Credentials, Secret};
 
 use super::api_key::{ApiKeys, LastUsed};
+#[cfg(feature = "jwks-url")]
+use super::jwks_refresher::JwksRefresher;
 use super::jwt::{JwtVerifier, TokenError, VerifiedClaims};
 use super::principal::principal;
-#[cfg(feature = "jwks-url")]
-use super::published_keys::PublishedKeys;
 
 /// Accepts tokens and API keys. A credential of a kind that is not configured is refused like an invalid one.
 pub struct CredentialAuth {
@@ -26,7 +26,7 @@ pub enum Tokens {
     Known(Arc<JwtVerifier>),
     /// Its keys are those that an issuer publishes.
     #[cfg(feature = "jwks-url")]
-    Published(Arc<PublishedKeys>),
+    Published(Arc<JwksRefresher>),
 }
 
 impl Tokens {

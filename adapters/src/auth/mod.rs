@@ -8,6 +8,8 @@ mod api_key_file;
 mod credentials;
 #[cfg(feature = "jwks-url")]
 mod jwks_client;
+#[cfg(feature = "jwks-url")]
+mod jwks_refresher;
 #[cfg(feature = "auth")]
 mod jwt;
 mod memory;
@@ -16,8 +18,6 @@ mod postgres_api_keys;
 mod principal;
 #[cfg(feature = "auth")]
 mod private_file;
-#[cfg(feature = "jwks-url")]
-mod published_keys;
 
 #[cfg(feature = "jwks-url")]
 pub use crate::tls::InvalidCaFile;
@@ -32,6 +32,8 @@ pub use api_key_file::{
 pub use credentials::{CredentialAuth, Tokens};
 #[cfg(feature = "jwks-url")]
 pub use jwks_client::{FetchProblem, InvalidJwksUrl, JwksClient, JwksUnavailable};
+#[cfg(feature = "jwks-url")]
+pub use jwks_refresher::JwksRefresher;
 #[cfg(feature = "auth")]
 pub use jwt::{
     Algorithm, InvalidKey, InvalidKeys, JwkProblem, JwtSettings, JwtVerifier, PublishedJwks,
@@ -42,5 +44,3 @@ pub use memory::InMemoryAuth;
 pub use postgres_api_keys::PostgresApiKeys;
 #[cfg(feature = "auth")]
 pub use private_file::write_private;
-#[cfg(feature = "jwks-url")]
-pub use published_keys::PublishedKeys;

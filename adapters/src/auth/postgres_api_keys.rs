@@ -44,7 +44,7 @@ impl PostgresApiKeys {
         };
         let records: Vec<&ApiKeyRecord> = records.iter().filter(is_of_organization).collect();
         let hashes: Vec<&[u8]> = records.iter().map(|r| &r.sha256[..]).collect();
-        let shown: Vec<&str> = records.iter().map(|r| r.shown.as_str()).collect();
+        let shown: Vec<&str> = records.iter().map(|r| r.masked.as_str()).collect();
         let organizations: Vec<Option<&str>> = records
             .iter()
             .map(|r| match &r.identity {
@@ -103,7 +103,7 @@ fn record(row: &Row) -> Result<ApiKeyRecord, RepoError> {
         ),
     };
     Ok(ApiKeyRecord {
-        shown: get(row, "shown")?,
+        masked: get(row, "shown")?,
         sha256: hash(row)?,
         identity,
         expires_at: time(row, "expires_at")?,

@@ -1,4 +1,4 @@
-//! Bounds the time of each call of a store.
+//! Bounds the time of each call to a store.
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -12,8 +12,8 @@ use keywright_domain::model::{
 };
 use keywright_domain::ports::{ImportError, LockHistory, LockRepo, RepoError};
 
-/// Drops a call of a store that takes too long. If the call may have an effect, its outcome is *unknown*. The domain itself bounds the
-/// calls of shadows.
+/// Drops a call to a store that takes too long. If the call may have an effect, its outcome is *unknown*. The domain itself bounds its
+/// calls to the shadow port.
 #[derive(Clone)]
 pub struct Timeout<P: ?Sized> {
     inner: Arc<P>,

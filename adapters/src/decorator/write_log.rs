@@ -49,7 +49,7 @@ impl Observer for WriteLog {
                         debug!(%thing, token, expected, %version, micros, "shadow updated");
                     }
                     CallOutcome::ShadowFailed(ShadowError::Conflict) => {
-                        debug!(%thing, token, expected, micros, "shadow has moved on");
+                        debug!(%thing, token, expected, micros, "shadow has another version");
                     }
                     CallOutcome::ShadowFailed(error) => {
                         warn!(%thing, token, expected, %error, micros, "shadow not updated");
@@ -132,7 +132,7 @@ impl WriteLog {
             _ if has_event => {
                 self.in_progress().remove(&id);
             }
-            _ => debug!(%lock, write = %id, step, "looked after"),
+            _ => debug!(%lock, write = %id, step, "write checked"),
         }
     }
 

@@ -46,7 +46,7 @@ impl Serialize for LockState<'_> {
     }
 }
 
-/// A key that a lock holds. If a write stored it: with the version of that write's `KeyWriteRequested`.
+/// The JSON of a [`LockKey`]. `written` is the version of the `KeyWriteRequested` whose write stored the key.
 struct LockKeyJson<'a>(&'a LockKey);
 
 impl Serialize for LockKeyJson<'_> {
@@ -89,7 +89,7 @@ fn read_lock_key(key: &Object) -> Result<LockKey, InvalidJson> {
 fn read_unsettled(state: &Object) -> Result<Vec<UnsettledWrite>, InvalidJson> {
     let invalid = || InvalidJson::Member {
         member: "unsettled",
-        expected: "an array of write ids and versions",
+        expected: "an array of [write id, version] pairs",
     };
     let Some(unsettled) = state.get("unsettled") else {
         return Ok(Vec::new());

@@ -14,7 +14,7 @@ mod row_mapping;
 mod sqlite;
 
 #[cfg(any(feature = "memory", feature = "postgres", feature = "sqlite"))]
-pub use lock_row::NEXT_VERSION;
+pub use lock_row::{NEXT_VERSION, apply_imported};
 #[cfg(feature = "memory")]
 pub use memory::InMemoryLockRepo;
 #[cfg(feature = "postgres")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use keywright_adapters::auth::{
-    JwksClient, JwtSettings, JwtVerifier, PublishedKeys, write_private,
+    JwksClient, JwksRefresher, JwtSettings, JwtVerifier, write_private,
 };
 
 use crate::settings::JwksUrl;
@@ -21,7 +21,7 @@ pub(super) async fn open_published_keys(
     from: &JwksUrl,
     jwt: JwtSettings,
     data: &Path,
-) -> anyhow::Result<(Arc<JwtVerifier>, Arc<PublishedKeys>)> {
+) -> anyhow::Result<(Arc<JwtVerifier>, Arc<JwksRefresher>)> {
     let verifier = Arc::new(JwtVerifier::without_keys(jwt));
     // The name of the copy depends on the URL, so that the keys of one URL are never used for another.
     let hash = digest(&SHA256, from.url.as_bytes());
@@ -37,7 +37,7 @@ pub(super) async fn open_published_keys(
         }
     };
     let issuer = client(from)?;
-    let keys = Arc::new(PublishedKeys::new(issuer, verifier.clone(), keep));
+    let keys = Arc::new(JwksRefresher::new(issuer, verifier.clone(), keep));
     if let Err(error) = keys.refresh().await {
         let message = match last.is_some_and(|set| keys.use_key_set(&set).is_ok()) {
             true => "the token keys of the last fetch are used",

@@ -40,13 +40,13 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Decorators that an embedding program puts around the adapters. Tests inject faults with them.
 pub struct Wiring {
     /// Wraps the store of locks, below all decorators of the service itself.
-    pub around_locks: fn(Arc<dyn LockRepo>) -> Arc<dyn LockRepo>,
+    pub wrap_lock_repo: fn(Arc<dyn LockRepo>) -> Arc<dyn LockRepo>,
 }
 
 impl Default for Wiring {
     fn default() -> Self {
         Self {
-            around_locks: |locks| locks,
+            wrap_lock_repo: |locks| locks,
         }
     }
 }
@@ -128,7 +128,7 @@ pub(crate) async fn wire(
     let (auth, tokens) = auth.await?;
 
     let saved = broadcast::channel(SAVED_CAPACITY).0;
-    let (locks, shadow) = ((wiring.around_locks)(store.repo()), access.shadow);
+    let (locks, shadow) = ((wiring.wrap_lock_repo)(store.repo()), access.shadow);
     #[cfg(feature = "sandbox")]
     let (locks, shadow) = match &settings.sandbox {
         Some(sandbox) => sandbox::with_faults(sandbox, locks, shadow),

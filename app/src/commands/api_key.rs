@@ -149,7 +149,7 @@ async fn run_task(command: ApiKeyCommand) -> anyhow::Result<()> {
                 bail!(
                     "{} has the key {} already: an organization has one key; `keywright api-key rotate` makes a new one",
                     name(&identity),
-                    live.shown
+                    live.masked
                 );
             }
             keys.issue(identity, expires_in, location.json).await?;
@@ -204,7 +204,7 @@ fn name(identity: &Identity) -> String {
 }
 
 fn entry(record: &ApiKeyRecord) -> Value {
-    let mut value = json!({ "shown": record.shown, "holder": name(&record.identity) });
+    let mut value = json!({ "shown": record.masked, "holder": name(&record.identity) });
     if let Some(end) = record.expires_at {
         value["expiresAt"] = json!(end.to_string());
     }
@@ -234,7 +234,7 @@ fn list(location: &StoreLocation, keys: &Keys, last_used: &LastUsed) {
         let used = last_used(record).unwrap_or_else(|| "-".to_owned());
         print_line!(
             "{:14}  {:24}  {ends:30}  {used}",
-            record.shown,
+            record.masked,
             name(&record.identity)
         );
     }

@@ -32,7 +32,7 @@ pub(crate) struct EventsCommand {
     /// Only events of this type.
     #[arg(long = "type", value_name = "NAME", value_parser = PossibleValuesParser::new(LockEvent::NAMES))]
     event_type: Option<String>,
-    /// Only events behind this cursor; `end`: behind the last event [default: all events].
+    /// Only events after this cursor; `end`: after the last event [default: all events].
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
     /// Print each event as a line of JSON, as the server sends it.

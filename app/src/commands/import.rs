@@ -3,39 +3,46 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use keywright_adapters::json;
-use keywright_adapters::lock_repo::NEXT_VERSION;
-use keywright_domain::model::{LockVersion, RecordedEvent};
-use keywright_domain::ports::ImportError;
+use keywright_adapters::lock_repo::{NEXT_VERSION, apply_imported};
+use keywright_domain::model::{LockId, LockVersion, RecordedEvent};
+use keywright_domain::ports::{ImportError, RepoError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::output::print_result;
+use crate::bootstrap::lock_store::LockStore;
 use crate::bootstrap::open_stores::Stores;
 use crate::settings::store_location::StoreLocation;
 
-/// Why nothing was imported.
+/// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
-enum ImportFailure {
-    #[error("line {line}: {why}; nothing was imported")]
+enum ImportFileError {
+    #[error("line {line}: {why}")]
     Line { line: u64, why: String },
-    #[error("{0}; nothing was imported")]
-    Store(ImportError),
+    #[error(transparent)]
+    Store(#[from] ImportError),
 }
 
-impl From<ImportError> for ImportFailure {
-    fn from(error: ImportError) -> Self {
-        Self::Store(error)
+impl ImportFileError {
+    /// What the error means for the events of the file.
+    fn effect(&self) -> &'static str {
+        match self {
+            Self::Store(ImportError::Store(RepoError::Unknown(_))) => {
+                "it is not known whether the events were imported"
+            }
+            Self::Line { .. } | Self::Store(_) => NOTHING_IMPORTED,
+        }
     }
 }
 
-/// How many invalid lines are printed.
-const MAX_BAD_LINES: usize = 20;
+const NOTHING_IMPORTED: &str = "nothing was imported";
+
+/// After how many invalid lines the check of a file stops. All of them are printed.
+const MAX_INVALID_LINES: usize = 20;
 
 /// The longest line that is accepted, in bytes.
 const MAX_LINE_LENGTH: usize = 1024 * 1024;
@@ -44,43 +51,18 @@ const MAX_LINE_LENGTH: usize = 1024 * 1024;
 /// the store during the import.
 ///
 /// # Errors
-/// The file cannot be read, a line is invalid, or the store fails. Then nothing is imported.
+/// The file cannot be read, a line is invalid, or the store fails. Then nothing is imported, except that the outcome of
+/// [`RepoError::Unknown`] is unknown.
 pub(super) async fn import(location: StoreLocation, file: PathBuf) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut input = Input::open(&file)?;
-    let (mut count, mut bad) = (0_u64, Vec::new());
-    for line in input.lines("checked")? {
-        match line {
-            Ok(_) => count += 1,
-            Err(failure) => bad.push(failure),
-        }
-        if bad.len() > MAX_BAD_LINES {
-            break;
-        }
-    }
-    if let Some(last) = bad.pop() {
-        bad.iter()
-            .take(MAX_BAD_LINES)
-            .for_each(|failure| eprintln!("keywright: {failure}"));
-        return Err(last.into());
-    }
+    let count = check(&mut input)?;
     let stores = Stores::open_now(&location.store()?, &location.data()?).await?;
-    let lines = input.lines("imported")?;
-    let lines_read = lines.lines_read.clone();
-    stores
-        .locks
-        .import_all(lines)
-        .await
-        .map_err(|failure| match failure {
-            // The store names the lock. The line is the last one that was read.
-            ImportFailure::Store(ImportError::NotAStream { lock, why, .. }) => {
-                ImportFailure::Line {
-                    line: lines_read.load(Ordering::Relaxed),
-                    why: format!("lock {lock}: {why}"),
-                }
-            }
-            failure => failure,
-        })?;
+    let imported = stores.locks.import_all(input.events("imported")?).await;
+    if let Err(error) = imported {
+        let error = with_line(error, &mut input, &stores.locks).await;
+        bail!("{error}; {}", error.effect());
+    }
     let seconds = start.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "the rate is rounded anyway")]
     let rate = (count as f64 / seconds.max(0.001)).round();
@@ -93,11 +75,73 @@ pub(super) async fn import(location: StoreLocation, file: PathBuf) -> anyhow::Re
     Ok(())
 }
 
-/// A file that can be read twice.
+/// Counts the events of a file. Prints its invalid lines.
+///
+/// # Errors
+/// The file cannot be read, or a line is invalid.
+fn check(input: &mut Input) -> anyhow::Result<u64> {
+    let (mut events, mut invalid_lines) = (0, 0);
+    for event in input.events("checked")? {
+        match event {
+            Ok(_) => events += 1,
+            Err(error) => {
+                eprintln!("keywright: {error}");
+                invalid_lines += 1;
+            }
+        }
+        if invalid_lines == MAX_INVALID_LINES {
+            bail!("the check stopped after {MAX_INVALID_LINES} invalid lines; {NOTHING_IMPORTED}");
+        }
+    }
+    ensure!(
+        invalid_lines == 0,
+        "invalid lines: {invalid_lines}; {NOTHING_IMPORTED}"
+    );
+    Ok(events)
+}
+
+/// Adds the line of the event, if a store refused one. The store may have read further events before it refused this one, so the
+/// events of the lock are applied again to the lock in the store. If that fails or the lock has changed, the error stays as it is.
+async fn with_line(
+    error: ImportFileError,
+    input: &mut Input,
+    locks: &LockStore,
+) -> ImportFileError {
+    if let ImportFileError::Store(refusal) = &error
+        && let ImportError::NotAStream { lock, why, .. } = refusal
+        && let Some(line) = refused_line(*lock, refusal, input, locks).await
+    {
+        let why = format!("lock {lock}: {why}");
+        return ImportFileError::Line { line, why };
+    }
+    error
+}
+
+async fn refused_line(
+    id: LockId,
+    refusal: &ImportError,
+    input: &mut Input,
+    locks: &LockStore,
+) -> Option<u64> {
+    let mut lock = locks.repo().load(id).await.ok()?.map(|known| known.lock);
+    let mut events = input.events("searched").ok()?;
+    while let Some(event) = events.next() {
+        let mut event = event.ok()?;
+        if event.lock == id {
+            match apply_imported(lock, &mut event) {
+                Ok(applied) => lock = Some(applied),
+                Err(error) => return (error == *refusal).then_some(events.lines_read),
+            }
+        }
+    }
+    None
+}
+
+/// A file that can be read again.
 struct Input(File);
 
 impl Input {
-    /// Standard input is copied to a temporary file.
+    /// Opens the file. `-` is standard input, which is copied to a temporary file.
     fn open(path: &Path) -> anyhow::Result<Self> {
         let open = || {
             if path != Path::new("-") {
@@ -111,8 +155,8 @@ impl Input {
         Ok(Self(file))
     }
 
-    /// All lines from the start. `doing` names the work in the progress lines.
-    fn lines(&mut self, doing: &'static str) -> std::io::Result<Lines> {
+    /// All events from the start. `doing` names the work in the progress lines.
+    fn events(&mut self, doing: &'static str) -> std::io::Result<EventReader> {
         self.0.rewind()?;
         let reader = BufReader::with_capacity(1 << 20, self.0.try_clone()?);
         let seconds = if std::io::stderr().is_terminal() {
@@ -120,10 +164,10 @@ impl Input {
         } else {
             10
         };
-        Ok(Lines {
+        Ok(EventReader {
             lines: reader.split(b'\n'),
             doing,
-            lines_read: Arc::default(),
+            lines_read: 0,
             reported_at: Instant::now(),
             report_every: Duration::from_secs(seconds),
         })
@@ -131,26 +175,28 @@ impl Input {
 }
 
 /// The events of a file. Progress is printed on standard error: every second on a terminal, else every ten seconds.
-struct Lines {
+struct EventReader {
     lines: std::io::Split<BufReader<File>>,
     doing: &'static str,
-    lines_read: Arc<AtomicU64>,
+    /// The number of the line that was read last. The first line is 1.
+    lines_read: u64,
     reported_at: Instant,
     report_every: Duration,
 }
 
-impl Iterator for Lines {
-    type Item = Result<RecordedEvent, ImportFailure>;
+impl Iterator for EventReader {
+    type Item = Result<RecordedEvent, ImportFileError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let line = self.lines.next()?;
-            let number = self.lines_read.fetch_add(1, Ordering::Relaxed) + 1;
+            self.lines_read += 1;
+            let number = self.lines_read;
             if self.reported_at.elapsed() >= self.report_every {
                 self.reported_at = Instant::now();
                 eprintln!("{number} lines {} …", self.doing);
             }
-            let bad = |why: String| ImportFailure::Line { line: number, why };
+            let bad = |why: String| ImportFileError::Line { line: number, why };
             let line = match line {
                 Ok(line) if line.len() > MAX_LINE_LENGTH => {
                     return Some(Err(bad("it is longer than 1 MiB".into())));
@@ -159,13 +205,13 @@ impl Iterator for Lines {
                 Err(e) => return Some(Err(bad(e.to_string()))),
             };
             if !line.trim_ascii().is_empty() {
-                return Some(event(&line).map_err(bad));
+                return Some(parse_event(&line).map_err(bad));
             }
         }
     }
 }
 
-fn event(line: &[u8]) -> Result<RecordedEvent, String> {
+fn parse_event(line: &[u8]) -> Result<RecordedEvent, String> {
     let value: Value = serde_json::from_slice(line).map_err(|e| format!("not JSON: {e}"))?;
     let version = match value.get("version") {
         None => NEXT_VERSION,
@@ -184,4 +230,19 @@ fn event(line: &[u8]) -> Result<RecordedEvent, String> {
     }
     let data = inner.get("data").ok_or("`data` is missing")?;
     json::read_event(name, version, None, data).map_err(|e| format!("{name}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_whether_events_may_have_been_imported() {
+        let store = |error| ImportFileError::from(ImportError::Store(error));
+        let lost = store(RepoError::Unknown("the connection is lost".into()));
+        let effect = "it is not known whether the events were imported";
+        assert_eq!(lost.effect(), effect);
+        let down = store(RepoError::Unavailable("no connection".into()));
+        assert_eq!(down.effect(), NOTHING_IMPORTED);
+    }
 }

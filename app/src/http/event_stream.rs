@@ -21,7 +21,7 @@ use crate::connection::ConnectionState;
 use crate::recent_events::{BATCH, Follower};
 use crate::request_admission::StreamPermit;
 
-/// How many frames wait for a client. A client that does not read them in time is disconnected. It resumes behind the last frame that it
+/// How many frames wait for a client. A client that does not read them in time is disconnected. It resumes after the last frame that it
 /// read.
 const QUEUED_FRAMES: usize = 64;
 
@@ -42,7 +42,7 @@ pub(super) struct Reader {
     pub(super) principal: Principal,
     pub(super) credentials: Credentials,
     pub(super) filter: FeedFilter,
-    /// The events behind this position are sent.
+    /// The events after this position are sent.
     pub(super) after: Position,
     /// Held as long as the stream is open.
     pub(super) _permit: StreamPermit,
@@ -134,7 +134,7 @@ impl EventStream {
         }
     }
 
-    /// Sends some events behind the last one. Returns whether there may be more.
+    /// Sends some events after the last one. Returns whether there may be more.
     async fn send_new(&mut self, follower: &mut Follower) -> Result<bool, End> {
         let (app, after) = (self.app.clone(), self.reader.after);
         if let Some(recent) = follower.events_after(after) {

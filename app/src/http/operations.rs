@@ -106,7 +106,7 @@ fn write_parameters(states: &[&str]) -> Vec<Value> {
             "Only writes that were requested then or later: a time in UTC since 1970.",
             json!({ "type": "string", "format": "date-time" }),
         ),
-        parameter("after", "A cursor: only writes behind it.", cursor),
+        parameter("after", "A cursor: only writes after it.", cursor),
         limit_parameter(),
     ]
 }
@@ -115,7 +115,7 @@ fn feed_parameters() -> Vec<Value> {
     vec![
         parameter(
             "after",
-            "A cursor: only events behind it. `end`: only events from now on. Without it, the feed begins with the first event.",
+            "A cursor: only events after it. `end`: only events from now on. Without it, the feed begins with the first event.",
             json!({ "type": "string", "pattern": "^([0-9a-f]{16}|end)$" }),
         ),
         limit_parameter(),
@@ -257,7 +257,7 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                 vec![
                     parameter(
                         "after",
-                        "A cursor: only locks behind it.",
+                        "A cursor: only locks after it.",
                         json!({ "type": "string", "pattern": "^[1-9][0-9]{0,15}$" }),
                     ),
                     limit_parameter(),
@@ -335,7 +335,7 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                 "readFeed",
                 "Read the events of all locks",
                 "The events of the locks that the caller may access, in the order in which they were recorded. With \
-                 `Accept: text/event-stream` the response does not end: it has the events behind `after`, and then each event when it \
+                 `Accept: text/event-stream` the response does not end: it has the events after `after`, and then each event when it \
                  is recorded. A client that was disconnected continues with `Last-Event-ID`. Events may be repeated; they \
                  have the same `id` then.",
                 feed_parameters(),

@@ -337,7 +337,7 @@ impl<'a> EventItem<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FeedItem<'a> {
-    /// Where the event is in the feed. `after` with this text continues behind it.
+    /// Where the event is in the feed. `after` with this text continues after it.
     cursor: String,
     /// Identifies the event, also if it is delivered again.
     id: String,

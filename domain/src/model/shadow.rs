@@ -84,12 +84,12 @@ pub struct ShadowSnapshot {
 
 impl ShadowSnapshot {
     /// Whether the write has an entry or a result, which proves that the shadow has accepted it.
-    pub fn knows(&self, id: WriteId) -> bool {
+    pub fn has_write(&self, id: WriteId) -> bool {
         self.entries.contains(&id) || self.results.iter().any(|r| r.write == id)
     }
 }
 
-/// The outcome that a lock reports for one write.
+/// The state of a write that its lock reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceOutcome {
     /// The lock is executing the write.

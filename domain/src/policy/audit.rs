@@ -93,7 +93,7 @@ pub fn audit(
         let lost = snapshot
             .open()
             .filter(on_this_thing)
-            .filter(|w| !shadow.knows(w.id));
+            .filter(|w| !shadow.has_write(w.id));
         findings.extend(lost.map(|w| Finding::LostEntry(w.id)));
     }
     findings

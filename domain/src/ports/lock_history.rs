@@ -85,7 +85,7 @@ pub trait LockHistory: Send + Sync {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, RepoError>;
 
-    /// Reads at most `limit` events of all locks behind this position, in the order of their positions. There are
+    /// Reads at most `limit` events of all locks after this position, in the order of their positions. There are
     /// fewer only at the end of the log.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ pub trait LockHistory: Send + Sync {
     async fn last_position(&self) -> Result<Position, RepoError>;
 
     /// Reads at most `limit` writes whose `next_check_at` is at or before `until`, ordered by (`next_check_at`, id). With `after`,
-    /// only writes behind that position.
+    /// only writes after that position.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].

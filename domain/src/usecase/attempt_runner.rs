@@ -88,7 +88,7 @@ impl KeyWrites {
         let thing = &prepared.write.thing;
         match self.read_shadow(thing, &mut prepared.tokens).await {
             Ok(Some(found)) => {
-                let (version, present) = (found.version, found.knows(prepared.write.id));
+                let (version, present) = (found.version, found.has_write(prepared.write.id));
                 match self.settle_shadow(thing, found).await {
                     Ok(()) => Observation::ShadowRead { version, present },
                     Err(_) => Observation::ReadFailed,

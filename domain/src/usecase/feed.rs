@@ -42,16 +42,16 @@ pub struct FeedEvent {
 pub struct FeedPage {
     /// The events, in the order of their positions.
     pub events: Vec<FeedEvent>,
-    /// Where to continue. It is behind the last event of the page, and also behind events that the principal may not read.
+    /// Where to continue. No position in the page is greater, and events that the principal may not read are skipped.
     pub next: Position,
     /// Whether the page reaches the end of the feed.
     pub is_end: bool,
 }
 
 impl KeyWrites {
-    /// At most `limit` events behind `after` that match the filter, of locks that the principal may access now. The page looks at no more
-    /// than 10,000 events and 500 locks of the store, so it may have fewer events, or none, before the end of the feed. Nobody may access a
-    /// lock that the store has as corrupt.
+    /// At most `limit` events after `after` that match the filter, of locks that the principal may access now. The page looks at no more
+    /// than 10,000 events and 500 locks of the store, so it may have fewer events, or none, before the end of the feed. A lock whose
+    /// stored data is corrupt is accessible to nobody.
     ///
     /// # Errors
     /// The store failed.
@@ -95,8 +95,8 @@ impl KeyWrites {
         Ok(page)
     }
 
-    /// At most `limit` events behind `after`, of all locks but those that the store has as corrupt, and the position of the last event. It acts
-    /// for no principal: [`KeyWrites::shows`] decides who may read an event.
+    /// At most `limit` events after `after`, of all locks but those whose stored data is corrupt, and the position of the last event. It
+    /// acts for no principal: [`KeyWrites::shows`] decides who may read an event.
     ///
     /// # Errors
     /// The store failed.

@@ -42,7 +42,7 @@ pub struct ListPage<T, C> {
 }
 
 impl KeyWrites {
-    /// At most `limit` of the locks that the principal may access, in the order of their ids, behind `after`. The page looks at no more than
+    /// At most `limit` of the locks that the principal may access, in the order of their ids, after `after`. The page looks at no more than
     /// 10,000 locks of the store, so it may have fewer locks, or none, before the end of the list.
     ///
     /// # Errors

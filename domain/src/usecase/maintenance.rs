@@ -103,7 +103,7 @@ impl KeyWrites {
         self.ports.history.backlog(recent_times).await
     }
 
-    /// Reads at most `limit` events of all locks behind this position, in the order of their positions, for a service that passes all events
+    /// Reads at most `limit` events of all locks after this position, in the order of their positions, for a service that passes all events
     /// on. It takes no principal, so do not show the result to clients.
     ///
     /// # Errors

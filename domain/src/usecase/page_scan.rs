@@ -11,7 +11,7 @@ use crate::ports::RepoError;
 pub(super) const READ_AT_ONCE: usize = 500;
 
 /// How many times one page reads: it looks at 10,000 rows. A principal whose rows are rare gets a page with few of them, or none, and
-/// continues behind it.
+/// continues after it.
 pub(super) const MAX_READS: usize = 20;
 
 /// How many locks one page loads.

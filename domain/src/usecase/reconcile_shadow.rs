@@ -123,7 +123,7 @@ impl KeyWrites {
         let mut tokens = self.tokens();
         let mut version = None;
         if let Some(found) = self.read_shadow(&write.thing, &mut tokens).await? {
-            let remains = found.knows(write.id);
+            let remains = found.has_write(write.id);
             version = Some(found.version);
             self.settle_shadow(&write.thing, found).await?;
             if self.is_settled(write.id).await? {

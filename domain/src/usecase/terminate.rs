@@ -34,16 +34,18 @@ impl KeyWrites {
             match self.try_terminate(write, termination, &mut tokens).await {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {}
-                Err(AttemptError::NotOpen(error)) => return Err(error),
-                Err(AttemptError::RemovedOnly) => may_be_removed = true,
+                Err(TerminateError::NotOpen(error)) => return Err(error),
+                Err(TerminateError::RemovedOnly) => may_be_removed = true,
                 // The removal was conditional: a conflict only means that the shadow has another version.
-                Err(AttemptError::Failed(ReconcileError::Shadow(ShadowError::Conflict))) => {}
-                Err(AttemptError::Failed(ReconcileError::Shadow(ShadowError::Unknown(_)))) => {
+                Err(TerminateError::Failed(ReconcileError::Shadow(ShadowError::Conflict))) => {}
+                Err(TerminateError::Failed(ReconcileError::Shadow(ShadowError::Unknown(_)))) => {
                     may_be_removed = true;
                 }
-                Err(AttemptError::Failed(_)) if may_be_removed => {}
-                Err(AttemptError::Failed(ReconcileError::Store(error))) => return Err(error.into()),
-                Err(AttemptError::Failed(ReconcileError::Shadow(error))) => {
+                Err(TerminateError::Failed(_)) if may_be_removed => {}
+                Err(TerminateError::Failed(ReconcileError::Store(error))) => {
+                    return Err(error.into());
+                }
+                Err(TerminateError::Failed(ReconcileError::Shadow(error))) => {
                     return Err(WithdrawError::NotUpdated(reason_of(error)));
                 }
             }
@@ -52,19 +54,20 @@ impl KeyWrites {
         }
     }
 
-    /// One attempt. `None`: the lock has changed meanwhile, or a result was settled.
+    /// One attempt. `None`, try again: the lock has changed meanwhile, a result was settled, or the attempt only scheduled the check
+    /// that restores the entry of an interrupted withdrawal.
     async fn try_terminate(
         &self,
         write: &Write,
         termination: &Termination,
         tokens: &mut ClientTokens,
-    ) -> Result<Option<Write>, AttemptError> {
+    ) -> Result<Option<Write>, TerminateError> {
         let snapshot = self.ports.locks.load(write.lock).await?;
         let Some((snapshot, open)) = snapshot.and_then(|s| {
             let open = s.unfinished(write.id).filter(|w| w.is_open()).cloned();
             open.map(|open| (s, open))
         }) else {
-            return Err(AttemptError::NotOpen(self.why_not_open(write.id).await?));
+            return Err(TerminateError::NotOpen(self.why_not_open(write.id).await?));
         };
         if matches!(termination, Termination::Withdrawn(_)) && !self.is_checked_soon(&open) {
             let now = self.ports.clock.now();
@@ -78,14 +81,14 @@ impl KeyWrites {
         };
         let (limits, now) = (&self.settings.limits, self.ports.clock.now());
         let (ended, save) = policy::terminate(&snapshot, &open, termination, version, limits, now);
-        // The entry is removed. The end is recorded as soon as the store takes it.
+        // The entry is removed. The caller retries until the store has recorded the end.
         match self.ports.locks.save(save).await {
             Ok(()) => Ok(Some(ended)),
-            Err(_) => Err(AttemptError::RemovedOnly),
+            Err(_) => Err(TerminateError::RemovedOnly),
         }
     }
 
-    /// Whether maintenance checks the write soon, and so restores its entry if this withdrawal is cut short.
+    /// Whether maintenance checks the write soon enough to restore the entry if this withdrawal is interrupted.
     fn is_checked_soon(&self, open: &Write) -> bool {
         let soon = self.ports.clock.now().after(self.settings.request_timeout);
         open.next_check_at.is_some_and(|at| at <= soon)
@@ -100,8 +103,8 @@ impl KeyWrites {
         })
     }
 
-    /// Removes the write's entry from the shadow and returns the new version. `None`: a result stood on the shadow and has
-    /// settled the write.
+    /// Removes the write's entry from the shadow and returns the new version. `None`: the shadow had a result, which settled
+    /// the write.
     async fn remove_entry(
         &self,
         write: &Write,
@@ -139,14 +142,14 @@ fn ignore_stale(error: RepoError) -> Result<(), RepoError> {
 }
 
 /// Why one attempt did not end the write.
-enum AttemptError {
+enum TerminateError {
     NotOpen(WithdrawError),
-    /// The entry was removed from the shadow, and the end could not be recorded.
+    /// The entry was removed from the shadow, and the end is not known to be recorded.
     RemovedOnly,
     Failed(ReconcileError),
 }
 
-impl<E: Into<ReconcileError>> From<E> for AttemptError {
+impl<E: Into<ReconcileError>> From<E> for TerminateError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }

@@ -1,4 +1,4 @@
-//! Writing a key: the request's own path through the write protocol.
+//! Writing a key: the request's own path through the write protocol. The steps are those of docs/protocol.md.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::ports::RepoError;
 pub struct WriteReceipt {
     /// The new write, or the open write that was found to be the same.
     pub write: WriteId,
-    /// The lock's version after the event; without an event, the current version.
+    /// The lock's version after the event. Without an event: the lock's version when the request was first answered.
     pub version: LockVersion,
-    /// The `KeyWriteRequested`. `None`: the same write was open already, and nothing was recorded.
+    /// The `KeyWriteRequested`. `None`: the same write was open already, and no event was recorded.
     pub event: Option<RecordedEvent>,
 }
 
@@ -48,10 +48,10 @@ impl WriteReceipt {
 pub struct RequestOptions {
     /// The client's own key of the request (invariant I7).
     pub idempotency_key: Option<IdempotencyKey>,
-    /// When the request must be answered, by the [`Timer`](crate::ports::Timer). `None`, and any later moment, means
-    /// [`super::Settings::request_timeout`] from now.
+    /// The deadline of the answer, as a tick of the [`Timer`](crate::ports::Timer). It is capped at [`super::Settings::request_timeout`] from
+    /// now, which is also the default.
     pub deadline: Option<Tick>,
-    /// The id of the request, which the events that it leads to keep as part of their [`Cause`].
+    /// The id of the request. The write's events keep it in their [`Cause`].
     pub request_id: Option<RequestId>,
 }
 
@@ -63,7 +63,7 @@ impl RequestOptions {
         self
     }
 
-    /// Sets when the request must be answered.
+    /// Sets the deadline of the answer.
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Tick) -> Self {
         self.deadline = Some(deadline);
@@ -84,39 +84,43 @@ pub enum WriteError {
     /// A rule rejects the request. Nothing happened.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The request waited in the lock's queue for too long. Nothing happened.
+    /// The request could not send its update in time: it waited too long in the lock's queue, or the store or the shadow answered too
+    /// late. The shadow does not have the write. If the intent was saved nevertheless, the recoverer aborts it.
     #[error("other writes of the lock are in progress")]
     Busy {
-        /// The write with an unknown outcome that held the queue up, if there was one.
+        /// The write with an unknown outcome that blocked the queue, if there was one.
         undecided: Option<WriteId>,
     },
     /// The shadow does not have the write and never will by this request (invariant I2).
     #[error("the shadow could not be updated: {0}")]
     NotUpdated(FailureReason),
-    /// The deadline passed before the outcome was known. It resolves without a further request (invariant I3).
+    /// The deadline passed before the outcome was known. The outcome is resolved without a further
+    /// request (invariant I3).
     #[error("the outcome of write {0} is not known yet")]
     Undecided(WriteId),
     /// An earlier request with the same idempotency key is still running. This one changed nothing.
-    #[error("an earlier request with this key is still running")]
+    #[error("an earlier request with this idempotency key is still running")]
     StillRunning,
-    /// An earlier request with the same idempotency key had another body. This one changed nothing.
-    #[error("an earlier request with this key wanted something else")]
+    /// An earlier request with the same idempotency key had another command. This one changed nothing.
+    #[error("an earlier request with this idempotency key had another command")]
     OtherCommand,
-    /// The store failed before anything was prepared. Nothing happened.
+    /// The store failed before the update was sent. The shadow does not have the write. If the intent was saved nevertheless, because
+    /// the answer to its save was lost, the recoverer aborts it.
     #[error(transparent)]
     Store(#[from] RepoError),
 }
 
 /// How often a waiting request reads from the store whether the lock's prepared write is resolved.
-const PREPARED_POLL: Duration = Duration::from_millis(40);
+const PREPARED_POLL_INTERVAL: Duration = Duration::from_millis(40);
 
 impl KeyWrites {
-    /// Writes a key: decides, prepares the write, updates the shadow, records the event. The principal is authenticated already.
+    /// Writes a key: decides, prepares the write, updates the shadow, records the event. The caller must have
+    /// authenticated the principal.
     ///
     /// With an idempotency key, a repeated request gets the first answer for [`policy::Limits::idempotency_retention`]. Requests
     /// that changed nothing are not remembered and run again.
     ///
-    /// It returns within [`super::Settings::request_timeout`], and only later if the store itself does not answer.
+    /// It returns within [`super::Settings::request_timeout`].
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -139,30 +143,30 @@ impl KeyWrites {
         let busy = || WriteError::Busy { undecided: None };
         let timer = &*self.ports.timer;
         let lookup = async {
-            let first = self.ports.locks.load(command.lock).await?;
+            let snapshot = self.ports.locks.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
-            let first = policy::authorize(first, principal, &*self.access)?;
-            Ok::<_, WriteError>((self.earlier_answer(&request).await?, first))
+            let snapshot = policy::authorize(snapshot, principal, &*self.access)?;
+            Ok::<_, WriteError>((self.earlier_answer(&request).await?, snapshot))
         };
         let found = bounded(timer, request.queue_deadline, pin!(lookup)).await;
-        let (earlier, first) = found.unwrap_or_else(|| Err(busy()))?;
+        let (earlier, snapshot) = found.unwrap_or_else(|| Err(busy()))?;
         if let Some(earlier) = earlier {
             return Ok(earlier);
         }
-        match self.decide(&request, &first)? {
+        match self.decide(&request, &snapshot)? {
             WriteDecision::AlreadyOpen(same) if request.scope.is_none() => {
-                return Ok(receipt_without_event(same, first.lock.version));
+                return Ok(receipt_without_event(same, snapshot.lock.version));
             }
             _ => {}
         }
         let queue = &self.lock_queues;
         let permit = queue.acquire(command.lock, timer, request.queue_deadline);
         let _permit = permit.await.ok_or_else(busy)?;
-        let preparing = self.prepare(&request, first);
+        let preparing = self.prepare(&request, snapshot);
         let prepared = bounded(timer, deadline, pin!(preparing)).await;
         match prepared.unwrap_or_else(|| Err(busy()))? {
-            Prepared::Answered(receipt) => Ok(receipt),
-            Prepared::Write(prepared, version) => {
+            Preparation::Answered(receipt) => Ok(receipt),
+            Preparation::Write(prepared, version) => {
                 let id = prepared.write.id;
                 let outcome = self.execute(*prepared, Attempt::for_request(version));
                 answer(id, bounded(timer, deadline, pin!(outcome)).await)
@@ -170,8 +174,8 @@ impl KeyWrites {
         }
     }
 
-    /// The answer of an earlier request with the same idempotency key. The lock has been loaded before: a record that is stored
-    /// after this read makes a save on that revision stale.
+    /// The answer of an earlier request with the same idempotency key. Call it after loading the lock: if a record
+    /// is stored after this read, a save at the loaded revision is stale.
     async fn earlier_answer(
         &self,
         request: &Request<'_>,
@@ -229,7 +233,7 @@ impl KeyWrites {
         &self,
         request: &Request<'_>,
         mut snapshot: LockSnapshot,
-    ) -> Result<Prepared, WriteError> {
+    ) -> Result<Preparation, WriteError> {
         let id = WriteId::from_u128(self.ports.ids.next_id());
         let mut tokens = ClientTokens::new(id, Epoch(1));
         loop {
@@ -238,18 +242,18 @@ impl KeyWrites {
                 WriteDecision::AlreadyOpen(same) => {
                     let receipt = receipt_without_event(same, snapshot.lock.version);
                     let Some(record) = self.new_record(request, receipt.write) else {
-                        return Ok(Prepared::Answered(receipt));
+                        return Ok(Preparation::Answered(receipt));
                     };
                     let record = IdempotencyRecord {
                         version_without_event: Some(receipt.version),
                         ..record
                     };
                     if self.save_record(&snapshot, record).await? {
-                        return Ok(Prepared::Answered(receipt));
+                        return Ok(Preparation::Answered(receipt));
                     }
                 }
                 WriteDecision::Write(_) if undecided.is_some() => {
-                    self.sleep(self.jittered(PREPARED_POLL)).await;
+                    self.sleep(self.jittered(PREPARED_POLL_INTERVAL)).await;
                 }
                 WriteDecision::Write(permitted) => {
                     let version = match snapshot.shadow_version {
@@ -265,7 +269,7 @@ impl KeyWrites {
                             snapshot: Some(snapshot),
                             tokens,
                         };
-                        return Ok(Prepared::Write(Box::new(prepared), version));
+                        return Ok(Preparation::Write(Box::new(prepared), version));
                     }
                 }
             }
@@ -275,7 +279,7 @@ impl KeyWrites {
             let known = self.ports.locks.load(request.command.lock).await?;
             snapshot = known.ok_or(Rejection::LockNotFound)?;
             if let Some(earlier) = self.earlier_answer(request).await? {
-                return Ok(Prepared::Answered(earlier));
+                return Ok(Preparation::Answered(earlier));
             }
         }
     }
@@ -325,9 +329,9 @@ impl KeyWrites {
                 Ok(Some((write, snapshot)))
             }
             Err(RepoError::Stale) => Ok(None),
-            // An intent that becomes visible only later has sent nothing: the recoverer aborts it.
+            // If the intent becomes visible later, no update was sent for it, and the recoverer aborts it.
             Err(RepoError::Unknown(_)) => {
-                self.sleep(self.jittered(PREPARED_POLL)).await;
+                self.sleep(self.jittered(PREPARED_POLL_INTERVAL)).await;
                 let known = self.ports.locks.load(request.command.lock).await?;
                 let ours = known.and_then(|s| s.unfinished(id).cloned().map(|w| (w, s)));
                 Ok(ours.filter(|(w, _)| w.intent() == Some(&intent)))
@@ -361,7 +365,7 @@ struct Request<'a> {
 }
 
 /// The result of steps 1 and 2.
-enum Prepared {
+enum Preparation {
     /// The intent is saved, and the shadow has this version.
     Write(Box<PreparedWrite>, ShadowVersion),
     Answered(WriteReceipt),

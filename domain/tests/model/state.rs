@@ -164,7 +164,7 @@ impl State {
                 return Some(format!("I6: {id} is settled and was not requested"));
             }
             let executed = self.executed.contains(id);
-            let sent = self.shadow.knows(*id) || executed;
+            let sent = self.shadow.has_write(*id) || executed;
             if matches!(write.state, WriteState::Aborted { .. }) && (requested > 0 || sent) {
                 return Some(format!(
                     "I2: {id} was aborted, and has an event or reached the shadow"

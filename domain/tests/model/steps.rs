@@ -126,7 +126,7 @@ impl ProtocolModel {
                 }
             }
             Step::Read => {
-                let present = state.shadow.knows(id);
+                let present = state.shadow.has_write(id);
                 let now = state.now();
                 for result in state.shadow.results.clone() {
                     state.store.settle(result, now);

@@ -97,7 +97,7 @@ const fn succeeded() -> DeviceOutcome {
 }
 
 impl Shadow {
-    pub(crate) fn knows(&self, id: WriteId) -> bool {
+    pub(crate) fn has_write(&self, id: WriteId) -> bool {
         self.entries.contains(&id) || self.results.contains(&id)
     }
 

@@ -228,7 +228,7 @@ async fn an_entry_that_the_lock_left_is_removed_with_its_result() {
             false => soon(&harness).await,
         }
         let shadow = harness.shadow().expect("a shadow");
-        assert!(!shadow.knows(id), "{shadow:?}");
+        assert!(!shadow.has_write(id), "{shadow:?}");
         harness.check_at_rest().await;
     }
 }

@@ -9,7 +9,7 @@ use keywright_domain::{AuditError, AuditReport};
 use keywright_testkit::samples::lock_id;
 use serde_json::json;
 
-use crate::harness::{Harness, LOCK, succeeded};
+use crate::harness::{Faults, Harness, LOCK, succeeded};
 
 const UNKNOWN: WriteId = WriteId::from_u128(404);
 
@@ -111,7 +111,10 @@ async fn finds_nothing_for_an_unknown_lock() {
 #[tokio::test(start_paused = true)]
 async fn fails_if_the_shadow_cannot_be_read() {
     let harness = Harness::new().await;
-    harness.inject([&[], &[Fault::Refuse]], [&[], &[]]);
+    harness.inject(Faults {
+        read: &[Fault::Refuse],
+        ..Faults::default()
+    });
     let report = harness.writes.audit(lock_id(LOCK), true).await;
     assert!(matches!(report, Err(AuditError::Shadow(_))), "{report:?}");
 }
@@ -125,7 +128,12 @@ async fn does_not_disturb_a_concurrent_write() {
         harness.write("first", Some(0)).await.expect("written");
         // Each step of both takes 10 ms, so that all interleavings occur.
         let steps = vec![pause(10); 16];
-        harness.inject([&steps, &steps], [&steps, &steps]);
+        harness.inject(Faults {
+            update: &steps,
+            read: &steps,
+            save: &steps,
+            load: &steps,
+        });
         let writing = harness.write("key", Some(2));
         let auditing = async {
             tokio::time::sleep(Duration::from_millis(start)).await;

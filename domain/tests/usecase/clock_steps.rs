@@ -9,7 +9,7 @@ use keywright_domain::ports::Clock;
 use keywright_domain::{RequestOptions, WriteError, WriteReceipt};
 use keywright_testkit::samples::{NOW, lock_id, principal, slot};
 
-use crate::harness::{Harness, LOCK, reconcile_all, succeeded};
+use crate::harness::{Faults, Harness, LOCK, reconcile_all, succeeded};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -115,7 +115,11 @@ async fn a_request_whose_answer_deadline_is_too_far_ahead_is_not_running() {
     let harness = harness_ahead().await;
     harness.write("other", Some(3)).await.expect("written");
     let down = [Fault::LoseRequest; 60];
-    harness.inject([&down, &down], [&[], &[]]);
+    harness.inject(Faults {
+        update: &down,
+        read: &down,
+        ..Faults::default()
+    });
     let write = async || -> Result<WriteReceipt, WriteError> {
         let command = WriteKey {
             lock: lock_id(LOCK),

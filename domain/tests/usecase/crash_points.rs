@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::broken_ports::Broken;
-use crate::harness::{Harness, LOCK};
+use crate::harness::{Faults, Harness, LOCK};
 
 /// The call at which a process stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,7 +347,10 @@ async fn crash_after_the_commit(broken: Broken) {
 async fn lost_answer_to_the_commit(broken: Broken) {
     use keywright_adapters::decorator::Fault;
     let harness = harness(broken).await;
-    harness.inject([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
+    harness.inject(Faults {
+        save: &[Fault::Pass, Fault::DropAnswer],
+        ..Faults::default()
+    });
     harness
         .write("key", Some(2))
         .await
@@ -360,7 +363,10 @@ async fn store_outage_after_an_accepted_update(broken: Broken) {
     let mut harness = harness(broken).await;
     let mut saves = vec![Fault::Pass];
     saves.extend([Fault::NotSent; 100]);
-    harness.inject([&[], &[]], [&saves, &[]]);
+    harness.inject(Faults {
+        save: &saves,
+        ..Faults::default()
+    });
     let answer = harness.write("key", Some(2)).await;
     assert!(
         matches!(answer, Err(WriteError::Undecided(_))),
@@ -375,7 +381,10 @@ async fn store_outage_after_an_accepted_update(broken: Broken) {
 async fn crash_before_the_abort(broken: Broken) {
     use keywright_adapters::decorator::Fault;
     let mut harness = harness(broken).await;
-    harness.inject([&[Fault::Refuse], &[]], [&[], &[]]);
+    harness.inject(Faults {
+        update: &[Fault::Refuse],
+        ..Faults::default()
+    });
     let (writes, point) = stop_at(&harness, broken, Call::Save(2), At::Before);
     let request = tokio::spawn(write(writes));
     point.reached().await;

@@ -125,13 +125,13 @@ proptest! {
                 assert_eq!(shown.iter().collect::<Vec<_>>(), expected, "{principal}");
                 assert_eq!(after, writes.feed_end().await.expect("the end"));
                 let mut listed = Vec::new();
-                let mut behind = None;
+                let mut after = None;
                 loop {
-                    let page = writes.list_locks(&principal, behind, limit).await.expect("a page");
+                    let page = writes.list_locks(&principal, after, limit).await.expect("a page");
                     assert!(page.items.len() <= limit);
                     listed.extend(page.items);
-                    behind = page.next;
-                    if behind.is_none() {
+                    after = page.next;
+                    if after.is_none() {
                         break;
                     }
                 }

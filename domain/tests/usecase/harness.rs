@@ -23,6 +23,19 @@ use serde_json::{Value, json};
 
 pub(crate) const LOCK: u64 = 123;
 
+/// Faults of the next calls of each operation, in order. Further calls have none.
+#[derive(Default)]
+pub(crate) struct Faults<'a> {
+    /// Of updates of the shadow.
+    pub(crate) update: &'a [Fault],
+    /// Of reads of the shadow.
+    pub(crate) read: &'a [Fault],
+    /// Of saves.
+    pub(crate) save: &'a [Fault],
+    /// Of loads.
+    pub(crate) load: &'a [Fault],
+}
+
 #[derive(Clone)]
 pub(crate) struct Harness {
     pub(crate) store: Arc<InMemoryLockRepo>,
@@ -73,22 +86,21 @@ impl Harness {
         }
     }
 
-    /// Injects faults from now on: into updates and reads of the shadow, and into saves and loads of the store, each list from its
-    /// start.
-    pub(crate) fn inject(&self, shadow: [&[Fault]; 2], store: [&[Fault]; 2]) {
-        let plan = |operations: [Operation; 2], faults: [&[Fault]; 2]| {
-            let plan = FaultPlan::default().then(operations[0], faults[0].iter().copied());
-            plan.then(operations[1], faults[1].iter().copied())
-        };
-        self.faults
-            .set(plan([Operation::Update, Operation::Read], shadow));
-        self.store_faults
-            .set(plan([Operation::Save, Operation::Load], store));
+    /// Injects these faults from now on, and no others.
+    pub(crate) fn inject(&self, faults: Faults<'_>) {
+        let shadow = FaultPlan::default()
+            .then(Operation::Update, faults.update.iter().copied())
+            .then(Operation::Read, faults.read.iter().copied());
+        let store = FaultPlan::default()
+            .then(Operation::Save, faults.save.iter().copied())
+            .then(Operation::Load, faults.load.iter().copied());
+        self.faults.set(shadow);
+        self.store_faults.set(store);
     }
 
     /// Ends all faults.
     pub(crate) fn end_faults(&self) {
-        self.inject([&[], &[]], [&[], &[]]);
+        self.inject(Faults::default());
     }
 
     pub(crate) async fn delete_shadow(&self) {

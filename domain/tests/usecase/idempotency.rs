@@ -8,7 +8,7 @@ use keywright_domain::policy::{Rejection, WriteKey};
 use keywright_domain::{RequestOptions, WriteError, WriteReceipt, invariants};
 use keywright_testkit::samples::{lock_id, principal, slot};
 
-use crate::harness::{Harness, LOCK, succeeded};
+use crate::harness::{Faults, Harness, LOCK, succeeded};
 
 fn with_key(idempotency_key: &str) -> RequestOptions {
     let key = IdempotencyKey::new(idempotency_key).expect("an Idempotency-Key");
@@ -81,7 +81,7 @@ async fn repeats_an_answer_without_an_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_valid_for_one_principal_and_one_command() {
+async fn an_idempotency_key_is_valid_for_one_principal_and_one_command() {
     let harness = Harness::new().await;
     let first = write(&harness, "request-1", "key", 2)
         .await
@@ -94,13 +94,13 @@ async fn a_key_is_valid_for_one_principal_and_one_command() {
         write(&harness, "request-1", "other", 2).await,
         Err(WriteError::OtherCommand)
     );
-    let super_key = Principal::of(keywright_domain::model::Identity::EveryOrganization);
-    let theirs = write_as(&harness, &super_key, "request-1", "other", 3).await;
+    let every_organization = Principal::of(Identity::EveryOrganization);
+    let theirs = write_as(&harness, &every_organization, "request-1", "other", 3).await;
     assert_ne!(theirs.expect("written").write, first.write);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_valid_for_all_credentials_of_one_identity() {
+async fn an_idempotency_key_is_valid_for_all_credentials_of_one_identity() {
     let harness = Harness::new().await;
     let by_key = |shown: &str| {
         Principal::of(Proof {
@@ -126,7 +126,10 @@ async fn a_key_is_valid_for_all_credentials_of_one_identity() {
 async fn a_request_that_changed_nothing_runs_again() {
     let harness = Harness::new().await;
     // The first update creates the shadow.
-    harness.inject([&[Fault::Pass, Fault::Refuse], &[]], [&[], &[]]);
+    harness.inject(Faults {
+        update: &[Fault::Pass, Fault::Refuse],
+        ..Faults::default()
+    });
     let refused = write(&harness, "request-1", "key", 2).await;
     assert!(
         matches!(refused, Err(WriteError::NotUpdated(_))),
@@ -139,12 +142,16 @@ async fn a_request_that_changed_nothing_runs_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_request_is_a_conflict_and_an_undecided_one_the_same_504() {
+async fn answers_conflict_while_running_and_repeats_504_while_undecided() {
     let mut harness = Harness::new().await;
     harness.write("first", Some(0)).await.expect("written");
     // The update is applied, its answer is lost, and all later requests to the shadow are lost.
     let lost = vec![Fault::LoseRequest; 64];
-    harness.inject([&[Fault::DropAnswer], &lost], [&[], &[]]);
+    harness.inject(Faults {
+        update: &[Fault::DropAnswer],
+        read: &lost,
+        ..Faults::default()
+    });
     let (writes, idempotency_key) = (harness.writes.clone(), "request-1");
     let running = tokio::spawn(async move {
         let command = WriteKey {
@@ -194,11 +201,11 @@ async fn concurrent_requests_with_one_key_are_one_write() {
             write(&harness, "request-1", "key", index)
         );
         let answers = [one, two];
-        let events: Vec<&WriteReceipt> = answers.iter().flatten().collect();
-        assert!(!events.is_empty(), "{answers:?}");
+        let receipts: Vec<&WriteReceipt> = answers.iter().flatten().collect();
+        assert!(!receipts.is_empty(), "{answers:?}");
         for answer in &answers {
             match answer {
-                Ok(written) => assert_eq!(written, events[0]),
+                Ok(written) => assert_eq!(written, receipts[0]),
                 Err(WriteError::StillRunning) => {}
                 other => panic!("{other:?}"),
             }
@@ -234,7 +241,7 @@ async fn repeats_an_answer_while_the_lock_has_too_many_open_writes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purged_key_can_be_used_again() {
+async fn a_purged_idempotency_key_can_be_used_again() {
     let harness = Harness::new().await;
     let first = write(&harness, "request-1", "key", 2)
         .await
@@ -244,7 +251,11 @@ async fn a_purged_key_can_be_used_again() {
     harness
         .clock
         .advance(harness.writes.settings().limits.idempotency_retention);
-    assert_eq!(harness.writes.purge(100).await, Ok(1), "the answer");
+    assert_eq!(
+        harness.writes.purge(100).await,
+        Ok(1),
+        "one record is purged"
+    );
     let second = write(&harness, "request-1", "key", 2)
         .await
         .expect("written");

@@ -11,7 +11,7 @@ use keywright_domain::{KeyWrites, Ports, RequestOptions, Settings, WriteError};
 use keywright_testkit::samples::{lock_id, principal, slot};
 use mockall::mock;
 
-use crate::harness::{Harness, LOCK, reconcile_all};
+use crate::harness::{Faults, Harness, LOCK, reconcile_all};
 
 mock! {
     Shadow {}
@@ -310,25 +310,26 @@ async fn client_tokens_are_unique() {
     harness.ports.shadow = recorder.clone();
     harness.restart();
     // The first write is sent, sent again and fenced. The second is undecided and taken over.
-    harness.inject(
-        [
-            &[
-                Fault::Pass,
-                Fault::Withhold,
-                Fault::Withhold,
-                Fault::Withhold,
-            ],
-            &[],
+    harness.inject(Faults {
+        update: &[
+            Fault::Pass,
+            Fault::Withhold,
+            Fault::Withhold,
+            Fault::Withhold,
         ],
-        [&[], &[]],
-    );
+        ..Faults::default()
+    });
     let fenced = harness.write("key", Some(2)).await;
     assert!(
         matches!(fenced, Err(WriteError::NotUpdated(_))),
         "{fenced:?}"
     );
     let down = [Fault::LoseRequest; 60];
-    harness.inject([&down, &down], [&[], &[]]);
+    harness.inject(Faults {
+        update: &down,
+        read: &down,
+        ..Faults::default()
+    });
     let undecided = harness.write("key", Some(3)).await;
     assert!(
         matches!(undecided, Err(WriteError::Undecided(_))),

@@ -8,7 +8,7 @@ use keywright_domain::policy::{IgnoreReason, Rejection};
 use keywright_domain::{Settlement, WriteError};
 use serde_json::json;
 
-use crate::harness::{Harness, succeeded};
+use crate::harness::{Faults, Harness, succeeded};
 
 #[tokio::test(start_paused = true)]
 async fn a_report_confirms_the_write_and_leaves_no_delta() {
@@ -260,7 +260,10 @@ async fn a_result_that_cannot_be_settled_does_not_block_the_others() {
     let mut first = report.results[0].clone();
     first.write = one;
     report.results.insert(0, first);
-    harness.inject([&[], &[]], [&[Fault::NotSent], &[]]);
+    harness.inject(Faults {
+        save: &[Fault::NotSent],
+        ..Faults::default()
+    });
     assert!(
         harness.writes.settle(&report).await.is_err(),
         "the report must be delivered again"

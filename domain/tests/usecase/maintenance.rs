@@ -7,7 +7,7 @@ use keywright_adapters::decorator::Fault;
 use keywright_domain::{KeyWrites, Settings, WriteError};
 use serde_json::json;
 
-use crate::harness::{Harness, reconcile_all, succeeded};
+use crate::harness::{Faults, Harness, reconcile_all, succeeded};
 
 #[tokio::test(start_paused = true)]
 async fn an_unsettled_write_expires_and_its_late_report_is_recorded() {
@@ -188,7 +188,11 @@ async fn an_entry_lost_during_an_undecided_write_is_restored() {
         .write;
     harness.delete_shadow().await;
     let down = [Fault::LoseRequest; 500];
-    harness.inject([&down, &down], [&[], &[]]);
+    harness.inject(Faults {
+        update: &down,
+        read: &down,
+        ..Faults::default()
+    });
     let other = harness.write("key-2", Some(3)).await;
     assert!(matches!(other, Err(WriteError::Undecided(_))), "{other:?}");
     harness.end_faults();

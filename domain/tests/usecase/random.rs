@@ -10,7 +10,7 @@ use keywright_domain::{WithdrawError, WriteError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, reconcile_all, succeeded};
+use crate::harness::{Faults, Harness, reconcile_all, succeeded};
 
 /// Faults during one act.
 #[derive(Clone, Debug)]
@@ -119,10 +119,12 @@ struct Run {
 
 impl Run {
     async fn act(&mut self, act: &Act, faults: &ActFaults) {
-        self.harness.inject(
-            [&faults.updates, &faults.reads],
-            [&faults.saves, &faults.loads],
-        );
+        self.harness.inject(Faults {
+            update: &faults.updates,
+            read: &faults.reads,
+            save: &faults.saves,
+            load: &faults.loads,
+        });
         match act {
             Act::Write { key, index } => {
                 let answer = self.harness.write(&format!("key-{key}"), *index).await;

@@ -4,7 +4,7 @@ use keywright_adapters::decorator::Fault;
 use keywright_domain::WithdrawError;
 use keywright_domain::model::WriteId;
 
-use crate::harness::{Harness, succeeded};
+use crate::harness::{Faults, Harness, succeeded};
 
 #[tokio::test(start_paused = true)]
 async fn withdrawal_removes_an_open_write_and_rejects_a_settled_one() {
@@ -39,7 +39,10 @@ async fn a_withdrawal_succeeds_when_the_answer_to_its_save_is_lost() {
     let harness = Harness::new().await;
     let id = harness.write("key", Some(2)).await.expect("written").write;
     for _ in 0..2 {
-        harness.inject([&[], &[]], [&[Fault::Pass, Fault::DropAnswer], &[]]);
+        harness.inject(Faults {
+            save: &[Fault::Pass, Fault::DropAnswer],
+            ..Faults::default()
+        });
         let withdrawn = harness.withdraw(id).await.expect("withdrawn");
         assert_eq!(
             withdrawn.state.name(),
@@ -60,7 +63,11 @@ async fn a_withdrawal_that_removed_the_entry_does_not_fail() {
     let id = harness.write("key", Some(2)).await.expect("written").write;
     // The entry is removed, the save fails, and then a read of the shadow is refused.
     let saves = [Fault::Pass, Fault::NotSent, Fault::NotSent];
-    harness.inject([&[], &[Fault::Pass, Fault::Refuse]], [&saves, &[]]);
+    harness.inject(Faults {
+        read: &[Fault::Pass, Fault::Refuse],
+        save: &saves,
+        ..Faults::default()
+    });
     let withdrawn = harness.withdraw(id).await;
     assert!(withdrawn.is_ok(), "{withdrawn:?}");
     harness.check_at_rest().await;

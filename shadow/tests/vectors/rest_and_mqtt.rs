@@ -41,9 +41,9 @@ impl Handler for Listener {
     }
 
     fn message_received(&mut self, message: Message) {
-        // Requests are published messages, too.
+        // This client also receives its own requests, because it subscribes to all topics.
         let topic = Topic::parse(message.topic()).expect("a shadow's topic");
-        // The service probes itself.
+        // Ignores the service's readiness probe.
         if topic.outcome.is_some() && topic.thing != "keywright-probe" {
             let body = serde_json::from_slice(message.payload()).expect("JSON");
             let _ = self.0.send((message.topic().to_owned(), body));
@@ -73,8 +73,9 @@ impl Frontends {
         tokio::spawn(connection);
 
         let broker = Mosquitto::start();
-        let at = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
-        let mut frontend = MqttFrontend::start(service.clone(), at.clone(), Options::default());
+        let broker_config = Broker::new(broker.url(), &TlsFiles::default()).expect("a broker");
+        let mut frontend =
+            MqttFrontend::start(service.clone(), broker_config.clone(), Options::default());
         frontend.wait_until_up().await.expect("attached");
         let (tx, received) = unbounded_channel();
         let options = SessionOptions {
@@ -83,7 +84,7 @@ impl Frontends {
             persistent_session: false,
             manual_acks: false,
         };
-        let mqtt = Session::start(at, options, Listener(tx));
+        let mqtt = Session::start(broker_config, options, Listener(tx));
         mqtt.connection_within(Duration::from_secs(10))
             .await
             .expect("connected");
@@ -143,8 +144,8 @@ impl Frontends {
             .expect("sent");
     }
 
-    /// Collects the messages of the shadow until the service answers another request for the same thing. The service does the requests
-    /// of a thing in their order.
+    /// Collects the messages of the shadow until the service answers another request for the same thing, because the service handles the
+    /// requests of a thing in order. If the thing's name is invalid in a topic, that request is for the thing `sentinel`.
     async fn receive_until_sentinel(
         &mut self,
         thing: &str,
@@ -225,19 +226,26 @@ impl Frontends {
 
 fn over_mqtt(vector: &Value, published: &[(String, Value)]) -> Answer {
     let operation = vector["op"].as_str().expect("an operation");
-    let of = |outcome: &str| {
+    let answer_on = |outcome: &str| {
         let suffix = format!("{operation}/{outcome}");
         published
             .iter()
             .find(|(s, _)| *s == suffix)
             .map(|(_, body)| body.clone())
     };
-    match (of("accepted"), of("rejected")) {
+    match (answer_on("accepted"), answer_on("rejected")) {
         (Some(body), None) => Answer::Accepted(body),
         (None, Some(body)) => Answer::Rejected(body, None),
         answers => panic!("{}: expected one answer, found {answers:?}", vector["id"]),
     }
 }
+
+/// The numbers of vectors in `aws-iot-vectors.jsonl` that can be run over each channel.
+const AWS_VECTORS_OVER_REST: usize = 59;
+const AWS_VECTORS_OVER_MQTT: usize = 56;
+
+/// The number of vectors in `keywright-vectors.jsonl`. All of them can be run over both channels.
+const KEYWRIGHT_VECTORS: usize = 3;
 
 async fn run_all(channel: Channel, expected: usize) {
     let all = ["high", "medium", "low"]
@@ -258,17 +266,16 @@ async fn run_all(channel: Channel, expected: usize) {
             frontends.run(vector, channel).await;
         }
     }
-    println!("{expected} vectors");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_vectors_pass_over_rest_with_their_messages_on_mqtt() {
-    run_all(Channel::Rest, 59 + 3).await;
+    run_all(Channel::Rest, AWS_VECTORS_OVER_REST + KEYWRIGHT_VECTORS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_vectors_pass_over_mqtt() {
-    run_all(Channel::Mqtt, 56 + 3).await;
+    run_all(Channel::Mqtt, AWS_VECTORS_OVER_MQTT + KEYWRIGHT_VECTORS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

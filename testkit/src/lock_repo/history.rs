@@ -40,7 +40,7 @@ pub async fn due_writes_are_ordered(store: &StoreFixture) {
     let rest = store.history().due(at(30), after, 9).await;
     let rest = rest.expect("the store answers").into_iter();
     let rest: Vec<WriteId> = rest.map(|write| write.id).collect();
-    assert_eq!(rest, ids(&[8, 7]), "the page behind a cursor");
+    assert_eq!(rest, ids(&[8, 7]), "the page after a cursor");
     assert_eq!(store.due(NOW, 9).await, [], "nothing is due yet");
 }
 

@@ -12,11 +12,11 @@ use crate::samples::{created, lock_id, owner, prepared, slot};
 /// The number of locks that are written to while the log is read.
 const LOCKS: u64 = 16;
 
-/// How many writes each of them gets meanwhile.
+/// The number of writes to each of these locks while the log is read.
 const WRITES: u128 = 8;
 
-/// Readings of the log in small pages return each recorded event once, as it is read from its lock, in the order of the positions. Events of
-/// stale saves and of refused imports are not in the log.
+/// Reading the log page by page returns each recorded event exactly once, equal to the event in its lock's stream, in the order of
+/// positions. Events of stale saves and of refused imports are not in the log.
 pub async fn log_has_every_event_once(store: &StoreFixture) {
     let start = read_from(store, Position::START).await;
     assert_eq!(start, []);
@@ -98,7 +98,7 @@ pub async fn no_event_appears_behind_a_reader(store: &StoreFixture) {
         if is_last {
             break;
         }
-        // A store that never waits would not let the writers run.
+        // Without this yield, a store that never suspends would starve the writers.
         tokio::task::yield_now().await;
         while let Some(written) = writing.try_join_next() {
             written.expect("no panic");
@@ -113,19 +113,19 @@ pub async fn no_event_appears_behind_a_reader(store: &StoreFixture) {
     }
 }
 
-/// After a crash, each event has the position that was read before.
+/// After a crash, each event has the position that was read before, and events that are imported then have greater positions.
 pub async fn positions_survive_a_crash(store: &mut StoreFixture) {
     store.with_lock(2).await;
     store.send(2, 10).await;
     let before = read_from(store, Position::START).await;
     store.end_process(Ending::Crash).await;
     assert_eq!(read_from(store, Position::START).await, before);
-    // A lock that is before the other one in an order by ids.
+    // The id of this lock is lower than that of the other.
     let imported = store.history().import(vec![created(lock_id(1))]).await;
     imported.expect("imported");
     let last = before.last().expect("events").position;
     let later = read_from(store, last).await;
-    let later: Vec<_> = later.iter().map(key).collect();
+    let later: Vec<_> = later.iter().map(lock_and_version).collect();
     assert_eq!(later, [(lock_id(1), LockVersion(1))]);
 }
 
@@ -140,16 +140,16 @@ pub async fn last_position_is_the_end_of_the_log(store: &StoreFixture) {
         let end = log.last().expect("events").position;
         assert_eq!(last().await, Ok(end));
         store.send(1, 10 * write).await;
-        let moved = last().await.expect("the store answers");
-        assert!(moved > end, "{moved:?} is not behind {end:?}");
+        let later = last().await.expect("the store answers");
+        assert!(later > end, "{later:?} is not after {end:?}");
     }
 }
 
-fn key(logged: &LoggedEvent) -> (LockId, LockVersion) {
+fn lock_and_version(logged: &LoggedEvent) -> (LockId, LockVersion) {
     (logged.event.lock, logged.event.version)
 }
 
-/// All events behind this position, read in pages of three.
+/// All events after this position, read in pages of three.
 async fn read_from(store: &StoreFixture, mut after: Position) -> Vec<LoggedEvent> {
     let mut log = Vec::new();
     loop {

@@ -39,6 +39,6 @@ impl LockRepo for AnswersBeforeCommit {
 
 fn main() -> ExitCode {
     keywright_app::run(&Wiring {
-        around_locks: |locks| Arc::new(AnswersBeforeCommit(locks)),
+        wrap_lock_repo: |locks| Arc::new(AnswersBeforeCommit(locks)),
     })
 }

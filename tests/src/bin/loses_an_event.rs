@@ -49,7 +49,7 @@ impl LockRepo for LosesAnEvent {
 
 fn main() -> ExitCode {
     keywright_app::run(&Wiring {
-        around_locks: |inner| {
+        wrap_lock_repo: |inner| {
             Arc::new(LosesAnEvent {
                 inner,
                 requests: AtomicU32::new(0),

@@ -139,7 +139,7 @@ fn read_jwk(key: &Map<String, Value>) -> Result<VerificationKey, JwkProblem> {
         _ => ("RSA", None),
     };
     if kind != expected_kind || (expected_curve.is_some() && curve != expected_curve) {
-        return Err(JwkProblem::Kind(algorithm));
+        return Err(JwkProblem::OtherAlgorithm(algorithm));
     }
     let key = match algorithm.family() {
         Family::Secret => VerificationKey::secret_bytes(id, algorithm, &bytes("k")?),
@@ -159,7 +159,7 @@ fn read_jwk(key: &Map<String, Value>) -> Result<VerificationKey, JwkProblem> {
         }
         Family::Edwards => match bytes("x")? {
             x if x.len() == 32 => VerificationKey::point(id, algorithm, &x),
-            _ => return Err(JwkProblem::EdwardsSize),
+            _ => return Err(JwkProblem::Ed25519Size),
         },
     };
     Ok(key?)

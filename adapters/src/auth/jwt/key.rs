@@ -116,7 +116,7 @@ impl VerificationKey {
             _ => &ECDSA_P256_SHA256_FIXED,
         };
         let key = ParsedPublicKey::new(verification, point);
-        let key = key.map_err(|_| InvalidKey::Key(algorithm))?;
+        let key = key.map_err(|_| InvalidKey::NotPublicKey(algorithm))?;
         Ok(Self::new(id, algorithm, Key::Public(key)))
     }
 

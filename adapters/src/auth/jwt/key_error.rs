@@ -5,7 +5,7 @@ use super::algorithm::Algorithm;
 /// Shorter RSA keys can be broken (RFC 7518, section 3.3).
 pub(super) const MIN_RSA_BITS: usize = 2048;
 
-/// Longer RSA keys are not supported by the library.
+/// Longer RSA keys are not supported by aws-lc-rs.
 pub(super) const MAX_RSA_BITS: usize = 8192;
 
 /// The maximum number of keys without a `kid`: a token that may be signed by any of them is verified with each.
@@ -26,15 +26,17 @@ pub enum InvalidKey {
     #[error("the shared secret is one that attackers try first; make a random one")]
     WellKnownSecret,
     /// A secret is the text of a public key.
-    #[error("the shared secret looks like the file of a public key; set the algorithm of that key")]
+    #[error(
+        "the shared secret is the text of a public key; set --token-algorithm to that key's algorithm"
+    )]
     PublicKeyAsSecret,
     /// An RSA key is short enough to be broken.
     #[error("an RSA key must have at least {MIN_RSA_BITS} bits")]
     ShortRsa,
-    /// An RSA key is too long for the library.
+    /// An RSA key is longer than aws-lc-rs supports.
     #[error("an RSA key must have at most {MAX_RSA_BITS} bits")]
     LongRsa,
-    /// With the exponent of an RSA key, signatures can be forged or cannot be verified.
+    /// The exponent of an RSA key is unsafe or not supported.
     #[error("the exponent of an RSA key must be an odd number from 3 to 2^33")]
     RsaExponent,
     /// The private half of an RSA key can be computed from the public one.
@@ -45,7 +47,7 @@ pub enum InvalidKey {
     Roca,
     /// It is not a public key for the algorithm.
     #[error("the key is not a public key for {0}")]
-    Key(Algorithm),
+    NotPublicKey(Algorithm),
     /// The algorithm does not use a shared secret.
     #[error("{0} does not use a shared secret")]
     NotHmac(Algorithm),
@@ -88,27 +90,23 @@ pub enum InvalidKeys {
 /// What is wrong with a JSON Web Key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwkProblem {
-    /// It is not a JSON object.
     #[error("it is not an object")]
     NotAnObject,
-    /// A member is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// A member is not a string.
     #[error("`{0}` is not a string")]
     NotText(&'static str),
-    /// A member is not base64url without padding.
+    /// The encoding is base64url without padding.
     #[error("`{0}` is not base64url")]
     NotBase64(&'static str),
     /// A coordinate does not fit the curve.
     #[error("`{0}` is too large")]
     TooLarge(&'static str),
-    /// An Ed25519 key has another size.
     #[error("`x` must have 32 bytes")]
-    EdwardsSize,
+    Ed25519Size,
     /// It is a private key.
     #[error(
-        "it is a private key, which is known to others now; make a new one, and put its public half here"
+        "it is a private key: treat it as compromised, make a new key, and put only its public half here"
     )]
     Private,
     /// An issuer publishes a shared secret.
@@ -120,12 +118,11 @@ pub enum JwkProblem {
     /// The key is not for verification.
     #[error("`key_ops` has no `verify`")]
     Operations,
-    /// The algorithm is unknown.
     #[error("`alg` {0} is not supported")]
     Algorithm(String),
-    /// `kty` or `crv` is that of another algorithm.
-    #[error("the key is not a key for {0}")]
-    Kind(Algorithm),
+    /// The algorithm is that of `alg`.
+    #[error("`kty` or `crv` does not match {0}")]
+    OtherAlgorithm(Algorithm),
     /// The key itself is rejected.
     #[error(transparent)]
     Key(#[from] InvalidKey),

@@ -53,7 +53,7 @@ impl KeySet {
         self.named.is_empty() && self.unnamed.is_empty()
     }
 
-    /// Whether a key has no `kid`.
+    /// Whether the set has keys without a `kid`.
     pub(super) fn has_unnamed(&self) -> bool {
         !self.unnamed.is_empty()
     }

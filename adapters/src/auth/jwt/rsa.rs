@@ -44,7 +44,7 @@ pub(super) fn read(
     let key = key.to_parsed_public_key(parameters(algorithm));
     match key {
         Ok(key) if is_odd(modulus) => Ok(key),
-        _ => Err(InvalidKey::Key(algorithm)),
+        _ => Err(InvalidKey::NotPublicKey(algorithm)),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::lock_repo::lock_row::LockRow;
 use crate::lock_repo::row_mapping::{read_lock_id, to_optional_sql_integer, to_sql_integer};
 use crate::postgres::{PostgresPool, failed};
 
-/// The advisory lock of an import: imports of the same lock must not run at the same time.
+/// The key of the advisory lock that serializes imports: two imports that have locks in common could deadlock on their rows.
 const IMPORT_LOCK: i64 = 0x4b57_696d; // "KWim"
 
 /// The number of events in one statement.
@@ -35,7 +35,7 @@ where
         .transaction()
         .await
         .map_err(not_applied)?;
-    // An import may take long.
+    // An import may take longer than the pool's statement timeout.
     let setup =
         format!("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({IMPORT_LOCK})");
     transaction
@@ -66,11 +66,11 @@ async fn import_batch(
     batch: Vec<RecordedEvent>,
 ) -> Result<(), ImportError> {
     let mut locks = lock_rows(transaction, &batch).await?;
-    let (mut event_locks, mut columns) = (Vec::new(), EventColumns::default());
+    let (mut lock_ids, mut columns) = (Vec::new(), EventColumns::default());
     for mut event in batch {
         let known = locks.remove(&event.lock);
         let row = LockRow::import(known, &mut event)?;
-        event_locks.push(to_sql_integer(event.lock.get())?);
+        lock_ids.push(to_sql_integer(event.lock.get())?);
         columns.push(&event)?;
         locks.insert(event.lock, row);
     }
@@ -86,7 +86,7 @@ async fn import_batch(
     transaction
         .execute(
             append,
-            &[&event_locks, &versions, &write_ids, &types, &data, &causes],
+            &[&lock_ids, &versions, &write_ids, &types, &data, &causes],
         )
         .await
         .map_err(not_applied)?;
@@ -107,7 +107,8 @@ async fn import_batch(
     put.map(drop).map_err(not_applied)
 }
 
-/// The rows of those locks of these events that exist. They stay locked until the transaction ends.
+/// Reads the rows of the locks that these events belong to, and holds row locks on them until the transaction ends. Locks without a
+/// row are left out.
 async fn lock_rows(
     transaction: &Transaction<'_>,
     batch: &[RecordedEvent],

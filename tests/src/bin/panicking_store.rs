@@ -36,6 +36,6 @@ impl LockRepo for Panicking {
 
 fn main() -> ExitCode {
     keywright_app::run(&Wiring {
-        around_locks: |inner| Arc::new(Panicking(inner)),
+        wrap_lock_repo: |inner| Arc::new(Panicking(inner)),
     })
 }

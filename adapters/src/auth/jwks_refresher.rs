@@ -1,4 +1,4 @@
-//! A verifier whose keys an issuer publishes at a URL.
+//! Refreshes the keys of a token verifier from the URL at which an issuer publishes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Verifies tokens with the keys that an issuer publishes. While the issuer is unavailable, the last keys are used.
-pub struct PublishedKeys {
+pub struct JwksRefresher {
     issuer: JwksClient,
     verifier: Arc<JwtVerifier>,
     /// Held during a request to the issuer: other requests wait for its answer.
@@ -41,7 +41,7 @@ struct Refreshes {
     current: Option<[u8; 32]>,
 }
 
-impl PublishedKeys {
+impl JwksRefresher {
     /// Refreshes the keys of `verifier`, which may already have some, from `issuer`. `store` is called with each new key set, so that a
     /// later process can start with it while the issuer is down.
     pub fn new(
