@@ -18,7 +18,8 @@ use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
 use crate::commands::write::WriteCommand;
-use crate::commands::{api_key, audit, check_config, events, lock, serve, settings, write};
+use crate::commands::writes::WritesCommand;
+use crate::commands::{api_key, audit, check_config, events, lock, serve, settings, write, writes};
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
@@ -58,6 +59,8 @@ enum Command {
     Token(TokenCommand),
     /// Send a write to a running server.
     Write(WriteCommand),
+    /// List the writes of all locks from a running server, the newest first.
+    Writes(WritesCommand),
     /// Read the events of all locks from a running server.
     Events(EventsCommand),
     /// Print the keys that virtual locks hold in their own memories. The program that runs them may be running.
@@ -120,6 +123,7 @@ pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
         #[cfg(feature = "sandbox")]
         Command::Token(command) => token::run(command),
         Command::Write(command) => write::run(command),
+        Command::Writes(command) => writes::run(command),
         Command::Events(command) => events::run(command),
         #[cfg(feature = "sandbox")]
         Command::HeldKeys(command) => held_keys::run(command),

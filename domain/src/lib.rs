@@ -72,6 +72,6 @@ mod usecase;
 
 pub use usecase::{
     Attempt, AuditError, AuditReport, FeedEvent, FeedFilter, FeedPage, InvalidSettings, KeyWrites,
-    ListPage, MaintenanceOutcome, Observation, Ports, ReadError, RequestOptions, Settings,
-    SettleError, Settlement, Step, WithdrawError, WriteError, WriteFilter, WriteReceipt,
+    ListPage, LockFilter, MaintenanceOutcome, Observation, Ports, ReadError, RequestOptions,
+    Settings, SettleError, Settlement, Step, WithdrawError, WriteError, WriteFilter, WriteReceipt,
 };

@@ -60,3 +60,33 @@ fn client_tokens_have_at_most_64_bytes() {
     let token = ClientToken::new(WriteId::from_u128(u128::MAX), Epoch(999_999_999), u32::MAX);
     assert!(token.as_str().len() <= 64);
 }
+
+#[test]
+fn a_cause_knows_its_principal_by_the_names_of_its_parts() {
+    let cause = |requested_by: &str| Cause {
+        requested_by: requested_by.into(),
+        request: None,
+    };
+    let both = cause("user:eve+org:acme,key:kwk_abcd");
+    for name in [
+        "user:eve",
+        "org:acme",
+        "org:acme,key:kwk_abcd",
+        "user:eve+org:acme,key:kwk_abcd",
+    ] {
+        assert!(both.is_requested_by(name), "{name}");
+    }
+    for name in [
+        "",
+        "user:ev",
+        "user:eve2",
+        "org:ac",
+        "acme",
+        "key:kwk_abcd",
+        "USER:EVE",
+    ] {
+        assert!(!both.is_requested_by(name), "{name}");
+    }
+    let with_separators = cause("user:a+b,c");
+    assert!(with_separators.is_requested_by("user:a+b,c"));
+}

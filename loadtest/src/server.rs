@@ -45,12 +45,18 @@ impl Server {
         Self::run(command)
     }
 
-    /// Starts another program that prints its address as Keywright does.
+    /// Starts another program with these arguments that prints its address as Keywright does.
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub fn start_program(binary: &Path, cores: Option<&str>) -> Result<Self, StartError> {
-        Self::run(on_cores(binary, cores))
+    pub fn start_program(
+        binary: &Path,
+        cores: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Self, StartError> {
+        let mut command = on_cores(binary, cores);
+        command.args(arguments);
+        Self::run(command)
     }
 
     fn run(mut command: Command) -> Result<Self, StartError> {

@@ -576,3 +576,107 @@ async fn the_write_command_works_over_ipv6_with_sandbox_env() {
     assert_eq!(code, Some(0), "{errors}");
     assert!(printed.contains("requested"), "{printed}");
 }
+
+#[tokio::test]
+async fn writes_and_locks_of_a_server_are_listed_with_filters() {
+    let harness = Harness::silent();
+    let mut written = Vec::new();
+    for n in 0..3 {
+        let answer = harness.write(&format!("key {n}"), Some(n % 2)).await;
+        written.push(answer.write_id());
+    }
+    let url = format!("http://{}", harness.program.address);
+    // A folder without a store: the commands ask the server.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let ask = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--url", &url, "--token", &harness.program.token]);
+        run(elsewhere.path(), &all)
+    };
+    let ids = |arguments: &[&str]| -> Vec<String> {
+        let mut all = vec!["writes", "--json"];
+        all.extend(arguments);
+        let (code, printed, error) = ask(&all);
+        assert_eq!(code, Some(0), "{arguments:?}: {error}");
+        let id = |line: &str| {
+            let write: Value = serde_json::from_str(line).expect("JSON");
+            write["id"].as_str().expect("an id").to_owned()
+        };
+        printed.lines().map(id).collect()
+    };
+    let newest_first: Vec<String> = written.iter().rev().cloned().collect();
+    for (arguments, expected) in [
+        (&[][..], &newest_first[..]),
+        (&["--limit", "2"], &newest_first[..2]),
+        (&["--after", &written[2]], &newest_first[1..]),
+        (&["--state", "SUPERSEDED"], &newest_first[2..]),
+        (&["--key", "key 1"], &newest_first[1..2]),
+        (
+            &["--lock", "123", "--organization", "demo-org"],
+            &newest_first,
+        ),
+        (&["--organization", "another-org"], &[]),
+        (&["--requested-by", "user:demo-user"], &newest_first),
+        (&["--requested-by", "org:demo-org"], &[]),
+        (&["--reason", "NoSpace"], &[]),
+        (&["--since", "2099-01-01T00:00:00Z"], &[]),
+        (&["--unconfirmed"], &[]),
+    ] {
+        assert_eq!(ids(arguments), expected, "{arguments:?}");
+    }
+    let (_, printed, more) = ask(&["writes", "--limit", "1"]);
+    let line = printed.lines().last().expect("a line");
+    let columns: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let expected = [
+        "123",
+        "0",
+        "SENT",
+        "key",
+        "2",
+        "user:demo-user",
+        &*written[2],
+    ];
+    assert_eq!(columns, expected);
+    assert!(more.contains(&format!("--after {}", written[2])), "{more}");
+    let (code, _, error) = ask(&["writes", "--lock", "124"]);
+    assert!(code == Some(1) && error.contains("403"), "{error}");
+    let (code, _, error) = ask(&["writes", "--state", "open"]);
+    assert!(code == Some(2) && error.contains("SUPERSEDED"), "{error}");
+
+    let (code, printed, error) = ask(&["lock", "list", "--json", "--organization", "demo-org"]);
+    assert_eq!(code, Some(0), "{error}");
+    let lock: Value = serde_json::from_str(&printed).expect("one line of JSON");
+    assert_eq!(lock["id"], "123");
+    let (_, printed, _) = ask(&["lock", "list", "--limit", "1"]);
+    let line = printed.lines().last().expect("a line");
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(columns, ["123", "DEMO-123", "demo-user", "demo-org", "6"]);
+    let (_, printed, _) = ask(&["lock", "list", "--json", "--key", "key 1"]);
+    assert_eq!(printed, "", "no lock holds the key yet");
+}
+
+#[tokio::test]
+async fn locks_of_the_store_are_listed_by_organization_and_key() {
+    let harness = Harness::new(&["--locks", "1500"]);
+    let id = harness.write("my-key", Some(1)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    let data = harness.folder.path();
+    let list = |arguments: &[&str]| -> Vec<u64> {
+        let mut all = vec!["lock", "list", "--json"];
+        all.extend(arguments);
+        let (code, printed, error) = run(data, &all);
+        assert_eq!(code, Some(0), "{arguments:?}: {error}");
+        let id = |line: &str| {
+            let lock: Value = serde_json::from_str(line).expect("JSON");
+            lock["lockId"].as_u64().expect("an id")
+        };
+        printed.lines().map(id).collect()
+    };
+    let all = list(&["--limit", "9999"]);
+    assert!(all.len() > 1500 && all.is_sorted(), "{}", all.len());
+    assert_eq!(list(&["--limit", "1200", "--after", "123"]), all[1..1201]);
+    assert_eq!(list(&["--key", "my-key"]), [123]);
+    assert_eq!(list(&["--key", "my-key", "--after", "123"]), [0; 0]);
+    assert!(list(&["--organization", "demo-org"]).contains(&123));
+    assert_eq!(list(&["--organization", "another-org"]), [124]);
+}

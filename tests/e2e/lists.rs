@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use keywright_tests::{Answer, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{FOREIGN, Harness, LOCK};
+use crate::harness::{FOREIGN, Harness, LOCK, eventually};
 
 fn as_user(harness: &Harness, path: &str) -> Request {
     let program = &harness.program;
@@ -101,6 +101,9 @@ async fn writes_are_listed_by_state_reason_time_and_lock() {
         ("/writes?after=1", "after must be a cursor"),
         ("/writes?lock=x", "lock must be the numeric id"),
         ("/locks?after=x", "after must be a cursor"),
+        ("/locks?organization=", "organization: organization id must"),
+        ("/writes?key=%00", "key: keyUuid must be"),
+        ("/writes?unconfirmed=1", "unconfirmed must be one of true, "),
         ("/locks?limit=501", "limit must be an integer from 1 to 500"),
     ] {
         let answer = refused(path).await;
@@ -116,6 +119,82 @@ async fn writes_are_listed_by_state_reason_time_and_lock() {
         refused(&format!("/locks/{FOREIGN}/writes")).await.status,
         403
     );
-    let answer = refused("/locks/123/writes?state=open&limit=1").await;
-    assert_eq!(answer.status, 400, "{answer:?}");
+    for other in ["limit=1", "key=k1", "unconfirmed=true"] {
+        let path = format!("/locks/123/writes?state=open&{other}");
+        let answer = refused(&path).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn writes_are_listed_by_key_organization_and_requester() {
+    let harness = Harness::silent();
+    let by_user = harness.write("k 1", Some(1)).await.write_id();
+    let program = &harness.program;
+    let by_service = program.request("POST", "/locks/123/WriteKey");
+    let by_service = by_service.header("X-API-Key", &program.api_key);
+    let by_service = by_service.json(&json!({ "keyUuid": "k 2", "keyIndexNumber": 2 }));
+    let by_service = by_service.send().await.write_id();
+    let both: &[&str] = &[&by_service, &by_user];
+    let all = read_all(&harness, "/writes?limit=1", "writes").await;
+    assert_eq!(texts(&all, "id"), both);
+    let requesters = texts(&all, "requestedBy");
+    assert_eq!(requesters[1], "user:demo-user");
+    assert!(requesters[0].starts_with("org:demo-org,key:kwk_"));
+    let whole = format!("requestedBy={}", requesters[0].replace('…', "%E2%80%A6"));
+    for (query, expected) in [
+        ("key=k%201", &both[1..]),
+        ("key=k", &[]),
+        ("requestedBy=user:demo-user", &both[1..]),
+        ("requestedBy=user%3Ademo", &[]),
+        ("requestedBy=org:demo-org", &both[..1]),
+        (&*whole, &both[..1]),
+        ("organization=demo-org", both),
+        ("organization=demo-org&key=k%202", &both[..1]),
+        ("organization=demo", &[]),
+    ] {
+        let paths = match query.contains("organization") {
+            true => vec!["/writes", "/writes?lock=123"],
+            false => vec!["/writes", "/writes?lock=123", "/locks/123/writes"],
+        };
+        for path in paths {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{separator}{query}&limit=1");
+            let found = read_all(&harness, &path, "writes").await;
+            assert_eq!(texts(&found, "id"), expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn writes_are_listed_by_whether_they_are_unconfirmed() {
+    let harness = Harness::new(&["--virtual-locks", "off", "--confirm-within", "1s"]);
+    let superseded = harness.write("k1", Some(1)).await.write_id();
+    let open = harness.write("k2", Some(1)).await.write_id();
+    eventually("the open write is unconfirmed", || async {
+        let found = read_all(&harness, "/writes?unconfirmed=true", "writes").await;
+        (texts(&found, "id") == [&*open]).then_some(())
+    })
+    .await;
+    let others = read_all(&harness, "/writes?unconfirmed=false", "writes").await;
+    assert_eq!(texts(&others, "id"), [&*superseded]);
+}
+
+#[tokio::test]
+async fn locks_are_listed_by_organization_and_key() {
+    let harness = Harness::new(&["--locks", "3"]);
+    let id = harness.write("k", Some(1)).await.write_id();
+    harness.wait_for_state(&id, "SUCCEEDED").await;
+    let all = read_all(&harness, "/locks", "locks").await;
+    let of_organization: Vec<Value> = { all.iter().cloned() }
+        .filter(|lock| lock["orgId"] == "demo-org")
+        .collect();
+    let found = read_all(&harness, "/locks?organization=demo-org&limit=1", "locks").await;
+    assert_eq!(found, of_organization);
+    let found = read_all(&harness, "/locks?key=k", "locks").await;
+    assert_eq!(texts(&found, "id"), ["123"]);
+    for query in ["organization=another-org", "key=another-key"] {
+        let found = read_all(&harness, &format!("/locks?{query}"), "locks").await;
+        assert_eq!(found, [Value::Null; 0], "{query}");
+    }
 }

@@ -106,7 +106,8 @@ async fn a_write_shows_its_state() {
         status,
         json!({
             "id": id, "lockId": 123, "keyUuid": "k", "keyIndexNumber": 2, "state": "SENT",
-            "unconfirmed": false, "late": false, "requestedAt": requested, "expiresAt": expires, "version": 3
+            "unconfirmed": false, "late": false, "requestedBy": "user:demo-user",
+            "requestedAt": requested, "expiresAt": expires, "version": 3
         })
     );
 }

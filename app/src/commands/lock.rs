@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use keywright_adapters::json;
 use keywright_adapters::time::SystemClock;
 use keywright_domain::model::{
-    Lock, LockEvent, LockId, LockUuid, LockVersion, NewLock, OrganizationId, RecordedEvent,
-    SerialNumber, ThingName, UserId,
+    LockEvent, LockId, LockUuid, LockVersion, NewLock, OrganizationId, RecordedEvent, SerialNumber,
+    ThingName, UserId,
 };
 use keywright_domain::ports::Clock;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::import::import;
-use super::output::{print_line, print_result};
+use super::lock_list::{self, LockList, summary};
+use super::output::print_result;
 use super::runtime::block_on;
 use crate::bootstrap::open_stores::{Stores, open_existing};
 use crate::settings::store_location::StoreLocation;
@@ -30,16 +30,7 @@ enum LockTask {
     /// Add a lock.
     Add(Add),
     /// List locks, ordered by their ids.
-    List {
-        #[command(flatten)]
-        location: StoreLocation,
-        /// List only locks with greater ids.
-        #[arg(long, value_name = "ID")]
-        after: Option<LockId>,
-        /// The highest number of locks to list.
-        #[arg(long, value_name = "N", default_value = "100")]
-        limit: usize,
-    },
+    List(LockList),
     /// Show a lock with its open writes.
     Show {
         /// The id of the lock.
@@ -84,15 +75,12 @@ struct Add {
 }
 
 /// # Errors
-/// The store cannot be used, a lock exists already (`add`) or does not exist (`show`), or a line is invalid (`import`).
+/// The store or the server (`list`) cannot be used, a lock exists already (`add`) or does not exist (`show`), or a line is invalid
+/// (`import`).
 pub(crate) fn run(command: LockCommand) -> anyhow::Result<()> {
     match command.task {
         LockTask::Add(lock) => block_on(add(lock)),
-        LockTask::List {
-            location,
-            after,
-            limit,
-        } => block_on(list(location, after, limit)),
+        LockTask::List(list) => block_on(lock_list::run(list)),
         LockTask::Show { id, location } => block_on(show(location, id)),
         LockTask::Import { file, location } => block_on(import(location, file)),
     }
@@ -132,49 +120,6 @@ async fn add(add: Add) -> anyhow::Result<()> {
         format!("lock {lock} is added")
     });
     Ok(())
-}
-
-async fn list(location: StoreLocation, after: Option<LockId>, limit: usize) -> anyhow::Result<()> {
-    let store = open_existing(&location.store()?, &location.data()?).await?;
-    let locks = store.history().locks(after, limit).await?;
-    if location.json {
-        locks
-            .iter()
-            .for_each(|lock| print_line!("{}", summary(lock)));
-        return Ok(());
-    }
-    print_line!(
-        "{:>16}  {:24}  {:24}  {:24}  VERSION",
-        "LOCK",
-        "THING",
-        "OWNER",
-        "ORGANIZATION"
-    );
-    for lock in &locks {
-        let text = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        print_line!(
-            "{:>16}  {:24}  {:24}  {:24}  {}",
-            lock.id,
-            text(lock.thing.as_ref().map(ThingName::as_str)),
-            text(lock.owner.as_ref().map(UserId::as_str)),
-            text(lock.organization.as_ref().map(OrganizationId::as_str)),
-            lock.version
-        );
-    }
-    if let (true, Some(last)) = (locks.len() == limit, locks.last()) {
-        eprintln!("there may be more: --after {}", last.id);
-    }
-    Ok(())
-}
-
-fn summary(lock: &Lock) -> Value {
-    let mut value = json!(json::LockState(lock));
-    value["lockId"] = json!(lock.id.get());
-    value["time"] = json!(lock.time.to_string());
-    if let Some(members) = value.as_object_mut() {
-        members.remove("unsettled");
-    }
-    value
 }
 
 async fn show(location: StoreLocation, id: LockId) -> anyhow::Result<()> {

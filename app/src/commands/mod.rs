@@ -16,8 +16,11 @@ pub(crate) mod shadow;
 #[cfg(feature = "sandbox")]
 pub(crate) mod token;
 pub(crate) mod write;
+pub(crate) mod writes;
 
+mod api_list;
 mod import;
+mod lock_list;
 mod output;
 mod runtime;
 mod server_access;

@@ -24,6 +24,12 @@ pub(super) struct ServerAccess {
         value_parser = url
     )]
     pub(super) url: Uri,
+    #[command(flatten)]
+    credential: Credential,
+}
+
+#[derive(Args, Clone)]
+pub(super) struct Credential {
     /// The token to send.
     #[arg(
         long,
@@ -43,7 +49,7 @@ pub(super) struct ServerAccess {
 }
 
 /// White space around the URL is ignored: a variable that a shell reads from a file often ends with a line end.
-fn url(text: &str) -> Result<Uri, String> {
+pub(super) fn url(text: &str) -> Result<Uri, String> {
     text.trim()
         .parse()
         .map_err(|e| format!("{e} (--url or KEYWRIGHT_URL)"))
@@ -54,7 +60,7 @@ fn url(text: &str) -> Result<Uri, String> {
 ///
 /// # Errors
 /// It contains a character that no credential has; the text has its `name` but not the credential.
-fn credential(
+fn header_value(
     given: Option<&str>,
     prefix: &str,
     name: &str,
@@ -72,15 +78,19 @@ fn credential(
 }
 
 impl ServerAccess {
+    pub(super) const fn new(url: Uri, credential: Credential) -> Self {
+        Self { url, credential }
+    }
+
     /// A request for this path, with the credentials.
     ///
     /// # Errors
     /// There is no valid credential, or the URL cannot be used.
     pub(super) fn request(&self, method: Method, path: &str) -> anyhow::Result<Builder> {
         let name = "the token (--token or KEYWRIGHT_TOKEN)";
-        let bearer = credential(self.token.as_deref(), "Bearer ", name)?;
+        let bearer = header_value(self.credential.token.as_deref(), "Bearer ", name)?;
         let name = "the API key (--api-key or KEYWRIGHT_API_KEY)";
-        let api_key = credential(self.api_key.as_deref(), "", name)?;
+        let api_key = header_value(self.credential.api_key.as_deref(), "", name)?;
         ensure!(
             bearer.is_some() || api_key.is_some(),
             "give --token or --api-key; those of the sandbox are in its sandbox.env: \

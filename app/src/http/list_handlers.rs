@@ -1,12 +1,15 @@
 //! The handlers of `GET /locks`, `GET /writes` and `GET /locks/{id}/writes`: lists in pages.
 
+use std::borrow::Cow;
+
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LINK};
 use keywright_domain::model::{
-    FailureReason, LockId, Principal, Timestamp, Write, WriteId, WriteState,
+    FailureReason, InvalidValue, KeyUuid, LockId, OrganizationId, Principal, Timestamp, Write,
+    WriteId, WriteState,
 };
-use keywright_domain::{ListPage, WriteFilter};
+use keywright_domain::{ListPage, LockFilter, WriteFilter};
 
 use super::api_error::ApiError;
 use super::authorization::{self, AuthorizedRequest, authenticate, authorize};
@@ -17,6 +20,16 @@ use crate::app::App;
 
 /// The state of a write that is prepared, SENT or IN_PROGRESS.
 const OPEN: &str = "open";
+
+/// The parameters that select writes in every list of writes.
+const WRITE_FILTERS: [&str; 6] = [
+    "state",
+    "reason",
+    "since",
+    "unconfirmed",
+    "key",
+    "requestedBy",
+];
 
 /// `GET /locks`.
 pub(super) async fn locks(
@@ -31,8 +44,12 @@ pub(super) async fn locks(
         id.ok_or_else(unknown_cursor)
     });
     let after = after.transpose()?;
+    let mut filter = LockFilter::default();
+    filter.organization = value(query, "organization", OrganizationId::new)?;
+    filter.key = value(query, "key", KeyUuid::new)?;
     let _quota = authorization::quota(app, &principal)?;
-    let page = app.writes.list_locks(&principal, after, limit).await?;
+    let page = app.writes.list_locks(&principal, &filter, after, limit);
+    let page = page.await?;
     let next = page.next.map(|id| id.to_string());
     let body = response::ok(&LockPage::new(&page.items, next.clone()));
     Ok(with_next(body, request, next))
@@ -51,6 +68,7 @@ pub(super) async fn writes(
         let invalid = |_| ApiError::BadRequest("lock must be the numeric id of a lock".into());
         filter.lock = Some(lock.map_err(invalid)?);
     }
+    filter.organization = value(query, "organization", OrganizationId::new)?;
     let _quota = authorization::quota(app, &principal)?;
     if let Some(lock) = filter.lock {
         app.writes.read_lock(lock, &principal).await?;
@@ -73,8 +91,9 @@ pub(super) async fn writes_of_lock(
     let query = request.uri().query();
     let mut filter = write_filter(query, &states_of_lock())?;
     if filter.state.as_deref() == Some(OPEN) {
-        let others = ["reason", "since", "after", "limit"];
-        if let Some(name) = others.iter().find(|name| parameter(query, name).is_some()) {
+        let others = { WRITE_FILTERS.iter() }.filter(|name| **name != "state");
+        let mut others = others.chain(&["after", "limit"]);
+        if let Some(name) = others.find(|name| parameter(query, name).is_some()) {
             let text = format!("state=open lists all writes that have not ended; leave {name} out");
             return Err(ApiError::BadRequest(text.into()));
         }
@@ -119,7 +138,7 @@ pub(super) fn states_of_lock() -> Vec<&'static str> {
     std::iter::once(OPEN).chain(WriteState::NAMES).collect()
 }
 
-/// The members `state`, `reason` and `since` of a query.
+/// Reads [`WRITE_FILTERS`].
 fn write_filter(query: Option<&str>, states: &[&'static str]) -> Result<WriteFilter, ApiError> {
     let mut filter = WriteFilter::default();
     filter.state = choice(query, "state", states)?;
@@ -130,7 +149,23 @@ fn write_filter(query: Option<&str>, states: &[&'static str]) -> Result<WriteFil
         let text = "since must be a time in UTC since 1970, like 2026-05-29T12:00:00Z";
         filter.since = Some(since.ok_or(ApiError::BadRequest(text.into()))?);
     }
+    let unconfirmed = choice(query, "unconfirmed", &["true", "false"])?;
+    filter.unconfirmed = unconfirmed.map(|text| text == "true");
+    filter.key = value(query, "key", KeyUuid::new)?;
+    filter.requested_by = parameter(query, "requestedBy").map(Cow::into_owned);
     Ok(filter)
+}
+
+/// # Errors
+/// 400 with the rule that the value breaks.
+fn value<T>(
+    query: Option<&str>,
+    name: &str,
+    parse: fn(&str) -> Result<T, InvalidValue>,
+) -> Result<Option<T>, ApiError> {
+    let value = parameter(query, name).map(|text| parse(&text));
+    let invalid = |invalid| ApiError::BadRequest(format!("{name}: {invalid}").into());
+    value.transpose().map_err(invalid)
 }
 
 fn unknown_cursor() -> ApiError {

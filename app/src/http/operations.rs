@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use keywright_domain::model::{
-    FailureReason, IdempotencyKey, LockEvent, LockId, MAX_JSON_INTEGER, WriteId, WriteState,
+    FailureReason, IdempotencyKey, KeyUuid, LockEvent, LockId, MAX_JSON_INTEGER, OrganizationId,
+    WriteId, WriteState,
 };
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::api_error::{ApiError, UndecidedWrite};
 use super::device_reports;
 use super::list_handlers::states_of_lock;
 use super::request_parameters::{DEFAULT_LIMIT, MAX_LIMIT};
+use super::schemas;
 use crate::settings::HttpLimits;
 
 /// A method of a path.
@@ -86,7 +88,20 @@ fn lock_filter() -> Value {
     parameter("lock", "Only those of the lock with this id.", schema)
 }
 
-/// The parameters of lists of writes, without `lock`.
+fn organization_filter(description: &str) -> Value {
+    let schema = schemas::printable_text(OrganizationId::MAX_BYTES);
+    parameter("organization", description, schema)
+}
+
+fn key_filter(description: &str) -> Value {
+    parameter(
+        "key",
+        description,
+        schemas::printable_text(KeyUuid::MAX_BYTES),
+    )
+}
+
+/// The parameters of lists of writes, without `lock` and `organization`.
 fn write_parameters(states: &[&str]) -> Vec<Value> {
     let cursor = json!({ "type": "string", "format": "uuid" });
     let reasons = FailureReason::names().collect::<Vec<_>>();
@@ -105,6 +120,18 @@ fn write_parameters(states: &[&str]) -> Vec<Value> {
             "since",
             "Only writes that were requested then or later: a time in UTC since 1970.",
             json!({ "type": "string", "format": "date-time" }),
+        ),
+        parameter(
+            "unconfirmed",
+            "Only writes that are unconfirmed, or only those that are not.",
+            json!({ "type": "boolean" }),
+        ),
+        key_filter("Only writes of this key."),
+        parameter(
+            "requestedBy",
+            "Only writes that this principal requested: a whole `requestedBy`, or the part of it that names a user (`user:ID`), an \
+             organization (`org:ID`) or a credential.",
+            json!({ "type": "string" }),
         ),
         parameter("after", "A cursor: only writes after it.", cursor),
         limit_parameter(),
@@ -169,6 +196,9 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
     writes_of_lock.extend(write_parameters(&states_of_lock()));
     let mut all_writes = write_parameters(&WriteState::NAMES);
     all_writes.push(lock_filter());
+    all_writes.push(organization_filter(
+        "Only writes of locks that belong to this organization now.",
+    ));
     let page = json!({
         "name": "page", "in": "query", "required": false,
         "description": "The page, from 1. Without it, the last page.",
@@ -255,6 +285,8 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                 "List the locks",
                 "The locks that the caller may access, in the order of their ids.",
                 vec![
+                    organization_filter("Only locks of this organization."),
+                    key_filter("Only locks that hold this key."),
                     parameter(
                         "after",
                         "A cursor: only locks after it.",

@@ -107,6 +107,9 @@ pub(super) struct WriteStatus {
     /// The key index that the lock reported. Present if it differs from the requested one.
     #[serde(skip_serializing_if = "Option::is_none")]
     reported_key_index_number: Option<u64>,
+    /// Who requested the write: `user:ID`, `org:ID`, or `org:*` for a super key, with the name of the credential as in the events of the
+    /// feed.
+    requested_by: String,
     /// When the request was accepted.
     #[schema(value_type = String, format = DateTime)]
     requested_at: String,
@@ -138,6 +141,7 @@ impl WriteStatus {
             late: write.is_late(),
             anomalies: write.anomalies.iter().copied().map(Anomaly::name).collect(),
             reported_key_index_number: write.reported_index.map(KeyIndex::get),
+            requested_by: write.cause.requested_by.clone(),
             requested_at: write.prepared_at.to_string(),
             settled_at: write.ended_at().map(|at| at.to_string()),
             expires_at: write.expires_at.to_string(),

@@ -64,11 +64,21 @@ pub(super) fn requested_or_null() -> RefOr<Schema> {
     event_or_null.description(Some(text)).into()
 }
 
+/// Text of at most this many bytes, without control characters.
+pub(super) fn printable_text(max_bytes: usize) -> Value {
+    json!({
+        "type": "string", "minLength": 1, "maxLength": max_bytes,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
+    })
+}
+
 /// The schemas by name.
 pub(super) fn components() -> Value {
     let path = |name: &str| format!("#/components/schemas/{name}");
     let types = EVENTS.map(|(name, ..)| json!({ "$ref": path(name) }));
     let mapping = BTreeMap::from(EVENTS.map(|(name, ..)| (name, path(name))));
+    let mut key = printable_text(KeyUuid::MAX_BYTES);
+    key["description"] = json!("The key: text of at most 128 bytes without control characters.");
     let mut all = json!({
         "WriteState": {
             "type": "string", "enum": WriteState::NAMES,
@@ -111,11 +121,7 @@ pub(super) fn components() -> Value {
             "type": "object", "description": "A key to write to a lock. Other members are ignored.",
             "required": ["keyUuid"],
             "properties": {
-                "keyUuid": {
-                    "type": "string", "minLength": 1, "maxLength": KeyUuid::MAX_BYTES,
-                    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$",
-                    "description": "The key: text of at most 128 bytes without control characters.",
-                },
+                "keyUuid": key,
                 "keyIndexNumber": index("The key index. Without it, the lock chooses one."),
             },
             "examples": [{ "keyUuid": "9b2e8f4a-1c3d-4e5f-8a9b-0c1d2e3f4a5b", "keyIndexNumber": 2 }],

@@ -144,6 +144,17 @@ impl Cause {
             request,
         }
     }
+
+    /// Whether the principal has this name: its whole text, one of its proofs, or the identity of a proof. For instance, the principal
+    /// `user:eve+org:acme,key:kwk_abcd` has the names `user:eve`, `org:acme,key:kwk_abcd` and `org:acme`.
+    pub fn is_requested_by(&self, name: &str) -> bool {
+        let is_identity_of = |proof: &str| {
+            let credential = proof.strip_prefix(name);
+            credential.is_some_and(|credential| credential.starts_with(','))
+        };
+        let mut proofs = self.requested_by.split('+');
+        self.requested_by == name || proofs.any(|proof| proof == name || is_identity_of(proof))
+    }
 }
 
 /// An event at its position in the stream of a lock.

@@ -26,7 +26,7 @@ pub use attempt::{Attempt, Observation, Step};
 pub use audit::{AuditError, AuditReport};
 pub use feed::{FeedEvent, FeedFilter, FeedPage};
 pub use key_writes::{KeyWrites, Ports};
-pub use lists::{ListPage, WriteFilter};
+pub use lists::{ListPage, LockFilter, WriteFilter};
 pub use maintenance::MaintenanceOutcome;
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};

@@ -6,7 +6,7 @@ use keywright_adapters::lock_repo::InMemoryLockRepo;
 use keywright_domain::model::*;
 use keywright_domain::policy::{AccessPolicy, OwnerAccess};
 use keywright_domain::ports::{LockHistory, LockRepo};
-use keywright_domain::{FeedFilter, KeyWrites, Ports, Settings, WriteFilter};
+use keywright_domain::{FeedFilter, KeyWrites, LockFilter, Ports, Settings, WriteFilter};
 use keywright_testkit::samples::{created, lock_id, prepared, slot};
 use proptest::prelude::*;
 
@@ -91,6 +91,7 @@ proptest! {
     #[test]
     fn shows_exactly_what_may_be_accessed(
         changes in changes(), limit in 1..5_usize, lock in prop::option::of(1..7_u64), by_type: bool,
+        of_organization in prop::option::of(0..3_u8), with_key: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
@@ -100,6 +101,15 @@ proptest! {
             let mut filter = FeedFilter::default();
             filter.lock = lock.map(lock_id);
             filter.event_type = by_type.then(|| "OwnerSet".to_owned());
+            let mut lock_filter = LockFilter::default();
+            lock_filter.organization = of_organization.map(organization);
+            lock_filter.key = with_key.then(|| KeyUuid::new("key").expect("a key uuid"));
+            let mut write_filter = WriteFilter::default();
+            write_filter.organization = of_organization.map(organization);
+            let is_of_organization = |lock: &Lock| match of_organization {
+                None => true,
+                Some(n) => lock.organization == Some(organization(n)),
+            };
             let locks = store.locks(None, 100).await.expect("locks");
             for lock in &locks {
                 let known = store.load(lock.id).await.expect("loaded").expect("a lock");
@@ -127,7 +137,7 @@ proptest! {
                 let mut listed = Vec::new();
                 let mut after = None;
                 loop {
-                    let page = writes.list_locks(&principal, after, limit).await.expect("a page");
+                    let page = writes.list_locks(&principal, &lock_filter, after, limit).await.expect("a page");
                     assert!(page.items.len() <= limit);
                     listed.extend(page.items);
                     after = page.next;
@@ -135,12 +145,16 @@ proptest! {
                         break;
                     }
                 }
-                let accessible = locks.iter().filter(|lock| OwnerAccess.may_access(&principal, lock));
-                assert_eq!(listed.iter().collect::<Vec<_>>(), accessible.collect::<Vec<_>>(), "{principal}");
+                let accessible = locks.iter().filter(|lock| {
+                    OwnerAccess.may_access(&principal, lock) && is_of_organization(lock)
+                });
+                let accessible: Vec<&Lock> = accessible.collect();
+                let holds = |lock: &Lock| { lock.keys.iter() }.any(|key| key.held.key.as_str() == "key");
+                let expected_locks = accessible.iter().copied().filter(|lock| !with_key || holds(lock));
+                assert_eq!(listed.iter().collect::<Vec<_>>(), expected_locks.collect::<Vec<_>>(), "{principal}");
                 let (mut writes_listed, mut below) = (Vec::new(), None);
                 loop {
-                    let filter = WriteFilter::default();
-                    let page = writes.list_writes(&principal, &filter, below, limit).await.expect("a page");
+                    let page = writes.list_writes(&principal, &write_filter, below, limit).await.expect("a page");
                     assert!(page.items.len() <= limit);
                     writes_listed.extend(page.items.iter().map(|write| write.lock));
                     below = page.next;
@@ -148,7 +162,7 @@ proptest! {
                         break;
                     }
                 }
-                let newest_first: Vec<LockId> = listed.iter().rev().map(|lock| lock.id).collect();
+                let newest_first: Vec<LockId> = accessible.iter().rev().map(|lock| lock.id).collect();
                 assert_eq!(writes_listed, newest_first, "{principal}");
                 // The events that streams share are shown to the same readers.
                 let followed = writes.follow_feed(Position::START, 1000).await.expect("events");

@@ -142,7 +142,7 @@ pub(super) fn last_position(conn: &Connection) -> Result<Position, RepoError> {
         .map_err(|_| row_mapping::corrupt("events", "position", last.to_string()))
 }
 
-/// Events behind the position `after`, up to `last`.
+/// Events after the position `after`, up to `last`.
 pub(super) fn events_after(
     conn: &Connection,
     after: Position,

@@ -183,7 +183,7 @@ impl Tail {
         wanted.map(|logged| logged.event.clone()).collect()
     }
 
-    /// At most `limit` events behind this position, in the order of their positions, and the position up to which the tables may be read.
+    /// At most `limit` events after this position, in the order of their positions, and the position up to which the tables may be read.
     /// Of two events that are saved later, the tables may get the second one first.
     pub(super) fn events_after(
         &self,

@@ -5,6 +5,7 @@
 mod concurrent;
 mod criterion_results;
 mod million;
+mod peers;
 mod policy;
 mod programs;
 mod resident_memory;
@@ -16,8 +17,8 @@ mod whole_server;
 use programs::Programs;
 use table::Row;
 
-const PARTS: [&str; 7] = [
-    "rules", "details", "whole", "store", "shadow", "million", "memory",
+const PARTS: [&str; 8] = [
+    "rules", "details", "whole", "peers", "store", "shadow", "million", "memory",
 ];
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,6 +40,7 @@ async fn rows(part: &str, programs: &Programs) -> Vec<Row> {
         "rules" => vec![policy::row()],
         "details" => criterion_results::rows(&programs.folder.with_file_name("criterion")),
         "whole" => whole_server::rows(programs).await,
+        "peers" => peers::rows(programs).await,
         "store" => vec![
             store::memory::row().await,
             store::sqlite::row().await,

@@ -32,6 +32,12 @@ impl Programs {
         started.expect("it starts")
     }
 
+    /// The naive service on axum, which `scripts/bench` builds.
+    pub(crate) fn axum_peer(&self) -> PathBuf {
+        let folder = self.folder.with_file_name("peers");
+        folder.join("release/keywright-peer-axum")
+    }
+
     pub(crate) fn bare_hyper(&self) -> PathBuf {
         self.folder.join("bare-hyper")
     }

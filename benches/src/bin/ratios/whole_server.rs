@@ -34,6 +34,8 @@ pub(crate) struct Figures {
     pub(crate) cpu: f64,
     pub(crate) per_second: f64,
     /// In microseconds.
+    pub(crate) p50: f64,
+    /// In microseconds.
     pub(crate) p99: f64,
 }
 
@@ -44,14 +46,22 @@ impl Figures {
 }
 
 pub(crate) async fn measure(server: &Server, factory: &RequestFactory) -> Figures {
+    measure_at(server, factory, CONNECTIONS).await
+}
+
+pub(crate) async fn measure_at(
+    server: &Server,
+    factory: &RequestFactory,
+    connections: usize,
+) -> Figures {
     // Waking a sleeping client costs the server CPU time. The clients of the faster bare server never sleep.
     let _awake = uniform_load::keep_awake();
     let next = Arc::new(AtomicU64::new(0));
     let warm_up = SPAN / 4;
-    uniform_load::closed(server.address, factory, &next, CONNECTIONS, warm_up).await;
+    uniform_load::closed(server.address, factory, &next, connections, warm_up).await;
     let cpu_seconds = || server.usage().expect("it is running").cpu_seconds;
     let before = cpu_seconds();
-    let result = uniform_load::closed(server.address, factory, &next, CONNECTIONS, SPAN).await;
+    let result = uniform_load::closed(server.address, factory, &next, connections, SPAN).await;
     let used = cpu_seconds() - before;
     let answers = &result.answers;
     let statuses: Vec<&u16> = answers.statuses.keys().collect();
@@ -61,6 +71,7 @@ pub(crate) async fn measure(server: &Server, factory: &RequestFactory) -> Figure
     Figures {
         cpu: used * 1e6 / count,
         per_second: result.goodput(),
+        p50: answers.accepted.quantile(0.5).as_secs_f64() * 1e6,
         p99: answers.accepted.quantile(0.99).as_secs_f64() * 1e6,
     }
 }
@@ -134,7 +145,7 @@ pub(crate) async fn rows(programs: &Programs) -> Vec<Row> {
     let (mut bare, mut memory, mut cold, mut sqlite) = (vec![], vec![], vec![], vec![]);
     let (mut verifications, mut sync_times) = (vec![], vec![]);
     for _ in 0..RUNS {
-        let server = Server::start_program(&programs.bare_hyper(), SERVER_CORE);
+        let server = Server::start_program(&programs.bare_hyper(), SERVER_CORE, &[]);
         let factory = uniform_load::writes("none", LOCKS);
         bare.push(measure(&server.expect("it starts"), &factory).await);
 
