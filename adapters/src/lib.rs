@@ -17,3 +17,4 @@ pub mod shadow;
 pub mod time;
 #[cfg(any(feature = "jwks-url", feature = "postgres"))]
 mod tls;
+pub mod webhooks;
