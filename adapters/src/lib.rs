@@ -1,4 +1,4 @@
-//! Adapters for the ports of `keywright-domain`, grouped by port: `auth`, `lock_repo`, `reports`, `shadow`, `time`. `decorator`
+//! Adapters for the ports of `keywright-domain`, grouped by port: `auth`, `lock_repo`, `reports`, `shadow`, `time`, `webhooks`. `decorator`
 //! has wrappers around ports; `json`, `postgres` and `tls` are shared.
 //!
 //! They contain no rules of the domain. Only [`time::SystemIds`] generates ids. Each error says whether the call may have had
@@ -12,6 +12,8 @@ pub mod json;
 pub mod lock_repo;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "auth", feature = "webhooks"))]
+mod private_file;
 pub mod reports;
 pub mod shadow;
 pub mod time;

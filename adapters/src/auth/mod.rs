@@ -14,11 +14,11 @@ mod memory;
 #[cfg(all(feature = "auth", feature = "postgres"))]
 mod postgres_api_keys;
 mod principal;
-#[cfg(feature = "auth")]
-mod private_file;
 #[cfg(feature = "jwks-url")]
 mod published_keys;
 
+#[cfg(feature = "auth")]
+pub use crate::private_file::write_private;
 #[cfg(feature = "jwks-url")]
 pub use crate::tls::InvalidCaFile;
 #[cfg(feature = "auth")]
@@ -40,7 +40,5 @@ pub use jwt::{
 pub use memory::InMemoryAuth;
 #[cfg(all(feature = "auth", feature = "postgres"))]
 pub use postgres_api_keys::PostgresApiKeys;
-#[cfg(feature = "auth")]
-pub use private_file::write_private;
 #[cfg(feature = "jwks-url")]
 pub use published_keys::PublishedKeys;
