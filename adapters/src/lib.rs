@@ -6,7 +6,11 @@
 
 pub mod auth;
 pub mod decorator;
-#[cfg(any(feature = "jwks-url", feature = "postgres"))]
+#[cfg(any(
+    feature = "jwks-url",
+    feature = "postgres",
+    feature = "webhook-delivery"
+))]
 mod error_text;
 pub mod json;
 pub mod lock_repo;
@@ -17,6 +21,10 @@ mod private_file;
 pub mod reports;
 pub mod shadow;
 pub mod time;
-#[cfg(any(feature = "jwks-url", feature = "postgres"))]
+#[cfg(any(
+    feature = "jwks-url",
+    feature = "postgres",
+    feature = "webhook-delivery"
+))]
 mod tls;
 pub mod webhooks;

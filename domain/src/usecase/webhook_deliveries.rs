@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::webhooks::Webhooks;
 use crate::model::{
     EndpointAnswer, Lock, LockId, LockVersion, NoAnswer, Position, ProgressSave, RecordedEvent,
-    Timestamp, Webhook, WebhookEvent, WebhookMessage, WorkerId,
+    Timestamp, Webhook, WebhookEvent, WebhookId, WebhookMessage, WorkerId,
 };
 use crate::policy::{DeliveryQueue, NextDelivery};
 use crate::ports::RepoError;
@@ -41,6 +41,14 @@ impl Webhooks {
     /// The store failed.
     pub async fn all(&self) -> Result<Vec<Webhook>, RepoError> {
         self.store.list(None).await
+    }
+
+    /// A webhook as it is stored now. `None`: it was removed.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn stored(&self, id: WebhookId) -> Result<Option<Webhook>, RepoError> {
+        self.store.get(id).await
     }
 
     /// The deliveries of a webhook, as they are stored.

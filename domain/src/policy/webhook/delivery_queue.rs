@@ -240,9 +240,10 @@ impl DeliveryQueue {
         None
     }
 
-    /// Notes which event of a waiting lock is delivered: the first one that the webhook wants. `None`: it wants none of them, so that the
-    /// delivery has ended.
-    pub fn found(&mut self, lock: LockId, version: Option<LockVersion>) {
+    /// Notes which event of a waiting lock is delivered: the first one that the webhook wants, among those that `started` allows. `None`: it
+    /// wants none of them, so that the delivery has ended.
+    pub fn found(&mut self, started: &NextDelivery, found: Option<LockVersion>) {
+        let lock = started.lock;
         let Some(Lane::Waiting {
             waiting,
             in_progress,
@@ -251,14 +252,19 @@ impl DeliveryQueue {
             return;
         };
         self.changed.insert(lock);
-        match version {
-            Some(version) => waiting.next = version,
-            None => {
-                *in_progress = false;
-                self.in_progress -= 1;
-                self.waiting -= 1;
-                self.lanes.remove(&lock);
-            }
+        // A replay may have gone back behind these events meanwhile.
+        if waiting.next == started.version {
+            waiting.next = found.unwrap_or(started.through.next());
+        }
+        if found.is_some() {
+            return;
+        }
+        *in_progress = false;
+        self.in_progress -= 1;
+        // Further events may have been read meanwhile.
+        if waiting.next > waiting.through {
+            self.waiting -= 1;
+            self.lanes.remove(&lock);
         }
     }
 
@@ -480,6 +486,11 @@ impl DeliveryQueue {
     /// events which are not delivered can be saved later.
     pub fn has_urgent_changes(&self) -> bool {
         !self.changed.is_empty() || self.failures != self.saved.failures
+    }
+
+    /// The progress as it was when [`DeliveryQueue::changes`] was last called.
+    pub const fn saved(&self) -> WebhookProgress {
+        self.saved
     }
 
     /// How far the deliveries are.
