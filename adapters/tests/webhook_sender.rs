@@ -19,7 +19,9 @@ use tokio::net::TcpListener;
 
 /// Names with the addresses that each resolution returns, one after another. The last ones are repeated.
 #[derive(Default)]
-struct Names(Mutex<Vec<(&'static str, Vec<Vec<IpAddr>>)>>);
+struct Names(Mutex<Vec<Name>>);
+
+type Name = (&'static str, Vec<Vec<IpAddr>>);
 
 impl Names {
     fn with(name: &'static str, resolutions: &[&[&str]]) -> Self {
@@ -91,7 +93,7 @@ async fn send(sender: &HttpWebhookSender, url: &str) -> Result<EndpointAnswer, N
 }
 
 /// Reads a request: its head and its body.
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, Vec<u8>)> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<HeadAndBody> {
     let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -113,10 +115,12 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, 
     }
 }
 
+type HeadAndBody = (String, Vec<u8>);
+
 /// What an endpoint has received, and how many connections it has accepted.
 #[derive(Clone, Default)]
 struct Received {
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Arc<Mutex<Vec<HeadAndBody>>>,
     connections: Arc<AtomicUsize>,
 }
 

@@ -565,6 +565,7 @@ fn a_replay_since_a_time_passes_over_earlier_events() {
             until: Position(2),
         }),
         failures: None,
+        restarts: 7,
     };
     let mut queue = DeliveryQueue::new(limits(), progress, Vec::new(), NOW);
     for position in 1..=3 {

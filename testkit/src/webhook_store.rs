@@ -57,6 +57,7 @@ fn webhook(id: u128, owner: WebhookOwner) -> Webhook {
             cursor: Position(MAX_JSON_INTEGER),
             replay: None,
             failures: None,
+            restarts: 7,
         },
     }
 }
@@ -252,6 +253,7 @@ pub async fn update_with_progress_makes_waiting_locks_due(fixture: &WebhookStore
             until: Position(9),
         }),
         failures: None,
+        restarts: 7,
     };
     let updated = fixture.store.update(&inserted, Some(progress)).await;
     assert_eq!(updated, Ok(()));
@@ -344,6 +346,7 @@ pub async fn progress_is_read_back(fixture: &WebhookStoreFixture) {
             since: NOW,
             count: 3,
         }),
+        restarts: 8,
     };
     let failed = DeliveryRecord {
         answer: Err(NoAnswer::Timeout),

@@ -53,6 +53,7 @@ struct Progress {
     failing_since: Option<u64>,
     #[serde(default)]
     failures: u32,
+    restarts: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -177,6 +178,7 @@ pub(super) fn progress_text(progress: &WebhookProgress) -> String {
         replay_until: progress.replay.map(|replay| replay.until.0),
         failing_since: progress.failures.map(|failures| failures.since.as_millis()),
         failures: progress.failures.map_or(0, |failures| failures.count),
+        restarts: progress.restarts,
     })
 }
 
@@ -197,6 +199,7 @@ fn read_progress(text: &str) -> Option<WebhookProgress> {
             since: Timestamp::from_millis(since),
             count: read.failures,
         }),
+        restarts: read.restarts,
     })
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keywright_domain::model::{SigningSecret, SigningSecrets, Timestamp, WebhookId};
 
-use crate::private_file::write_private;
+use crate::private_file::create_private;
 
 /// The first byte of an encrypted text: AES-256-GCM, nonce, ciphertext.
 const FORMAT: u8 = 1;
@@ -55,7 +55,8 @@ impl SecretCipher {
     /// The file cannot be read or written, or has no valid key.
     pub fn read_or_create(path: &Path) -> Result<Self, InvalidKeyFile> {
         if !path.exists() {
-            let created = write_private(path, format!("{}\n", Self::generate_key()).as_bytes());
+            // Another replica may create it at the same time.
+            let created = create_private(path, format!("{}\n", Self::generate_key()).as_bytes());
             created.map_err(|e| InvalidKeyFile {
                 path: path.to_owned(),
                 problem: e.to_string(),

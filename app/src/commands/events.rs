@@ -1,25 +1,16 @@
 //! `keywright events`: reads the feed of a running server.
 
 use std::io::{ErrorKind, Write};
-use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use hyper::Method;
-use hyper::header::ACCEPT;
-use keywright_client::{Answer, EventStream, StreamAnswer};
 use keywright_domain::model::{LockEvent, LockId};
 use serde_json::Value;
 
+use super::event_follower::{EventFollower, events_path};
 use super::runtime::block_on;
-use super::server_access::ServerAccess;
-
-/// The number of events of a page.
-const LIMIT: usize = 500;
-
-/// The pause before a stream that has ended is opened again.
-const PAUSE: Duration = Duration::from_secs(2);
+use super::server_access::{ServerAccess, body_of};
 
 #[derive(Args)]
 pub(crate) struct EventsCommand {
@@ -55,9 +46,8 @@ async fn read_pages(command: &EventsCommand) -> anyhow::Result<()> {
     let mut connection = command.server.connect().await?;
     let mut after = command.after.clone();
     loop {
-        let request = command
-            .server
-            .request(Method::GET, &path(command, after.as_deref()))?;
+        let path = events_path(after.as_deref(), &filters(command));
+        let request = command.server.request(Method::GET, &path)?;
         let answer = connection.send(request.body(<_>::default())?).await?;
         let page = body_of(&answer)?;
         let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
@@ -76,80 +66,19 @@ async fn read_pages(command: &EventsCommand) -> anyhow::Result<()> {
 }
 
 async fn follow(command: &EventsCommand) -> anyhow::Result<()> {
-    let mut after = Some(command.after.clone().unwrap_or_else(|| "end".into()));
-    let mut stream = open(command, after.as_deref()).await?;
-    loop {
-        let ended = loop {
-            match stream.next().await {
-                Ok(Some(event)) => {
-                    if !print(command, &serde_json::from_str(&event.data)?)? {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => break "the server has ended the stream".to_owned(),
-                Err(error) => break error.to_string(),
-            }
-        };
-        after = stream.last_id().map(str::to_owned).or(after);
-        eprintln!("{ended}; connecting again");
-        stream = loop {
-            tokio::time::sleep(PAUSE).await;
-            match open(command, after.as_deref()).await {
-                Ok(stream) => break stream,
-                Err(error) if error.is::<Refused>() => return Err(error),
-                Err(error) => eprintln!("{error:#}"),
-            }
-        };
-    }
+    let after = command.after.clone().unwrap_or_else(|| "end".into());
+    let opening = EventFollower::open(&command.server, filters(command), after);
+    let mut events = opening.await?;
+    while print(command, &events.next().await?)? {}
+    Ok(())
 }
 
-async fn open(command: &EventsCommand, after: Option<&str>) -> anyhow::Result<EventStream> {
-    let connection = command.server.connect().await?;
-    let request = command.server.request(Method::GET, &path(command, after))?;
-    let request = request.header(ACCEPT, "text/event-stream");
-    match connection.stream(request.body(<_>::default())?).await? {
-        StreamAnswer::Stream(stream) => Ok(stream),
-        StreamAnswer::Other(answer) => {
-            body_of(&answer)?;
-            bail!("the server did not answer with a stream of events")
-        }
-    }
-}
-
-/// The server refuses the request. Repeating it does not help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refused(String);
-
-fn body_of(answer: &Answer) -> anyhow::Result<Value> {
-    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(body);
-    }
-    let message = body["message"].as_str();
-    let message = message.unwrap_or("the server gave no reason");
-    let text = format!("{}: {message}", status.as_u16());
-    let may_pass = matches!(status.as_u16(), 408 | 429);
-    match status.is_client_error() && !may_pass {
-        true => Err(Refused(text).into()),
-        false => bail!(text),
-    }
-}
-
-fn path(command: &EventsCommand, after: Option<&str>) -> String {
-    let mut path = format!("/events?limit={LIMIT}");
-    let lock = command.lock.map(|lock| lock.to_string());
-    for (name, value) in [
-        ("after", after),
-        ("lock", lock.as_deref()),
-        ("type", command.event_type.as_deref()),
-    ] {
-        if let Some(value) = value {
-            path += &format!("&{name}={value}");
-        }
-    }
-    path
+/// The parameters that select events.
+fn filters(command: &EventsCommand) -> String {
+    let lock = command.lock.map(|lock| format!("&lock={lock}"));
+    let event_type = command.event_type.as_ref();
+    let event_type = event_type.map(|name| format!("&type={name}"));
+    lock.unwrap_or_default() + &event_type.unwrap_or_default()
 }
 
 /// Returns whether anybody reads the output.

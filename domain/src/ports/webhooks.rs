@@ -32,7 +32,8 @@ use crate::policy::UnusableUrl;
 /// 12. `save_of_another_worker_is_stale`: a save of a worker that does not hold the webhook MUST be stale and change nothing.
 /// 13. `save_at_another_revision_is_stale`: a save that names another revision MUST be stale and change nothing.
 /// 14. `save_disables_a_webhook`: a save with a reason MUST disable the webhook and increment its revision.
-/// 15. `records_are_listed_newest_first`: a list of records MUST begin below the given number, be in descending order, and end at the limit.
+/// 15. `records_are_listed_newest_first`: a list of records MUST begin below the given number, be in descending order, and end at the
+///     limit.
 /// 16. `records_are_bounded`: of each webhook the store MUST keep the newest [`DeliveryRecord::KEPT`] records of deliveries that succeeded,
 ///     and as many of others.
 #[async_trait]
@@ -97,7 +98,8 @@ pub trait WebhookStore: Send + Sync {
     /// [`RepoError::Unknown`].
     async fn save_progress(&self, save: ProgressSave) -> Result<(), RepoError>;
 
-    /// Reads at most `limit` records of deliveries of a webhook, in descending order of their numbers, with this outcome and below `before`.
+    /// Reads at most `limit` records of deliveries of a webhook, in descending order of their numbers, with this outcome and below
+    /// `before`.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
@@ -119,8 +121,8 @@ pub trait WebhookSender: Send + Sync {
     /// See [`UnusableUrl`].
     async fn check(&self, url: &WebhookUrl) -> Result<(), UnusableUrl>;
 
-    /// Signs a message with the secrets that are valid at `now`, sends it once, and returns the answer. It connects only to addresses that may
-    /// be used, and follows no redirects. The time for all of it is `timeout`.
+    /// Signs a message with the secrets that are valid at `now`, sends it once, and returns the answer. It connects only to addresses that
+    /// may be used, and follows no redirects. The time for all of it is `timeout`.
     ///
     /// # Errors
     /// See [`NoAnswer`]. The endpoint may have received the message.

@@ -216,10 +216,9 @@ impl Webhooks {
             match (change.enabled, webhook.is_enabled()) {
                 (Some(true), false) => {
                     webhook.state = WebhookState::Enabled;
-                    let failures = None;
                     return Some(WebhookProgress {
-                        failures,
-                        ..webhook.progress
+                        failures: None,
+                        ..restarted(webhook.progress)
                     });
                 }
                 (Some(false), true) => webhook.state = WebhookState::Disabled { at, reason },
@@ -283,7 +282,7 @@ impl Webhooks {
             return Err(WebhookError::UnknownPosition);
         }
         self.update(principal, id, |webhook| {
-            let progress = webhook.progress;
+            let progress = restarted(webhook.progress);
             Some(match from {
                 ReplayFrom::After(cursor) => WebhookProgress {
                     cursor,
@@ -422,5 +421,13 @@ impl Webhooks {
             return Ok(webhook);
         }
         Err(RepoError::Stale.into())
+    }
+}
+
+/// The progress, which its owner sets.
+const fn restarted(progress: WebhookProgress) -> WebhookProgress {
+    WebhookProgress {
+        restarts: progress.restarts + 1,
+        ..progress
     }
 }

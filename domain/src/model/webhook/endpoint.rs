@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::progress::WebhookProgress;
+use super::state::WebhookState;
 use super::url::WebhookUrl;
 use crate::model::{
     Identity, InvalidValue, LockEvent, OrganizationId, Principal, Revision, Timestamp,
@@ -150,50 +151,6 @@ impl SigningSecrets {
     pub fn valid_at(&self, now: Timestamp) -> impl Iterator<Item = &SigningSecret> {
         let previous = self.previous.iter().filter(move |(_, until)| now < *until);
         std::iter::once(&self.current).chain(previous.map(|(secret, _)| secret))
-    }
-}
-
-/// Whether events are delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookState {
-    /// Events are delivered.
-    Enabled,
-    /// Nothing is delivered. The cursor stays, so that enabling continues there.
-    Disabled {
-        /// Since when.
-        at: Timestamp,
-        /// Why.
-        reason: DisabledReason,
-    },
-}
-
-/// Why a webhook is disabled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisabledReason {
-    /// Its owner asked for it.
-    Requested,
-    /// It answered 410.
-    Gone,
-    /// All its deliveries failed for too long.
-    Failing,
-}
-
-impl DisabledReason {
-    /// All reasons.
-    pub const ALL: [Self; 3] = [Self::Requested, Self::Gone, Self::Failing];
-
-    /// The name in answers of the API and in stores.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::Gone => "gone",
-            Self::Failing => "failing",
-        }
-    }
-
-    /// The reason with this name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 

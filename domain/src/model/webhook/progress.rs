@@ -1,7 +1,7 @@
 //! How far the deliveries of a webhook are.
 
 use super::delivery::DeliveryRecord;
-use super::endpoint::DisabledReason;
+use super::state::DisabledReason;
 use crate::model::{LockId, LockVersion, Position, Revision, Timestamp, WebhookId, WorkerId};
 
 /// How far the deliveries of a webhook are, besides its waiting locks.
@@ -13,6 +13,8 @@ pub struct WebhookProgress {
     pub replay: Option<ReplaySince>,
     /// The failures since the last delivery that succeeded. `None`: the last one succeeded.
     pub failures: Option<FailureStreak>,
+    /// How many times the owner of the webhook has set the progress. Deliveries that began before start anew.
+    pub restarts: u64,
 }
 
 /// A replay of the events since a time. The cursor begins at the start of the feed, and earlier events are passed over.

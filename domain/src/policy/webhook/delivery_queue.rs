@@ -1,7 +1,7 @@
 //! The deliveries of one webhook: which of them start, what a result changes, and how far the cursor moves.
 //!
-//! Events of a lock are delivered in the order of their versions, one at a time. Locks do not wait for each other. When a delivery fails, its
-//! lock waits for another attempt, and the cursor passes the lock's events: a [`WaitingLock`] remembers them by their versions. So the
+//! Events of a lock are delivered in the order of their versions, one at a time. Locks do not wait for each other. When a delivery fails,
+//! its lock waits for another attempt, and the cursor passes the lock's events: a [`WaitingLock`] remembers them by their versions. So the
 //! cursor moves on, and what is stored for a webhook grows with the number of locks whose deliveries fail, not with the number of events.
 //!
 //! While all deliveries fail, one at a time is tried, and after a few locks the cursor stops.
@@ -240,8 +240,8 @@ impl DeliveryQueue {
         None
     }
 
-    /// Notes which event of a waiting lock is delivered: the first one that the webhook wants, among those that `started` allows. `None`: it
-    /// wants none of them, so that the delivery has ended.
+    /// Notes which event of a waiting lock is delivered: the first one that the webhook wants, among those that `started` allows. `None`:
+    /// it wants none of them, so that the delivery has ended.
     pub fn found(&mut self, started: &NextDelivery, found: Option<LockVersion>) {
         let lock = started.lock;
         let Some(Lane::Waiting {
@@ -460,8 +460,8 @@ impl DeliveryQueue {
         due.min()
     }
 
-    /// The changes since the last call. `None`: there are none. A caller that cannot save them drops the queue, and makes another one of what
-    /// is stored.
+    /// The changes since the last call. `None`: there are none. A caller that cannot save them drops the queue, and makes another one of
+    /// what is stored.
     pub fn changes(&mut self) -> Option<QueueChanges> {
         let progress = self.progress();
         if progress == self.saved && self.changed.is_empty() {
@@ -482,15 +482,15 @@ impl DeliveryQueue {
         })
     }
 
-    /// Whether deliveries have ended, waiting locks have changed, or failures were counted since the last save. A cursor that has only passed
-    /// events which are not delivered can be saved later.
+    /// Whether deliveries have ended, waiting locks have changed, or failures were counted since the last save. A cursor that has only
+    /// passed events which are not delivered can be saved later.
     pub fn has_urgent_changes(&self) -> bool {
         !self.changed.is_empty() || self.failures != self.saved.failures
     }
 
-    /// The progress as it was when [`DeliveryQueue::changes`] was last called.
-    pub const fn saved(&self) -> WebhookProgress {
-        self.saved
+    /// Whether the owner of the webhook has not set the progress since, which would be this one now.
+    pub const fn continues(&self, progress: &WebhookProgress) -> bool {
+        self.saved.restarts == progress.restarts
     }
 
     /// How far the deliveries are.
@@ -499,6 +499,7 @@ impl DeliveryQueue {
             cursor: self.cursor,
             replay: self.replay.filter(|replay| self.cursor < replay.until),
             failures: self.failures,
+            restarts: self.saved.restarts,
         }
     }
 

@@ -104,12 +104,11 @@ impl WebhookLimits {
         Some(jittered(*pause, random))
     }
 
-    /// The pause while all deliveries fail: that of the schedule, and no longer than `max_probe_pause`.
+    /// The pause while all deliveries fail: that of the schedule, whose last one is repeated, and no longer than `max_probe_pause`.
     pub(super) fn probe_pause(&self, failed: u32, random: u32) -> Duration {
-        let pause = self.pause(failed, random);
-        pause
-            .unwrap_or(self.max_probe_pause)
-            .min(self.max_probe_pause)
+        let last = u32::try_from(self.retries.len()).unwrap_or(u32::MAX);
+        let pause = self.pause(failed.min(last), random);
+        pause.unwrap_or_default().min(self.max_probe_pause)
     }
 }
 

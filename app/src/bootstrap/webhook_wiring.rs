@@ -1,0 +1,60 @@
+//! The webhooks of the service, as the settings choose them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use keywright_adapters::webhooks::{HttpWebhookSender, SecretCipher, SystemResolver};
+use keywright_domain::{KeyWrites, Webhooks};
+
+use super::webhook_place::WebhookPlace;
+use crate::settings::WebhookSettings;
+
+/// The file of the sandbox's key, in the data folder.
+const KEY: &str = "webhook-key";
+
+/// Opens the store, and connects it to the domain.
+///
+/// # Errors
+/// A file or the store cannot be used, or its secrets were encrypted with another key.
+pub(super) async fn open(
+    settings: &WebhookSettings,
+    data: &Path,
+    place: WebhookPlace,
+    writes: &Arc<KeyWrites>,
+) -> anyhow::Result<Webhooks> {
+    let cipher = match &settings.key {
+        Some(key) => SecretCipher::read(key)?,
+        None => SecretCipher::read_or_create(&data.join(KEY))?,
+    };
+    let store = place.open(cipher).await?;
+    let readable = store.list(None).await;
+    readable.context("the webhooks cannot be read; was --webhook-key changed?")?;
+    let sender = HttpWebhookSender::new(
+        settings.rules.clone(),
+        settings.envelope.clone(),
+        Arc::new(SystemResolver::default()),
+        settings.ca.as_deref(),
+    )?;
+    let limits = settings.limits.clone();
+    Ok(Webhooks::new(
+        writes.clone(),
+        store,
+        Arc::new(sender),
+        limits,
+    ))
+}
+
+/// Checks that the files of the settings can be used.
+///
+/// # Errors
+/// One cannot; the text names it.
+pub(super) fn check(settings: &WebhookSettings) -> anyhow::Result<()> {
+    if let Some(key) = &settings.key {
+        SecretCipher::read(key)?;
+    }
+    let resolver = Arc::new(SystemResolver::default());
+    let (rules, envelope) = (settings.rules.clone(), settings.envelope.clone());
+    HttpWebhookSender::new(rules, envelope, resolver, settings.ca.as_deref())?;
+    Ok(())
+}
