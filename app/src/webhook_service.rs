@@ -15,7 +15,6 @@ pub(crate) struct WebhookService {
 }
 
 impl WebhookService {
-    #[cfg(feature = "webhooks")]
     pub(crate) fn new(webhooks: Webhooks) -> Self {
         Self {
             webhooks: Arc::new(webhooks),

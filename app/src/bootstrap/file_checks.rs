@@ -1,6 +1,5 @@
 //! Checks of the settings before anything is started.
 
-#[cfg(feature = "webhooks")]
 use super::webhook_wiring;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::error::UnusableSettings;
@@ -15,7 +14,6 @@ pub(crate) fn check(settings: &Settings) -> Result<(), UnusableSettings> {
     if let Some(tokens) = &settings.tokens {
         auth_stack::check_tokens(tokens).map_err(UnusableSettings::new)?;
     }
-    #[cfg(feature = "webhooks")]
     if let Some(webhooks) = &settings.webhooks {
         webhook_wiring::check(webhooks).map_err(UnusableSettings::new)?;
     }

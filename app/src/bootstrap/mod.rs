@@ -17,5 +17,4 @@ mod auth_stack;
 #[cfg(feature = "jwks-url")]
 mod published_key_copy;
 mod single_server;
-#[cfg(feature = "webhooks")]
 mod webhook_wiring;

@@ -1,27 +1,19 @@
 //! Where webhooks are stored: beside API keys.
 
 use std::path::{Path, PathBuf};
-#[cfg(feature = "webhooks")]
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
 use keywright_adapters::postgres::PostgresPool;
-#[cfg(feature = "webhooks")]
 use keywright_adapters::time::TokioTimer;
-#[cfg(all(feature = "postgres", feature = "webhooks"))]
+#[cfg(feature = "postgres")]
 use keywright_adapters::webhooks::PostgresWebhookStore;
-#[cfg(feature = "webhooks")]
 use keywright_adapters::webhooks::{InMemoryWebhookStore, SecretCipher, SqliteWebhookStore};
-#[cfg(feature = "webhooks")]
 use keywright_domain::ports::WebhookStore;
 
 /// The file of the SQLite store, in the data folder.
 const WEBHOOKS: &str = "webhooks.sqlite";
 
-#[cfg_attr(
-    not(feature = "webhooks"),
-    expect(dead_code, reason = "without the feature, no store is opened")
-)]
 pub(crate) enum WebhookPlace {
     File(PathBuf),
     Memory,
@@ -38,7 +30,6 @@ impl WebhookPlace {
     ///
     /// # Errors
     /// The file cannot be used.
-    #[cfg(feature = "webhooks")]
     pub(super) async fn open(self, cipher: SecretCipher) -> anyhow::Result<Arc<dyn WebhookStore>> {
         let timer = Arc::new(TokioTimer::default());
         Ok(match self {

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use keywright_adapters::webhooks::{HttpWebhookSender, SecretCipher, SystemResolver};
+use keywright_adapters::webhooks::SecretCipher;
+#[cfg(feature = "webhooks")]
+use keywright_adapters::webhooks::{HttpWebhookSender, SystemResolver};
+use keywright_domain::ports::WebhookSender;
 use keywright_domain::{KeyWrites, Webhooks};
 
 use super::webhook_place::WebhookPlace;
@@ -30,19 +33,9 @@ pub(super) async fn open(
     let store = place.open(cipher).await?;
     let readable = store.list(None).await;
     readable.context("the webhooks cannot be read; was --webhook-key changed?")?;
-    let sender = HttpWebhookSender::new(
-        settings.rules.clone(),
-        settings.envelope.clone(),
-        Arc::new(SystemResolver::default()),
-        settings.ca.as_deref(),
-    )?;
+    let sender = sender(settings)?;
     let limits = settings.limits.clone();
-    Ok(Webhooks::new(
-        writes.clone(),
-        store,
-        Arc::new(sender),
-        limits,
-    ))
+    Ok(Webhooks::new(writes.clone(), store, sender, limits))
 }
 
 /// Checks that the files of the settings can be used.
@@ -53,8 +46,21 @@ pub(super) fn check(settings: &WebhookSettings) -> anyhow::Result<()> {
     if let Some(key) = &settings.key {
         SecretCipher::read(key)?;
     }
-    let resolver = Arc::new(SystemResolver::default());
-    let (rules, envelope) = (settings.rules.clone(), settings.envelope.clone());
-    HttpWebhookSender::new(rules, envelope, resolver, settings.ca.as_deref())?;
-    Ok(())
+    sender(settings).map(drop)
+}
+
+#[cfg(feature = "webhooks")]
+fn sender(settings: &WebhookSettings) -> anyhow::Result<Arc<dyn WebhookSender>> {
+    Ok(Arc::new(HttpWebhookSender::new(
+        settings.rules.clone(),
+        settings.envelope.clone(),
+        Arc::new(SystemResolver::default()),
+        settings.ca.as_deref(),
+    )?))
+}
+
+/// Settings without the feature turn webhooks off.
+#[cfg(not(feature = "webhooks"))]
+fn sender(_: &WebhookSettings) -> anyhow::Result<Arc<dyn WebhookSender>> {
+    anyhow::bail!("this program was built without the feature webhooks")
 }

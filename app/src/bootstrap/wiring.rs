@@ -23,7 +23,6 @@ use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
 use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
-#[cfg(feature = "webhooks")]
 use super::webhook_wiring;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::app::{App, Work};
@@ -32,7 +31,6 @@ use crate::metrics::Metrics;
 use crate::recent_events::RecentEvents;
 use crate::request_admission::RequestAdmission;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
-#[cfg(feature = "webhooks")]
 use crate::webhook_service::WebhookService;
 use crate::workers;
 
@@ -194,7 +192,6 @@ pub(crate) async fn wire(
             .fill(writes.clone(), saved.clone(), http::event_frame),
     );
     let work = Work::default();
-    #[cfg(feature = "webhooks")]
     let (webhooks, webhooks_stopped) = match &settings.webhooks {
         None => (None, None),
         Some(chosen) => {
@@ -216,8 +213,6 @@ pub(crate) async fn wire(
             (Some(service), Some(stopped))
         }
     };
-    #[cfg(not(feature = "webhooks"))]
-    let (webhooks, webhooks_stopped) = (None, None::<CancellationToken>);
     let (store_health, store_answers) = watch::channel(true);
     workers.spawn(workers::store_health::watch_store(history, store_health));
     if let Some(omitted) = access.omitted_reports {

@@ -56,6 +56,10 @@ pub(crate) struct Settings {
 }
 
 /// How webhooks are stored and delivered.
+#[cfg_attr(
+    not(feature = "webhooks"),
+    expect(dead_code, reason = "only the client of the feature reads all of them")
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct WebhookSettings {
     /// The file with the key that encrypts their secrets. `None`: one in the data folder, which is created.

@@ -2,7 +2,6 @@
 
 pub(crate) mod audit;
 pub(crate) mod store_health;
-#[cfg(feature = "webhooks")]
 pub(crate) mod webhooks;
 
 mod runner_events;
