@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keywright_adapters::webhooks::{read_secret, sign};
-use keywright_tests::{Answer, Delivery, Program, Reaction, Request, WebhookReceiver};
+use keywright_tests::{Answer, Delivery, FakeClock, Program, Reaction, Request, WebhookReceiver};
 use serde_json::{Value, json};
 
 use crate::harness::{BINARY, Harness, LOCK, eventually, log_with};
@@ -1117,4 +1117,80 @@ async fn example_receivers_verify_and_deduplicate() {
         let path = format!("/webhooks/{}", id(&webhook));
         assert_eq!(request(program, "DELETE", &path).send().await.status, 200);
     }
+}
+
+/// With the schedule of the contract and a wall clock that the test sets forward.
+#[tokio::test]
+async fn a_receiver_that_was_down_for_two_days_gets_everything_and_after_five_the_webhook_is_disabled()
+ {
+    const HOUR: i64 = 3600;
+    let (folder, clock) = (
+        tempfile::TempDir::new().expect("a folder"),
+        FakeClock::ahead_by(0),
+    );
+    let variables = clock.variables();
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let arguments = ["--virtual-locks", "off", "--locks", "12"];
+    let here = std::path::Path::new(".");
+    let program = Program::start_with(BINARY, here, folder.path(), &arguments, &variables);
+    let receiver = WebhookReceiver::start().await;
+    receiver.react(|_| Reaction::Status(503));
+    let webhook = register(&program, &json!({ "url": receiver.url() })).await;
+    let write_all = async |key: &str| {
+        for lock in 1001..=1012 {
+            let body = json!({ "keyUuid": key, "keyIndexNumber": 1 });
+            let path = format!("/locks/{lock}/WriteKey");
+            let written = request(&program, "POST", &path).json(&body).send().await;
+            assert_eq!(written.status, 200, "{written:?}");
+        }
+    };
+    let fail_until = async |hours: std::ops::RangeInclusive<i64>| {
+        for hour in hours {
+            let before = receiver.received().len();
+            clock.set(hour * HOUR);
+            received(&receiver, "another attempt", |got| got.len() > before).await;
+        }
+    };
+    write_all("first").await;
+    fail_until(1..=24).await;
+    write_all("second").await;
+    fail_until(25..=48).await;
+    let shown = read(&program, &webhook).await;
+    assert_eq!(shown["status"], "enabled", "{shown}");
+    assert!(shown["failingSince"].is_string(), "{shown}");
+    receiver.react(|_| Reaction::Status(200));
+    clock.set(49 * HOUR);
+    let delivered = async |what: &str| {
+        eventually(what, || async {
+            let expected = recorded_events(&program, &webhook).await;
+            let accepted = accepted_ids(&receiver.received());
+            expected.is_subset(&accepted).then_some(())
+        })
+        .await;
+    };
+    delivered("everything of two days").await;
+    assert_complete_and_in_order(&receiver.received(), &webhook);
+    assert_eq!(
+        deliveries(&program, &webhook, "?state=given-up").await,
+        [] as [Value; 0]
+    );
+
+    receiver.react(|_| Reaction::Status(503));
+    write_all("third").await;
+    fail_until(50..=53).await;
+    clock.set((50 + 5 * 24) * HOUR);
+    let disabled = eventually("it is disabled", || async {
+        let webhook = read(&program, &webhook).await;
+        (webhook["status"] == "disabled").then_some(webhook)
+    })
+    .await;
+    assert_eq!(disabled["disabledReason"], "failing");
+    receiver.react(|_| Reaction::Status(200));
+    let enabled = patch(&program, &webhook, &json!({ "status": "enabled" })).await;
+    assert_eq!(enabled.status, 200, "{enabled:?}");
+    delivered("what it missed while it was disabled").await;
+    assert_complete_and_in_order(&receiver.received(), &webhook);
 }
