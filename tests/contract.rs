@@ -9,6 +9,7 @@ const CONTRACTS: &[(&[&str], &[&str])] = &[
     (&["auth.rs"], &["auth_port.rs"]),
     (&["reports.rs"], &["device_reports.rs"]),
     (&["time.rs"], &["time_and_ids.rs"]),
+    (&["webhooks.rs"], &["webhook_store.rs"]),
 ];
 
 fn read(path: &str) -> String {

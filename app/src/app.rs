@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::recent_events::RecentEvents;
 use crate::request_admission::RequestAdmission;
 use crate::settings::{CorsOrigins, HttpLimits};
+use crate::webhook_service::WebhookService;
 
 pub(crate) struct App {
     pub(crate) writes: Arc<KeyWrites>,
@@ -39,6 +40,8 @@ pub(crate) struct App {
     pub(crate) store_answers: watch::Receiver<bool>,
     /// Set if reports over HTTP are accepted.
     pub(crate) device_reports: Option<DeviceReportEndpoint>,
+    /// `None`: webhooks are off.
+    pub(crate) webhooks: Option<WebhookService>,
 }
 
 impl App {

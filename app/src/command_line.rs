@@ -10,6 +10,7 @@ use crate::commands::audit::AuditOptions;
 use crate::commands::events::EventsCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::held_keys::HeldKeysCommand;
+use crate::commands::listen::ListenCommand;
 use crate::commands::lock::LockCommand;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 use crate::commands::sandbox::SandboxCommand;
@@ -17,9 +18,12 @@ use crate::commands::sandbox::SandboxCommand;
 use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
 use crate::commands::token::TokenCommand;
+use crate::commands::webhook::WebhookCommand;
 use crate::commands::write::WriteCommand;
 use crate::commands::writes::WritesCommand;
-use crate::commands::{api_key, audit, check_config, events, lock, serve, settings, write, writes};
+use crate::commands::{
+    api_key, audit, check_config, events, listen, lock, serve, settings, webhook, write, writes,
+};
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
 use crate::error::UnusableSettings;
@@ -63,6 +67,10 @@ enum Command {
     Writes(WritesCommand),
     /// Read the events of all locks from a running server.
     Events(EventsCommand),
+    /// Register webhooks with a running server, and manage them.
+    Webhook(WebhookCommand),
+    /// Deliver the events of a running server to a program on this machine, as a webhook does.
+    Listen(ListenCommand),
     /// Print the keys that virtual locks hold in their own memories. The program that runs them may be running.
     #[cfg(feature = "sandbox")]
     HeldKeys(HeldKeysCommand),
@@ -125,6 +133,8 @@ pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
         Command::Write(command) => write::run(command),
         Command::Writes(command) => writes::run(command),
         Command::Events(command) => events::run(command),
+        Command::Webhook(command) => webhook::run(command),
+        Command::Listen(command) => listen::run(command),
         #[cfg(feature = "sandbox")]
         Command::HeldKeys(command) => held_keys::run(command),
         #[cfg(feature = "mqtt")]

@@ -18,6 +18,7 @@ mod settings;
 mod shutdown;
 mod signals;
 mod startup_health;
+mod webhook_service;
 mod workers;
 
 use std::process::ExitCode;

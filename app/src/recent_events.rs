@@ -1,6 +1,6 @@
-//! The newest events of the feed, in memory for the streams that follow it.
+//! The newest events of the feed, in memory for the streams and webhooks that follow it.
 //!
-//! One task reads new events from the store for all streams. A stream that is behind what is kept here reads the store itself.
+//! One task reads new events from the store for all of them. A follower that is behind what is kept here reads the store itself.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ pub(crate) struct RecentEvent {
     pub(crate) frame: Bytes,
 }
 
-/// The newest events. They are kept while at least one stream follows them.
+/// The newest events. They are kept while at least one stream or webhook follows them.
 pub(crate) struct RecentEvents {
     kept: Mutex<Kept>,
     /// The number of streams.

@@ -72,6 +72,7 @@ mod usecase;
 
 pub use usecase::{
     Attempt, AuditError, AuditReport, FeedEvent, FeedFilter, FeedPage, InvalidSettings, KeyWrites,
-    ListPage, LockFilter, MaintenanceOutcome, Observation, Ports, ReadError, RequestOptions,
-    Settings, SettleError, Settlement, Step, WithdrawError, WriteError, WriteFilter, WriteReceipt,
+    ListPage, LockFilter, MaintenanceOutcome, NewWebhook, Observation, Ports, ReadError,
+    ReplayFrom, RequestOptions, Settings, SettleError, Settlement, Step, TestDelivery,
+    WebhookChange, WebhookError, Webhooks, WithdrawError, WriteError, WriteFilter, WriteReceipt,
 };

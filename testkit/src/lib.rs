@@ -1,8 +1,8 @@
 //! Contract tests for adapters of the domain's ports, and clocks, timers and ids that tests control.
 //!
 //! Each case of a contract is an async function that panics if the adapter violates the contract. The macros
-//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`], [`auth_port_cases!`], [`device_reports_cases!`] and
-//! [`time_and_ids_cases!`] generate one test per case.
+//! [`lock_repo_cases!`], [`shadow_port_cases!`], [`faulty_transport_cases!`], [`auth_port_cases!`], [`device_reports_cases!`],
+//! [`time_and_ids_cases!`] and [`webhook_store_cases!`] generate one test per case.
 //! For each case, the tests of this crate have a deliberately broken adapter that fails this case and no other.
 //!
 //! ```
@@ -37,5 +37,6 @@ pub mod shadow_port;
 #[cfg(feature = "tcp-proxy")]
 pub mod tcp_proxy;
 pub mod time_and_ids;
+pub mod webhook_store;
 
 pub use manual_time::{ManualClock, ManualTimer, SequentialIds};

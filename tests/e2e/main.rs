@@ -44,4 +44,5 @@ mod scale;
 mod settings_files;
 mod settings_layers;
 mod virtual_locks;
+mod webhooks;
 mod write_key;

@@ -10,6 +10,7 @@ mod proxy;
 mod proxy_recipe;
 mod shadow_service;
 mod store_inspector;
+mod webhook_receiver;
 
 pub use client::{Answer, ClientError, Connection, Request};
 pub use fake_clock::FakeClock;
@@ -18,3 +19,4 @@ pub use proxy::Proxy;
 pub use proxy_recipe::{recipe, with_lines};
 pub use shadow_service::Shadows;
 pub use store_inspector::StoreInspector;
+pub use webhook_receiver::{Delivery, Reaction, WebhookReceiver};

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::api_key::{ApiKeyRecord, LastUsed};
-use super::private_file::write_private;
+use crate::private_file::write_private;
 
 /// A file of API keys cannot be used.
 #[derive(Debug, thiserror::Error)]

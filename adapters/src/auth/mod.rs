@@ -16,9 +16,9 @@ mod memory;
 #[cfg(all(feature = "auth", feature = "postgres"))]
 mod postgres_api_keys;
 mod principal;
-#[cfg(feature = "auth")]
-mod private_file;
 
+#[cfg(feature = "auth")]
+pub use crate::private_file::write_private;
 #[cfg(feature = "jwks-url")]
 pub use crate::tls::InvalidCaFile;
 #[cfg(feature = "auth")]
@@ -42,5 +42,3 @@ pub use jwt::{
 pub use memory::InMemoryAuth;
 #[cfg(all(feature = "auth", feature = "postgres"))]
 pub use postgres_api_keys::PostgresApiKeys;
-#[cfg(feature = "auth")]
-pub use private_file::write_private;

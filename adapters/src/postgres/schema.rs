@@ -8,7 +8,7 @@ use super::error::PostgresError;
 
 /// The migrations from each version of the schema to the next. Replicas of the previous version keep working on the newer
 /// schema: a migration only adds, and a later one drops what is no longer needed.
-const MIGRATIONS: [&str; 4] = [V1, V2, V3, V4];
+const MIGRATIONS: [&str; 5] = [V1, V2, V3, V4, V5];
 
 /// The advisory lock that a migrating process holds.
 const MIGRATION_LOCK: i64 = 0x4b57_6d69; // "KWmi"
@@ -104,6 +104,43 @@ ALTER TABLE events ADD COLUMN position bigint;
 const V4: &str = "
 ALTER TABLE events ADD COLUMN cause text;
 ALTER TABLE writes ADD COLUMN request_id text;
+";
+
+/// Webhooks. `number` is below the maximum of an owner. `lease_until` is a time by the clock of the database.
+const V5: &str = "
+CREATE TABLE webhooks (
+    id uuid PRIMARY KEY,
+    owner text NOT NULL,
+    number int NOT NULL,
+    revision bigint NOT NULL,
+    content text NOT NULL,
+    secrets bytea NOT NULL,
+    progress text NOT NULL,
+    disabled_at bigint,
+    disabled_reason text,
+    worker uuid,
+    lease_until bigint,
+    UNIQUE (owner, number)
+);
+
+CREATE TABLE webhook_waiting (
+    webhook uuid NOT NULL REFERENCES webhooks ON DELETE CASCADE,
+    lock bigint NOT NULL,
+    next bigint NOT NULL,
+    through bigint NOT NULL,
+    attempts bigint NOT NULL,
+    due bigint NOT NULL,
+    PRIMARY KEY (webhook, lock)
+);
+
+CREATE TABLE webhook_records (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook uuid NOT NULL REFERENCES webhooks ON DELETE CASCADE,
+    outcome text NOT NULL,
+    content text NOT NULL
+);
+
+CREATE INDEX webhook_records_by_webhook ON webhook_records (webhook, number);
 ";
 
 /// Indexes of tables that may be large, by their names. They are built beside the saves of other replicas, which a migration would stop.

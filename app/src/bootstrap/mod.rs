@@ -10,9 +10,11 @@ pub(crate) mod open_stores;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
 pub(crate) mod shadow_access;
+pub(crate) mod webhook_place;
 pub(crate) mod wiring;
 
 mod auth_stack;
 #[cfg(feature = "jwks-url")]
 mod published_key_copy;
 mod single_server;
+mod webhook_wiring;

@@ -1,4 +1,4 @@
-//! Opening of the stores of locks and API keys, for the server and for commands.
+//! Opening of the stores of locks, API keys and webhooks, for the server and for commands.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::api_key_store::ApiKeyStore;
 use super::data_folder;
 use super::lock_store::LockStore;
+use super::webhook_place::WebhookPlace;
 use crate::settings::StoreChoice;
 
 /// The file of the SQLite store, in the data folder.
@@ -38,6 +39,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Stores {
     pub(crate) locks: LockStore,
     pub(crate) api_keys: ApiKeyStore,
+    /// Where webhooks are stored, if they are on.
+    pub(crate) webhooks: WebhookPlace,
     /// Where they are, for the banner of the server.
     pub(crate) place: String,
 }
@@ -61,6 +64,7 @@ impl Stores {
             StoreChoice::Memory => Ok(Self {
                 locks: LockStore::Memory(InMemoryLockRepo::new(Arc::new(TokioTimer::default()))),
                 api_keys: ApiKeyStore::in_folder(data),
+                webhooks: WebhookPlace::Memory,
                 place: "memory: all locks are lost when the server ends".into(),
             }),
             #[cfg(feature = "postgres")]
@@ -106,6 +110,7 @@ impl Stores {
         Ok(Self {
             locks: LockStore::Sqlite(locks),
             api_keys: ApiKeyStore::in_folder(data),
+            webhooks: WebhookPlace::in_folder(data),
             place: format!(
                 "{} (journal_mode={journal}, synchronous={synchronous})",
                 data.display()
@@ -118,7 +123,8 @@ impl Stores {
         let timer = Arc::new(TokioTimer::default());
         Self {
             locks: LockStore::Postgres(PostgresLockRepo::new(pool.clone(), timer)),
-            api_keys: ApiKeyStore::Postgres(PostgresApiKeys::new(pool)),
+            api_keys: ApiKeyStore::Postgres(PostgresApiKeys::new(pool.clone())),
+            webhooks: WebhookPlace::Postgres(pool),
             place: format!("PostgreSQL at {}", settings.place()),
         }
     }

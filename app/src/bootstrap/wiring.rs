@@ -16,12 +16,14 @@ use keywright_shadow::ShadowName;
 use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::lock_store::LockStore;
 use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
 use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
+use super::webhook_wiring;
 use super::{auth_stack, data_folder, shadow_access};
 use crate::app::{App, Work};
 use crate::http;
@@ -29,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::recent_events::RecentEvents;
 use crate::request_admission::RequestAdmission;
 use crate::settings::{Settings, ShadowChoice, StoreChoice};
+use crate::webhook_service::WebhookService;
 use crate::workers;
 
 /// How many saved writes a waiting request may be behind. A request that is further behind reads the store.
@@ -36,6 +39,9 @@ const SAVED_CAPACITY: usize = 1024;
 
 /// How long the background tasks may take to end what is in progress.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the deliveries of webhooks may take to end. What does not end in time is delivered again.
+const WEBHOOKS_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Decorators that an embedding program puts around the adapters. Tests inject faults with them.
 pub struct Wiring {
@@ -57,6 +63,8 @@ pub(crate) struct RunningService {
     pub(crate) banner: String,
     workers: JoinSet<()>,
     runner: RunningTasks,
+    /// Cancelled when the deliveries of webhooks have ended after the service was closed for new work.
+    webhooks_stopped: Option<CancellationToken>,
     store: LockStore,
     /// The shadow service, if it is in this process.
     shadow_service: Option<ShadowService>,
@@ -84,7 +92,14 @@ impl RunningService {
 
     /// Ends the background tasks of the domain. What does not end in time is done again after the next start.
     pub(crate) async fn stop(&self) {
-        let _ = tokio::time::timeout(STOP_TIMEOUT, self.runner.stop()).await;
+        let webhooks = async {
+            if let Some(stopped) = &self.webhooks_stopped {
+                stopped.cancelled().await;
+            }
+        };
+        let runner = tokio::time::timeout(STOP_TIMEOUT, self.runner.stop());
+        let webhooks = tokio::time::timeout(WEBHOOKS_STOP_TIMEOUT, webhooks);
+        let _ = tokio::join!(runner, webhooks);
     }
 }
 
@@ -176,6 +191,28 @@ pub(crate) async fn wire(
             .clone()
             .fill(writes.clone(), saved.clone(), http::event_frame),
     );
+    let work = Work::default();
+    let (webhooks, webhooks_stopped) = match &settings.webhooks {
+        None => (None, None),
+        Some(chosen) => {
+            let opened = webhook_wiring::open(chosen, data, stores.webhooks, &writes).await?;
+            let service = WebhookService::new(opened);
+            let shared = workers::webhooks::Shared {
+                webhooks: service.webhooks.clone(),
+                writes: writes.clone(),
+                recent_events: recent_events.clone(),
+                metrics: metrics.clone(),
+                stopping: work.draining.clone(),
+            };
+            let stopped = CancellationToken::new();
+            let delivering =
+                workers::webhooks::deliver_all(service.clone(), shared, stopped.clone());
+            workers.spawn(delivering);
+            let lag = workers::webhooks::watch_lag(service.webhooks.clone(), metrics.clone());
+            workers.spawn(lag);
+            (Some(service), Some(stopped))
+        }
+    };
     let (store_health, store_answers) = watch::channel(true);
     workers.spawn(workers::store_health::watch_store(history, store_health));
     if let Some(omitted) = access.omitted_reports {
@@ -206,16 +243,18 @@ pub(crate) async fn wire(
         cors: settings.cors.clone(),
         metrics,
         admission: RequestAdmission::new(&settings.http_limits),
-        work: Work::default(),
+        work,
         connected: access.connected,
         store_answers,
         device_reports: access.device_reports,
+        webhooks,
     };
     Ok(RunningService {
         app: Arc::new(app),
         banner,
         workers,
         runner,
+        webhooks_stopped,
         store,
         shadow_service: access.service,
         _folder: folder,

@@ -2,13 +2,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use anyhow::bail;
 use hyper::Method;
-use keywright_client::Answer;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::server_access::ServerAccess;
+use super::server_access::{ServerAccess, body_of};
 
 /// The number of elements of a page. The server allows no larger one.
 const PAGE: usize = 500;
@@ -35,6 +33,11 @@ impl ApiList {
             member,
             filters: String::new(),
         }
+    }
+
+    /// The events of the feed.
+    pub(super) const fn events() -> Self {
+        Self::new("/events", "events")
     }
 
     /// The list with this parameter, if it has a value.
@@ -94,31 +97,6 @@ impl ApiList {
             after = next;
         }
         Ok(after)
-    }
-}
-
-/// The server refuses the request. Repeating it does not help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Refused(String);
-
-/// The JSON of an answer.
-///
-/// # Errors
-/// The server has refused the request ([`Refused`]), or could not answer it now.
-pub(super) fn body_of(answer: &Answer) -> anyhow::Result<Value> {
-    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(body);
-    }
-    let message = body["message"].as_str();
-    let message = message.unwrap_or("the server gave no reason");
-    let text = format!("{}: {message}", status.as_u16());
-    let may_pass = matches!(status.as_u16(), 408 | 429);
-    match status.is_client_error() && !may_pass {
-        true => Err(Refused(text).into()),
-        false => bail!(text),
     }
 }
 

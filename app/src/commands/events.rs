@@ -1,23 +1,15 @@
 //! `keywright events`: reads the feed of a running server.
 
-use std::time::Duration;
-
-use anyhow::bail;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use hyper::Method;
-use hyper::header::ACCEPT;
-use keywright_client::{EventStream, StreamAnswer};
 use keywright_domain::model::{LockEvent, LockId};
 use serde_json::Value;
 
-use super::api_list::{ApiList, Refused, body_of};
+use super::api_list::ApiList;
+use super::event_follower::EventFollower;
 use super::output::print_line;
 use super::runtime::block_on;
 use super::server_access::ServerAccess;
-
-/// The pause before a stream that has ended is opened again.
-const PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub(crate) struct EventsCommand {
@@ -43,11 +35,11 @@ pub(crate) struct EventsCommand {
 /// # Errors
 /// The server cannot be reached or refuses the request. A stream that has begun is opened again.
 pub(crate) fn run(command: EventsCommand) -> anyhow::Result<()> {
-    let events = ApiList::new("/events", "events")
+    let events = ApiList::events()
         .filter("lock", command.lock)
         .filter("type", command.event_type.as_ref());
     if command.follow {
-        return block_on(follow(&command, &events));
+        return block_on(follow(&command, events));
     }
     let after = command.after.clone();
     let reading = events.read(&command.server, after, usize::MAX, |event| {
@@ -56,42 +48,11 @@ pub(crate) fn run(command: EventsCommand) -> anyhow::Result<()> {
     block_on(reading).map(drop)
 }
 
-async fn follow(command: &EventsCommand, events: &ApiList) -> anyhow::Result<()> {
-    let mut after = Some(command.after.clone().unwrap_or_else(|| "end".into()));
-    let mut stream = open(command, &events.page_path(after.as_deref())).await?;
+async fn follow(command: &EventsCommand, events: ApiList) -> anyhow::Result<()> {
+    let after = command.after.clone().unwrap_or_else(|| "end".into());
+    let mut events = EventFollower::open(&command.server, events, after).await?;
     loop {
-        let ended = loop {
-            match stream.next().await {
-                Ok(Some(event)) => {
-                    print(command, &serde_json::from_str(&event.data)?);
-                }
-                Ok(None) => break "the server has ended the stream".to_owned(),
-                Err(error) => break error.to_string(),
-            }
-        };
-        after = stream.last_id().map(str::to_owned).or(after);
-        eprintln!("{ended}; connecting again");
-        stream = loop {
-            tokio::time::sleep(PAUSE).await;
-            match open(command, &events.page_path(after.as_deref())).await {
-                Ok(stream) => break stream,
-                Err(error) if error.is::<Refused>() => return Err(error),
-                Err(error) => eprintln!("{error:#}"),
-            }
-        };
-    }
-}
-
-async fn open(command: &EventsCommand, path: &str) -> anyhow::Result<EventStream> {
-    let connection = command.server.connect().await?;
-    let request = command.server.request(Method::GET, path)?;
-    let request = request.header(ACCEPT, "text/event-stream");
-    match connection.stream(request.body(<_>::default())?).await? {
-        StreamAnswer::Stream(stream) => Ok(stream),
-        StreamAnswer::Other(answer) => {
-            body_of(&answer)?;
-            bail!("the server did not answer with a stream of events")
-        }
+        print(command, &events.next().await?);
     }
 }
 

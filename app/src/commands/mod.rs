@@ -6,6 +6,7 @@ pub(crate) mod check_config;
 pub(crate) mod events;
 #[cfg(feature = "sandbox")]
 pub(crate) mod held_keys;
+pub(crate) mod listen;
 pub(crate) mod lock;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) mod sandbox;
@@ -15,10 +16,12 @@ pub(crate) mod settings;
 pub(crate) mod shadow;
 #[cfg(feature = "sandbox")]
 pub(crate) mod token;
+pub(crate) mod webhook;
 pub(crate) mod write;
 pub(crate) mod writes;
 
 mod api_list;
+mod event_follower;
 mod import;
 mod lock_list;
 mod output;

@@ -2,12 +2,13 @@
 
 use std::sync::LazyLock;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::http::request::Builder;
 use hyper::{Method, Request, Uri};
-use keywright_client::Connection;
+use keywright_client::{Answer, Connection};
+use serde_json::Value;
 
 use crate::settings::serve_options::LISTEN;
 
@@ -124,5 +125,30 @@ impl ServerAccess {
             "this command speaks only http://; for https:// use curl"
         );
         Ok(format!("{host}:{}", self.url.port_u16().unwrap_or(80)))
+    }
+}
+
+/// The server refuses the request. Repeating it does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
+/// The JSON body of an answer.
+///
+/// # Errors
+/// The status is no success; the text has the message of the server. [`Refused`]: repeating the request does not help.
+pub(super) fn body_of(answer: &Answer) -> anyhow::Result<Value> {
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let message = body["message"].as_str();
+    let message = message.unwrap_or("the server gave no reason");
+    let text = format!("{}: {message}", status.as_u16());
+    let may_pass = matches!(status.as_u16(), 408 | 429);
+    match status.is_client_error() && !may_pass {
+        true => Err(Refused(text).into()),
+        false => bail!(text),
     }
 }

@@ -66,6 +66,9 @@ pub(super) enum ApiError {
     /// Too many streams of events are open, of all or of one organization or user.
     #[error("Too many streams of events are open; close some, or read /events page by page")]
     TooManyStreams,
+    /// An organization has as many webhooks as it may have.
+    #[error("There are {0} webhooks already; remove one, or change one")]
+    TooManyWebhooks(usize),
     /// Too many requests from one address had credentials that are not valid.
     #[error("Too many requests with invalid credentials; check them before you try again")]
     TooManyFailures,
@@ -143,9 +146,10 @@ impl ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NotProvisioned | Self::AlreadyEnded(_) | Self::StillRunning => {
-                StatusCode::CONFLICT
-            }
+            Self::NotProvisioned
+            | Self::AlreadyEnded(_)
+            | Self::StillRunning
+            | Self::TooManyWebhooks(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::EncodedBody | Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::OtherCommand | Self::IndexBeyondCapacity(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -173,6 +177,7 @@ impl ApiError {
             Self::QuotaExceeded => Some("TooManyInProgress"),
             Self::TooManyFailures => Some("TooManyFailures"),
             Self::TooManyStreams => Some("TooManyStreams"),
+            Self::TooManyWebhooks(_) => Some("TooManyWebhooks"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
         }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::api_error::ApiError;
-use super::openapi;
+use super::openapi::{self, OptionalRoutes};
 use super::response::{self, HttpResponse};
 use crate::app::App;
 use crate::settings::serve_options::LISTEN;
@@ -38,7 +38,10 @@ pub(super) fn openapi(app: &App, headers: &HeaderMap) -> HttpResponse {
     response::ok(&openapi::document(
         host.unwrap_or(LISTEN),
         &app.http_limits,
-        app.device_reports.is_some(),
+        OptionalRoutes {
+            device_reports: app.device_reports.is_some(),
+            webhooks: app.webhooks.is_some(),
+        },
     ))
 }
 

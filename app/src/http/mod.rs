@@ -27,6 +27,10 @@ mod response;
 mod response_body;
 mod route;
 mod schemas;
+mod webhook_body;
+mod webhook_handlers;
+mod webhook_operations;
+mod webhook_response;
 mod write_handlers;
 
 use std::net::IpAddr;
@@ -74,7 +78,11 @@ pub(crate) async fn handle(
         Err(_) => Err(ApiError::NotFound),
     };
     // Every other route leaves a body unread, after which the connection is closed.
-    let reads_body = matches!(route, Ok(Route::WriteKey(_) | Route::DeviceReports));
+    let reads_body = match &route {
+        Ok(Route::WriteKey(_) | Route::DeviceReports) => true,
+        Ok(route) => route.has_json_body(),
+        Err(_) => false,
+    };
     let methods = match route {
         Ok(Route::Options(methods)) => Some(methods),
         _ => None,
@@ -194,6 +202,17 @@ async fn dispatch(
         }
         Route::Withdraw(lock, write) => {
             write_handlers::withdraw(app, lock, write, &request, context).await
+        }
+        Route::Webhooks
+        | Route::RegisterWebhook
+        | Route::Webhook(_)
+        | Route::ChangeWebhook(_)
+        | Route::RemoveWebhook(_)
+        | Route::RotateWebhookSecret(_)
+        | Route::TestWebhook(_)
+        | Route::WebhookDeliveries(_)
+        | Route::ReplayWebhook(_) => {
+            Box::pin(webhook_handlers::handle(app, route, request, context)).await
         }
     }
 }

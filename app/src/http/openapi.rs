@@ -8,18 +8,35 @@ use super::operations::{self, Operation};
 use super::response_body::{
     CauseItem, Details, EventPage, FeedPage, LockPage, Outcome, Success, WritePage,
 };
-use super::schemas;
+use super::webhook_response::{
+    DeliveryItem, DeliveryPage, WebhookBody, WebhookList, WebhookWithSecret,
+};
+use super::{schemas, webhook_operations};
 use crate::settings::HttpLimits;
 
-/// The document, with `host` as the server. `takes_reports`: `POST /device-reports` is served.
-pub(super) fn document(host: &str, http_limits: &HttpLimits, takes_reports: bool) -> Value {
+/// Which routes are served that depend on settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OptionalRoutes {
+    /// `POST /device-reports`.
+    pub(super) device_reports: bool,
+    /// Those under `/webhooks`.
+    pub(super) webhooks: bool,
+}
+
+/// The document, with `host` as the server.
+pub(super) fn document(host: &str, http_limits: &HttpLimits, served: OptionalRoutes) -> Value {
     let mut paths = json!({});
-    let reports = takes_reports.then(operations::device_reports_operation);
-    let operations = operations::operations(http_limits);
-    for operation in operations.into_iter().chain(reports) {
+    let mut operations = operations::operations(http_limits);
+    if served.device_reports {
+        operations.push(operations::device_reports_operation());
+    }
+    if served.webhooks {
+        operations.extend(webhook_operations::operations(http_limits));
+    }
+    for operation in operations {
         paths[operation.path][operation.method] = describe(&operation);
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Keywright",
@@ -48,9 +65,29 @@ pub(super) fn document(host: &str, http_limits: &HttpLimits, takes_reports: bool
         "paths": paths,
         "components": {
             "schemas": schemas(),
-            "securitySchemes": security_schemes(takes_reports),
+            "securitySchemes": security_schemes(served.device_reports),
         },
-    })
+    });
+    if served.webhooks {
+        add_webhooks(&mut document);
+    }
+    document
+}
+
+/// Adds what the operations of webhooks refer to, and the deliveries.
+fn add_webhooks(document: &mut Value) {
+    let tag = json!({ "name": "Webhooks", "description": "Deliveries of events to a URL of the organization." });
+    if let Some(tags) = document["tags"].as_array_mut() {
+        tags.push(tag);
+    }
+    document["webhooks"] = webhook_operations::received();
+    let schemas = &mut document["components"]["schemas"];
+    let bodies = derived_schemas(WebhookBodies::openapi());
+    for more in [bodies, webhook_operations::components()] {
+        for (name, schema) in more.as_object().into_iter().flatten() {
+            schemas[name] = schema.clone();
+        }
+    }
 }
 
 /// The two credentials of clients and, if reports may be posted, the secret for that.
@@ -82,8 +119,27 @@ fn security_schemes(takes_reports: bool) -> Value {
 #[openapi(components(schemas(Success<'_>, Outcome, WritePage, LockPage, Details, EventPage<'_>, FeedPage<'_>, CauseItem<'_>, api_error::Body<'_>)))]
 struct ResponseBodies;
 
+/// The types of response bodies about webhooks.
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    WebhookBody,
+    WebhookWithSecret,
+    WebhookList,
+    DeliveryItem,
+    DeliveryPage
+)))]
+struct WebhookBodies;
+
 fn schemas() -> Value {
-    let bodies = ResponseBodies::openapi().components.unwrap_or_default();
+    let mut all = derived_schemas(ResponseBodies::openapi());
+    for (name, schema) in schemas::components().as_object().into_iter().flatten() {
+        all[name] = schema.clone();
+    }
+    all
+}
+
+fn derived_schemas(derived: utoipa::openapi::OpenApi) -> Value {
+    let bodies = derived.components.unwrap_or_default();
     let mut all = serde_json::to_value(bodies.schemas).unwrap_or_default();
     let schemas = all.as_object_mut().into_iter().flat_map(Map::values_mut);
     let members = schemas.filter_map(|schema| schema.get_mut("properties")?.as_object_mut());
@@ -92,9 +148,6 @@ fn schemas() -> Value {
         if member["type"][1] == "null" {
             member["type"] = member["type"][0].take();
         }
-    }
-    for (name, schema) in schemas::components().as_object().into_iter().flatten() {
-        all[name] = schema.clone();
     }
     all
 }
@@ -124,7 +177,7 @@ fn describe(operation: &Operation) -> Value {
         headers[*name] = header(text);
     }
     let mut responses = errors(&operation.errors);
-    responses["200"] = json!({
+    responses[operation.status] = json!({
         "description": operation.result, "headers": headers, "content": operation.content,
     });
     let mut described = json!({

@@ -25,11 +25,13 @@ pub(super) struct Operation {
     pub(super) description: &'static str,
     pub(super) parameters: Vec<Value>,
     pub(super) body: Option<Value>,
-    /// The description of the 200.
+    /// The status of success.
+    pub(super) status: &'static str,
+    /// The description of the success.
     pub(super) result: &'static str,
-    /// The content of the 200, by media type.
+    /// The content of the success, by media type.
     pub(super) content: Value,
-    /// The headers of the 200 and their descriptions, besides those of every response.
+    /// The headers of the success and their descriptions, besides those of every response.
     pub(super) headers: Vec<(&'static str, &'static str)>,
     pub(super) errors: Vec<ApiError>,
     /// `None`: the credentials that the document requires of all operations.
@@ -37,7 +39,7 @@ pub(super) struct Operation {
 }
 
 /// JSON with the schema of this name.
-fn json_content(schema: &str) -> Value {
+pub(super) fn json_content(schema: &str) -> Value {
     json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
 }
 
@@ -56,7 +58,7 @@ fn write_parameter() -> Value {
 }
 
 /// The errors of every request about a lock, and these.
-fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
+pub(super) fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
     let mut all = vec![
         ApiError::BadRequest("A numeric lock id is expected in the path".into()),
         ApiError::Unauthorized,
@@ -73,11 +75,11 @@ fn errors<const N: usize>(more: [ApiError; N]) -> Vec<ApiError> {
     all
 }
 
-fn parameter(name: &str, description: &str, schema: Value) -> Value {
+pub(super) fn parameter(name: &str, description: &str, schema: Value) -> Value {
     json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema })
 }
 
-fn limit_parameter() -> Value {
+pub(super) fn limit_parameter() -> Value {
     let schema =
         json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
     parameter("limit", "The maximum number of elements of a page.", schema)
@@ -165,6 +167,7 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
         description,
         parameters,
         body: None,
+        status: "200",
         result: "Done.",
         content: json_content(schema),
         headers: Vec::new(),
@@ -428,6 +431,7 @@ pub(super) fn device_reports_operation() -> Operation {
                 "type": "object", "description": "A message of the Device Shadow service, with the thing and the documents.",
             } } },
         })),
+        status: "200",
         result: "The report is settled.",
         content: json!({ "application/json": { "schema": done } }),
         headers: Vec::new(),

@@ -1,4 +1,4 @@
-//! The body of a request: reading it within bounds, and the JSON of `WriteKey`.
+//! The body of a request: reading it within bounds, JSON objects, and the JSON of `WriteKey`.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -6,7 +6,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use keywright_domain::model::{KeyIndex, KeySlot, KeyUuid, MAX_JSON_INTEGER};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::api_error::ApiError;
 use crate::app::App;
@@ -30,6 +30,32 @@ pub(super) async fn read_key_slot(
     }
     parse_key_slot(&body?)
 }
+
+/// Reads a body that is a JSON object.
+///
+/// # Errors
+/// 400, 408, 413, 415.
+pub(super) async fn read_object(
+    app: &App,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Map<String, Value>, ApiError> {
+    // As in `read_key_slot`.
+    let body = read(app, body, app.http_limits.max_body).await;
+    if is_encoded(headers) {
+        return Err(ApiError::EncodedBody);
+    }
+    if !is_json(headers) {
+        return Err(ApiError::NotJson);
+    }
+    let body = body?;
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+    let object = serde_json::from_slice(body);
+    object.map_err(|_| ApiError::BadRequest("The body must be a JSON object".into()))
+}
+
+/// It is ignored (RFC 8259, section 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
@@ -86,8 +112,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 /// 400 with a message that says what to change.
 pub(super) fn parse_key_slot(body: &[u8]) -> Result<KeySlot, ApiError> {
     let bad = |text: &'static str| ApiError::BadRequest(text.into());
-    // A byte order mark is ignored (RFC 8259, section 8.1).
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     // Without this check, serde would accept an array of the members in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad(

@@ -2,7 +2,8 @@
 
 use keywright_adapters::json::EventData;
 use keywright_domain::model::{
-    Anomaly, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent, Write,
+    Anomaly, EventId, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent,
+    Write,
 };
 use keywright_domain::{FeedEvent, WriteReceipt};
 use serde::Serialize;
@@ -377,7 +378,7 @@ impl<'a> FeedItem<'a> {
         let request = cause.and_then(|cause| cause.request.as_ref());
         Self {
             cursor: cursor::text(event.logged.position),
-            id: format!("{}-{}", recorded.lock, recorded.version),
+            id: EventId::of(recorded).to_string(),
             item: EventItem::of(recorded, &event.lock),
             cause: (write_id.is_some() || cause.is_some()).then(|| CauseItem {
                 write_id,

@@ -29,6 +29,15 @@ pub(super) enum Route<'a> {
     Writes(&'a str),
     Write(&'a str, &'a str),
     Withdraw(&'a str, &'a str),
+    Webhooks,
+    RegisterWebhook,
+    Webhook(&'a str),
+    ChangeWebhook(&'a str),
+    RemoveWebhook(&'a str),
+    RotateWebhookSecret(&'a str),
+    TestWebhook(&'a str),
+    WebhookDeliveries(&'a str),
+    ReplayWebhook(&'a str),
     /// `OPTIONS` of a path, with the methods of the path.
     Options(&'static str),
 }
@@ -53,8 +62,25 @@ impl Route<'_> {
             Self::Writes(_) => "/locks/{id}/writes",
             Self::Write(..) => "/locks/{id}/writes/{writeId}",
             Self::Withdraw(..) => "DELETE /locks/{id}/writes/{writeId}",
+            Self::Webhooks => "/webhooks",
+            Self::RegisterWebhook => "POST /webhooks",
+            Self::Webhook(_) => "/webhooks/{id}",
+            Self::ChangeWebhook(_) => "PATCH /webhooks/{id}",
+            Self::RemoveWebhook(_) => "DELETE /webhooks/{id}",
+            Self::RotateWebhookSecret(_) => "/webhooks/{id}/rotate-secret",
+            Self::TestWebhook(_) => "/webhooks/{id}/test",
+            Self::WebhookDeliveries(_) => "/webhooks/{id}/deliveries",
+            Self::ReplayWebhook(_) => "/webhooks/{id}/replay",
             Self::Options(_) => "OPTIONS",
         }
+    }
+
+    /// Whether the request has a body of JSON, besides `WriteKey` and reports.
+    pub(super) const fn has_json_body(&self) -> bool {
+        matches!(
+            self,
+            Self::RegisterWebhook | Self::ChangeWebhook(_) | Self::ReplayWebhook(_)
+        )
     }
 }
 
@@ -85,7 +111,7 @@ pub(super) fn decode(path: &str) -> Result<Cow<'_, str>, ApiError> {
 /// 404 for an unknown path, 405 for a method that the path does not have.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiError> {
     if path == "*" && *method == Method::OPTIONS {
-        return Ok(Route::Options("GET, HEAD, POST, DELETE, OPTIONS"));
+        return Ok(Route::Options("GET, HEAD, POST, PATCH, DELETE, OPTIONS"));
     }
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     let parts = [(); 5].map(|()| parts.next());
@@ -108,6 +134,22 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiE
             Method::DELETE => (Route::Withdraw(lock, write), "DELETE"),
             _ => (Route::Write(lock, write), "GET"),
         },
+        [Some("webhooks"), None, ..] => match *method {
+            Method::POST => (Route::RegisterWebhook, "POST"),
+            _ => (Route::Webhooks, "GET"),
+        },
+        [Some("webhooks"), Some(id), None, ..] => match *method {
+            Method::PATCH => (Route::ChangeWebhook(id), "PATCH"),
+            Method::DELETE => (Route::RemoveWebhook(id), "DELETE"),
+            _ => (Route::Webhook(id), "GET"),
+        },
+        [Some("webhooks"), Some(id), Some(last), None, _] => match last {
+            "rotate-secret" => (Route::RotateWebhookSecret(id), "POST"),
+            "test" => (Route::TestWebhook(id), "POST"),
+            "replay" => (Route::ReplayWebhook(id), "POST"),
+            "deliveries" => (Route::WebhookDeliveries(id), "GET"),
+            _ => return Err(ApiError::NotFound),
+        },
         _ => return Err(ApiError::NotFound),
     };
     // A GET route also serves HEAD; the server omits the body.
@@ -116,6 +158,8 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiE
     }
     let allowed = match route {
         Route::Write(..) => "GET, HEAD, DELETE, OPTIONS",
+        Route::Webhooks => "GET, HEAD, POST, OPTIONS",
+        Route::Webhook(_) => "GET, HEAD, PATCH, DELETE, OPTIONS",
         _ if allowed == "GET" => "GET, HEAD, OPTIONS",
         _ => "POST, OPTIONS",
     };
@@ -158,6 +202,9 @@ mod tests {
         assert_eq!(allowed("/healthz"), "GET, HEAD, OPTIONS");
         assert_eq!(allowed("/locks/1/WriteKey"), "POST, OPTIONS");
         assert_eq!(allowed("/locks/1/writes/2"), "GET, HEAD, DELETE, OPTIONS");
+        assert_eq!(allowed("/webhooks"), "GET, HEAD, POST, OPTIONS");
+        assert_eq!(allowed("/webhooks/1"), "GET, HEAD, PATCH, DELETE, OPTIONS");
+        assert_eq!(allowed("/webhooks/1/replay"), "POST, OPTIONS");
         assert!(allowed("*").contains("OPTIONS"));
         let unknown = find(&Method::OPTIONS, "/nowhere");
         assert!(matches!(unknown, Err(ApiError::NotFound)));

@@ -210,6 +210,51 @@ fn event_schema((name, description, members): (&str, &str, &str)) -> Value {
     })
 }
 
+/// The bodies of deliveries to webhooks, by name: the envelope of AWS EventBridge, with an event of each type.
+pub(super) fn deliveries() -> Vec<(String, Value)> {
+    let deliveries = EVENTS.map(|event| {
+        let (name, description, _) = event;
+        let mut data = event_schema(event)["properties"]["data"].take();
+        data["properties"]["type"] = json!({ "type": "string", "const": name, "description": "The type of the event." });
+        if let Some(required) = data["required"].as_array_mut() {
+            required.push(json!("type"));
+        }
+        let detail = json!({
+            "type": "object", "description": "The event.", "additionalProperties": false,
+            "required": ["partnerId", "aggregateType", "aggregateId", "version", "timestamp", "data"],
+            "properties": {
+                "partnerId": text("The organization that owns the lock, or an empty string."),
+                "aggregateType": { "type": "string", "const": "lock", "description": "Always `lock`." },
+                "aggregateId": text("The UUID of the lock."),
+                "version": index("The version of the lock after the event."),
+                "timestamp": index("When the event was recorded, in milliseconds since 1970."),
+                "data": data,
+            },
+        });
+        let schema = json!({
+            "type": "object", "description": description, "additionalProperties": false,
+            "required": [
+                "id", "source", "detail-type", "time", "region", "account", "version", "resources", "detail",
+            ],
+            "properties": {
+                "id": text("Identifies the event, also if it is delivered again."),
+                "source": text("The setting `webhook-source`."),
+                "detail-type": { "type": "string", "const": name, "description": "The type of the event." },
+                "time": { "type": "string", "format": "date-time", "description": "When the event was recorded." },
+                "region": text("The setting `webhook-region`."),
+                "account": text("The setting `webhook-account`."),
+                "version": { "type": "string", "const": "0", "description": "The version of the envelope." },
+                "resources": {
+                    "type": "array", "maxItems": 0, "items": { "type": "string" }, "description": "Always empty.",
+                },
+                "detail": detail,
+            },
+        });
+        (format!("{name}Delivery"), schema)
+    });
+    deliveries.into()
+}
+
 /// The members of the data of all events.
 fn member_schemas() -> Value {
     json!({

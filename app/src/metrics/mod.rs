@@ -2,12 +2,13 @@
 
 mod text_format;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use keywright_adapters::decorator::{CallOutcome, Observer, PortCall};
-use keywright_domain::model::{Anomaly, Backlog, LockEvent, Save};
+use keywright_domain::model::{Anomaly, Backlog, DeliveryOutcome, LockEvent, Save};
 use keywright_domain::policy::Finding;
 use keywright_domain::{AuditReport, Settlement};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -32,6 +33,19 @@ type Counters<const LABELS: usize> = Family<[Label; LABELS], Counter>;
 struct Answered {
     route: &'static str,
     status: u16,
+}
+
+/// The organization of a webhook, or `*` for those of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Owner {
+    organization: String,
+}
+
+/// How far the webhooks of an organization are behind the feed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WebhookLag {
+    pub(crate) events: u64,
+    pub(crate) age: Duration,
 }
 
 /// Buckets in seconds, from a millisecond to the timeout of a request.
@@ -118,6 +132,18 @@ metrics! {
     dropped_log_lines: Counter = counted(
         "dropped_log_lines", "Log lines that were dropped because their reader was slow"
     );
+    deliveries: Counters<1> = counted("webhook_deliveries", "Attempts to deliver an event to a webhook, by outcome");
+    delivery_seconds: Histogram = seconds(
+        "webhook_delivery", "Duration of attempts to deliver an event to a webhook", Histogram::new(SHORT)
+    );
+    webhook_lag: Family<Owner, Gauge> = counted(
+        "webhook_lag_events", "Positions of the feed that the slowest webhook of an organization is behind"
+    );
+    webhook_age: Family<Owner, Gauge<f64, AtomicU64>> = seconds(
+        "webhook_lag", "Age of the first event that a webhook of an organization has not passed", Family::default()
+    );
+    failing_webhooks: Gauge = counted("failing_webhooks", "Webhooks whose last deliveries have all failed, in the whole store");
+    disabled_webhooks: Gauge = counted("disabled_webhooks", "Webhooks that are disabled, in the whole store");
     omitted_reports: Counter = counted(
         "omitted_reports", "Reports over MQTT that were omitted because too many waited to be settled"
     );
@@ -154,6 +180,9 @@ const WRONG_HEADS: [u16; 2] = [400, 501];
 /// Statuses of a request about a lock.
 const LOCK_READ: &[u16] = &[200, 401, 403, 404, 429, 500, 503];
 
+/// Statuses of a request with a body about a webhook.
+const WEBHOOK_CHANGE: &[u16] = &[200, 401, 403, 404, 408, 413, 415, 429, 500, 503];
+
 /// Routes, each with the statuses that it answers.
 const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     (
@@ -173,6 +202,18 @@ const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     ("/events", LOCK_READ),
     ("/locks", LOCK_READ),
     ("/writes", LOCK_READ),
+    ("/webhooks", LOCK_READ),
+    (
+        "POST /webhooks",
+        &[201, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503],
+    ),
+    ("/webhooks/{id}", LOCK_READ),
+    ("PATCH /webhooks/{id}", WEBHOOK_CHANGE),
+    ("DELETE /webhooks/{id}", LOCK_READ),
+    ("/webhooks/{id}/rotate-secret", LOCK_READ),
+    ("/webhooks/{id}/test", LOCK_READ),
+    ("/webhooks/{id}/deliveries", LOCK_READ),
+    ("/webhooks/{id}/replay", WEBHOOK_CHANGE),
     ("/device-reports", &[200, 401, 404, 408, 413, 415, 429, 503]),
     ("/healthz", &[200]),
     ("/readyz", &[200, 503]),
@@ -202,6 +243,7 @@ impl Metrics {
         create(&self.reports, "outcome", Settlement::NAMES);
         create(&self.findings, "finding", Finding::NAMES);
         create(&self.anomalies, "anomaly", Anomaly::ALL.map(Anomaly::name));
+        create(&self.deliveries, "outcome", DeliveryOutcome::NAMES);
         let limits = [
             "in_flight",
             "in_flight_each",
@@ -294,6 +336,35 @@ impl Metrics {
             .map(|age| OldestIntent { age, counted_at });
         self.open_writes.set(count(backlog.open));
         self.unconfirmed.set(count(backlog.unconfirmed));
+    }
+
+    /// An attempt to deliver an event to a webhook has ended.
+    pub(crate) fn delivered(&self, outcome: DeliveryOutcome, took: Duration) {
+        let outcome = ("outcome", outcome.name());
+        self.deliveries.get_or_create(&[outcome]).inc();
+        self.delivery_seconds.observe(took.as_secs_f64());
+    }
+
+    /// `worst`: the lag of the enabled webhooks of each organization. Organizations without webhooks have no series.
+    pub(crate) fn webhooks(
+        &self,
+        worst: &BTreeMap<String, WebhookLag>,
+        failing: i64,
+        disabled: i64,
+    ) {
+        self.webhook_lag.clear();
+        self.webhook_age.clear();
+        for (organization, lag) in worst {
+            let owner = Owner {
+                organization: organization.clone(),
+            };
+            let events = i64::try_from(lag.events).unwrap_or(i64::MAX);
+            self.webhook_lag.get_or_create(&owner).set(events);
+            let age = lag.age.as_secs_f64();
+            self.webhook_age.get_or_create(&owner).set(age);
+        }
+        self.failing_webhooks.set(failing);
+        self.disabled_webhooks.set(disabled);
     }
 
     pub(crate) fn shed(&self, why: &'static str) {

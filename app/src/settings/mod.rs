@@ -16,5 +16,6 @@ mod limit_options;
 mod sandbox_options;
 mod server_settings;
 mod store_options;
+mod webhook_options;
 
 pub(crate) use server_settings::*;

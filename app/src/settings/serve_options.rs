@@ -14,6 +14,7 @@ use super::sandbox_options::SandboxArgs;
 use super::shadow_options::ShadowArgs;
 use super::store_options::StoreArgs;
 use super::values::{Switch, address, cors_origins};
+use super::webhook_options::WebhookArgs;
 use crate::settings::{CorsOrigins, Settings, ShadowChoice, StoreChoice};
 
 /// The default data folder.
@@ -66,6 +67,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     sandbox_args: SandboxArgs,
     #[command(flatten)]
+    webhooks: WebhookArgs,
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -90,6 +93,7 @@ impl ServeArgs {
             !sandbox,
             "--sandbox on: this program was built without the feature sandbox"
         );
+        let webhooks = self.webhooks.choose(sandbox)?;
         let store = self.store.choose()?;
         let in_memory = matches!(store, StoreChoice::Memory);
         if in_memory && matches!(shadow, ShadowChoice::InProcess { kept: true }) {
@@ -126,6 +130,7 @@ impl ServeArgs {
             shadow_name,
             reports,
             audit_every,
+            webhooks,
             #[cfg(feature = "sandbox")]
             sandbox: sandbox_settings,
         })

@@ -14,6 +14,8 @@ use keywright_adapters::auth::{Algorithm, JwtSettings};
 use keywright_adapters::decorator::FaultPlan;
 #[cfg(feature = "postgres")]
 use keywright_adapters::postgres::PostgresSettings;
+use keywright_adapters::webhooks::EnvelopeSettings;
+use keywright_domain::policy::{AddressRules, WebhookLimits};
 #[cfg(feature = "mqtt")]
 use keywright_mqtt::{BrokerUrl, TlsFiles};
 #[cfg(feature = "sandbox")]
@@ -46,9 +48,29 @@ pub(crate) struct Settings {
     pub(crate) reports: Reports,
     /// How often the server audits all locks. `None`: never.
     pub(crate) audit_every: Option<Duration>,
+    /// `None`: webhooks are off.
+    pub(crate) webhooks: Option<WebhookSettings>,
     /// `None`: the sandbox is off.
     #[cfg(feature = "sandbox")]
     pub(crate) sandbox: Option<SandboxSettings>,
+}
+
+/// How webhooks are stored and delivered.
+#[cfg_attr(
+    not(feature = "webhooks"),
+    expect(dead_code, reason = "only the client of the feature reads all of them")
+)]
+#[derive(Clone, Debug)]
+pub(crate) struct WebhookSettings {
+    /// The file with the key that encrypts their secrets. `None`: one in the data folder, which is created.
+    pub(crate) key: Option<PathBuf>,
+    /// A file of certificate authorities that replaces those of the system.
+    pub(crate) ca: Option<PathBuf>,
+    /// Where they may lead.
+    pub(crate) rules: AddressRules,
+    /// The members of the envelope that the operator chooses.
+    pub(crate) envelope: EnvelopeSettings,
+    pub(crate) limits: WebhookLimits,
 }
 
 /// Where locks and API keys are stored.

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod store_health;
+pub(crate) mod webhooks;
 
 mod runner_events;
 

@@ -1,8 +1,11 @@
 //! The events of a lock's stream: those that the vendor's service publishes, and those that writing keys records.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::model::{
-    FailureReason, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, OrganizationId, Principal,
-    RequestId, SerialNumber, ThingName, Timestamp, UserId, WriteId,
+    FailureReason, InvalidValue, KeyIndex, KeyUuid, LockId, LockUuid, LockVersion, OrganizationId,
+    Principal, RequestId, SerialNumber, ThingName, Timestamp, UserId, WriteId,
 };
 
 /// A key in a lock (`keys[]` in the vendor's events).
@@ -175,6 +178,49 @@ pub struct RecordedEvent {
     pub cause: Option<Cause>,
     /// What happened.
     pub event: LockEvent,
+}
+
+/// Identifies an event among all events of a store: its lock, and its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// The lock.
+    pub lock: LockId,
+    /// The position in the stream of the lock.
+    pub version: LockVersion,
+}
+
+impl EventId {
+    /// The id of an event.
+    pub const fn of(event: &RecordedEvent) -> Self {
+        let (lock, version) = (event.lock, event.version);
+        Self { lock, version }
+    }
+}
+
+impl fmt::Display for EventId {
+    /// `LOCK-VERSION`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.lock, self.version)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let parse = || {
+            let (lock, version) = text.split_once('-')?;
+            let version: LockId = version.parse().ok()?;
+            Some(Self {
+                lock: lock.parse().ok()?,
+                version: LockVersion(version.get()),
+            })
+        };
+        parse().ok_or(InvalidValue {
+            what: "event",
+            rule: "must be the id of an event, such as 123-7",
+        })
+    }
 }
 
 /// The place of an event among all events of a store. Positions grow in the order in which events become readable; some numbers may be

@@ -8,6 +8,7 @@ mod limits;
 mod report_decision;
 mod save_draft;
 mod transitions;
+mod webhook;
 
 pub use access::{AccessPolicy, OwnerAccess};
 pub use admission::{Permitted, Rejection, WriteDecision, WriteKey, authorize, decide_write};
@@ -18,4 +19,8 @@ pub use report_decision::{IgnoreReason, ReportDecision, ReportedResult, decide_r
 pub use transitions::{
     NewWrite, Termination, abort, clear_results, commit, is_scheduled_too_late, prepare,
     schedule_check, schedule_next_check, terminate,
+};
+pub use webhook::{
+    AddressRules, DeliveryQueue, FinishedAttempt, ForbiddenAddress, NextDelivery, QueueChanges,
+    UnusableUrl, Verdict, WebhookLimits, judge, may_manage, owner_of,
 };

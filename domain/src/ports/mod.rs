@@ -7,6 +7,7 @@ mod lock_repo;
 mod reports;
 mod shadow;
 mod time;
+mod webhooks;
 
 pub use auth::{AuthError, AuthPort, Credentials, Secret};
 pub use lock_history::{ImportError, LockHistory};
@@ -14,3 +15,4 @@ pub use lock_repo::{LockRepo, RepoError};
 pub use reports::{Acknowledge, DeviceReports, ReportStreamItem, ReportsClosed};
 pub use shadow::{ShadowError, ShadowPort};
 pub use time::{Clock, IdGenerator, Timer};
+pub use webhooks::{WebhookSender, WebhookStore};

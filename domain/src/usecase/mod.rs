@@ -19,6 +19,8 @@ mod settings;
 mod settle_report;
 mod shadow_calls;
 mod terminate;
+mod webhook_deliveries;
+mod webhooks;
 mod withdraw;
 mod write_key;
 
@@ -31,5 +33,6 @@ pub use maintenance::MaintenanceOutcome;
 pub use read::ReadError;
 pub use settings::{InvalidSettings, Settings};
 pub use settle_report::{SettleError, Settlement};
+pub use webhooks::{NewWebhook, ReplayFrom, TestDelivery, WebhookChange, WebhookError, Webhooks};
 pub use withdraw::WithdrawError;
 pub use write_key::{RequestOptions, WriteError, WriteReceipt};

@@ -85,74 +85,98 @@ impl fmt::Display for KeyIndex {
     }
 }
 
-/// The id of one key write: a UUID, in its canonical lower-case text form (RFC 9562).
-///
-/// It identifies the write in the store, its entry on the shadow and its result there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WriteId(u128);
+macro_rules! uuid {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u128);
 
-impl WriteId {
-    /// The length of the text form, in bytes.
-    pub const TEXT_LEN: usize = 36;
+        impl $name {
+            /// The length of the text form, in bytes.
+            pub const TEXT_LEN: usize = UUID_LEN;
 
-    /// The id with these 128 bits. Every number is valid.
-    pub const fn from_u128(bits: u128) -> Self {
-        Self(bits)
-    }
+            /// The id with these 128 bits. Every number is valid.
+            pub const fn from_u128(bits: u128) -> Self {
+                Self(bits)
+            }
 
-    /// The 128 bits.
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-}
-
-impl FromStr for WriteId {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let invalid = InvalidValue {
-            what: "write id",
-            rule: "must be a UUID of 36 characters in lower case",
-        };
-        let bytes = text.as_bytes();
-        if bytes.len() != Self::TEXT_LEN {
-            return Err(invalid);
-        }
-        let mut bits = 0_u128;
-        for (at, byte) in bytes.iter().enumerate() {
-            let digit = match (at, byte) {
-                (8 | 13 | 18 | 23, b'-') => continue,
-                (8 | 13 | 18 | 23, _) => return Err(invalid),
-                (_, b'0'..=b'9') => byte - b'0',
-                (_, b'a'..=b'f') => byte - b'a' + 10,
-                _ => return Err(invalid),
-            };
-            bits = bits << 4 | u128::from(digit);
-        }
-        Ok(Self(bits))
-    }
-}
-
-impl fmt::Display for WriteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Every answer, token and shadow contains ids, and this is faster than the formatter of hexadecimal numbers.
-        const DIGITS: [u8; 16] = *b"0123456789abcdef";
-        let mut text = [b'-'; Self::TEXT_LEN];
-        let mut rest = self.0;
-        for at in (0..Self::TEXT_LEN).rev() {
-            if !matches!(at, 8 | 13 | 18 | 23) {
-                text[at] = DIGITS[(rest & 0xf) as usize];
-                rest >>= 4;
+            /// The 128 bits.
+            pub const fn as_u128(self) -> u128 {
+                self.0
             }
         }
-        f.write_str(str::from_utf8(&text).unwrap_or_default())
-    }
+
+        impl FromStr for $name {
+            type Err = InvalidValue;
+
+            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+                parse_uuid(text).map(Self).ok_or(InvalidValue {
+                    what: $what,
+                    rule: "must be a UUID of 36 characters in lower case",
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_uuid(self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
 }
 
-impl fmt::Debug for WriteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+uuid! {
+    /// The id of one key write: a UUID, in its canonical lower-case text form (RFC 9562).
+    ///
+    /// It identifies the write in the store, its entry on the shadow and its result there.
+    WriteId, "write id"
+}
+uuid! {
+    /// The id of a webhook: a UUID, in its canonical lower-case text form (RFC 9562).
+    WebhookId, "webhook id"
+}
+
+/// The length of the text form of a UUID, in bytes.
+const UUID_LEN: usize = 36;
+
+/// The bits of a UUID in lower case.
+fn parse_uuid(text: &str) -> Option<u128> {
+    let bytes = text.as_bytes();
+    if bytes.len() != UUID_LEN {
+        return None;
     }
+    let mut bits = 0_u128;
+    for (at, byte) in bytes.iter().enumerate() {
+        let digit = match (at, byte) {
+            (8 | 13 | 18 | 23, b'-') => continue,
+            (8 | 13 | 18 | 23, _) => return None,
+            (_, b'0'..=b'9') => byte - b'0',
+            (_, b'a'..=b'f') => byte - b'a' + 10,
+            _ => return None,
+        };
+        bits = bits << 4 | u128::from(digit);
+    }
+    Some(bits)
+}
+
+fn write_uuid(bits: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Every answer, token and shadow contains ids, and this is faster than the formatter of hexadecimal numbers.
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let mut text = [b'-'; UUID_LEN];
+    let mut rest = bits;
+    for at in (0..UUID_LEN).rev() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            text[at] = DIGITS[(rest & 0xf) as usize];
+            rest >>= 4;
+        }
+    }
+    f.write_str(str::from_utf8(&text).unwrap_or_default())
 }
 
 macro_rules! counter {

@@ -5,10 +5,12 @@ mod invalid;
 mod text;
 mod time;
 
-pub use ids::{Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, WriteId};
+pub use ids::{
+    Epoch, KeyIndex, LockId, LockVersion, Revision, Sequence, ShadowVersion, WebhookId, WriteId,
+};
 pub use invalid::{InvalidValue, MAX_JSON_INTEGER};
 pub use text::{
     ClientToken, DeviceCode, IdempotencyKey, KeyUuid, LockUuid, OrganizationId, RequestId,
-    SerialNumber, SubjectId, ThingName, UserId,
+    SerialNumber, SubjectId, ThingName, UserId, WebhookDescription,
 };
 pub use time::{Tick, Timestamp};

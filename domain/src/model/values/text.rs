@@ -62,6 +62,10 @@ fn printable(c: char) -> bool {
 }
 
 text! {
+    /// What a webhook is for, in the words of its owner.
+    WebhookDescription, "description", 256, printable, "must be 1 to 256 bytes of text without control characters"
+}
+text! {
     /// The id of a key, as the client names it. Any text is allowed, not only UUIDs (HTTP contract, `keyUuid`).
     KeyUuid, "keyUuid", 128, printable, "must be 1 to 128 bytes of text without control characters"
 }

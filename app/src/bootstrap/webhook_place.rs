@@ -1,0 +1,45 @@
+//! Where webhooks are stored: beside API keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[cfg(feature = "postgres")]
+use keywright_adapters::postgres::PostgresPool;
+use keywright_adapters::time::TokioTimer;
+#[cfg(feature = "postgres")]
+use keywright_adapters::webhooks::PostgresWebhookStore;
+use keywright_adapters::webhooks::{InMemoryWebhookStore, SecretCipher, SqliteWebhookStore};
+use keywright_domain::ports::WebhookStore;
+
+/// The file of the SQLite store, in the data folder.
+const WEBHOOKS: &str = "webhooks.sqlite";
+
+pub(crate) enum WebhookPlace {
+    File(PathBuf),
+    Memory,
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresPool),
+}
+
+impl WebhookPlace {
+    pub(super) fn in_folder(data: &Path) -> Self {
+        Self::File(data.join(WEBHOOKS))
+    }
+
+    /// Opens the store. `cipher` encrypts the secrets in it.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub(super) async fn open(self, cipher: SecretCipher) -> anyhow::Result<Arc<dyn WebhookStore>> {
+        let timer = Arc::new(TokioTimer::default());
+        Ok(match self {
+            Self::Memory => Arc::new(InMemoryWebhookStore::new(timer)),
+            Self::File(file) => {
+                let open = move || SqliteWebhookStore::open(&file, cipher, timer);
+                Arc::new(tokio::task::spawn_blocking(open).await??)
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => Arc::new(PostgresWebhookStore::new(pool, cipher)),
+        })
+    }
+}
