@@ -1,8 +1,11 @@
 //! WriteKey on the durable default, compared with naive services for the same requests: Fastify on better-sqlite3, and axum on rusqlite.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use jsonwebtoken::{EncodingKey, Header, encode};
+use keywright_loadtest::population::{FIRST_LOCK, Keywright};
 use keywright_loadtest::server::Server;
 use keywright_loadtest::uniform_load;
 use serde_json::json;
@@ -37,7 +40,7 @@ impl Service {
         let (database, locks) = (folder.join("peer.sqlite"), LOCKS.to_string());
         let peer = [database.to_str().expect("a path"), secret, &locks];
         let started = match self {
-            Self::Keywright => return start_keywright(programs, folder, secret, &locks),
+            Self::Keywright => return start_keywright(programs, folder, secret),
             Self::Fastify => {
                 let [database, secret, locks] = peer;
                 let arguments = [FASTIFY, database, secret, locks];
@@ -49,12 +52,50 @@ impl Service {
     }
 }
 
-fn start_keywright(programs: &Programs, folder: &Path, secret: &str, locks: &str) -> Server {
-    let mut arguments = vec!["--locks", locks, "--virtual-locks", "off"];
-    arguments.extend(["--store", "sqlite", "--shadow", "volatile"]);
+/// A server without the sandbox, because the sandbox accepts only its own tokens.
+fn start_keywright(programs: &Programs, folder: &Path, secret: &str) -> Server {
+    let path = folder.join("locks.ndjson");
+    write_locks(&path).expect("there is disk space");
+    let keywright = Keywright {
+        binary: &programs.keywright(),
+        data: folder,
+        store: None,
+    };
+    keywright.import(&path).expect("imported");
+    let mut arguments = vec![
+        "--sandbox",
+        "off",
+        "--store",
+        "sqlite",
+        "--shadow",
+        "volatile",
+    ];
     arguments.extend(["--token-key", secret, "--token-algorithm", "HS256"]);
     arguments.extend(["--token-issuer", ISSUER, "--token-audience", ISSUER]);
     programs.start(folder, &arguments)
+}
+
+/// Writes a file with locks of the demo user, as the peers have them.
+fn write_locks(path: &Path) -> std::io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for lock in FIRST_LOCK..FIRST_LOCK + LOCKS {
+        for (name, member, value) in [
+            ("LockCreated", "ownerId", "demo-user"),
+            ("OrganizationSet", "orgId", "demo-org"),
+        ] {
+            let mut data = json!({
+                "lockId": lock, "uuid": format!("6f0c2a9e-0d5e-4e0b-9a55-{lock:012}"),
+                "timestamp": "2026-01-01T00:00:00.000Z",
+            });
+            data[member] = value.into();
+            if name == "LockCreated" {
+                data["thingName"] = format!("lock-{lock}").into();
+                data["keyCapacity"] = 100.into();
+            }
+            writeln!(file, "{}", json!({ "type": name, "data": data }))?;
+        }
+    }
+    file.flush()
 }
 
 fn token() -> String {
