@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keywright_domain::model::{
-    Anomalies, Anomaly, Backlog, Cause, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
+    Anomalies, Anomaly, Cause, DeviceCode, Epoch, FailureReason, IdempotencyRecord,
     IdempotencyScope, Intent, KeyIndex, KeySlot, LockId, LockVersion, LoggedEvent, Position,
     RecordedEvent, RequestId, Requested, Revision, Sequence, Settled, ShadowVersion, Timestamp,
     WorkerId, Write, WriteId, WriteState,
@@ -321,29 +321,6 @@ pub(super) fn read_idempotency_record<R: Row>(
         version_without_event: columns.number("without_event")?.map(LockVersion),
         answer_deadline: columns.time("answered_by")?,
         expires_at: columns.time("until")?,
-    })
-}
-
-/// Counts unfinished writes: one row with `intents`, `open` and `unconfirmed`. A write in `SENT` counts as unconfirmed if it was
-/// requested outside `:earliest` to `:latest`.
-pub(super) const BACKLOG: &str = "
-SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
-  count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
-  count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN :earliest AND :latest) AS unconfirmed
-FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
-
-/// Reads the row of [`BACKLOG`]. `oldest_intent`: see [`ObservedLeases::oldest`](super::observed_leases::ObservedLeases::oldest).
-pub(super) fn read_backlog<R: Row>(
-    row: &R,
-    oldest_intent: Option<Duration>,
-) -> Result<Backlog, RepoError> {
-    let columns = ColumnReader::new(row, "writes", "count of unfinished writes".into());
-    let intents = columns.required("intents")?;
-    Ok(Backlog {
-        intents,
-        oldest_intent: (intents > 0).then(|| oldest_intent.unwrap_or_default()),
-        open: columns.required("open")?,
-        unconfirmed: columns.required("unconfirmed")?,
     })
 }
 

@@ -27,8 +27,8 @@ use uuid::Uuid;
 use super::lock_row::LockRow;
 use super::observed_leases::{MAX_OBSERVED, ObservedLeases};
 use super::row_mapping::{
-    BACKLOG, read_backlog, read_event, read_idempotency_record, read_lock_id, read_open_intent,
-    read_write, row_limit, to_sql_integer,
+    read_event, read_idempotency_record, read_lock_id, read_open_intent, read_write, row_limit,
+    to_sql_integer,
 };
 use crate::postgres::{PostgresPool, QueryError};
 use batcher::Batcher;
@@ -205,13 +205,15 @@ impl LockHistory for PostgresLockRepo {
     }
 
     async fn backlog(&self, recent_times: RangeInclusive<Timestamp>) -> Result<Backlog, RepoError> {
-        let sql = BACKLOG.replace(":earliest", "$1").replace(":latest", "$2");
         let earliest = to_sql_integer(recent_times.start().as_millis())?;
         let latest = to_sql_integer(recent_times.end().as_millis())?;
         self.observe_leases().await?;
         let oldest = self.leases.oldest();
-        let rows = self.pool.read(&sql, &[&earliest, &latest]).await?;
-        let backlog = rows.first().map(|row| read_backlog(row, oldest));
+        let rows = self
+            .pool
+            .read(statements::BACKLOG, &[&earliest, &latest])
+            .await?;
+        let backlog = rows.first().map(|row| rows::read_backlog(row, oldest));
         backlog.unwrap_or_else(|| Ok(Backlog::default()))
     }
 

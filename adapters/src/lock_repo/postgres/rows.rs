@@ -1,8 +1,9 @@
 //! Conversions between domain values and PostgreSQL: statement parameters, and reading of columns.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use keywright_domain::model::{IdempotencyRecord, KeyIndex, RecordedEvent, Save};
+use keywright_domain::model::{Backlog, IdempotencyRecord, KeyIndex, RecordedEvent, Save};
 use keywright_domain::ports::RepoError;
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -11,13 +12,34 @@ use uuid::Uuid;
 
 use crate::json;
 use crate::lock_repo::row_mapping::{
-    HasColumns, StoredWrite, WrongType, cause_column, to_optional_sql_integer, to_sql_integer,
+    HasColumns, StoredWrite, WrongType, cause_column, corrupt, to_optional_sql_integer,
+    to_sql_integer,
 };
 
 /// Whether a row of [`LOAD`](super::statements::LOAD) has a write. An id of a wrong type counts as one, so that `read_write` reports it as
 /// corrupt.
 pub(super) fn has_write(row: &Row) -> bool {
     matches!(row.try_get::<_, Option<Uuid>>("id"), Ok(Some(_)) | Err(_))
+}
+
+/// Reads the row of [`BACKLOG`](super::statements::BACKLOG). `oldest_intent`: see
+/// [`ObservedLeases::oldest`](crate::lock_repo::observed_leases::ObservedLeases::oldest).
+pub(super) fn read_backlog(
+    row: &Row,
+    oldest_intent: Option<Duration>,
+) -> Result<Backlog, RepoError> {
+    let count = |column: &'static str| {
+        let count: Option<i64> = row.try_get(column).ok();
+        let count = count.and_then(|count| u64::try_from(count).ok());
+        count.ok_or_else(|| corrupt("writes", column, "count of unfinished writes".into()))
+    };
+    let intents = count("intents")?;
+    Ok(Backlog {
+        intents,
+        oldest_intent: (intents > 0).then(|| oldest_intent.unwrap_or_default()),
+        open: count("open")?,
+        unconfirmed: count("unconfirmed")?,
+    })
 }
 
 /// The columns of many events, one vector each, as parameters for `unnest`.

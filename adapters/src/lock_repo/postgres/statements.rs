@@ -149,3 +149,11 @@ SELECT * FROM taken",
         write_columns("writes.")
     )
 });
+
+/// Counts unfinished writes: one row with `intents`, `open` and `unconfirmed`. A write in `SENT` counts as unconfirmed if it was
+/// requested outside `$1` to `$2`.
+pub(super) const BACKLOG: &str = "
+SELECT count(*) FILTER (WHERE lease_until IS NOT NULL) AS intents,
+  count(*) FILTER (WHERE state IN ('SENT', 'IN_PROGRESS')) AS open,
+  count(*) FILTER (WHERE state = 'SENT' AND requested_at NOT BETWEEN $1 AND $2) AS unconfirmed
+FROM writes WHERE lease_until IS NOT NULL OR attention IS NOT NULL";
