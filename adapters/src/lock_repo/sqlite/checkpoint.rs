@@ -17,7 +17,7 @@ pub(super) const MAX_WAL_BYTES: i64 = 64 * 1024 * 1024;
 /// checkpoint.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The size of the log's file, in bytes, above which it is truncated.
+/// The size of the write-ahead log, in bytes, above which it is truncated while nothing is written.
 const MAX_IDLE_WAL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The number of free pages that the file keeps for later use.

@@ -302,6 +302,7 @@ impl LogWriter {
     }
 
     /// Applies the changes of the locks that have changes before this position, the oldest first, until these are `max_rows` table rows.
+    /// The last lock may exceed that.
     fn apply(
         &mut self,
         conn: &Connection,
