@@ -581,6 +581,28 @@ fn a_replay_since_a_time_passes_over_earlier_events() {
 }
 
 #[test]
+fn a_replay_neither_skips_events_nor_extends_an_earlier_one() {
+    let reached = WebhookProgress {
+        cursor: Position(100),
+        ..WebhookProgress::default()
+    };
+    let back = reached.replayed_after(Position(40));
+    assert_eq!((back.cursor, back.restarts), (Position(40), 1));
+    assert_eq!(reached.replayed_after(Position(500)).cursor, Position(100));
+    let first = reached.replayed_since(NOW);
+    let again = first.replayed_since(NOW.after(Duration::from_secs(1)));
+    for replay in [first, again] {
+        assert_eq!(replay.cursor, Position::START);
+        assert_eq!(
+            replay.replay.map(|replay| replay.until),
+            Some(Position(100))
+        );
+    }
+    let ended = again.replayed_after(Position(100));
+    assert_eq!((ended.cursor, ended.replay), (Position(100), None));
+}
+
+#[test]
 fn a_clock_that_was_set_back_does_not_delay_attempts_for_ever() {
     let waiting = WaitingLock {
         lock: lock_id(1),

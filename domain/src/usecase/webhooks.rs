@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::key_writes::KeyWrites;
 use crate::model::{
     DeliveryOutcome, DeliveryRecord, DisabledReason, EndpointAnswer, EventId, EventSelection,
-    NoAnswer, Position, Principal, ReplaySince, Revision, SigningSecret, SigningSecrets, Timestamp,
-    Webhook, WebhookDescription, WebhookEvent, WebhookId, WebhookMessage, WebhookOwner,
-    WebhookProgress, WebhookState, WebhookTest, WebhookUrl,
+    NoAnswer, Position, Principal, Revision, SigningSecret, SigningSecrets, Timestamp, Webhook,
+    WebhookDescription, WebhookEvent, WebhookId, WebhookMessage, WebhookOwner, WebhookProgress,
+    WebhookState, WebhookTest, WebhookUrl,
 };
 use crate::policy::{self, UnusableUrl, WebhookLimits};
 use crate::ports::{RepoError, WebhookSender, WebhookStore};
@@ -218,7 +218,7 @@ impl Webhooks {
                     webhook.state = WebhookState::Enabled;
                     return Some(WebhookProgress {
                         failures: None,
-                        ..restarted(webhook.progress)
+                        ..webhook.progress.restarted()
                     });
                 }
                 (Some(false), true) => webhook.state = WebhookState::Disabled { at, reason },
@@ -282,21 +282,9 @@ impl Webhooks {
             return Err(WebhookError::UnknownPosition);
         }
         self.update(principal, id, |webhook| {
-            let progress = restarted(webhook.progress);
             Some(match from {
-                ReplayFrom::After(cursor) => WebhookProgress {
-                    cursor,
-                    replay: None,
-                    ..progress
-                },
-                ReplayFrom::Since(since) => WebhookProgress {
-                    cursor: Position::START,
-                    replay: Some(ReplaySince {
-                        since,
-                        until: progress.cursor,
-                    }),
-                    ..progress
-                },
+                ReplayFrom::After(cursor) => webhook.progress.replayed_after(cursor),
+                ReplayFrom::Since(since) => webhook.progress.replayed_since(since),
             })
         })
         .await
@@ -421,13 +409,5 @@ impl Webhooks {
             return Ok(webhook);
         }
         Err(RepoError::Stale.into())
-    }
-}
-
-/// The progress, which its owner sets.
-const fn restarted(progress: WebhookProgress) -> WebhookProgress {
-    WebhookProgress {
-        restarts: progress.restarts + 1,
-        ..progress
     }
 }

@@ -17,6 +17,47 @@ pub struct WebhookProgress {
     pub restarts: u64,
 }
 
+impl WebhookProgress {
+    /// The progress from which the events after `cursor` are delivered again. A cursor that the deliveries have not reached changes nothing,
+    /// since no event may be skipped.
+    #[must_use]
+    pub fn replayed_after(self, cursor: Position) -> Self {
+        Self {
+            cursor: cursor.min(self.reached()),
+            replay: None,
+            ..self.restarted()
+        }
+    }
+
+    /// The progress from which the events since a time are delivered again.
+    #[must_use]
+    pub fn replayed_since(self, since: Timestamp) -> Self {
+        Self {
+            cursor: Position::START,
+            replay: Some(ReplaySince {
+                since,
+                until: self.reached(),
+            }),
+            ..self.restarted()
+        }
+    }
+
+    /// The progress, which its owner sets.
+    #[must_use]
+    pub const fn restarted(self) -> Self {
+        Self {
+            restarts: self.restarts + 1,
+            ..self
+        }
+    }
+
+    /// How far the deliveries were before a replay set the cursor back.
+    fn reached(&self) -> Position {
+        let until = self.replay.map(|replay| replay.until);
+        self.cursor.max(until.unwrap_or_default())
+    }
+}
+
 /// A replay of the events since a time. The cursor begins at the start of the feed, and earlier events are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplaySince {
