@@ -46,8 +46,7 @@ pub enum Direction {
 pub struct TcpProxy {
     /// The address on which it listens.
     pub address: SocketAddr,
-    /// Whether connections are refused and open ones are closed.
-    refuses: watch::Sender<bool>,
+    refusal: Refusal,
     _tasks: JoinSet<()>,
 }
 
@@ -70,7 +69,8 @@ impl TcpProxy {
         let mut listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (mut tasks, rule) = (JoinSet::new(), Arc::new(rule) as Rule);
-        let (refuses, mut refused) = watch::channel(false);
+        let (wanted, mut refused) = watch::channel(false);
+        let (reached, state) = watch::channel(false);
         tasks.spawn(async move {
             loop {
                 let mut connections = JoinSet::new();
@@ -84,26 +84,45 @@ impl TcpProxy {
                     () = accepting => return,
                     _ = refused.wait_for(|refused| *refused) => {}
                 }
-                drop((listener, connections));
+                drop(listener);
+                connections.shutdown().await;
+                reached.send_replace(true);
                 if refused.wait_for(|refused| !*refused).await.is_err() {
                     return;
                 }
                 listener = TcpListener::bind(address).await.expect("the same port");
+                reached.send_replace(false);
             }
         });
         Self {
             address,
-            refuses,
+            refusal: Refusal { wanted, state },
             _tasks: tasks,
         }
     }
 
-    /// Returns a function that makes the proxy refuse connections and close the open ones, or accept connections again.
-    pub fn refusal(&self) -> impl Fn(bool) + Send + Sync + use<> {
-        let refuses = self.refuses.clone();
-        move |refused| {
-            refuses.send_replace(refused);
-        }
+    /// A handle that makes the proxy refuse connections.
+    pub fn refusal(&self) -> Refusal {
+        self.refusal.clone()
+    }
+}
+
+/// Makes a [`TcpProxy`] refuse connections, or accept them again.
+#[derive(Clone)]
+pub struct Refusal {
+    /// Whether connections are to be refused.
+    wanted: watch::Sender<bool>,
+    /// Whether they are refused.
+    state: watch::Receiver<bool>,
+}
+
+impl Refusal {
+    /// Returns when connections are refused and all open ones are closed (`true`), or when they are accepted (`false`).
+    pub async fn set(&self, refused: bool) {
+        self.wanted.send_replace(refused);
+        let mut state = self.state.clone();
+        let reached = state.wait_for(|state| *state == refused).await;
+        reached.expect("the proxy is running");
     }
 }
 

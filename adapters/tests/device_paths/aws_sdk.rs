@@ -42,7 +42,7 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let server = listener.local_addr().expect("an address");
     let fault = CurrentFault::default();
     let proxy = proxy::http(server, fault.clone()).await;
-    let (address, refuse_connections) = (proxy.address, Box::new(proxy.refusal()));
+    let (address, refusal) = (proxy.address, proxy.refusal());
     let mut tasks = JoinSet::new();
     tasks.spawn(rest::serve(
         listener,
@@ -56,7 +56,7 @@ async fn fixture() -> (Port, Arc<Locks>, Arc<FaultyTransport>) {
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
-        refuse_connections,
+        refusal,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
 }

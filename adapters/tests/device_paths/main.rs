@@ -18,6 +18,7 @@ use keywright_domain::ports::ShadowPort;
 use keywright_shadow::{Limits, ServiceConfig, ShadowName, ShadowService};
 use keywright_testkit::faulty_transport::{CurrentFault, Transport, TransportFault};
 use keywright_testkit::shadow_port::Device;
+use keywright_testkit::tcp_proxy::Refusal;
 use serde_json::Value;
 
 const NAME: &str = "keys";
@@ -76,26 +77,27 @@ impl<T> Deref for Connected<T> {
 struct FaultyTransport {
     fault: CurrentFault,
     service: ShadowService,
-    refuse_connections: Box<dyn Fn(bool) + Send + Sync>,
+    refusal: Refusal,
 }
 
 impl FaultyTransport {
-    fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
+    async fn replace_fault(&self, fault: TransportFault, is_for_one_request: bool) {
         self.fault.set(fault, is_for_one_request);
         let throttled = fault == TransportFault::Throttled;
         self.service.limit_requests(throttled.then_some(0));
-        (self.refuse_connections)(fault == TransportFault::ConnectionRefused);
+        let refused = fault == TransportFault::ConnectionRefused;
+        self.refusal.set(refused).await;
     }
 }
 
 #[async_trait]
 impl Transport for FaultyTransport {
     async fn set(&self, fault: TransportFault) {
-        self.replace_fault(fault, false);
+        self.replace_fault(fault, false).await;
     }
 
     async fn set_for_next_request(&self, fault: TransportFault) {
-        self.replace_fault(fault, true);
+        self.replace_fault(fault, true).await;
     }
 
     async fn pause(&self, span: Duration) {

@@ -54,7 +54,7 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
     };
     let server = ([127, 0, 0, 1], broker.port()).into();
     let proxy = proxy::mqtt(server, fault.clone()).await;
-    let refuse_connections = Box::new(proxy.refusal());
+    let refusal = proxy.refusal();
     let options = Options {
         disorder: Some(disorder(fault.clone())),
     };
@@ -74,7 +74,7 @@ async fn fresh_with(shards: &[String]) -> (Port, Arc<Locks>, Arc<FaultyTransport
     let transport = FaultyTransport {
         fault,
         service: service.clone(),
-        refuse_connections,
+        refusal,
     };
     (port, Arc::new(Locks(service)), Arc::new(transport))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use keywright_domain::model::ThingName;
@@ -19,7 +18,7 @@ mod mqtt {
     use keywright_mqtt::{Broker, TlsFiles};
     use keywright_shadow::mqtt::{MqttFrontend, Options};
     use keywright_shadow::{ShadowName, ShadowService};
-    use keywright_testkit::tcp_proxy::{Forwarding, TcpProxy};
+    use keywright_testkit::tcp_proxy::{Forwarding, Refusal, TcpProxy};
 
     use super::*;
     use crate::{NAME, service};
@@ -27,7 +26,7 @@ mod mqtt {
     /// A shadow service whose messages reach the stream through a proxy.
     struct Service {
         service: ShadowService,
-        refuse_connections: Box<dyn Fn(bool) + Send + Sync>,
+        refusal: Refusal,
     }
 
     #[async_trait]
@@ -41,10 +40,8 @@ mod mqtt {
         }
 
         async fn interrupt(&self) {
-            (self.refuse_connections)(true);
-            // The proxy has to notice.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            (self.refuse_connections)(false);
+            self.refusal.set(true).await;
+            self.refusal.set(false).await;
         }
 
         async fn is_settled(&self) -> bool {
@@ -73,7 +70,7 @@ mod mqtt {
         };
         let server = ([127, 0, 0, 1], broker.port()).into();
         let proxy = TcpProxy::start(server, |_, _| Forwarding::Pass).await;
-        let refuse_connections = Box::new(proxy.refusal());
+        let refusal = proxy.refusal();
         let mut frontend =
             MqttFrontend::start(service.clone(), at(broker.port()), Options::default());
         frontend.wait_until_up().await.expect("attached");
@@ -85,10 +82,7 @@ mod mqtt {
             reports,
             _servers: (frontend, broker, proxy),
         };
-        let source = Service {
-            service,
-            refuse_connections,
-        };
+        let source = Service { service, refusal };
         (reports, Arc::new(source))
     }
 
