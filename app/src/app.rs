@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::AdminService;
 use crate::device_report_endpoint::DeviceReportEndpoint;
 use crate::metrics::Metrics;
 use crate::recent_events::RecentEvents;
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) device_reports: Option<DeviceReportEndpoint>,
     /// `None`: webhooks are off.
     pub(crate) webhooks: Option<WebhookService>,
+    /// `None`: the operators' page is off.
+    pub(crate) admin: Option<AdminService>,
 }
 
 impl App {

@@ -12,6 +12,7 @@ use crate::commands::events::EventsCommand;
 use crate::commands::held_keys::HeldKeysCommand;
 use crate::commands::listen::ListenCommand;
 use crate::commands::lock::LockCommand;
+use crate::commands::operator::OperatorCommand;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 use crate::commands::sandbox::SandboxCommand;
 #[cfg(feature = "mqtt")]
@@ -22,7 +23,8 @@ use crate::commands::webhook::WebhookCommand;
 use crate::commands::write::WriteCommand;
 use crate::commands::writes::WritesCommand;
 use crate::commands::{
-    api_key, audit, check_config, events, listen, lock, serve, settings, webhook, write, writes,
+    api_key, audit, check_config, events, listen, lock, operator, serve, settings, webhook, write,
+    writes,
 };
 #[cfg(feature = "sandbox")]
 use crate::commands::{held_keys, token};
@@ -58,6 +60,8 @@ enum Command {
     Lock(LockCommand),
     /// Issue, rotate, revoke and list API keys. A running server follows within a second.
     ApiKey(ApiKeyCommand),
+    /// Give people access to the operators' page, and take it away. A running server follows at once.
+    Operator(OperatorCommand),
     /// Make a token that the sandbox accepts.
     #[cfg(feature = "sandbox")]
     Token(TokenCommand),
@@ -128,6 +132,7 @@ pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
         }
         Command::Lock(command) => lock::run(command),
         Command::ApiKey(command) => api_key::run(command),
+        Command::Operator(command) => operator::run(command),
         #[cfg(feature = "sandbox")]
         Command::Token(command) => token::run(command),
         Command::Write(command) => write::run(command),

@@ -1,5 +1,6 @@
 //! The program `keywright`: it reads the settings, connects adapters to the domain, and serves HTTP until a signal stops it.
 
+mod admin;
 mod app;
 mod bootstrap;
 mod command_line;

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::app::App;
 use crate::connection::{ClientStream, ConnectionState};
-use crate::http;
+use crate::http::{self, Surface};
 use crate::settings::Settings;
 use crate::shutdown;
 use crate::signals::Stop;
@@ -33,18 +33,29 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(50);
 /// Handles of ended connections are removed when there are this many more than twice the open connections.
 const SPARE_HANDLES: usize = 64;
 
-/// Serves until `stop` completes. Unless that is [`Stop::Now`], it then continues for [`Settings::drain_delay`] while `/readyz`
+/// Serves until `stop` completes. Without `admin_listener`, the operators' page has the address of the API, if it is on. Unless that is [`Stop::Now`], it then continues for [`Settings::drain_delay`] while `/readyz`
 /// responds 503. After that it accepts no more connections and lets requests and use cases finish, at most for the request
 /// timeout plus a margin.
 pub(crate) async fn run(
     listener: TcpListener,
+    admin_listener: Option<TcpListener>,
     app: Arc<App>,
     settings: &Settings,
     stop: impl Future<Output = Stop>,
 ) {
     let graceful = GracefulShutdown::new();
     {
-        let mut accepting = std::pin::pin!(accept_all(&listener, &app, &graceful));
+        let surface = match (&app.admin, &admin_listener) {
+            (Some(_), None) => Surface::ApiAndAdmin,
+            _ => Surface::Api,
+        };
+        let accepting = async {
+            tokio::select! {
+                () = accept_all(&listener, surface, &app, &graceful) => {}
+                () = accept_admin(admin_listener.as_ref(), &app, &graceful) => {}
+            }
+        };
+        let mut accepting = std::pin::pin!(accepting);
         let stop = tokio::select! {
             stop = stop => stop,
             () = &mut accepting => return,
@@ -58,11 +69,23 @@ pub(crate) async fn run(
             }
         }
     }
-    drop(listener);
+    drop((listener, admin_listener));
     shutdown::finish(&app, graceful, settings.protocol.request_timeout).await;
 }
 
-async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulShutdown) {
+async fn accept_admin(listener: Option<&TcpListener>, app: &Arc<App>, graceful: &GracefulShutdown) {
+    match listener {
+        Some(listener) => accept_all(listener, Surface::Admin, app, graceful).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    surface: Surface,
+    app: &Arc<App>,
+    graceful: &GracefulShutdown,
+) {
     let http_limits = app.http_limits;
     let mut parser = http1::Builder::new();
     parser
@@ -96,7 +119,7 @@ async fn accept_all(listener: &TcpListener, app: &Arc<App>, graceful: &GracefulS
             // Boxed: a connection holds room for the future of its service also while it is idle.
             Box::pin(async move {
                 Ok::<_, Infallible>(
-                    http::handle(&app, &connection, peer, request, hides_length).await,
+                    http::handle(&app, surface, &connection, peer, request, hides_length).await,
                 )
             })
         });

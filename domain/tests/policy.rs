@@ -5,9 +5,12 @@ use keywright_domain::model::{
     WriteState, *,
 };
 use keywright_domain::policy::{
-    self, Limits, OwnerAccess, Rejection, WriteDecision, WriteKey, decide_write,
+    self, AccessPolicy, Limits, OwnerAccess, Reach, Rejection, WriteDecision, WriteKey,
+    decide_write,
 };
-use keywright_testkit::samples::{NOW, created, lock_id, prepared, principal, slot};
+use keywright_testkit::samples::{
+    NOW, created, every_state, in_state, lock_id, prepared, principal, slot,
+};
 use proptest::prelude::*;
 
 fn snapshot() -> LockSnapshot {
@@ -111,6 +114,66 @@ fn rule_1_the_principal_may_access_the_lock() {
             decide_as(both).is_ok(),
             allowed,
             "one of two identities is enough"
+        );
+    }
+}
+
+#[test]
+fn operators_read_all_locks_write_to_none_and_withdraw_by_their_role() {
+    let lock = snapshot().lock;
+    for (role, may_withdraw) in [
+        (OperatorRole::Viewer, false),
+        (OperatorRole::Operator, true),
+    ] {
+        let operator = Principal::of(Identity::Operator(Operator {
+            name: SubjectId::new("ann").expect("a name"),
+            role,
+        }));
+        assert!(OwnerAccess.may_access(&operator, &lock));
+        assert!(!OwnerAccess.may_write(&operator, &lock));
+        assert_eq!(OwnerAccess.may_withdraw(&operator, &lock), may_withdraw);
+        assert_eq!(decide_as(operator), Err(Rejection::Forbidden));
+    }
+}
+
+#[test]
+fn a_key_can_reach_a_lock_only_before_its_write_expires_unless_the_lock_has_it() {
+    let (write, _) = prepared(&snapshot(), 1, slot("key", Some(0)));
+    let (before, expiry) = (write.prepared_at, write.expires_at);
+    for state in every_state().into_iter().chain([write.state.clone()]) {
+        let write = in_state(&write, state);
+        let reaches = [before, expiry].map(|now| policy::reach(&write, now).0);
+        let expected = match write.state.name() {
+            "PREPARED" | "SENT" | "SUPERSEDED" | "WITHDRAWN" => [Reach::Until(expiry), Reach::No],
+            "IN_PROGRESS" | "SUCCEEDED" => [Reach::Yes, Reach::Yes],
+            _ => [Reach::No, Reach::No],
+        };
+        assert_eq!(reaches, expected, "{:?}", write.state);
+    }
+}
+
+#[test]
+fn the_steps_of_a_write_end_with_its_state() {
+    let (write, _) = prepared(&snapshot(), 1, slot("key", Some(0)));
+    assert_eq!(write.steps(), [("PREPARED", Some(write.prepared_at))]);
+    let requested = Requested {
+        version: LockVersion(2),
+        time: write.prepared_at.after(std::time::Duration::from_millis(5)),
+    };
+    for state in every_state() {
+        let mut write = in_state(&write, state);
+        write.requested = Some(requested);
+        let steps = write.steps();
+        assert_eq!(steps[1], ("SENT", Some(requested.time)));
+        let last = steps.last().expect("a step");
+        assert_eq!(last.0, write.state.name());
+        assert_eq!(
+            steps.len(),
+            if write.is_open() && last.0 == "SENT" {
+                2
+            } else {
+                3
+            }
         );
     }
 }

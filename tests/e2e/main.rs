@@ -1,5 +1,6 @@
 //! End-to-end tests: the program as a process, over HTTP and MQTT, and its files.
 
+mod admin;
 mod anomalies;
 mod answer_log;
 mod api_reference;

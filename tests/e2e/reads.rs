@@ -107,7 +107,13 @@ async fn a_write_shows_its_state() {
         json!({
             "id": id, "lockId": 123, "keyUuid": "k", "keyIndexNumber": 2, "state": "SENT",
             "unconfirmed": false, "late": false, "requestedBy": "user:demo-user",
-            "requestedAt": requested, "expiresAt": expires, "version": 3
+            "requestedAt": requested, "expiresAt": expires, "version": 3,
+            "canReachLock": "until", "canReachLockUntil": expires,
+            "because": "The write is on the shadow of the lock. The lock reads it when it is connected, until the write expires.",
+            "steps": [
+                { "state": "PREPARED", "at": requested },
+                { "state": "SENT", "at": status["steps"][1]["at"] },
+            ]
         })
     );
 }

@@ -5,7 +5,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use hex::FromHex;
-use keywright_domain::model::{Identity, InvalidValue, OrganizationId};
+use keywright_domain::model::{
+    Identity, InvalidValue, Operator, OperatorRole, OrganizationId, SubjectId,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -38,12 +40,12 @@ pub enum ApiKeyFileProblem {
         problem: String,
     },
     /// A key of a user cannot be stored.
-    #[error("API keys are issued to organizations")]
+    #[error("API keys are issued to organizations and operators")]
     User,
 }
 
-/// An entry of the file. Exactly one of `organization` and `everyOrganization` names the holder.
-#[derive(Serialize, Deserialize)]
+/// An entry of the file. Exactly one of `organization`, `everyOrganization` and `operator` names the holder.
+#[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Entry {
     shown: String,
@@ -53,6 +55,11 @@ struct Entry {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     every_organization: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<String>,
+    /// Of an operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
 }
 
@@ -61,11 +68,20 @@ struct Entry {
 /// # Errors
 /// See [`ApiKeyFileProblem`].
 pub fn read_api_keys(path: &Path) -> Result<Vec<ApiKeyRecord>, ApiKeyFileError> {
-    let records = read_json::<Vec<Entry>>(path).and_then(|entries| numbered(entries, record));
+    let records = read_json::<Vec<Entry>>(path).and_then(|entries| numbered(entries, api_key));
     records.map_err(at(path))
 }
 
-/// Replaces the keys in the file atomically.
+/// The keys of operators in the file; none if the file does not exist. It is another file than that of API keys.
+///
+/// # Errors
+/// See [`ApiKeyFileProblem`].
+pub fn read_operators(path: &Path) -> Result<Vec<ApiKeyRecord>, ApiKeyFileError> {
+    let records = read_json::<Vec<Entry>>(path).and_then(|entries| numbered(entries, operator));
+    records.map_err(at(path))
+}
+
+/// Replaces the keys in the file atomically, those of organizations or those of operators.
 ///
 /// # Errors
 /// See [`ApiKeyFileProblem`].
@@ -134,32 +150,52 @@ fn numbered<E, T, C: FromIterator<T>>(
 }
 
 fn entry(record: &ApiKeyRecord) -> Result<Entry, ApiKeyFileProblem> {
-    let organization = match &record.identity {
-        Identity::Organization(organization) => Some(organization.as_str().to_owned()),
-        Identity::EveryOrganization => None,
-        Identity::User(_) | Identity::Subject(_) => return Err(ApiKeyFileProblem::User),
-    };
-    Ok(Entry {
+    let mut entry = Entry {
         shown: record.masked.clone(),
         sha256: hex::encode(record.sha256),
-        every_organization: organization.is_none(),
-        organization,
         expires_at: record.expires_at.map(|at| at.to_string()),
-    })
+        ..Entry::default()
+    };
+    match &record.identity {
+        Identity::Organization(organization) => {
+            entry.organization = Some(organization.as_str().to_owned());
+        }
+        Identity::EveryOrganization => entry.every_organization = true,
+        Identity::Operator(Operator { name, role }) => {
+            entry.operator = Some(name.as_str().to_owned());
+            entry.role = Some(role.name().to_owned());
+        }
+        Identity::User(_) | Identity::Subject(_) => return Err(ApiKeyFileProblem::User),
+    }
+    Ok(entry)
 }
 
-/// What is wrong with an entry that names no holder or two.
+/// What is wrong with an entry of an API key that names no holder or two.
 const HOLDER: &str = "`organization` or `everyOrganization` must name the holder of the key";
 
-fn record(entry: Entry) -> Result<ApiKeyRecord, String> {
-    let identity = match (entry.organization, entry.every_organization) {
-        (Some(organization), false) => {
-            let organization = OrganizationId::new(&organization);
+fn api_key(entry: Entry) -> Result<ApiKeyRecord, String> {
+    let holder = match (&entry.organization, entry.every_organization) {
+        (Some(organization), false) if entry.operator.is_none() => {
+            let organization = OrganizationId::new(organization);
             Identity::Organization(organization.map_err(|e| format!("`organization`: {e}"))?)
         }
-        (None, true) => Identity::EveryOrganization,
+        (None, true) if entry.operator.is_none() => Identity::EveryOrganization,
         _ => return Err(HOLDER.into()),
     };
+    record(entry, holder)
+}
+
+fn operator(entry: Entry) -> Result<ApiKeyRecord, String> {
+    let name = SubjectId::new(entry.operator.as_deref().unwrap_or_default());
+    let role = entry.role.as_deref().and_then(OperatorRole::by_name);
+    let operator = Operator {
+        name: name.map_err(|e| format!("`operator`: {e}"))?,
+        role: role.ok_or("`role` must be viewer or operator")?,
+    };
+    record(entry, Identity::Operator(operator))
+}
+
+fn record(entry: Entry, identity: Identity) -> Result<ApiKeyRecord, String> {
     let expires_at = entry.expires_at.map(|at| at.parse()).transpose();
     Ok(ApiKeyRecord {
         masked: entry.shown,

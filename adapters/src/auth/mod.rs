@@ -25,8 +25,8 @@ pub use crate::tls::InvalidCaFile;
 pub use api_key::{ApiKey, ApiKeyRecord, ApiKeys, LastUsed};
 #[cfg(feature = "auth")]
 pub use api_key_file::{
-    ApiKeyFileError, ApiKeyFileProblem, read_api_keys, read_last_used, write_api_keys,
-    write_last_used,
+    ApiKeyFileError, ApiKeyFileProblem, read_api_keys, read_last_used, read_operators,
+    write_api_keys, write_last_used,
 };
 #[cfg(feature = "auth")]
 pub use credentials::{CredentialAuth, Tokens};

@@ -49,7 +49,10 @@ impl PostgresApiKeys {
             .iter()
             .map(|r| match &r.identity {
                 Identity::Organization(organization) => Some(organization.as_str()),
-                Identity::EveryOrganization | Identity::User(_) | Identity::Subject(_) => None,
+                Identity::EveryOrganization
+                | Identity::User(_)
+                | Identity::Subject(_)
+                | Identity::Operator(_) => None,
             })
             .collect();
         let expiries: Vec<Option<i64>> = records.iter().map(|r| r.expires_at.map(millis)).collect();

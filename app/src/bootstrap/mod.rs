@@ -10,6 +10,7 @@ pub(crate) mod open_stores;
 #[cfg(feature = "sandbox")]
 pub(crate) mod sandbox;
 pub(crate) mod shadow_access;
+pub(crate) mod urls;
 pub(crate) mod webhook_place;
 pub(crate) mod wiring;
 

@@ -23,8 +23,11 @@ use super::open_stores::Stores;
 #[cfg(feature = "sandbox")]
 use super::sandbox::{self, credentials::open_credentials};
 use super::single_server::lock_folder;
+use super::urls::Urls;
 use super::webhook_wiring;
 use super::{auth_stack, data_folder, shadow_access};
+use crate::admin::recent_activity::RecentActivity;
+use crate::admin::{AdminService, OPERATORS_FILE};
 use crate::app::{App, Work};
 use crate::http;
 use crate::metrics::Metrics;
@@ -103,15 +106,14 @@ impl RunningService {
     }
 }
 
-/// Builds the adapters that the settings choose, connects them to the domain, and starts the background tasks. `url` is where HTTP
-/// is served.
+/// Builds the adapters that the settings choose, connects them to the domain, and starts the background tasks.
 ///
 /// # Errors
 /// A file, the store or AWS cannot be used. A broker that cannot be reached is waited for in the background.
 pub(crate) async fn wire(
     settings: &Settings,
     wiring: &Wiring,
-    url: &str,
+    urls: Urls<'_>,
 ) -> anyhow::Result<RunningService> {
     let data = settings.data.as_path();
     data_folder::create(data)?;
@@ -130,7 +132,7 @@ pub(crate) async fn wire(
     let demo = match &settings.sandbox {
         Some(sandbox) => {
             sandbox::import_locks(&store, sandbox, &*clock).await?;
-            let opened = open_credentials(data, url, &*clock, &stores.api_keys);
+            let opened = open_credentials(data, urls.api, &*clock, &stores.api_keys);
             Some(opened.await?)
         }
         None => None,
@@ -150,17 +152,19 @@ pub(crate) async fn wire(
         None => (locks, shadow),
     };
     let metrics = Arc::new(Metrics::new());
+    let timer = Arc::new(TokioTimer::default());
+    let activity = Arc::new(RecentActivity::new(timer.clone()));
     let observers: Observers = Arc::new([
         Arc::new(WriteBroadcast::new(saved.clone())),
         Arc::new(WriteLog::default()),
         metrics.clone(),
+        activity.clone(),
     ]);
     let locks = Arc::new(Timeout::<dyn LockRepo>::new(locks, timeout));
     let history = Arc::new(Timeout::<dyn LockHistory>::new(store.history(), timeout));
     let history: Arc<dyn LockHistory> =
         Arc::new(Observed::<dyn LockHistory>::new(history, observers.clone()));
     let ids = Arc::new(SystemIds);
-    let timer = Arc::new(TokioTimer::default());
     let ports = Ports {
         locks: Arc::new(Observed::<dyn LockRepo>::new(locks, observers.clone())),
         history: history.clone(),
@@ -170,16 +174,27 @@ pub(crate) async fn wire(
         ids: ids.clone(),
     };
     let writes = Arc::new(KeyWrites::new(ports, settings.protocol)?);
-    let banner = banner(settings, url, &stores.place);
+    let banner = banner(settings, urls, &stores.place);
     #[cfg(feature = "sandbox")]
     let banner = match (&settings.sandbox, &demo) {
         (Some(sandbox), Some((credentials, _))) => {
-            sandbox::banner::banner(settings, sandbox, url, credentials, &stores.place)
+            sandbox::banner::banner(settings, sandbox, urls, credentials, &stores.place)
         }
         _ => banner,
     };
     let runner = workers::start(&writes, access.reports, &metrics);
-    workers.spawn(workers::count_backlog(writes.clone(), metrics.clone()));
+    let (counted, backlog) = watch::channel(None);
+    let counting = workers::count_backlog(writes.clone(), metrics.clone(), counted);
+    workers.spawn(counting);
+    let admin = urls.admin.map(|_| {
+        AdminService::new(
+            data.join(OPERATORS_FILE),
+            activity,
+            backlog,
+            settings.is_sandbox(),
+            clock.now(),
+        )
+    });
     if let Some(every) = settings.audit_every {
         let (writes, metrics) = (writes.clone(), metrics.clone());
         let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);
@@ -248,6 +263,7 @@ pub(crate) async fn wire(
         store_answers,
         device_reports: access.device_reports,
         webhooks,
+        admin,
     };
     Ok(RunningService {
         app: Arc::new(app),
@@ -269,13 +285,16 @@ fn is_folder_used(settings: &Settings) -> bool {
     has_locks || matches!(settings.shadow, ShadowChoice::InProcess { kept: true })
 }
 
-fn banner(settings: &Settings, url: &str, place: &str) -> String {
+fn banner(settings: &Settings, urls: Urls<'_>, place: &str) -> String {
     let (shadows, reports) = (&settings.shadow, &settings.reports);
+    let url = urls.api;
+    let page = urls.admin.map(|url| format!("  operators    {url}\n"));
+    let page = page.unwrap_or_default();
     format!(
         "Keywright is at {url}
   data         {place}
   shadows      {shadows}; reports come {reports}
-
+{page}
 Add locks with `keywright lock add`, and give clients access with `keywright api-key issue` or tokens of your issuer.
 "
     )

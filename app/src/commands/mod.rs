@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod held_keys;
 pub(crate) mod listen;
 pub(crate) mod lock;
+pub(crate) mod operator;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 pub(crate) mod sandbox;
 pub(crate) mod serve;

@@ -8,8 +8,9 @@ use tokio::net::TcpListener;
 
 use super::runtime::block_on_all_cores;
 use crate::bootstrap::file_checks;
+use crate::bootstrap::urls::Urls;
 use crate::bootstrap::wiring::{Wiring, wire};
-use crate::settings::Settings;
+use crate::settings::{AdminListen, Settings};
 use crate::signals::{Signals, Stop};
 use crate::{log_output, server, startup_health};
 
@@ -29,10 +30,27 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|e| anyhow!("cannot listen on {address}: {e}; choose another with --listen"))?;
+    let admin_listener = match settings.admin_listen {
+        AdminListen::At(address) => {
+            let listener = TcpListener::bind(address).await;
+            let refused =
+                |e| anyhow!("cannot listen on {address}: {e}; choose another with --admin-listen");
+            Some(listener.map_err(refused)?)
+        }
+        AdminListen::Off | AdminListen::WithApi => None,
+    };
     let url = format!("http://{}", listener.local_addr()?);
+    let admin_url = match &admin_listener {
+        Some(listener) => Some(format!("http://{}/admin", listener.local_addr()?)),
+        None => (settings.admin_listen == AdminListen::WithApi).then(|| format!("{url}/admin")),
+    };
+    let urls = Urls {
+        api: &url,
+        admin: admin_url.as_deref(),
+    };
     let message = settings.store.startup_message();
     let mut service = tokio::select! {
-        service = wire(settings, wiring, &url) => service?,
+        service = wire(settings, wiring, urls) => service?,
         () = startup_health::answer_health_checks(&listener, &settings.http_limits, Arc::new(SystemIds), message) => return Ok(()),
         _ = signals.next() => return Ok(()),
     };
@@ -59,7 +77,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
         });
         stop
     };
-    server::run(listener, app, settings, stop).await;
+    server::run(listener, admin_listener, app, settings, stop).await;
     service.stop().await;
     match failure {
         None => Ok(()),

@@ -138,7 +138,7 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 const RETRY_AFTER_LOCK: Duration = Duration::from_secs(30);
 
 impl ApiError {
-    const fn status(&self) -> StatusCode {
+    pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,

@@ -61,7 +61,19 @@ pub(super) async fn writes(
     request: &Request<Incoming>,
 ) -> Result<HttpResponse, ApiError> {
     let (principal, _permit) = authenticate(app, request.headers()).await?;
-    let query = request.uri().query();
+    let filter = filter_of_all_writes(request.uri().query())?;
+    let _quota = authorization::quota(app, &principal)?;
+    if let Some(lock) = filter.lock {
+        app.writes.read_lock(lock, &principal).await?;
+    }
+    write_page(app, request, &principal, &filter).await
+}
+
+/// Reads the filters of `GET /writes`.
+///
+/// # Errors
+/// 400 with a message that says what to change.
+pub(super) fn filter_of_all_writes(query: Option<&str>) -> Result<WriteFilter, ApiError> {
     let mut filter = write_filter(query, &WriteState::NAMES)?;
     if let Some(lock) = parameter(query, "lock") {
         let lock = lock.parse();
@@ -69,11 +81,7 @@ pub(super) async fn writes(
         filter.lock = Some(lock.map_err(invalid)?);
     }
     filter.organization = value(query, "organization", OrganizationId::new)?;
-    let _quota = authorization::quota(app, &principal)?;
-    if let Some(lock) = filter.lock {
-        app.writes.read_lock(lock, &principal).await?;
-    }
-    write_page(app, request, &principal, &filter).await
+    Ok(filter)
 }
 
 /// `GET /locks/{id}/writes`.
@@ -109,8 +117,7 @@ pub(super) async fn writes_of_lock(
 /// The status of a write as it is now.
 pub(super) fn status(app: &App, write: &Write) -> WriteStatus {
     let confirm_within = app.writes.settings().limits.confirm_within;
-    let unconfirmed = write.is_unconfirmed(app.clock.now(), confirm_within);
-    WriteStatus::of(write, unconfirmed)
+    WriteStatus::of(write, app.clock.now(), confirm_within)
 }
 
 async fn write_page(

@@ -1,5 +1,6 @@
 //! The HTTP API: from a request to its response.
 
+mod admin;
 mod api_error;
 mod authorization;
 pub mod bench_access;
@@ -36,9 +37,9 @@ mod write_handlers;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
+use hyper::{Method, Request};
 use keywright_domain::ports::IdGenerator;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span};
@@ -55,9 +56,34 @@ use request_log::RequestLog;
 use response::{HttpResponse, ResponseBody};
 use route::Route;
 
+/// What an address serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surface {
+    /// The API.
+    Api,
+    /// The operators' page.
+    Admin,
+    /// Both.
+    ApiAndAdmin,
+}
+
+impl Surface {
+    /// # Errors
+    /// 404: the address does not serve this route.
+    fn check(self, route: Route<'_>) -> Result<Route<'_>, ApiError> {
+        let is_served = match route {
+            Route::Admin => self != Self::Api,
+            Route::Health => true,
+            _ => self != Self::Admin,
+        };
+        is_served.then_some(route).ok_or(ApiError::NotFound)
+    }
+}
+
 /// Handles one request. `hides_length`: the request has a `Content-Length` that the parser does not show.
 pub(crate) async fn handle(
     app: &Arc<App>,
+    surface: Surface,
     connection: &Arc<ConnectionState>,
     client: IpAddr,
     request: Request<Incoming>,
@@ -74,15 +100,18 @@ pub(crate) async fn handle(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let decoded = route::decode(&path);
     let route = match &decoded {
-        Ok(path) => route::find(&method, path),
+        Ok(path) => route::find(&method, path).and_then(|route| surface.check(route)),
         Err(_) => Err(ApiError::NotFound),
     };
     // Every other route leaves a body unread, after which the connection is closed.
     let reads_body = match &route {
         Ok(Route::WriteKey(_) | Route::DeviceReports) => true,
+        Ok(Route::Admin) => method == Method::POST,
         Ok(route) => route.has_json_body(),
         Err(_) => false,
     };
+    // Other origins have no use for pages.
+    let is_page = matches!(route, Ok(Route::Admin));
     let methods = match route {
         Ok(Route::Options(methods)) => Some(methods),
         _ => None,
@@ -103,7 +132,7 @@ pub(crate) async fn handle(
         status: None,
     };
     let route = head_checks::check(&request, hides_length).and(route);
-    let mut response = dispatch(app, connection, route, request, context)
+    let mut response = dispatch(app, connection, client, route, request, context)
         .instrument(span)
         .await
         .unwrap_or_else(|error| match error {
@@ -126,7 +155,9 @@ pub(crate) async fn handle(
     drop(log);
     request_id::set(&mut response, &id);
     let headers = response.headers_mut();
-    cors.apply(headers, methods);
+    if !is_page {
+        cors.apply(headers, methods);
+    }
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -158,6 +189,7 @@ fn health() -> HttpResponse {
 async fn dispatch(
     app: &Arc<App>,
     connection: &Arc<ConnectionState>,
+    client: IpAddr,
     route: Result<Route<'_>, ApiError>,
     request: Request<Incoming>,
     context: RequestContext,
@@ -174,6 +206,7 @@ async fn dispatch(
             let text = app.metrics.text(format);
             Ok(metrics_response::response(text, format))
         }
+        Route::Admin => Box::pin(admin::handle(app, connection, client, request, context)).await,
         Route::DocsScript => docs::script(request.headers()).await,
         Route::DeviceReports => device_reports::deliver(app, request).await,
         // Boxed: the future of a write has to stay small.
@@ -230,7 +263,7 @@ mod tests {
         let connection: &'static Arc<ConnectionState> =
             Box::leak(Box::new(Arc::new(ConnectionState::new())));
         let size = size(|app: &'static Arc<App>, client, request| {
-            handle(app, connection, client, request, false)
+            handle(app, Surface::Api, connection, client, request, false)
         });
         assert!(size < 4 * 1024, "{size} bytes");
     }

@@ -1,10 +1,13 @@
 //! The JSON bodies of responses, in the shapes of the HTTP contract.
 
+use std::time::Duration;
+
 use keywright_adapters::json::EventData;
 use keywright_domain::model::{
     Anomaly, EventId, FailureReason, KeyIndex, Lock, LockId, LockKey, LockVersion, RecordedEvent,
-    Write,
+    Timestamp, Write,
 };
+use keywright_domain::policy::{self, Reach};
 use keywright_domain::{FeedEvent, WriteReceipt};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -124,11 +127,38 @@ pub(super) struct WriteStatus {
     /// The version of the lock after the write's `KeyWriteRequested`. Absent if the shadow has not accepted the write.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
+    #[schema(schema_with = schemas::reach)]
+    can_reach_lock: &'static str,
+    /// Until when the key can reach the lock. Present if `canReachLock` is `until`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    can_reach_lock_until: Option<String>,
+    /// Why, in a sentence for people.
+    because: &'static str,
+    /// The states that the write has been in, as far as they are recorded. A late result replaces the state before it.
+    steps: Vec<Step>,
+}
+
+/// A state that a write has been in.
+#[derive(Serialize, ToSchema)]
+struct Step {
+    #[schema(schema_with = schemas::write_state)]
+    state: &'static str,
+    /// Since when. Absent for IN_PROGRESS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    at: Option<String>,
 }
 
 impl WriteStatus {
-    pub(super) fn of(write: &Write, unconfirmed: bool) -> Self {
+    /// The status at this time. `confirm_within` is that of the service's limits.
+    pub(super) fn of(write: &Write, now: Timestamp, confirm_within: Duration) -> Self {
         let reason = write.reason();
+        let (reach, because) = policy::reach(write, now);
+        let steps = write.steps().into_iter().map(|(state, at)| Step {
+            state,
+            at: at.map(|at| at.to_string()),
+        });
         Self {
             id: write.id.to_string(),
             lock_id: write.lock.get(),
@@ -138,7 +168,7 @@ impl WriteStatus {
             reason: reason.map(FailureReason::name),
             code: reason.and_then(|r| r.device_code()).map(|c| c.to_string()),
             retry: reason.map(|r| r.retry().as_str()),
-            unconfirmed,
+            unconfirmed: write.is_unconfirmed(now, confirm_within),
             late: write.is_late(),
             anomalies: write.anomalies.iter().copied().map(Anomaly::name).collect(),
             reported_key_index_number: write.reported_index.map(KeyIndex::get),
@@ -147,6 +177,13 @@ impl WriteStatus {
             settled_at: write.ended_at().map(|at| at.to_string()),
             expires_at: write.expires_at.to_string(),
             version: write.requested.map(|r| r.version.0),
+            can_reach_lock: reach.name(),
+            can_reach_lock_until: match reach {
+                Reach::Until(end) => Some(end.to_string()),
+                Reach::Yes | Reach::No => None,
+            },
+            because,
+            steps: steps.collect(),
         }
     }
 }

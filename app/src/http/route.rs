@@ -38,6 +38,8 @@ pub(super) enum Route<'a> {
     TestWebhook(&'a str),
     WebhookDeliveries(&'a str),
     ReplayWebhook(&'a str),
+    /// A page for operators, which has routes of its own.
+    Admin,
     /// `OPTIONS` of a path, with the methods of the path.
     Options(&'static str),
 }
@@ -71,6 +73,7 @@ impl Route<'_> {
             Self::TestWebhook(_) => "/webhooks/{id}/test",
             Self::WebhookDeliveries(_) => "/webhooks/{id}/deliveries",
             Self::ReplayWebhook(_) => "/webhooks/{id}/replay",
+            Self::Admin => "/admin",
             Self::Options(_) => "OPTIONS",
         }
     }
@@ -116,6 +119,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiE
     let mut parts = path.strip_prefix('/').unwrap_or_default().split('/');
     let parts = [(); 5].map(|()| parts.next());
     let (route, allowed) = match parts {
+        [Some("admin"), ..] => return Ok(Route::Admin),
         [Some("healthz"), None, ..] => (Route::Health, "GET"),
         [Some("readyz"), None, ..] => (Route::Ready, "GET"),
         [Some("openapi.json"), None, ..] => (Route::OpenApi, "GET"),

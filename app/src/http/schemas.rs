@@ -26,6 +26,13 @@ pub(super) fn write_state() -> RefOr<Schema> {
     reference("WriteState", "The state of the write.")
 }
 
+pub(super) fn reach() -> RefOr<Schema> {
+    reference(
+        "Reach",
+        "Whether the key can reach the lock, or has reached it.",
+    )
+}
+
 pub(super) fn failure_reason() -> RefOr<Schema> {
     reference("FailureReason", "Why the write failed or was aborted.")
 }
@@ -86,6 +93,11 @@ pub(super) fn components() -> Value {
                 `IN_PROGRESS`: the lock has begun. `SUCCEEDED`: the lock has the key. `FAILED`: the lock refused or failed. \
                 `EXPIRED`: the lock did not report in time. `SUPERSEDED`: replaced by a newer write for the same key index. \
                 `WITHDRAWN`: withdrawn on request. `ABORTED`: not on the shadow.",
+        },
+        "Reach": {
+            "type": "string", "enum": ["yes", "until", "no"],
+            "description": "Whether the key of a write can reach the lock. `yes`: the lock has it, or is storing it. `until`: it can, \
+                until `canReachLockUntil`. `no`: it never will.",
         },
         "FailureReason": {
             "type": "string", "enum": FailureReason::names().collect::<Vec<_>>(),

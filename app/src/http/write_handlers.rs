@@ -20,9 +20,10 @@ use tracing::{Instrument, error, info};
 use super::api_error::ApiError;
 use super::authorization::{self, AuthorizedRequest, authorize};
 use super::deadline::run_until;
+use super::list_handlers::status;
 use super::request_context::RequestContext;
 use super::response::{self, HttpResponse, write_location};
-use super::response_body::{Success, WriteStatus};
+use super::response_body::Success;
 use super::{request_body, request_parameters};
 use crate::app::App;
 use crate::connection::ConnectionState;
@@ -121,7 +122,7 @@ pub(super) async fn withdraw(
         withdrawn.map_err(|error| ApiError::of_withdrawal(error, lock, write, lease))?;
     // The write itself names only the principal who requested it.
     info!(%lock, %write, by, "withdrawn on request");
-    Ok(response::ok(&WriteStatus::of(&withdrawn, false)))
+    Ok(response::ok(&status(app, &withdrawn)))
 }
 
 /// Runs a use case to its end, also if the client disconnects. It is polled once here; if it has to wait, it continues in a

@@ -13,9 +13,9 @@ use super::log_options::LogArgs;
 use super::sandbox_options::SandboxArgs;
 use super::shadow_options::ShadowArgs;
 use super::store_options::StoreArgs;
-use super::values::{Switch, address, cors_origins};
+use super::values::{Switch, address, admin_listen, cors_origins};
 use super::webhook_options::WebhookArgs;
-use crate::settings::{CorsOrigins, Settings, ShadowChoice, StoreChoice};
+use crate::settings::{AdminListen, CorsOrigins, Settings, ShadowChoice, StoreChoice};
 
 /// The default data folder.
 pub(super) const DATA: &str = "./keywright-data";
@@ -42,6 +42,10 @@ pub(crate) struct ServeArgs {
     /// The address at which HTTP is served. Port 0 takes a free port.
     #[arg(long, value_name = "ADDR", default_value = LISTEN, value_parser = address)]
     listen: SocketAddr,
+    /// Where the operators' page /admin is served: an address of its own, such as 127.0.0.1:8788, `api` for the address of the
+    /// API, or `off` [default: api with the sandbox, off without].
+    #[arg(long, value_name = "ADDR", value_parser = admin_listen)]
+    admin_listen: Option<AdminListen>,
     /// The data folder. It is created if it is missing.
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
@@ -115,6 +119,10 @@ impl ServeArgs {
         Ok(Settings {
             tokens,
             listen: self.listen,
+            admin_listen: self.admin_listen.unwrap_or(match sandbox {
+                true => AdminListen::WithApi,
+                false => AdminListen::Off,
+            }),
             data: self.data,
             store,
             log: self.log.log,

@@ -29,6 +29,8 @@ use crate::settings::aws_options::Aws;
 pub(crate) struct Settings {
     /// The address at which HTTP is served.
     pub(crate) listen: SocketAddr,
+    /// Where the operators' page is served.
+    pub(crate) admin_listen: AdminListen,
     /// The data folder: everything that is not in a database.
     pub(crate) data: PathBuf,
     pub(crate) store: StoreChoice,
@@ -53,6 +55,17 @@ pub(crate) struct Settings {
     /// `None`: the sandbox is off.
     #[cfg(feature = "sandbox")]
     pub(crate) sandbox: Option<SandboxSettings>,
+}
+
+/// Where the operators' page is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AdminListen {
+    /// Nowhere.
+    Off,
+    /// At the address of the API.
+    WithApi,
+    /// At an address of its own.
+    At(SocketAddr),
 }
 
 /// How webhooks are stored and delivered.
@@ -188,6 +201,14 @@ impl Settings {
 }
 
 impl Settings {
+    pub(crate) const fn is_sandbox(&self) -> bool {
+        #[cfg(feature = "sandbox")]
+        let is_sandbox = self.sandbox.is_some();
+        #[cfg(not(feature = "sandbox"))]
+        let is_sandbox = false;
+        is_sandbox
+    }
+
     /// These settings for a command that works beside a running server: with another client id, because a broker closes the
     /// server's connection when a second client uses its id, and without reports, which belong to the server.
     pub(crate) fn beside_a_server(&self) -> Self {

@@ -11,7 +11,7 @@ use keywright_shadow::ShadowName;
 
 #[cfg(feature = "sandbox")]
 use crate::settings::BehaviourOption;
-use crate::settings::CorsOrigins;
+use crate::settings::{AdminListen, CorsOrigins};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {
@@ -86,6 +86,16 @@ pub(crate) fn behaviour(text: &str) -> Result<BehaviourOption, String> {
 pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "write it as an IP address and a port, such as 127.0.0.1:8787")
+}
+
+pub(super) fn admin_listen(text: &str) -> Result<AdminListen, &'static str> {
+    match text {
+        "off" => Ok(AdminListen::Off),
+        "api" => Ok(AdminListen::WithApi),
+        text => text.parse().map(AdminListen::At).map_err(
+            |_| "write it as `api`, `off`, or an IP address and a port, such as 127.0.0.1:8788",
+        ),
+    }
 }
 
 #[cfg(feature = "sandbox")]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keywright_domain::KeyWrites;
+use keywright_domain::model::Backlog;
 use keywright_domain::ports::DeviceReports;
 use keywright_runner::{Runner, RunningTasks};
 use tokio::sync::watch;
@@ -33,12 +34,19 @@ pub(crate) fn start(
         .start(reports)
 }
 
-/// Counts the backlog for the metrics, so that reading the metrics does not use the store.
-pub(crate) async fn count_backlog(writes: Arc<KeyWrites>, metrics: Arc<Metrics>) {
+/// Counts the backlog for the metrics and the operators' page, so that reading them does not use the store.
+pub(crate) async fn count_backlog(
+    writes: Arc<KeyWrites>,
+    metrics: Arc<Metrics>,
+    last: watch::Sender<Option<Backlog>>,
+) {
     let mut contradictions = 0;
     loop {
         match writes.backlog().await {
-            Ok(backlog) => metrics.backlog(&backlog),
+            Ok(backlog) => {
+                metrics.backlog(&backlog);
+                last.send_replace(Some(backlog));
+            }
             Err(error) => warn!(%error, "unfinished writes could not be counted"),
         }
         let count = writes.contradictions();

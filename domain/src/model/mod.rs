@@ -20,7 +20,7 @@ pub use event::{
 };
 pub use idempotency::{IdempotencyRecord, IdempotencyScope};
 pub use lock::{FoldError, Lock, LockKey, LockSnapshot, UnsettledWrite};
-pub use principal::{CredentialName, Identity, Principal, Proof};
+pub use principal::{CredentialName, Identity, Operator, OperatorRole, Principal, Proof};
 pub use reason::{FailureReason, Retry};
 pub use save::Save;
 pub use shadow::{

@@ -15,16 +15,53 @@ pub enum Identity {
     EveryOrganization,
     /// A caller of a service that embeds this domain and has access rules of its own. By default it may access no lock.
     Subject(SubjectId),
+    /// A person who runs the service.
+    Operator(Operator),
+}
+
+/// A person who runs the service, and sees all locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The person.
+    pub name: SubjectId,
+    /// What the person may do.
+    pub role: OperatorRole,
+}
+
+/// What an operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorRole {
+    /// Read.
+    Viewer,
+    /// Read, and change what there is: withdraw writes. Neither role writes keys.
+    Operator,
+}
+
+impl OperatorRole {
+    /// `viewer` or `operator`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The role with this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let mut roles = [Self::Viewer, Self::Operator].into_iter();
+        roles.find(|role| role.name() == name)
+    }
 }
 
 impl fmt::Display for Identity {
-    /// `user:ID`, `org:ID`, `org:*` or `subject:ID`.
+    /// `user:ID`, `org:ID`, `org:*`, `subject:ID` or `operator:NAME`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(user) => write!(f, "user:{user}"),
             Self::Organization(organization) => write!(f, "org:{organization}"),
             Self::EveryOrganization => f.write_str("org:*"),
             Self::Subject(subject) => write!(f, "subject:{subject}"),
+            Self::Operator(operator) => write!(f, "operator:{}", operator.name),
         }
     }
 }

@@ -227,6 +227,18 @@ impl Write {
             })
     }
 
+    /// The states that it has been in, as far as they are recorded, with their times. The time of IN_PROGRESS is not recorded, and a late
+    /// result replaces the state before it.
+    pub fn steps(&self) -> Vec<(&'static str, Option<Timestamp>)> {
+        let prepared = ("PREPARED", Some(self.prepared_at));
+        let sent = { self.requested }.map(|requested| ("SENT", Some(requested.time)));
+        let last = match self.state {
+            WriteState::Prepared(_) | WriteState::Sent => None,
+            _ => Some((self.state.name(), self.ended_at())),
+        };
+        { std::iter::once(prepared).chain(sent).chain(last) }.collect()
+    }
+
     /// Its `KeyWriteRequested`, which its 200 contains. `None`: the write is prepared or aborted.
     pub fn requested_event(&self) -> Option<RecordedEvent> {
         self.requested.map(|requested| RecordedEvent {

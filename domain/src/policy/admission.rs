@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use super::access::AccessPolicy;
 use super::limits::Limits;
 use crate::model::{
-    KeySlot, LockId, LockSnapshot, Principal, ThingName, Timestamp, Write, WriteId,
+    KeySlot, Lock, LockId, LockSnapshot, Principal, ThingName, Timestamp, Write, WriteId,
 };
 
 /// The command to write a key to a lock.
@@ -71,7 +71,7 @@ pub fn decide_write(
     limits: &Limits,
     now: Timestamp,
 ) -> Result<WriteDecision, Rejection> {
-    let snapshot = authorize(known, principal, access)?;
+    let snapshot = authorize_write(known, principal, access)?;
     let lock = &snapshot.lock;
     let thing = lock.thing.clone().ok_or(Rejection::NotProvisioned)?;
     if let (Some(index), Some(capacity)) = (command.slot.index, lock.key_capacity)
@@ -105,7 +105,7 @@ pub fn decide_write(
     }))
 }
 
-/// Applies rule 1 and returns the lock. Every use case that acts for a principal calls it.
+/// Applies rule 1 to a read and returns the lock. Every use case that acts for a principal calls this or one of the two below.
 ///
 /// # Errors
 /// [`Rejection::LockNotFound`], [`Rejection::Forbidden`].
@@ -114,11 +114,41 @@ pub fn authorize<S: Borrow<LockSnapshot>>(
     principal: &Principal,
     access: &dyn AccessPolicy,
 ) -> Result<S, Rejection> {
+    permitted(known, |lock| access.may_access(principal, lock))
+}
+
+/// As [`authorize`], for writing a key.
+///
+/// # Errors
+/// [`Rejection::LockNotFound`], [`Rejection::Forbidden`].
+pub fn authorize_write<S: Borrow<LockSnapshot>>(
+    known: Option<S>,
+    principal: &Principal,
+    access: &dyn AccessPolicy,
+) -> Result<S, Rejection> {
+    permitted(known, |lock| access.may_write(principal, lock))
+}
+
+/// As [`authorize`], for withdrawing a write.
+///
+/// # Errors
+/// [`Rejection::LockNotFound`], [`Rejection::Forbidden`].
+pub fn authorize_withdrawal<S: Borrow<LockSnapshot>>(
+    known: Option<S>,
+    principal: &Principal,
+    access: &dyn AccessPolicy,
+) -> Result<S, Rejection> {
+    permitted(known, |lock| access.may_withdraw(principal, lock))
+}
+
+fn permitted<S: Borrow<LockSnapshot>>(
+    known: Option<S>,
+    is_permitted: impl FnOnce(&Lock) -> bool,
+) -> Result<S, Rejection> {
     let snapshot = known.ok_or(Rejection::LockNotFound)?;
-    if access.may_access(principal, &snapshot.borrow().lock) {
-        Ok(snapshot)
-    } else {
-        Err(Rejection::Forbidden)
+    match is_permitted(&snapshot.borrow().lock) {
+        true => Ok(snapshot),
+        false => Err(Rejection::Forbidden),
     }
 }
 

@@ -54,11 +54,31 @@ impl KeyWrites {
         principal: &Principal,
     ) -> Result<Write, ReadError> {
         let snapshot = self.read_lock(lock, principal).await?;
+        self.write_of(&snapshot, id).await
+    }
+
+    /// A write whose lock the caller does not know.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn find_write(&self, id: WriteId, principal: &Principal) -> Result<Write, ReadError> {
+        let found = self.ports.history.write(id).await?;
+        let write = found.ok_or(ReadError::WriteNotFound)?;
+        self.read_lock(write.lock, principal).await?;
+        Ok(write)
+    }
+
+    /// A write of a lock, in any state.
+    pub(super) async fn write_of(
+        &self,
+        snapshot: &LockSnapshot,
+        id: WriteId,
+    ) -> Result<Write, ReadError> {
         if let Some(unfinished) = snapshot.unfinished(id) {
             return Ok(unfinished.clone());
         }
         let found = self.ports.history.write(id).await?;
-        let found = found.filter(|write| write.lock == lock);
+        let found = found.filter(|write| write.lock == snapshot.lock.id);
         found.ok_or(ReadError::WriteNotFound)
     }
 

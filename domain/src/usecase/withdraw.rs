@@ -7,7 +7,7 @@ use super::key_writes::KeyWrites;
 use super::read::ReadError;
 use super::write_key::RequestOptions;
 use crate::model::{Cause, FailureReason, LockId, Principal, Write, WriteId, WriteState};
-use crate::policy::{Rejection, Termination};
+use crate::policy::{self, Rejection, Termination};
 use crate::ports::RepoError;
 
 /// Why a write was not withdrawn.
@@ -53,7 +53,7 @@ impl KeyWrites {
     /// Withdraws an open write of the lock: removes its entry from the shadow, then records WITHDRAWN. A write that was withdrawn
     /// before is returned as it is. A lock that is executing the write may still finish it; its report is then recorded as late.
     ///
-    /// The principal needs the access that writing a key needs. An idempotency key in the options has no effect, because repeating a
+    /// See [`AccessPolicy::may_withdraw`](policy::AccessPolicy::may_withdraw) for who may. An idempotency key in the options has no effect, because repeating a
     /// withdrawal is safe.
     ///
     /// # Errors
@@ -67,7 +67,11 @@ impl KeyWrites {
     ) -> Result<Write, WithdrawError> {
         let deadline = self.request_deadline(options.deadline);
         let timer = &*self.ports.timer;
-        let reading = self.read_write(lock, id, principal);
+        let reading = async {
+            let known = self.ports.locks.load(lock).await?;
+            let snapshot = policy::authorize_withdrawal(known, principal, &*self.access)?;
+            self.write_of(&snapshot, id).await
+        };
         let found = bounded(timer, deadline, pin!(reading)).await;
         let no_answer = || ReadError::Store(RepoError::Unavailable("no answer in time".into()));
         let found = found.unwrap_or_else(|| Err(no_answer()))?;

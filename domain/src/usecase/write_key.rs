@@ -145,7 +145,7 @@ impl KeyWrites {
         let lookup = async {
             let snapshot = self.ports.locks.load(command.lock).await?;
             // A repeated request gets its first answer, whatever the other rules say now.
-            let snapshot = policy::authorize(snapshot, principal, &*self.access)?;
+            let snapshot = policy::authorize_write(snapshot, principal, &*self.access)?;
             Ok::<_, WriteError>((self.earlier_answer(&request).await?, snapshot))
         };
         let found = bounded(timer, request.queue_deadline, pin!(lookup)).await;

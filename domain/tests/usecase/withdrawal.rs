@@ -1,10 +1,12 @@
 //! Withdrawal of writes.
 
 use keywright_adapters::decorator::Fault;
-use keywright_domain::WithdrawError;
-use keywright_domain::model::WriteId;
+use keywright_domain::model::{Identity, Operator, OperatorRole, Principal, SubjectId, WriteId};
+use keywright_domain::policy::Rejection;
+use keywright_domain::{RequestOptions, WithdrawError};
+use keywright_testkit::samples::lock_id;
 
-use crate::harness::{Faults, Harness, succeeded};
+use crate::harness::{Faults, Harness, LOCK, succeeded};
 
 #[tokio::test(start_paused = true)]
 async fn withdrawal_removes_an_open_write_and_rejects_a_settled_one() {
@@ -32,6 +34,30 @@ async fn withdrawal_removes_an_open_write_and_rejects_a_settled_one() {
     );
     let unknown = harness.withdraw(WriteId::from_u128(404)).await;
     assert_eq!(unknown, Err(WithdrawError::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_withdraws_writes_and_a_viewer_only_reads_them() {
+    let harness = Harness::new().await;
+    let id = harness.write("key", Some(2)).await.expect("written").write;
+    let (lock, writes) = (lock_id(LOCK), &harness.writes);
+    let of_role = |role| {
+        let name = SubjectId::new("ann").expect("a name");
+        Principal::of(Identity::Operator(Operator { name, role }))
+    };
+    let withdraw = |principal| async move {
+        let options = RequestOptions::default();
+        writes.withdraw(lock, id, &principal, options).await
+    };
+    let viewer = of_role(OperatorRole::Viewer);
+    assert!(writes.read_write(lock, id, &viewer).await.is_ok());
+    let refused = WithdrawError::Rejected(Rejection::Forbidden);
+    assert_eq!(withdraw(viewer).await, Err(refused));
+    let ended = withdraw(of_role(OperatorRole::Operator)).await;
+    assert_eq!(ended.expect("withdrawn").state.name(), "WITHDRAWN");
+    let stream = harness.stream().await;
+    let cause = stream.last().and_then(|event| event.cause.clone());
+    assert_eq!(cause.expect("a cause").requested_by, "operator:ann");
 }
 
 #[tokio::test(start_paused = true)]

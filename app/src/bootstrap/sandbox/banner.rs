@@ -3,19 +3,29 @@
 use keywright_sandbox::Demo;
 
 use super::credentials::DemoCredentials;
+use crate::bootstrap::urls::Urls;
 use crate::settings::{SandboxSettings, Settings, ShadowChoice};
 
 /// What the operator sees after the start, with a request to copy.
 pub(in crate::bootstrap) fn banner(
     settings: &Settings,
     sandbox: &SandboxSettings,
-    url: &str,
+    urls: Urls<'_>,
     credentials: &DemoCredentials,
     place: &str,
 ) -> String {
     let (data, lock, foreign) = (settings.data.display(), Demo::LOCK, Demo::FOREIGN_LOCK);
     let (shadows, reports) = (&settings.shadow, &settings.reports);
-    let DemoCredentials { token, api_key } = credentials;
+    let DemoCredentials {
+        token,
+        api_key,
+        operator_key,
+    } = credentials;
+    let url = urls.api;
+    let page = urls
+        .admin
+        .map(|page| format!("  operators    {page}/sign-in?key={operator_key}\n"));
+    let page = page.unwrap_or_default();
     let in_process = matches!(shadows, ShadowChoice::InProcess { .. });
     let locks = match sandbox.demo.more_locks {
         _ if in_process && !sandbox.virtual_locks => {
@@ -33,7 +43,7 @@ pub(in crate::bootstrap) fn banner(
   shadows      {shadows}; reports come {reports}
   locks        {locks}
   credentials  {data}/sandbox.env
-
+{page}
 Write a key:
 
 curl -sS {url}/locks/{lock}/WriteKey -H 'Content-Type: application/json' \

@@ -9,13 +9,17 @@ use anyhow::Context;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use keywright_adapters::auth::{
-    ApiKey, ApiKeyRecord, ApiKeys, JwtSettings, JwtVerifier, VerificationKey, write_private,
+    ApiKey, ApiKeyRecord, ApiKeys, JwtSettings, JwtVerifier, VerificationKey, read_operators,
+    write_api_keys, write_private,
 };
-use keywright_domain::model::{Identity, OrganizationId};
+use keywright_domain::model::{
+    Identity, Operator, OperatorRole, OrganizationId, SubjectId, Timestamp,
+};
 use keywright_domain::ports::{Clock, Secret};
 use keywright_sandbox::Demo;
 use serde_json::json;
 
+use crate::admin::OPERATORS_FILE;
 use crate::bootstrap::api_key_store::ApiKeyStore;
 
 /// The file of the private key that signs the sandbox's tokens, in the data folder.
@@ -31,10 +35,14 @@ const ORGANIZATION_CLAIM: &str = "org";
 /// How long the demo user's token is valid.
 const TOKEN_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The credentials in `sandbox.env`, which also contains the URL. Both are secrets.
+/// The name of the sandbox's operator.
+const OPERATOR: &str = "sandbox";
+
+/// The credentials in `sandbox.env`, which also contains the URL. All of them are secrets.
 pub(crate) struct DemoCredentials {
     pub(crate) token: String,
     pub(crate) api_key: String,
+    pub(crate) operator_key: String,
 }
 
 /// The key pair that signs the sandbox's tokens.
@@ -120,6 +128,7 @@ pub(crate) async fn open_credentials(
     let mut records = stored.read().await?;
     let api_keys = ApiKeys::new(records.clone());
     let (now, kept) = (clock.now(), read_env(&env_path));
+    let kept_operator_key = kept.as_ref().map(|kept| kept.operator_key.clone());
 
     let is_valid = |token: &String| verifier.verify(token.as_bytes(), now).is_ok();
     let token = match kept.as_ref().map(|k| k.token.clone()).filter(is_valid) {
@@ -141,10 +150,35 @@ pub(crate) async fn open_credentials(
             key.expose().to_owned()
         }
     };
-    let demo = DemoCredentials { token, api_key };
+    let operators = data.join(OPERATORS_FILE);
+    let operator_key = open_operator_key(&operators, kept_operator_key, now)?;
+    let demo = DemoCredentials {
+        token,
+        api_key,
+        operator_key,
+    };
     write_env(&env_path, url, &demo)
         .with_context(|| format!("cannot write {}", env_path.display()))?;
     Ok((demo, Arc::new(verifier)))
+}
+
+/// The key of the sandbox's operator: that of an earlier run if it is still valid, otherwise a new one.
+fn open_operator_key(path: &Path, kept: Option<String>, now: Timestamp) -> anyhow::Result<String> {
+    let mut records = read_operators(path)?;
+    let known = ApiKeys::new(records.clone());
+    let is_valid = |key: &String| known.verify(&Secret::new(&**key), now).is_ok();
+    if let Some(key) = kept.filter(is_valid) {
+        return Ok(key);
+    }
+    let operator = Identity::Operator(Operator {
+        name: SubjectId::new(OPERATOR)?,
+        role: OperatorRole::Operator,
+    });
+    let key = ApiKey::generate();
+    records.retain(|record| record.identity != operator);
+    records.push(key.record(operator, None));
+    write_api_keys(path, &records)?;
+    Ok(key.expose().to_owned())
 }
 
 /// The credentials of an earlier run, valid or not.
@@ -157,13 +191,19 @@ fn read_env(path: &Path) -> Option<DemoCredentials> {
     Some(DemoCredentials {
         token: value("KEYWRIGHT_TOKEN")?,
         api_key: value("KEYWRIGHT_API_KEY")?,
+        operator_key: value("KEYWRIGHT_OPERATOR_KEY").unwrap_or_default(),
     })
 }
 
 /// Writes the credentials for scripts and for the next run.
 fn write_env(path: &Path, url: &str, credentials: &DemoCredentials) -> std::io::Result<()> {
-    let DemoCredentials { token, api_key } = credentials;
-    let text =
-        format!("KEYWRIGHT_URL={url}\nKEYWRIGHT_TOKEN={token}\nKEYWRIGHT_API_KEY={api_key}\n");
+    let DemoCredentials {
+        token,
+        api_key,
+        operator_key,
+    } = credentials;
+    let text = format!(
+        "KEYWRIGHT_URL={url}\nKEYWRIGHT_TOKEN={token}\nKEYWRIGHT_API_KEY={api_key}\nKEYWRIGHT_OPERATOR_KEY={operator_key}\n"
+    );
     write_private(path, text.as_bytes())
 }

@@ -12,7 +12,7 @@ pub fn owner_of(principal: &Principal) -> Option<WebhookOwner> {
                 return Some(WebhookOwner::Organization(organization.clone()));
             }
             Identity::EveryOrganization => owner = Some(WebhookOwner::EveryOrganization),
-            Identity::User(_) | Identity::Subject(_) => {}
+            Identity::User(_) | Identity::Subject(_) | Identity::Operator(_) => {}
         }
     }
     owner
@@ -25,6 +25,6 @@ pub fn may_manage(principal: &Principal, owner: &WebhookOwner) -> bool {
         Identity::Organization(organization) => {
             *owner == WebhookOwner::Organization(organization.clone())
         }
-        Identity::User(_) | Identity::Subject(_) => false,
+        Identity::User(_) | Identity::Subject(_) | Identity::Operator(_) => false,
     })
 }
