@@ -116,7 +116,7 @@ async fn an_operator_finds_and_withdraws_a_stuck_write() {
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(seen["errors"], json!([]));
     let views = seen["views"].as_array().expect("views");
-    assert_eq!(views.len(), 14);
+    assert_eq!(views.len(), 18);
     for view in views {
         assert_eq!(view["violations"], json!([]), "{view}");
         assert!(view["page"].as_u64() <= view["window"].as_u64(), "{view}");
@@ -144,6 +144,12 @@ async fn a_viewer_sees_everything_and_changes_nothing() {
     let headers = [("Cookie", cookie.as_str())];
     let refused = post(&harness, &format!("{path}/withdraw"), &form, &headers).await;
     assert_eq!(refused.status, 403, "{refused:?}");
+    let audit = format!("/admin/locks/{LOCK}/audit");
+    assert_eq!(get(&harness, &audit, &cookie).await.status, 200);
+    assert_eq!(post(&harness, &audit, &form, &headers).await.status, 403);
+    let log = get(&harness, "/admin/log", &cookie).await;
+    let refusals = log.text.matches("the principal may not access the lock");
+    assert_eq!(refusals.count(), 1, "{log:?}");
     assert_eq!(harness.status(&write).await["state"], "SENT");
     // The key is no credential of the API.
     let request = harness.program.request("GET", "/writes");
@@ -205,6 +211,18 @@ async fn forms_of_other_sites_and_sessions_are_refused() {
         .await;
     let by = &event.body["events"][0]["cause"];
     assert!(by.to_string().contains("operator:sandbox"), "{by}");
+    let log = get(&harness, "/admin/log", &cookie).await;
+    assert!(log.text.contains("<td>withdraw</td>"), "{log:?}");
+    assert!(
+        log.text.contains(&write) && log.text.contains("<td>done</td>"),
+        "{log:?}"
+    );
+    let audit = format!("/admin/locks/{LOCK}/audit");
+    let audited = post(&harness, &audit, &form, &headers).await;
+    assert!(
+        audited.text.contains("exactly what the writes"),
+        "{audited:?}"
+    );
     // It has ended already.
     assert_eq!(post(&harness, &path, &form, &headers).await.status, 303);
 }

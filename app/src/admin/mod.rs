@@ -1,9 +1,10 @@
 //! The state behind the operators' page: who is signed in, and what happened in the last minutes.
 
+pub(crate) mod operator_log;
 pub(crate) mod recent_activity;
 pub(crate) mod sessions;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keywright_adapters::auth::{ApiKeyFileError, ApiKeyRecord, ApiKeys, read_operators};
@@ -12,6 +13,7 @@ use keywright_domain::ports::{AuthError, Secret};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
+use operator_log::OperatorLog;
 use recent_activity::RecentActivity;
 use sessions::{Credential, Sessions};
 
@@ -21,10 +23,14 @@ const MAX_LIVE: usize = 50;
 /// The file of the keys of operators, in the data folder.
 pub(crate) const OPERATORS_FILE: &str = "operators.json";
 
+/// The file of what operators have done, in the data folder.
+const LOG_FILE: &str = "operator-log.jsonl";
+
 /// What the operators' page needs besides the domain.
 pub(crate) struct AdminService {
     operators: PathBuf,
     pub(crate) sessions: Sessions,
+    pub(crate) log: OperatorLog,
     pub(crate) activity: Arc<RecentActivity>,
     /// The last count of unfinished writes. `None`: they have not been counted yet.
     pub(crate) backlog: watch::Receiver<Option<Backlog>>,
@@ -45,15 +51,16 @@ pub(crate) enum SignInError {
 
 impl AdminService {
     pub(crate) fn new(
-        operators: PathBuf,
+        data: &Path,
         activity: Arc<RecentActivity>,
         backlog: watch::Receiver<Option<Backlog>>,
         is_sandbox: bool,
         started_at: Timestamp,
     ) -> Self {
         Self {
-            operators,
+            operators: data.join(OPERATORS_FILE),
             sessions: Sessions::default(),
+            log: OperatorLog::new(data.join(LOG_FILE)),
             activity,
             backlog,
             live: Arc::new(Semaphore::new(MAX_LIVE)),

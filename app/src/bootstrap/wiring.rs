@@ -26,8 +26,8 @@ use super::single_server::lock_folder;
 use super::urls::Urls;
 use super::webhook_wiring;
 use super::{auth_stack, data_folder, shadow_access};
+use crate::admin::AdminService;
 use crate::admin::recent_activity::RecentActivity;
-use crate::admin::{AdminService, OPERATORS_FILE};
 use crate::app::{App, Work};
 use crate::http;
 use crate::metrics::Metrics;
@@ -186,15 +186,9 @@ pub(crate) async fn wire(
     let (counted, backlog) = watch::channel(None);
     let counting = workers::count_backlog(writes.clone(), metrics.clone(), counted);
     workers.spawn(counting);
-    let admin = urls.admin.map(|_| {
-        AdminService::new(
-            data.join(OPERATORS_FILE),
-            activity,
-            backlog,
-            settings.is_sandbox(),
-            clock.now(),
-        )
-    });
+    let admin = urls
+        .admin
+        .map(|_| AdminService::new(data, activity, backlog, settings.is_sandbox(), clock.now()));
     if let Some(every) = settings.audit_every {
         let (writes, metrics) = (writes.clone(), metrics.clone());
         let audits = workers::audit::audit_all(writes, history.clone(), metrics, every);

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::key_writes::{ClientTokens, KeyWrites};
 use super::reconcile_shadow::ReconcileError;
-use crate::model::{LockId, LockSnapshot, ShadowChange, ShadowSnapshot, ThingName, Write, WriteId};
-use crate::policy::{self, Finding};
+use crate::model::{
+    LockId, LockSnapshot, Principal, ShadowChange, ShadowSnapshot, ThingName, Write, WriteId,
+};
+use crate::policy::{self, Finding, Rejection};
 use crate::ports::{RepoError, ShadowError};
 
 /// Result of the audit of one lock.
@@ -22,6 +24,9 @@ pub struct AuditReport {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
+    /// Rule 1 rejects the audit. Only audits for a principal have this error.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
     /// The shadow could not be read or updated.
     #[error(transparent)]
     Shadow(#[from] ShadowError),
@@ -97,6 +102,25 @@ impl KeyWrites {
             }
         }
         Err(AuditError::ShadowUnstable)
+    }
+
+    /// As [`audit`](Self::audit), for a principal, who has to have access to the lock, and with `repair` be permitted to withdraw its
+    /// writes.
+    ///
+    /// # Errors
+    /// See [`AuditError`].
+    pub async fn audit_as(
+        &self,
+        lock: LockId,
+        principal: &Principal,
+        repair: bool,
+    ) -> Result<AuditReport, AuditError> {
+        let known = self.ports.locks.load(lock).await?;
+        match repair {
+            true => policy::authorize_withdrawal(known, principal, &*self.access)?,
+            false => policy::authorize(known, principal, &*self.access)?,
+        };
+        self.audit(lock, repair).await
     }
 
     /// The writes that the shadow names and the lock no longer has as unfinished. They are read last.

@@ -3,7 +3,7 @@
 use keywright_adapters::decorator::Fault;
 use keywright_domain::model::{Identity, Operator, OperatorRole, Principal, SubjectId, WriteId};
 use keywright_domain::policy::Rejection;
-use keywright_domain::{RequestOptions, WithdrawError};
+use keywright_domain::{AuditError, RequestOptions, WithdrawError};
 use keywright_testkit::samples::lock_id;
 
 use crate::harness::{Faults, Harness, LOCK, succeeded};
@@ -51,6 +51,9 @@ async fn an_operator_withdraws_writes_and_a_viewer_only_reads_them() {
     };
     let viewer = of_role(OperatorRole::Viewer);
     assert!(writes.read_write(lock, id, &viewer).await.is_ok());
+    let refused = AuditError::Rejected(Rejection::Forbidden);
+    assert!(writes.audit_as(lock, &viewer, false).await.is_ok());
+    assert_eq!(writes.audit_as(lock, &viewer, true).await, Err(refused));
     let refused = WithdrawError::Rejected(Rejection::Forbidden);
     assert_eq!(withdraw(viewer).await, Err(refused));
     let ended = withdraw(of_role(OperatorRole::Operator)).await;

@@ -16,10 +16,11 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The pages that the navigation leads to: path, name.
-const NAVIGATION: [(&str, &str); 3] = [
+const NAVIGATION: [(&str, &str); 4] = [
     ("/admin", "Overview"),
     ("/admin/writes", "Writes"),
     ("/admin/locks", "Locks"),
+    ("/admin/log", "Log"),
 ];
 
 /// A page. `session`: of the operator who is signed in.

@@ -109,6 +109,7 @@ pub(super) async fn lock(
     let content = html! {
         h1 { (title) }
         (facts(&snapshot))
+        p { a href=(format!("/admin/locks/{lock}/audit")) { "Compare its shadow with its writes now" } }
         h2 { "Open writes" }
         @match snapshot.unfinished.is_empty() {
             true => p class="muted" { "None." },

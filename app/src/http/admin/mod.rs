@@ -1,10 +1,12 @@
 //! The operators' page: HTML that is rendered here and needs no script, except that the overview updates itself.
 
 mod assets;
+mod audit_page;
 mod chart;
 mod layout;
 mod live;
 mod lock_pages;
+mod log_page;
 mod operator_request;
 mod overview;
 mod page_error;
@@ -99,6 +101,7 @@ async fn page(
         app,
         principal: Principal::of(Identity::Operator(operator.clone())),
         session: &session,
+        admin,
         query: head.uri.query(),
     };
     match (is_post, path.as_slice()) {
@@ -111,6 +114,8 @@ async fn page(
         (false, ["writes"]) => write_pages::list(&request).await,
         (false, ["writes", id]) => write_pages::find(&request, id).await,
         (false, ["locks"]) => lock_pages::list(&request).await,
+        (false, ["log"]) => log_page::page(&request, admin).await,
+        (is_post, ["locks", lock, "audit"]) => audit_page::page(&request, lock, is_post).await,
         (false, ["locks", lock]) => lock_pages::lock(&request, lock).await,
         (false, ["locks", lock, "writes", id]) => write_pages::write(&request, lock, id).await,
         (true, ["locks", lock, "writes", id, "withdraw"]) => {

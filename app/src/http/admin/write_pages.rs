@@ -288,8 +288,15 @@ pub(super) async fn withdraw(
     let withdrawing = async move { writes.withdraw(lock, id, &principal, options).await };
     let withdrawing = request.app.work.tasks.spawn(withdrawing);
     let withdrawn = withdrawing.await;
+    let withdrawn = withdrawn.unwrap_or(Err(WithdrawError::Undecided));
+    let outcome = match &withdrawn {
+        Ok(_) => "done".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let (write, lock_id) = (Some(id), Some(lock));
+    request.record("withdraw", lock_id, write, &outcome).await;
     let refused = |status, text: String| Err(PageError::Refused(status, text));
-    match withdrawn.unwrap_or(Err(WithdrawError::Undecided)) {
+    match withdrawn {
         Ok(_) => {
             let by = request.principal.to_string();
             info!(%lock, write = %id, by, "withdrawn on request");
