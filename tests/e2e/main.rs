@@ -34,6 +34,7 @@ mod mqtt;
 mod outage;
 mod pipelined_requests;
 mod postgres;
+mod powercut;
 mod production_build;
 mod raw_http;
 mod reads;

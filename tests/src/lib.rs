@@ -4,6 +4,7 @@ mod client;
 mod fake_clock;
 pub mod markdown;
 pub mod module_graph;
+pub mod powercut;
 mod process_log;
 mod program;
 mod proxy;

@@ -36,6 +36,9 @@ enum Source {
     Postgres(Arc<PostgresServer>, String),
 }
 
+/// How many events [`StoreInspector::log`] returns at most.
+pub(crate) const MAX_LOG: usize = 10_000;
+
 const LOCKS_FILE: &str = "locks.sqlite";
 const SHADOWS_FILE: &str = "shadows.sqlite";
 
@@ -56,11 +59,19 @@ impl StoreInspector {
         let folder = TempDir::new().expect("a folder");
         copy(locks, folder.path(), LOCKS_FILE);
         copy(shadows, folder.path(), SHADOWS_FILE);
+        Self::of_folder(folder).await
+    }
+
+    /// Opens the stores in a data folder that no program uses. Files that are missing are created.
+    ///
+    /// # Panics
+    /// A file cannot be opened.
+    pub async fn of_folder(folder: TempDir) -> Self {
         let store = SqliteLockRepo::open(
             &folder.path().join(LOCKS_FILE),
             Arc::new(TokioTimer::default()),
         );
-        let store = Arc::new(store.expect("the store opens"));
+        let store = Arc::new(store.unwrap_or_else(|e| panic!("the store does not open: {e}")));
         Self {
             store: store.clone(),
             history: store,
@@ -179,12 +190,12 @@ impl StoreInspector {
         all.expect("the store answers")
     }
 
-    /// The first 10,000 events in the order of their positions.
+    /// The first [`MAX_LOG`] events in the order of their positions.
     ///
     /// # Panics
     /// The store does not answer.
     pub async fn log(&self) -> Vec<LoggedEvent> {
-        let log = self.history.events_after(Position::START, 10_000).await;
+        let log = self.history.events_after(Position::START, MAX_LOG).await;
         log.expect("the store answers")
     }
 
@@ -244,7 +255,7 @@ async fn open_shadows(folder: &Path) -> ShadowService {
         limits: Limits::default(),
     };
     let shadows = ShadowService::open(&folder.join(SHADOWS_FILE), config).await;
-    shadows.expect("the shadow store can be opened")
+    shadows.unwrap_or_else(|e| panic!("the shadow store does not open: {e}"))
 }
 
 /// Copies a SQLite file and its log while a process may write to them. Reads both files until two successive reads are equal:
