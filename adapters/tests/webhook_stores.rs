@@ -96,6 +96,29 @@ mod sqlite {
             Ok(1),
             "leases end with the process"
         );
+        // A row that cannot be read does not stop the others.
+        let mut bad = webhook.clone();
+        bad.id = WebhookId::from_u128(8);
+        assert_eq!(store.insert(&bad, 20).await, Ok(true));
+        let conn = rusqlite::Connection::open(&file).expect("the file");
+        let damage = "UPDATE webhooks SET content = '{' WHERE id = ?1";
+        let id = 8_u128.to_be_bytes().to_vec();
+        assert_eq!(conn.execute(damage, [id]), Ok(1));
+        drop(conn);
+        assert_eq!(store.list(None).await, Ok(vec![webhook.clone()]));
+        let claimed = store.claim(WorkerId(2), lease).await;
+        assert_eq!(claimed, Ok(vec![webhook.clone()]));
+        let read = store.get(bad.id).await;
+        assert!(
+            matches!(
+                read,
+                Err(RepoError::Corrupt {
+                    column: "content",
+                    ..
+                })
+            ),
+            "{read:?}"
+        );
         drop(store);
         for file in std::fs::read_dir(folder.path()).expect("the folder") {
             let bytes = std::fs::read(file.expect("a file").path()).expect("bytes");

@@ -352,12 +352,12 @@ fn answers_are_final_or_retried() {
         (599, FAILED),
         (199, FAILED),
     ] {
-        assert_eq!(judge(&answer(status, None)), verdict, "{status}");
+        assert_eq!(judge(&answer(status, None), true), verdict, "{status}");
     }
-    assert_eq!(judge(&Err(NoAnswer::Timeout)), FAILED);
+    assert_eq!(judge(&Err(NoAnswer::Timeout), true), FAILED);
     let retry_after = Some(Duration::from_secs(7));
     assert_eq!(
-        judge(&answer(429, Some(7))),
+        judge(&answer(429, Some(7)), true),
         Verdict::Failed { retry_after }
     );
 }
@@ -402,11 +402,14 @@ fn one_event_is_retried_by_the_schedule_while_others_succeed() {
         queue.add(Position(position), event(2, position));
         let other = queue.next_due().is_some_and(|due| due > now);
         assert!(!other, "it is due");
-        let first = queue.start(now).expect("the retry");
-        let second = queue.start(now).expect("the other lock");
+        let started = [(); 2].map(|()| queue.start(now).expect("both locks start"));
+        let [first, second] = match started {
+            [first, second] if first.lock == lock_id(1) => [first, second],
+            [second, first] => [first, second],
+        };
         assert_eq!((first.lock, second.lock), (lock_id(1), lock_id(2)));
         queue.finish(second.lock, second.version, Verdict::Delivered, now, 0);
-        queue.postpone(first.lock, now);
+        queue.postpone(&first, now);
     }
     assert_eq!(pauses.len(), 8, "{pauses:?}");
     for (pause, expected) in pauses
@@ -420,6 +423,93 @@ fn one_event_is_retried_by_the_schedule_while_others_succeed() {
         Position(position),
         "it was given up"
     );
+}
+
+/// Ten locks whose events the receiver never accepts come first.
+#[test]
+fn locks_whose_deliveries_always_fail_do_not_keep_others_from_being_delivered() {
+    for parallel in [1, 2, 8] {
+        let mut limits = limits();
+        limits.parallel = parallel;
+        let mut queue = DeliveryQueue::new(limits, WebhookProgress::default(), Vec::new(), NOW);
+        let mut feed = (1..=10).map(|lock| (lock, 1)).collect::<Vec<_>>();
+        feed.extend((0..200).map(|n| (100 + n % 50, n / 50 + 1)));
+        let mut feed = feed.into_iter().zip(1..).peekable();
+        let (mut now, mut delivered) = (NOW, 0);
+        while delivered < 200 {
+            assert!(
+                now.since(NOW) < Duration::from_secs(3600),
+                "{parallel}: {delivered}"
+            );
+            while queue.read_after().is_some()
+                && let Some(((lock, version), position)) = feed.next()
+            {
+                queue.add(Position(position), event(lock, version));
+            }
+            let started: Vec<NextDelivery> = std::iter::from_fn(|| queue.start(now)).collect();
+            for next in &started {
+                if next.event.is_none() {
+                    queue.found(next, Some(next.version));
+                }
+                let verdict = match next.lock.get() {
+                    1..=10 => FAILED,
+                    _ => Verdict::Delivered,
+                };
+                delivered += u32::from(verdict == Verdict::Delivered);
+                let finished = queue.finish(next.lock, next.version, verdict, now, 0);
+                assert_eq!(finished.disable, None);
+            }
+            if started.is_empty() {
+                now = queue
+                    .next_due()
+                    .expect("a lock waits")
+                    .max(now.after(Duration::from_millis(1)));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_failures_days_apart_do_not_disable_a_webhook() {
+    let mut queue = queue();
+    queue.add(Position(1), event(1, 1));
+    queue.add(Position(2), event(2, 1));
+    let first = queue.start(NOW).expect("a delivery");
+    queue.finish(first.lock, first.version, Verdict::Rejected, NOW, 0);
+    let later = NOW.after(Duration::from_secs(6 * 24 * 3600));
+    let second = queue.start(later).expect("a delivery");
+    let finished = queue.finish(second.lock, second.version, Verdict::Rejected, later, 0);
+    assert_eq!(finished.disable, None);
+}
+
+#[test]
+fn an_event_that_is_no_longer_wanted_is_passed() {
+    let mut queue = queue();
+    queue.add(Position(1), event(1, 1));
+    queue.add(Position(2), event(1, 2));
+    let first = queue.start(NOW).expect("a delivery");
+    queue.skip(&first, NOW);
+    assert_eq!(
+        (queue.progress().cursor, queue.in_progress()),
+        (Position(1), 0)
+    );
+    let second = queue.start(NOW).expect("the next one");
+    assert_eq!(second.version, LockVersion(2));
+}
+
+#[test]
+fn a_410_of_an_earlier_url_is_a_failure() {
+    assert_eq!(judge(&answer(410, None), false), FAILED);
+}
+
+#[test]
+fn a_cursor_ends_with_the_feed() {
+    let progress = WebhookProgress {
+        cursor: Position(9),
+        ..WebhookProgress::default()
+    };
+    assert_eq!(progress.within(Position(5)).cursor, Position(5));
+    assert_eq!(progress.within(Position(12)), progress);
 }
 
 #[test]
@@ -458,7 +548,7 @@ fn an_endpoint_that_is_gone_is_disabled_and_loses_nothing() {
 }
 
 #[test]
-fn while_all_deliveries_fail_the_cursor_stops_and_one_at_a_time_is_tried() {
+fn while_all_deliveries_fail_the_cursor_almost_stops_and_one_at_a_time_is_tried() {
     let mut queue = queue();
     for lock in 1..=100 {
         queue.add(Position(lock), event(lock, 1));
@@ -475,10 +565,14 @@ fn while_all_deliveries_fail_the_cursor_stops_and_one_at_a_time_is_tried() {
     assert!(queue.is_failing());
     assert_eq!(queue.read_after(), None, "the cursor stops");
     // Two days: no attempt counts, so nothing is given up.
+    let mut probes = 0;
     for _ in 0..2 * 24 * 60 {
         now = now.after(Duration::from_secs(60));
         if let Some(next) = queue.start(now) {
             assert_eq!(queue.start(now), None, "one at a time");
+            probes += 1;
+            // Each second one is of a lock that does not wait yet, and the cursor passes it.
+            assert!(queue.progress().cursor.0 <= 8 + probes / 2, "{probes}");
             let failed = queue.finish(next.lock, next.version, FAILED, now, 0);
             assert_eq!(failed.outcome, DeliveryOutcome::Failed);
             let pause = failed.next_attempt.expect("a retry").since(now);
@@ -486,7 +580,6 @@ fn while_all_deliveries_fail_the_cursor_stops_and_one_at_a_time_is_tried() {
             assert_eq!(failed.disable, None);
         }
     }
-    assert_eq!(queue.progress().cursor, Position(8));
     let since = queue.progress().failures.expect("failures").since;
     assert_eq!(since, NOW);
     // It is back: all locks go on at once.

@@ -47,8 +47,9 @@ func isValid(key []byte, headers http.Header, body []byte) bool {
 
 func main() {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(os.Getenv("WEBHOOK_SECRET"), "whsec_"))
-	if err != nil {
-		panic(err)
+	if err != nil || len(key) < 24 {
+		fmt.Fprintln(os.Stderr, "set WEBHOOK_SECRET to the secret of the webhook, which begins with whsec_")
+		os.Exit(1)
 	}
 	var mutex sync.Mutex
 	seen := map[string]bool{} // Use a table with a unique key, so that it outlives the process.
@@ -66,8 +67,8 @@ func main() {
 		mutex.Lock()
 		defer mutex.Unlock()
 		if !seen[received.ID] {
-			seen[received.ID] = true
 			fmt.Println(received.ID, received.Type)
+			seen[received.ID] = true // Only what is processed: an event that was not is delivered again.
 		}
 		response.WriteHeader(http.StatusNoContent)
 	}

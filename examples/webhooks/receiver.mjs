@@ -3,7 +3,11 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
-const key = Buffer.from(process.env.WEBHOOK_SECRET.replace(/^whsec_/, ""), "base64");
+const key = Buffer.from((process.env.WEBHOOK_SECRET ?? "").replace(/^whsec_/, ""), "base64");
+if (key.length < 24) {
+  console.error("set WEBHOOK_SECRET to the secret of the webhook, which begins with whsec_");
+  process.exit(1);
+}
 const tolerance = 300; // seconds
 const maxBody = 256 * 1024;
 const seen = new Set(); // Use a table with a unique key, so that it outlives the process.
@@ -22,17 +26,21 @@ function isValid(headers, body) {
 const server = createServer(async (request, response) => {
   const chunks = [];
   let length = 0;
-  for await (const chunk of request) {
-    length += chunk.length;
-    if (length > maxBody) return response.writeHead(413).end();
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request) {
+      length += chunk.length;
+      if (length > maxBody) return response.writeHead(413).end();
+      chunks.push(chunk);
+    }
+  } catch {
+    return; // The client has closed the connection.
   }
   const body = Buffer.concat(chunks);
   if (!isValid(request.headers, body)) return response.writeHead(401).end();
   const event = JSON.parse(body.toString());
   if (!seen.has(event.id)) {
-    seen.add(event.id);
     console.log(event.id, event["detail-type"]);
+    seen.add(event.id); // Only what is processed: an event that was not is delivered again.
   }
   response.writeHead(204).end();
 });

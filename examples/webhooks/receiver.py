@@ -12,7 +12,9 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
+KEY = base64.b64decode(os.environ.get("WEBHOOK_SECRET", "").removeprefix("whsec_"))
+if len(KEY) < 24:
+    sys.exit("set WEBHOOK_SECRET to the secret of the webhook, which begins with whsec_")
 TOLERANCE = 300  # seconds
 MAX_BODY = 256 * 1024
 seen = set()  # Use a table with a unique key, so that it outlives the process.
@@ -40,8 +42,8 @@ class Receiver(BaseHTTPRequestHandler):
             return self.answer(401)
         event = json.loads(body)
         if event["id"] not in seen:
-            seen.add(event["id"])
             print(event["id"], event["detail-type"], flush=True)
+            seen.add(event["id"])  # Only what is processed: an event that was not is delivered again.
         self.answer(204)
 
     def answer(self, status):

@@ -4,7 +4,8 @@ require "json"
 require "openssl"
 require "socket"
 
-KEY = ENV.fetch("WEBHOOK_SECRET").delete_prefix("whsec_").unpack1("m")
+KEY = ENV.fetch("WEBHOOK_SECRET", "").delete_prefix("whsec_").unpack1("m")
+abort "set WEBHOOK_SECRET to the secret of the webhook, which begins with whsec_" if KEY.bytesize < 24
 TOLERANCE = 300 # seconds
 MAX_BODY = 256 * 1024
 SEEN = {} # Use a table with a unique key, so that it outlives the process.
@@ -25,8 +26,8 @@ def handle(headers, body)
   event = JSON.parse(body)
   LOCK.synchronize do
     unless SEEN[event["id"]]
-      SEEN[event["id"]] = true
       puts "#{event["id"]} #{event["detail-type"]}"
+      SEEN[event["id"]] = true # Only what is processed: an event that was not is delivered again.
     end
   end
   204

@@ -107,6 +107,16 @@ impl Harness {
         Self::new(&["--virtual-locks", "off"])
     }
 
+    /// A token of another user of the sandbox.
+    pub(crate) fn token_of(&self, user: &str) -> String {
+        let mut command = std::process::Command::new(BINARY);
+        let command = command.args(["token", "--user", user, "--data"]);
+        let output = command.arg(self.folder.path()).output();
+        let output = output.expect("the program is there");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Kills the server, and starts a new one on the same folder.
     pub(crate) fn restart(self, arguments: &[&str]) -> Self {
         self.program.kill();

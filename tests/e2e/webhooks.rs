@@ -212,15 +212,13 @@ async fn only_the_chosen_events_of_the_own_locks_are_delivered() {
     let got = received(&receiver, "an event", |got| !got.is_empty()).await;
     assert_eq!(types(&got), ["KeyWriteSuperseded"]);
     // Lock 124 belongs to another organization. Its events come before that of lock 123.
-    let token = harness.program.token.clone();
-    let foreign = harness
-        .program
-        .request("POST", "/locks/124/WriteKey")
-        .bearer(&token);
-    assert_eq!(
-        foreign.json(&json!({ "keyUuid": "k" })).send().await.status,
-        403
-    );
+    let owner = harness.token_of("another-user");
+    for key in ["f1", "f2"] {
+        let foreign = harness.program.request("POST", "/locks/124/WriteKey");
+        let body = json!({ "keyUuid": key, "keyIndexNumber": 2 });
+        let written = foreign.bearer(&owner).json(&body).send().await;
+        assert_eq!(written.status, 200, "{written:?}");
+    }
     harness.write("k3", Some(2)).await;
     let got = received(&receiver, "the next event", |got| got.len() == 2).await;
     assert!(
@@ -512,6 +510,11 @@ async fn both_secrets_sign_while_one_is_replaced() {
     let webhook = register(&harness.program, &json!({ "url": receiver.url() })).await;
     let rotated = post(&harness.program, &webhook, "rotate-secret", None).await;
     assert_eq!(rotated.status, 200, "{rotated:?}");
+    let again = post(&harness.program, &webhook, "rotate-secret", None).await;
+    assert_eq!(
+        (again.status, &again.body["reason"]),
+        (409, &json!("RotatedRecently"))
+    );
     harness.write("k1", Some(1)).await;
     let got = received(&receiver, "an event", |got| !got.is_empty()).await;
     for secret in [secret(&webhook), secret(&rotated.body)] {
@@ -632,7 +635,8 @@ async fn a_webhook_whose_deliveries_all_fail_is_shown_as_failing_and_recovers() 
                 .expect("a lock")
         })
         .collect();
-    assert!(locks.len() <= 16, "the cursor stops: {locks:?}");
+    // A few locks whose deliveries fail do not keep others from being tried.
+    assert!(locks.len() > 16, "{locks:?}");
     assert_eq!(
         deliveries(program, &webhook, "?state=given-up").await,
         [] as [Value; 0]

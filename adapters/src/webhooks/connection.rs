@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use keywright_domain::model::{NoAnswer, WebhookHost, WebhookId, WebhookUrl};
-use keywright_domain::policy::{AddressRules, ForbiddenAddress};
+use keywright_domain::policy::{AddressRules, ForbiddenAddress, UnusableUrl};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -107,7 +107,10 @@ impl Connections {
     /// Opens a connection.
     pub(super) async fn open(&self, url: &WebhookUrl) -> Result<Sender, ConnectError> {
         let rules = self.rules.check_url(url);
-        rules.map_err(|e| ConnectError::Failed(e.to_string()))?;
+        rules.map_err(|error| match error {
+            UnusableUrl::Forbidden(why) => ConnectError::Forbidden(why),
+            error => ConnectError::Failed(error.to_string()),
+        })?;
         let addresses = self.addresses(url.host()).await?;
         let mut last = ConnectError::Unresolved("it has no address".into());
         for address in addresses.into_iter().take(MAX_ADDRESSES) {

@@ -140,8 +140,9 @@ fn beginning(body: &[u8]) -> String {
 /// The value of `Retry-After`: a number of seconds, or a time (RFC 9110, section 10.2.3).
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty() {
+        // Only a number that is too large cannot be read.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;
     let at = at.duration_since(UNIX_EPOCH).ok()?;

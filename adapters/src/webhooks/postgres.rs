@@ -14,8 +14,8 @@ use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
 use super::row::{
-    WEBHOOKS, WebhookRow, integer, owner_text, progress_text, read_record, read_waiting,
-    record_text, waiting_columns,
+    COLUMNS, UnreadableRows, WEBHOOKS, WebhookRow, integer, owner_text, progress_text, read_record,
+    read_waiting, record_text, waiting_columns,
 };
 use super::secret_cipher::SecretCipher;
 use crate::postgres::PostgresPool;
@@ -26,14 +26,12 @@ const INSERT_TRIES: usize = 3;
 /// The time by the clock of the database, in milliseconds. Leases are measured by it, so that no clock of a replica counts.
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-const COLUMNS: &str =
-    "id, owner, revision, content, secrets, progress, disabled_at, disabled_reason";
-
 /// Stores webhooks in a database, with encrypted secrets. Replicas share them.
 #[derive(Clone)]
 pub struct PostgresWebhookStore {
     pool: PostgresPool,
     cipher: Arc<SecretCipher>,
+    unreadable: UnreadableRows,
 }
 
 impl PostgresWebhookStore {
@@ -42,12 +40,13 @@ impl PostgresWebhookStore {
         Self {
             pool,
             cipher: Arc::new(cipher),
+            unreadable: UnreadableRows::default(),
         }
     }
 
     fn read_all(&self, rows: &[Row]) -> Result<Vec<Webhook>, RepoError> {
         let rows = rows.iter().map(webhook_row);
-        rows.map(|row| row?.read(&self.cipher)).collect()
+        self.unreadable.read_others(rows, &self.cipher)
     }
 }
 

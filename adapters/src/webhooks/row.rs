@@ -1,5 +1,7 @@
 //! What stores of webhooks have in common: the texts of their columns.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keywright_domain::model::{
@@ -11,8 +13,12 @@ use keywright_domain::model::{
 use keywright_domain::model::{DisabledReason, LockId, LockVersion, WaitingLock};
 use keywright_domain::ports::RepoError;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::secret_cipher::SecretCipher;
+
+pub(super) const COLUMNS: &str =
+    "id, owner, revision, content, secrets, progress, disabled_at, disabled_reason";
 
 pub(super) const WEBHOOKS: &str = "webhooks";
 pub(super) const RECORDS: &str = "webhook_records";
@@ -28,6 +34,46 @@ pub(super) struct WebhookRow {
     pub(super) progress: String,
     pub(super) disabled_at: Option<i64>,
     pub(super) disabled_reason: Option<String>,
+}
+
+/// Rows that cannot be read, which are reported once each.
+#[derive(Clone, Default)]
+pub(super) struct UnreadableRows(Arc<Mutex<HashSet<String>>>);
+
+impl UnreadableRows {
+    /// The webhooks of these rows. A row that cannot be read is left out, so that it does not stop the others, unless no row can be read:
+    /// then the key is probably another one than that of the secrets.
+    ///
+    /// # Errors
+    /// [`RepoError::Corrupt`]: there are rows, and none can be read.
+    pub(super) fn read_others(
+        &self,
+        rows: impl Iterator<Item = Result<WebhookRow, RepoError>>,
+        cipher: &SecretCipher,
+    ) -> Result<Vec<Webhook>, RepoError> {
+        let (mut webhooks, mut first) = (Vec::new(), None);
+        for row in rows {
+            match row.and_then(|row| row.read(cipher)) {
+                Ok(webhook) => webhooks.push(webhook),
+                Err(error) => {
+                    self.report(&error);
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        match first {
+            Some(error) if webhooks.is_empty() => Err(error),
+            _ => Ok(webhooks),
+        }
+    }
+
+    fn report(&self, error: &RepoError) {
+        let text = error.to_string();
+        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.insert(text) {
+            error!(%error, "a webhook cannot be read, and gets no deliveries");
+        }
+    }
 }
 
 /// The members of a webhook that no statement reads.

@@ -15,8 +15,8 @@ use rusqlite::{Row, Transaction, params};
 
 use super::process_leases::ProcessLeases;
 use super::row::{
-    WebhookRow, integer, owner_text, progress_text, read_record, read_waiting, record_text,
-    waiting_columns,
+    COLUMNS, UnreadableRows, WebhookRow, integer, owner_text, progress_text, read_record,
+    read_waiting, record_text, waiting_columns,
 };
 use super::secret_cipher::SecretCipher;
 
@@ -63,15 +63,13 @@ CREATE TABLE webhook_records (
 CREATE INDEX webhook_records_by_webhook ON webhook_records (webhook, number);
 ";
 
-const COLUMNS: &str =
-    "id, owner, revision, content, secrets, progress, disabled_at, disabled_reason";
-
 /// Stores webhooks in a file, with encrypted secrets. Only one process delivers from it. Clones share it.
 #[derive(Clone)]
 pub struct SqliteWebhookStore {
     writer: GroupCommit,
     cipher: Arc<SecretCipher>,
     leases: ProcessLeases,
+    unreadable: UnreadableRows,
 }
 
 impl SqliteWebhookStore {
@@ -91,7 +89,13 @@ impl SqliteWebhookStore {
             writer,
             cipher: Arc::new(cipher),
             leases: ProcessLeases::new(timer),
+            unreadable: UnreadableRows::default(),
         })
+    }
+
+    /// Waits until a commit has failed, after which the store cannot be written, and returns why.
+    pub async fn ended(&self) -> String {
+        self.writer.ended().await
     }
 
     async fn run<T, F>(&self, job: F) -> Result<T, RepoError>
@@ -186,8 +190,8 @@ impl WebhookStore for SqliteWebhookStore {
             }
             None => self.select("?1 IS NOT NULL", Vec::new()).await?,
         };
-        let read = rows.into_iter().map(|row| row.read(&self.cipher));
-        read.collect()
+        let rows = rows.into_iter().map(Ok);
+        self.unreadable.read_others(rows, &self.cipher)
     }
 
     async fn update(
@@ -240,8 +244,8 @@ impl WebhookStore for SqliteWebhookStore {
     async fn claim(&self, worker: WorkerId, lease: Duration) -> Result<Vec<Webhook>, RepoError> {
         let condition = "disabled_at IS NULL AND ?1 IS NOT NULL";
         let rows = self.select(condition, Vec::new()).await?;
-        let read = rows.into_iter().map(|row| row.read(&self.cipher));
-        let mut webhooks = read.collect::<Result<Vec<Webhook>, _>>()?;
+        let rows = rows.into_iter().map(Ok);
+        let mut webhooks = self.unreadable.read_others(rows, &self.cipher)?;
         webhooks.retain(|webhook| self.leases.claim(webhook.id, worker, lease));
         Ok(webhooks)
     }

@@ -21,6 +21,13 @@ pub(crate) enum WebhookPlace {
     Postgres(PostgresPool),
 }
 
+/// An open store of webhooks.
+pub(crate) struct OpenWebhooks {
+    pub(super) store: Arc<dyn WebhookStore>,
+    /// The store, if it is a file.
+    pub(super) file: Option<SqliteWebhookStore>,
+}
+
 impl WebhookPlace {
     pub(super) fn in_folder(data: &Path) -> Self {
         Self::File(data.join(WEBHOOKS))
@@ -30,16 +37,21 @@ impl WebhookPlace {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub(super) async fn open(self, cipher: SecretCipher) -> anyhow::Result<Arc<dyn WebhookStore>> {
+    pub(super) async fn open(self, cipher: SecretCipher) -> anyhow::Result<OpenWebhooks> {
         let timer = Arc::new(TokioTimer::default());
-        Ok(match self {
+        let store: Arc<dyn WebhookStore> = match self {
             Self::Memory => Arc::new(InMemoryWebhookStore::new(timer)),
             Self::File(file) => {
                 let open = move || SqliteWebhookStore::open(&file, cipher, timer);
-                Arc::new(tokio::task::spawn_blocking(open).await??)
+                let store = tokio::task::spawn_blocking(open).await??;
+                return Ok(OpenWebhooks {
+                    store: Arc::new(store.clone()),
+                    file: Some(store),
+                });
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => Arc::new(PostgresWebhookStore::new(pool, cipher)),
-        })
+        };
+        Ok(OpenWebhooks { store, file: None })
     }
 }

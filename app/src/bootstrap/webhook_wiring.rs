@@ -4,19 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use keywright_adapters::webhooks::SecretCipher;
 #[cfg(feature = "webhooks")]
 use keywright_adapters::webhooks::{HttpWebhookSender, SystemResolver};
+use keywright_adapters::webhooks::{SecretCipher, SqliteWebhookStore};
 use keywright_domain::ports::WebhookSender;
 use keywright_domain::{KeyWrites, Webhooks};
 
-use super::webhook_place::WebhookPlace;
+use super::webhook_place::{OpenWebhooks, WebhookPlace};
 use crate::settings::WebhookSettings;
 
 /// The file of the sandbox's key, in the data folder.
 const KEY: &str = "webhook-key";
 
-/// Opens the store, and connects it to the domain.
+/// Opens the store, and connects it to the domain. The second value is the store, if it is a file.
 ///
 /// # Errors
 /// A file or the store cannot be used, or its secrets were encrypted with another key.
@@ -25,17 +25,17 @@ pub(super) async fn open(
     data: &Path,
     place: WebhookPlace,
     writes: &Arc<KeyWrites>,
-) -> anyhow::Result<Webhooks> {
+) -> anyhow::Result<(Webhooks, Option<SqliteWebhookStore>)> {
     let cipher = match &settings.key {
         Some(key) => SecretCipher::read(key)?,
         None => SecretCipher::read_or_create(&data.join(KEY))?,
     };
-    let store = place.open(cipher).await?;
+    let OpenWebhooks { store, file } = place.open(cipher).await?;
     let readable = store.list(None).await;
     readable.context("the webhooks cannot be read; was --webhook-key changed?")?;
     let sender = sender(settings)?;
     let limits = settings.limits.clone();
-    Ok(Webhooks::new(writes.clone(), store, sender, limits))
+    Ok((Webhooks::new(writes.clone(), store, sender, limits), file))
 }
 
 /// Checks that the files of the settings can be used.

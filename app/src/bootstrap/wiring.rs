@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keywright_adapters::decorator::{Observed, Observers, Timeout, WriteBroadcast, WriteLog};
 use keywright_adapters::time::{SystemClock, SystemIds, TokioTimer};
+use keywright_adapters::webhooks::SqliteWebhookStore;
 use keywright_domain::ports::{Clock, LockHistory, LockRepo, ShadowPort};
 use keywright_domain::{KeyWrites, Ports};
 use keywright_runner::RunningTasks;
@@ -17,6 +18,7 @@ use keywright_shadow::ShadowService;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use super::lock_store::LockStore;
 use super::open_stores::Stores;
@@ -68,6 +70,8 @@ pub(crate) struct RunningService {
     runner: RunningTasks,
     /// Cancelled when the deliveries of webhooks have ended after the service was closed for new work.
     webhooks_stopped: Option<CancellationToken>,
+    /// The store of webhooks, if it is a file.
+    webhook_file: Option<SqliteWebhookStore>,
     store: LockStore,
     /// The shadow service, if it is in this process.
     shadow_service: Option<ShadowService>,
@@ -85,7 +89,17 @@ impl RunningService {
                 None => std::future::pending().await,
             }
         };
+        let webhooks = async {
+            match &self.webhook_file {
+                Some(file) => {
+                    let error = file.ended().await;
+                    error!(%error, "webhooks cannot be stored");
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = webhooks => "the store of webhooks can no longer be written".into(),
             () = self.store.ended() => "the store of locks is damaged or can no longer be written".into(),
             () = shadows => "the store of shadows can no longer be written".into(),
             task = self.runner.failure() => format!("{task} has ended"),
@@ -201,10 +215,11 @@ pub(crate) async fn wire(
             .fill(writes.clone(), saved.clone(), http::event_frame),
     );
     let work = Work::default();
-    let (webhooks, webhooks_stopped) = match &settings.webhooks {
-        None => (None, None),
+    let (webhooks, webhooks_stopped, webhook_file) = match &settings.webhooks {
+        None => (None, None, None),
         Some(chosen) => {
             let opened = webhook_wiring::open(chosen, data, stores.webhooks, &writes).await?;
+            let (opened, file) = opened;
             let service = WebhookService::new(opened);
             let shared = workers::webhooks::Shared {
                 webhooks: service.webhooks.clone(),
@@ -219,7 +234,7 @@ pub(crate) async fn wire(
             workers.spawn(delivering);
             let lag = workers::webhooks::watch_lag(service.webhooks.clone(), metrics.clone());
             workers.spawn(lag);
-            (Some(service), Some(stopped))
+            (Some(service), Some(stopped), file)
         }
     };
     let (store_health, store_answers) = watch::channel(true);
@@ -265,6 +280,7 @@ pub(crate) async fn wire(
         workers,
         runner,
         webhooks_stopped,
+        webhook_file,
         store,
         shadow_service: access.service,
         _folder: folder,

@@ -8,7 +8,7 @@ use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use keywright_domain::model::{FailureReason, InvalidValue, LockId, WriteId};
+use keywright_domain::model::{FailureReason, InvalidValue, LockId, Timestamp, WriteId};
 use keywright_domain::policy::Rejection;
 use keywright_domain::ports::{AuthError, RepoError};
 use keywright_domain::{ReadError, WithdrawError, WriteError};
@@ -69,6 +69,11 @@ pub(super) enum ApiError {
     /// An organization has as many webhooks as it may have.
     #[error("There are {0} webhooks already; remove one, or change one")]
     TooManyWebhooks(usize),
+    /// The secret of a webhook was replaced a short time ago.
+    #[error(
+        "The secret was replaced recently, and the one before is valid until {0}; replace it again after that"
+    )]
+    RotatedRecently(Timestamp),
     /// Too many requests from one address had credentials that are not valid.
     #[error("Too many requests with invalid credentials; check them before you try again")]
     TooManyFailures,
@@ -149,7 +154,8 @@ impl ApiError {
             Self::NotProvisioned
             | Self::AlreadyEnded(_)
             | Self::StillRunning
-            | Self::TooManyWebhooks(_) => StatusCode::CONFLICT,
+            | Self::TooManyWebhooks(_)
+            | Self::RotatedRecently(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::EncodedBody | Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::OtherCommand | Self::IndexBeyondCapacity(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -178,6 +184,7 @@ impl ApiError {
             Self::TooManyFailures => Some("TooManyFailures"),
             Self::TooManyStreams => Some("TooManyStreams"),
             Self::TooManyWebhooks(_) => Some("TooManyWebhooks"),
+            Self::RotatedRecently(_) => Some("RotatedRecently"),
             Self::NotUpdated(reason) => Some(reason.name()),
             _ => None,
         }

@@ -125,10 +125,11 @@ impl WebhookRequest<'_> {
             secret,
         };
         let webhooks = &self.service.webhooks;
+        // Read first: a failure after the registration would lose the secret.
+        let end = self.app.writes.feed_end().await?;
         let webhook = webhooks.register(&self.caller.principal, new).await?;
         self.service.changed.notify_one();
         info!(webhook = %webhook.id, by = %self.caller.principal, "a webhook was registered");
-        let end = self.app.writes.feed_end().await?;
         let body = WebhookWithSecret::of(&webhook, end, text);
         let mut response = response::json(StatusCode::CREATED, to_json(&body));
         if let Ok(location) = HeaderValue::from_str(&format!("/webhooks/{}", webhook.id)) {
@@ -164,10 +165,10 @@ impl WebhookRequest<'_> {
         let id = webhook_id(id)?;
         let (secret, text) = WebhookService::new_secret();
         let webhooks = &self.service.webhooks;
+        let end = self.app.writes.feed_end().await?;
         let rotated = webhooks.rotate_secret(&self.caller.principal, id, &secret);
         let rotated = rotated.await?;
         self.note(id, "the secret of a webhook was replaced");
-        let end = self.app.writes.feed_end().await?;
         Ok(response::ok(&WebhookWithSecret::of(&rotated, end, text)))
     }
 
@@ -252,6 +253,7 @@ impl From<WebhookError> for ApiError {
                 Self::BadRequest("after must be a cursor that this service has returned".into())
             }
             WebhookError::TooMany(max) => Self::TooManyWebhooks(max),
+            WebhookError::RotatedRecently(until) => Self::RotatedRecently(until),
             WebhookError::Url(unusable) => Self::BadRequest(unusable.to_string().into()),
             WebhookError::Store(error) => error.into(),
         }

@@ -1,6 +1,6 @@
 //! Webhooks in the OpenAPI document: the operations that manage them, and the deliveries that they receive.
 
-use keywright_domain::model::{DeliveryOutcome, EventSelection, LockEvent, WebhookUrl};
+use keywright_domain::model::{DeliveryOutcome, EventSelection, LockEvent, Timestamp, WebhookUrl};
 use serde_json::{Value, json};
 
 use super::api_error::ApiError;
@@ -107,14 +107,19 @@ pub(super) fn operations(http_limits: &HttpLimits) -> Vec<Operation> {
                 "WebhookBody",
             )
         },
-        operation(
-            "post",
-            "/webhooks/{id}/rotate-secret",
-            "rotateWebhookSecret",
-            "Replace the secret of a webhook",
-            "Makes a new secret. For 24 hours, deliveries are signed by the old one, too.",
-            "WebhookWithSecret",
-        ),
+        Operation {
+            errors: errors([ApiError::RotatedRecently(Timestamp::from_millis(
+                1_780_056_000_000,
+            ))]),
+            ..operation(
+                "post",
+                "/webhooks/{id}/rotate-secret",
+                "rotateWebhookSecret",
+                "Replace the secret of a webhook",
+                "Makes a new secret. For 24 hours, deliveries are signed by the old one, too, and the secret cannot be replaced again.",
+                "WebhookWithSecret",
+            )
+        },
         Operation {
             result: "What the endpoint answered.",
             ..operation(

@@ -12,6 +12,9 @@ use keywright_domain::policy::{AddressRules, WebhookLimits};
 use super::values::{TimeSpan, help_with_default, positive};
 use crate::settings::WebhookSettings;
 
+/// The shortest pause before another attempt.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+
 fn limits() -> WebhookLimits {
     WebhookLimits::default()
 }
@@ -74,7 +77,11 @@ fn networks(text: &str) -> Result<Networks, String> {
 fn pauses(text: &str) -> Result<Pauses, String> {
     let pauses = text.split(',').map(|pause| pause.trim().parse());
     let pauses: Result<Vec<TimeSpan>, String> = pauses.collect();
-    Ok(Pauses(pauses?.into_iter().map(|pause| pause.0).collect()))
+    let pauses: Vec<Duration> = pauses?.into_iter().map(|pause| pause.0).collect();
+    match pauses.iter().all(|pause| *pause >= MIN_PAUSE) {
+        true => Ok(Pauses(pauses)),
+        false => Err("each pause must be at least 100ms".into()),
+    }
 }
 
 impl WebhookArgs {
@@ -178,6 +185,7 @@ mod tests {
         for wrong in [
             ["--webhook-allow", "10.0.0.1/8"],
             ["--webhook-retries", "soon"],
+            ["--webhook-retries", "5s,0s"],
         ] {
             assert!(choose(&wrong, true).is_err(), "{wrong:?}");
         }

@@ -50,7 +50,7 @@ pub trait WebhookStore: Send + Sync {
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
     async fn get(&self, id: WebhookId) -> Result<Option<Webhook>, RepoError>;
 
-    /// Reads the webhooks of an owner, or all of them.
+    /// Reads the webhooks of an owner, or all of them. Those that cannot be read are left out and reported, unless there are no others.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Corrupt`].
@@ -73,7 +73,7 @@ pub trait WebhookStore: Send + Sync {
     async fn remove(&self, id: WebhookId) -> Result<bool, RepoError>;
 
     /// Gives all enabled webhooks that no other worker holds to `worker`, for `lease` from now, and returns them. A worker calls it again
-    /// before its leases end.
+    /// before its leases end. A webhook that cannot be read is left out, as in a list.
     ///
     /// # Errors
     /// [`RepoError::Unavailable`], [`RepoError::Unknown`], [`RepoError::Corrupt`].

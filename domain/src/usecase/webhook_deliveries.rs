@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::webhooks::Webhooks;
 use crate::model::{
-    EndpointAnswer, Lock, LockId, LockVersion, NoAnswer, Position, ProgressSave, RecordedEvent,
-    Timestamp, Webhook, WebhookEvent, WebhookId, WebhookMessage, WorkerId,
+    EndpointAnswer, Lock, LockId, LockSnapshot, LockVersion, NoAnswer, Position, ProgressSave,
+    RecordedEvent, Timestamp, Webhook, WebhookEvent, WebhookId, WebhookMessage, WorkerId,
 };
 use crate::policy::{DeliveryQueue, NextDelivery};
 use crate::ports::RepoError;
@@ -51,19 +51,16 @@ impl Webhooks {
         self.store.get(id).await
     }
 
-    /// The deliveries of a webhook, as they are stored.
+    /// The deliveries of a webhook, as they are stored. A cursor behind the end of the feed is set to that end: the store of locks is then
+    /// older than that of webhooks, because only one of them was restored, and its next events take the positions again.
     ///
     /// # Errors
     /// The store failed.
     pub async fn queue(&self, webhook: &Webhook) -> Result<DeliveryQueue, RepoError> {
         let waiting = self.store.waiting(webhook.id).await?;
         let limits = self.limits.clone();
-        Ok(DeliveryQueue::new(
-            limits,
-            webhook.progress,
-            waiting,
-            self.now(),
-        ))
+        let progress = webhook.progress.within(self.writes.feed_end().await?);
+        Ok(DeliveryQueue::new(limits, progress, waiting, self.now()))
     }
 
     /// Adds an event of the feed to the queue, if the webhook wants it and its owner may access the lock.
@@ -86,7 +83,8 @@ impl Webhooks {
             && access.may_access(&webhook.owner.principal(), lock)
     }
 
-    /// The event of a delivery: the one that was read, or of a waiting lock the next one that the webhook wants. `None`: it wants none.
+    /// The event of a delivery: the one that was read, or of a waiting lock the next one that the webhook wants. `None`: it wants none, or
+    /// its owner has lost the lock since the event was read.
     ///
     /// # Errors
     /// The store failed.
@@ -96,11 +94,24 @@ impl Webhooks {
         next: &NextDelivery,
     ) -> Result<Option<WebhookEvent>, RepoError> {
         match &next.event {
-            Some(event) => Ok(Some((**event).clone())),
+            Some(event) => {
+                let snapshot = self.lock(next.lock).await?;
+                let is_wanted = snapshot
+                    .is_some_and(|snapshot| self.wants(webhook, &event.recorded, &snapshot.lock));
+                Ok(is_wanted.then(|| (**event).clone()))
+            }
             None => {
                 self.next_event(webhook, next.lock, next.version, next.through)
                     .await
             }
+        }
+    }
+
+    async fn lock(&self, lock: LockId) -> Result<Option<LockSnapshot>, RepoError> {
+        match self.writes.ports.locks.load(lock).await {
+            // As in the feed: nobody's access to the lock can be decided.
+            Err(RepoError::Corrupt { .. }) => Ok(None),
+            loaded => loaded,
         }
     }
 
@@ -111,12 +122,7 @@ impl Webhooks {
         first: LockVersion,
         through: LockVersion,
     ) -> Result<Option<WebhookEvent>, RepoError> {
-        let snapshot = match self.writes.ports.locks.load(lock).await {
-            // As in the feed: nobody's access to the lock can be decided.
-            Err(RepoError::Corrupt { .. }) => None,
-            loaded => loaded?,
-        };
-        let Some(snapshot) = snapshot else {
+        let Some(snapshot) = self.lock(lock).await? else {
             return Ok(None);
         };
         let mut first = first;

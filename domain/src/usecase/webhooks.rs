@@ -91,6 +91,9 @@ pub enum WebhookError {
     /// The owner has as many webhooks as it may have.
     #[error("there are {0} webhooks already")]
     TooMany(usize),
+    /// The secret was replaced a short time ago, and the one before signs until then.
+    #[error("the secret before signs until {0}")]
+    RotatedRecently(Timestamp),
     /// The URL cannot be used.
     #[error(transparent)]
     Url(#[from] UnusableUrl),
@@ -243,7 +246,8 @@ impl Webhooks {
         Ok(webhook)
     }
 
-    /// Replaces the secret. The old one signs beside the new one for [`WebhookLimits::keep_old_secret`].
+    /// Replaces the secret. The old one signs beside the new one for [`WebhookLimits::keep_old_secret`]. Until then the secret cannot be
+    /// replaced again.
     ///
     /// # Errors
     /// See [`WebhookError`].
@@ -253,7 +257,13 @@ impl Webhooks {
         id: WebhookId,
         secret: &SigningSecret,
     ) -> Result<Webhook, WebhookError> {
-        let until = self.now().after(self.limits.keep_old_secret);
+        let now = self.now();
+        let until = now.after(self.limits.keep_old_secret);
+        let stored = self.read(principal, id).await?;
+        // A third secret would end the oldest one, which the receiver may still use.
+        if let Some((_, until)) = stored.secrets.previous.filter(|(_, until)| now < *until) {
+            return Err(WebhookError::RotatedRecently(until));
+        }
         self.update(principal, id, |webhook| {
             let old = webhook.secrets.current.clone();
             webhook.secrets = SigningSecrets {
@@ -357,7 +367,7 @@ impl Webhooks {
         let sending = self.sender.send(webhook, &message, self.now(), timeout);
         let answer = sending.await;
         TestDelivery {
-            outcome: match policy::judge(&answer) {
+            outcome: match policy::judge(&answer, true) {
                 policy::Verdict::Delivered => DeliveryOutcome::Delivered,
                 policy::Verdict::Rejected | policy::Verdict::Gone => DeliveryOutcome::Rejected,
                 policy::Verdict::Failed { .. } => DeliveryOutcome::Failed,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use keywright_domain::model::{
     DeliveryOutcome, DeliveryRecord, DisabledReason, EndpointAnswer, NoAnswer, Position,
-    ProgressSave, Timestamp, Webhook, WebhookEvent, WebhookMessage,
+    ProgressSave, Timestamp, Webhook, WebhookEvent, WebhookMessage, WebhookUrl,
 };
 use keywright_domain::policy::{self, DeliveryQueue, NextDelivery};
 use keywright_domain::ports::RepoError;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::shared::Shared;
 use crate::recent_events::{BATCH, Follower};
@@ -52,6 +52,8 @@ struct Ended {
 
 /// An event that was sent, and its answer.
 struct Sent {
+    /// The URL to which it was sent.
+    url: WebhookUrl,
     message: WebhookMessage,
     event: WebhookEvent,
     at: Timestamp,
@@ -75,6 +77,12 @@ impl From<RepoError> for Stop {
             error => Self::Store(error),
         }
     }
+}
+
+/// A delivery that panics starts again with the deliveries of its webhook.
+fn panicked(error: JoinError) -> Stop {
+    error!(%error, "a delivery has panicked");
+    Stop::Changed
 }
 
 impl Endpoint {
@@ -105,6 +113,11 @@ impl Endpoint {
 
     async fn deliver(&mut self) -> Result<(), Stop> {
         let mut queue = self.shared.webhooks.queue(&self.webhook).await?;
+        let (stored, cursor) = (self.webhook.progress.cursor, queue.progress().cursor);
+        if cursor < stored {
+            let webhook = self.webhook.id;
+            warn!(%webhook, cursor = cursor.0, stored = stored.0, "the store of locks is older than that of webhooks; a webhook continues at the end of the feed");
+        }
         let mut follower = self.shared.recent_events.follow();
         let mut deliveries = JoinSet::new();
         loop {
@@ -121,8 +134,7 @@ impl Endpoint {
                 self.start(&mut deliveries, next);
             }
             while let Some(ended) = deliveries.try_join_next() {
-                self.end(&mut queue, ended.map_err(|_| Stop::Changed)?)
-                    .await?;
+                self.end(&mut queue, ended.map_err(panicked)?).await?;
             }
             if self.must_save(&queue) || stopping && queue.in_progress() == 0 {
                 self.save(&mut queue, None).await?;
@@ -138,7 +150,7 @@ impl Endpoint {
             let can_read = !stopping && queue.read_after().is_some();
             tokio::select! {
                 Some(ended) = deliveries.join_next(), if !deliveries.is_empty() => {
-                    self.end(&mut queue, ended.map_err(|_| Stop::Changed)?).await?;
+                    self.end(&mut queue, ended.map_err(panicked)?).await?;
                 }
                 () = follower.added(), if can_read => tokio::time::sleep(READ_PAUSE).await,
                 _ = self.updates.changed() => self.updates.mark_changed(),
@@ -201,6 +213,7 @@ impl Endpoint {
             let (at, begin) = (webhooks.time(), Instant::now());
             let answer = webhooks.send(&webhook, &message, at).await;
             let sent = Sent {
+                url: webhook.url.clone(),
                 message,
                 event,
                 at,
@@ -217,10 +230,10 @@ impl Endpoint {
         let webhooks = self.shared.webhooks.clone();
         let sent = match result {
             Ok(sent) => sent,
-            // The event of a waiting lock could not be read.
+            // The event, or its lock, could not be read.
             Err(error) => {
                 warn!(webhook = %self.webhook.id, %error, "an event cannot be read for its delivery");
-                queue.postpone(next.lock, webhooks.time().after(STORE_PAUSE));
+                queue.postpone(&next, webhooks.time().after(STORE_PAUSE));
                 return Ok(());
             }
         };
@@ -229,9 +242,12 @@ impl Endpoint {
             queue.found(&next, version);
         }
         let (Some(sent), Some(version)) = (sent, version) else {
+            if next.event.is_some() {
+                queue.skip(&next, webhooks.time());
+            }
             return Ok(());
         };
-        let verdict = policy::judge(&sent.answer);
+        let verdict = policy::judge(&sent.answer, sent.url == self.webhook.url);
         let was_failing = queue.is_failing();
         let (now, random) = (webhooks.time(), webhooks.random());
         let finished = queue.finish(next.lock, version, verdict, now, random);
@@ -323,7 +339,12 @@ impl Endpoint {
         }
         // Its owner may have changed it.
         let stored = webhooks.stored(self.webhook.id).await?;
+        let url = self.webhook.url.clone();
         self.take_over(stored.ok_or(Stop::Changed)?, queue)?;
+        if self.webhook.url != url {
+            // What the earlier URL answered says nothing about this one.
+            save.disable = None;
+        }
         save.revision = self.webhook.revision;
         Ok(webhooks.save_progress(save).await?)
     }

@@ -51,6 +51,20 @@ impl WebhookProgress {
         }
     }
 
+    /// The progress in a feed that ends at this position.
+    #[must_use]
+    pub fn within(self, end: Position) -> Self {
+        let within = |replay: ReplaySince| ReplaySince {
+            until: replay.until.min(end),
+            ..replay
+        };
+        Self {
+            cursor: self.cursor.min(end),
+            replay: self.replay.map(within),
+            ..self
+        }
+    }
+
     /// How far the deliveries were before a replay set the cursor back.
     fn reached(&self) -> Position {
         let until = self.replay.map(|replay| replay.until);

@@ -4,7 +4,7 @@
 //! its lock waits for another attempt, and the cursor passes the lock's events: a [`WaitingLock`] remembers them by their versions. So the
 //! cursor moves on, and what is stored for a webhook grows with the number of locks whose deliveries fail, not with the number of events.
 //!
-//! While all deliveries fail, one at a time is tried, and after a few locks the cursor stops.
+//! While all deliveries fail, one at a time is tried. Once a few locks wait, each second one is of another lock.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub struct DeliveryQueue {
     ready: VecDeque<LockId>,
     in_progress: usize,
     waiting: usize,
+    /// Whether the next delivery is of a waiting lock, if one is due. Otherwise it is of a ready one, if there is one.
+    is_turn_of_waiting: bool,
     /// Waiting locks that have changed, or no longer wait, since the last save.
     changed: HashSet<LockId>,
     saved: WebhookProgress,
@@ -119,6 +121,7 @@ impl DeliveryQueue {
             lanes,
             ready: VecDeque::new(),
             in_progress: 0,
+            is_turn_of_waiting: true,
             changed: HashSet::new(),
             saved: progress,
         }
@@ -127,9 +130,10 @@ impl DeliveryQueue {
     /// Behind which position the next events are to be read. `None`: there is no room for more.
     pub fn read_after(&self) -> Option<Position> {
         let waiting = self.read.values().filter(|is_done| !**is_done).count();
+        // A stopped webhook reads on until there is an event of a lock that does not wait.
         let is_full = waiting >= self.limits.max_read_ahead
             || self.waiting >= self.limits.max_waiting
-            || self.is_stopped();
+            || self.is_stopped() && waiting > 0;
         (!is_full).then_some(self.read_to)
     }
 
@@ -189,7 +193,16 @@ impl DeliveryQueue {
         if self.in_progress >= parallel {
             return None;
         }
-        let next = self.start_due(now).or_else(|| self.start_ready())?;
+        // While all deliveries fail and enough locks wait, a delivery of another lock starts only in place of one that is due.
+        if self.is_stopped() && self.next_due().is_none_or(|due| due > now) {
+            return None;
+        }
+        // In turns: locks whose deliveries always fail must not keep the others from being tried.
+        let next = match self.is_turn_of_waiting {
+            true => self.start_due(now).or_else(|| self.start_ready()),
+            false => self.start_ready().or_else(|| self.start_due(now)),
+        }?;
+        self.is_turn_of_waiting = !self.is_turn_of_waiting;
         self.in_progress += 1;
         Some(next)
     }
@@ -216,10 +229,6 @@ impl DeliveryQueue {
     }
 
     fn start_ready(&mut self) -> Option<NextDelivery> {
-        // While all deliveries fail, locks that do not wait yet stay in memory once enough of them wait.
-        if self.is_stopped() {
-            return None;
-        }
         while let Some(lock) = self.ready.pop_front() {
             if let Some(Lane::Ready {
                 events,
@@ -268,17 +277,16 @@ impl DeliveryQueue {
         }
     }
 
+    /// Ends a delivery of an event that the webhook does not want any more, because its owner has lost the lock.
+    pub fn skip(&mut self, started: &NextDelivery, now: Timestamp) {
+        self.in_progress -= 1;
+        self.end_event(started.lock, started.version, now);
+    }
+
     /// Ends a delivery that was started and could not be tried, because the store failed. It starts again at `due`.
-    pub fn postpone(&mut self, lock: LockId, due: Timestamp) {
-        if let Some(Lane::Waiting {
-            waiting,
-            in_progress,
-        }) = self.lanes.get_mut(&lock)
-        {
-            *in_progress = false;
-            waiting.due = due;
-            self.in_progress -= 1;
-        }
+    pub fn postpone(&mut self, started: &NextDelivery, due: Timestamp) {
+        self.in_progress -= 1;
+        self.wait(started.lock, started.version, due, false);
     }
 
     /// Notes what came of a delivery. `random` spreads the attempts of many webhooks.
@@ -318,10 +326,12 @@ impl DeliveryQueue {
         };
         match pause {
             None => self.end_event(lock, version, now),
-            Some(pause) => self.wait(lock, version, now.after(pause)),
+            Some(pause) => self.wait(lock, version, now.after(pause), !self.is_failing()),
         }
         let failing_since = self.failures.map(|failures| failures.since);
         let is_over = failing_since.is_some_and(|at| now.since(at) >= self.limits.disable_after);
+        // A quiet webhook may have its second failure days after the first one.
+        let is_over = is_over && self.is_failing();
         let is_failure = verdict != Verdict::Delivered;
         FinishedAttempt {
             outcome,
@@ -409,8 +419,8 @@ impl DeliveryQueue {
         self.move_cursor();
     }
 
-    fn wait(&mut self, lock: LockId, version: LockVersion, due: Timestamp) {
-        let is_failing = self.is_failing();
+    /// `counts`: the attempt counts against the schedule.
+    fn wait(&mut self, lock: LockId, version: LockVersion, due: Timestamp, counts: bool) {
         self.changed.insert(lock);
         match self.lanes.get_mut(&lock) {
             None => {}
@@ -420,9 +430,7 @@ impl DeliveryQueue {
             }) => {
                 *in_progress = false;
                 waiting.due = due;
-                if !is_failing {
-                    waiting.attempts += 1;
-                }
+                waiting.attempts += u32::from(counts);
             }
             Some(lane @ Lane::Ready { .. }) => {
                 let mut through = version;
@@ -437,7 +445,7 @@ impl DeliveryQueue {
                         lock,
                         next: version,
                         through,
-                        attempts: u32::from(!is_failing),
+                        attempts: u32::from(counts),
                         due,
                     },
                     in_progress: false,

@@ -78,15 +78,16 @@ pub enum Verdict {
     },
 }
 
-/// Decides what the answer of an endpoint means. Redirects are not followed, and count as failures.
-pub fn judge(answer: &Result<EndpointAnswer, NoAnswer>) -> Verdict {
+/// Decides what the answer of an endpoint means. Redirects are not followed, and count as failures. `is_current`: the webhook still has the
+/// URL that answered. Otherwise a 410 says nothing about the webhook.
+pub fn judge(answer: &Result<EndpointAnswer, NoAnswer>, is_current: bool) -> Verdict {
     let Ok(answer) = answer else {
         return Verdict::Failed { retry_after: None };
     };
     match answer.status {
         200..=299 => Verdict::Delivered,
-        410 => Verdict::Gone,
-        408 | 425 | 429 => Verdict::Failed {
+        410 if is_current => Verdict::Gone,
+        408 | 410 | 425 | 429 => Verdict::Failed {
             retry_after: answer.retry_after,
         },
         400..=499 => Verdict::Rejected,
