@@ -15,6 +15,7 @@ use crate::commands::lock::LockCommand;
 use crate::commands::operator::OperatorCommand;
 #[cfg(all(feature = "mqtt", feature = "sandbox"))]
 use crate::commands::sandbox::SandboxCommand;
+use crate::commands::settings::SettingsCommand;
 #[cfg(feature = "mqtt")]
 use crate::commands::shadow::ShadowCommand;
 #[cfg(feature = "sandbox")]
@@ -91,7 +92,7 @@ enum Command {
     },
     /// Print the settings of the server as a Markdown page.
     #[command(hide = true)]
-    Settings,
+    Settings(SettingsCommand),
 }
 
 #[derive(Args)]
@@ -151,8 +152,8 @@ pub(crate) fn run(wiring: &Wiring) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut command, "keywright", &mut stdout);
             Ok(())
         }
-        Command::Settings => {
-            settings::run(&server);
+        Command::Settings(command) => {
+            settings::run(&command, &server);
             Ok(())
         }
     }

@@ -15,6 +15,7 @@ mod mutex;
 mod recent_events;
 mod request_admission;
 mod server;
+mod service_manager;
 mod settings;
 mod shutdown;
 mod signals;

@@ -14,6 +14,7 @@ mod clocks;
 mod commands;
 mod connection_limits;
 mod credentials;
+mod deploy;
 mod fault_campaign;
 mod faults;
 mod feed;

@@ -190,7 +190,7 @@ impl StoreInspector {
         all.expect("the store answers")
     }
 
-    /// The first [`MAX_LOG`] events in the order of their positions.
+    /// The first `MAX_LOG` events in the order of their positions.
     ///
     /// # Panics
     /// The store does not answer.

@@ -12,7 +12,7 @@ use crate::bootstrap::urls::Urls;
 use crate::bootstrap::wiring::{Wiring, wire};
 use crate::settings::{AdminListen, Settings};
 use crate::signals::{Signals, Stop};
-use crate::{log_output, server, startup_health};
+use crate::{log_output, server, service_manager, startup_health};
 
 /// Serves HTTP until a signal stops it.
 ///
@@ -60,6 +60,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     }
     // A closed terminal does not stop the service.
     let _ = std::io::Write::write_all(&mut std::io::stdout(), service.banner.as_bytes());
+    tell_service_manager(service_manager::READY);
     let (app, mut failure) = (service.app.clone(), None);
     let stop = async {
         let stop = tokio::select! {
@@ -69,6 +70,7 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
                 Stop::Now
             }
         };
+        tell_service_manager(service_manager::STOPPING);
         // A second signal ends the process without waiting.
         tokio::spawn(async move {
             signals.next().await;
@@ -82,5 +84,11 @@ async fn serve(settings: &Settings, wiring: &Wiring) -> anyhow::Result<()> {
     match failure {
         None => Ok(()),
         Some(failure) => bail!("{failure}; the log says why; start again"),
+    }
+}
+
+fn tell_service_manager(state: &str) {
+    if let Err(error) = service_manager::notify(state) {
+        tracing::warn!(%error, state, "the service manager is not told the state of the server");
     }
 }

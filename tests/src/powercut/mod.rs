@@ -1,7 +1,7 @@
 //! Power cuts: what a server has written but not synced may be lost, in any order and in parts.
 //!
-//! A server under load runs under strace ([`recorder`]). From its writes and syncs ([`trace`]) follow the states of its files that a power
-//! cut could leave ([`image`]). Each is checked against the answers that had been sent until then ([`check`]). docs/proof.md describes the
+//! A server under load runs under strace (`recorder`). From its writes and syncs (`trace`) follow the states of its files that a power
+//! cut could leave (`image`). Each is checked against the answers that had been sent until then (`check`). docs/proof.md describes the
 //! model.
 
 mod check;

@@ -1,5 +1,6 @@
 //! Runs a server under load and strace.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -154,16 +155,25 @@ async fn complete_trace(path: &PathBuf, id: &str, data: &Path) -> Result<String,
     Err("strace has not ended".into())
 }
 
+/// How strace marks a call that has not returned.
+const UNFINISHED: &str = "<unfinished ...>";
+
 fn complete(text: &str, data: &Path) -> Result<String, String> {
     let (mut completed, mut reader) = (String::new(), CallReader::default());
     for (at, line) in text.lines().enumerate() {
-        let line = match line.strip_suffix("= ?").map(str::trim_end) {
-            None => line,
+        let line: Cow<'_, str> = match line.strip_suffix("= ?").map(str::trim_end) {
+            None => line.into(),
             Some(call) if call.contains("<... ") => continue,
-            Some(call) => call.strip_suffix(')').unwrap_or(call),
+            Some(call) => {
+                let call = call.strip_suffix(')').unwrap_or(call);
+                match call.ends_with(UNFINISHED) {
+                    true => call.into(),
+                    false => format!("{call} {UNFINISHED}").into(),
+                }
+            }
         };
-        reader.read(line, at)?;
-        completed.push_str(line);
+        reader.read(&line, at)?;
+        completed.push_str(&line);
         completed.push('\n');
     }
     for (thread, name, arguments) in reader.unfinished() {
@@ -297,4 +307,26 @@ async fn write_keys(
         answers.push((lock, key, answer.status));
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_a_kill_has_interrupted_had_no_effect_unless_the_file_shows_it() {
+        let trace = "7 ftruncate(3</nowhere>, 5) = ?\n7 +++ killed by SIGKILL +++\n";
+        let completed = complete(trace, Path::new("/data")).expect("a known form");
+        let mut reader = CallReader::default();
+        let calls = completed.lines().enumerate();
+        let calls: Vec<_> = calls
+            .map(|(at, line)| reader.read(line, at).expect("read"))
+            .collect();
+        let results: Vec<_> = calls
+            .into_iter()
+            .flatten()
+            .map(|call| (call.name, call.result))
+            .collect();
+        assert_eq!(results, [("ftruncate".to_owned(), Some(-1))]);
+    }
 }

@@ -86,7 +86,11 @@ fn call(name: String, arguments: String, result: &str, span: Span) -> Call {
     Call {
         name,
         arguments,
-        result: digits.parse().ok(),
+        // Addresses are hexadecimal.
+        result: match digits.strip_prefix("0x") {
+            Some(digits) => i64::from_str_radix(digits, 16).ok(),
+            None => digits.parse().ok(),
+        },
         span,
     }
 }
