@@ -63,7 +63,7 @@ def use(url, key, write, axe, pictures):
 
 def look(browser, context, url, axe, pictures, write_url, seen):
     """Every view, with the session of the context."""
-    paths = ["/admin/sign-in", "/admin", "/admin/writes", write_url.removeprefix(url), "/admin/locks", "/admin/locks/123", "/admin/locks/123/audit", "/admin/log", "/admin/nowhere"]
+    paths = ["/admin/sign-in", "/admin", "/admin/writes", write_url.removeprefix(url), "/admin/locks", "/admin/locks/123", "/admin/locks/123/audit", "/admin/webhooks", "/admin/log", "/admin/nowhere"]
     for width, height, scheme in ((360, 740, "dark"), (1600, 1000, "light")):
         # The policy of the page would keep the script of axe out.
         looking = browser.new_context(

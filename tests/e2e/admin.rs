@@ -1,16 +1,11 @@
 //! The operators' page.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keywright_tests::{Answer, Program};
 use serde_json::{Value, json};
 
-use crate::harness::{BINARY, FOREIGN, Harness, LOCK};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::harness::{BINARY, FOREIGN, Harness, LOCK, root};
 
 /// The key of the sandbox's operator.
 fn operator_key(program: &Program) -> &str {
@@ -116,7 +111,7 @@ async fn an_operator_finds_and_withdraws_a_stuck_write() {
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(seen["errors"], json!([]));
     let views = seen["views"].as_array().expect("views");
-    assert_eq!(views.len(), 18);
+    assert_eq!(views.len(), 20);
     for view in views {
         assert_eq!(view["violations"], json!([]), "{view}");
         assert!(view["page"].as_u64() <= view["window"].as_u64(), "{view}");
@@ -275,5 +270,44 @@ async fn the_page_is_off_or_has_an_address_of_its_own() {
     assert_eq!(get("/healthz").await, 200);
     for path in ["/locks", "/metrics", "/openapi.json", "/events"] {
         assert_eq!(get(path).await, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn failing_webhooks_are_shown_with_their_deliveries() {
+    let harness = Harness::new(&[
+        "--virtual-locks",
+        "off",
+        "--webhook-retries",
+        "100ms,100ms,100ms",
+    ]);
+    let receiver = keywright_tests::WebhookReceiver::start().await;
+    receiver.react(|_| keywright_tests::Reaction::Status(500));
+    let body = json!({ "url": receiver.url(), "description": "<b>door</b>" });
+    let request = harness.program.request("POST", "/webhooks").json(&body);
+    let request = request.header("X-API-Key", &harness.program.api_key);
+    let webhook = request.send().await;
+    assert_eq!(webhook.status, 201, "{webhook:?}");
+    harness.write("k", Some(1)).await;
+    let viewer = operator(&harness, &["add", "vera"]);
+    let cookie = sign_in(&harness, &viewer).await;
+    let mut list = get(&harness, "/admin/webhooks", &cookie).await;
+    for _ in 0..300 {
+        if list.text.contains(">failing<") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        list = get(&harness, "/admin/webhooks", &cookie).await;
+    }
+    assert!(list.text.contains(">failing<"), "{list:?}");
+    let id = webhook.body["id"].as_str().expect("an id");
+    let page = get(&harness, &format!("/admin/webhooks/{id}"), &cookie).await;
+    for shown in [
+        "<td>500</td>",
+        "<td>failed</td>",
+        "KeyWriteRequested",
+        "&lt;b&gt;door&lt;/b&gt;",
+    ] {
+        assert!(page.text.contains(shown), "{shown}: {page:?}");
     }
 }

@@ -6,11 +6,7 @@ use std::process::Command;
 use keywright_domain::model::{FailureReason, LockEvent, Retry, WriteState};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, LOCK};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::harness::{Harness, LOCK, root};
 
 async fn document(harness: &Harness) -> Value {
     let answer = harness.program.request("GET", "/openapi.json").send().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -10,11 +10,7 @@ use keywright_tests::Program;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::BINARY;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::harness::{BINARY, root};
 
 fn file(name: &str) -> String {
     let path = root().join("deploy").join(name);

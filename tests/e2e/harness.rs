@@ -1,7 +1,7 @@
 //! A server for one test, with its data folder.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::replica_environment::ReplicaEnvironment;
+
+/// The folder of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keywright-under-test");
 

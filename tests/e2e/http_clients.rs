@@ -8,11 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::harness::{Harness, LOCK};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::harness::{Harness, LOCK, root};
 
 fn client_path(name: &str) -> PathBuf {
     root().join("tests/chunked_clients").join(name)

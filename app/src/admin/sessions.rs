@@ -104,11 +104,11 @@ impl Sessions {
         Some(session.clone())
     }
 
-    /// Whether there is still a session with this cookie. The question does not count as activity.
-    pub(crate) fn has(&self, cookie: &str, now: Tick) -> bool {
+    /// The session with this cookie. The question does not count as activity.
+    pub(crate) fn peek(&self, cookie: &str, now: Tick) -> Option<Session> {
         let sessions = lock_mutex(&self.0);
         let session = sessions.get(&hash(cookie));
-        session.is_some_and(|session| is_live(session, now))
+        session.filter(|session| is_live(session, now)).cloned()
     }
 
     pub(crate) fn end(&self, cookie: &str) {
@@ -153,7 +153,7 @@ mod tests {
         let cookie = start(&sessions, 0);
         assert!(sessions.find("another", at(0)).is_none());
         assert!(sessions.find(&cookie, at(1799)).is_some());
-        assert!(sessions.has(&cookie, at(3598)));
+        assert!(sessions.peek(&cookie, at(3598)).is_some());
         assert!(sessions.find(&cookie, at(3599)).is_none(), "idle");
         let cookie = start(&sessions, 0);
         for minute in 1..720 {
@@ -169,7 +169,7 @@ mod tests {
     fn the_number_of_sessions_is_bounded() {
         let sessions = Sessions::default();
         let cookies: Vec<String> = (0..=200).map(|n| start(&sessions, n)).collect();
-        let live = |cookie: &String| sessions.has(cookie, at(201));
+        let live = |cookie: &String| sessions.peek(cookie, at(201)).is_some();
         assert_eq!(
             cookies.iter().position(live),
             Some(1),

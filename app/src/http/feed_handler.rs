@@ -72,7 +72,8 @@ pub(super) async fn read(
     Ok(response)
 }
 
-fn stream(body: EventStreamBody) -> HttpResponse {
+/// The answer with a stream of server-sent events.
+pub(super) fn stream(body: EventStreamBody) -> HttpResponse {
     let mut response = HttpResponse::new(ResponseBody::Right(body));
     let headers = response.headers_mut();
     for (name, value) in [

@@ -27,5 +27,5 @@ pub use transitions::{
 };
 pub use webhook::{
     AddressRules, DeliveryQueue, FinishedAttempt, ForbiddenAddress, NextDelivery, QueueChanges,
-    UnusableUrl, Verdict, WebhookLimits, judge, may_manage, owner_of,
+    UnusableUrl, Verdict, WebhookLimits, judge, may_manage, may_read, owner_of,
 };

@@ -160,15 +160,17 @@ impl Webhooks {
         }
     }
 
-    /// The webhooks that the principal may manage, in the order of their ids.
+    /// The webhooks that the principal may read, in the order of their ids.
     ///
     /// # Errors
     /// See [`WebhookError`].
     pub async fn list(&self, principal: &Principal) -> Result<Vec<Webhook>, WebhookError> {
+        // Whoever may read those of every organization may read all.
+        if policy::may_read(principal, &WebhookOwner::EveryOrganization) {
+            return Ok(self.store.list(None).await?);
+        }
         let owner = policy::owner_of(principal).ok_or(WebhookError::NoOrganization)?;
-        let sees_all = policy::may_manage(principal, &WebhookOwner::EveryOrganization);
-        let owner = (!sees_all).then_some(&owner);
-        Ok(self.store.list(owner).await?)
+        Ok(self.store.list(Some(&owner)).await?)
     }
 
     /// One webhook.
@@ -180,6 +182,20 @@ impl Webhooks {
         principal: &Principal,
         id: WebhookId,
     ) -> Result<Webhook, WebhookError> {
+        if policy::owner_of(principal).is_none()
+            && !policy::may_read(principal, &WebhookOwner::EveryOrganization)
+        {
+            return Err(WebhookError::NoOrganization);
+        }
+        let webhook = self.store.get(id).await?.ok_or(WebhookError::NotFound)?;
+        match policy::may_read(principal, &webhook.owner) {
+            true => Ok(webhook),
+            false => Err(WebhookError::Forbidden),
+        }
+    }
+
+    /// A webhook that the principal may change.
+    async fn managed(&self, principal: &Principal, id: WebhookId) -> Result<Webhook, WebhookError> {
         if policy::owner_of(principal).is_none() {
             return Err(WebhookError::NoOrganization);
         }
@@ -200,7 +216,7 @@ impl Webhooks {
         id: WebhookId,
         change: &WebhookChange,
     ) -> Result<Webhook, WebhookError> {
-        self.read(principal, id).await?;
+        self.managed(principal, id).await?;
         if let Some(url) = &change.url {
             self.sender.check(url).await?;
         }
@@ -241,7 +257,7 @@ impl Webhooks {
         principal: &Principal,
         id: WebhookId,
     ) -> Result<Webhook, WebhookError> {
-        let webhook = self.read(principal, id).await?;
+        let webhook = self.managed(principal, id).await?;
         self.store.remove(id).await?;
         Ok(webhook)
     }
@@ -259,7 +275,7 @@ impl Webhooks {
     ) -> Result<Webhook, WebhookError> {
         let now = self.now();
         let until = now.after(self.limits.keep_old_secret);
-        let stored = self.read(principal, id).await?;
+        let stored = self.managed(principal, id).await?;
         // A third secret would end the oldest one, which the receiver may still use.
         if let Some((_, until)) = stored.secrets.previous.filter(|(_, until)| now < *until) {
             return Err(WebhookError::RotatedRecently(until));
@@ -285,7 +301,7 @@ impl Webhooks {
         id: WebhookId,
         from: ReplayFrom,
     ) -> Result<Webhook, WebhookError> {
-        self.read(principal, id).await?;
+        self.managed(principal, id).await?;
         if let ReplayFrom::After(position) = from
             && !self.writes.has_position(position).await?
         {
@@ -326,7 +342,7 @@ impl Webhooks {
         id: WebhookId,
         timeout: Duration,
     ) -> Result<TestDelivery, WebhookError> {
-        let webhook = self.read(principal, id).await?;
+        let webhook = self.managed(principal, id).await?;
         let message = WebhookMessage::Test(WebhookTest {
             id: format!(
                 "test-{}",
@@ -352,7 +368,7 @@ impl Webhooks {
         event: EventId,
         timeout: Duration,
     ) -> Result<TestDelivery, WebhookError> {
-        let webhook = self.read(principal, id).await?;
+        let webhook = self.managed(principal, id).await?;
         let found = self.event_of(&webhook, event).await?;
         let message = WebhookMessage::Event(Box::new(found.ok_or(WebhookError::EventNotFound)?));
         Ok(self.deliver_once(&webhook, message, timeout).await)
@@ -408,7 +424,7 @@ impl Webhooks {
         decide: impl Fn(&mut Webhook) -> Option<WebhookProgress> + Send + Sync,
     ) -> Result<Webhook, WebhookError> {
         for _ in 1..MAX_TRIES {
-            let mut webhook = self.read(principal, id).await?;
+            let mut webhook = self.managed(principal, id).await?;
             let progress = decide(&mut webhook);
             match self.store.update(&webhook, progress).await {
                 Err(RepoError::Stale) => continue,

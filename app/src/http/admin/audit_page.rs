@@ -62,22 +62,18 @@ fn result(lock: LockId, report: &AuditReport, repair: bool) -> Markup {
     if report.findings.is_empty() {
         return html! { p class="panel good" { "The shadow has exactly what the writes of the lock require." } };
     }
-    html! {
-        @if repair && report.repaired { p class="good" { "These differences were repaired." } }
-        div class="scroll panel" tabindex="0" role="region" aria-label="Differences" {
-            table {
-                thead { tr { th scope="col" { "Difference" } th scope="col" { "Write" } th scope="col" { "Meaning" } } }
-                tbody {
-                    @for finding in &report.findings {
-                        tr {
-                            td { (finding.name()) }
-                            td { a href=(format!("/admin/locks/{lock}/writes/{}", finding.write())) { (finding.write()) } }
-                            td { (meaning(finding)) }
-                        }
-                    }
-                }
+    let rows = html! {
+        @for finding in &report.findings {
+            tr {
+                td { (finding.name()) }
+                td { a href=(format!("/admin/locks/{lock}/writes/{}", finding.write())) { (finding.write()) } }
+                td { (meaning(finding)) }
             }
         }
+    };
+    html! {
+        @if repair && report.repaired { p class="good" { "These differences were repaired." } }
+        (layout::table("Differences", &["Difference", "Write", "Meaning"], rows))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What all pages share.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
@@ -16,10 +18,11 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The pages that the navigation leads to: path, name.
-const NAVIGATION: [(&str, &str); 4] = [
+const NAVIGATION: [(&str, &str); 5] = [
     ("/admin", "Overview"),
     ("/admin/writes", "Writes"),
     ("/admin/locks", "Locks"),
+    ("/admin/webhooks", "Webhooks"),
     ("/admin/log", "Log"),
 ];
 
@@ -79,6 +82,18 @@ fn header(title: &str, session: &Session) -> Markup {
     }
 }
 
+/// A table, which scrolls where it is wider than the window. Screen readers call it by `label`, which no other table of the page has.
+pub(super) fn table(label: &str, columns: &[&str], rows: Markup) -> Markup {
+    html! {
+        div class="scroll panel" tabindex="0" role="region" aria-label=(label) {
+            table {
+                thead { tr { @for name in columns { th scope="col" { (name) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
 /// The hidden field that every form of a session has.
 pub(super) fn form_token(session: &Session) -> Markup {
     html! { input type="hidden" name="form_token" value=(session.form_token()); }
@@ -92,6 +107,11 @@ pub(super) fn redirect(path: &str) -> HttpResponse {
         response.headers_mut().insert(LOCATION, path);
     }
     response
+}
+
+/// A span, to the second.
+pub(super) fn span(span: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
 
 /// A time, to the second.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 
 use super::overview;
@@ -13,7 +12,8 @@ use crate::app::App;
 use crate::connection::ConnectionState;
 use crate::http::api_error::ApiError;
 use crate::http::event_stream_body::EventStreamBody;
-use crate::http::response::{HttpResponse, ResponseBody};
+use crate::http::feed_handler;
+use crate::http::response::HttpResponse;
 
 /// How often the overview is sent.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub(super) fn stream(
     let body = EventStreamBody::new(frames, connection.clone());
     tokio::spawn(async move {
         let _permit = permit;
-        while let Some(frame) = frame(&app, &cookie) {
+        while let Some(frame) = frame(&app, &cookie).await {
             if sender.send(frame).await.is_err() {
                 return;
             }
@@ -44,22 +44,16 @@ pub(super) fn stream(
             }
         }
     });
-    let mut response = HttpResponse::new(ResponseBody::Right(body));
-    for (name, value) in [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ] {
-        let value = HeaderValue::from_static(value);
-        response.headers_mut().insert(name, value);
-    }
-    Ok(response)
+    Ok(feed_handler::stream(body))
 }
 
-/// `None`: the session has ended. The stream itself does not keep it alive.
-fn frame(app: &App, cookie: &str) -> Option<Bytes> {
+/// `None`: the session has ended, or the operator was removed. The stream itself does not keep the session alive.
+async fn frame(app: &App, cookie: &str) -> Option<Bytes> {
     let admin = app.admin.as_ref()?;
-    if !admin.sessions.has(cookie, app.timer.tick()) {
+    let session = admin.sessions.peek(cookie, app.timer.tick())?;
+    let (operator, credential) = (&session.operator, session.credential);
+    let is_current = admin.is_current(operator, credential, app.clock.now());
+    if !is_current.await {
         return None;
     }
     let html = overview::figures(app, admin).into_string();

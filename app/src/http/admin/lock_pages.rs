@@ -40,6 +40,19 @@ pub(super) async fn list(request: &OperatorRequest<'_>) -> Result<HttpResponse, 
     let field = |name: &'static str, label: &'static str| {
         html! { label { (label) input name=(name) value=(value(name).unwrap_or_default()); } }
     };
+    let rows = html! {
+        @for lock in &page.items {
+            tr {
+                td { a href=(format!("/admin/locks/{}", lock.id)) { (lock.id) } }
+                td { (text(lock.serial_number.as_ref())) }
+                td { (text(lock.organization.as_ref())) }
+                td { (text(lock.owner.as_ref())) }
+                td { (text(lock.thing.as_ref())) }
+                td { (layout::time(lock.time)) }
+                td { (lock.version.0) }
+            }
+        }
+    };
     let content = html! {
         h1 { "Locks" }
         form class="filters" action="/admin/locks" {
@@ -51,30 +64,7 @@ pub(super) async fn list(request: &OperatorRequest<'_>) -> Result<HttpResponse, 
         @if page.items.is_empty() {
             p { "No lock matches" @if page.next.is_some() { " in this part of the list" } "." }
         } @else {
-            div class="scroll panel" tabindex="0" role="region" aria-label="Locks" {
-                table {
-                    thead {
-                        tr {
-                            @for name in ["Lock", "Serial number", "Organization", "Owner", "Thing", "Last event", "Version"] {
-                                th scope="col" { (name) }
-                            }
-                        }
-                    }
-                    tbody {
-                        @for lock in &page.items {
-                            tr {
-                                td { a href=(format!("/admin/locks/{}", lock.id)) { (lock.id) } }
-                                td { (text(lock.serial_number.as_ref())) }
-                                td { (text(lock.organization.as_ref())) }
-                                td { (text(lock.owner.as_ref())) }
-                                td { (text(lock.thing.as_ref())) }
-                                td { (layout::time(lock.time)) }
-                                td { (lock.version.0) }
-                            }
-                        }
-                    }
-                }
-            }
+            (layout::table("Locks", &["Lock", "Serial number", "Organization", "Owner", "Thing", "Last event", "Version"], rows))
         }
         @if let Some(next) = page.next {
             p { a href=(format!("/admin/locks?{}", replaced(query, "after", &next.to_string()))) { "Further locks" } }
@@ -152,49 +142,37 @@ fn keys(snapshot: &LockSnapshot) -> Markup {
     if keys.is_empty() {
         return html! { p class="muted" { "The lock holds no key that is known." } };
     }
-    html! {
-        div class="scroll panel" tabindex="0" role="region" aria-label="Keys" {
-            table {
-                thead { tr { th scope="col" { "Key" } th scope="col" { "Index" } th scope="col" { "User" } } }
-                tbody {
-                    @for key in keys {
-                        tr {
-                            td { (key.held.key.as_str()) }
-                            td { (text(key.held.index.map(|index| index.get()).as_ref())) }
-                            td { (text(key.held.user.as_ref())) }
-                        }
-                    }
-                }
+    let rows = html! {
+        @for key in keys {
+            tr {
+                td { (key.held.key.as_str()) }
+                td { (text(key.held.index.map(|index| index.get()).as_ref())) }
+                td { (text(key.held.user.as_ref())) }
             }
         }
-    }
+    };
+    layout::table("Keys", &["Key", "Index", "User"], rows)
 }
 
 fn event_table(events: &[RecordedEvent]) -> Markup {
-    html! {
-        div class="scroll panel" tabindex="0" role="region" aria-label="Events" {
-            table {
-                thead {
-                    tr {
-                        @for name in ["Version", "Time", "Event", "Caused by", "Write"] { th scope="col" { (name) } }
-                    }
-                }
-                tbody {
-                    @for event in events {
-                        tr {
-                            td { (event.version.0) }
-                            td { (layout::time(event.time)) }
-                            td { (event.event.name()) }
-                            td { (event.cause.as_ref().map_or("–", |cause| cause.requested_by.as_str())) }
-                            td {
-                                @if let Some(id) = event.write {
-                                    a href=(format!("/admin/locks/{}/writes/{id}", event.lock)) { (id) }
-                                }
-                            }
-                        }
+    let rows = html! {
+        @for event in events {
+            tr {
+                td { (event.version.0) }
+                td { (layout::time(event.time)) }
+                td { (event.event.name()) }
+                td { (event.cause.as_ref().map_or("–", |cause| cause.requested_by.as_str())) }
+                td {
+                    @if let Some(id) = event.write {
+                        a href=(format!("/admin/locks/{}/writes/{id}", event.lock)) { (id) }
                     }
                 }
             }
         }
-    }
+    };
+    layout::table(
+        "Events",
+        &["Version", "Time", "Event", "Caused by", "Write"],
+        rows,
+    )
 }

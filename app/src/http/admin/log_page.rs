@@ -21,20 +21,16 @@ pub(super) async fn page(
         error!(%error, "the log of operators cannot be read");
         ApiError::Unavailable
     })?;
+    let rows = html! {
+        @for action in &actions { (row(action)) }
+    };
     let content = html! {
         h1 { "Log" }
         p class="muted" { "What operators have done at this server, the newest first. Times are in UTC." }
         @if actions.is_empty() {
             p { "Nothing yet." }
         } @else {
-            div class="scroll panel" tabindex="0" role="region" aria-label="Actions" {
-                table {
-                    thead {
-                        tr { @for name in ["Time", "Operator", "Action", "Lock", "Write", "Outcome"] { th scope="col" { (name) } } }
-                    }
-                    tbody { @for action in &actions { (row(action)) } }
-                }
-            }
+            (layout::table("Actions", &["Time", "Operator", "Action", "Lock", "Write", "Outcome"], rows))
         }
     };
     let session = Some(request.session);

@@ -11,6 +11,7 @@ mod operator_request;
 mod overview;
 mod page_error;
 mod sign_in;
+mod webhook_pages;
 mod write_pages;
 
 use std::collections::HashMap;
@@ -37,7 +38,10 @@ use crate::connection::ConnectionState;
 /// The maximum size of a form in bytes.
 const MAX_FORM: usize = 4096;
 
-/// Answers a request below `/admin`. `None`: there is no such page, because the page is off.
+/// Answers a request below `/admin`.
+///
+/// # Errors
+/// 404: the operators' page is off.
 pub(super) async fn handle(
     app: &Arc<App>,
     connection: &Arc<ConnectionState>,
@@ -114,6 +118,8 @@ async fn page(
         (false, ["writes"]) => write_pages::list(&request).await,
         (false, ["writes", id]) => write_pages::find(&request, id).await,
         (false, ["locks"]) => lock_pages::list(&request).await,
+        (false, ["webhooks"]) => webhook_pages::list(&request).await,
+        (false, ["webhooks", id]) => webhook_pages::webhook(&request, id).await,
         (false, ["log"]) => log_page::page(&request, admin).await,
         (is_post, ["locks", lock, "audit"]) => audit_page::page(&request, lock, is_post).await,
         (false, ["locks", lock]) => lock_pages::lock(&request, lock).await,

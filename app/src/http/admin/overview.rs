@@ -1,7 +1,5 @@
 //! The overview: what is going on now, and where to look next.
 
-use std::time::Duration;
-
 use hyper::StatusCode;
 use keywright_domain::model::Backlog;
 use maud::{Markup, html};
@@ -63,7 +61,7 @@ fn card(link: &str, name: &str, value: &str) -> Markup {
 
 fn unfinished(backlog: &Backlog) -> Markup {
     let oldest = match backlog.oldest_intent {
-        Some(age) => format!("Undecided writes; the oldest for {}", age_text(age)),
+        Some(age) => format!("Undecided writes; the oldest for {}", layout::span(age)),
         None => "Undecided writes".to_owned(),
     };
     html! {
@@ -147,28 +145,18 @@ fn failures(sum: &Activity) -> Markup {
     if sum.failures.is_empty() {
         return html! { p class="muted" { "None." } };
     }
-    html! {
-        div class="scroll panel" tabindex="0" role="region" aria-label="Failures by reason" {
-            table {
-                thead { tr { th scope="col" { "Reason" } th scope="col" { "Writes" } } }
-                tbody {
-                    @for (reason, count) in &sum.failures {
-                        tr {
-                            td { a href=(format!("/admin/writes?reason={reason}")) { (reason) } }
-                            td { (count) }
-                        }
-                    }
-                }
+    let rows = html! {
+        @for (reason, count) in &sum.failures {
+            tr {
+                td { a href=(format!("/admin/writes?reason={reason}")) { (reason) } }
+                td { (count) }
             }
         }
-    }
+    };
+    layout::table("Failures by reason", &["Reason", "Writes"], rows)
 }
 
 fn rate(count: u64) -> String {
     let seconds = POINT.as_secs_f64() * LAST_MINUTE as f64;
     format!("{:.1}", count as f64 / seconds)
-}
-
-fn age_text(age: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
 }

@@ -94,32 +94,32 @@ fn filters(query: Option<&str>) -> Markup {
 
 /// A table of writes. Screen readers call it by `label`, which no other table of the page has.
 pub(super) fn table(request: &OperatorRequest<'_>, label: &str, writes: &[Write]) -> Markup {
-    html! {
-        div class="scroll panel" tabindex="0" role="region" aria-label=(label) {
-            table {
-                thead {
-                    tr {
-                        @for name in ["Requested", "State", "Lock", "Key", "Index", "Requested by", "Write"] {
-                            th scope="col" { (name) }
-                        }
-                    }
-                }
-                tbody {
-                    @for write in writes {
-                        tr {
-                            td { (layout::time(write.prepared_at)) }
-                            td { (state(request, write)) }
-                            td { a href=(format!("/admin/locks/{}", write.lock)) { (write.lock) } }
-                            td { (write.slot.key.as_str()) }
-                            td { (index(write)) }
-                            td { (write.cause.requested_by) }
-                            td { a href=(path(write)) { (write.id) } }
-                        }
-                    }
-                }
+    let rows = html! {
+        @for write in writes {
+            tr {
+                td { (layout::time(write.prepared_at)) }
+                td { (state(request, write)) }
+                td { a href=(format!("/admin/locks/{}", write.lock)) { (write.lock) } }
+                td { (write.slot.key.as_str()) }
+                td { (index(write)) }
+                td { (write.cause.requested_by) }
+                td { a href=(path(write)) { (write.id) } }
             }
         }
-    }
+    };
+    layout::table(
+        label,
+        &[
+            "Requested",
+            "State",
+            "Lock",
+            "Key",
+            "Index",
+            "Requested by",
+            "Write",
+        ],
+        rows,
+    )
 }
 
 fn path(write: &Write) -> String {

@@ -8,4 +8,4 @@ mod webhook_access;
 pub use address_rules::{AddressRules, ForbiddenAddress, UnusableUrl};
 pub use delivery_queue::{DeliveryQueue, FinishedAttempt, NextDelivery, QueueChanges};
 pub use retries::{Verdict, WebhookLimits, judge};
-pub use webhook_access::{may_manage, owner_of};
+pub use webhook_access::{may_manage, may_read, owner_of};

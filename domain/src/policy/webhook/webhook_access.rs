@@ -1,4 +1,4 @@
-//! Who may manage a webhook.
+//! Who may read and manage a webhook.
 
 use crate::model::{Identity, Principal, WebhookOwner};
 
@@ -16,6 +16,12 @@ pub fn owner_of(principal: &Principal) -> Option<WebhookOwner> {
         }
     }
     owner
+}
+
+/// Whether the principal may read the webhooks of this owner and the records of their deliveries: whoever may manage them, and operators.
+pub fn may_read(principal: &Principal, owner: &WebhookOwner) -> bool {
+    let is_operator = |identity: &Identity| matches!(identity, Identity::Operator(_));
+    may_manage(principal, owner) || principal.identities().any(is_operator)
 }
 
 /// Whether the principal may read and change the webhooks of this owner. A super key may manage all of them.
