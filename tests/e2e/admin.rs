@@ -307,6 +307,7 @@ async fn failing_webhooks_are_shown_with_their_deliveries() {
         "<td>failed</td>",
         "KeyWriteRequested",
         "&lt;b&gt;door&lt;/b&gt;",
+        "tried again later</dt><dd>1</dd>",
     ] {
         assert!(page.text.contains(shown), "{shown}: {page:?}");
     }

@@ -210,7 +210,16 @@ const KNOWN_ANSWERS: &[(&str, &[u16])] = &[
     ("/webhooks/{id}", LOCK_READ),
     ("PATCH /webhooks/{id}", WEBHOOK_CHANGE),
     ("DELETE /webhooks/{id}", LOCK_READ),
-    ("/webhooks/{id}/rotate-secret", LOCK_READ),
+    (
+        "/webhooks/{id}/rotate-secret",
+        &[200, 401, 403, 404, 409, 429, 500, 503],
+    ),
+    (
+        "/admin",
+        &[
+            200, 303, 401, 403, 404, 405, 409, 413, 429, 500, 502, 503, 504,
+        ],
+    ),
     ("/webhooks/{id}/test", LOCK_READ),
     ("/webhooks/{id}/deliveries", LOCK_READ),
     ("/webhooks/{id}/replay", WEBHOOK_CHANGE),

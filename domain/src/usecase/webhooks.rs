@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::key_writes::KeyWrites;
 use crate::model::{
     DeliveryOutcome, DeliveryRecord, DisabledReason, EndpointAnswer, EventId, EventSelection,
-    NoAnswer, Position, Principal, Revision, SigningSecret, SigningSecrets, Timestamp, Webhook,
-    WebhookDescription, WebhookEvent, WebhookId, WebhookMessage, WebhookOwner, WebhookProgress,
-    WebhookState, WebhookTest, WebhookUrl,
+    NoAnswer, Position, Principal, Revision, SigningSecret, SigningSecrets, Timestamp, WaitingLock,
+    Webhook, WebhookDescription, WebhookEvent, WebhookId, WebhookMessage, WebhookOwner,
+    WebhookProgress, WebhookState, WebhookTest, WebhookUrl,
 };
 use crate::policy::{self, UnusableUrl, WebhookLimits};
 use crate::ports::{RepoError, WebhookSender, WebhookStore};
@@ -330,6 +330,19 @@ impl Webhooks {
     ) -> Result<Vec<DeliveryRecord>, WebhookError> {
         self.read(principal, id).await?;
         Ok(self.store.records(id, outcome, before, limit).await?)
+    }
+
+    /// The locks whose next event waits for another attempt. The webhook's cursor has passed their events.
+    ///
+    /// # Errors
+    /// See [`WebhookError`].
+    pub async fn waiting(
+        &self,
+        principal: &Principal,
+        id: WebhookId,
+    ) -> Result<Vec<WaitingLock>, WebhookError> {
+        self.read(principal, id).await?;
+        Ok(self.store.waiting(id).await?)
     }
 
     /// Delivers a test now, also to a webhook that is disabled.

@@ -83,6 +83,7 @@ pub(super) async fn webhook(
     let (webhooks, principal) = (&service(request)?.webhooks, &request.principal);
     let webhook = webhooks.read(principal, id).await?;
     let (events, age) = webhooks.lag(&webhook).await?;
+    let waiting = webhooks.waiting(principal, id).await?.len();
     let records = webhooks.records(principal, id, None, None, RECORDS).await?;
     let title = format!("Webhook {id}");
     let content = html! {
@@ -93,6 +94,7 @@ pub(super) async fn webhook(
             @if let Some(description) = &webhook.description { dt { "Description" } dd { (description.as_str()) } }
             dt { "State" } dd { (state(&webhook)) }
             dt { "Events behind" } dd { (events) @if events > 0 { ", the oldest for " (layout::span(age)) } }
+            dt { "Locks whose next event is tried again later" } dd { (waiting) }
             dt { "Registered" } dd { (layout::time(webhook.created_at)) }
         }
         h2 { "Deliveries, the newest first" }
